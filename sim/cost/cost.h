@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// The latency model: what a decode step costs on a device, given the context and the mix of widths.
+//
+//   ns/token = base + T (a_heads + sum over widths w of n_Kw cK_w + n_Vw cV_w) + append + policy
+//
+// T: context in tokens; n_Kw, n_Vw: K and V values a token stores at width w; c: ns a value. Beyond
+// the knee (a cache of knee_bytes) c is multiplied by knee_factor. Widths that a device cannot
+// address round up to its next port. Every device carries the runs it was fitted to and where it
+// was measured.
+#ifndef KV_COST_H
+#define KV_COST_H
+
+#include "policies/policy.h"
+#include "sim/replay/outcome.h"
+
+#define KV_DEVICE_WIDTHS 18 // index = bits, 17 = float32
+
+struct kv_device {
+    char *name, *summary;
+    char *machine, *date, *engine, *provenance; // where, when, with what it was measured
+    char *weights;                              // "f32", "q4_1", ...
+    uint32_t threads;
+    struct kv_shape shape;            // of the model it was measured with
+    double base_ns;                   // a step at empty cache
+    double attend_ns;                 // a_heads: per context token, whatever the width (all layers)
+    double c_ns[2][KV_DEVICE_WIDTHS]; // K, V: ns a value; NAN = not measured
+    double append_ns;                 // coding and storing the new token
+    double bandwidth_bytes_per_ns;    // memory bandwidth measured apart
+    double knee_bytes, knee_factor;   // INFINITY, 1 = none
+    uint32_t context_min, context_max; // measured range: beyond it a prediction is extrapolated
+    double error_median,
+        error_worst; // relative, of the step, on contexts left out; NAN = not judged
+    size_t n_ports;
+    uint8_t ports[KV_DEVICE_WIDTHS]; // widths the hardware can address; 0 entries = all
+};
+
+struct kv_latency {
+    double step_ns;     // a token at this context
+    double cache_ns;    // the part that grows with the context
+    double ceiling_ns;  // the same step with a cache of zero bits
+    double cache_bytes; // allocated bytes of the whole cache at this context
+    bool extrapolated;  // outside the measured contexts, or a width without a measured cost
+};
+
+// Reads a device file (JSON; sim/cost/README.md is its specification) or, by name, a shipped one.
+KV_MUST_CHECK int kv_device_open(struct kv_device **d, const char *name_or_path,
+                                 struct kv_error *e);
+void kv_device_free(struct kv_device *d);
+// Names of the shipped devices; NULL past the end.
+const char *kv_device_name_at(size_t i);
+
+// Price of a decode step at `context` tokens for a cache with this ledger's shares and bytes.
+// `policy_ns` is the policy's own cost a token (0 when unknown).
+struct kv_latency kv_device_step(const struct kv_device *d, const struct kv_ledger *ledger,
+                                 double context, double policy_ns);
+
+#endif

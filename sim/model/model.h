@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+// A Llama-architecture language model in memory: weights, tokenizer, and the forward pass over a
+// tree.
+//
+//     struct kv_model *m;
+//     if (kv_model_open(&m, "data/SmolLM2-135M-Instruct.Q4_1.gguf", KV_WEIGHTS_F32, &e)) ...
+//     kv_tokenizer_encode(kv_model_tokenizer(m), text, strlen(text), &ids, &n);
+//
+// Opened models are read-only and shared by threads; each worker brings its own kv_scratch.
+#ifndef KV_MODEL_H
+#define KV_MODEL_H
+
+#include "policies/policy.h"
+#include "sim/quant/format.h"
+
+struct kv_tokenizer;
+
+enum kv_weights_as { KV_WEIGHTS_F32, KV_WEIGHTS_BF16 };
+
+// A weight matrix [rows][cols], row-major: y = W x. Exactly one of f32 and bf16 is set.
+struct kv_matrix {
+    size_t rows, cols;
+    float *f32;
+    uint16_t *bf16;
+};
+
+// Q, K, V fused by rows, as are gate and up, so that each layer needs four products.
+struct kv_layer_weights {
+    float *attn_norm;        // [hidden]
+    struct kv_matrix qkv;    // [(n_heads + 2 n_kv_heads) head_dim][hidden]
+    struct kv_matrix out;    // [hidden][n_heads head_dim]
+    float *ffn_norm;         // [hidden]
+    struct kv_matrix gateup; // [2 ffn][hidden]: gate rows, then up rows
+    struct kv_matrix down;   // [hidden][ffn]
+};
+
+struct kv_model {
+    struct kv_shape shape;
+    enum kv_order order; // channel order of Q and K inside a head
+    float rms_eps, rope_base;
+    char name[96];       // general.name or the folder's name
+    char digest[17];     // XXH64 of the weight files' bytes
+    char weights_as[16]; // "f32" or "bf16"
+    char source[64];     // "GGUF v3 (Q4_1)", "safetensors (BF16)"
+    size_t n_layers;
+    struct kv_layer_weights *layers;
+    float *final_norm;      // [hidden]
+    struct kv_matrix embed; // [vocab][hidden]
+    struct kv_matrix head;  // [vocab][hidden]; the same memory as embed when tied
+    bool tied;
+    float *rope_cos, *rope_sin; // [max_tokens][head_dim / 2]
+    struct kv_tokenizer *tokenizer;
+};
+
+// Opens a GGUF file or a Hugging Face folder. Refuses, in one sentence that names file and place:
+// truncated files, headers whose counts lie, unknown tensor types, other architectures, NaN
+// weights.
+KV_MUST_CHECK int kv_model_open(struct kv_model **m, const char *path, enum kv_weights_as as,
+                                struct kv_error *e);
+void kv_model_close(struct kv_model *m);
+
+// Loaders behind kv_model_open. They fill everything but rope tables. (gguf.c, huggingface.c)
+KV_MUST_CHECK int kv_gguf_load(struct kv_model *m, const char *path, enum kv_weights_as as,
+                               struct kv_error *e);
+KV_MUST_CHECK int kv_huggingface_load(struct kv_model *m, const char *dir, enum kv_weights_as as,
+                                      struct kv_error *e);
+
+// A model of the given shape with seeded random weights and no tokenizer, for tests and device
+// runs.
+struct kv_model *kv_model_random(const struct kv_shape *shape, enum kv_order order, bool tied,
+                                 uint64_t seed);
+
+// The published shapes by name: "135m", "360m", "1.7b". NULL when unknown.
+const struct kv_shape *kv_shape_named(const char *name);
+
+// ---- tokenizer (tokenizer.c)
+// -----------------------------------------------------------------------
+
+// Makes a byte-level BPE tokenizer. pieces[i] is token i's text in GPT-2's byte-to-unicode
+// spelling; merges are "left right" in order of rank. split_digits: SmolLM's pre-tokenizer (each
+// digit alone, then GPT-2's pattern). Texts are copied. Errors: a merge of unknown pieces, a byte
+// without a token.
+KV_MUST_CHECK int kv_tokenizer_new(struct kv_tokenizer **t, const char *const *pieces,
+                                   size_t n_pieces, const char *const *merges, size_t n_merges,
+                                   bool split_digits, struct kv_error *e);
+void kv_tokenizer_free(struct kv_tokenizer *t);
+
+// Ids of a UTF-8 text; special tokens are not parsed, no BOS is added. *ids is grown with kv_grow
+// and owned by the caller. Thread-safe. Errors: text that is not UTF-8, with the byte.
+KV_MUST_CHECK int kv_tokenizer_encode(const struct kv_tokenizer *t, const char *text,
+                                      size_t n_bytes, uint32_t **ids, size_t *n_ids,
+                                      struct kv_error *e);
+// The bytes of a token (not NUL-terminated, maybe no whole character). Borrowed.
+const char *kv_tokenizer_bytes(const struct kv_tokenizer *t, uint32_t id, size_t *n_bytes);
+uint64_t kv_tokenizer_digest(const struct kv_tokenizer *t); // over pieces and merges
+enum kv_token_kind kv_tokenizer_kind(const struct kv_tokenizer *t, uint32_t id); // never KV_FIRST
+
+#endif

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+// Cache formats: the rule that turns a block of K or V and a width into codes and back.
+//
+//     struct kv_format *f;
+//     if (kv_format_open(&f, "asym:group=32", &setting, &e)) return e.code;
+//     kv_format_encode(f, &(struct kv_block){.side = KV_KEY, .width = 1}, x, n_units, codes);
+//     kv_format_decode(f, &block, codes, n_units, y);
+//     kv_format_close(f);
+//
+// The unit is what shares codes and metadata: one head's vector (KV_SCOPE_VECTOR), all KV heads of
+// a token (KV_SCOPE_TOKEN) or a run of tokens of one head (KV_SCOPE_GROUP). Cells of one unit must
+// have one width; code.h gathers units from decisions, keeps windows and branch points, and counts
+// bits.
+#ifndef KV_FORMAT_H
+#define KV_FORMAT_H
+
+#include "policies/policy.h"
+
+// Order of channels inside a head: pairwise RoPE (2i, 2i+1 rotate together: GGUF) or half-split
+// (i, i + d/2: Hugging Face).
+enum kv_order { KV_ORDER_GGML, KV_ORDER_HF };
+
+enum kv_scope { KV_SCOPE_VECTOR, KV_SCOPE_TOKEN, KV_SCOPE_GROUP };
+
+// What a format must know of the model it codes for.
+struct kv_format_setting {
+    struct kv_shape shape;
+    enum kv_order order; // of the model file
+};
+
+// Exact size of one encoded unit at one width.
+struct kv_unit_size {
+    uint32_t values;    // floats a unit holds
+    uint32_t code_bits; // codes alone: nominal bits x values
+    uint32_t meta_bits; // scales, minima, zero points, outliers
+    uint32_t bytes;     // as laid out in memory, padding included; 8 * bytes >= code + meta
+};
+
+struct kv_block {
+    uint32_t layer;
+    enum kv_side side;
+    uint32_t width; // index into kv_format.width_bits
+};
+
+struct kv_format;
+
+// A row of the table of formats (formats.def): a kind of format before its parameters are known.
+struct kv_format_type {
+    const char *name, *summary, *citation;
+    const char *tag;      // exact | faithful | approximate: how it relates to its source
+    const char *layout;   // bytes of a unit, in words
+    const char *formula;  // effective bits
+    const char *rounding; // rounding mode of the codes
+    const char *guards;   // NaN, infinity, constant groups, subnormals
+    const struct kv_param *params;
+    // Fills f->self, widths, scope and unit from the arguments.
+    int (*open)(struct kv_format *f, const struct kv_format_setting *s, const struct kv_args *args,
+                struct kv_error *e);
+    struct kv_unit_size (*size)(const struct kv_format *f, enum kv_side side, uint32_t width);
+    // x: n_units times [unit_tokens][unit_heads][head_dim] floats, contiguous. out: n_units times
+    // size().bytes. Thread-safe; may not allocate.
+    void (*encode)(const struct kv_format *f, const struct kv_block *b, const float *x,
+                   size_t n_units, uint8_t *out);
+    void (*decode)(const struct kv_format *f, const struct kv_block *b, const uint8_t *codes,
+                   size_t n_units, float *y);
+    void (*close)(struct kv_format *f);
+};
+
+struct kv_format {
+    const struct kv_format_type *type;
+    void *self;
+    char *canonical; // "asym:group=32,order=ggml,sinks=0,window=0": all keys, sorted
+    struct kv_format_setting setting;
+    size_t n_widths; // ascending
+    uint8_t width_bits[KV_MAX_WIDTHS];
+    enum kv_scope scope;
+    uint32_t unit_tokens[2]; // K, V: tokens that share a unit; 1 unless KV_SCOPE_GROUP
+    uint32_t unit_heads;     // 1, or n_kv_heads for KV_SCOPE_TOKEN
+    enum kv_order order;     // the order encode expects; code.c permutes when the model's differs
+    bool keys_before_rope;   // keys are coded before RoPE and rotated after decoding
+    // Tokens kept exact (fp16): the first `sinks`, and for K and V at least the newest `window`,
+    // which leave the window `flush` at a time (a multiple of unit_tokens; KIVI's keys leave 32 at
+    // once).
+    uint32_t sinks, window[2], flush[2];
+};
+
+// Opens a format from its spec text. Errors: KV_EUSAGE with the nearest known name or key.
+KV_MUST_CHECK int kv_format_open(struct kv_format **f, const char *spec,
+                                 const struct kv_format_setting *s, struct kv_error *e);
+void kv_format_close(struct kv_format *f); // NULL is fine
+
+struct kv_unit_size kv_format_size(const struct kv_format *f, enum kv_side side, uint32_t width);
+void kv_format_encode(const struct kv_format *f, const struct kv_block *b, const float *x,
+                      size_t n_units, uint8_t *out);
+void kv_format_decode(const struct kv_format *f, const struct kv_block *b, const uint8_t *codes,
+                      size_t n_units, float *y);
+
+// The table of formats, for listings. NULL past the end.
+const struct kv_format_type *kv_format_type_at(size_t i);
+// Keys that every format takes: order, sinks, window. Ends with {0}.
+extern const struct kv_param kv_format_common_params[];
+
+#endif

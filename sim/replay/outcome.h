@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// What replaying one spec on one item yields: scores, divergence from the 16-bit run, and bits
+// stored.
+#ifndef KV_OUTCOME_H
+#define KV_OUTCOME_H
+
+#include "policies/policy.h"
+
+enum kv_fidelity { KV_EXACT, KV_FISHER, KV_ATTENTION };
+enum kv_mode { KV_INLINE, KV_PREFILL, KV_PREFILL1 };
+extern const char *const kv_fidelity_names[]; // "exact", "fisher", "attention", NULL
+extern const char *const kv_mode_names[];     // "inline", "prefill", "prefill1", NULL
+
+// The rules that turn log-probs into a pick. ACC: sum; NORM: per Unicode character; BYTES: per
+// byte; TOKEN: per token after the prefix that all choices share (llama.cpp's --hellaswag).
+enum kv_scorer { KV_ACC, KV_ACC_NORM, KV_ACC_BYTES, KV_ACC_TOKEN, KV_N_SCORERS };
+extern const char *const kv_scorer_names[]; // "acc", "acc_norm", "acc_bytes", "acc_token", NULL
+
+struct kv_choice_outcome {
+    double logprob;     // sum over the choice's tokens
+    double logprob_ref; // of the 16-bit run
+    double kl_nats;     // sum over the choice's scored positions of KL(16 bit || policy)
+    uint32_t tokens, chars, bytes;
+    double logprob_after_prefix; // without the tokens that all choices begin with
+    uint32_t tokens_after_prefix;
+};
+
+// Bits stored for one sequence (context + choice), mean over the item's choices, per cached value
+// (one element of K or V of one token): nominal = codes; effective = codes and metadata; allocated
+// = bytes as laid out, width tags and padding included. Exact tokens count 16 bits in all three.
+struct kv_ledger {
+    double nominal_bits, effective_bits, allocated_bits;
+    double bytes_per_token; // allocated, K and V of all layers
+    double entropy_bits;    // order-0 entropy of the codes, bits a value; NAN when not measured
+    // Share of the cached values held at each width, K and V apart: index = bits (0..16), 17 =
+    // float32.
+    double share[2][18];
+};
+
+struct kv_outcome {
+    uint32_t n_choices;               // 0 for text: then choice[0] holds the window
+    struct kv_choice_outcome *choice; // owned
+    int32_t gold;
+    int32_t pick[KV_N_SCORERS];     // -1 = none
+    int32_t pick_ref[KV_N_SCORERS]; // of the 16-bit run
+    double margin;  // log-prob of gold minus the best other, sum scorer; NAN for text
+    double kl_nats; // a scored token: sum of KL / number of scored positions
+    uint32_t n_scored;
+    struct kv_ledger ledger;
+};
+
+void kv_outcome_fini(struct kv_outcome *o);
+// Fills picks and margin from the choices: the first maximum wins, as in numpy's argmax. (score.c)
+void kv_outcome_score(struct kv_outcome *o);
+
+#endif

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// A trace: the recording of a model over items. traces/format.md is the specification of the
+// folder.
+//
+//     struct kv_trace *t;
+//     if (kv_trace_open(&t, "build/demo.trace", &e)) ...
+//     const struct kv_trace_item *item = kv_trace_item(t, i);
+//     ... item->tokens, item->k ...                              borrowed from the map
+//     kv_trace_close(t);
+//
+// An opened trace is read-only and may be shared by threads.
+#ifndef KV_TRACE_H
+#define KV_TRACE_H
+
+#include "policies/policy.h"
+#include "sim/quant/format.h"
+
+#define KV_TRACE_FORMAT 1
+
+// What is kept of each token beyond ids, features and scores.
+enum kv_keep {
+    KV_KEEP_FINAL = 1,  // float32 final hidden state at scored positions
+    KV_KEEP_KV = 2,     // K (after RoPE) and V, fp16
+    KV_KEEP_Q = 4,      // Q (after RoPE), fp16
+    KV_KEEP_HIDDEN = 8, // hidden state entering each layer, fp16
+    KV_KEEP_ALL = 15
+};
+
+// One item: a context and its choices as one token tree. Rows: the context's tokens, then choice
+// after choice. Choice c covers rows [first[c], first[c + 1]); a text window has no choices. Scored
+// rows are those whose next-token distribution is judged: for an item with choices the last context
+// row once a choice, and each choice row but the last; for text all rows but the last.
+struct kv_trace_item {
+    uint32_t index; // in the trace
+    const char *id; // of the benchmark file
+    const char *source;
+    uint64_t key; // XXH64 of the token ids and boundaries: the same in every subset
+    int32_t gold; // -1 for text
+    uint32_t n_tokens, n_context, n_choices;
+    const uint32_t *first; // [n_choices + 1] rows
+    const uint32_t *chars,
+        *bytes;                 // [n_choices] length of each choice in Unicode characters, in bytes
+    const uint32_t *ids;        // [n_tokens]
+    const float *features;      // [n_tokens][KV_N_FEATURES]
+    const uint8_t *kinds;       // [n_tokens] enum kv_token_kind
+    const float *next_logprob;  // [n_tokens] of the next token; NAN where there is none
+    uint32_t n_final;           // distinct rows with a kept final hidden state
+    const uint32_t *final_rows; // [n_final] ascending
+    const float *final;         // [n_final][hidden] after the last norm, or NULL
+    const double *score;        // [n_choices] summed log-prob; text: [1]
+    const uint16_t *k, *v;      // [n_tokens][n_layers][n_kv_heads][head_dim] fp16, or NULL
+    const uint16_t *q;          // [n_tokens][n_layers][n_heads][head_dim] fp16, or NULL
+    const uint16_t *hidden;     // [n_tokens][n_layers][hidden] fp16, or NULL
+};
+
+struct kv_trace_info {
+    char digest[17]; // of the manifest: names the trace in a store
+    char *path;
+    struct kv_shape shape;
+    enum kv_order order;
+    char *model_name, *model_digest, *model_source, *weights_as;
+    char *task_name, *task_path, *task_prompt, *task_digest, *subset;
+    uint32_t window_tokens; // 0 unless text
+    uint32_t keep;          // enum kv_keep bits
+    size_t n_items, n_tokens;
+    char *tool_version, *blas;
+};
+
+struct kv_trace;
+
+// Opens and checks the manifest and every shard's header; contents are checked against their
+// checksums by kv_trace_verify, and, for shards below 64 MB, here too.
+KV_MUST_CHECK int kv_trace_open(struct kv_trace **t, const char *dir, struct kv_error *e);
+void kv_trace_close(struct kv_trace *t);
+const struct kv_trace_info *kv_trace_info(const struct kv_trace *t);
+const struct kv_trace_item *kv_trace_item(const struct kv_trace *t, size_t i);
+// Reads every byte and compares checksums. The message names shard and both sums.
+KV_MUST_CHECK int kv_trace_verify(const struct kv_trace *t, struct kv_error *e);
+
+#endif
