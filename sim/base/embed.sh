@@ -5,7 +5,7 @@ echo '#include <string.h>'
 echo '#include "sim/base/assets.h"'
 i=0
 for f in "$@"; do
-    echo "__asm__(\".pushsection .rodata\\nkv_asset_$i:\\n.incbin \\\"$f\\\"\\n.byte 0\\n.popsection\");"
+    printf '__asm__(".pushsection .rodata\\nkv_asset_%d:\\n.incbin \\"%s\\"\\n.byte 0\\n.popsection");\n' "$i" "$f"
     echo "extern const unsigned char kv_asset_$i[];"
     i=$((i + 1))
 done

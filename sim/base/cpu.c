@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which CPU level runs: found once, or forced by KVSIM_CPU.
+#include "sim/base/isa.h"
+#include "sim/base/util.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static const char *const level_names[KV_N_CPU] = {"base", "avx2", "avx512"};
+
+static enum kv_cpu best_level(void) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                __builtin_cpu_supports("bmi2");
+    if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+        return KV_CPU_AVX512;
+    if (avx2) return KV_CPU_AVX2;
+#endif
+    return KV_CPU_BASE;
+}
+
+static enum kv_cpu chosen;
+
+static void choose(void) {
+    chosen = best_level();
+    const char *want = getenv("KVSIM_CPU");
+    for (int i = 0; want && i < KV_N_CPU; i++)
+        if (strcmp(want, level_names[i]) == 0 && (enum kv_cpu)i <= chosen) chosen = (enum kv_cpu)i;
+}
+
+enum kv_cpu kv_cpu_level(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, choose);
+    return chosen;
+}
+
+const char *kv_cpu_level_name(enum kv_cpu level) {
+    return level_names[level];
+}
+
+const char *kv_cpu_model(void) {
+    static char name[96] = "";
+    if (*name) return name;
+    char line[256], found[96] = "unknown";
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "model name : %95[^\n]", found) == 1) break;
+    if (f) fclose(f);
+    memcpy(name, found, sizeof name);
+    return name;
+}
+
+unsigned kv_cpu_count(void) {
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n < 1 ? 1 : (unsigned)n;
+}
+
+void kv_f32_to_f16_n_base(const float *, uint16_t *, size_t);
+void kv_f32_to_f16_n_avx2(const float *, uint16_t *, size_t);
+void kv_f32_to_f16_n_avx512(const float *, uint16_t *, size_t);
+void kv_f16_to_f32_n_base(const uint16_t *, float *, size_t);
+void kv_f16_to_f32_n_avx2(const uint16_t *, float *, size_t);
+void kv_f16_to_f32_n_avx512(const uint16_t *, float *, size_t);
+typedef void to_half_fn(const float *, uint16_t *, size_t);
+typedef void from_half_fn(const uint16_t *, float *, size_t);
+KV_ISA_TABLE(to_half_fn *, to_half, kv_f32_to_f16_n)
+KV_ISA_TABLE(from_half_fn *, from_half, kv_f16_to_f32_n)
+
+void kv_f32_to_f16_n(const float *x, uint16_t *h, size_t n) {
+    to_half[kv_cpu_level()](x, h, n);
+}
+void kv_f16_to_f32_n(const uint16_t *h, float *x, size_t n) {
+    from_half[kv_cpu_level()](h, x, n);
+}

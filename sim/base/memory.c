@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// Memory and text: allocation that cannot fail silently, and a growing text buffer.
+#include "sim/base/util.h"
+
+#include <stdlib.h>
+
+static _Noreturn void out_of_memory(size_t count, size_t size) {
+    fprintf(stderr, "kvsim: out of memory: %zu x %zu bytes could not be had\n", count, size);
+    exit(1);
+}
+
+void *kv_alloc(size_t count, size_t size) {
+    size_t n;
+    if (__builtin_mul_overflow(count, size, &n) || n > SIZE_MAX - 64) out_of_memory(count, size);
+    n = (n + 63) & ~(size_t)63;
+    void *p = aligned_alloc(64, n ? n : 64);
+    if (!p) out_of_memory(count, size);
+    return memset(p, 0, n);
+}
+
+void *kv_grow(void *p, size_t count, size_t size) {
+    size_t n;
+    if (__builtin_mul_overflow(count, size, &n)) out_of_memory(count, size);
+    void *q = realloc(p, n ? n : 1);
+    if (!q) out_of_memory(count, size);
+    return q;
+}
+
+char *kv_strdup(const char *s) {
+    size_t n = strlen(s) + 1;
+    return memcpy(kv_grow(NULL, n, 1), s, n);
+}
+
+static char *format_va(const char *format, va_list ap, size_t *n_out) {
+    va_list again;
+    va_copy(again, ap);
+    int n = vsnprintf(NULL, 0, format, again);
+    va_end(again);
+    size_t room = n < 0 ? 1 : (size_t)n + 1;
+    char *s = kv_grow(NULL, room, 1);
+    s[0] = '\0';
+    vsnprintf(s, room, format, ap);
+    *n_out = room - 1;
+    return s;
+}
+
+char *kv_format_text(const char *format, ...) {
+    va_list ap;
+    size_t n;
+    va_start(ap, format);
+    char *s = format_va(format, ap, &n);
+    va_end(ap);
+    return s;
+}
+
+void kv_text_add(struct kv_text *t, const char *s, size_t n) {
+    if (t->n + n + 1 > t->room) {
+        t->room = (t->n + n + 1) * 2;
+        t->s = kv_grow(t->s, t->room, 1);
+    }
+    memcpy(t->s + t->n, s, n);
+    t->n += n;
+    t->s[t->n] = '\0';
+}
+
+void kv_text_addf(struct kv_text *t, const char *format, ...) {
+    va_list ap;
+    size_t n;
+    va_start(ap, format);
+    char *s = format_va(format, ap, &n);
+    va_end(ap);
+    kv_text_add(t, s, n);
+    free(s);
+}
+
+char *kv_text_take(struct kv_text *t) {
+    char *s = t->s ? t->s : kv_strdup("");
+    *t = (struct kv_text){0};
+    return s;
+}

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+// The syntax of specs: name(inner):key=value,..., policy@format, and expansion of {a,b} and
+// from..to+step.
+#include "sim/base/args.h"
+#include "sim/base/util.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+
+enum { MAX_SPECS = 100000 };
+
+static char *copy_n(const char *s, size_t n) {
+    char *c = memcpy(kv_grow(NULL, n + 1, 1), s, n);
+    c[n] = '\0';
+    return c;
+}
+
+static bool name_char(char c) {
+    return isalnum((unsigned char)c) || c == '_' || c == '-' || c == '.' || c == '/';
+}
+
+// Index of the first character of `stop` outside round brackets, or of the end; -1 = unbalanced.
+static long find_outside(const char *s, const char *stop) {
+    long depth = 0;
+    for (long i = 0;; i++) {
+        if (s[i] == '\0') return depth ? -1 : i;
+        if (depth == 0 && strchr(stop, s[i])) return i;
+        if (s[i] == '(') depth++;
+        if (s[i] == ')' && --depth < 0) return -1;
+    }
+}
+
+int kv_spec_split(const char *text, char **policy, char **format, struct kv_error *e) {
+    *policy = *format = NULL;
+    long at = find_outside(text, "@");
+    if (at < 0) return kv_fail(e, KV_EUSAGE, text, "brackets do not match");
+    *policy = copy_n(text, (size_t)at);
+    if (text[at]) *format = kv_strdup(text + at + 1);
+    return 0;
+}
+
+int kv_spec_parse(struct kv_spec *s, const char *text, struct kv_error *e) {
+    *s = (struct kv_spec){0};
+    size_t n = 0;
+    while (name_char(text[n])) n++;
+    if (n == 0) return kv_fail(e, KV_EUSAGE, text, "a spec begins with a name");
+    s->name = copy_n(text, n);
+    const char *p = text + n;
+    if (*p == '(') {
+        long close = find_outside(p + 1, ")");
+        if (close < 0 || p[1 + close] != ')') {
+            kv_spec_fini(s);
+            return kv_fail(e, KV_EUSAGE, text, "brackets do not match");
+        }
+        s->inner = copy_n(p + 1, (size_t)close);
+        p += close + 2;
+    }
+    if (*p == '\0') return 0;
+    if (*p != ':') {
+        kv_fail(e, KV_EUSAGE, text, "after '%s' comes ':' and key=value, not '%c'", s->name, *p);
+        kv_spec_fini(s);
+        return KV_EUSAGE;
+    }
+    for (p++;; p++) {
+        long end = find_outside(p, ",");
+        const char *equal = end < 0 ? NULL : memchr(p, '=', (size_t)end);
+        if (!equal || equal == p) {
+            kv_fail(e, KV_EUSAGE, text, "'%.*s' is not key=value",
+                    (int)(end < 0 ? (long)strlen(p) : end), p);
+            kv_spec_fini(s);
+            return KV_EUSAGE;
+        }
+        s->keys = kv_grow(s->keys, s->n_pairs + 1, sizeof *s->keys);
+        s->values = kv_grow(s->values, s->n_pairs + 1, sizeof *s->values);
+        s->keys[s->n_pairs] = copy_n(p, (size_t)(equal - p));
+        s->values[s->n_pairs++] = copy_n(equal + 1, (size_t)(p + end - equal - 1));
+        p += end;
+        if (*p == '\0') return 0;
+    }
+}
+
+void kv_spec_fini(struct kv_spec *s) {
+    free(s->name);
+    free(s->inner);
+    for (size_t i = 0; i < s->n_pairs; i++) {
+        free(s->keys[i]);
+        free(s->values[i]);
+    }
+    free(s->keys);
+    free(s->values);
+    *s = (struct kv_spec){0};
+}
+
+// ---- expansion
+// -----------------------------------------------------------------------------------
+
+struct list {
+    char **items;
+    size_t n, room;
+};
+
+static void list_add(struct list *l, char *item) {
+    if (l->n == l->room) {
+        l->room = l->room ? l->room * 2 : 16;
+        l->items = kv_grow(l->items, l->room, sizeof *l->items);
+    }
+    l->items[l->n++] = item;
+}
+
+void kv_list_free(char **list, size_t n) {
+    for (size_t i = 0; i < n; i++) free(list[i]);
+    free(list);
+}
+
+static char *splice(const char *text, size_t from, size_t to, const char *middle, size_t n_middle) {
+    struct kv_text t = {0};
+    kv_text_add(&t, text, from);
+    kv_text_add(&t, middle, n_middle);
+    kv_text_add(&t, text + to, strlen(text + to));
+    return kv_text_take(&t);
+}
+
+// Finds the first "from..to" or "from..to+step" that stands after '='. True = found, with its
+// extent.
+static bool find_range(const char *text, size_t *from, size_t *to, double v[3], int *decimals) {
+    for (const char *dots = strstr(text, ".."); dots; dots = strstr(dots + 2, "..")) {
+        const char *a = dots;
+        while (a > text && strchr("0123456789.-", a[-1])) a--;
+        if (a == dots || a == text || a[-1] != '=') continue;
+        char *end;
+        v[0] = strtod(a, NULL);
+        v[1] = strtod(dots + 2, &end);
+        if (end == dots + 2) continue;
+        v[2] = 1;
+        if (*end == '+') {
+            char *after;
+            v[2] = strtod(end + 1, &after);
+            if (after == end + 1) continue;
+            end = after;
+        }
+        *decimals = 0;
+        for (const char *c = a, *dot = NULL; c < end;
+             c++) { // as many decimals as the longest number has
+            if (c == dots)
+                c++, dot = NULL;
+            else if (*c == '.')
+                dot = c;
+            else if (!isdigit((unsigned char)*c))
+                dot = NULL;
+            if (dot && c - dot > *decimals) *decimals = (int)(c - dot);
+        }
+        *from = (size_t)(a - text);
+        *to = (size_t)(end - text);
+        return true;
+    }
+    return false;
+}
+
+// Replaces the first brace group or range and recurses on each result.
+static int expand(const char *text, struct list *l, struct kv_error *e) {
+    if (l->n > MAX_SPECS)
+        return kv_fail(e, KV_EUSAGE, text, "expands to more than %d specs", MAX_SPECS);
+    const char *open = strchr(text, '{');
+    if (open) {
+        int depth = 1;
+        const char *start = open + 1;
+        size_t from = (size_t)(open - text), to = from + 1;
+        while (text[to] && depth) {
+            if (text[to] == '{') depth++;
+            if (text[to] == '}') depth--;
+            to++;
+        }
+        if (depth) return kv_fail(e, KV_EUSAGE, text, "'{' is not closed");
+        depth = 0;
+        for (const char *p = start;; p++) {
+            if (*p == '{') depth++;
+            if (*p == '}' && depth)
+                depth--;
+            else if (depth == 0 && (*p == ',' || p == text + to - 1)) {
+                char *one = splice(text, from, to, start, (size_t)(p - start));
+                int rc = expand(one, l, e);
+                free(one);
+                if (rc) return rc;
+                if (p == text + to - 1) return 0;
+                start = p + 1;
+            }
+        }
+    }
+    if (strchr(text, '}')) return kv_fail(e, KV_EUSAGE, text, "'}' without '{'");
+    size_t from, to;
+    double v[3];
+    int decimals;
+    if (find_range(text, &from, &to, v, &decimals)) {
+        if (!(v[2] > 0) || v[1] < v[0] || (v[1] - v[0]) / v[2] > MAX_SPECS)
+            return kv_fail(e, KV_EUSAGE, text,
+                           "a range is from..to+step with from below to and step above 0");
+        for (long i = 0; v[0] + (double)i * v[2] <= v[1] + 1e-9; i++) {
+            char *number = kv_format_text("%.*f", decimals, v[0] + (double)i * v[2]);
+            char *one = splice(text, from, to, number, strlen(number));
+            int rc = expand(one, l, e);
+            free(one);
+            free(number);
+            if (rc) return rc;
+        }
+        return 0;
+    }
+    for (size_t i = 0; i < l->n; i++)
+        if (strcmp(l->items[i], text) == 0) return 0;
+    list_add(l, kv_strdup(text));
+    return 0;
+}
+
+int kv_spec_expand(const char *text, char ***list, size_t *n, struct kv_error *e) {
+    struct list l = {0};
+    int rc = expand(text, &l, e);
+    if (rc) {
+        kv_list_free(l.items, l.n);
+        l = (struct list){0};
+    }
+    *list = l.items;
+    *n = l.n;
+    return rc;
+}

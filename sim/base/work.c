@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+// Workers, interrupts, clocks, and what is said on stderr meanwhile.
+#include "sim/base/util.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+// ---- interrupts and clocks
+// -----------------------------------------------------------------------
+
+static volatile sig_atomic_t interrupted;
+
+static void on_signal(int sig) {
+    if (interrupted && sig == SIGINT) _exit(130);
+    interrupted = 1;
+}
+
+void kv_catch_interrupts(void) {
+    struct sigaction a = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    sigemptyset(&a.sa_mask);
+    sigaction(SIGINT, &a, NULL);
+    sigaction(SIGTERM, &a, NULL);
+}
+
+bool kv_interrupted(void) {
+    return interrupted != 0;
+}
+
+static double clock_s(clockid_t id) {
+    struct timespec t;
+    clock_gettime(id, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+double kv_now_s(void) {
+    return clock_s(CLOCK_MONOTONIC);
+}
+double kv_cpu_time_s(void) {
+    return clock_s(CLOCK_PROCESS_CPUTIME_ID);
+}
+
+// ---- workers
+// -------------------------------------------------------------------------------------
+
+struct crew {
+    atomic_size_t next;
+    size_t n;
+    int (*job)(void *, unsigned, size_t, struct kv_error *);
+    void *self;
+    pthread_mutex_t lock;
+    size_t failed_at; // smallest i that failed; n = none
+    struct kv_error error;
+};
+
+struct hand {
+    struct crew *crew;
+    unsigned worker;
+};
+
+static void *work(void *arg) {
+    struct hand *h = arg;
+    struct crew *c = h->crew;
+    for (;;) {
+        size_t i = atomic_fetch_add(&c->next, 1);
+        if (i >= c->n) return NULL;
+        struct kv_error e = {0};
+        int rc = kv_interrupted() ? kv_fail(&e, KV_EINTR, "", "interrupted")
+                                  : c->job(c->self, h->worker, i, &e);
+        if (rc == 0) continue;
+        pthread_mutex_lock(&c->lock);
+        if (i < c->failed_at) {
+            c->failed_at = i;
+            c->error = e;
+            c->error.code = rc;
+        }
+        atomic_store(&c->next, c->n);
+        pthread_mutex_unlock(&c->lock);
+        return NULL;
+    }
+}
+
+int kv_parallel(size_t n, unsigned n_workers,
+                int (*job)(void *, unsigned, size_t, struct kv_error *), void *self,
+                struct kv_error *e) {
+    struct crew c = {.n = n, .job = job, .self = self, .failed_at = n};
+    if (n_workers > n) n_workers = (unsigned)n;
+    if (n_workers < 1) n_workers = 1;
+    pthread_mutex_init(&c.lock, NULL);
+    struct hand *hands = kv_alloc(n_workers, sizeof *hands);
+    pthread_t *threads = kv_alloc(n_workers, sizeof *threads);
+    unsigned started = 0;
+    for (unsigned w = 0; w < n_workers; w++) hands[w] = (struct hand){&c, w};
+    // The caller is worker 0; a thread that cannot be had only makes the crew smaller.
+    for (unsigned w = 1; w < n_workers; w++, started++)
+        if (pthread_create(&threads[w], NULL, work, &hands[w])) break;
+    work(&hands[0]);
+    for (unsigned w = 1; w <= started; w++) pthread_join(threads[w], NULL);
+    free(threads);
+    free(hands);
+    pthread_mutex_destroy(&c.lock);
+    if (c.failed_at == n) return 0;
+    if (e) *e = c.error;
+    return c.error.code;
+}
+
+// ---- talk
+// ----------------------------------------------------------------------------------------
+
+static int verbosity;
+
+void kv_set_verbosity(int level) {
+    verbosity = level;
+}
+int kv_verbosity(void) {
+    return verbosity;
+}
+
+void kv_say(const char *format, ...) {
+    if (verbosity < 0) return;
+    va_list ap;
+    va_start(ap, format);
+    vfprintf(stderr, format, ap);
+    va_end(ap);
+    fputc('\n', stderr);
+}
+
+struct kv_progress {
+    pthread_mutex_t lock;
+    char what[48], unit[24];
+    size_t done, total, tenth;
+    double start_s, drawn_s;
+    bool bar;
+};
+
+struct kv_progress *kv_progress_start(const char *what, size_t total, const char *unit) {
+    struct kv_progress *p = kv_alloc(1, sizeof *p);
+    pthread_mutex_init(&p->lock, NULL);
+    snprintf(p->what, sizeof p->what, "%s", what);
+    snprintf(p->unit, sizeof p->unit, "%s", unit);
+    p->total = total;
+    p->start_s = kv_now_s();
+    p->bar = isatty(2);
+    return p;
+}
+
+static void draw(const struct kv_progress *p, double now_s) {
+    double spent_s = now_s - p->start_s, rate = spent_s > 0 ? (double)p->done / spent_s : 0;
+    long left_s = rate > 0 ? (long)((double)(p->total - p->done) / rate + 0.5) : 0;
+    char bar[21];
+    size_t full = p->total ? p->done * 20 / p->total : 20;
+    memset(bar, '.', 20);
+    memset(bar, '#', full);
+    bar[20] = '\0';
+    if (p->bar)
+        fprintf(stderr, "\r%s [%s] %zu/%zu  %.1f %s/s  %ld:%02ld left \033[K", p->what, bar,
+                p->done, p->total, rate, p->unit, left_s / 60, left_s % 60);
+    else
+        fprintf(stderr, "%s %zu/%zu  %.1f %s/s  %ld:%02ld left\n", p->what, p->done, p->total, rate,
+                p->unit, left_s / 60, left_s % 60);
+}
+
+void kv_progress_step(struct kv_progress *p, size_t n) {
+    pthread_mutex_lock(&p->lock);
+    p->done += n;
+    double now_s = kv_now_s();
+    size_t tenth = p->total ? p->done * 10 / p->total : 10;
+    bool due = p->bar ? now_s - p->drawn_s > 0.1 : tenth > p->tenth && now_s - p->start_s > 2;
+    if (verbosity >= 0 && due) {
+        draw(p, now_s);
+        p->drawn_s = now_s;
+    }
+    p->tenth = tenth;
+    pthread_mutex_unlock(&p->lock);
+}
+
+void kv_progress_end(struct kv_progress *p) {
+    if (!p) return;
+    if (p->bar && verbosity >= 0) fputs("\r\033[K", stderr);
+    pthread_mutex_destroy(&p->lock);
+    free(p);
+}
