@@ -51,7 +51,8 @@ struct kv_store {
 
 // One sentence for SQLite's last error. `what` completes "could not ...".
 static int sql_fail(struct kv_store *s, const char *what, struct kv_error *e) {
-    int code = sqlite3_extended_errcode(s->db), os = sqlite3_system_errno(s->db);
+    int os = sqlite3_system_errno(s->db) ? sqlite3_system_errno(s->db) : errno;
+    int code = sqlite3_extended_errcode(s->db);
     switch (code & 0xFF) {
     case SQLITE_FULL:
         return kv_fail(e, KV_EFAIL, s->path,
@@ -98,6 +99,7 @@ static int prepare(struct kv_store *s, enum statement which, sqlite3_stmt **st,
 
 // Runs a prepared statement that returns no rows.
 static int step(struct kv_store *s, sqlite3_stmt *st, const char *what, struct kv_error *e) {
+    errno = 0; // SQLite keeps the cause of most failures, but not that of a failed log write
     int code = sqlite3_step(st);
     int result = code == SQLITE_DONE || code == SQLITE_ROW ? 0 : sql_fail(s, what, e);
     sqlite3_reset(st);
@@ -486,7 +488,8 @@ static int query_one(struct kv_store *s, sqlite3_stmt *st, row_fn *row, void *se
     struct kv_sql_value *values = kv_alloc(n + 1, sizeof *values);
     int code, result = 0;
     for (size_t c = 0; c < n; c++) names[c] = sqlite3_column_name(st, (int)c);
-    while ((code = sqlite3_step(st)) == SQLITE_ROW && !result && row) {
+    errno = 0;
+    while ((code = sqlite3_step(st)) == SQLITE_ROW && row) {
         for (size_t c = 0; c < n; c++) values[c] = column_value(st, (int)c);
         result = row(self, n, names, values, e);
         if (result) break;

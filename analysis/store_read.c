@@ -152,6 +152,7 @@ static bool wanted(const struct list *l, size_t i, const struct kv_store_filter 
 
 int kv_store_summaries(struct kv_store *s, const struct kv_store_filter *filter,
                        struct kv_summary **rows, size_t *n, struct kv_error *e) {
+    const struct kv_store_filter all_rows = {0};
     struct list l = {.size = sizeof **rows};
     *rows = NULL;
     *n = 0;
@@ -162,7 +163,7 @@ int kv_store_summaries(struct kv_store *s, const struct kv_store_filter *filter,
                               &l, e);
     bool *keep = kv_alloc(l.n + 1, sizeof *keep);
     struct kv_summary *all = l.rows;
-    for (size_t i = 0; i < l.n; i++) keep[i] = !code && (!filter || wanted(&l, i, filter));
+    for (size_t i = 0; i < l.n; i++) keep[i] = !code && wanted(&l, i, filter ? filter : &all_rows);
     for (size_t i = 0; i < l.n; i++)
         if (keep[i])
             all[(*n)++] = all[i];
