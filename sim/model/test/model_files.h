@@ -68,7 +68,11 @@ static inline void add_file_tensor(struct file_tensors *t, const float *data, si
     one->cols = cols;
 }
 
-// A model of few layers; its matrices must be f32.
+static inline const float *values_at(const float *data, size_t offset) {
+    return data ? data + offset : NULL;
+}
+
+// A model of few layers; its matrices must be f32, or absent where only names and shapes matter.
 static inline void list_file_tensors(struct file_tensors *t, const struct kv_model *m, bool gguf) {
     const struct kv_shape *s = &m->shape;
     size_t h = s->hidden, q = (size_t)s->n_heads * s->head_dim;
@@ -81,7 +85,7 @@ static inline void list_file_tensors(struct file_tensors *t, const struct kv_mod
         add_file_tensor(t, m->head.f32, s->vocab, h, gguf ? "output.weight" : "lm_head.weight");
     for (unsigned i = 0; i < s->n_layers; i++) {
         const struct kv_layer_weights *l = &m->layers[i];
-        const float *qkv = l->qkv.f32, *up = l->gateup.f32 + (size_t)s->ffn * h;
+        const float *qkv = l->qkv.f32, *up = values_at(l->gateup.f32, (size_t)s->ffn * h);
         const struct {
             const char *gguf, *hf;
             const float *data;
@@ -89,8 +93,8 @@ static inline void list_file_tensors(struct file_tensors *t, const struct kv_mod
         } of_layer[] = {
             {"attn_norm", "input_layernorm", l->attn_norm, 0, h},
             {"attn_q", "self_attn.q_proj", qkv, q, h},
-            {"attn_k", "self_attn.k_proj", qkv + q * h, kv, h},
-            {"attn_v", "self_attn.v_proj", qkv + (q + kv) * h, kv, h},
+            {"attn_k", "self_attn.k_proj", values_at(qkv, q * h), kv, h},
+            {"attn_v", "self_attn.v_proj", values_at(qkv, (q + kv) * h), kv, h},
             {"attn_output", "self_attn.o_proj", l->out.f32, h, q},
             {"ffn_norm", "post_attention_layernorm", l->ffn_norm, 0, h},
             {"ffn_gate", "mlp.gate_proj", l->gateup.f32, s->ffn, h},
