@@ -500,7 +500,7 @@ static int load_tokenizer(struct kv_model *m, const struct gguf *g, struct kv_er
 // -----------------------------------------------------------------------------------
 
 static struct entry *find_entry(const struct gguf *g, const char *name) {
-    struct entry key;
+    struct entry key = {0};
     snprintf(key.name, sizeof key.name, "%s", name);
     return bsearch(&key, g->entries, g->n_entries, sizeof *g->entries, by_name);
 }

@@ -336,7 +336,7 @@ static size_t add_bands(struct band *bands, const struct tensor *t, struct kv_mo
         if (!bands) continue;
         bands[n] = (struct band){t, first, rows - first < step ? rows - first : step, NULL, NULL};
         if (slot->vector) {
-            memcpy(&bands[n].f32, owner + slot->member, sizeof(float *));
+            memcpy(&bands[n].f32, owner + slot->member, sizeof bands[n].f32);
             continue;
         }
         struct kv_matrix w;
