@@ -13,8 +13,7 @@
 #include "sim/model/model.h"
 #include "sim/model/safetensors.h"
 
-// ---- a tokenizer of 256 bytes and a few merges
-// ---------------------------------------------------
+// ---- a tokenizer of 256 bytes and a few merges ----------------------------------------
 
 static const char *const tiny_merges[] = {"h e", "Ġ t", "Ġt he", "i n", "1 2"};
 #define N_TINY_MERGES 5
@@ -41,8 +40,7 @@ static inline void make_tiny_pieces(struct tiny_pieces *p) {
     for (int i = 0; i < N_TINY_PIECES; i++) p->text[i] = p->store[i];
 }
 
-// ---- tensors of a model under the names of a layout
-// ----------------------------------------------
+// ---- tensors of a model under the names of a layout -----------------------------------
 
 struct file_tensor {
     char name[64];
@@ -112,8 +110,7 @@ static inline size_t file_values(const struct file_tensor *t) {
     return (t->rows ? t->rows : 1) * t->cols;
 }
 
-// ---- GGUF
-// ----------------------------------------------------------------------------------------
+// ---- GGUF -----------------------------------------------------------------------------
 
 static inline void put_number(struct kv_text *t, uint64_t x, size_t bytes) {
     for (size_t i = 0; i < bytes; i++) kv_text_add(t, &(char){(char)(x >> (8 * i))}, 1);
@@ -234,8 +231,7 @@ static inline void build_gguf(struct kv_text *t, const struct kv_model *m,
     free(tensors);
 }
 
-// ---- Hugging Face folder
-// -------------------------------------------------------------------------
+// ---- Hugging Face folder --------------------------------------------------------------
 
 static inline char *file_in(const char *dir, const char *name) {
     return kv_format_text("%s/%s", dir, name);

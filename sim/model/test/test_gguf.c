@@ -47,8 +47,7 @@ static int open_bytes(struct fixture *f, struct kv_model **m, const void *bytes,
     return kv_model_open(m, f->path, KV_WEIGHTS_F32, e);
 }
 
-// ---- decoding
-// ------------------------------------------------------------------------------------
+// ---- decoding -------------------------------------------------------------------------
 
 // Blocks: d = 0.5 (0x3800), m = -1.5 (0xBE00); nibble bytes hold j in the low and 15 - j in the
 // high half, so that value j has code j and value 16 + j code 15 - j; fifth bits: value 0 and
@@ -233,8 +232,7 @@ static void an_output_tensor_unties_the_head(void **state) {
     free(t.s);
 }
 
-// ---- refusals
-// ------------------------------------------------------------------------------------
+// ---- refusals -------------------------------------------------------------------------
 
 // Where `needle` begins in the file.
 static size_t find(const struct kv_text *t, const char *needle) {

@@ -54,8 +54,7 @@ static void refuses(struct fixture *f, const char *file, const char *message) {
     free(path);
 }
 
-// ---- what loads
-// ----------------------------------------------------------------------------------
+// ---- what loads -----------------------------------------------------------------------
 
 static void a_folder_loads_unchanged_with_all_it_states(void **state) {
     struct fixture *f = *state;
@@ -277,8 +276,7 @@ static void a_random_model_depends_on_its_seed_alone(void **state) {
     kv_model_close(other);
 }
 
-// ---- refusals
-// ------------------------------------------------------------------------------------
+// ---- refusals -------------------------------------------------------------------------
 
 static void settings_that_are_not_computed_are_refused_by_name(void **state) {
     struct fixture *f = *state;
