@@ -67,8 +67,7 @@ static void refuses(void **state, const char *before, const char *text, const ch
     free(expected);
 }
 
-// ---- HellaSwag
-// -----------------------------------------------------------------------------------
+// ---- HellaSwag ------------------------------------------------------------------------
 
 #define HELLASWAG(label, a, b, e0, e1)                                                             \
     "{\"ind\": 7, \"activity_label\": \"" label "\", \"ctx_a\": \"" a "\", \"ctx_b\": \"" b        \
@@ -148,8 +147,7 @@ static void a_gzipped_file_is_the_same_file(void **state) {
     kv_tasks_free(plain);
 }
 
-// ---- ARC, OpenBookQA, text
-// -----------------------------------------------------------------------
+// ---- ARC, OpenBookQA, text ------------------------------------------------------------
 
 #define QUESTION(id, key, l0, l1, l2)                                                              \
     "{\"id\": \"" id "\", \"question\": {\"stem\": \"Why?\", \"choices\": [{\"text\": \"x\", "     \
@@ -213,8 +211,7 @@ static void the_samples_travel_in_the_program(void **state) {
     kv_tasks_free(t);
 }
 
-// ---- refusals
-// ------------------------------------------------------------------------------------
+// ---- refusals -------------------------------------------------------------------------
 
 static void broken_files_are_refused_with_their_line(void **state) {
     refuses(state, "", "", "", "there are no items: it is empty");
@@ -287,8 +284,7 @@ static void wrong_specs_are_wrong_usage(void **state) {
     assert_string_equal(e.where, "no/such.jsonl");
 }
 
-// ---- official files
-// ------------------------------------------------------------------------------
+// ---- official files -------------------------------------------------------------------
 
 static void official_files_have_the_published_counts(void **state) {
     (void)state;
