@@ -226,6 +226,8 @@ struct kv_policy {
     void (*canonical)(void *self, const struct kv_run *run, char *text, size_t room);
     // Optional: `varies` once the arguments are known (else: the field above).
     uint32_t (*varies_as_opened)(void *self);
+    // Optional: how many different answers a cell may get (else: all widths); sizes the tags.
+    uint32_t (*options_as_opened)(void *self);
     void (*close)(void *self); // frees what open made, also after open failed; NULL is fine
 };
 

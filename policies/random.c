@@ -82,6 +82,10 @@ static uint32_t random_varies(void *self) {
     return varies[((const struct lottery *)self)->by];
 }
 
+static uint32_t random_options(void *self) {
+    return (uint32_t)((const struct lottery *)self)->n;
+}
+
 const struct kv_policy kv_policy_random = {
     .abi = KV_POLICY_ABI,
     .struct_bytes = sizeof(struct kv_policy),
@@ -93,5 +97,6 @@ const struct kv_policy kv_policy_random = {
     .open = random_open,
     .decide = random_decide,
     .varies_as_opened = random_varies,
+    .options_as_opened = random_options,
     .close = free,
 };

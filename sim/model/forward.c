@@ -138,28 +138,19 @@ static void add_span(struct kv_attend *a, const struct layer_pass *p, bool coded
     };
 }
 
-// Cuts [0, visible) of a segment whose first position is `base` where sinks, coded K or coded V
-// end.
+// Cuts [0, visible) of a segment whose first position is `base` where coded K or coded V end.
 static void add_segment(struct kv_attend *a, const struct layer_pass *p, const uint32_t upto[2],
                         size_t head, size_t start, size_t column, size_t base, size_t visible) {
-    size_t cut[5] = {0, p->job->sinks, upto[KV_KEY], upto[KV_VALUE], base + visible};
-    for (int i = 1; i < 4; i++) {
-        cut[i] = cut[i] > base ? cut[i] - base : 0;
-        if (cut[i] > visible) cut[i] = visible;
+    size_t end[2];
+    for (int s = 0; s < 2; s++) {
+        end[s] = upto[s] > base ? upto[s] - base : 0;
+        if (end[s] > visible) end[s] = visible;
     }
-    cut[4] = visible;
-    for (int i = 1; i < 4; i++) // three numbers to sort
-        for (int j = i; j > 1 && cut[j] < cut[j - 1]; j--) {
-            size_t swap = cut[j];
-            cut[j] = cut[j - 1];
-            cut[j - 1] = swap;
-        }
-    for (int i = 0; i < 4; i++) {
-        size_t position = base + cut[i];
-        bool sink = position < p->job->sinks;
-        add_span(a, p, !sink && position < upto[KV_KEY], !sink && position < upto[KV_VALUE], head,
-                 start, column, cut[i], cut[i + 1]);
-    }
+    size_t low = end[KV_KEY] < end[KV_VALUE] ? end[KV_KEY] : end[KV_VALUE];
+    size_t high = end[KV_KEY] + end[KV_VALUE] - low;
+    add_span(a, p, true, true, head, start, column, 0, low);
+    add_span(a, p, end[KV_KEY] == high, end[KV_VALUE] == high, head, start, column, low, high);
+    add_span(a, p, false, false, head, start, column, high, visible);
 }
 
 static void count_attention(const struct layer_pass *p, uint32_t row, const struct kv_attend *a) {

@@ -55,10 +55,9 @@ struct kv_forward {
     // three arrays of kv_layer_kv with first_row rows each.
     uint32_t first_row;
     const struct kv_layer_kv *prefix;
-    // Position p of a path is read coded by a row if sinks <= p < coded_upto; [n_tokens][2] for K
-    // and V. NULL: everything is read exact.
+    // Position p of a path is read coded by a row if p < coded_upto; [n_tokens][2] for K and V.
+    // NULL: everything is read exact.
     const uint32_t *coded_upto;
-    uint32_t sinks;
     // Called when a layer's K and V are complete (rows below first_row included); fills *view.
     int (*store)(void *self, uint32_t layer, const struct kv_layer_kv *kv,
                  struct kv_layer_view *view, struct kv_error *e);
