@@ -7,16 +7,21 @@ static const struct {
     int k_bits, v_bits;
     double damage;
 } policies[] = {
-    {"none:", "fp16:", 16, 16, 0},
-    {"static:bits=8", "q8_0:", 8, 8, 0.01},
-    {"static:bits=4", "sym:group=0,order=ggml,sinks=0,window=0", 4, 4, 0.17},
-    {"static:bits=4", "asym:group=32,order=ggml,sinks=0,window=0", 4, 4, 0.06},
-    {"static:k=8,v=4", "asym:group=32,order=ggml,sinks=0,window=0", 8, 4, 0.03},
-    {"static:bits=2", "sym:group=0,order=ggml,sinks=0,window=0", 2, 2, 0.78},
-    {"static:bits=3", "asym:group=32,order=ggml,sinks=0,window=0", 3, 3, 0.2},
-    {"random:bits=2/4/8/16,seed=1,shares=0.25/0.25/0.25/0.25", "sym:group=0", 8, 8, 0.45},
-    {"threshold:bits=2/4/8/16,cuts=0.5/1.5/3,feature=entropy", "sym:group=0", 6, 6, 0.3},
-    {"static:bits=6", "sym:group=0", 6, 6, 0.04},
+    {"none", "fp16:order=hf,sinks=0,window=0", 16, 16, 0},
+    {"static:k=8,v=8", "q8_0:order=ggml,sinks=0,window=0", 8, 8, 0.01},
+    {"static:k=4,v=4", "sym:group=head,levels=full,order=hf,scale=fp16,sinks=0,window=0", 4, 4,
+     0.17},
+    {"static:k=4,v=4", "asym:group=32,order=hf,scale=fp16,sinks=0,window=0", 4, 4, 0.06},
+    {"static:k=8,v=4", "asym:group=32,order=hf,scale=fp16,sinks=0,window=0", 8, 4, 0.03},
+    {"static:k=2,v=2", "sym:group=layer,levels=full,order=hf,scale=fp16,sinks=0,window=0", 2, 2,
+     0.78},
+    {"static:k=3,v=3", "asym:group=32,order=hf,scale=fp16,sinks=0,window=0", 3, 3, 0.2},
+    {"random:bits=2/4/8/16,by=token,seed=0,shares=0.25/0.25/0.25/0.25",
+     "sym:group=head,levels=full,order=hf,scale=fp16,sinks=0,window=0", 8, 8, 0.45},
+    {"threshold:bits=2/4/8/16,cuts=0.5/1.5/3,feature=entropy",
+     "sym:group=head,levels=full,order=hf,scale=fp16,sinks=0,window=0", 6, 6, 0.3},
+    {"static:k=6,v=6", "sym:group=layer,levels=full,order=hf,scale=fp16,sinks=0,window=0", 6, 6,
+     0.04},
 };
 
 int main(int argc, char **argv) {
@@ -34,12 +39,9 @@ int main(int argc, char **argv) {
     code = synthetic_trace(s, t, &trace, &e);
     for (size_t p = 0; !code && p < n_policies; p++) {
         size_t k = p % (sizeof policies / sizeof *policies), round = p / 10;
-        char *policy = round ? kv_format_text("%s,own=%zu", policies[k].policy, round)
+        char *policy = round ? kv_format_text("%s,rank=%zu", policies[k].policy, round)
                              : kv_strdup(policies[k].policy);
-        policy[strlen(policy) - 1] =
-            policy[strlen(policy) - 1] == ':' ? '\0' : policy[strlen(policy) - 1];
         char *format = kv_strdup(policies[k].format);
-        if (format[strlen(format) - 1] == ':') format[strlen(format) - 1] = '\0';
         char *spec = kv_format_text("%s@%s", policy, format);
         struct kv_run_key key = synthetic_key(trace, spec);
         key.policy = policy;
