@@ -164,9 +164,12 @@ struct kv_token {
     float feature[KV_N_FEATURES];
 };
 
+struct kv_run;
+
 // One item of the recording as a policy may see it.
 struct kv_item {
     size_t struct_bytes;
+    const struct kv_run *run;
     uint64_t key; // identifies the item whatever the subset: seed random draws with it
     uint32_t n_tokens, n_context, n_choices;
     const struct kv_token *tokens; // [n_tokens], context first, then choice after choice
@@ -214,12 +217,18 @@ struct kv_policy {
     // Decides a whole item at once (static plans, oracles).
     // Fills cells[item->n_tokens][n_layers][n_kv_heads][2] with indices into run->width_bits.
     int (*plan)(void *self, const struct kv_item *item, uint8_t *cells, struct kv_error *e);
-    // Or: decides tokens [first, first + n) causally; `cells` points at token `first`. Called in
-    // order within a segment; a choice continues the context's state (reset is called between
-    // branches).
+    // Or: decides tokens [first, first + n) of one segment causally; `cells` points at token
+    // `first`. After open, *self is read-only: workers call plan and decide at once, in any order.
+    // What a decision needs of earlier tokens it reads from item->tokens.
     int (*decide)(void *self, const struct kv_item *item, size_t first, size_t n, uint8_t *cells,
                   struct kv_error *e);
-    void (*close)(void *self); // optional when open leaves *self NULL
+    // Optional: the policy's canonical text where parameters overlap (else: all keys, sorted).
+    void (*canonical)(void *self, const struct kv_run *run, char *text, size_t room);
+    // Optional: `varies` once the arguments are known (else: the field above).
+    uint32_t (*varies_as_opened)(void *self);
+    // Optional: how many different answers a cell may get (else: all widths); sizes the tags.
+    uint32_t (*options_as_opened)(void *self);
+    void (*close)(void *self); // frees what open made, also after open failed; NULL is fine
 };
 
 // A shared object exports this; the host hands its ABI number and gets NULL for one it cannot

@@ -26,6 +26,8 @@ enum kv_keep {
     KV_KEEP_ALL = 15
 };
 
+extern const char *const kv_keep_names[]; // by bit: "final", "kv", "q", "hidden", NULL
+
 // One item: a context and its choices as one token tree. Rows: the context's tokens, then choice
 // after choice. Choice c covers rows [first[c], first[c + 1]); a text window has no choices. Scored
 // rows are those whose next-token distribution is judged: for an item with choices the last context
@@ -60,6 +62,7 @@ struct kv_trace_info {
     enum kv_order order;
     char *model_name, *model_digest, *model_source, *weights_as;
     char *task_name, *task_path, *task_prompt, *task_digest, *subset;
+    char *tokenizer_digest;
     uint32_t window_tokens; // 0 unless text
     uint32_t keep;          // enum kv_keep bits
     size_t n_items, n_tokens;

@@ -53,6 +53,7 @@ struct kv_format_type {
     const char *rounding; // rounding mode of the codes
     const char *guards;   // NaN, infinity, constant groups, subnormals
     const struct kv_param *params;
+    bool wraps; // "name(inner)": opened with f->inner
     // Fills f->self, widths, scope and unit from the arguments.
     int (*open)(struct kv_format *f, const struct kv_format_setting *s, const struct kv_args *args,
                 struct kv_error *e);
@@ -63,13 +64,18 @@ struct kv_format_type {
                    size_t n_units, uint8_t *out);
     void (*decode)(const struct kv_format *f, const struct kv_block *b, const uint8_t *codes,
                    size_t n_units, float *y);
-    void (*close)(struct kv_format *f);
+    // Optional: one code a value (below 256), for the entropy figure of the ledger. Not called for
+    // widths whose codes are floats.
+    void (*codes)(const struct kv_format *f, const struct kv_block *b, const uint8_t *codes,
+                  size_t n_units, uint8_t *q);
+    void (*close)(struct kv_format *f); // NULL when self stays NULL
 };
 
 struct kv_format {
     const struct kv_format_type *type;
     void *self;
-    char *canonical; // "asym:group=32,order=ggml,sinks=0,window=0": all keys, sorted
+    struct kv_format *inner; // of a wrapper, owned; else NULL
+    char *canonical; // "asym:group=32,order=ggml,scale=fp16,sinks=0,window=0": all keys, sorted
     struct kv_format_setting setting;
     size_t n_widths; // ascending
     uint8_t width_bits[KV_MAX_WIDTHS];

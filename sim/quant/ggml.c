@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+// Formats q8_0, q5_0, q5_1, q4_0, q4_1, iq4_nl, and `ggml`, which mixes them by width.
+#include "sim/quant/ggml_blocks.h"
+#include "sim/base/util.h"
+#include "sim/quant/pack.h"
+#include "sim/quant/widths.h"
+
+#include <stdlib.h>
+
+// Which block type codes each width; width 16 is f16.
+struct ggml_state {
+    enum kv_ggml_type at[KV_MAX_WIDTHS];
+};
+
+static int open_types(struct kv_format *f, const enum kv_ggml_type *types, size_t n,
+                      struct kv_error *e) {
+    if (f->setting.shape.head_dim % KV_GGML_BLOCK != 0)
+        return kv_fail(e, KV_EFAIL, f->type->name,
+                       "ggml's blocks of 32 do not fit a head of %u values",
+                       f->setting.shape.head_dim);
+    struct ggml_state *s = f->self = kv_alloc(1, sizeof *s);
+    for (size_t i = 0; i < n; i++) {
+        s->at[i] = types[i];
+        f->width_bits[i] = (uint8_t)kv_ggml_traits[types[i]].bits;
+    }
+    f->width_bits[n] = 16;
+    f->n_widths = n + 1;
+    f->order = KV_ORDER_GGML;
+    return 0;
+}
+
+static int ggml_open(struct kv_format *f, const struct kv_format_setting *s,
+                     const struct kv_args *args, struct kv_error *e) {
+    static const enum kv_ggml_type narrow[] = {KV_Q4_0, KV_Q5_0, KV_Q8_0};
+    static const enum kv_ggml_type ranged[] = {KV_Q4_1, KV_Q5_1, KV_Q8_0};
+    static const enum kv_ggml_type nonlinear[] = {KV_IQ4_NL, KV_Q5_0, KV_Q8_0};
+    static const enum kv_ggml_type *const sets[] = {narrow, ranged, nonlinear};
+    (void)s;
+    return open_types(f, sets[(size_t)kv_number(args, "types")], 3, e);
+}
+
+static struct kv_unit_size ggml_size(const struct kv_format *f, enum kv_side side, uint32_t width) {
+    (void)side;
+    const struct ggml_state *s = f->self;
+    uint32_t dim = f->setting.shape.head_dim, n = dim / KV_GGML_BLOCK;
+    if (f->width_bits[width] == 16) return kv_half_size(dim);
+    const struct kv_ggml_trait *t = &kv_ggml_traits[s->at[width]];
+    return (struct kv_unit_size){.values = dim,
+                                 .code_bits = n * t->code_bits,
+                                 .meta_bits = n * t->meta_bits,
+                                 .bytes = n * t->bytes};
+}
+
+static void ggml_encode(const struct kv_format *f, const struct kv_block *b, const float *x,
+                        size_t n_units, uint8_t *out) {
+    const struct ggml_state *s = f->self;
+    size_t n = n_units * f->setting.shape.head_dim;
+    if (f->width_bits[b->width] == 16)
+        kv_put_halves(x, n, out);
+    else
+        kv_ggml_encode(s->at[b->width], x, n / KV_GGML_BLOCK, out);
+}
+
+static void ggml_decode(const struct kv_format *f, const struct kv_block *b, const uint8_t *codes,
+                        size_t n_units, float *y) {
+    const struct ggml_state *s = f->self;
+    size_t n = n_units * f->setting.shape.head_dim;
+    if (f->width_bits[b->width] == 16)
+        kv_get_halves(codes, n, y);
+    else
+        kv_ggml_decode(s->at[b->width], codes, n / KV_GGML_BLOCK, y);
+}
+
+static void ggml_codes(const struct kv_format *f, const struct kv_block *b, const uint8_t *codes,
+                       size_t n_units, uint8_t *q) {
+    const struct ggml_state *s = f->self;
+    kv_ggml_codes(s->at[b->width], codes, n_units * f->setting.shape.head_dim / KV_GGML_BLOCK, q);
+}
+
+static void ggml_close(struct kv_format *f) {
+    free(f->self);
+}
+
+#define CITATION "ggml, ggml-quants.c (quantize_row_*_ref); checked against the gguf Python package"
+#define GUARDS                                                                                     \
+    "a block of zeros has scale 0; scales above 65519 become infinite as in ggml; NaN, which "     \
+    "ggml "                                                                                        \
+    "leaves undefined, never sets the scale and codes as the lowest code (q8_0: 0)"
+
+static const struct kv_param ggml_params[] = {
+    {"types", KV_CHOICE, "0", 0, 0, "0/1/nl", NULL,
+     "which types the widths 4, 5, 8 are: 0 = q4_0 q5_0 q8_0, 1 = q4_1 q5_1 q8_0, nl = iq4_nl q5_0 "
+     "q8_0"},
+    {0}};
+
+const struct kv_format_type kv_format_type_ggml = {
+    .name = "ggml",
+    .summary = "llama.cpp's cache types by width: 4 -> q4_0, 5 -> q5_0, 8 -> q8_0, 16 -> f16",
+    .citation = CITATION,
+    .tag = "exact",
+    .layout = "blocks of 32 as the type of the width has them",
+    .formula = "4.5, 5.5, 8.5; types=1: 5, 6, 8.5",
+    .rounding = "as the type of the width",
+    .guards = GUARDS,
+    .params = ggml_params,
+    .open = ggml_open,
+    .size = ggml_size,
+    .encode = ggml_encode,
+    .decode = ggml_decode,
+    .codes = ggml_codes,
+    .close = ggml_close,
+};
+
+// One row a block type.
+#define TYPE(NAME, TYPE_ID, SUMMARY, LAYOUT, FORMULA, ROUNDING)                                    \
+    static int NAME##_open(struct kv_format *f, const struct kv_format_setting *s,                 \
+                           const struct kv_args *args, struct kv_error *e) {                       \
+        static const enum kv_ggml_type one[] = {TYPE_ID};                                          \
+        (void)s, (void)args;                                                                       \
+        return open_types(f, one, 1, e);                                                           \
+    }                                                                                              \
+    const struct kv_format_type kv_format_type_##NAME = {                                          \
+        .name = #NAME,                                                                             \
+        .summary = SUMMARY,                                                                        \
+        .citation = CITATION,                                                                      \
+        .tag = "exact",                                                                            \
+        .layout = LAYOUT,                                                                          \
+        .formula = FORMULA,                                                                        \
+        .rounding = ROUNDING,                                                                      \
+        .guards = GUARDS,                                                                          \
+        .open = NAME##_open,                                                                       \
+        .size = ggml_size,                                                                         \
+        .encode = ggml_encode,                                                                     \
+        .decode = ggml_decode,                                                                     \
+        .codes = ggml_codes,                                                                       \
+        .close = ggml_close,                                                                       \
+    };
+
+TYPE(q8_0, KV_Q8_0, "ggml block of 32: int8 x scale", "34 bytes a block: fp16 d, 32 int8", "8.5",
+     "x (1/d), half away from zero; d = max|x| / 127, stored as fp16 after coding")
+TYPE(q5_0, KV_Q5_0, "ggml block of 32: 5 bits, the largest value exact",
+     "22 bytes a block: fp16 d, 32 high bits, 16 bytes of half-byte pairs (i, i + 16)", "5.5",
+     "trunc(x (1/d) + 16.5); d = signed max / -16, stored as fp16 after coding")
+TYPE(q5_1, KV_Q5_1, "ggml block of 32: 5 bits from min to max",
+     "24 bytes a block: fp16 d, fp16 m, 32 high bits, 16 bytes of half-byte pairs", "6",
+     "trunc((x - min) (1/d) + 0.5); d = (max - min) / 31, d and min stored as fp16 after coding")
+TYPE(q4_0, KV_Q4_0, "ggml block of 32: 4 bits, the largest value exact",
+     "18 bytes a block: fp16 d, 16 bytes of half-byte pairs (i, i + 16)", "4.5",
+     "trunc(x (1/d) + 8.5); d = signed max / -8, stored as fp16 after coding")
+TYPE(q4_1, KV_Q4_1, "ggml block of 32: 4 bits from min to max",
+     "20 bytes a block: fp16 d, fp16 m, 16 bytes of half-byte pairs", "5",
+     "trunc((x - min) (1/d) + 0.5); d = (max - min) / 15, d and min stored as fp16 after coding")
+TYPE(iq4_nl, KV_IQ4_NL, "ggml block of 32: 4-bit index into 16 uneven levels",
+     "18 bytes a block: fp16 d, 16 bytes of half-byte pairs (i, i + 16)", "4.5",
+     "nearest level of x (1/d), ties to the upper; d refitted by least squares with weights x^2")

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+// From decisions to stored values: units, windows, branches, order of channels, and the ledger.
+#include "sim/base/util.h"
+#include "sim/quant/code.h"
+#include "sim/quant/pack.h"
+
+#include <setjmp.h>
+#include <stdlib.h>
+#include <cmocka.h>
+
+enum { HEADS = 3, DIM = 64, ROW = HEADS * DIM, TOKENS = 77 };
+
+static const struct kv_format_setting setting = {
+    .shape = {.n_layers = 2, .n_heads = 9, .n_kv_heads = HEADS, .head_dim = DIM},
+    .order = KV_ORDER_GGML};
+
+static struct kv_format *open_format(const char *spec) {
+    struct kv_format *f;
+    struct kv_error e = {0};
+    if (kv_format_open(&f, spec, &setting, &e)) fail_msg("%s: %s", spec, e.msg);
+    return f;
+}
+
+// Uniform in [-2, 2), seeded.
+static void fill(float *x, size_t n, uint64_t seed) {
+    for (size_t i = 0; i < n; i++) x[i] = (float)(4.0 * kv_draw(seed, 7, i) - 2.0);
+}
+
+static struct kv_rows rows_of(const float *x, float *y, const uint8_t *cells, size_t n) {
+    return (struct kv_rows){.layer = 1,
+                            .side = KV_KEY,
+                            .n = n,
+                            .x = x,
+                            .x_stride = ROW,
+                            .y = y,
+                            .y_stride = ROW,
+                            .cells = cells,
+                            .cell_token_stride = HEADS,
+                            .cell_head_stride = 1};
+}
+
+static void code(const struct kv_format *f, const struct kv_rows *r, uint64_t *histogram) {
+    struct kv_error e = {0};
+    void *scratch = kv_alloc(kv_code_scratch_bytes(f), 1);
+    if (kv_code_rows(f, r, scratch, histogram, &e)) fail_msg("%s: %s", e.where, e.msg);
+    free(scratch);
+}
+
+static float half(float x) {
+    return kv_f16_to_f32(kv_f32_to_f16(x));
+}
+
+// The rule of sym as the reference states it, written a second time.
+static void sym_by_hand(const float *x, float *y, int bits) {
+    float largest = 0.0f, top = (float)((1 << (bits - 1)) - 1);
+    for (int i = 0; i < DIM; i++) largest = fmaxf(largest, fabsf(x[i]));
+    float s = half(largest / top);
+    for (int i = 0; i < DIM; i++)
+        y[i] = s == 0.0f ? 0.0f : fmaxf(-top, fminf(top, nearbyintf(x[i] / s))) * s + 0.0f;
+}
+
+static void test_uniform(void **state) {
+    (void)state;
+    struct kv_format *f = open_format("sym");
+    static float x[TOKENS * ROW], y[TOKENS * ROW], want[DIM];
+    static uint8_t cells[TOKENS * HEADS];
+    fill(x, TOKENS * ROW, 1);
+    for (size_t w = 0; w + 1 < f->n_widths; w++) {
+        memset(cells, (int)w, sizeof cells);
+        struct kv_rows r = rows_of(x, y, cells, TOKENS);
+        code(f, &r, NULL);
+        for (size_t v = 0; v < TOKENS * HEADS; v++) {
+            sym_by_hand(x + v * DIM, want, f->width_bits[w]);
+            assert_memory_equal(want, y + v * DIM, sizeof want);
+        }
+    }
+    kv_format_close(f);
+}
+
+static void test_mixed_equals_uniform(void **state) {
+    (void)state;
+    static const char *const specs[] = {"sym", "asym:group=32", "ggml", "asym:group=16,order=hf",
+                                        "sym:group=layer"};
+    static float x[TOKENS * ROW], y[TOKENS * ROW], one[KV_MAX_WIDTHS][TOKENS * ROW];
+    static uint8_t cells[TOKENS * HEADS];
+    fill(x, TOKENS * ROW, 2);
+    for (size_t k = 0; k < sizeof specs / sizeof *specs; k++) {
+        struct kv_format *f = open_format(specs[k]);
+        for (size_t w = 0; w < f->n_widths; w++) {
+            memset(cells, (int)w, sizeof cells);
+            struct kv_rows r = rows_of(x, one[w], cells, TOKENS);
+            code(f, &r, NULL);
+        }
+        for (size_t i = 0; i < TOKENS * HEADS; i++) {
+            size_t unit = f->unit_heads > 1 ? i / HEADS : i;
+            cells[i] = (uint8_t)(kv_draw(3, k, unit) * (double)f->n_widths);
+        }
+        struct kv_rows r = rows_of(x, y, cells, TOKENS);
+        code(f, &r, NULL);
+        for (size_t i = 0; i < TOKENS * HEADS; i++)
+            assert_memory_equal(y + i * DIM, one[cells[i]] + i * DIM, DIM * sizeof(float));
+        kv_format_close(f);
+    }
+}
+
+static void test_in_place_and_strides(void **state) {
+    (void)state;
+    struct kv_format *f = open_format("asym:group=32,sinks=3");
+    static float x[TOKENS * ROW], y[TOKENS * ROW], wide[TOKENS * (ROW + 5)];
+    static uint8_t cells[TOKENS * HEADS], spread[TOKENS * HEADS * 4];
+    fill(x, TOKENS * ROW, 4);
+    for (size_t i = 0; i < TOKENS * HEADS; i++) {
+        cells[i] = (uint8_t)(kv_draw(5, 0, i) * (double)f->n_widths);
+        spread[i * 4] = cells[i];
+    }
+    struct kv_rows r = rows_of(x, y, cells, TOKENS);
+    code(f, &r, NULL);
+    for (size_t t = 0; t < TOKENS; t++) memcpy(wide + t * (ROW + 5), x + t * ROW, ROW * sizeof *x);
+    struct kv_rows q = rows_of(wide, wide, spread, TOKENS);
+    q.x_stride = q.y_stride = ROW + 5;
+    q.cell_token_stride = 4 * HEADS;
+    q.cell_head_stride = 4;
+    code(f, &q, NULL);
+    for (size_t t = 0; t < TOKENS; t++)
+        assert_memory_equal(y + t * ROW, wide + t * (ROW + 5), ROW * sizeof *y);
+    kv_format_close(f);
+}
+
+static void test_order(void **state) {
+    (void)state;
+    // Codes see hf order: a group of 32 is then the even channels, in the model's pairwise order.
+    struct kv_format *f = open_format("asym:group=32,order=hf"), *g = open_format("asym:group=32");
+    assert_string_equal(f->canonical, "asym:group=32,order=hf,scale=fp16,sinks=0,window=0");
+    assert_string_equal(g->canonical, "asym:group=32,order=ggml,scale=fp16,sinks=0,window=0");
+    static float x[ROW], y[ROW], turned[ROW], want[ROW];
+    static uint8_t cells[HEADS] = {2, 2, 2};
+    fill(x, ROW, 6);
+    struct kv_rows r = rows_of(x, y, cells, 1);
+    code(f, &r, NULL);
+    for (int h = 0; h < HEADS; h++)
+        kv_reorder(x + h * DIM, turned + h * DIM, DIM, KV_ORDER_GGML, KV_ORDER_HF);
+    struct kv_rows q = rows_of(turned, turned, cells, 1);
+    code(g, &q, NULL);
+    for (int h = 0; h < HEADS; h++)
+        kv_reorder(turned + h * DIM, want + h * DIM, DIM, KV_ORDER_HF, KV_ORDER_GGML);
+    assert_memory_equal(y, want, sizeof y);
+    r.side = q.side = KV_VALUE; // values have no RoPE: their channels stay as they are
+    q.x = x;
+    code(f, &r, NULL);
+    code(g, &q, NULL);
+    assert_memory_equal(y, turned, sizeof y);
+    kv_format_close(f);
+    kv_format_close(g);
+}
+
+static void test_exact_cells(void **state) {
+    (void)state;
+    struct kv_format *f = open_format("sym:sinks=2");
+    static float x[5 * ROW], y[5 * ROW];
+    uint8_t cells[5 * HEADS] = {0};
+    fill(x, 5 * ROW, 8);
+    cells[0] = KV_FLOAT32; // a sink
+    cells[4 * HEADS + 1] = KV_FLOAT32;
+    cells[4 * HEADS + 2] = KV_EVICT;
+    struct kv_rows r = rows_of(x, y, cells, 5);
+    code(f, &r, NULL);
+    assert_memory_equal(x, y, DIM * sizeof *x);
+    for (size_t i = DIM; i < 2 * ROW; i++) assert_true(y[i] == half(x[i]));
+    assert_memory_equal(x + 4 * ROW + DIM, y + 4 * ROW + DIM, DIM * sizeof *x);
+    // Sinks 2 x 3 heads: one of float32, five of fp16. Rows 2..4: seven vectors of 2 bits with a
+    // scale, one float32, one evicted.
+    struct kv_bits bits = {0};
+    kv_count_rows(f, &r, 5, &bits);
+    assert_int_equal(bits.code_bits, DIM * (32 + 5 * 16 + 7 * 2 + 32));
+    assert_int_equal(bits.meta_bits, 7 * 16);
+    assert_int_equal(bits.bytes, DIM * (4 + 5 * 2 + 4) + 7 * (DIM / 4 + 2));
+    assert_int_equal(bits.values[17], 2 * DIM);
+    assert_int_equal(bits.values[16], 5 * DIM);
+    assert_int_equal(bits.values[2], 7 * DIM);
+    assert_int_equal(bits.values[0], DIM);
+    // Held exact from position 3 on: rows 3 and 4 count 16 bits where they were coded.
+    bits = (struct kv_bits){0};
+    kv_count_rows(f, &r, 3, &bits);
+    assert_int_equal(bits.code_bits, DIM * (32 + 5 * 16 + 3 * 2 + 4 * 16 + 32));
+    kv_format_close(f);
+}
+
+static void test_refusals(void **state) {
+    (void)state;
+    struct kv_format *f = open_format("asym:group=layer");
+    static float x[2 * ROW], y[2 * ROW];
+    uint8_t cells[2 * HEADS] = {1, 1, 1, 1, 2, 1};
+    struct kv_error e;
+    struct kv_rows r = rows_of(x, y, cells, 2);
+    void *scratch = kv_alloc(kv_code_scratch_bytes(f), 1);
+    assert_int_equal(kv_code_rows(f, &r, scratch, NULL, &e), KV_EFAIL);
+    assert_non_null(
+        strstr(e.msg, "token 1, layer 1, KV head 1: keys of format asym share a scale"));
+    cells[4] = 99;
+    assert_int_equal(kv_code_rows(f, &r, scratch, NULL, &e), KV_EFAIL);
+    assert_non_null(strstr(e.msg, "token 1, layer 1, KV head 1: 99 is no width of format asym"));
+    cells[4] = KV_EVICT; // goes with its unit
+    assert_int_equal(kv_code_rows(f, &r, scratch, NULL, &e), 0);
+    free(scratch);
+    kv_format_close(f);
+}
+
+static void test_reading_bounds(void **state) {
+    (void)state;
+    struct kv_format *f = open_format("sym");
+    assert_int_equal(kv_coded_upto(f, KV_KEY, 0, 9, false), 10);
+    assert_int_equal(kv_coded_upto(f, KV_KEY, 0, 9, true), 9);
+    assert_int_equal(kv_coded_upto(f, KV_KEY, 0, 0, true), 0);
+    assert_int_equal(kv_coded_upto(f, KV_KEY, 5, 9, true), 9);
+    kv_format_close(f);
+    f = open_format("sym:window=4,sinks=2");
+    assert_int_equal(kv_coded_upto(f, KV_KEY, 0, 9, false), 6);
+    assert_int_equal(kv_coded_upto(f, KV_KEY, 0, 9, true), 6);
+    assert_int_equal(kv_coded_upto(f, KV_KEY, 0, 3, true), 0);
+    assert_int_equal(kv_coded_upto(f, KV_VALUE, 8, 9, true), 6);
+    assert_int_equal(kv_coded_upto(f, KV_VALUE, 8, 13, true), 10);
+    kv_format_close(f);
+}
+
+static void test_entropy(void **state) {
+    (void)state;
+    struct kv_format *f = open_format("sym");
+    static float x[TOKENS * ROW], y[TOKENS * ROW];
+    static uint8_t cells[TOKENS * HEADS];
+    uint64_t histogram[KV_MAX_WIDTHS * 256] = {0}, n = 0;
+    for (size_t i = 0; i < TOKENS * ROW; i++) x[i] = (float)(i % 3) - 1.0f; // -1, 0, 1 alike
+    struct kv_rows r = rows_of(x, y, cells, TOKENS);
+    code(f, &r, histogram);
+    for (int i = 0; i < 256; i++) n += histogram[i];
+    assert_int_equal(n, TOKENS * ROW);
+    assert_float_equal(kv_entropy_bits(histogram), log2(3.0), 1e-9);
+    assert_true(isnan(kv_entropy_bits(histogram + 256)));
+    kv_format_close(f);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        {"sym decodes to the reference rule at every width", test_uniform, 0, 0, 0},
+        {"a mix of widths decodes each cell as its width alone does", test_mixed_equals_uniform, 0,
+         0, 0},
+        {"rows may be coded in place and with strides", test_in_place_and_strides, 0, 0, 0},
+        {"order=hf groups a pairwise key's even channels, and leaves values alone", test_order, 0,
+         0, 0},
+        {"float32, evicted and sink cells are kept and counted by hand", test_exact_cells, 0, 0, 0},
+        {"cells that share a scale must share a width", test_refusals, 0, 0, 0},
+        {"queries read coded what has left the window", test_reading_bounds, 0, 0, 0},
+        {"entropy of three equal codes is log2 3 bits", test_entropy, 0, 0, 0},
+    };
+    return cmocka_run_group_tests_name("code", tests, NULL, NULL);
+}
