@@ -49,9 +49,13 @@ static void attend_pages(const struct kv_cache *c, uint32_t layer, uint32_t head
     const struct kv_class *k = &c->streams[kv_stream_of(c, layer, head)].classes[class];
     uint32_t group = c->shape.n_heads / c->shape.n_kv_heads, dim = c->shape.head_dim;
     uint32_t stop = end * KV_PAGE_TOKENS < k->n ? end * KV_PAGE_TOKENS : k->n;
-    struct kv_attend_job job = {.heads = group, .dim = dim, .query = q + (size_t)head * group * dim,
-                                .pages = k->pages + first, .n = stop - first * KV_PAGE_TOKENS,
-                                .max = p->max + head * group, .sum = p->sum + head * group,
+    struct kv_attend_job job = {.heads = group,
+                                .dim = dim,
+                                .query = q + (size_t)head * group * dim,
+                                .pages = k->pages + first,
+                                .n = stop - first * KV_PAGE_TOKENS,
+                                .max = p->max + head * group,
+                                .sum = p->sum + head * group,
                                 .out = p->out + (size_t)head * group * dim};
     bool plain = false;
     for (int side = 0; side < 2; side++) {
@@ -71,13 +75,11 @@ void kv_cache_attend_part(const struct kv_cache *c, uint32_t layer, const float 
         p->sum[h] = 0;
     }
     memset(p->out, 0, sizeof *p->out * c->shape.n_heads * dim);
-    for (uint32_t i = 0; i < c->shape.n_heads * dim; i++)
-        scaled[i] = q[i] * scale;
+    for (uint32_t i = 0; i < c->shape.n_heads * dim; i++) scaled[i] = q[i] * scale;
     // Each class is shared out by itself, so that parts stay even whatever a width costs.
     for (size_t class = 0; class < KV_CLASSES; class ++) {
         size_t total = 0, at = 0;
-        for (uint32_t h = 0; h < heads; h++)
-            total += head_pages(c, layer, h, class);
+        for (uint32_t h = 0; h < heads; h++) total += head_pages(c, layer, h, class);
         size_t low = total * part / n_parts, high = total * (part + 1) / n_parts;
         for (uint32_t h = 0; h < heads && at < high; h++) {
             size_t n = head_pages(c, layer, h, class);
@@ -94,18 +96,15 @@ void kv_cache_attend_merge(const struct kv_cache *c, const struct kv_partial *p,
     uint32_t dim = c->shape.head_dim;
     for (uint32_t h = 0; h < c->shape.n_heads; h++, out += dim) {
         float top = -INFINITY, sum = 0;
-        for (unsigned i = 0; i < n_parts; i++)
-            top = fmaxf(top, p[i].max[h]);
+        for (unsigned i = 0; i < n_parts; i++) top = fmaxf(top, p[i].max[h]);
         memset(out, 0, dim * sizeof *out);
         for (unsigned i = 0; i < n_parts; i++) {
             if (p[i].sum[h] == 0) continue;
             float weight = expf(p[i].max[h] - top);
             sum += weight * p[i].sum[h];
-            for (uint32_t d = 0; d < dim; d++)
-                out[d] += weight * p[i].out[h * dim + d];
+            for (uint32_t d = 0; d < dim; d++) out[d] += weight * p[i].out[h * dim + d];
         }
-        for (uint32_t d = 0; d < dim && sum > 0; d++)
-            out[d] /= sum;
+        for (uint32_t d = 0; d < dim && sum > 0; d++) out[d] /= sum;
     }
 }
 

@@ -27,9 +27,9 @@ static float value_at(const struct kv_side_layout *l, enum kv_side side, const u
                                  : x[t * dim + c]);
     }
     const uint32_t *x = (const uint32_t *)block;
-    float code = key ? code_at(x + t / KV_TILE * l->words * KV_TILE + t % KV_TILE, KV_TILE, c,
-                               l->bits)
-                     : code_at(x + t * l->words, 1, c, l->bits);
+    float code =
+        key ? code_at(x + t / KV_TILE * l->words * KV_TILE + t % KV_TILE, KV_TILE, c, l->bits)
+            : code_at(x + t * l->words, 1, c, l->bits);
     uint32_t g = c / (dim / l->n_groups);
     float scale = kv_f16_to_f32(((const uint16_t *)(block + l->scale_at))[g * KV_PAGE_TOKENS + t]);
     float min = l->has_min
@@ -49,8 +49,8 @@ void KV_ISA_NAME(kv_attend)(const struct kv_attend_job *j) {
             uint32_t slot = t % KV_PAGE_TOKENS;
             float score = 0;
             for (uint32_t c = 0; c < j->dim; c++)
-                score += q[c] * value_at(j->layout[KV_KEY], KV_KEY, page + j->at[KV_KEY], j->dim,
-                                         slot, c);
+                score += q[c] *
+                         value_at(j->layout[KV_KEY], KV_KEY, page + j->at[KV_KEY], j->dim, slot, c);
             float top = fmaxf(score, j->max[h]);
             float keep = expf(j->max[h] - top), p = expf(score - top);
             j->max[h] = top;
@@ -161,8 +161,7 @@ typedef __m512 vf;
 // `tokens` factors, each over the lanes that hold one token's words.
 static inline __attribute__((always_inline)) vi v_spread(const int32_t *w, int tokens) {
     if (tokens == 1) return _mm512_set1_epi32(w[0]);
-    if (tokens == 2)
-        return _mm512_mask_set1_epi32(_mm512_set1_epi32(w[0]), 0xFF00, w[1]);
+    if (tokens == 2) return _mm512_mask_set1_epi32(_mm512_set1_epi32(w[0]), 0xFF00, w[1]);
     __m512i four = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)w));
     return _mm512_permutexvar_epi32(
         _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0), four);

@@ -14,7 +14,6 @@
 
 #define INLINE static inline __attribute__((always_inline)) TARGET
 
-
 // exp(x) for x <= 0 by range reduction to 2^n exp(r), |r| <= ln(2)/2, and the Taylor polynomial of
 // degree 6; relative error below 2e-7, 0 below -87.
 INLINE vf FN(v_exp)(vf x) {
@@ -230,8 +229,7 @@ INLINE void FN(value_page_16)(const uint8_t *block, const uint8_t *next, int hea
             if (LANES == 16) v_prefetch(next + (size_t)(t * DIM + first) * 2 + 64);
             for (int i = 0; i < VECTORS; i++) {
                 vf v = v_halves(x + t * DIM + i * LANES);
-                for (int h = 0; h < heads; h++)
-                    acc[h][i] = v_fma(v, v_set(score[h][t]), acc[h][i]);
+                for (int h = 0; h < heads; h++) acc[h][i] = v_fma(v, v_set(score[h][t]), acc[h][i]);
             }
         }
         for (int h = 0; h < heads; h++)
@@ -246,8 +244,8 @@ INLINE void FN(unfold)(const struct FN(sums) * sums, int bits, uint32_t heads, f
     const int parts = words > LANES ? words / LANES : 1;
     for (uint32_t h = 0; h < heads; h++, out += DIM) {
         const float *lane = sums->lane[h];
-        for (int c = 0; c < DIM; c++) out[c] += sums->bias[h];
-        for (int part = 0; part < parts; part++)
+        for (int c = 0; c < DIM; c++) out[c] += sums->bias[h] + (bits == 16 ? lane[c] : 0.0f);
+        for (int part = 0; bits < 16 && part < parts; part++)
             for (int i = 0; i < 2 * per_half; i++)
                 for (int k = 0; k < LANES; k++)
                     out[(part * LANES + k) % words * 2 * per_half + i] += *lane++;
@@ -258,9 +256,8 @@ INLINE void FN(unfold)(const struct FN(sums) * sums, int bits, uint32_t heads, f
 typedef void FN(key_fn)(const struct kv_side_layout *l, const uint8_t *block, const uint8_t *next,
                         const struct FN(query) * q, const float *query,
                         float score[][KV_PAGE_TOKENS]);
-typedef void FN(value_fn)(const struct kv_side_layout *l, const uint8_t *block,
-                          const uint8_t *next, float score[][KV_PAGE_TOKENS], const float *keep,
-                          struct FN(sums) * sums);
+typedef void FN(value_fn)(const struct kv_side_layout *l, const uint8_t *block, const uint8_t *next,
+                          float score[][KV_PAGE_TOKENS], const float *keep, struct FN(sums) * sums);
 #define PAGE(bits, heads)                                                                          \
     static TARGET void FN(keys_##bits##_##heads)(                                                  \
         const struct kv_side_layout *l, const uint8_t *block, const uint8_t *next,                 \
@@ -274,15 +271,15 @@ typedef void FN(value_fn)(const struct kv_side_layout *l, const uint8_t *block,
         FN(value_page)(l, block, next, bits, heads, score, keep, sums);                            \
     }
 #define PAGE_16(heads)                                                                             \
-    static TARGET void FN(keys_16_##heads)(                                                        \
-        const struct kv_side_layout *l, const uint8_t *block, const uint8_t *next,                 \
-        const struct FN(query) * q, const float *query, float score[][KV_PAGE_TOKENS]) {           \
+    static TARGET void FN(keys_16_##heads)(const struct kv_side_layout *l, const uint8_t *block,   \
+                                           const uint8_t *next, const struct FN(query) * q,        \
+                                           const float *query, float score[][KV_PAGE_TOKENS]) {    \
         (void)l, (void)q;                                                                          \
         FN(key_page_16)(block, next, query, heads, score);                                         \
     }                                                                                              \
-    static TARGET void FN(values_16_##heads)(                                                      \
-        const struct kv_side_layout *l, const uint8_t *block, const uint8_t *next,                 \
-        float score[][KV_PAGE_TOKENS], const float *keep, struct FN(sums) * sums) {                \
+    static TARGET void FN(values_16_##heads)(const struct kv_side_layout *l, const uint8_t *block, \
+                                             const uint8_t *next, float score[][KV_PAGE_TOKENS],   \
+                                             const float *keep, struct FN(sums) * sums) {          \
         (void)l;                                                                                   \
         FN(value_page_16)(block, next, heads, score, keep, sums);                                  \
     }

@@ -15,8 +15,7 @@ enum { SLOT_BITS = 28, MAX_DIM = 256, MAX_UNIT_BYTES = 2 * MAX_DIM + 64 };
 
 static size_t port_of(uint8_t bits) {
     size_t p = 0;
-    while (p + 1 < KV_PORT_WIDTHS && kv_port_bits[p] < bits)
-        p++;
+    while (p + 1 < KV_PORT_WIDTHS && kv_port_bits[p] < bits) p++;
     return p;
 }
 static size_t class_of(const uint8_t bits[2]) {
@@ -31,13 +30,15 @@ static uint32_t round_up(uint32_t n, uint32_t to) {
 }
 
 static void half_layout(struct kv_side_layout *l, uint32_t dim) {
-    *l = (struct kv_side_layout){.bits = 16, .n_groups = 1, .unit_bytes = 2 * dim,
-                                 .bytes = KV_PAGE_TOKENS * 2 * dim};
+    *l = (struct kv_side_layout){
+        .bits = 16, .n_groups = 1, .unit_bytes = 2 * dim, .bytes = KV_PAGE_TOKENS * 2 * dim};
 }
 
 static void grid_layout(struct kv_side_layout *l, const struct kv_grid *g, uint32_t dim) {
-    *l = (struct kv_side_layout){.bits = (uint8_t)g->bits, .has_min = g->rule == KV_GRID_ASYM,
-                                 .centred = g->rule == KV_GRID_SYM, .n_groups = dim / g->group,
+    *l = (struct kv_side_layout){.bits = (uint8_t)g->bits,
+                                 .has_min = g->rule == KV_GRID_ASYM,
+                                 .centred = g->rule == KV_GRID_SYM,
+                                 .n_groups = dim / g->group,
                                  .words = dim * g->bits / 32};
     struct kv_unit_size size = kv_grid_size(g);
     l->unit_bytes = size.bytes;
@@ -59,8 +60,7 @@ static int lay_out(struct kv_cache *c, struct kv_error *e) {
     const struct kv_gridded *grids = f->self;
     for (size_t p = 0; p < KV_PORT_WIDTHS; p++) {
         size_t w = 0;
-        while (w < f->n_widths && f->width_bits[w] != kv_port_bits[p])
-            w++;
+        while (w < f->n_widths && f->width_bits[w] != kv_port_bits[p]) w++;
         if (w == f->n_widths)
             return kv_fail(e, KV_EUSAGE, "cache", "format %s does not offer %u bits", f->canonical,
                            kv_port_bits[p]);
@@ -159,7 +159,7 @@ static uint32_t open_slot(struct kv_cache *c, struct kv_stream *s, size_t class,
         k->pages[k->n_pages++] = new_page(c, c->n_members * kv_member_bytes(c, class));
     }
     k->token[k->n] = token;
-    s->where[token] = (uint32_t)class << SLOT_BITS | k->n;
+    s->where[token] = (uint32_t) class << SLOT_BITS | k->n;
     return k->n++;
 }
 
@@ -273,8 +273,8 @@ void kv_cache_put(struct kv_cache *c, uint32_t layer, const float *k, const floa
     }
 }
 
-void kv_cache_read(const struct kv_cache *c, uint32_t layer, uint32_t head, uint32_t token, float *k,
-                   float *v) {
+void kv_cache_read(const struct kv_cache *c, uint32_t layer, uint32_t head, uint32_t token,
+                   float *k, float *v) {
     const struct kv_stream *s = &c->streams[kv_stream_of(c, layer, head)];
     uint32_t where = s->where[token];
     uint8_t unit[MAX_UNIT_BYTES];
@@ -289,15 +289,14 @@ void kv_cache_read(const struct kv_cache *c, uint32_t layer, uint32_t head, uint
 
 void kv_cache_widths(const struct kv_cache *c, size_t stream, uint32_t token, uint8_t bits[2]) {
     size_t class = class_at(c->streams[stream].where[token]);
-    for (int side = 0; side < 2; side++)
-        bits[side] = kv_port_bits[kv_class_port(class, side)];
+    for (int side = 0; side < 2; side++) bits[side] = kv_port_bits[kv_class_port(class, side)];
 }
 
 void kv_cache_repeat(struct kv_cache *c, const uint8_t bits[2], size_t n) {
     size_t class = class_of(bits);
     uint32_t last = c->n - 1, dim = c->shape.head_dim;
-    float *vectors = kv_alloc((size_t)c->shape.n_layers * c->shape.n_kv_heads * 2 * dim,
-                              sizeof *vectors);
+    float *vectors =
+        kv_alloc((size_t)c->shape.n_layers * c->shape.n_kv_heads * 2 * dim, sizeof *vectors);
     float *x = vectors;
     for (uint32_t l = 0; l < c->shape.n_layers; l++)
         for (uint32_t h = 0; h < c->shape.n_kv_heads; h++, x += 2 * dim)
@@ -338,7 +337,7 @@ static void close_slot(struct kv_cache *c, struct kv_stream *s, uint32_t token) 
     uint32_t where = s->where[token];
     size_t class = class_at(where);
     struct kv_class *k = &s->classes[class];
-    uint32_t last = (uint32_t)class << SLOT_BITS | (k->n - 1);
+    uint32_t last = (uint32_t) class << SLOT_BITS | (k->n - 1);
     if (last != where) {
         uint8_t unit[MAX_UNIT_BYTES];
         for (size_t m = 0; m < c->n_members; m++)
@@ -421,8 +420,8 @@ size_t kv_cache_bytes_allocated(const struct kv_cache *c) {
     for (size_t s = 0; s < c->n_streams; s++)
         for (size_t k = 0; k < KV_CLASSES; k++) {
             const struct kv_class *class = &c->streams[s].classes[k];
-            bytes += class->n_pages * (c->n_members * kv_member_bytes(c, k) +
-                                       KV_PAGE_TOKENS * sizeof *class->token);
+            bytes += class->n_pages *
+                     (c->n_members * kv_member_bytes(c, k) + KV_PAGE_TOKENS * sizeof *class->token);
         }
     return bytes;
 }

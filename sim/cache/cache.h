@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The cache a device would run: tokens packed at their own widths, and attention that reads them so.
+// The cache a device would run: tokens packed at their own widths, and attention that reads them
+// so.
 //
 //     struct kv_cache *c;
 //     if (kv_cache_new(&c, &(struct kv_cache_setting){.shape = s, .format = "sym"}, &e)) ...

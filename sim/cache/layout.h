@@ -16,18 +16,18 @@ struct kv_side_layout {
     bool has_min;
     bool centred; // stored codes are code + 2^(bits - 1)
     uint32_t n_groups, words;
-    uint32_t unit_bytes, meta_bytes;     // of the format's unit: metadata, then the code stream
-    uint32_t scale_at, min_at, bytes;    // offsets from the codes; size, a multiple of 64
+    uint32_t unit_bytes, meta_bytes;  // of the format's unit: metadata, then the code stream
+    uint32_t scale_at, min_at, bytes; // offsets from the codes; size, a multiple of 64
 };
 
 struct kv_attend_job {
     const struct kv_side_layout *layout[2];
     uint32_t heads, dim;
-    const float *query;          // [heads][dim], already times 1/sqrt(dim)
-    uint8_t *const *pages;       // the class's pages, from the first one of this job
-    size_t at[2];                // offset of this head's K and V inside a page
-    uint32_t n;                  // tokens, from the first page's first slot on
-    float *max, *sum, *out;      // [heads], [heads], [heads][dim]: updated
+    const float *query;     // [heads][dim], already times 1/sqrt(dim)
+    uint8_t *const *pages;  // the class's pages, from the first one of this job
+    size_t at[2];           // offset of this head's K and V inside a page
+    uint32_t n;             // tokens, from the first page's first slot on
+    float *max, *sum, *out; // [heads], [heads], [heads][dim]: updated
 };
 typedef void kv_attend_fn(const struct kv_attend_job *j);
 

@@ -33,7 +33,7 @@ struct kv_cache {
     struct kv_chunk { // memory that pages are cut from, on huge pages where the system has them
         struct kv_chunk *next;
         size_t bytes, used;
-    } *chunks;
+    } * chunks;
 };
 
 static inline size_t kv_class_port(size_t class, int side) {
