@@ -12,8 +12,8 @@ static const double radii[] = {9, 15, 23, 33, 46, 62, 82, 106, 135, 170, 210};
 enum { N_RADII = sizeof radii / sizeof *radii, N_ANGLES = 24, SWEEPS = 40 };
 static const double leader_from = 14;
 static const double point_radius = 6;
-static const double cost_label = 4000, cost_point = 3000, cost_leader = 250, cost_bar = 12,
-                    cost_line = 20;
+static const double cost_label = 4000, cost_point = 3000, cost_leader = 250, cost_bar = 18,
+                    cost_line = 45;
 
 struct kv_box kv_label_box(const struct kv_label *l) {
     double left = l->label_x - (l->justify < 0 ? l->width : l->justify == 0 ? l->width / 2 : 0);

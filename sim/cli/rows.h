@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rows of a store with all that is said of them: intervals, comparison with 16 bit, price on a
 // device. What `show` prints and `report` draws.
-#ifndef KV_ROWS_H
-#define KV_ROWS_H
+#ifndef KV_CLI_ROWS_H
+#define KV_CLI_ROWS_H
 
 #include "analysis/stats.h"
 #include "analysis/store.h"
