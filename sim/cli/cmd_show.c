@@ -75,43 +75,43 @@ CELL(count) {
     kv_table_count(t, (long long)c->row->s.n_items);
 }
 CELL(acc) {
-    kv_table_number(t, c->row->s.acc[KV_ACC], 4);
+    kv_table_number(t, c->row->s.acc[KV_ACC], 6);
 }
 CELL(acc_low) {
-    kv_table_number(t, c->row->interval[KV_ACC].low, 4);
+    kv_table_number(t, c->row->interval[KV_ACC].low, 6);
 }
 CELL(acc_high) {
-    kv_table_number(t, c->row->interval[KV_ACC].high, 4);
+    kv_table_number(t, c->row->interval[KV_ACC].high, 6);
 }
 CELL(acc_text) {
     take_text(t, range_text(c->row->s.acc[KV_ACC], c->row->interval[KV_ACC], "%.3f"));
 }
 CELL(acc_norm) {
-    kv_table_number(t, c->row->s.acc[KV_ACC_NORM], 4);
+    kv_table_number(t, c->row->s.acc[KV_ACC_NORM], 6);
 }
 CELL(acc_norm_low) {
-    kv_table_number(t, c->row->interval[KV_ACC_NORM].low, 4);
+    kv_table_number(t, c->row->interval[KV_ACC_NORM].low, 6);
 }
 CELL(acc_norm_high) {
-    kv_table_number(t, c->row->interval[KV_ACC_NORM].high, 4);
+    kv_table_number(t, c->row->interval[KV_ACC_NORM].high, 6);
 }
 CELL(acc_norm_text) {
     kv_table_number(t, c->row->s.acc[KV_ACC_NORM], 3);
 }
 CELL(acc_bytes) {
-    kv_table_number(t, c->row->s.acc[KV_ACC_BYTES], 4);
+    kv_table_number(t, c->row->s.acc[KV_ACC_BYTES], 6);
 }
 CELL(acc_token) {
-    kv_table_number(t, c->row->s.acc[KV_ACC_TOKEN], 4);
+    kv_table_number(t, c->row->s.acc[KV_ACC_TOKEN], 6);
 }
 CELL(diff) {
-    kv_table_number(t, c->row->to16[KV_ACC].difference, 4);
+    kv_table_number(t, c->row->to16[KV_ACC].difference, 6);
 }
 CELL(diff_low) {
-    kv_table_number(t, c->row->to16[KV_ACC].interval.low, 4);
+    kv_table_number(t, c->row->to16[KV_ACC].interval.low, 6);
 }
 CELL(diff_high) {
-    kv_table_number(t, c->row->to16[KV_ACC].interval.high, 4);
+    kv_table_number(t, c->row->to16[KV_ACC].interval.high, 6);
 }
 CELL(diff_text) {
     take_text(t,
@@ -139,19 +139,19 @@ CELL(kl_high) {
     kv_table_number(t, c->row->kl.interval.high, 6);
 }
 CELL(agree) {
-    kv_table_number(t, c->row->s.agree, 4);
+    kv_table_number(t, c->row->s.agree, 6);
 }
 CELL(agree_text) {
     kv_table_number(t, c->row->s.agree, 3);
 }
 CELL(nominal) {
-    kv_table_number(t, c->row->s.nominal_bits, 4);
+    kv_table_number(t, c->row->s.nominal_bits, 6);
 }
 CELL(effective) {
-    kv_table_number(t, c->row->s.effective_bits, 4);
+    kv_table_number(t, c->row->s.effective_bits, 6);
 }
 CELL(allocated) {
-    kv_table_number(t, c->row->s.allocated_bits, 4);
+    kv_table_number(t, c->row->s.allocated_bits, 6);
 }
 CELL(nominal_text) {
     kv_table_number(t, c->row->s.nominal_bits, 2);
@@ -166,10 +166,10 @@ CELL(bytes) {
     kv_table_number(t, c->row->s.bytes_per_token, 1);
 }
 CELL(ms) {
-    kv_table_number(t, c->row->at[c->context].step_ns / 1e6, 4);
+    kv_table_number(t, c->row->at[c->context].step_ns / 1e6, 6);
 }
 CELL(ceiling) {
-    kv_table_number(t, c->row->at[c->context].ceiling_ns / 1e6, 4);
+    kv_table_number(t, c->row->at[c->context].ceiling_ns / 1e6, 6);
 }
 CELL(extrapolated) {
     kv_table_count(t, c->row->at[c->context].extrapolated);
@@ -191,7 +191,7 @@ CELL(model) {
     kv_table_text(t, c->row->s.model);
 }
 CELL(chance) {
-    kv_table_number(t, c->row->s.chance, 4);
+    kv_table_number(t, c->row->s.chance, 6);
 }
 CELL(digest) {
     kv_table_text(t, c->row->s.trace_digest);
@@ -340,6 +340,8 @@ static void print_heading(const struct kv_row *rows, size_t n) {
     if (!isnan(s->acc_ref[KV_ACC]))
         printf("; 16 bit %.3f, chance %.3f", s->acc_ref[KV_ACC], s->chance);
     putchar('\n');
+    if (kv_wilson(s->acc_ref[KV_ACC], (double)s->n_judged, 0.95).low <= s->chance)
+        puts("uninformative: the 95 % interval of the 16-bit run includes chance");
 }
 
 static void print_device(const struct kv_rows *all) {
