@@ -19,7 +19,7 @@ kv_attend_fn *kv_attend_kernel(size_t level) {
 #endif
 }
 
-size_t kv_attend_best(void) {
+size_t kv_cache_best_kernel(void) {
     size_t level = (size_t)kv_cpu_level();
 #if defined(__x86_64__)
     if (level == KV_CPU_AVX512 && __builtin_cpu_supports("avx512vnni")) level++;
@@ -28,7 +28,7 @@ size_t kv_attend_best(void) {
 }
 
 bool kv_cache_force_kernel(struct kv_cache *c, const char *name) {
-    size_t best = kv_attend_best();
+    size_t best = kv_cache_best_kernel();
     if (!name) c->kernel = best;
     for (size_t i = 0; name && i <= best; i++)
         if (strcmp(kv_attend_kernels[i], name) == 0) {

@@ -93,6 +93,7 @@ void kv_cache_attend(const struct kv_cache *c, uint32_t layer, const float *q, f
 // The kernels this machine can run, fastest last; tests and benchmarks force one (NULL name = the
 // best). Returns false for a name that is unknown or cannot run here.
 extern const char *const kv_attend_kernels[]; // "base", "avx2", "avx512", "avx512vnni", NULL
+size_t kv_cache_best_kernel(void);            // index into kv_attend_kernels
 bool kv_cache_force_kernel(struct kv_cache *c, const char *name);
 
 #endif

@@ -33,6 +33,5 @@ typedef void kv_attend_fn(const struct kv_attend_job *j);
 
 // The kernel for a level of kv_attend_kernels.
 kv_attend_fn *kv_attend_kernel(size_t level);
-size_t kv_attend_best(void);
 
 #endif

@@ -9,6 +9,7 @@
 #define KV_RUNS_H
 
 #include "policies/policy.h"
+#include "sim/cache/decode.h" // enum kv_part
 
 #define KV_MIX_PARTS 16
 #define KV_RUN_WIDTHS 18 // index = bits, 17 = float32, as in struct kv_ledger
@@ -31,16 +32,6 @@ void kv_mix_shares(const struct kv_mix *mix, double share[2][KV_RUN_WIDTHS]);
 // Nominal bits a cached value, K and V averaged.
 double kv_mix_bits(const struct kv_mix *mix);
 
-// Parts of a step. Their sum is the step, up to the time between clock reads.
-enum kv_part {
-    KV_PART_WEIGHTS, // matrix products of the layers
-    KV_PART_ATTEND,  // attention over the cache
-    KV_PART_APPEND,  // coding and storing the new token
-    KV_PART_POLICY,  // the decision itself
-    KV_PART_HEAD,    // final norm and logits
-    KV_PART_OTHER,   // norms, RoPE, activations, barriers
-    KV_N_PARTS
-};
 extern const char *const kv_part_names[]; // "weights", "attend", ..., NULL
 
 struct kv_device_run {
