@@ -11,8 +11,10 @@ static const struct kv_option options[] = {
 
 // When a column is printed. WIDE: in text only on a wide terminal; PRICED: only with a device, once
 // a context.
-enum { WIDE = 1, TEXT = 2, MACHINE = 4, PRICED = 8 };
-enum { WIDE_TERMINAL = 130 };
+enum { WIDE = 1, TEXT = 2, MACHINE = 4, PRICED = 8, LATER = 16 };
+enum { WIDE_TERMINAL = 130, NARROW_TERMINAL = 100 };
+// On a narrow terminal the columns marked LATER stand in a table of their own, below.
+enum part { WHOLE, FIRST, SECOND };
 
 // ---- what a column says
 // --------------------------------------------------------------------------
@@ -232,7 +234,7 @@ static const struct show_column {
     {"acc", KV_RIGHT, MACHINE, acc, NULL},
     {"acc_low", KV_RIGHT, MACHINE, acc_low, NULL},
     {"acc_high", KV_RIGHT, MACHINE, acc_high, NULL},
-    {"acc [95 %]", KV_LEFT, TEXT, acc_text, NULL},
+    {"acc [95 %]     ", KV_RIGHT, TEXT, acc_text, NULL},
     {"acc_norm", KV_RIGHT, MACHINE, acc_norm, NULL},
     {"acc_norm_low", KV_RIGHT, MACHINE, acc_norm_low, NULL},
     {"acc_norm_high", KV_RIGHT, MACHINE, acc_norm_high, NULL},
@@ -242,27 +244,27 @@ static const struct show_column {
     {"diff16", KV_RIGHT, MACHINE, diff, NULL},
     {"diff16_low", KV_RIGHT, MACHINE, diff_low, NULL},
     {"diff16_high", KV_RIGHT, MACHINE, diff_high, NULL},
-    {"to 16 bit [95 %]", KV_LEFT, TEXT, diff_text, NULL},
+    {"to 16 bit [95 %]  ", KV_RIGHT, TEXT, diff_text, NULL},
     {"won", KV_RIGHT, MACHINE, won, NULL},
     {"lost", KV_RIGHT, MACHINE, lost, NULL},
     {"mid_p", KV_RIGHT, MACHINE, mid_p, NULL},
     {"kl_nats", KV_RIGHT, MACHINE, kl, NULL},
     {"kl_nats_low", KV_RIGHT, MACHINE, kl_low, NULL},
     {"kl_nats_high", KV_RIGHT, MACHINE, kl_high, NULL},
-    {"kl_nats", KV_RIGHT, TEXT, kl_text, NULL},
+    {"kl_nats", KV_RIGHT, TEXT | LATER, kl_text, NULL},
     {"agree", KV_RIGHT, MACHINE, agree, NULL},
     {"agree", KV_RIGHT, TEXT | WIDE, agree_text, NULL},
     {"nominal_bits", KV_RIGHT, MACHINE, nominal, NULL},
     {"effective_bits", KV_RIGHT, MACHINE, effective, NULL},
     {"allocated_bits", KV_RIGHT, MACHINE, allocated, NULL},
     {"nominal", KV_RIGHT, TEXT | WIDE, nominal_text, NULL},
-    {"effective", KV_RIGHT, TEXT, effective_text, NULL},
+    {"effective", KV_RIGHT, TEXT | LATER, effective_text, NULL},
     {"allocated", KV_RIGHT, TEXT | WIDE, allocated_text, NULL},
     {"bytes_per_token", KV_RIGHT, MACHINE, bytes, NULL},
     {"ms_%g", KV_RIGHT, MACHINE | PRICED, ms, NULL},
     {"ceiling_ms_%g", KV_RIGHT, MACHINE | PRICED, ceiling, NULL},
     {"extrapolated_%g", KV_RIGHT, MACHINE | PRICED, extrapolated, NULL},
-    {"ms@%g ", KV_RIGHT, TEXT | PRICED, ms_text, NULL},
+    {"ms@%g ", KV_RIGHT, TEXT | PRICED | LATER, ms_text, NULL},
     {"tag", KV_LEFT, MACHINE, tag, NULL},
     {"oracle", KV_RIGHT, MACHINE, oracle, NULL},
     {"self", KV_LEFT, MACHINE | TEXT, own, same_own},
@@ -291,23 +293,25 @@ static bool all_same(const struct show_column *c, const struct kv_row *rows, siz
 }
 
 static bool printed(const struct show_column *c, const struct kv_rows *all,
-                    const struct kv_row *rows, size_t n, enum kv_output how) {
+                    const struct kv_row *rows, size_t n, enum kv_output how, enum part part) {
     size_t width = kv_terminal_width();
     if (!(c->when & (how == KV_OUT_TEXT ? TEXT : MACHINE))) return false;
     if ((c->when & PRICED) && !all->device) return false;
+    if (part == FIRST && (c->when & LATER)) return false;
+    if (part == SECOND && !(c->when & LATER) && c->cell != label) return false;
     if (how != KV_OUT_TEXT) return true;
     if ((c->when & WIDE) && width && width < WIDE_TERMINAL) return false;
     return !c->same || !all_same(c, rows, n);
 }
 
 static int print_rows(const struct kv_rows *all, const struct kv_row *rows, size_t n,
-                      enum kv_output how, struct kv_error *e) {
+                      enum kv_output how, enum part part, struct kv_error *e) {
     struct kv_column head[N_COLUMNS * KV_MAX_CONTEXTS];
     const struct show_column *from[N_COLUMNS * KV_MAX_CONTEXTS];
     size_t context[N_COLUMNS * KV_MAX_CONTEXTS], n_head = 0;
     char names[N_COLUMNS * KV_MAX_CONTEXTS][40];
     for (size_t c = 0; c < N_COLUMNS; c++) {
-        if (!printed(&columns[c], all, rows, n, how)) continue;
+        if (!printed(&columns[c], all, rows, n, how, part)) continue;
         for (size_t k = 0; k < (columns[c].when & PRICED ? all->n_contexts : 1); k++) {
             const char *mark = strstr(columns[c].name, "%g");
             if (mark)
@@ -364,7 +368,11 @@ static int show_text(const struct kv_rows *all, struct kv_error *e) {
             last++;
         if (first) putchar('\n');
         print_heading(&all->row[first], last - first);
-        int code = print_rows(all, &all->row[first], last - first, KV_OUT_TEXT, e);
+        bool narrow = kv_terminal_width() && kv_terminal_width() < NARROW_TERMINAL;
+        int code =
+            print_rows(all, &all->row[first], last - first, KV_OUT_TEXT, narrow ? FIRST : WHOLE, e);
+        if (!code && narrow)
+            code = print_rows(all, &all->row[first], last - first, KV_OUT_TEXT, SECOND, e);
         if (code) return code;
     }
     print_device(all);
@@ -379,7 +387,7 @@ static int show(struct kv_cli *c, struct kv_error *e) {
     code = kv_rows_sort(&rows, kv_opt(c, "sort"), e);
     if (!code)
         code = c->output == KV_OUT_TEXT ? show_text(&rows, e)
-                                        : print_rows(&rows, rows.row, rows.n, c->output, e);
+                                        : print_rows(&rows, rows.row, rows.n, c->output, WHOLE, e);
     kv_rows_fini(&rows);
     kv_store_abandon(s);
     return code;
