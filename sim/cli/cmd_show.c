@@ -25,13 +25,18 @@ struct cell_of {
     size_t context;
 };
 
-static char *range_text(double x, struct kv_interval i, const char *format) {
-    char s[3][24];
+// "0.415 [0.372 0.459]"
+static char *range_text(double x, struct kv_interval i) {
     if (isnan(x)) return NULL;
-    snprintf(s[0], sizeof s[0], format, x);
-    snprintf(s[1], sizeof s[1], format, i.low);
-    snprintf(s[2], sizeof s[2], format, i.high);
-    return isnan(i.low) ? kv_strdup(s[0]) : kv_format_text("%s [%s %s]", s[0], s[1], s[2]);
+    return isnan(i.low) ? kv_format_text("%.3f", x)
+                        : kv_format_text("%.3f [%.3f %.3f]", x, i.low, i.high);
+}
+
+// "+0.008 [-0.023 +0.046]"
+static char *signed_range_text(double x, struct kv_interval i) {
+    if (isnan(x)) return NULL;
+    return isnan(i.low) ? kv_format_text("%+.3f", x)
+                        : kv_format_text("%+.3f [%+.3f %+.3f]", x, i.low, i.high);
 }
 
 static void take_text(struct kv_table *t, char *s) {
@@ -86,7 +91,7 @@ CELL(acc_high) {
     kv_table_number(t, c->row->interval[KV_ACC].high, 6);
 }
 CELL(acc_text) {
-    take_text(t, range_text(c->row->s.acc[KV_ACC], c->row->interval[KV_ACC], "%.3f"));
+    take_text(t, range_text(c->row->s.acc[KV_ACC], c->row->interval[KV_ACC]));
 }
 CELL(acc_norm) {
     kv_table_number(t, c->row->s.acc[KV_ACC_NORM], 6);
@@ -116,8 +121,7 @@ CELL(diff_high) {
     kv_table_number(t, c->row->to16[KV_ACC].interval.high, 6);
 }
 CELL(diff_text) {
-    take_text(t,
-              range_text(c->row->to16[KV_ACC].difference, c->row->to16[KV_ACC].interval, "%+.3f"));
+    take_text(t, signed_range_text(c->row->to16[KV_ACC].difference, c->row->to16[KV_ACC].interval));
 }
 CELL(won) {
     kv_table_number(t, c->row->to16[KV_ACC].n ? c->row->to16[KV_ACC].won : NAN, -1);
