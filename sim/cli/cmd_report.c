@@ -9,11 +9,12 @@ static const struct kv_option options[] = {
     {"out", 'o', "DIR", "build/report", "folder for figures and page; made when missing"},
     {0}};
 
-// The rows of a trace whose accuracy was measured; others have no place in the figures.
+// The rows of a trace that have a quality to draw.
 static size_t take_rows(const struct kv_rows *all, size_t first, size_t last, struct kv_row *rows) {
     size_t n = 0;
     for (size_t i = first; i < last; i++)
-        if (!isnan(all->row[i].s.acc[KV_ACC])) rows[n++] = all->row[i];
+        if (!isnan(all->row[i].s.acc[KV_ACC]) || !isnan(all->row[i].kl.mean))
+            rows[n++] = all->row[i];
     return n;
 }
 
@@ -42,7 +43,7 @@ static int write_report(const struct kv_rows *all, struct kv_store *s, const str
     size_t n = make_parts(all, dir, rows, parts);
     int code = n ? kv_make_dir(dir, e)
                  : kv_fail(e, KV_EFAIL, kv_opt(c, "db"),
-                           "no row has an accuracy, so there is no frontier to draw");
+                           "no row has an accuracy or a divergence, so there is nothing to draw");
     for (size_t i = 0; !code && i < n; i++)
         code = kv_figures_draw(&parts[i].set, s, parts[i].figures, &parts[i].n_figures, e);
     if (!code) code = kv_page_write(parts, n, s, dir, kv_opt(c, "db"), c->seed, e);

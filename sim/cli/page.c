@@ -197,10 +197,11 @@ static int add_part(struct kv_text *t, const struct kv_page_part *part, struct k
     add_escaped(t, first->fidelity);
     kv_text_addf(t, ", mode ");
     add_escaped(t, first->mode);
-    kv_text_addf(t,
-                 "; about %.0f tokens a sequence. The 16-bit run is right on %.1f %%, a guess on "
-                 "%.1f %%. Trace <code>",
-                 first->context_tokens, 100 * reference, 100 * first->chance);
+    kv_text_addf(t, "; about %.0f tokens a sequence.", first->context_tokens);
+    if (!isnan(reference))
+        kv_text_addf(t, " The 16-bit run is right on %.1f %%, a guess on %.1f %%.", 100 * reference,
+                     100 * first->chance);
+    kv_text_addf(t, " Trace <code>");
     add_escaped(t, first->trace_digest);
     kv_text_addf(t, "</code>.</p>\n");
     if (kv_wilson(reference, n, 0.95).low <= first->chance)
