@@ -32,8 +32,7 @@
 #define KV_MUST_CHECK
 #endif
 
-// ---- errors
-// --------------------------------------------------------------------------------------
+// ---- errors ---------------------------------------------------------------------------
 
 // Return codes of every fallible call. KV_EUSAGE ends the program with exit code 2, others with 1.
 enum kv_code {
@@ -67,8 +66,7 @@ static inline int kv_fail(struct kv_error *e, int code, const char *where, const
     return code;
 }
 
-// ---- parameters
-// ----------------------------------------------------------------------------------
+// ---- parameters -----------------------------------------------------------------------
 
 enum kv_type { KV_INT, KV_FLOAT, KV_CHOICE, KV_LIST, KV_TEXT };
 
@@ -112,8 +110,7 @@ static inline double kv_number(const struct kv_args *args, const char *name) {
     return kv_arg(args, name)->number;
 }
 
-// ---- what a policy is told
-// -----------------------------------------------------------------------
+// ---- what a policy is told ------------------------------------------------------------
 
 enum kv_side { KV_KEY = 0, KV_VALUE = 1 };
 
@@ -193,8 +190,7 @@ static inline size_t kv_cells(const struct kv_shape *s) {
     return (size_t)s->n_layers * s->n_kv_heads * 2;
 }
 
-// ---- the policy
-// ----------------------------------------------------------------------------------
+// ---- the policy -----------------------------------------------------------------------
 
 #define KV_POLICY_ABI 1u // bumped on any change that is not an append
 
@@ -235,8 +231,7 @@ struct kv_policy {
 // serve.
 const struct kv_policy *kv_policy_entry(uint32_t host_abi);
 
-// ---- helpers for policies
-// ------------------------------------------------------------------------
+// ---- helpers for policies -------------------------------------------------------------
 
 // Index of a width in the run's table, or -1 when the format does not offer it.
 static inline int kv_width_index(const struct kv_run *run, double bits) {

@@ -8,8 +8,7 @@
 
 #include "sim/base/util.h"
 
-// ---- which items
-// ---------------------------------------------------------------------------------
+// ---- which items ----------------------------------------------------------------------
 
 static int choose_by_file(const struct kv_tasks *t, const char *path, bool *chosen,
                           struct kv_error *e) {
@@ -69,8 +68,7 @@ static int choose(const struct kv_tasks *t, const struct kv_record_options *o, b
     return 0;
 }
 
-// ---- memory: everything of the items lives and dies together
-// -------------------------------------
+// ---- memory: everything of the items lives and dies together --------------------------
 
 struct arena {
     size_t n;
@@ -99,8 +97,7 @@ void kv_items_free(struct kv_items *items) {
     free(items);
 }
 
-// ---- rarity
-// --------------------------------------------------------------------------------------
+// ---- rarity ---------------------------------------------------------------------------
 
 // Running counts over the contexts of the file, in file order (arXiv 2604.04722 eq. 15:
 // R = -log((c + 1) / (N + V + 1))). Choices are rated by the counts at their branch point and add
@@ -114,8 +111,7 @@ static float rarity_nats(const struct counts *c, uint32_t id) {
     return (float)-log(((double)c->seen[id] + 1) / ((double)c->total + (double)c->vocab + 1));
 }
 
-// ---- one item
-// ------------------------------------------------------------------------------------
+// ---- one item -------------------------------------------------------------------------
 
 // Ids of the item's tree and its boundaries, in growing buffers reused from item to item.
 struct tree_builder {

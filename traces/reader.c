@@ -27,8 +27,7 @@ struct kv_trace {
     json_t *manifest; // ids and sources borrow from it
 };
 
-// ---- manifest
-// ------------------------------------------------------------------------------------
+// ---- manifest -------------------------------------------------------------------------
 
 static int missing(const char *path, const char *key, const char *what, struct kv_error *e) {
     return kv_fail(e, KV_EFAIL, path, "'%s' is missing or not %s", key, what);
@@ -122,8 +121,7 @@ static int read_info(const json_t *j, struct kv_trace_info *in, const char *path
     return 0;
 }
 
-// ---- shards
-// --------------------------------------------------------------------------------------
+// ---- shards ---------------------------------------------------------------------------
 
 static int check_sum(const struct shard *s, struct kv_error *e) {
     char hex[17];
@@ -217,8 +215,7 @@ static int bind_shard(struct kv_trace *t, const struct shard *s, size_t at, stru
     return 0;
 }
 
-// ---- public
-// --------------------------------------------------------------------------------------
+// ---- public ---------------------------------------------------------------------------
 
 static int open_all(struct kv_trace *t, const char *dir, const char *path, struct kv_error *e) {
     int rc = read_info(t->manifest, &t->info, path, e);

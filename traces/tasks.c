@@ -26,8 +26,7 @@ struct source {
     bool harness;
 };
 
-// ---- text as Python handles it
-// -------------------------------------------------------------------
+// ---- text as Python handles it --------------------------------------------------------
 
 // What str.strip() takes off: str.isspace() of a character.
 static bool is_python_space(uint32_t c) {
@@ -114,8 +113,7 @@ static bool is_blank(const char *s) {
     return true;
 }
 
-// ---- messages
-// ------------------------------------------------------------------------------------
+// ---- messages -------------------------------------------------------------------------
 
 // "path: line N", the end of a path too long for a message being its telling part.
 KV_PRINTF(3, 4)
@@ -140,8 +138,7 @@ static int get_text(const struct source *s, const json_t *from, const char *key,
     return KV_OK;
 }
 
-// ---- items
-// ---------------------------------------------------------------------------------------
+// ---- items ----------------------------------------------------------------------------
 
 static int check_choices(const struct source *s, const struct kv_task_item *item,
                          struct kv_error *e) {
@@ -325,8 +322,7 @@ static int read_text(struct source *s, struct kv_tasks *t, const char *text, siz
     return KV_OK;
 }
 
-// ---- specs
-// ---------------------------------------------------------------------------------------
+// ---- specs ----------------------------------------------------------------------------
 
 static const struct kv_param hellaswag_params[] = {
     {"prompt", KV_CHOICE, "harness", 0, 0, "harness/text", NULL,

@@ -200,8 +200,7 @@ int kv_trace_writer_put(struct kv_trace_writer *w, size_t i, const struct kv_tra
     return rc;
 }
 
-// ---- manifest
-// ------------------------------------------------------------------------------------
+// ---- manifest -------------------------------------------------------------------------
 
 static json_t *shape_json(const struct kv_shape *s) {
     return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i}", "n_layers", (int)s->n_layers,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A made-up recording and made-up outcomes with known statistics, for tests of store and reports.
+// Items 0 and 1 share a context.
 #ifndef KV_SYNTHETIC_H
 #define KV_SYNTHETIC_H
 
@@ -14,7 +15,7 @@ struct synthetic {
     struct kv_trace_info info;
     struct kv_trace_item *items;
     char (*ids)[16];
-    uint32_t tokens[SYNTHETIC_TOKENS];
+    uint32_t *tokens;
 };
 
 static inline const struct kv_trace_item *synthetic_item(const struct kv_trace *t, size_t i) {
@@ -42,7 +43,8 @@ static inline struct synthetic *synthetic_new(size_t n_items) {
                                      .n_tokens = n_items * SYNTHETIC_TOKENS};
     s->items = kv_alloc(n_items + 1, sizeof *s->items);
     s->ids = kv_alloc(n_items + 1, sizeof *s->ids);
-    for (uint32_t i = 0; i < SYNTHETIC_TOKENS; i++) s->tokens[i] = i;
+    s->tokens = kv_alloc(n_items + SYNTHETIC_TOKENS, sizeof *s->tokens);
+    for (size_t i = 0; i < n_items + SYNTHETIC_TOKENS; i++) s->tokens[i] = (uint32_t)i;
     for (size_t i = 0; i < n_items; i++) {
         snprintf(s->ids[i], sizeof s->ids[i], "%zu", 100 + i);
         s->items[i] = (struct kv_trace_item){.index = (uint32_t)i,
@@ -53,7 +55,7 @@ static inline struct synthetic *synthetic_new(size_t n_items) {
                                              .n_tokens = SYNTHETIC_TOKENS,
                                              .n_context = SYNTHETIC_CONTEXT,
                                              .n_choices = SYNTHETIC_CHOICES,
-                                             .ids = s->tokens};
+                                             .ids = s->tokens + (i == 1 ? 0 : i)};
     }
     return s;
 }
@@ -61,6 +63,7 @@ static inline struct synthetic *synthetic_new(size_t n_items) {
 static inline void synthetic_free(struct synthetic *s) {
     free(s->items);
     free(s->ids);
+    free(s->tokens);
     free(s);
 }
 

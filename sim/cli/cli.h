@@ -47,8 +47,7 @@ KV_MUST_CHECK int kv_opt_int(const struct kv_cli *c, const char *name, long min,
 KV_MUST_CHECK int kv_opt_float(const struct kv_cli *c, const char *name, double min, double max,
                                double *out, struct kv_error *e);
 
-// ---- tables (table.c)
-// ------------------------------------------------------------------------------
+// ---- tables (table.c) -----------------------------------------------------------------
 
 // Collects rows and prints them as aligned text, TSV with a header, or a JSON array of objects.
 struct kv_table;

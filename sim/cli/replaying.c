@@ -13,8 +13,7 @@
 #define KV_COMMIT "unknown"
 #endif
 
-// ---- specs
-// ---------------------------------------------------------------------------------------
+// ---- specs ----------------------------------------------------------------------------
 
 struct spec_list {
     struct kv_replaying *r;
@@ -75,8 +74,7 @@ static bool ends_with(const char *s, const char *end) {
     return n > m && strcmp(s + n - m, end) == 0;
 }
 
-// ---- opening
-// -------------------------------------------------------------------------------------
+// ---- opening --------------------------------------------------------------------------
 
 static int read_modes(struct kv_replaying *r, const char *list, struct kv_error *e) {
     char *copy = kv_strdup(list), *rest = copy, *word;
@@ -163,8 +161,7 @@ void kv_replaying_close(struct kv_replaying *r) {
     *r = (struct kv_replaying){0};
 }
 
-// ---- running
-// -------------------------------------------------------------------------------------
+// ---- running --------------------------------------------------------------------------
 
 struct sink {
     struct kv_store *store;

@@ -7,10 +7,10 @@
 
 #include "sim/base/util.h"
 #include "sim/model/kernels.h"
+#include "sim/model/paths.h"
 #include "sim/model/scratch.h"
 
-// ---- scratch
-// -------------------------------------------------------------------------------------
+// ---- scratch --------------------------------------------------------------------------
 
 struct kv_scratch *kv_scratch_new(void) {
     return kv_alloc(1, sizeof(struct kv_scratch));
@@ -31,97 +31,79 @@ float *kv_scratch_floats(struct kv_scratch *s, enum kv_buffer which, size_t n) {
     return s->buffer[which].p;
 }
 
+// The matrix in float32: its own memory, or widened into the scratch.
+static const float *as_f32(const struct kv_matrix *w, struct kv_scratch *s) {
+    if (w->f32) return w->f32;
+    size_t n = w->rows * w->cols;
+    float *wide = kv_scratch_floats(s, KV_BUF_WEIGHTS, n);
+    for (size_t i = 0; i < n; i++) wide[i] = kv_bf16_to_f32(w->bf16[i]);
+    return wide;
+}
+
 void kv_product(const struct kv_matrix *w, const float *x, size_t rows, float *y,
                 struct kv_scratch *s) {
-    const float *f32 = w->f32;
     if (rows == 0) return;
-    if (!f32) {
-        size_t n = w->rows * w->cols;
-        float *wide = kv_scratch_floats(s, KV_BUF_WEIGHTS, n);
-        for (size_t i = 0; i < n; i++) {
-            uint32_t u = (uint32_t)w->bf16[i] << 16;
-            memcpy(&wide[i], &u, sizeof u);
-        }
-        f32 = wide;
-    }
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)rows, (int)w->rows, (int)w->cols, 1,
-                x, (int)w->cols, f32, (int)w->cols, 0, y, (int)w->rows);
+                x, (int)w->cols, as_f32(w, s), (int)w->cols, 0, y, (int)w->rows);
 }
 
-// ---- trees
-// ---------------------------------------------------------------------------------------
-
-uint32_t kv_tree_choice(const struct kv_tree *t, uint32_t row) {
-    uint32_t c = 0;
-    if (row < t->n_context) return t->n_choices;
-    while (c + 1 < t->n_choices && row >= t->first[c + 1]) c++;
-    return c;
+void kv_product_back(const struct kv_matrix *w, const float *dy, size_t rows, float *dx,
+                     struct kv_scratch *s) {
+    if (rows == 0) return;
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)rows, (int)w->cols, (int)w->rows, 1,
+                dy, (int)w->rows, as_f32(w, s), (int)w->cols, 0, dx, (int)w->cols);
 }
 
-uint32_t kv_tree_position(const struct kv_tree *t, uint32_t row) {
-    if (row < t->n_context) return row;
-    return t->n_context + row - t->first[kv_tree_choice(t, row)];
-}
-
-// ---- RoPE
-// ----------------------------------------------------------------------------------------
+// ---- RoPE -----------------------------------------------------------------------------
 
 // Rotates n_heads vectors at one position (Su et al. 2021). Pairs are (2i, 2i + 1) in GGUF's order
 // and (i, i + d/2) in Hugging Face's.
-static void rope(const struct kv_model *m, float *x, size_t n_heads, uint32_t position) {
+static void rope(const struct kv_model *m, float *x, size_t n_heads, uint32_t position,
+                 float sign) {
     size_t d = m->shape.head_dim, half = d / 2;
     const float *c = m->rope_cos + position * half, *s = m->rope_sin + position * half;
     for (size_t h = 0; h < n_heads; h++, x += d) {
         if (m->order == KV_ORDER_GGML)
             for (size_t i = 0; i < half; i++) {
-                float a = x[2 * i], b = x[2 * i + 1];
-                x[2 * i] = a * c[i] - b * s[i];
-                x[2 * i + 1] = a * s[i] + b * c[i];
+                float a = x[2 * i], b = x[2 * i + 1], si = sign * s[i];
+                x[2 * i] = a * c[i] - b * si;
+                x[2 * i + 1] = a * si + b * c[i];
             }
         else
             for (size_t i = 0; i < half; i++) {
-                float a = x[i], b = x[i + half];
-                x[i] = a * c[i] - b * s[i];
-                x[i + half] = a * s[i] + b * c[i];
+                float a = x[i], b = x[i + half], si = sign * s[i];
+                x[i] = a * c[i] - b * si;
+                x[i + half] = a * si + b * c[i];
             }
     }
 }
 
 void kv_rope_keys(const struct kv_model *m, float *k, size_t n, const uint32_t *positions) {
     size_t width = (size_t)m->shape.n_kv_heads * m->shape.head_dim;
-    for (size_t i = 0; i < n; i++) rope(m, k + i * width, m->shape.n_kv_heads, positions[i]);
+    for (size_t i = 0; i < n; i++) rope(m, k + i * width, m->shape.n_kv_heads, positions[i], 1);
 }
 
-// ---- attention over one layer
-// ----------------------------------------------------------------------
+void kv_rope_back(const struct kv_model *m, float *x, size_t n, size_t n_heads,
+                  const uint32_t *positions) {
+    for (size_t i = 0; i < n; i++)
+        rope(m, x + i * n_heads * m->shape.head_dim, n_heads, positions[i], -1);
+}
+
+// ---- attention over one layer ---------------------------------------------------------
 
 struct layer_pass {
     const struct kv_model *m;
     const struct kv_forward *job;
-    const uint32_t *positions, *choices; // [n_tokens]
+    struct kv_paths at;
     struct kv_layer_view view;
     const float *q; // [rows][n_heads * d], unscaled
     float *out;     // [rows][n_heads * d]
     uint32_t layer;
-    float *k_t[2];  // transposed keys, exact and coded: [n_kv_heads][d][ld]
-    size_t ld;      // columns: the context, then each choice, each padded to KV_TILE
-    size_t *column; // [n_choices + 1] where a segment's columns begin; the context's is 0
-    float *weights; // [group][ld_w]
-    size_t ld_w;
+    float *k_t[2];   // transposed keys, exact and coded: [n_kv_heads][d][ld]
+    float *weights;  // [group][ld_w]
     float *q_scaled; // [group][d]
     uint8_t *masked; // [longest path]
 };
-
-static void transpose_keys(struct layer_pass *p, const float *k, float *k_t) {
-    const struct kv_tree *t = p->job->tree;
-    size_t d = p->m->shape.head_dim, width = (size_t)p->m->shape.n_kv_heads * d;
-    for (uint32_t row = 0; row < t->n_tokens; row++) {
-        uint32_t c = p->choices[row];
-        size_t column = c == t->n_choices ? row : p->column[c] + row - t->first[c];
-        const float *kr = k + row * width;
-        for (size_t i = 0; i < width; i++) k_t[i * p->ld + column] = kr[i];
-    }
-}
 
 // Appends the positions [from, to) of a segment that starts at row `start`, column `column`.
 static void add_span(struct kv_attend *a, const struct layer_pass *p, bool coded_k, bool coded_v,
@@ -130,8 +112,8 @@ static void add_span(struct kv_attend *a, const struct layer_pass *p, bool coded
     size_t d = p->m->shape.head_dim, width = (size_t)p->m->shape.n_kv_heads * d;
     const float *v = coded_v ? p->view.v_coded : p->view.v_exact;
     a->span[a->n_spans++] = (struct kv_span){
-        .k_t = p->k_t[coded_k] + head * d * p->ld + column + from,
-        .ld_k = p->ld,
+        .k_t = p->k_t[coded_k] + head * d * p->at.ld + column + from,
+        .ld_k = p->at.ld,
         .v = v + (start + from) * width + head * d,
         .ld_v = width,
         .count = to - from,
@@ -156,7 +138,7 @@ static void add_segment(struct kv_attend *a, const struct layer_pass *p, const u
 static void count_attention(const struct layer_pass *p, uint32_t row, const struct kv_attend *a) {
     const struct kv_tree *t = p->job->tree;
     struct kv_attention_stats *s = p->job->stats;
-    uint32_t c = p->choices[row];
+    uint32_t c = p->at.choice[row];
     bool last_layer = p->layer + 1 == p->m->shape.n_layers;
     float per_head = 1.0f / (float)p->m->shape.n_heads;
     float share = per_head / (float)p->m->shape.n_layers;
@@ -182,7 +164,7 @@ static void attend_row(struct layer_pass *p, uint32_t row, size_t head) {
     const struct kv_shape *sh = &p->m->shape;
     const struct kv_tree *t = p->job->tree;
     size_t d = sh->head_dim, group = sh->n_heads / sh->n_kv_heads, first_row = p->job->first_row;
-    uint32_t c = p->choices[row], position = p->positions[row], none[2] = {0, 0};
+    uint32_t c = p->at.choice[row], position = p->at.position[row], none[2] = {0, 0};
     const uint32_t *upto = p->job->coded_upto ? p->job->coded_upto + 2 * (size_t)row : none;
     struct kv_attend a = {.n_q = group, .dim = d, .q = p->q_scaled, .len = position + 1};
     const float *q = p->q + ((row - first_row) * sh->n_heads + head * group) * d;
@@ -192,7 +174,7 @@ static void attend_row(struct layer_pass *p, uint32_t row, size_t head) {
         add_segment(&a, p, upto, head, 0, 0, 0, a.len);
     else {
         add_segment(&a, p, upto, head, 0, 0, 0, t->n_context);
-        add_segment(&a, p, upto, head, t->first[c], p->column[c], t->n_context,
+        add_segment(&a, p, upto, head, t->first[c], p->at.column[c], t->n_context,
                     a.len - t->n_context);
     }
     if (p->view.evicted) {
@@ -203,22 +185,22 @@ static void attend_row(struct layer_pass *p, uint32_t row, size_t head) {
         a.masked = p->masked;
     }
     a.weights = p->weights;
-    a.ld_w = p->ld_w;
+    a.ld_w = p->at.ld_row;
     a.out = p->out + ((row - first_row) * sh->n_heads + head * group) * d;
     kv_kernels()->attend(&a);
     if (p->job->stats) count_attention(p, row, &a);
 }
 
 static void attention(struct layer_pass *p) {
+    size_t width = (size_t)p->m->shape.n_kv_heads * p->m->shape.head_dim;
     const struct kv_tree *t = p->job->tree;
-    if (p->view.k_exact) transpose_keys(p, p->view.k_exact, p->k_t[0]);
-    if (p->view.k_coded) transpose_keys(p, p->view.k_coded, p->k_t[1]);
+    if (p->view.k_exact) kv_paths_transpose(&p->at, width, p->view.k_exact, p->k_t[0]);
+    if (p->view.k_coded) kv_paths_transpose(&p->at, width, p->view.k_coded, p->k_t[1]);
     for (size_t h = 0; h < p->m->shape.n_kv_heads; h++)
         for (uint32_t row = p->job->first_row; row < t->n_tokens; row++) attend_row(p, row, h);
 }
 
-// ---- the pass
-// --------------------------------------------------------------------------------------
+// ---- parts of the pass ----------------------------------------------------------------
 
 static void embed(const struct kv_model *m, const struct kv_forward *job, float *x) {
     size_t h = m->shape.hidden;
@@ -232,20 +214,9 @@ static void embed(const struct kv_model *m, const struct kv_forward *job, float 
     }
 }
 
-static void lay_out_columns(struct layer_pass *p, struct kv_scratch *s) {
-    const struct kv_tree *t = p->job->tree;
+static void take_buffers(struct layer_pass *p, struct kv_scratch *s) {
     const struct kv_shape *sh = &p->m->shape;
-    size_t longest = t->n_context, column = (t->n_context + KV_TILE - 1) / KV_TILE * KV_TILE;
-    p->column = kv_alloc(t->n_choices + 1, sizeof *p->column);
-    for (uint32_t c = 0; c < t->n_choices; c++) {
-        size_t n = t->first[c + 1] - t->first[c];
-        p->column[c] = column;
-        column += (n + KV_TILE - 1) / KV_TILE * KV_TILE;
-        if (t->n_context + n > longest) longest = t->n_context + n;
-    }
-    p->ld = column + KV_TILE;
-    p->ld_w = (longest + KV_TILE - 1) / KV_TILE * KV_TILE + KV_TILE;
-    size_t keys = (size_t)sh->n_kv_heads * sh->head_dim * p->ld,
+    size_t keys = (size_t)sh->n_kv_heads * sh->head_dim * p->at.ld,
            group = sh->n_heads / sh->n_kv_heads;
     p->k_t[0] = kv_scratch_floats(s, KV_BUF_KEYS_EXACT, keys);
     p->k_t[1] = kv_scratch_floats(s, KV_BUF_KEYS_CODED, keys);
@@ -253,9 +224,9 @@ static void lay_out_columns(struct layer_pass *p, struct kv_scratch *s) {
     // slow.
     memset(p->k_t[0], 0, keys * sizeof(float));
     memset(p->k_t[1], 0, keys * sizeof(float));
-    p->weights = kv_scratch_floats(s, KV_BUF_WEIGHTS_ROW, group * p->ld_w);
+    p->weights = kv_scratch_floats(s, KV_BUF_WEIGHTS_ROW, group * p->at.ld_row);
     p->q_scaled = kv_scratch_floats(s, KV_BUF_Q_SCALED, group * sh->head_dim);
-    p->masked = kv_alloc(longest + 1, 1);
+    p->masked = kv_alloc(p->at.longest + 1, 1);
 }
 
 static void add_into(float *x, const float *y, size_t n) {
@@ -270,10 +241,10 @@ static void split_qkv(const struct layer_pass *p, const float *qkv, float *q,
     for (uint32_t row = p->job->first_row; row < p->job->tree->n_tokens;
          row++, qkv += nq + 2 * nk, q += nq) {
         memcpy(q, qkv, nq * sizeof *q);
-        rope(p->m, q, sh->n_heads, p->positions[row]);
+        rope(p->m, q, sh->n_heads, p->at.position[row], 1);
         memcpy(kv->k_raw + row * nk, qkv + nq, nk * sizeof *q);
         memcpy(kv->k + row * nk, qkv + nq, nk * sizeof *q);
-        rope(p->m, kv->k + row * nk, sh->n_kv_heads, p->positions[row]);
+        rope(p->m, kv->k + row * nk, sh->n_kv_heads, p->at.position[row], 1);
         memcpy(kv->v + row * nk, qkv + nq + nk, nk * sizeof *q);
     }
 }
@@ -290,6 +261,57 @@ static int check_tree(const struct kv_model *m, const struct kv_tree *t, struct 
     return 0;
 }
 
+// ---- tape -----------------------------------------------------------------------------
+
+static size_t tape_floats(const struct kv_shape *s, size_t n) {
+    size_t n_kv = (size_t)s->n_kv_heads * s->head_dim, n_q = (size_t)s->n_heads * s->head_dim;
+    return n * (2 * (size_t)s->hidden + 2 * n_q + 2 * n_kv + 2 * (size_t)s->ffn);
+}
+
+size_t kv_tape_bytes(const struct kv_shape *s, size_t n_tokens) {
+    return sizeof(float) * (s->n_layers * tape_floats(s, n_tokens) + n_tokens * s->hidden);
+}
+
+struct kv_tape *kv_tape_new(const struct kv_shape *s, size_t n) {
+    size_t n_kv = (size_t)s->n_kv_heads * s->head_dim, n_q = (size_t)s->n_heads * s->head_dim;
+    struct kv_tape *t = kv_alloc(1, sizeof *t);
+    t->n_layers = s->n_layers;
+    t->layers = kv_alloc(s->n_layers, sizeof *t->layers);
+    t->x = kv_alloc(n * s->hidden, sizeof(float));
+    for (size_t l = 0; l < s->n_layers; l++) {
+        float *at = kv_alloc(tape_floats(s, n), sizeof(float));
+        struct kv_tape_layer *y = &t->layers[l];
+        y->x = at, at += n * s->hidden;
+        y->middle = at, at += n * s->hidden;
+        y->q = at, at += n * n_q;
+        y->mixed = at, at += n * n_q;
+        y->k = at, at += n * n_kv;
+        y->v = at, at += n * n_kv;
+        y->gateup = at;
+    }
+    return t;
+}
+
+void kv_tape_free(struct kv_tape *t) {
+    if (!t) return;
+    for (size_t l = 0; l < t->n_layers; l++) free(t->layers[l].x);
+    free(t->layers);
+    free(t->x);
+    free(t);
+}
+
+static void tape(struct kv_tape_layer *t, const struct kv_model *m, size_t rows, const float *x,
+                 const float *q, const struct kv_layer_view *view) {
+    const struct kv_shape *s = &m->shape;
+    size_t n_kv = rows * s->n_kv_heads * s->head_dim * sizeof(float);
+    memcpy(t->x, x, rows * s->hidden * sizeof *x);
+    memcpy(t->q, q, rows * s->n_heads * s->head_dim * sizeof *x);
+    memcpy(t->k, view->k_coded ? view->k_coded : view->k_exact, n_kv);
+    memcpy(t->v, view->v_coded ? view->v_coded : view->v_exact, n_kv);
+}
+
+// ---- the pass -------------------------------------------------------------------------
+
 int kv_forward(const struct kv_model *m, const struct kv_forward *job, struct kv_scratch *s,
                struct kv_error *e) {
     const struct kv_tree *t = job->tree;
@@ -299,14 +321,9 @@ int kv_forward(const struct kv_model *m, const struct kv_forward *job, struct kv
     if (rc) return rc;
     size_t rows = t->n_tokens - job->first_row, h = sh->hidden,
            n_kv = (size_t)sh->n_kv_heads * sh->head_dim, n_q = (size_t)sh->n_heads * sh->head_dim;
-    uint32_t *positions = kv_alloc(t->n_tokens, sizeof *positions),
-             *choices = kv_alloc(t->n_tokens, sizeof *choices);
-    for (uint32_t row = 0; row < t->n_tokens; row++) {
-        positions[row] = kv_tree_position(t, row);
-        choices[row] = kv_tree_choice(t, row);
-    }
-    struct layer_pass p = {.m = m, .job = job, .positions = positions, .choices = choices};
-    lay_out_columns(&p, s);
+    struct layer_pass p = {.m = m, .job = job};
+    kv_paths_init(&p.at, t);
+    take_buffers(&p, s);
     float *x = kv_scratch_floats(s, KV_BUF_X, rows * h),
           *norm = kv_scratch_floats(s, KV_BUF_NORM, rows * h);
     float *qkv = kv_scratch_floats(s, KV_BUF_QKV, rows * (n_q + 2 * n_kv));
@@ -336,19 +353,24 @@ int kv_forward(const struct kv_model *m, const struct kv_forward *job, struct kv
         p.out = mixed;
         p.view = (struct kv_layer_view){0};
         if ((rc = job->store(job->self, l, &kv, &p.view, e))) break;
+        if (job->tape) {
+            tape(&job->tape->layers[l], m, rows, x, q, &p.view);
+            p.out = mixed = job->tape->layers[l].mixed;
+            up = job->tape->layers[l].gateup;
+        }
         attention(&p);
         kv_product(&w->out, mixed, rows, delta, s);
         add_into(x, delta, rows * h);
+        if (job->tape) memcpy(job->tape->layers[l].middle, x, rows * h * sizeof *x);
         kernels->rms_norm(norm, x, w->ffn_norm, rows, h, m->rms_eps);
         kv_product(&w->gateup, norm, rows, up, s);
         kernels->swiglu(act, up, rows, sh->ffn);
         kv_product(&w->down, act, rows, delta, s);
         add_into(x, delta, rows * h);
     }
+    if (job->tape) memcpy(job->tape->x, x, rows * h * sizeof *x);
     if (rc == 0) kernels->rms_norm(job->final, x, m->final_norm, rows, h, m->rms_eps);
-    free(p.column);
     free(p.masked);
-    free(positions);
-    free(choices);
+    kv_paths_fini(&p.at);
     return rc;
 }

@@ -49,6 +49,25 @@ struct kv_attention_stats {
     float *future;   // received from later tokens, choices averaged; mean over layers and heads
 };
 
+// What the backward pass needs of the forward pass, layer by layer; filled when a job carries one.
+struct kv_tape_layer {
+    float *x;      // [rows][hidden] entering the layer
+    float *q;      // [rows][n_heads * d] after RoPE, unscaled
+    float *k, *v;  // [n_tokens][n_kv_heads * d] as attention read them
+    float *mixed;  // [rows][n_heads * d] attention's output
+    float *middle; // [rows][hidden] after attention
+    float *gateup; // [rows][2 ffn]
+};
+struct kv_tape {
+    size_t n_layers;
+    struct kv_tape_layer *layers;
+    float *x; // [rows][hidden] leaving the last layer
+};
+struct kv_tape *kv_tape_new(const struct kv_shape *shape, size_t n_tokens);
+void kv_tape_free(struct kv_tape *t); // NULL is fine
+// Bytes a tape takes for that many tokens.
+size_t kv_tape_bytes(const struct kv_shape *shape, size_t n_tokens);
+
 struct kv_forward {
     const struct kv_tree *tree;
     // Rows below first_row are not computed: their K and V come from `prefix`, [n_layers] times the
@@ -67,6 +86,7 @@ struct kv_forward {
                     const struct kv_layer_kv *kv);
     void *self;
     struct kv_attention_stats *stats; // or NULL
+    struct kv_tape *tape; // or NULL; needs first_row 0 and one view: all coded or all exact
     // Disturbs each embedding by a relative amount drawn from (seed, row); 0 = none (design:
     // redraws).
     double disturb;
@@ -90,8 +110,14 @@ void kv_rope_keys(const struct kv_model *m, float *k, size_t n, const uint32_t *
 void kv_product(const struct kv_matrix *w, const float *x, size_t rows, float *y,
                 struct kv_scratch *s);
 
-// ---- head (head.c)
-// -------------------------------------------------------------------------------
+// Their backward passes: dx[rows][w->cols] = dy[rows][w->rows] w, and the inverse rotation of n
+// rows of heads [n][n_heads * head_dim].
+void kv_product_back(const struct kv_matrix *w, const float *dy, size_t rows, float *dx,
+                     struct kv_scratch *s);
+void kv_rope_back(const struct kv_model *m, float *x, size_t n, size_t n_heads,
+                  const uint32_t *positions);
+
+// ---- head (head.c) --------------------------------------------------------------------
 
 enum { KV_HEAD_ROWS = 256 }; // rows judged together: bounds memory at 2 x 256 x vocab floats
 

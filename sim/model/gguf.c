@@ -89,8 +89,7 @@ struct gguf {
     struct entry *entries; // sorted by name
 };
 
-// ---- reading
-// -------------------------------------------------------------------------------------
+// ---- reading --------------------------------------------------------------------------
 
 // "file: byte N", the end of a path too long for a message being its telling part.
 static const char *place(char where[192], const char *path, size_t at) {
@@ -319,8 +318,7 @@ static int place_tensors(struct gguf *g, struct kv_error *e) {
     return KV_OK;
 }
 
-// ---- metadata
-// ------------------------------------------------------------------------------------
+// ---- metadata -------------------------------------------------------------------------
 
 static int wrong_type(const struct gguf *g, const struct pair *p, const char *expected,
                       struct kv_error *e) {
@@ -426,8 +424,7 @@ static int check_architecture(const struct gguf *g, struct kv_error *e) {
     return KV_OK;
 }
 
-// ---- tokenizer
-// -----------------------------------------------------------------------------------
+// ---- tokenizer ------------------------------------------------------------------------
 
 // The texts of a list, NUL-terminated, in one block behind the pointers. Caller frees *list.
 static int get_list(const struct gguf *g, const char *key, const char ***list, size_t *n,
@@ -496,11 +493,10 @@ static int load_tokenizer(struct kv_model *m, const struct gguf *g, struct kv_er
     return rc;
 }
 
-// ---- the model
-// -----------------------------------------------------------------------------------
+// ---- the model ------------------------------------------------------------------------
 
 static struct entry *find_entry(const struct gguf *g, const char *name) {
-    struct entry key;
+    struct entry key = {0};
     snprintf(key.name, sizeof key.name, "%s", name);
     return bsearch(&key, g->entries, g->n_entries, sizeof *g->entries, by_name);
 }

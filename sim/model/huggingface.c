@@ -51,8 +51,7 @@ static int read_json(json_t **root, char **path, const char *dir, const char *fi
     return KV_OK;
 }
 
-// ---- config.json
-// ---------------------------------------------------------------------------------
+// ---- config.json ----------------------------------------------------------------------
 
 static int get_count(const json_t *config, const char *path, const char *key, bool optional,
                      uint32_t *x, struct kv_error *e) {
@@ -138,8 +137,7 @@ static int read_config(struct kv_model *m, const char *dir, struct kv_error *e) 
     return rc;
 }
 
-// ---- shards
-// --------------------------------------------------------------------------------------
+// ---- shards ---------------------------------------------------------------------------
 
 static void add_shard(struct folder *f, const char *file) {
     char *path = path_in(f->dir, file);
@@ -251,8 +249,7 @@ static int check_all_used(const struct folder *f, bool tied, struct kv_error *e)
     return KV_OK;
 }
 
-// ---- tokenizer.json
-// ------------------------------------------------------------------------------
+// ---- tokenizer.json -------------------------------------------------------------------
 
 static const char *type_of(const json_t *step) {
     const char *type = json_string_value(json_object_get(step, "type"));
@@ -378,8 +375,7 @@ done:
     return rc;
 }
 
-// ---- the model
-// -----------------------------------------------------------------------------------
+// ---- the model ------------------------------------------------------------------------
 
 // The folder's own name, for "." and ".." the path as given.
 static void name_model(struct kv_model *m, const char *dir) {

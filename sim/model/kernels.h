@@ -42,6 +42,26 @@ struct kv_tile_sums {
     float sum_p, sum_pe, sum_pd; // of p, p exp(d - max_d), p d
 };
 
+// Backward of kv_attend for one row and KV head. Spans are the segments of the row's path; all read
+// one view.
+struct kv_attend_back_span {
+    const float *k, *v; // [count] rows ld apart
+    const float *v_t;   // transposed values, as k_t above
+    float *dk, *dv;     // [count] rows ld apart, added to
+    size_t ld, ld_t, count;
+};
+struct kv_attend_back {
+    size_t n_q, dim, len;
+    const float *q;           // [n_q][dim], scaled
+    const float *weights;     // [n_q][ld_w] softmax weights
+    const float *out, *d_out; // [n_q][dim]
+    size_t n_spans;
+    struct kv_attend_back_span span[2];
+    float *d_score; // [n_q][ld_w] out: gradient of the scaled scores
+    size_t ld_w;
+    float *dq; // [n_q][dim] out: of the scaled query
+};
+
 struct kv_kernels {
     void (*attend)(const struct kv_attend *a);
     // y[r][i] = x[r][i] / sqrt(mean(x[r]^2) + eps) * gain[i]   (Zhang and Sennrich 2019)
@@ -55,6 +75,12 @@ struct kv_kernels {
     struct kv_tile_sums (*compare)(const float *logit, const float *ref, const float *p, size_t n);
     // Sums of p and p * x over a row: entropy needs both.
     void (*dot)(const float *a, const float *b, size_t n, double *sum);
+    void (*attend_back)(const struct kv_attend_back *a);
+    // dx += backward of rms_norm at x for dy.
+    void (*rms_norm_back)(float *dx, const float *dy, const float *x, const float *gain,
+                          size_t rows, size_t n, float eps);
+    // dg[rows][2 n] = backward of swiglu at g for dy[rows][n].
+    void (*swiglu_back)(float *dg, const float *dy, const float *g, size_t rows, size_t n);
 };
 
 const struct kv_kernels *kv_kernels(void); // for the CPU level chosen at start

@@ -242,6 +242,88 @@ static void dot(const float *a, const float *b, size_t n, double *sum) {
     *sum = total;
 }
 
+// dk_t += sum over heads of ds[g][t] q[g], dv_t += sum over heads of a[g][t] d_out[g].
+static void add_outer(const struct kv_attend_back *a, const float *s, size_t t0, size_t count,
+                      const float *x, float *to, size_t ld) {
+    for (size_t t = 0; t < count; t++, to += ld)
+        for (size_t i = 0; i < a->dim; i += LANES) {
+            vec sum = load(to + i);
+            for (size_t g = 0; g < a->n_q; g++)
+                sum += all(s[g * a->ld_w + t0 + t]) * load(x + g * a->dim + i);
+            store(to + i, sum);
+        }
+}
+
+static void attend_back(const struct kv_attend_back *a) {
+    size_t t0 = 0;
+    memset(a->dq, 0, a->n_q * a->dim * sizeof *a->dq);
+    for (size_t i = 0; i < a->n_spans; i++) { // d a_t = d_out . v_t
+        const struct kv_attend_back_span *s = &a->span[i];
+        panels(a->n_q, (s->count + 15) / 16 * 16, a->dim, a->d_out, a->dim, s->v_t, s->ld_t,
+               a->d_score + t0, a->ld_w, 0);
+        t0 += s->count;
+    }
+    for (size_t g = 0; g < a->n_q;
+         g++) { // softmax: d s_t = a_t (d a_t - sum_u a_u d a_u); the sum is d_out . out
+        const float *w = a->weights + g * a->ld_w;
+        float *d = a->d_score + g * a->ld_w;
+        vec dot_lanes = {0};
+        for (size_t i = 0; i < a->dim; i += LANES)
+            dot_lanes += load(a->d_out + g * a->dim + i) * load(a->out + g * a->dim + i);
+        float mean = sum_lanes(dot_lanes);
+        for (size_t t = 0; t < a->len; t++) d[t] = w[t] * (d[t] - mean);
+    }
+    t0 = 0;
+    for (size_t i = 0; i < a->n_spans; i++) {
+        const struct kv_attend_back_span *s = &a->span[i];
+        panels(a->n_q, a->dim, s->count, a->d_score + t0, a->ld_w, s->k, s->ld, a->dq, a->dim, 1);
+        add_outer(a, a->d_score, t0, s->count, a->q, s->dk, s->ld);
+        add_outer(a, a->weights, t0, s->count, a->d_out, s->dv, s->ld);
+        t0 += s->count;
+    }
+}
+
+// y_i = r x_i g_i with r = (mean x^2 + eps)^-1/2, so dx_i = r g_i dy_i - r^3 x_i / n * sum_j g_j
+// dy_j x_j.
+static void rms_norm_back(float *dx, const float *dy, const float *x, const float *gain,
+                          size_t rows, size_t n, float eps) {
+    for (size_t row = 0; row < rows; row++, dx += n, dy += n, x += n) {
+        vec squares = {0}, mixed = {0};
+        float square = 0, mix = 0;
+        size_t i = 0;
+        for (; i + LANES <= n; i += LANES) {
+            vec xi = load(x + i);
+            squares += xi * xi;
+            mixed += xi * load(dy + i) * load(gain + i);
+        }
+        for (; i < n; i++) {
+            square += x[i] * x[i];
+            mix += x[i] * dy[i] * gain[i];
+        }
+        float r = 1.0f / sqrtf((sum_lanes(squares) + square) / (float)n + eps);
+        float pull = r * r * r / (float)n * (sum_lanes(mixed) + mix);
+        for (i = 0; i < n; i++) dx[i] += r * gain[i] * dy[i] - pull * x[i];
+    }
+}
+
+static void swiglu_back(float *dg, const float *dy, const float *g, size_t rows, size_t n) {
+    for (size_t r = 0; r < rows; r++, g += 2 * n, dy += n, dg += 2 * n) {
+        size_t i = 0;
+        for (; i + LANES <= n; i += LANES) {
+            vec x = load(g + i), up = load(g + n + i), d = load(dy + i);
+            vec sigmoid = all(1.0f) / (all(1.0f) + vexp(-x));
+            store(dg + i, d * up * sigmoid * (all(1.0f) + x * (all(1.0f) - sigmoid)));
+            store(dg + n + i, d * x * sigmoid);
+        }
+        for (; i < n; i++) {
+            float sigmoid = 1.0f / (1.0f + expf(-g[i]));
+            dg[i] = dy[i] * g[n + i] * sigmoid * (1.0f + g[i] * (1.0f - sigmoid));
+            dg[n + i] = dy[i] * g[i] * sigmoid;
+        }
+    }
+}
+
 extern const struct kv_kernels KV_ISA_NAME(kv_kernels);
-const struct kv_kernels KV_ISA_NAME(kv_kernels) = {attend,      rms_norm, swiglu, max_sum_exp,
-                                                   exp_shifted, compare,  dot};
+const struct kv_kernels KV_ISA_NAME(kv_kernels) = {attend,        rms_norm,   swiglu, max_sum_exp,
+                                                   exp_shifted,   compare,    dot,    attend_back,
+                                                   rms_norm_back, swiglu_back};

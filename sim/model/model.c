@@ -94,8 +94,7 @@ void kv_model_close(struct kv_model *m) {
     free(m);
 }
 
-// ---- random models
-// -------------------------------------------------------------------------------
+// ---- random models --------------------------------------------------------------------
 
 struct fill {
     const struct kv_matrix *w;

@@ -73,8 +73,7 @@ struct kv_model *kv_model_random(const struct kv_shape *shape, enum kv_order ord
 // The published shapes by name: "135m", "360m", "1.7b". NULL when unknown.
 const struct kv_shape *kv_shape_named(const char *name);
 
-// ---- tokenizer (tokenizer.c)
-// -----------------------------------------------------------------------
+// ---- tokenizer (tokenizer.c) ----------------------------------------------------------
 
 // Makes a byte-level BPE tokenizer. pieces[i] is token i's text in GPT-2's byte-to-unicode
 // spelling; merges are "left right" in order of rank. split_digits: SmolLM's pre-tokenizer (each

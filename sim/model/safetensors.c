@@ -37,8 +37,7 @@ static bool tensor_bytes(const struct kv_tensor *t, uint64_t *bytes) {
     return *bytes <= INT64_MAX;
 }
 
-// ---- reading
-// -------------------------------------------------------------------------------------
+// ---- reading --------------------------------------------------------------------------
 
 static int bad_tensor(const char *path, const char *name, const char *what, struct kv_error *e) {
     return kv_fail(e, KV_EFAIL, path, "tensor %.100s %s", name, what);
@@ -220,8 +219,7 @@ const char *kv_safetensors_meta(const struct kv_safetensors *s, const char *key)
     return NULL;
 }
 
-// ---- writing
-// -------------------------------------------------------------------------------------
+// ---- writing --------------------------------------------------------------------------
 
 // Sets offsets from the end of the header. Readers of the format refuse holes, so tensors follow
 // each other without padding; those of larger elements come first, which keeps each one aligned to

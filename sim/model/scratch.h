@@ -26,6 +26,8 @@ enum kv_buffer {
     KV_BUF_REF_LOGITS,
     KV_BUF_REF_P,
     KV_BUF_REF_SUMS,
+    KV_BUF_DK, // gradients of keys and values
+    KV_BUF_DQ,
     KV_N_BUFFERS
 };
 

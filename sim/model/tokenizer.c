@@ -42,8 +42,7 @@ struct kv_tokenizer {
     pcre2_code *pattern, *digit;
 };
 
-// ---- bytes and their spelling
-// --------------------------------------------------------------------
+// ---- bytes and their spelling ---------------------------------------------------------
 
 // GPT-2 spells a byte that is no printable Latin-1 character as U+0100 + its number among those
 // (bytes_to_unicode in https://github.com/openai/gpt-2/blob/master/src/encoder.py).
@@ -65,8 +64,7 @@ static void unspell_bytes(int byte_of[N_SPELLINGS]) {
     for (int b = 0; b < 256; b++) byte_of[spelling[b]] = b;
 }
 
-// ---- kinds
-// ---------------------------------------------------------------------------------------
+// ---- kinds ----------------------------------------------------------------------------
 
 enum char_class { C_SPACE, C_LETTER, C_DIGIT, C_OTHER };
 
@@ -106,8 +104,7 @@ static enum kv_token_kind kind_of(const char *s, size_t n) {
     return KV_PUNCTUATION;
 }
 
-// ---- building
-// ------------------------------------------------------------------------------------
+// ---- building -------------------------------------------------------------------------
 
 // A hash table from a piece's text to its id, needed only while merges are read.
 struct pieces {
@@ -289,8 +286,7 @@ void kv_tokenizer_free(struct kv_tokenizer *t) {
     free(t);
 }
 
-// ---- encoding
-// ------------------------------------------------------------------------------------
+// ---- encoding -------------------------------------------------------------------------
 
 // A token of the piece being merged, in a list by position.
 struct node {

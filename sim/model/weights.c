@@ -6,8 +6,7 @@
 
 #include "sim/base/util.h"
 
-// ---- types
-// ---------------------------------------------------------------------------------------
+// ---- types ----------------------------------------------------------------------------
 //
 // Blocks as ggml lays them out (ggml/src/ggml-common.h and the dequantize_row functions of
 // ggml-quants.c in https://github.com/ggml-org/llama.cpp): 32 values, fp16 scale d, for the _1
@@ -103,8 +102,7 @@ const struct kv_weight_type *kv_weight_type_named(const char *name) {
     return NULL;
 }
 
-// ---- tensors of a Llama model
-// --------------------------------------------------------------------
+// ---- tensors of a Llama model ---------------------------------------------------------
 
 enum dim { NONE, ONE, HIDDEN, Q_ROWS, KV_ROWS, FFN, VOCAB };
 
@@ -195,8 +193,7 @@ int kv_weights_check_shape(const struct kv_shape *s, const char *path, struct kv
     return KV_OK;
 }
 
-// ---- memory
-// --------------------------------------------------------------------------------------
+// ---- memory ---------------------------------------------------------------------------
 
 // Not kv_alloc: the pages are first touched by the cores that fill them, and too large a model is
 // refused.
@@ -248,8 +245,7 @@ int kv_weights_allocate(struct kv_model *m, enum kv_weights_as as, struct kv_err
     return KV_OK;
 }
 
-// ---- copy
-// ----------------------------------------------------------------------------------------
+// ---- copy -----------------------------------------------------------------------------
 
 #define NAME_BYTES 64
 // Values a job converts: large enough to hide its start, small enough to share among cores.
@@ -336,7 +332,7 @@ static size_t add_bands(struct band *bands, const struct tensor *t, struct kv_mo
         if (!bands) continue;
         bands[n] = (struct band){t, first, rows - first < step ? rows - first : step, NULL, NULL};
         if (slot->vector) {
-            memcpy(&bands[n].f32, owner + slot->member, sizeof(float *));
+            memcpy(&bands[n].f32, owner + slot->member, sizeof bands[n].f32);
             continue;
         }
         struct kv_matrix w;

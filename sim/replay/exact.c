@@ -11,8 +11,7 @@
 
 static const double disturbance = 1e-6; // relative, on the embeddings of a redraw
 
-// ---- one item's fixed part
-// -----------------------------------------------------------------------
+// ---- one item's fixed part ------------------------------------------------------------
 
 struct worker {
     struct kv_scratch *scratch;
@@ -141,8 +140,7 @@ static void pass_fini(struct pass *p) {
     free(p->positions);
 }
 
-// ---- the prompt of the prefill modes
-// -------------------------------------------------------------
+// ---- the prompt of the prefill modes --------------------------------------------------
 
 struct prompt {
     uint32_t rows;
@@ -184,8 +182,7 @@ static void prompt_fini(struct prompt *p) {
     free(p->block);
 }
 
-// ---- one spec on one item
-// ------------------------------------------------------------------------
+// ---- one spec on one item -------------------------------------------------------------
 
 // Which positions each row reads coded. Returns whether some row reads an exact one.
 static bool lay_out_reads(const struct kv_replay *r, const struct kv_replay_spec *spec,
@@ -241,8 +238,7 @@ static int run_spec(const struct engine *g, struct kv_scratch *s, const struct k
     return rc;
 }
 
-// ---- judging
-// -------------------------------------------------------------------------------------
+// ---- judging --------------------------------------------------------------------------
 
 // The next-token targets of an item: choice c's tokens in order, each with the index of its scored
 // row.
@@ -346,8 +342,7 @@ static void judge(const struct engine *g, struct kv_scratch *s, const struct kv_
     free(which);
 }
 
-// ---- one item, all specs
-// -------------------------------------------------------------------------
+// ---- one item, all specs --------------------------------------------------------------
 
 enum { SPECS_AT_ONCE = 32 }; // bounds the final states held for judging
 

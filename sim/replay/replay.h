@@ -34,8 +34,7 @@ struct kv_replay {
 // Errors: a trace of another model, a trace without final states, text windows in a prefill mode.
 KV_MUST_CHECK int kv_replay_exact(const struct kv_replay *r, unsigned jobs, struct kv_error *e);
 
-// ---- decisions (decide.c)
-// ------------------------------------------------------------------------
+// ---- decisions (decide.c) -------------------------------------------------------------
 
 // Asks a spec's policy about an item: cells[n_tokens][n_layers][n_kv_heads][2]. Features that the
 // policy did not declare read NAN. Errors: whatever the policy says; a width not offered, naming
@@ -43,8 +42,7 @@ KV_MUST_CHECK int kv_replay_exact(const struct kv_replay *r, unsigned jobs, stru
 KV_MUST_CHECK int kv_decide(const struct kv_replay_spec *spec, const struct kv_trace_item *item,
                             uint8_t *cells, struct kv_error *e);
 
-// ---- ledger (ledger.c)
-// ---------------------------------------------------------------------------
+// ---- ledger (ledger.c) ----------------------------------------------------------------
 
 // Bits that the decisions take at the end of each context + choice, averaged over choices.
 void kv_ledger_count(const struct kv_replay_spec *spec, const struct kv_trace_item *item,
