@@ -169,15 +169,32 @@ static void put_text(char **field, char *text) {
     *field = text;
 }
 
+// Bytes of the last-level cache that core 0 sees; 0 = unknown.
+static size_t last_level_bytes(void) {
+    size_t bytes = 0;
+    for (int i = 0; i < 8; i++) {
+        char path[80], unit = 0;
+        unsigned long n;
+        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu0/cache/index%d/size", i);
+        FILE *f = fopen(path, "r");
+        if (f && fscanf(f, "%lu%c", &n, &unit) >= 1) {
+            size_t size = n << (unit == 'K' ? 10 : unit == 'M' ? 20 : 0);
+            if (size > bytes) bytes = size;
+        }
+        if (f) fclose(f);
+    }
+    return bytes;
+}
+
 static void describe_machine(struct kv_runs *runs, struct kv_decoder *d) {
-    long l3 = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    size_t last = last_level_bytes();
     char date[32];
     time_t now = time(NULL);
     struct tm utc;
     strftime(date, sizeof date, "%Y-%m-%d", gmtime_r(&now, &utc));
     put_text(&runs->date, kv_strdup(date));
-    put_text(&runs->machine, kv_format_text("%s, %u cores, %ld MB last-level cache", kv_cpu_model(),
-                                            kv_cpu_count(), l3 > 0 ? l3 >> 20 : 0));
+    put_text(&runs->machine, kv_format_text("%s, %u cores, %zu MB last-level cache", kv_cpu_model(),
+                                            kv_cpu_count(), last >> 20));
 #if defined(__clang__)
     put_text(&runs->compiler, kv_format_text("clang %d.%d.%d", __clang_major__, __clang_minor__,
                                              __clang_patchlevel__));
@@ -189,7 +206,7 @@ static void describe_machine(struct kv_runs *runs, struct kv_decoder *d) {
     if (isnan(runs->bandwidth_bytes_per_ns)) {
         double rate[READS];
         size_t bytes = (size_t)256 << 20;
-        if (l3 > 0 && (size_t)l3 * 8 > bytes) bytes = (size_t)l3 * 8 >> 20 << 20;
+        if (last * 8 > bytes) bytes = last * 8 >> 20 << 20;
         kv_decoder_bandwidth(d, bytes, READS, rate);
         runs->bandwidth_bytes_per_ns = median(rate, READS);
     }
