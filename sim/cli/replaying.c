@@ -257,8 +257,12 @@ static int run_once(struct kv_replaying *r, struct kv_cli *c, struct sink *s, lo
                             .wanted = wanted,
                             .take = take,
                             .self = s};
-    return s->fidelity == KV_FISHER ? kv_replay_fisher(&job, r->form, c->jobs, e)
-                                    : kv_replay_exact(&job, c->jobs, e);
+    int rc = kv_replay_open_tables(&job, r->form, c->jobs, e);
+    if (rc == 0)
+        rc = s->fidelity == KV_FISHER ? kv_replay_fisher(&job, r->form, c->jobs, e)
+                                      : kv_replay_exact(&job, c->jobs, e);
+    kv_replay_close_tables(&job);
+    return rc;
 }
 
 int kv_replaying_run(struct kv_replaying *r, struct kv_cli *c, const char *db,

@@ -53,9 +53,10 @@ double kv_fisher_kl(const struct kv_trace *t, size_t item, const struct kv_table
 
 // ---- cross terms -------------------------------------------------------------------------
 
-int kv_cross_terms(const struct kv_trace *t, size_t first_item, size_t n_items,
-                   const struct kv_replay_spec *spec, double *ratio, double *by_layer,
+int kv_cross_terms(const struct kv_replay *r, size_t which, double *ratio, double *by_layer,
                    struct kv_error *e) {
+    const struct kv_trace *t = r->trace;
+    const struct kv_replay_spec *spec = &r->specs[which];
     const struct kv_trace_info *in = kv_trace_info(t);
     size_t cells = kv_cells(&in->shape), d = in->shape.head_dim, n_layers = in->shape.n_layers,
            per_layer = cells / n_layers;
@@ -66,19 +67,19 @@ int kv_cross_terms(const struct kv_trace *t, size_t first_item, size_t n_items,
     double *draw = kv_alloc(n_layers, sizeof *draw);
     struct kv_table_scratch *s = kv_table_scratch_new(spec->format);
     int rc = 0;
-    for (size_t i = first_item; i < first_item + n_items && rc == 0; i++) {
+    for (size_t i = r->first_item; i < r->first_item + r->n_items && rc == 0; i++) {
         const struct kv_trace_item *it = kv_trace_item(t, i);
         uint8_t *decided = kv_alloc(it->n_tokens * cells, 1);
         float *error = kv_alloc(it->n_tokens * cells * d, sizeof *error);
-        rc = kv_decide(spec, it, decided, e);
+        rc = kv_decide(r, which, i, decided, e);
         if (rc == 0) rc = kv_coding_error(in, it, spec->format, decided, s, error, e);
-        for (size_t r = 0; r < in->adjoint.draws && rc == 0; r++) {
+        for (size_t n = 0; n < in->adjoint.draws && rc == 0; n++) {
             double all = 0;
             memset(draw, 0, n_layers * sizeof *draw);
             for (size_t row = 0; row < it->n_tokens; row++)
                 for (size_t c = 0; c < cells; c++) {
                     const uint16_t *g = (c & 1 ? it->v_grad : it->k_grad) +
-                                        ((row * in->adjoint.draws + r) * cells / 2 + c / 2) * d;
+                                        ((row * in->adjoint.draws + n) * cells / 2 + c / 2) * d;
                     const float *x = error + (row * cells + c) * d;
                     double dot = 0;
                     for (size_t k = 0; k < d; k++) dot += (double)(kv_bf16_to_f32(g[k]) * x[k]);
@@ -144,7 +145,7 @@ static int fisher_item(void *self, unsigned worker, size_t index, struct kv_erro
     for (size_t j = 0; j < r->n_specs && rc == 0; j++) {
         const struct kv_replay_spec *spec = &r->specs[j];
         if (r->wanted && !r->wanted(r->self, i, j)) continue;
-        if ((rc = kv_decide(spec, it, cells, e))) break;
+        if ((rc = kv_decide(r, j, i, cells, e))) break;
         struct kv_outcome o = {.gold = it->gold, .margin = NAN};
         for (int s = 0; s < KV_N_SCORERS; s++) o.pick[s] = o.pick_ref[s] = -1;
         o.kl_nats = kv_fisher_kl(r->trace, i, f->tables[j], spec->run.n_widths, cells, NULL);
@@ -172,12 +173,7 @@ int kv_replay_fisher(const struct kv_replay *r, enum kv_table_kind form, unsigne
             rc = kv_table_open(&f.tables[j], r->trace, r->specs[j].format, form, jobs, e);
     }
     if (rc == 0) rc = kv_parallel(r->n_items, jobs, fisher_item, &f, e);
-    for (size_t j = 0; j < r->n_specs; j++) {
-        bool shared = false;
-        for (size_t k = 0; k < j; k++) shared |= f.tables[k] == f.tables[j];
-        if (!shared) kv_table_close(f.tables[j]);
-    }
-    free(f.tables);
+    kv_tables_close(f.tables, r->n_specs);
     pthread_mutex_destroy(&f.lock);
     return rc;
 }

@@ -28,9 +28,8 @@ double kv_fisher_kl(const struct kv_trace *t, size_t item, const struct kv_table
 // S2 / S1 with S1 = sum over cells of (g . e)^2 and S2 = (sum of g . e)^2, summed over label draws
 // and items, in total and by layer: 1 when errors act independently. by_layer is [n_layers] or
 // NULL.
-KV_MUST_CHECK int kv_cross_terms(const struct kv_trace *t, size_t first_item, size_t n_items,
-                                 const struct kv_replay_spec *spec, double *ratio, double *by_layer,
-                                 struct kv_error *e);
+KV_MUST_CHECK int kv_cross_terms(const struct kv_replay *r, size_t spec, double *ratio,
+                                 double *by_layer, struct kv_error *e);
 
 // Replays r->specs by prediction; outcomes carry KL and ledger, picks of -1 and no choices. Errors:
 // a mode, window, group of tokens or own-step reading that the recorded adjoint does not answer
