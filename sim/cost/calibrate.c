@@ -95,8 +95,8 @@ static void find_terms(struct design *d) {
 
 static double bytes_of(const struct design *d, size_t i) {
     if (isfinite(d->run[i].cache_bytes)) return d->run[i].cache_bytes;
-    double scale_bits = 16.0 / d->run[i].shape.head_dim;
-    return (kv_mix_bits(&d->run[i].mix) + scale_bits) / 8 * 2 * d->values * d->run[i].context;
+    double bits = kv_mix_allocated_bits(&d->run[i].mix, d->run[i].shape.head_dim);
+    return bits / 8 * 2 * d->values * d->run[i].context;
 }
 
 static bool has_part(const struct kv_device_run *r) {
@@ -415,14 +415,14 @@ static void fill_device(struct kv_device *dev, const struct design *d, const str
     memcpy(dev->runs, d->run, d->n_runs * sizeof *dev->runs);
 }
 
-double kv_run_predict(const struct kv_device *d, const struct kv_device_run *run) {
+struct kv_latency kv_run_price(const struct kv_device *d, const struct kv_device_run *run) {
     struct kv_ledger l = {0};
     kv_mix_shares(&run->mix, l.share);
     double values = 2.0 * d->shape.n_layers * d->shape.n_kv_heads * d->shape.head_dim;
     l.allocated_bits = isfinite(run->cache_bytes)
                            ? run->cache_bytes * 8 / values / run->context
-                           : kv_mix_bits(&run->mix) + 16.0 / d->shape.head_dim;
-    return kv_device_step(d, &l, run->context, 0).step_ns;
+                           : kv_mix_allocated_bits(&run->mix, d->shape.head_dim);
+    return kv_device_step(d, &l, run->context, 0);
 }
 
 // ---- warnings and the whole
