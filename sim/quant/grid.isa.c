@@ -23,8 +23,7 @@ static bool fits(const struct kv_grid *g) {
     return !g->wide && g->group % KV_LANES == 0;
 }
 
-// ---- encode
-// --------------------------------------------------------------------------------------
+// ---- encode ---------------------------------------------------------------------------
 
 KV_TEMPLATE float largest_of(const float *x, uint32_t n) {
     vf most = vf_set(0.0f);
@@ -183,8 +182,7 @@ void KV_ISA_NAME(kv_grid_encode)(const struct kv_grid *g, const float *x, size_t
         encode(g, KV_GRID_ZP_AFTER, g->bits, x, n_units, out);
 }
 
-// ---- decode
-// --------------------------------------------------------------------------------------
+// ---- decode ---------------------------------------------------------------------------
 
 struct read {
     vf scale, low;
