@@ -9,6 +9,7 @@
 #include "sim/base/util.h"
 #include "sim/model/forward.h"
 #include "traces/items.h"
+#include "traces/sensitivity.h"
 #include "traces/writer.h"
 
 // One worker's pass over one item.
@@ -26,6 +27,7 @@ struct recorder {
     const struct kv_items *items;
     struct kv_trace_writer *writer;
     uint32_t keep;
+    struct kv_adjoint_info adjoint;
     struct kv_scratch **scratch; // [jobs]
     struct kv_progress *progress;
 };
@@ -151,7 +153,13 @@ static int record_item(void *self, unsigned worker, size_t i, struct kv_error *e
                              .self = &p,
                              .stats = &attention,
                              .final = final};
+    struct kv_sensitivity sens = {0};
+    if (r->keep & (KV_KEEP_SENS | KV_KEEP_GRAD)) job.tape = kv_tape_new(s, n);
     int rc = kv_forward(r->m, &job, r->scratch[worker], e);
+    if (rc == 0 && job.tape)
+        kv_sensitivity_measure(r->m, &item, &r->adjoint, r->keep & KV_KEEP_GRAD, job.tape, final,
+                               r->scratch[worker], &sens);
+    kv_tape_free(job.tape);
     if (rc == 0) {
         size_t n_others = 0;
         for (uint32_t row = 0, f = 0; row < n; row++) {
@@ -180,11 +188,17 @@ static int record_item(void *self, unsigned worker, size_t i, struct kv_error *e
         item.v = p.v;
         item.q = p.q;
         item.hidden = p.hidden;
+        item.sens = sens.sens;
+        item.sens_spread = sens.spread;
+        item.evict = sens.evict;
+        item.k_grad = sens.k_grad;
+        item.v_grad = sens.v_grad;
         rc = kv_trace_writer_put(r->writer, i, &item, e);
     }
     void *blocks[] = {p.exact_k, p.exact_v, p.features,   p.k,   p.v,  p.q,   p.hidden,
                       stats,     final,     next_logprob, score, kept, others};
     for (size_t b = 0; b < sizeof blocks / sizeof *blocks; b++) free(blocks[b]);
+    kv_sensitivity_fini(&sens);
     if (rc == 0) kv_progress_step(r->progress, 1);
     return rc;
 }
@@ -211,17 +225,21 @@ int kv_record(const struct kv_model *m, const struct kv_tasks *tasks,
         .subset = items->subset,
         .tokenizer_digest = digest,
         .window_tokens = tasks->kind == KV_TASK_TEXT ? tasks->window_tokens : 0,
+        .rope_base = m->rope_base,
+        .adjoint = o->adjoint,
         .keep = o->keep,
         .n_items = items->n,
         .n_tokens = items->n_tokens,
         .tool_version = KV_VERSION,
         .blas = openblas_get_corename(),
     };
+    if (!(o->keep & (KV_KEEP_SENS | KV_KEEP_GRAD)))
+        info.adjoint = (struct kv_adjoint_info){.mode = "none", .self = "none", .score = "none"};
     struct kv_trace_size size = kv_trace_size(&info, items->items, items->n);
     kv_say("recording %zu items (%s), %zu tokens: %.1f KB a token, %.2f GB in all, to %s", items->n,
            items->subset, items->n_tokens, 1e-3 * size.bytes_per_token,
            1e-9 * (double)size.total_bytes, o->dir);
-    struct recorder r = {.m = m, .items = items, .keep = o->keep};
+    struct recorder r = {.m = m, .items = items, .keep = o->keep, .adjoint = o->adjoint};
     r.scratch = kv_alloc(o->jobs, sizeof(struct kv_scratch *));
     for (unsigned w = 0; w < o->jobs; w++) r.scratch[w] = kv_scratch_new();
     rc = kv_trace_writer_open(&r.writer, o->dir, &info, items->items, items->n, e);

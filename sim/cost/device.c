@@ -288,6 +288,11 @@ int kv_device_open(struct kv_device **device, const char *name, struct kv_error 
 // ---- writing
 // ---------------------------------------------------------------------------------------
 
+// Six digits, large numbers without an exponent.
+static void add_number(struct kv_text *t, double x) {
+    kv_text_addf(t, fabs(x) >= 1e5 ? "%.0f" : "%.6g", x);
+}
+
 static void add_width_costs(struct kv_text *t, const char *key, const double *c_ns) {
     kv_text_addf(t, "  \"%s\": {", key);
     const char *comma = "";
@@ -315,7 +320,10 @@ char *kv_device_text(const struct kv_device *d) {
     kv_text_addf(&t, "},\n");
     for (size_t i = 0; i < n_number_fields; i++) {
         double v = *number_at(d, number_fields[i].at);
-        if (isfinite(v)) kv_text_addf(&t, "  \"%s\": %.6g,\n", number_fields[i].key, v);
+        if (!isfinite(v)) continue;
+        kv_text_addf(&t, "  \"%s\": ", number_fields[i].key);
+        add_number(&t, v);
+        kv_text_addf(&t, ",\n");
     }
     add_width_costs(&t, "key_ns", d->c_ns[KV_KEY]);
     add_width_costs(&t, "value_ns", d->c_ns[KV_VALUE]);
@@ -326,8 +334,11 @@ char *kv_device_text(const struct kv_device *d) {
     for (size_t i = 0; i < d->n_intervals; i++) {
         kv_text_addf(&t, i ? ",\n    " : ",\n  \"intervals_95\": {\n    ");
         kv_json_add_string(&t, d->intervals[i].name);
-        kv_text_addf(&t, ": [%.6g, %.6g]%s", d->intervals[i].low, d->intervals[i].high,
-                     i + 1 == d->n_intervals ? "\n  }" : "");
+        kv_text_addf(&t, ": [");
+        add_number(&t, d->intervals[i].low);
+        kv_text_addf(&t, ", ");
+        add_number(&t, d->intervals[i].high);
+        kv_text_addf(&t, "]%s", i + 1 == d->n_intervals ? "\n  }" : "");
     }
     if (d->n_runs) {
         kv_text_addf(&t, ",\n  \"runs_from\": ");

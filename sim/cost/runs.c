@@ -96,6 +96,14 @@ double kv_mix_bits(const struct kv_mix *mix) {
     return bits;
 }
 
+double kv_mix_allocated_bits(const struct kv_mix *mix, uint32_t head_dim) {
+    double bits = kv_mix_bits(mix);
+    for (size_t i = 0; i < mix->n; i++)
+        for (int side = 0; side < 2; side++)
+            if (mix->part[i].bits[side] < 16) bits += mix->part[i].share * 8 / head_dim;
+    return bits;
+}
+
 // ---- a row and its columns
 // -------------------------------------------------------------------------
 

@@ -161,7 +161,8 @@ struct gradients {
     float *dk, *dv;
 };
 
-static void take(void *self, uint32_t layer, const float *dk, const float *dv) {
+static void take(void *self, uint32_t layer, const float *dk, const float *dv, const float *d_evict) {
+    (void)d_evict;
     struct gradients *g = self;
     memcpy(g->dk + layer * g->n, dk, g->n * sizeof *dk);
     memcpy(g->dv + layer * g->n, dv, g->n * sizeof *dv);
