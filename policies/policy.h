@@ -268,6 +268,9 @@ struct kv_policy {
     bool wraps;                // a spec names another policy in brackets: run->inner
     // Optional: `needs` once the arguments are known, a part of the field above.
     uint32_t (*needs_as_opened)(void *self);
+    // Optional: one line on the answers given so far ("" = nothing to say); printed after a run.
+    // Must not depend on the order of the items.
+    void (*remark)(void *self, char *text, size_t room);
 };
 
 // A shared object exports this; the host hands its ABI number and gets NULL for one it cannot

@@ -263,6 +263,12 @@ static int run_once(struct kv_replaying *r, struct kv_cli *c, struct sink *s, lo
         rc = s->fidelity == KV_FISHER ? kv_replay_fisher(&job, r->form, c->jobs, e)
                                       : kv_replay_exact(&job, c->jobs, e);
     kv_replay_close_tables(&job);
+    for (size_t i = 0; i < r->n_specs && rc == 0; i++) {
+        char text[256] = "";
+        if (r->specs[i].policy->remark)
+            r->specs[i].policy->remark(r->specs[i].self, text, sizeof text);
+        if (*text) kv_say("%s: %s", r->specs[i].canonical, text);
+    }
     return rc;
 }
 
