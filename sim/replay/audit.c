@@ -79,7 +79,12 @@ int kv_audit(const struct kv_replay_spec *spec, const struct kv_item *item, cons
     if (spec->needs & KV_NEEDS_FUTURE) return 0;
     uint8_t *again = kv_alloc(item->n_tokens * n, 1);
     int rc = 0;
-    for (size_t point = 0; point < POINTS && rc == 0; point++) {
+    if (spec->inner) { // a wrapper hands answers on, a shuffle to other tokens: what it wraps
+                       // counts
+        rc = kv_ask(spec->inner->policy, spec->inner->self, item, again, e);
+        if (rc == 0) rc = kv_audit(spec->inner, item, again, e);
+    }
+    for (size_t point = 0; point < POINTS && rc == 0 && !spec->inner; point++) {
         uint64_t seed = item->key + point;
         size_t now = (size_t)(kv_draw(seed, item->key, point) * item->n_tokens);
         struct scrambled s;
