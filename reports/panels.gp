@@ -10,7 +10,6 @@ label_at(p, side) = column("justify") == side ? of(p, "label_x") : NaN
 name_colour(frontier) = frontier == 1 ? 0xA84600 : ink
 
 set multiplot
-set style textbox opaque noborder fillcolor rgb "white" margins 0.2, 0.1
 
 # Title and legend: one line each, placed by the widths of the words before.
 set label 1 title_text at screen title_x, title_y left font ",14" textcolor rgb ink
@@ -90,8 +89,8 @@ do for [p = 1:panels] {
          data using (dot(p, 1, 1, 0)):"y" with points pt ring ps dot_size lc rgb orange lw 1.3, \
          data using (dot(p, 1, 0, 1)):"y" with points pt diamond ps 1.3 * dot_size lc rgb orange, \
          data using (dot(p, 1, 1, 1)):"y" with points pt rhomb ps 1.3 * dot_size lc rgb orange lw 1.3, \
-         data using (label_at(p, -1)):"label_y":(stringcolumn("label")):(name_colour(column("on_frontier"))) with labels right boxed textcolor rgb variable, \
-         data using (label_at(p, 0)):"label_y":(stringcolumn("label")):(name_colour(column("on_frontier"))) with labels center boxed textcolor rgb variable, \
+         data using (label_at(p, -1)):"label_y":(stringcolumn("label")):(name_colour(column("on_frontier"))) with labels right textcolor rgb variable, \
+         data using (label_at(p, 0)):"label_y":(stringcolumn("label")):(name_colour(column("on_frontier"))) with labels center textcolor rgb variable, \
          data using (label_at(p, 1)):"label_y":(stringcolumn("label")):(name_colour(column("on_frontier"))) with labels left textcolor rgb variable
     unset label
     unset arrow 13
@@ -113,6 +112,6 @@ if (listed) {
     unset arrow
     unset key
     plot data using (label_at(0, 1)):"label_y":(stringcolumn("label")):(name_colour(column("on_frontier"))) with labels left textcolor rgb variable, \
-         data using (label_at(0, -1)):"label_y":(stringcolumn("label")):(name_colour(column("on_frontier"))) with labels right boxed textcolor rgb variable
+         data using (label_at(0, -1)):"label_y":(stringcolumn("label")):(name_colour(column("on_frontier"))) with labels right textcolor rgb variable
 }
 unset multiplot

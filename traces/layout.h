@@ -23,7 +23,7 @@ struct kv_column_spec {
     uint32_t keep; // enum kv_keep bit, 0 = always
     size_t field; // offset in struct kv_trace_item: a pointer, or for KV_AXIS_ITEM the value itself
     uint32_t n_dims;
-    uint64_t (*dim[4])(const struct kv_shape *s); // dimensions after the first
+    uint64_t (*dim[4])(const struct kv_trace_info *in); // dimensions after the first
 };
 extern const struct kv_column_spec kv_trace_columns[]; // ends with {0}; wider elements first
 
@@ -31,6 +31,6 @@ extern const struct kv_column_spec kv_trace_columns[]; // ends with {0}; wider e
 // n_final.
 uint64_t kv_axis_rows(const struct kv_trace_item *item, enum kv_axis axis);
 // Bytes of one row of a column.
-uint64_t kv_column_row_bytes(const struct kv_column_spec *c, const struct kv_shape *s);
+uint64_t kv_column_row_bytes(const struct kv_column_spec *c, const struct kv_trace_info *in);
 
 #endif

@@ -8,7 +8,7 @@
 
 #include "traces/layout.h"
 
-const char *const kv_keep_names[] = {"final", "kv", "q", "hidden", NULL};
+const char *const kv_keep_names[] = {"final", "kv", "q", "hidden", "sens", "grad", NULL};
 
 static const size_t check_on_open_bytes = 64u << 20;
 
@@ -70,6 +70,27 @@ static int read_shape(const json_t *j, struct kv_shape *s, const char *path, str
     return 0;
 }
 
+static int read_adjoint(const json_t *j, struct kv_adjoint_info *a, const char *path,
+                        struct kv_error *e) {
+    const struct {
+        const char *key;
+        char *to;
+        size_t room;
+    } texts[] = {{"mode", a->mode, sizeof a->mode},
+                 {"self", a->self, sizeof a->self},
+                 {"score", a->score, sizeof a->score}};
+    uint64_t draws;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        const char *s = json_string_value(json_object_get(j, texts[i].key));
+        if (!s || strlen(s) >= texts[i].room) return missing(path, texts[i].key, "a short text", e);
+        memcpy(texts[i].to, s, strlen(s) + 1);
+    }
+    int rc = get_count(j, "draws", 4096, &draws, path, e);
+    if (rc == 0) rc = get_count(j, "seed", UINT64_MAX >> 1, &a->seed, path, e);
+    a->draws = (uint32_t)draws;
+    return rc;
+}
+
 static int read_info(const json_t *j, struct kv_trace_info *in, const char *path,
                      struct kv_error *e) {
     const struct {
@@ -102,12 +123,14 @@ static int read_info(const json_t *j, struct kv_trace_info *in, const char *path
     const char *order = json_string_value(json_object_get(model, "channel_order"));
     if (!order || (strcmp(order, "ggml") != 0 && strcmp(order, "hf") != 0))
         return missing(path, "channel_order", "ggml or hf", e);
+    in->rope_base = (float)json_number_value(json_object_get(model, "rope_base"));
     in->order = strcmp(order, "hf") == 0 ? KV_ORDER_HF : KV_ORDER_GGML;
     if ((rc = read_shape(json_object_get(model, "shape"), &in->shape, path, e)) ||
         (rc = get_count(j, "n_items", 1u << 30, &n_items, path, e)) ||
         (rc = get_count(j, "n_tokens", 1ull << 40, &n_tokens, path, e)) ||
         (rc = get_count(json_object_get(j, "tasks"), "window_tokens", 1u << 20, &window, path, e)))
         return rc;
+    if ((rc = read_adjoint(json_object_get(j, "adjoint"), &in->adjoint, path, e))) return rc;
     in->n_items = n_items;
     in->n_tokens = n_tokens;
     in->window_tokens = (uint32_t)window;
@@ -157,11 +180,11 @@ static int open_shard(struct kv_trace *t, const json_t *j, const char *dir, size
 static int bind_column(struct kv_trace *t, const struct shard *s, const struct kv_column_spec *c,
                        size_t at, struct kv_error *e) {
     const struct kv_tensor *tensor = kv_safetensors_find(&s->file, c->name);
-    uint64_t row_bytes = kv_column_row_bytes(c, &t->info.shape), rows = 0;
+    uint64_t row_bytes = kv_column_row_bytes(c, &t->info), rows = 0;
     if (!tensor) return kv_fail(e, KV_EFAIL, s->path, "tensor %s is missing", c->name);
     bool fits = strcmp(tensor->dtype, c->dtype) == 0 && tensor->n_dims == 1 + c->n_dims;
     for (uint32_t i = 0; fits && i < c->n_dims; i++)
-        fits = tensor->dims[i + 1] == c->dim[i](&t->info.shape);
+        fits = tensor->dims[i + 1] == c->dim[i](&t->info);
     if (!fits)
         return kv_fail(e, KV_EFAIL, s->path,
                        "tensor %s has another type or shape than the model's %s", c->name,

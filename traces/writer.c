@@ -42,8 +42,7 @@ static bool kept(const struct kv_column_spec *c, uint32_t keep) {
 static uint64_t item_bytes(const struct kv_trace_info *info, const struct kv_trace_item *item) {
     uint64_t n = 0;
     for (const struct kv_column_spec *c = kv_trace_columns; c->name; c++)
-        if (kept(c, info->keep))
-            n += kv_axis_rows(item, c->axis) * kv_column_row_bytes(c, &info->shape);
+        if (kept(c, info->keep)) n += kv_axis_rows(item, c->axis) * kv_column_row_bytes(c, info);
     return n;
 }
 
@@ -91,7 +90,7 @@ static int open_shard(struct kv_trace_writer *w, struct shard *s, struct kv_erro
         snprintf(t->dtype, sizeof t->dtype, "%s", c->dtype);
         t->n_dims = 1 + c->n_dims;
         t->dims[0] = rows[c->axis];
-        for (uint32_t i = 0; i < c->n_dims; i++) t->dims[i + 1] = c->dim[i](&w->info.shape);
+        for (uint32_t i = 0; i < c->n_dims; i++) t->dims[i + 1] = c->dim[i](&w->info);
     }
     char *header;
     size_t header_bytes;
@@ -189,7 +188,7 @@ int kv_trace_writer_put(struct kv_trace_writer *w, size_t i, const struct kv_tra
     int rc = 0;
     for (size_t j = 0; j < s->n_columns && rc == 0; j++) {
         const struct kv_column_spec *c = s->column[j];
-        uint64_t row_bytes = kv_column_row_bytes(c, &w->info.shape);
+        uint64_t row_bytes = kv_column_row_bytes(c, &w->info);
         uint64_t n = kv_axis_rows(item, c->axis) * row_bytes;
         const void *field = (const char *)item + c->field;
         const void *data = field;
@@ -227,6 +226,24 @@ static int seal_shard(struct shard *s, json_t *list, struct kv_error *e) {
     return 0;
 }
 
+static json_t *model_json(const struct kv_trace_info *in) {
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:f, s:o}", "name", in->model_name, "digest",
+                     in->model_digest, "source", in->model_source, "weights", in->weights_as,
+                     "channel_order", in->order == KV_ORDER_GGML ? "ggml" : "hf", "rope_base",
+                     (double)in->rope_base, "shape", shape_json(&in->shape));
+}
+
+static json_t *tasks_json(const struct kv_trace_info *in) {
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:i}", "name", in->task_name, "path", in->task_path,
+                     "prompt", in->task_prompt, "digest", in->task_digest, "subset", in->subset,
+                     "window_tokens", (int)in->window_tokens);
+}
+
+static json_t *adjoint_json(const struct kv_adjoint_info *a) {
+    return json_pack("{s:s, s:s, s:s, s:i, s:I}", "mode", a->mode, "self", a->self, "score",
+                     a->score, "draws", (int)a->draws, "seed", (json_int_t)a->seed);
+}
+
 static json_t *manifest_json(const struct kv_trace_writer *w, json_t *shards) {
     const struct kv_trace_info *in = &w->info;
     json_t *ids = json_array(), *sources = json_array(), *keep = json_array();
@@ -237,18 +254,13 @@ static json_t *manifest_json(const struct kv_trace_writer *w, json_t *shards) {
     for (size_t k = 0; kv_keep_names[k]; k++)
         if (in->keep & (1u << k)) json_array_append_new(keep, json_string(kv_keep_names[k]));
     return json_pack(
-        "{s:s, s:i, s:s, s:s, s:{s:s, s:s, s:s, s:s, s:s, s:o}, s:{s:s, s:s, s:s, s:s, s:s, s:i}, "
-        "s:{s:s, s:s, s:s, s:s}, s:o, s:I, s:I, s:o, s:o, s:o}",
+        "{s:s, s:i, s:s, s:s, s:o, s:o, s:{s:s, s:s, s:s, s:s}, s:o, s:o, s:I, s:I, s:o, s:o, s:o}",
         "format", "kvsim-trace", "version", KV_TRACE_FORMAT, "tool", in->tool_version, "blas",
-        in->blas, "model", "name", in->model_name, "digest", in->model_digest, "source",
-        in->model_source, "weights", in->weights_as, "channel_order",
-        in->order == KV_ORDER_GGML ? "ggml" : "hf", "shape", shape_json(&in->shape), "tasks",
-        "name", in->task_name, "path", in->task_path, "prompt", in->task_prompt, "digest",
-        in->task_digest, "subset", in->subset, "window_tokens", (int)in->window_tokens, "semantics",
-        "arithmetic", "float32", "cache", "K after RoPE and V in fp16", "tokenizer_digest",
-        in->tokenizer_digest, "rarity", "running counts over the file's contexts", "keep", keep,
-        "n_items", (json_int_t)w->n_items, "n_tokens", (json_int_t)in->n_tokens, "shards", shards,
-        "ids", ids, "sources", sources);
+        in->blas, "model", model_json(in), "tasks", tasks_json(in), "semantics", "arithmetic",
+        "float32", "cache", "K after RoPE and V in fp16", "tokenizer_digest", in->tokenizer_digest,
+        "rarity", "running counts over the file's contexts", "adjoint", adjoint_json(&in->adjoint),
+        "keep", keep, "n_items", (json_int_t)w->n_items, "n_tokens", (json_int_t)in->n_tokens,
+        "shards", shards, "ids", ids, "sources", sources);
 }
 
 int kv_trace_writer_close(struct kv_trace_writer *w, bool finish, struct kv_error *e) {

@@ -11,11 +11,12 @@ static const struct kv_option options[] = {
 
 // When a column is printed. WIDE: in text only on a wide terminal; PRICED: only with a device, once
 // a context.
-enum { WIDE = 1, TEXT = 2, MACHINE = 4, PRICED = 8 };
-enum { WIDE_TERMINAL = 130 };
+enum { WIDE = 1, TEXT = 2, MACHINE = 4, PRICED = 8, LATER = 16 };
+enum { WIDE_TERMINAL = 130, NARROW_TERMINAL = 100 };
+// On a narrow terminal the columns marked LATER stand in a table of their own, below.
+enum part { WHOLE, FIRST, SECOND };
 
-// ---- what a column says
-// --------------------------------------------------------------------------
+// ---- what a column says ---------------------------------------------------------------
 
 struct cell_of {
     const struct kv_row *row;
@@ -23,13 +24,18 @@ struct cell_of {
     size_t context;
 };
 
-static char *range_text(double x, struct kv_interval i, const char *format) {
-    char s[3][24];
+// "0.415 [0.372 0.459]"
+static char *range_text(double x, struct kv_interval i) {
     if (isnan(x)) return NULL;
-    snprintf(s[0], sizeof s[0], format, x);
-    snprintf(s[1], sizeof s[1], format, i.low);
-    snprintf(s[2], sizeof s[2], format, i.high);
-    return isnan(i.low) ? kv_strdup(s[0]) : kv_format_text("%s [%s %s]", s[0], s[1], s[2]);
+    return isnan(i.low) ? kv_format_text("%.3f", x)
+                        : kv_format_text("%.3f [%.3f %.3f]", x, i.low, i.high);
+}
+
+// "+0.008 [-0.023 +0.046]"
+static char *signed_range_text(double x, struct kv_interval i) {
+    if (isnan(x)) return NULL;
+    return isnan(i.low) ? kv_format_text("%+.3f", x)
+                        : kv_format_text("%+.3f [%+.3f %+.3f]", x, i.low, i.high);
 }
 
 static void take_text(struct kv_table *t, char *s) {
@@ -75,47 +81,46 @@ CELL(count) {
     kv_table_count(t, (long long)c->row->s.n_items);
 }
 CELL(acc) {
-    kv_table_number(t, c->row->s.acc[KV_ACC], 4);
+    kv_table_number(t, c->row->s.acc[KV_ACC], 6);
 }
 CELL(acc_low) {
-    kv_table_number(t, c->row->interval[KV_ACC].low, 4);
+    kv_table_number(t, c->row->interval[KV_ACC].low, 6);
 }
 CELL(acc_high) {
-    kv_table_number(t, c->row->interval[KV_ACC].high, 4);
+    kv_table_number(t, c->row->interval[KV_ACC].high, 6);
 }
 CELL(acc_text) {
-    take_text(t, range_text(c->row->s.acc[KV_ACC], c->row->interval[KV_ACC], "%.3f"));
+    take_text(t, range_text(c->row->s.acc[KV_ACC], c->row->interval[KV_ACC]));
 }
 CELL(acc_norm) {
-    kv_table_number(t, c->row->s.acc[KV_ACC_NORM], 4);
+    kv_table_number(t, c->row->s.acc[KV_ACC_NORM], 6);
 }
 CELL(acc_norm_low) {
-    kv_table_number(t, c->row->interval[KV_ACC_NORM].low, 4);
+    kv_table_number(t, c->row->interval[KV_ACC_NORM].low, 6);
 }
 CELL(acc_norm_high) {
-    kv_table_number(t, c->row->interval[KV_ACC_NORM].high, 4);
+    kv_table_number(t, c->row->interval[KV_ACC_NORM].high, 6);
 }
 CELL(acc_norm_text) {
     kv_table_number(t, c->row->s.acc[KV_ACC_NORM], 3);
 }
 CELL(acc_bytes) {
-    kv_table_number(t, c->row->s.acc[KV_ACC_BYTES], 4);
+    kv_table_number(t, c->row->s.acc[KV_ACC_BYTES], 6);
 }
 CELL(acc_token) {
-    kv_table_number(t, c->row->s.acc[KV_ACC_TOKEN], 4);
+    kv_table_number(t, c->row->s.acc[KV_ACC_TOKEN], 6);
 }
 CELL(diff) {
-    kv_table_number(t, c->row->to16[KV_ACC].difference, 4);
+    kv_table_number(t, c->row->to16[KV_ACC].difference, 6);
 }
 CELL(diff_low) {
-    kv_table_number(t, c->row->to16[KV_ACC].interval.low, 4);
+    kv_table_number(t, c->row->to16[KV_ACC].interval.low, 6);
 }
 CELL(diff_high) {
-    kv_table_number(t, c->row->to16[KV_ACC].interval.high, 4);
+    kv_table_number(t, c->row->to16[KV_ACC].interval.high, 6);
 }
 CELL(diff_text) {
-    take_text(t,
-              range_text(c->row->to16[KV_ACC].difference, c->row->to16[KV_ACC].interval, "%+.3f"));
+    take_text(t, signed_range_text(c->row->to16[KV_ACC].difference, c->row->to16[KV_ACC].interval));
 }
 CELL(won) {
     kv_table_number(t, c->row->to16[KV_ACC].n ? c->row->to16[KV_ACC].won : NAN, -1);
@@ -139,19 +144,19 @@ CELL(kl_high) {
     kv_table_number(t, c->row->kl.interval.high, 6);
 }
 CELL(agree) {
-    kv_table_number(t, c->row->s.agree, 4);
+    kv_table_number(t, c->row->s.agree, 6);
 }
 CELL(agree_text) {
     kv_table_number(t, c->row->s.agree, 3);
 }
 CELL(nominal) {
-    kv_table_number(t, c->row->s.nominal_bits, 4);
+    kv_table_number(t, c->row->s.nominal_bits, 6);
 }
 CELL(effective) {
-    kv_table_number(t, c->row->s.effective_bits, 4);
+    kv_table_number(t, c->row->s.effective_bits, 6);
 }
 CELL(allocated) {
-    kv_table_number(t, c->row->s.allocated_bits, 4);
+    kv_table_number(t, c->row->s.allocated_bits, 6);
 }
 CELL(nominal_text) {
     kv_table_number(t, c->row->s.nominal_bits, 2);
@@ -166,10 +171,10 @@ CELL(bytes) {
     kv_table_number(t, c->row->s.bytes_per_token, 1);
 }
 CELL(ms) {
-    kv_table_number(t, c->row->at[c->context].step_ns / 1e6, 4);
+    kv_table_number(t, c->row->at[c->context].step_ns / 1e6, 6);
 }
 CELL(ceiling) {
-    kv_table_number(t, c->row->at[c->context].ceiling_ns / 1e6, 4);
+    kv_table_number(t, c->row->at[c->context].ceiling_ns / 1e6, 6);
 }
 CELL(extrapolated) {
     kv_table_count(t, c->row->at[c->context].extrapolated);
@@ -191,7 +196,7 @@ CELL(model) {
     kv_table_text(t, c->row->s.model);
 }
 CELL(chance) {
-    kv_table_number(t, c->row->s.chance, 4);
+    kv_table_number(t, c->row->s.chance, 6);
 }
 CELL(digest) {
     kv_table_text(t, c->row->s.trace_digest);
@@ -232,7 +237,7 @@ static const struct show_column {
     {"acc", KV_RIGHT, MACHINE, acc, NULL},
     {"acc_low", KV_RIGHT, MACHINE, acc_low, NULL},
     {"acc_high", KV_RIGHT, MACHINE, acc_high, NULL},
-    {"acc [95 %]", KV_LEFT, TEXT, acc_text, NULL},
+    {"acc [95 %]     ", KV_RIGHT, TEXT, acc_text, NULL},
     {"acc_norm", KV_RIGHT, MACHINE, acc_norm, NULL},
     {"acc_norm_low", KV_RIGHT, MACHINE, acc_norm_low, NULL},
     {"acc_norm_high", KV_RIGHT, MACHINE, acc_norm_high, NULL},
@@ -242,27 +247,27 @@ static const struct show_column {
     {"diff16", KV_RIGHT, MACHINE, diff, NULL},
     {"diff16_low", KV_RIGHT, MACHINE, diff_low, NULL},
     {"diff16_high", KV_RIGHT, MACHINE, diff_high, NULL},
-    {"to 16 bit [95 %]", KV_LEFT, TEXT, diff_text, NULL},
+    {"to 16 bit [95 %]  ", KV_RIGHT, TEXT, diff_text, NULL},
     {"won", KV_RIGHT, MACHINE, won, NULL},
     {"lost", KV_RIGHT, MACHINE, lost, NULL},
     {"mid_p", KV_RIGHT, MACHINE, mid_p, NULL},
     {"kl_nats", KV_RIGHT, MACHINE, kl, NULL},
     {"kl_nats_low", KV_RIGHT, MACHINE, kl_low, NULL},
     {"kl_nats_high", KV_RIGHT, MACHINE, kl_high, NULL},
-    {"kl_nats", KV_RIGHT, TEXT, kl_text, NULL},
+    {"kl_nats", KV_RIGHT, TEXT | LATER, kl_text, NULL},
     {"agree", KV_RIGHT, MACHINE, agree, NULL},
     {"agree", KV_RIGHT, TEXT | WIDE, agree_text, NULL},
     {"nominal_bits", KV_RIGHT, MACHINE, nominal, NULL},
     {"effective_bits", KV_RIGHT, MACHINE, effective, NULL},
     {"allocated_bits", KV_RIGHT, MACHINE, allocated, NULL},
     {"nominal", KV_RIGHT, TEXT | WIDE, nominal_text, NULL},
-    {"effective", KV_RIGHT, TEXT, effective_text, NULL},
+    {"effective", KV_RIGHT, TEXT | LATER, effective_text, NULL},
     {"allocated", KV_RIGHT, TEXT | WIDE, allocated_text, NULL},
     {"bytes_per_token", KV_RIGHT, MACHINE, bytes, NULL},
     {"ms_%g", KV_RIGHT, MACHINE | PRICED, ms, NULL},
     {"ceiling_ms_%g", KV_RIGHT, MACHINE | PRICED, ceiling, NULL},
     {"extrapolated_%g", KV_RIGHT, MACHINE | PRICED, extrapolated, NULL},
-    {"ms@%g ", KV_RIGHT, TEXT | PRICED, ms_text, NULL},
+    {"ms@%g ", KV_RIGHT, TEXT | PRICED | LATER, ms_text, NULL},
     {"tag", KV_LEFT, MACHINE, tag, NULL},
     {"oracle", KV_RIGHT, MACHINE, oracle, NULL},
     {"self", KV_LEFT, MACHINE | TEXT, own, same_own},
@@ -281,8 +286,7 @@ static const struct show_column {
 };
 enum { N_COLUMNS = sizeof columns / sizeof *columns };
 
-// ---- tables
-// --------------------------------------------------------------------------------------
+// ---- tables ---------------------------------------------------------------------------
 
 static bool all_same(const struct show_column *c, const struct kv_row *rows, size_t n) {
     for (size_t i = 1; i < n; i++)
@@ -291,23 +295,25 @@ static bool all_same(const struct show_column *c, const struct kv_row *rows, siz
 }
 
 static bool printed(const struct show_column *c, const struct kv_rows *all,
-                    const struct kv_row *rows, size_t n, enum kv_output how) {
+                    const struct kv_row *rows, size_t n, enum kv_output how, enum part part) {
     size_t width = kv_terminal_width();
     if (!(c->when & (how == KV_OUT_TEXT ? TEXT : MACHINE))) return false;
     if ((c->when & PRICED) && !all->device) return false;
+    if (part == FIRST && (c->when & LATER)) return false;
+    if (part == SECOND && !(c->when & LATER) && c->cell != label) return false;
     if (how != KV_OUT_TEXT) return true;
     if ((c->when & WIDE) && width && width < WIDE_TERMINAL) return false;
     return !c->same || !all_same(c, rows, n);
 }
 
 static int print_rows(const struct kv_rows *all, const struct kv_row *rows, size_t n,
-                      enum kv_output how, struct kv_error *e) {
+                      enum kv_output how, enum part part, struct kv_error *e) {
     struct kv_column head[N_COLUMNS * KV_MAX_CONTEXTS];
     const struct show_column *from[N_COLUMNS * KV_MAX_CONTEXTS];
     size_t context[N_COLUMNS * KV_MAX_CONTEXTS], n_head = 0;
     char names[N_COLUMNS * KV_MAX_CONTEXTS][40];
     for (size_t c = 0; c < N_COLUMNS; c++) {
-        if (!printed(&columns[c], all, rows, n, how)) continue;
+        if (!printed(&columns[c], all, rows, n, how, part)) continue;
         for (size_t k = 0; k < (columns[c].when & PRICED ? all->n_contexts : 1); k++) {
             const char *mark = strstr(columns[c].name, "%g");
             if (mark)
@@ -340,13 +346,15 @@ static void print_heading(const struct kv_row *rows, size_t n) {
     if (!isnan(s->acc_ref[KV_ACC]))
         printf("; 16 bit %.3f, chance %.3f", s->acc_ref[KV_ACC], s->chance);
     putchar('\n');
+    if (kv_wilson(s->acc_ref[KV_ACC], (double)s->n_judged, 0.95).low <= s->chance)
+        puts("uninformative: the 95 % interval of the 16-bit run includes chance");
 }
 
 static void print_device(const struct kv_rows *all) {
     bool extrapolated = false;
     if (!all->device) return;
-    printf("ms@T: a token at T tokens of context on %s; with a cache of no bytes",
-           all->device->name);
+    printf("ms@T: a token at T tokens of context on %s\n", all->device->name);
+    printf("with a cache of no bytes:");
     for (size_t k = 0; k < all->n_contexts; k++)
         printf("%s %.2f at %g", k ? "," : "", all->row[0].at[k].ceiling_ns / 1e6, all->context[k]);
     putchar('\n');
@@ -362,7 +370,11 @@ static int show_text(const struct kv_rows *all, struct kv_error *e) {
             last++;
         if (first) putchar('\n');
         print_heading(&all->row[first], last - first);
-        int code = print_rows(all, &all->row[first], last - first, KV_OUT_TEXT, e);
+        bool narrow = kv_terminal_width() && kv_terminal_width() < NARROW_TERMINAL;
+        int code =
+            print_rows(all, &all->row[first], last - first, KV_OUT_TEXT, narrow ? FIRST : WHOLE, e);
+        if (!code && narrow)
+            code = print_rows(all, &all->row[first], last - first, KV_OUT_TEXT, SECOND, e);
         if (code) return code;
     }
     print_device(all);
@@ -377,7 +389,7 @@ static int show(struct kv_cli *c, struct kv_error *e) {
     code = kv_rows_sort(&rows, kv_opt(c, "sort"), e);
     if (!code)
         code = c->output == KV_OUT_TEXT ? show_text(&rows, e)
-                                        : print_rows(&rows, rows.row, rows.n, c->output, e);
+                                        : print_rows(&rows, rows.row, rows.n, c->output, WHOLE, e);
     kv_rows_fini(&rows);
     kv_store_abandon(s);
     return code;

@@ -11,12 +11,12 @@
 // Sizes in pixels of the SVG. Widths of text are estimated for DejaVu Sans at 12 pixels, the widest
 // of the fonts asked for.
 enum { PLOT_X = 1000, LEFT = 74, RIGHT_MARGIN = 74, HEAD = 92, PANEL = 300, FOOT = 58, LINE = 16 };
-enum { MOST_NAMES = 16, MAX_PANELS = KV_MAX_CONTEXTS };
+enum { MOST_NAMES = 16, MAX_PANELS = KV_MAX_CONTEXTS, TALLEST_PANEL = 560 };
 static const double character = 7.3, text_height = 13;
 
 struct panel {
     double x_low, x_high, y_low, y_high;
-    bool log_y;
+    bool log_y, divergence;                     // divergence: y is KL, not accuracy
     double reference, chance, ceiling, context; // NAN = none
     double top, bottom;                         // of the plot area, pixels from the top
     double *x, *y, *low, *high;                 // [n rows]; NAN = not drawn
@@ -36,8 +36,7 @@ struct figure {
     bool listed; // points carry numbers; names stand in a list beside the plot
 };
 
-// ---- points
-// --------------------------------------------------------------------------------------
+// ---- points ---------------------------------------------------------------------------
 
 static void panel_new(struct panel *p, size_t n) {
     *p = (struct panel){.reference = NAN, .chance = NAN, .ceiling = NAN, .context = NAN};
@@ -97,8 +96,7 @@ static void find_frontier(struct panel *p, size_t n, bool less_is_better) {
     free(value);
 }
 
-// ---- axes
-// ----------------------------------------------------------------------------------------
+// ---- axes -----------------------------------------------------------------------------
 
 static void widen(double *low, double *high, double x) {
     if (isnan(x)) return;
@@ -154,8 +152,7 @@ static double from_pixel_y(const struct panel *p, double y) {
                     : p->y_low + share * (p->y_high - p->y_low);
 }
 
-// ---- names
-// ---------------------------------------------------------------------------------------
+// ---- names ----------------------------------------------------------------------------
 
 static double text_width(const char *s) {
     size_t n = 0;
@@ -232,8 +229,7 @@ static void name_all(struct figure *f) {
     f->canvas_x += (double)columns * (widest + 44) + 10;
 }
 
-// ---- the tables that the figure's SQL reads
-// --------------------------------------------------------
+// ---- the tables that the figure's SQL reads -------------------------------------------
 
 #define TEXT(s)                                                                                    \
     (struct kv_sql_value) {                                                                        \
@@ -257,7 +253,8 @@ static int store_points(const struct kv_figure_set *set, struct kv_store *s, str
         "CREATE TEMP TABLE point (id INTEGER PRIMARY KEY, spec, label, oracle, acc, acc_low, "
         "acc_high, kl_nats, kl_low, kl_high, effective_bits, context_tokens);"
         "CREATE TEMP TABLE price (id, panel, context, step_ns, ceiling_ns, extrapolated);"
-        "CREATE TEMP TABLE mark (figure, panel, id, on_frontier, hollow, label, label_x, label_y, "
+        "CREATE TEMP TABLE mark (figure, panel, quantity, id, on_frontier, hollow, label, label_x, "
+        "label_y, "
         "justify, leader);",
         NULL, 0, NULL, NULL, e);
     for (size_t i = 0; !code && i < set->n; i++) {
@@ -292,10 +289,19 @@ static int store_mark(const struct figure *f, struct kv_store *s, size_t panel, 
                       bool hollow, const char *label, double x, double y, int justify, bool leader,
                       struct kv_error *e) {
     char *clean = kv_gnuplot_text(label);
-    const struct kv_sql_value mark[] = {TEXT(f->name), INT(panel),  INT(row), INT(on),
-                                        INT(hollow),   TEXT(clean), REAL(x),  REAL(y),
-                                        INT(justify),  INT(leader)};
-    int code = kv_store_query(s, "INSERT INTO mark VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", mark,
+    const struct kv_sql_value mark[] = {
+        TEXT(f->name),
+        INT(panel),
+        TEXT(panel && f->panels[panel - 1].divergence ? "kl_nats" : "acc"),
+        INT(row),
+        INT(on),
+        INT(hollow),
+        TEXT(clean),
+        REAL(x),
+        REAL(y),
+        INT(justify),
+        INT(leader)};
+    int code = kv_store_query(s, "INSERT INTO mark VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", mark,
                               COUNT(mark), NULL, NULL, e);
     free(clean);
     return code;
@@ -332,8 +338,7 @@ static int store_marks(const struct figure *f, struct kv_store *s, struct kv_err
     return code;
 }
 
-// ---- the script
-// ----------------------------------------------------------------------------------
+// ---- the script -----------------------------------------------------------------------
 
 static void add_array(struct kv_text *t, const struct figure *f, const char *name,
                       double (*value)(const struct figure *f, const struct panel *p)) {
@@ -357,6 +362,7 @@ VALUE(x_high, p->x_high)
 VALUE(y_low, p->y_low)
 VALUE(y_high, p->y_high)
 VALUE(log_y, p->log_y)
+VALUE(divergence, p->divergence)
 VALUE(has_lines, !isnan(p->reference))
 VALUE(reference, p->reference)
 VALUE(chance, p->chance)
@@ -386,10 +392,19 @@ static char *script_settings(const struct figure *f, const char *file) {
     static const struct {
         const char *name;
         double (*value)(const struct figure *f, const struct panel *p);
-    } arrays[] = {{"top", top_of},       {"bottom", bottom_of},       {"x_low", x_low_of},
-                  {"x_high", x_high_of}, {"y_low", y_low_of},         {"y_high", y_high_of},
-                  {"log_y", log_y_of},   {"has_lines", has_lines_of}, {"reference", reference_of},
-                  {"chance", chance_of}, {"ceiling", ceiling_of},     {"context", context_of}};
+    } arrays[] = {{"top", top_of},
+                  {"bottom", bottom_of},
+                  {"x_low", x_low_of},
+                  {"x_high", x_high_of},
+                  {"y_low", y_low_of},
+                  {"y_high", y_high_of},
+                  {"log_y", log_y_of},
+                  {"divergence", divergence_of},
+                  {"has_lines", has_lines_of},
+                  {"reference", reference_of},
+                  {"chance", chance_of},
+                  {"ceiling", ceiling_of},
+                  {"context", context_of}};
     const struct kv_summary *s = &f->set->rows[0].s;
     struct kv_text t = {0};
     char *title = kv_gnuplot_text(f->title);
@@ -421,10 +436,14 @@ static char *script_settings(const struct figure *f, const char *file) {
 
 static int draw(struct figure *f, struct kv_store *s, char **file, struct kv_error *e) {
     const struct kv_sql_value values[] = {TEXT(f->name), REAL(f->floor)};
-    f->canvas_y = HEAD + (double)f->n_panels * (PANEL + FOOT);
+    // A list of many names makes the panels taller, which they need for as many points.
+    double height =
+        f->set->n <= MOST_NAMES ? 0 : ((double)f->set->n * LINE + 24) / (double)f->n_panels - FOOT;
+    height = fmin(fmax(height, PANEL), TALLEST_PANEL);
+    f->canvas_y = HEAD + (double)f->n_panels * (height + FOOT);
     for (size_t i = 0; i < f->n_panels; i++) {
-        f->panels[i].top = HEAD + (double)i * (PANEL + FOOT);
-        f->panels[i].bottom = f->panels[i].top + PANEL;
+        f->panels[i].top = HEAD + (double)i * (height + FOOT);
+        f->panels[i].bottom = f->panels[i].top + height;
         set_axes(&f->panels[i], f->set->n);
     }
     name_all(f);
@@ -443,33 +462,36 @@ static int draw(struct figure *f, struct kv_store *s, char **file, struct kv_err
     return code;
 }
 
-// ---- the two figures
-// -----------------------------------------------------------------------------
+// ---- the two figures ------------------------------------------------------------------
 
 static void lay_bits(struct figure *f) {
-    bool judged = false, diverges = false;
+    bool known[2] = {false, false}; // accuracy, divergence
     const struct kv_figure_set *set = f->set;
     f->floor = divergence_floor(set);
     for (size_t i = 0; i < set->n; i++) {
-        judged = judged || !isnan(set->rows[i].s.acc[KV_ACC]);
-        diverges = diverges || !isnan(set->rows[i].kl.mean);
+        known[0] = known[0] || !isnan(set->rows[i].s.acc[KV_ACC]);
+        known[1] = known[1] || !isnan(set->rows[i].kl.mean);
     }
-    (void)judged;
-    f->n_panels = diverges ? 2 : 1;
-    for (size_t k = 0; k < f->n_panels; k++) {
-        struct panel *p = &f->panels[k];
+    for (int divergence = 0; divergence < 2; divergence++) {
+        if (!known[divergence]) continue;
+        struct panel *p = &f->panels[f->n_panels++];
         panel_new(p, set->n);
+        p->divergence = divergence;
+        p->log_y = divergence && f->floor > 0;
         for (size_t i = 0; i < set->n; i++) p->x[i] = set->rows[i].s.effective_bits;
-        if (k == 0) fill_accuracy(p, set);
-        if (k == 1) fill_divergence(p, set, f->floor);
-        p->log_y = k == 1 && f->floor > 0;
-        find_frontier(p, set->n, k == 1);
+        if (divergence)
+            fill_divergence(p, set, f->floor);
+        else
+            fill_accuracy(p, set);
+        find_frontier(p, set->n, divergence);
     }
 }
 
 static void lay_latency(struct figure *f) {
     const struct kv_figure_set *set = f->set;
-    f->n_panels = set->all->n_contexts;
+    bool judged = false;
+    for (size_t i = 0; i < set->n; i++) judged = judged || !isnan(set->rows[i].s.acc[KV_ACC]);
+    f->n_panels = judged ? set->all->n_contexts : 0;
     for (size_t k = 0; k < f->n_panels; k++) {
         struct panel *p = &f->panels[k];
         panel_new(p, set->n);
@@ -502,6 +524,7 @@ int kv_figures_draw(const struct kv_figure_set *set, struct kv_store *s, char *n
         if (figures[i].priced && !set->all->device) continue;
         struct figure f = {.name = figures[i].name, .title = figures[i].title, .set = set};
         figures[i].lay(&f);
+        if (f.n_panels == 0) continue;
         code = draw(&f, s, &names[*n_names], e);
         (*n_names)++;
         for (size_t k = 0; k < f.n_panels; k++) panel_free(&f.panels[k]);

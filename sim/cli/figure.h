@@ -10,8 +10,8 @@ struct kv_figure_set {
     const struct kv_rows *all;
     const struct kv_row *rows;
     size_t n;
-    const char *suffix; // added to file names where a report has several traces: "-2"
-    const char *dir;    // exists
+    char suffix[24]; // added to file names where a report has several traces: "-2"
+    const char *dir; // exists
 };
 
 // Draws frontier_bits and, with a device, frontier_latency as SVG and PNG into the set's folder,

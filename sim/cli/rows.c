@@ -24,8 +24,7 @@ static int read_contexts(struct kv_rows *rows, const char *text, struct kv_error
     return 0;
 }
 
-// ---- one row
-// -------------------------------------------------------------------------------------
+// ---- one row --------------------------------------------------------------------------
 
 static void judge(struct kv_row *row, const struct kv_item_result *items, size_t n) {
     double *a = kv_alloc(n + 1, sizeof *a), *b = kv_alloc(n + 1, sizeof *b);
@@ -131,8 +130,7 @@ void kv_rows_fini(struct kv_rows *rows) {
     *rows = (struct kv_rows){0};
 }
 
-// ---- order
-// ---------------------------------------------------------------------------------------
+// ---- order ----------------------------------------------------------------------------
 
 static double bits_of(const struct kv_row *r) {
     return -r->s.effective_bits;
@@ -189,8 +187,7 @@ int kv_rows_sort(struct kv_rows *rows, const char *key, struct kv_error *e) {
     return 0;
 }
 
-// ---- finding a spec
-// ------------------------------------------------------------------------------
+// ---- finding a spec -------------------------------------------------------------------
 
 // The spec's spelling for the model of each trace.
 struct spellings {
@@ -211,18 +208,24 @@ static bool matches(const struct kv_summary *s, const struct spellings *spelt,
     return false;
 }
 
+// Names the nearest spec that is there, in its short form.
 static int not_found(const struct kv_summary *all, size_t n, const struct spellings *spelt,
                      struct kv_error *e) {
-    const char **names = kv_alloc(n + 1, sizeof *names);
-    const char *near = NULL;
-    for (size_t i = 0; i < n; i++) names[i] = all[i].spec;
-    for (size_t i = 0; i < spelt->n && !near; i++)
-        if (spelt->text[i]) near = kv_nearest(spelt->text[i], names);
+    const char **specs = kv_alloc(n + 2, sizeof *specs);
+    char **labels = kv_alloc(n + 2, sizeof *labels);
+    specs[0] = spelt->text[0];
+    for (size_t i = 1; i < spelt->n; i++)
+        if (spelt->text[i]) specs[0] = spelt->text[i];
+    for (size_t i = 0; i < n; i++) specs[i + 1] = all[i].spec;
+    kv_spec_labels(specs, NULL, n + 1, labels);
+    const char *near = kv_nearest(labels[0], (const char *const *)labels + 1);
     int code = near ? kv_fail(e, KV_EFAIL, spelt->text[0],
                               "the store holds no such run; it holds '%s'", near)
                     : kv_fail(e, KV_EFAIL, spelt->text[0],
                               "the store holds no such run; kvsim show lists what it holds");
-    free(names);
+    for (size_t i = 0; i <= n; i++) free(labels[i]);
+    free(labels);
+    free(specs);
     return code;
 }
 

@@ -11,8 +11,7 @@
 
 #define DEVICE_DIR "sim/cost/devices/"
 
-// ---- the shipped ones
-// ------------------------------------------------------------------------------
+// ---- the shipped ones -----------------------------------------------------------------
 
 static const struct kv_asset *shipped_at(size_t i) {
     const struct kv_asset *a;
@@ -37,8 +36,7 @@ const char *kv_device_name_at(size_t i) {
     return text;
 }
 
-// ---- fields
-// ----------------------------------------------------------------------------------------
+// ---- fields ---------------------------------------------------------------------------
 
 static const struct text_field {
     const char *key;
@@ -117,8 +115,7 @@ void kv_device_free(struct kv_device *d) {
     free(d);
 }
 
-// ---- reading
-// ---------------------------------------------------------------------------------------
+// ---- reading --------------------------------------------------------------------------
 
 static int read_width_costs(struct kv_device *d, const json_t *root, enum kv_side side,
                             const char *path, struct kv_error *e) {
@@ -285,8 +282,12 @@ int kv_device_open(struct kv_device **device, const char *name, struct kv_error 
     return rc;
 }
 
-// ---- writing
-// ---------------------------------------------------------------------------------------
+// ---- writing --------------------------------------------------------------------------
+
+// Six digits, large numbers without an exponent.
+static void add_number(struct kv_text *t, double x) {
+    kv_text_addf(t, fabs(x) >= 1e5 ? "%.0f" : "%.6g", x);
+}
 
 static void add_width_costs(struct kv_text *t, const char *key, const double *c_ns) {
     kv_text_addf(t, "  \"%s\": {", key);
@@ -315,7 +316,10 @@ char *kv_device_text(const struct kv_device *d) {
     kv_text_addf(&t, "},\n");
     for (size_t i = 0; i < n_number_fields; i++) {
         double v = *number_at(d, number_fields[i].at);
-        if (isfinite(v)) kv_text_addf(&t, "  \"%s\": %.6g,\n", number_fields[i].key, v);
+        if (!isfinite(v)) continue;
+        kv_text_addf(&t, "  \"%s\": ", number_fields[i].key);
+        add_number(&t, v);
+        kv_text_addf(&t, ",\n");
     }
     add_width_costs(&t, "key_ns", d->c_ns[KV_KEY]);
     add_width_costs(&t, "value_ns", d->c_ns[KV_VALUE]);
@@ -326,8 +330,11 @@ char *kv_device_text(const struct kv_device *d) {
     for (size_t i = 0; i < d->n_intervals; i++) {
         kv_text_addf(&t, i ? ",\n    " : ",\n  \"intervals_95\": {\n    ");
         kv_json_add_string(&t, d->intervals[i].name);
-        kv_text_addf(&t, ": [%.6g, %.6g]%s", d->intervals[i].low, d->intervals[i].high,
-                     i + 1 == d->n_intervals ? "\n  }" : "");
+        kv_text_addf(&t, ": [");
+        add_number(&t, d->intervals[i].low);
+        kv_text_addf(&t, ", ");
+        add_number(&t, d->intervals[i].high);
+        kv_text_addf(&t, "]%s", i + 1 == d->n_intervals ? "\n  }" : "");
     }
     if (d->n_runs) {
         kv_text_addf(&t, ",\n  \"runs_from\": ");

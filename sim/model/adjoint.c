@@ -10,7 +10,7 @@
 #include "sim/model/paths.h"
 #include "sim/model/scratch.h"
 
-// ---- labels ------------------------------------------------------------------------------
+// ---- labels ---------------------------------------------------------------------------
 
 // Smallest v with p_0 + ... + p_v > u: the token at quantile u of a distribution.
 static uint32_t quantile(const float *p, size_t n, double u) {
@@ -76,7 +76,7 @@ void kv_adjoint_draw(const struct kv_model *m, const struct kv_adjoint_seed *see
     }
 }
 
-// ---- attention ---------------------------------------------------------------------------
+// ---- attention ------------------------------------------------------------------------
 
 struct back {
     const struct kv_model *m;
@@ -85,6 +85,7 @@ struct back {
     float *dk, *dv;           // [n_tokens][n_kv] of the chain
     float *dk_read, *dv_read; // of the counted reads; the same as above when all count
     float *dq;                // [n_tokens][n_q]
+    float *d_evict;           // [n_tokens][n_kv_heads]
     float *k_t, *v_t;         // [n_kv][ld] transposed, segments padded to KV_TILE columns
     float *weights, *d_score, *q_scaled, *out; // one row's
 };
@@ -103,6 +104,21 @@ static void count_reads(const struct back *b, const struct kv_attend_back *a, ui
                     dv[k] += a->weights[g * a->ld_w + t] * a->d_out[g * dim + k];
                 }
         }
+    }
+}
+
+// With d s_t = a_t (dL/do . v_t - dL/do . o), the change is - d s_t / (1 - a_t). A token that takes
+// all the attention has no such limit; its share is held below 1 - 1e-4.
+static void add_evictions(const struct back *b, const struct kv_attend_back *a, uint32_t row,
+                          size_t head) {
+    const struct kv_tree *t = b->job->tree;
+    size_t heads = b->m->shape.n_kv_heads, seen = b->job->counted ? b->job->counted[row] : a->len;
+    if (seen > a->len - 1) seen = a->len - 1; // a token's own query always sees it
+    for (size_t j = 0; j < seen; j++) {
+        size_t to = j < t->n_context ? j : t->first[b->at.choice[row]] + j - t->n_context;
+        for (size_t g = 0; g < a->n_q; g++)
+            b->d_evict[to * heads + head] -=
+                a->d_score[g * a->ld_w + j] / fmaxf(1 - a->weights[g * a->ld_w + j], 1e-4f);
     }
 }
 
@@ -153,10 +169,11 @@ static void back_row(struct back *b, const struct kv_tape_layer *tape, const flo
     kv_kernels()->attend(&fore); // weights again: cheaper than keeping them
     kv_kernels()->attend_back(&a);
     for (size_t i = 0; i < group * d; i++) b->dq[q_at + i] *= scale;
+    add_evictions(b, &a, row, head);
     if (b->job->counted) count_reads(b, &a, b->job->counted[row]);
 }
 
-// ---- layers ------------------------------------------------------------------------------
+// ---- layers ---------------------------------------------------------------------------
 
 static void take_buffers(struct back *b, struct kv_scratch *s) {
     const struct kv_tree *t = b->job->tree;
@@ -174,6 +191,7 @@ static void take_buffers(struct back *b, struct kv_scratch *s) {
     b->dv = b->dk + t->n_tokens * n_kv;
     b->dk_read = b->job->counted ? b->dv + t->n_tokens * n_kv : b->dk;
     b->dv_read = b->job->counted ? b->dk_read + t->n_tokens * n_kv : b->dv;
+    b->d_evict = kv_scratch_floats(s, KV_BUF_EVICT, (size_t)t->n_tokens * sh->n_kv_heads);
     b->dq = kv_scratch_floats(s, KV_BUF_DQ, (size_t)t->n_tokens * sh->n_heads * sh->head_dim);
 }
 
@@ -199,9 +217,10 @@ static void back_layer(struct back *b, uint32_t l, float *dx, struct kv_scratch 
     kv_paths_transpose(&b->at, n_kv, tape->k, b->k_t);
     kv_paths_transpose(&b->at, n_kv, tape->v, b->v_t);
     memset(b->dk, 0, (b->job->counted ? 4 : 2) * rows * n_kv * sizeof(float));
+    memset(b->d_evict, 0, rows * sh->n_kv_heads * sizeof(float));
     for (size_t head = 0; head < sh->n_kv_heads; head++)
         for (uint32_t row = 0; row < rows; row++) back_row(b, tape, d_mixed, row, head);
-    b->job->take(b->job->self, l, b->dk_read, b->dv_read);
+    b->job->take(b->job->self, l, b->dk_read, b->dv_read, b->d_evict);
     kv_rope_back(m, b->dq, rows, sh->n_heads, b->at.position);
     kv_rope_back(m, b->dk, rows, sh->n_kv_heads, b->at.position);
     for (size_t row = 0; row < rows; row++) {

@@ -48,8 +48,11 @@ struct kv_adjoint {
     const uint32_t *counted;
     const float *d_final; // [n_tokens][hidden]
     // Gets one layer's gradients, last layer first: dk after RoPE, dv, [n_tokens][n_kv_heads *
-    // head_dim].
-    void (*take)(void *self, uint32_t layer, const float *dk, const float *dv);
+    // head_dim]; and d_evict[n_tokens][n_kv_heads], the scalar's change to first order in
+    // attention's output when later queries no longer see a token: sum over them of a / (1 - a) (o
+    // - v) . dL/do.
+    void (*take)(void *self, uint32_t layer, const float *dk, const float *dv,
+                 const float *d_evict);
     void *self;
 };
 void kv_adjoint(const struct kv_model *m, const struct kv_adjoint *job, struct kv_scratch *s);

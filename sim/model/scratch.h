@@ -28,6 +28,7 @@ enum kv_buffer {
     KV_BUF_REF_SUMS,
     KV_BUF_DK, // gradients of keys and values
     KV_BUF_DQ,
+    KV_BUF_EVICT,
     KV_N_BUFFERS
 };
 
