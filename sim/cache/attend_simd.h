@@ -80,7 +80,7 @@ INLINE void FN(key_page)(const struct kv_side_layout *l, const uint8_t *block, c
         const uint8_t *ahead = next + (size_t)(t * words) * 4;
         vi acc[MAX_HEADS][2];
         for (int h = 0; h < heads; h++) {
-            acc[h][0] = v_seti(l->centred ? -(q->sum[h] << (bits - 1)) : 0);
+            acc[h][0] = v_seti(l->centred ? -q->sum[h] * (1 << (bits - 1)) : 0);
             acc[h][1] = v_seti(0);
         }
         for (int w = 0; w < words; w++) {
@@ -208,7 +208,7 @@ INLINE void FN(value_page)(const struct kv_side_layout *l, const uint8_t *block,
         }
         factor[h] = largest / 32767.0f;
         float shared = l->has_min ? v_total(mins) : 0.0f;
-        if (l->centred) shared -= factor[h] * (float)(v_totali(sum) << (bits - 1));
+        if (l->centred) shared -= factor[h] * (float)(v_totali(sum) * (1 << (bits - 1)));
         sums->bias[h] = sums->bias[h] * keep[h] + shared;
     }
     for (int part = 0; part < parts; part++) {
