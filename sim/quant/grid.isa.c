@@ -23,25 +23,7 @@ static bool fits(const struct kv_grid *g) {
     return !g->wide && g->group % KV_LANES == 0;
 }
 
-// ---- encode
-// --------------------------------------------------------------------------------------
-
-KV_TEMPLATE float largest_of(const float *x, uint32_t n) {
-    vf most = vf_set(0.0f);
-    for (uint32_t i = 0; i < n; i += KV_LANES) most = vf_max(vf_abs(vf_load(x + i)), most);
-    return vf_hmax(most);
-}
-
-KV_TEMPLATE void range_of(const float *x, uint32_t n, float *min, float *max) {
-    vf low = vf_set(INFINITY), high = vf_set(-INFINITY);
-    for (uint32_t i = 0; i < n; i += KV_LANES) {
-        vf v = vf_load(x + i);
-        low = vf_min(v, low);
-        high = vf_max(v, high);
-    }
-    vf_hrange(low, high, min, max);
-    if (*min > *max) *min = *max = 0.0f;
-}
+// ---- encode ---------------------------------------------------------------------------
 
 // Scales of several groups are made side by side: reductions, divisions and conversions of one
 // group alone would be a chain of a hundred cycles.
@@ -54,17 +36,42 @@ struct batch {
     int16_t zero[BATCH];
 };
 
+// Least and largest of up to KV_LANES groups; of a group of NaN both are 0. SYM: max|x| alone.
+KV_TEMPLATE void extremes(enum kv_grid_rule rule, const float *x, uint32_t n, uint32_t group,
+                          float *min, float *max) {
+    const bool sym = rule == KV_GRID_SYM;
+    vf low[KV_LANES], high[KV_LANES];
+    for (uint32_t j = 0; j < KV_LANES; j++) {
+        low[j] = vf_set(sym ? 0.0f : INFINITY);
+        high[j] = vf_set(sym ? 0.0f : -INFINITY);
+        if (j >= n) continue;
+        for (uint32_t i = 0; i < group; i += KV_LANES, x += KV_LANES) {
+            vf v = vf_load(x);
+            if (sym)
+                high[j] = vf_max(vf_abs(v), high[j]);
+            else
+                low[j] = vf_min(v, low[j]), high[j] = vf_max(v, high[j]);
+        }
+    }
+    vf most = vf_reduce_rows(high, true);
+    if (!sym) {
+        vf least = vf_reduce_rows(low, false);
+        uint32_t some = vf_at_least(most, least);
+        vf_store(min, vf_where(some, least, vf_set(0.0f)));
+        most = vf_where(some, most, vf_set(0.0f));
+    }
+    vf_store(max, most);
+}
+
 KV_TEMPLATE vf saturated(vf a) {
     return vf_max(vf_min(a, vf_set(65504.0f)), vf_set(-65504.0f));
 }
 
 KV_TEMPLATE void measure(const struct kv_grid *g, enum kv_grid_rule rule, const float *x,
                          uint32_t n, struct batch *b) {
-    for (uint32_t j = 0; j < n; j++, x += g->group)
-        if (rule == KV_GRID_SYM)
-            b->max[j] = largest_of(x, g->group);
-        else
-            range_of(x, g->group, &b->min[j], &b->max[j]);
+    for (uint32_t j = 0; j < n; j += KV_LANES)
+        extremes(rule, x + (size_t)j * g->group, n - j < KV_LANES ? n - j : KV_LANES, g->group,
+                 b->min + j, b->max + j);
     const vf levels = vf_set(g->levels), zero = vf_set(0.0f);
     for (uint32_t j = 0; j < n; j += KV_LANES) {
         vf step = vf_load(b->max + j);
@@ -128,6 +135,42 @@ KV_TEMPLATE void quantize_usual(const struct kv_grid *g, enum kv_grid_rule rule,
     }
 }
 
+// The same for widths 2, 4 and 8, four vectors at a time: of one group, or of two groups of 32.
+KV_TEMPLATE void quantize_wide(const struct kv_grid *g, enum kv_grid_rule rule, unsigned bits,
+                               const float *x, const struct batch *b, uint32_t j, uint32_t run,
+                               uint8_t *p) {
+#if KV_LANES == 16
+    const vi offset = vi_set((int)g->offset);
+    for (uint32_t i = 0; i < run * g->group; i += 64, p += 8 * bits) {
+        vi c[4];
+        for (uint32_t k = 0; k < 4; k++) {
+            uint32_t of = run == 2 ? j + k / 2 : j;
+            const vf scale = vf_set(b->scale[of]), inverse = vf_set(b->inverse[of]);
+            vf v = vf_load(x + i + 16 * k);
+            if (rule == KV_GRID_ASYM) v = vf_sub(v, vf_set(b->low[of]));
+            v = vf_quotient(v, scale, inverse);
+            if (rule == KV_GRID_ASYM) v = vf_max(v, vf_set(0.0f));
+            c[k] = vi_round(v);
+            if (rule == KV_GRID_SYM) c[k] = vi_and(vi_add(c[k], offset), vi_set(255));
+        }
+        lanes_put4(p, c, bits);
+    }
+#else
+    (void)g, (void)rule, (void)bits, (void)x, (void)b, (void)j, (void)run, (void)p;
+#endif
+}
+
+KV_TEMPLATE bool usual(enum kv_grid_rule rule, const struct batch *b, uint32_t j) {
+    return rule < KV_GRID_ZP && b->scale[j] >= 0x1p-14f && b->scale[j] < 65504.0f;
+}
+
+KV_TEMPLATE void put_meta(enum kv_grid_rule rule, const struct batch *b, uint32_t j, uint8_t *m) {
+    int16_t zero = (int16_t)(int)b->low[j];
+    memcpy(m, &b->scale_half[j], 2);
+    if (rule == KV_GRID_ASYM) memcpy(m + 2, &b->low_half[j], 2);
+    if (rule >= KV_GRID_ZP) memcpy(m + 2, &zero, 2);
+}
+
 KV_TEMPLATE void encode(const struct kv_grid *shared, enum kv_grid_rule rule, unsigned bits,
                         const float *x, size_t n_units, uint8_t *out) {
     const struct kv_grid own = *shared, *const g = &own; // out may alias what is shared
@@ -141,18 +184,22 @@ KV_TEMPLATE void encode(const struct kv_grid *shared, enum kv_grid_rule rule, un
     for (size_t first = 0; first < n_groups; first += BATCH) {
         uint32_t n = n_groups - first < BATCH ? (uint32_t)(n_groups - first) : BATCH;
         measure(g, rule, x, n, &b);
-        for (uint32_t j = 0; j < n; j++, x += g->group) {
+        for (uint32_t j = 0, run; j < n; j += run, x += (size_t)run * g->group) {
             uint8_t *m = out + (size_t)k * meta;
             uint8_t *p = out + (size_t)per_unit * meta + (size_t)k * code_bytes;
-            int16_t zero = (int16_t)(int)b.low[j];
-            memcpy(m, &b.scale_half[j], 2);
-            if (rule != KV_GRID_SYM)
-                memcpy(m + 2, rule == KV_GRID_ASYM ? (void *)&b.low_half[j] : (void *)&zero, 2);
-            if (rule < KV_GRID_ZP && b.scale[j] >= 0x1p-14f && b.scale[j] < 65504.0f)
+            bool common = usual(rule, &b, j);
+            // Two groups of 32 fill four vectors together.
+            run = g->group == 32 && j + 1 < n && k + 1 < per_unit && usual(rule, &b, j + 1) ? 2 : 1;
+            if (!common || KV_LANES != 16 || (bits & (bits - 1))) run = 1;
+            for (uint32_t i = 0; i < run; i++) put_meta(rule, &b, j + i, m + (size_t)i * meta);
+            if (common && KV_LANES == 16 && !(bits & (bits - 1)) && run * g->group % 64 == 0)
+                quantize_wide(g, rule, bits, x, &b, j, run, p);
+            else if (common)
                 quantize_usual(g, rule, bits, x, b.scale[j], b.inverse[j], b.low[j], p, end);
             else
                 quantize(g, rule, x, b.scale[j], b.low[j], p, end);
-            if (++k == per_unit) k = 0, out += size.bytes;
+            k += run;
+            if (k == per_unit) k = 0, out += size.bytes;
         }
     }
 }
@@ -183,8 +230,7 @@ void KV_ISA_NAME(kv_grid_encode)(const struct kv_grid *g, const float *x, size_t
         encode(g, KV_GRID_ZP_AFTER, g->bits, x, n_units, out);
 }
 
-// ---- decode
-// --------------------------------------------------------------------------------------
+// ---- decode ---------------------------------------------------------------------------
 
 struct read {
     vf scale, low;
