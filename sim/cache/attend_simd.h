@@ -66,6 +66,11 @@ INLINE void FN(query_init)(struct FN(query) * q, int heads, const float *query, 
     }
 }
 
+// Words of the tokens from t on: LANES of them side by side, the next word KV_TILE further.
+INLINE const uint32_t *FN(key_words)(const uint8_t *block, int words, int t) {
+    return (const uint32_t *)block + t / KV_TILE * words * KV_TILE + t % KV_TILE;
+}
+
 // Scores of a page's first n tokens (and some after them) for each head. `next` is the block to be
 // read after this one.
 INLINE void FN(key_page)(const struct kv_side_layout *l, const uint8_t *block, const uint8_t *next,
@@ -75,47 +80,70 @@ INLINE void FN(key_page)(const struct kv_side_layout *l, const uint8_t *block, c
     const uint16_t *scale = (const uint16_t *)(block + l->scale_at);
     const uint16_t *min = (const uint16_t *)(block + l->min_at);
     const vi mask = v_seti((int)(((1u << bits) - 1) * 0x10001u));
-    for (int t = 0; t < n; t += LANES) {
-        const uint32_t *x = (const uint32_t *)block + t / KV_TILE * words * KV_TILE + t % KV_TILE;
+    // Two vectors of tokens share each pair of the query; chains keep sums independent.
+    const int chains = heads == 1 ? REGISTERS / 6 : REGISTERS / 12;
+    for (int t = 0; t < n; t += 2 * LANES) {
+        const uint32_t *x[2] = {FN(key_words)(block, words, t),
+                                FN(key_words)(block, words, t + LANES)};
         const uint8_t *ahead = next + (size_t)(t * words) * 4;
-        vi acc[MAX_HEADS][2];
-        for (int h = 0; h < heads; h++) {
-            acc[h][0] = v_seti(l->centred ? -q->sum[h] * (1 << (bits - 1)) : 0);
-            acc[h][1] = v_seti(0);
-        }
+        vi acc[MAX_HEADS][2][4];
+        for (int h = 0; h < heads; h++)
+            for (int k = 0; k < chains; k++)
+                acc[h][0][k] = acc[h][1][k] =
+                    v_seti(k == 0 && l->centred ? -q->sum[h] * (1 << (bits - 1)) : 0);
         for (int w = 0; w < words; w++) {
-            vi v = v_load(x + w * KV_TILE);
-            if (w % (16 / LANES) == 0) v_prefetch(ahead + w * LANES * 4);
+            vi a = v_load(x[0] + w * KV_TILE), b = v_load(x[1] + w * KV_TILE);
+            v_prefetch(ahead + w * LANES * 8);
+            if (LANES == 16) v_prefetch(ahead + w * LANES * 8 + 64);
             for (int i = 0; i < per_half; i++) {
-                vi codes = v_and(v_srl(v, bits * i), mask);
-                for (int h = 0; h < heads; h++)
-                    acc[h][i & 1] =
-                        v_dot(acc[h][i & 1], codes, v_seti(q->pair[h][w * per_half + i]));
+                vi low = v_and(v_srl(a, bits * i), mask), high = v_and(v_srl(b, bits * i), mask);
+                int k = (w * per_half + i) % chains;
+                for (int h = 0; h < heads; h++) {
+                    vi pair = v_seti(q->pair[h][w * per_half + i]);
+                    acc[h][0][k] = v_dot(acc[h][0][k], low, pair);
+                    acc[h][1][k] = v_dot(acc[h][1][k], high, pair);
+                }
             }
         }
-        vf s = v_halves(scale + t);
-        for (int h = 0; h < heads; h++) {
-            vf y = v_mul(v_float(v_add(acc[h][0], acc[h][1])), s);
-            if (l->has_min) y = v_fma(v_halves(min + t), v_set((float)q->sum[h]), y);
-            v_storef(score[h] + t, v_mul(y, v_set(q->scale[h])));
+        for (int v = 0; v < 2; v++) {
+            int at = t + v * LANES;
+            vf s = v_halves(scale + at);
+            for (int h = 0; h < heads; h++) {
+                vi sum = acc[h][v][0];
+                for (int k = 1; k < chains; k++) sum = v_add(sum, acc[h][v][k]);
+                vf y = v_mul(v_float(sum), s);
+                if (l->has_min) y = v_fma(v_halves(min + at), v_set((float)q->sum[h]), y);
+                v_storef(score[h] + at, v_mul(y, v_set(q->scale[h])));
+            }
         }
     }
 }
 
 INLINE void FN(key_page_16)(const uint8_t *block, const uint8_t *next, const float *query,
                             int heads, int n, float score[][KV_PAGE_TOKENS]) {
-    for (int t = 0; t < n; t += LANES) {
+    const int chains = REGISTERS / 12;
+    for (int t = 0; t < n; t += 2 * LANES) {
         const uint16_t *x = (const uint16_t *)block + t / KV_TILE * DIM * KV_TILE + t % KV_TILE;
+        const uint16_t *y = x + (LANES < KV_TILE ? LANES : DIM * KV_TILE);
         const uint8_t *ahead = next + (size_t)t * DIM * 2;
-        vf acc[MAX_HEADS][2];
-        for (int h = 0; h < heads; h++) acc[h][0] = acc[h][1] = v_set(0);
+        vf acc[MAX_HEADS][2][2];
+        for (int h = 0; h < heads; h++)
+            for (int k = 0; k < chains; k++) acc[h][0][k] = acc[h][1][k] = v_set(0);
         for (int c = 0; c < DIM; c++) {
-            vf k = v_halves(x + c * KV_TILE);
-            if (c % (32 / LANES) == 0) v_prefetch(ahead + c * LANES * 2);
-            for (int h = 0; h < heads; h++)
-                acc[h][c & 1] = v_fma(k, v_set(query[h * DIM + c]), acc[h][c & 1]);
+            vf a = v_halves(x + c * KV_TILE), b = v_halves(y + c * KV_TILE);
+            if (c % (16 / LANES) == 0) v_prefetch(ahead + c * LANES * 4);
+            for (int h = 0; h < heads; h++) {
+                vf with = v_set(query[h * DIM + c]);
+                acc[h][0][c % chains] = v_fma(a, with, acc[h][0][c % chains]);
+                acc[h][1][c % chains] = v_fma(b, with, acc[h][1][c % chains]);
+            }
         }
-        for (int h = 0; h < heads; h++) v_storef(score[h] + t, v_addf(acc[h][0], acc[h][1]));
+        for (int h = 0; h < heads; h++)
+            for (int v = 0; v < 2; v++) {
+                vf sum = acc[h][v][0];
+                for (int k = 1; k < chains; k++) sum = v_addf(sum, acc[h][v][k]);
+                v_storef(score[h] + t + v * LANES, sum);
+            }
     }
 }
 
@@ -140,7 +168,7 @@ INLINE float FN(soften)(float *score, uint32_t n, float *max, float *sum) {
 // Sums of weight x value in the lane order of a width: [part][half][i] vectors a head, lanes are
 // words of one or several tokens. Width 16: channels in their order.
 struct FN(sums) {
-    float bias[MAX_HEADS]; // what all channels of a head share
+    float bias[MAX_HEADS][LANES]; // what all channels of a head share, in parts
     float lane[MAX_HEADS][4 * DIM];
 };
 
@@ -199,7 +227,7 @@ INLINE void FN(value_page)(const struct kv_side_layout *l, const uint8_t *block,
             if (l->has_min) mins = v_fma(p, v_halves(min + t), mins);
         }
         float largest = v_top(top), inverse = largest > 0 ? 32767.0f / largest : 0.0f;
-        vi sum = v_seti(0);
+        vi sum = v_seti(0); // at most 64 x 32767 x 128: no overflow
         for (int t = 0; t < HALF; t += LANES) {
             vi a = v_int(v_mul(v_loadf(w + t), v_set(inverse)));
             vi b = v_int(v_mul(v_loadf(w + t + HALF), v_set(inverse)));
@@ -207,9 +235,9 @@ INLINE void FN(value_page)(const struct kv_side_layout *l, const uint8_t *block,
             v_store(weight[h] + t, v_weave_low(a, b));
         }
         factor[h] = largest / 32767.0f;
-        float shared = l->has_min ? v_total(mins) : 0.0f;
-        if (l->centred) shared -= factor[h] * (float)(v_totali(sum) * (1 << (bits - 1)));
-        sums->bias[h] = sums->bias[h] * keep[h] + shared;
+        if (l->centred)
+            mins = v_fma(v_float(sum), v_set(-factor[h] * (float)(1 << (bits - 1))), mins);
+        v_storef(sums->bias[h], v_fma(v_loadf(sums->bias[h]), v_set(keep[h]), mins));
     }
     for (int part = 0; part < parts; part++) {
         const uint32_t *x = (const uint32_t *)block + part * LANES;
@@ -255,7 +283,8 @@ INLINE void FN(unfold)(const struct FN(sums) * sums, int bits, int heads, float 
     const int parts = words > LANES ? words / LANES : 1;
     for (int h = 0; h < heads; h++, out += DIM) {
         const float *lane = sums->lane[h];
-        for (int c = 0; c < DIM; c++) out[c] += sums->bias[h];
+        float bias = v_total(v_loadf(sums->bias[h]));
+        for (int c = 0; c < DIM; c++) out[c] += bias;
         for (int part = 0; part < parts; part++)
             for (int i = 0; i < 2 * per_half; i++)
                 for (int k = 0; k < LANES; k++)
