@@ -15,7 +15,7 @@
 
 // 2 layers, 4 heads sharing 2 KV heads of 32 channels.
 static const struct kv_shape tiny_shape = {2, 4, 2, 32, 64, 96, N_TINY_PIECES, 1024};
-static const struct kv_adjoint_info tiny_adjoint = {"inline", "coded", "choices", 4, 3};
+static const struct kv_adjoint_info tiny_adjoint = {"inline", "coded", "choices", 32, 3};
 
 static inline struct kv_model *tiny_model(void) {
     struct tiny_pieces pieces;
