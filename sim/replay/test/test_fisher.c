@@ -8,7 +8,7 @@
 // cmocka wants the headers above before its own
 #include <cmocka.h>
 
-#include "sim/replay/fisher.h"
+#include "sim/replay/draws.h"
 #include "sim/replay/test/tiny_trace.h"
 
 enum { ITEMS = 3 };
@@ -185,6 +185,52 @@ static void cross_terms_are_given_in_all_and_by_layer(void **state) {
     kv_replay_spec_close(&specs[0]);
 }
 
+struct drawn {
+    double form[KV_DRAW_FORMS], scored, layers;
+    size_t n_draws;
+};
+
+static int keep_draws(void *self, size_t item, size_t spec, const struct kv_draws *x,
+                      struct kv_error *e) {
+    struct drawn *d = (struct drawn *)self + spec;
+    (void)e;
+    if (item) return 0;
+    d->n_draws = x->n_draws;
+    d->scored = x->scored;
+    for (size_t r = 0; r < x->n_draws; r++) {
+        for (size_t f = 0; f < KV_DRAW_FORMS; f++)
+            d->form[f] += x->draw[r].form[f] / (double)x->n_draws;
+        d->layers +=
+            0.5 * (x->layer_square[2 * r] + x->layer_square[2 * r + 1]) / (double)x->n_draws;
+    }
+    return 0;
+}
+
+static void the_mean_over_draws_is_what_the_tables_hold(void **state) {
+    (void)state;
+    static const enum kv_table_kind forms[] = {KV_TABLE_ISO, KV_TABLE_ELEMENT, KV_TABLE_VECTOR};
+    struct kv_error e;
+    struct seen seen;
+    struct drawn drawn[2];
+    memset(drawn, 0, sizeof drawn);
+    struct kv_replay_spec specs[] = {tiny_spec(&whole, "random:bits=2/5,by=cell@asym:group=16"),
+                                     tiny_spec(&whole, "static:bits=4@sym")};
+    struct kv_replay r = job(&whole, specs, 2, &seen);
+    assert_int_equal(kv_replay_draws(&r, 2, keep_draws, drawn, &e), 0);
+    for (size_t f = 0; f < 3; f++) {
+        assert_int_equal(kv_replay_fisher(&r, forms[f], 1, &e), 0);
+        for (size_t j = 0; j < 2; j++) {
+            double kl = drawn[j].form[f] / drawn[j].scored; // whole gradients are kept in bf16
+            assert_true(fabs(kl - seen.kl[j][0]) < 1e-2 * seen.kl[j][0]);
+        }
+    }
+    for (size_t j = 0; j < 2; j++) {
+        assert_int_equal(drawn[j].n_draws, 32);
+        assert_true(fabs(drawn[j].layers - drawn[j].form[2]) < 1e-9 * drawn[j].layers);
+        kv_replay_spec_close(&specs[j]);
+    }
+}
+
 static void workers_change_no_bit(void **state) {
     (void)state;
     struct kv_error e;
@@ -241,6 +287,7 @@ int main(void) {
         cmocka_unit_test(eviction_counts_once_for_key_and_value),
         cmocka_unit_test(the_standard_error_is_of_the_size_of_the_prediction),
         cmocka_unit_test(cross_terms_are_given_in_all_and_by_layer),
+        cmocka_unit_test(the_mean_over_draws_is_what_the_tables_hold),
         cmocka_unit_test(workers_change_no_bit),
         cmocka_unit_test(what_the_recorded_adjoint_does_not_answer_for_is_refused),
         cmocka_unit_test(forms_and_cross_terms_that_need_whole_gradients_are_refused_without),
