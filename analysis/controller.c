@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// What surrounds training: labels, asking a trained network, writing it to a file.
+// What surrounds training: labels, and asking a trained network.
 #include "analysis/train.h"
 
 #include <stdlib.h>
 
 #include "sim/base/util.h"
-#include "sim/model/safetensors.h"
 
 // ---- labels ------------------------------------------------------------------------------
 
@@ -69,32 +68,4 @@ void kv_train_pick(const struct kv_train_result *r, const float *x, size_t n, ui
             if (in[k] > in[picked[t]]) picked[t] = (uint8_t)k;
     }
     free(value);
-}
-
-int kv_train_save(const struct kv_train_result *r, const char *path, const char *const *meta,
-                  size_t n_meta, struct kv_error *e) {
-    static const char *const names[] = {"0.weight", "0.bias",   "2.weight",
-                                        "2.bias",   "4.weight", "4.bias"};
-    const size_t width[] = {KV_TRAIN_INPUTS, r->hidden, r->hidden, r->n_classes};
-    struct kv_tensor tensors[6];
-    char *header;
-    size_t header_bytes;
-    uint64_t total;
-    for (size_t i = 0; i < 6; i++) {
-        size_t l = i / 2;
-        tensors[i] = (struct kv_tensor){
-            .dtype = "F32", .n_dims = i % 2 ? 1 : 2, .dims = {width[l + 1], i % 2 ? 0 : width[l]}};
-        snprintf(tensors[i].name, sizeof tensors[i].name, "%s", names[i]);
-    }
-    int rc = kv_safetensors_layout(tensors, 6, meta, n_meta, &header, &header_bytes, &total, e);
-    if (rc) return rc;
-    uint8_t *file = kv_alloc(total, 1);
-    memcpy(file, header, header_bytes);
-    for (size_t i = 0; i < 6; i++)
-        memcpy(file + tensors[i].offset, i % 2 ? r->bias[i / 2] : r->weight[i / 2],
-               tensors[i].n_bytes);
-    rc = kv_write_file(path, file, total, e);
-    free(file);
-    free(header);
-    return rc;
 }

@@ -4,7 +4,7 @@
 //
 //     struct kv_train_options o;  kv_train_defaults(&o);
 //     kv_train(&data, &o, &result, &e);
-//     kv_train_save(&result, "build/controller.safetensors", &e);
+//     kv_train_pick(&result, x, n, picked);
 //     kv_train_result_free(&result);
 //
 // Loss of a token (section 4 there): alpha CE(label) + beta E[latency] + gamma (1 - E[quality]),
@@ -66,11 +66,6 @@ void kv_train_result_free(struct kv_train_result *r);
 
 // Classes the network picks for n tokens, x [n][4].
 void kv_train_pick(const struct kv_train_result *r, const float *x, size_t n, uint8_t *picked);
-
-// Writes a safetensors file that PyTorch loads into Sequential(Linear, ReLU, Linear, ReLU, Linear).
-// meta: n_meta pairs key, value, key, value that say how it came to be.
-KV_MUST_CHECK int kv_train_save(const struct kv_train_result *r, const char *path,
-                                const char *const *meta, size_t n_meta, struct kv_error *e);
 
 // Labels by quartile: each token's mean of the four features, each scaled to 0..1 over all tokens,
 // cut into n_classes equal parts; the highest mean gets the last class.
