@@ -90,8 +90,9 @@ static void range_of(const float *x, uint32_t n, float *min, float *max) {
 static void encode_asym(const struct kv_grid *g, const float *x, uint8_t *meta, uint8_t *codes) {
     float min, max;
     range_of(x, g->group, &min, &max);
-    float low = put_number(g, meta + (g->wide ? 4 : 2), min);
-    float scale = put_number(g, meta, (max - low) / g->levels);
+    float low =
+        put_number(g, meta + (g->wide ? 4 : 2), min + 0.0f); // no -0: its order would decide bytes
+    float scale = put_number(g, meta, (max - low) / g->levels + 0.0f);
     for (uint32_t i = 0; i < g->group; i++)
         codes[i] = scale <= 0.0f ? 0 : code_of(g, (x[i] - low) / scale);
 }
