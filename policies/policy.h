@@ -32,8 +32,7 @@
 #define KV_MUST_CHECK
 #endif
 
-// ---- errors
-// --------------------------------------------------------------------------------------
+// ---- errors ---------------------------------------------------------------------------
 
 // Return codes of every fallible call. KV_EUSAGE ends the program with exit code 2, others with 1.
 enum kv_code {
@@ -67,8 +66,7 @@ static inline int kv_fail(struct kv_error *e, int code, const char *where, const
     return code;
 }
 
-// ---- parameters
-// ----------------------------------------------------------------------------------
+// ---- parameters -----------------------------------------------------------------------
 
 enum kv_type { KV_INT, KV_FLOAT, KV_CHOICE, KV_LIST, KV_TEXT };
 
@@ -112,8 +110,7 @@ static inline double kv_number(const struct kv_args *args, const char *name) {
     return kv_arg(args, name)->number;
 }
 
-// ---- what a policy is told
-// -----------------------------------------------------------------------
+// ---- what a policy is told ------------------------------------------------------------
 
 enum kv_side { KV_KEY = 0, KV_VALUE = 1 };
 
@@ -142,7 +139,7 @@ enum kv_feature {
 };
 #define KV_NEED(feature) (1u << (feature))
 #define KV_NEED_CLASS (1u << 16)  // kv_token.kind
-#define KV_NEED_DAMAGE (1u << 17) // kv_item.damage: expected KL of storing each cell at each width
+#define KV_NEED_DAMAGE (1u << 17) // kv_item.damage: expected KL of storing a cell at a width
 #define KV_NEED_ERROR (1u << 18)  // kv_item.error: squared coding error of each cell at each width
 #define KV_NEEDS_FUTURE (KV_NEED(KV_ATTN_FUTURE) | KV_NEED_DAMAGE)
 
@@ -164,14 +161,19 @@ struct kv_token {
     float feature[KV_N_FEATURES];
 };
 
+struct kv_run;
+
 // One item of the recording as a policy may see it.
 struct kv_item {
     size_t struct_bytes;
+    const struct kv_run *run;
     uint64_t key; // identifies the item whatever the subset: seed random draws with it
     uint32_t n_tokens, n_context, n_choices;
     const struct kv_token *tokens; // [n_tokens], context first, then choice after choice
-    const float *damage;           // [n_tokens][n_layers][n_kv_heads][2][n_widths] nats, or NULL
-    const float *error;            // same shape, |e|^2, or NULL
+    // For those that declare KV_NEED_DAMAGE or KV_NEED_ERROR, else NULL; nats, summed over the
+    // item's scored positions, and |e|^2. Entry of a token, width and cell: [(token * n_widths +
+    // width) * cells + cell].
+    const float *damage, *error;
 };
 
 // What stays the same for a whole run.
@@ -190,8 +192,7 @@ static inline size_t kv_cells(const struct kv_shape *s) {
     return (size_t)s->n_layers * s->n_kv_heads * 2;
 }
 
-// ---- the policy
-// ----------------------------------------------------------------------------------
+// ---- the policy -----------------------------------------------------------------------
 
 #define KV_POLICY_ABI 1u // bumped on any change that is not an append
 
@@ -214,20 +215,25 @@ struct kv_policy {
     // Decides a whole item at once (static plans, oracles).
     // Fills cells[item->n_tokens][n_layers][n_kv_heads][2] with indices into run->width_bits.
     int (*plan)(void *self, const struct kv_item *item, uint8_t *cells, struct kv_error *e);
-    // Or: decides tokens [first, first + n) causally; `cells` points at token `first`. Called in
-    // order within a segment; a choice continues the context's state (reset is called between
-    // branches).
+    // Or: decides tokens [first, first + n) of one segment causally; `cells` points at token
+    // `first`. After open, *self is read-only: workers call plan and decide at once, in any order.
+    // What a decision needs of earlier tokens it reads from item->tokens.
     int (*decide)(void *self, const struct kv_item *item, size_t first, size_t n, uint8_t *cells,
                   struct kv_error *e);
-    void (*close)(void *self); // optional when open leaves *self NULL
+    // Optional: the policy's canonical text where parameters overlap (else: all keys, sorted).
+    void (*canonical)(void *self, const struct kv_run *run, char *text, size_t room);
+    // Optional: `varies` once the arguments are known (else: the field above).
+    uint32_t (*varies_as_opened)(void *self);
+    // Optional: how many different answers a cell may get (else: all widths); sizes the tags.
+    uint32_t (*options_as_opened)(void *self);
+    void (*close)(void *self); // frees what open made, also after open failed; NULL is fine
 };
 
 // A shared object exports this; the host hands its ABI number and gets NULL for one it cannot
 // serve.
 const struct kv_policy *kv_policy_entry(uint32_t host_abi);
 
-// ---- helpers for policies
-// ------------------------------------------------------------------------
+// ---- helpers for policies -------------------------------------------------------------
 
 // Index of a width in the run's table, or -1 when the format does not offer it.
 static inline int kv_width_index(const struct kv_run *run, double bits) {

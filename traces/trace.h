@@ -23,8 +23,13 @@ enum kv_keep {
     KV_KEEP_KV = 2,     // K (after RoPE) and V, fp16
     KV_KEEP_Q = 4,      // Q (after RoPE), fp16
     KV_KEEP_HIDDEN = 8, // hidden state entering each layer, fp16
-    KV_KEEP_ALL = 15
+    KV_KEEP_SENS = 16,  // sensitivities of every cell, from the backward pass
+    KV_KEEP_GRAD = 32,  // and whole gradients of each draw, bf16
+    KV_KEEP_ALL = 31    // all but GRAD
 };
+
+extern const char
+    *const kv_keep_names[]; // by bit: "final", "kv", "q", "hidden", "sens", "grad", NULL
 
 // One item: a context and its choices as one token tree. Rows: the context's tokens, then choice
 // after choice. Choice c covers rows [first[c], first[c + 1]); a text window has no choices. Scored
@@ -50,7 +55,23 @@ struct kv_trace_item {
     const double *score;        // [n_choices] summed log-prob; text: [1]
     const uint16_t *k, *v;      // [n_tokens][n_layers][n_kv_heads][head_dim] fp16, or NULL
     const uint16_t *q;          // [n_tokens][n_layers][n_heads][head_dim] fp16, or NULL
-    const uint16_t *hidden;     // [n_tokens][n_layers][hidden] fp16, or NULL
+    // Mean and standard deviation over draws of |g|^2, g the gradient of sum log p(label) with
+    // respect to the cell's key (after RoPE) or value; [n_tokens][n_layers][n_kv_heads][2], or
+    // NULL.
+    const float *sens, *sens_spread;
+    const float
+        *evict; // [n_tokens][n_layers][n_kv_heads] mean over draws of (change when evicted)^2
+    const uint16_t *k_grad,
+        *v_grad;            // [n_tokens][n_draws][n_layers][n_kv_heads][head_dim] bf16, or NULL
+    const uint16_t *hidden; // [n_tokens][n_layers][hidden] fp16, or NULL
+};
+
+// How sensitivities were recorded: whose reads count, which positions are scored, how many label
+// draws.
+struct kv_adjoint_info {
+    char mode[12], self[8], score[8]; // "inline", "coded", "choices"
+    uint32_t draws;                   // 0 = none recorded
+    uint64_t seed;
 };
 
 struct kv_trace_info {
@@ -60,8 +81,11 @@ struct kv_trace_info {
     enum kv_order order;
     char *model_name, *model_digest, *model_source, *weights_as;
     char *task_name, *task_path, *task_prompt, *task_digest, *subset;
+    char *tokenizer_digest;
     uint32_t window_tokens; // 0 unless text
-    uint32_t keep;          // enum kv_keep bits
+    float rope_base;
+    struct kv_adjoint_info adjoint;
+    uint32_t keep; // enum kv_keep bits
     size_t n_items, n_tokens;
     char *tool_version, *blas;
 };

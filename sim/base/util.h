@@ -7,8 +7,7 @@
 
 #define KV_VERSION "0.1.0"
 
-// ---- memory and text
-// -----------------------------------------------------------------------------
+// ---- memory and text ------------------------------------------------------------------
 
 // malloc, realloc and strdup that end the program with one sentence when memory runs out: no result
 // is half-written then, since stores and shards are written whole. kv_alloc zeroes and is 64-byte
@@ -27,8 +26,7 @@ void kv_text_add(struct kv_text *t, const char *s, size_t n);
 KV_PRINTF(2, 3) void kv_text_addf(struct kv_text *t, const char *format, ...);
 char *kv_text_take(struct kv_text *t); // never NULL; caller frees
 
-// ---- files
-// ---------------------------------------------------------------------------------------
+// ---- files ----------------------------------------------------------------------------
 
 // A file mapped for reading. Empty files are mapped as n = 0. Errors name the file.
 struct kv_map {
@@ -50,8 +48,7 @@ uint64_t kv_free_bytes(const char *path);
 // Flushes stdout and reports an error if any write to it failed (a full disk, a closed pipe).
 KV_MUST_CHECK int kv_flush_stdout(struct kv_error *e);
 
-// ---- hashes and half floats
-// ----------------------------------------------------------------------
+// ---- hashes and half floats -----------------------------------------------------------
 
 uint64_t kv_hash(const void *data, size_t n, uint64_t seed); // XXH64
 void kv_hex64(uint64_t h, char out[17]);
@@ -64,8 +61,7 @@ float kv_bf16_to_f32(uint16_t h);
 void kv_f32_to_f16_n(const float *x, uint16_t *h, size_t n);
 void kv_f16_to_f32_n(const uint16_t *h, float *x, size_t n);
 
-// ---- CPU level
-// -----------------------------------------------------------------------------------
+// ---- CPU level ------------------------------------------------------------------------
 
 // Sources named *.isa.c are compiled once per level (KV_ISA is the suffix); each dispatches through
 // a const table indexed by kv_cpu_level(), fixed at the first call. KVSIM_CPU=base|avx2|avx512
@@ -75,8 +71,7 @@ enum kv_cpu kv_cpu_level(void);
 const char *kv_cpu_level_name(enum kv_cpu level);
 const char *kv_cpu_model(void); // "AMD EPYC", from /proc/cpuinfo; "unknown" elsewhere
 
-// ---- workers and progress
-// ------------------------------------------------------------------------
+// ---- workers and progress -------------------------------------------------------------
 
 // Runs job(self, worker, i) for i in [0, n) on `n_workers` threads; each worker takes the next i
 // when free. A job that returns non-zero stops the rest; the first error in order of i is returned.

@@ -9,8 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-// ---- interrupts and clocks
-// -----------------------------------------------------------------------
+// ---- interrupts and clocks ------------------------------------------------------------
 
 static volatile sig_atomic_t interrupted;
 
@@ -43,8 +42,7 @@ double kv_cpu_time_s(void) {
     return clock_s(CLOCK_PROCESS_CPUTIME_ID);
 }
 
-// ---- workers
-// -------------------------------------------------------------------------------------
+// ---- workers --------------------------------------------------------------------------
 
 struct crew {
     atomic_size_t next;
@@ -107,8 +105,7 @@ int kv_parallel(size_t n, unsigned n_workers,
     return c.error.code;
 }
 
-// ---- talk
-// ----------------------------------------------------------------------------------------
+// ---- talk -----------------------------------------------------------------------------
 
 static int verbosity;
 

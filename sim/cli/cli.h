@@ -47,8 +47,7 @@ KV_MUST_CHECK int kv_opt_int(const struct kv_cli *c, const char *name, long min,
 KV_MUST_CHECK int kv_opt_float(const struct kv_cli *c, const char *name, double min, double max,
                                double *out, struct kv_error *e);
 
-// ---- tables (table.c)
-// ------------------------------------------------------------------------------
+// ---- tables (table.c) -----------------------------------------------------------------
 
 // Collects rows and prints them as aligned text, TSV with a header, or a JSON array of objects.
 struct kv_table;
@@ -59,11 +58,14 @@ struct kv_column {
 };
 struct kv_table *kv_table_new(const struct kv_column *columns, size_t n);
 void kv_table_text(struct kv_table *t, const char *s); // NULL = empty (JSON null)
-void kv_table_number(struct kv_table *t, double x,
-                     int decimals); // NAN = empty; JSON keeps all digits
+// NAN = empty; JSON keeps all digits. Negative decimals: as many digits as x needs to be read back.
+void kv_table_number(struct kv_table *t, double x, int decimals);
 void kv_table_count(struct kv_table *t, long long n);
 // Cells fill row after row. Prints to stdout and frees; long text columns shrink to the terminal's
 // width.
+// TSV writes tab, newline, return and backslash inside a text as \t, \n, \r and \\.
 KV_MUST_CHECK int kv_table_print(struct kv_table *t, enum kv_output how, struct kv_error *e);
+// Columns of stdout's terminal (COLUMNS, else the terminal's own); 0 = unlimited.
+size_t kv_terminal_width(void);
 
 #endif

@@ -3,8 +3,8 @@
 //
 //   ns/token = base + T (a_heads + sum over widths w of n_Kw cK_w + n_Vw cV_w) + append + policy
 //
-// T: context in tokens; n_Kw, n_Vw: K and V values a token stores at width w; c: ns a value. Beyond
-// the knee (a cache of knee_bytes) c is multiplied by knee_factor. Widths that a device cannot
+// T: context in tokens; n_Kw, n_Vw: K and V values a token stores at width w; c: ns a value. The
+// part of the cache beyond knee_bytes costs knee_factor times that. Widths that a device cannot
 // address round up to its next port. Every device carries the runs it was fitted to and where it
 // was measured.
 #ifndef KV_COST_H
@@ -14,6 +14,8 @@
 #include "sim/replay/outcome.h"
 
 #define KV_DEVICE_WIDTHS 18 // index = bits, 17 = float32
+
+struct kv_device_run; // runs.h
 
 struct kv_device {
     char *name, *summary;
@@ -29,15 +31,24 @@ struct kv_device {
     double knee_bytes, knee_factor;   // INFINITY, 1 = none
     uint32_t context_min, context_max; // measured range: beyond it a prediction is extrapolated
     double error_median,
-        error_worst; // relative, of the step, on contexts left out; NAN = not judged
+        error_worst;           // relative, of the step, on contexts left out; NAN = not judged
+    double share_error_median; // relative, of the cache's share of a step, where it exceeds 10 %
     size_t n_ports;
-    uint8_t ports[KV_DEVICE_WIDTHS]; // widths the hardware can address; 0 entries = all
+    uint8_t ports[KV_DEVICE_WIDTHS]; // widths the hardware can address, ascending; 0 entries = all
+    size_t n_intervals;              // 95 % intervals of the fitted parameters
+    struct kv_device_interval {
+        char name[24]; // "base_ns", "key_ns 4", ...
+        double low, high;
+    } * intervals;
+    char *runs_meta; // of the runs below: engine, compiler, command, as one line
+    size_t n_runs;
+    struct kv_device_run *runs;
 };
 
 struct kv_latency {
     double step_ns;     // a token at this context
     double cache_ns;    // the part that grows with the context
-    double ceiling_ns;  // the same step with a cache of zero bits
+    double ceiling_ns;  // the same step with a cache of zero bits and a policy that costs nothing
     double cache_bytes; // allocated bytes of the whole cache at this context
     bool extrapolated;  // outside the measured contexts, or a width without a measured cost
 };
@@ -49,9 +60,19 @@ void kv_device_free(struct kv_device *d);
 // Names of the shipped devices; NULL past the end.
 const char *kv_device_name_at(size_t i);
 
+// The file's text, which kv_device_open reads back; the caller frees.
+char *kv_device_text(const struct kv_device *d);
+// A device without costs, all texts "", no knee, nothing measured (NAN).
+struct kv_device *kv_device_new(void);
+
 // Price of a decode step at `context` tokens for a cache with this ledger's shares and bytes.
 // `policy_ns` is the policy's own cost a token (0 when unknown).
 struct kv_latency kv_device_step(const struct kv_device *d, const struct kv_ledger *ledger,
                                  double context, double policy_ns);
+
+// Context from which `ledger` with its policy_ns is faster than `reference` without: 0 = at once,
+// INFINITY = never.
+double kv_device_break_even(const struct kv_device *d, const struct kv_ledger *ledger,
+                            const struct kv_ledger *reference, double policy_ns);
 
 #endif

@@ -4,7 +4,7 @@
 //
 //     struct kv_model *m;
 //     if (kv_model_open(&m, "data/SmolLM2-135M-Instruct.Q4_1.gguf", KV_WEIGHTS_F32, &e)) ...
-//     kv_tokenizer_encode(kv_model_tokenizer(m), text, strlen(text), &ids, &n);
+//     kv_tokenizer_encode(m->tokenizer, text, strlen(text), &ids, &n);
 //
 // Opened models are read-only and shared by threads; each worker brings its own kv_scratch.
 #ifndef KV_MODEL_H
@@ -73,20 +73,20 @@ struct kv_model *kv_model_random(const struct kv_shape *shape, enum kv_order ord
 // The published shapes by name: "135m", "360m", "1.7b". NULL when unknown.
 const struct kv_shape *kv_shape_named(const char *name);
 
-// ---- tokenizer (tokenizer.c)
-// -----------------------------------------------------------------------
+// ---- tokenizer (tokenizer.c) ----------------------------------------------------------
 
 // Makes a byte-level BPE tokenizer. pieces[i] is token i's text in GPT-2's byte-to-unicode
 // spelling; merges are "left right" in order of rank. split_digits: SmolLM's pre-tokenizer (each
-// digit alone, then GPT-2's pattern). Texts are copied. Errors: a merge of unknown pieces, a byte
-// without a token.
+// digit alone, then GPT-2's pattern). Texts are copied. Errors: a merge of unknown pieces, no
+// piece for any byte.
 KV_MUST_CHECK int kv_tokenizer_new(struct kv_tokenizer **t, const char *const *pieces,
                                    size_t n_pieces, const char *const *merges, size_t n_merges,
                                    bool split_digits, struct kv_error *e);
 void kv_tokenizer_free(struct kv_tokenizer *t);
 
-// Ids of a UTF-8 text; special tokens are not parsed, no BOS is added. *ids is grown with kv_grow
-// and owned by the caller. Thread-safe. Errors: text that is not UTF-8, with the byte.
+// Ids of a UTF-8 text; special tokens are not parsed, no BOS is added; bytes without a token (some
+// control characters in SmolLM) are left out, as the tokenizers library does. *ids is grown with
+// kv_grow and owned by the caller. Thread-safe. Errors: text that is not UTF-8, with the byte.
 KV_MUST_CHECK int kv_tokenizer_encode(const struct kv_tokenizer *t, const char *text,
                                       size_t n_bytes, uint32_t **ids, size_t *n_ids,
                                       struct kv_error *e);

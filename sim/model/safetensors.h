@@ -21,7 +21,7 @@ struct kv_tensor {
 struct kv_safetensors {
     struct kv_map map;
     size_t n;
-    struct kv_tensor *tensors;
+    struct kv_tensor *tensors; // sorted by name
     size_t n_meta;
     char **meta_keys, **meta_values;
 };
@@ -39,7 +39,9 @@ size_t kv_dtype_bytes(const char *dtype);
 
 // Writing: lays the tensors out (sets offset and n_bytes of each from dtype and dims, data aligned
 // to 64 bytes by padding the header with spaces) and returns header bytes to put at the start of
-// the file. meta: n_meta pairs key, value, key, value. Caller frees *header. *total is the size of
+// the file. Write each tensor at its offset: those of wider elements come first, whatever their
+// place in `tensors`, so that each is aligned to its element (readers of the format refuse holes).
+// meta: n_meta pairs key, value, key, value. Caller frees *header. *total is the size of
 // the whole file.
 KV_MUST_CHECK int kv_safetensors_layout(struct kv_tensor *tensors, size_t n,
                                         const char *const *meta, size_t n_meta, char **header,

@@ -37,38 +37,42 @@ struct batch {
     int16_t zero[BATCH];
 };
 
+// Least and largest of up to KV_LANES groups; of a group of NaN both are 0. SYM: max|x| alone.
+KV_TEMPLATE void extremes(enum kv_grid_rule rule, const float *x, uint32_t n, uint32_t group,
+                          float *min, float *max) {
+    const bool sym = rule == KV_GRID_SYM;
+    vf low[KV_LANES], high[KV_LANES];
+    for (uint32_t j = 0; j < KV_LANES; j++) {
+        low[j] = vf_set(sym ? 0.0f : INFINITY);
+        high[j] = vf_set(sym ? 0.0f : -INFINITY);
+        if (j >= n) continue;
+        for (uint32_t i = 0; i < group; i += KV_LANES, x += KV_LANES) {
+            vf v = vf_load(x);
+            if (sym)
+                high[j] = vf_max(vf_abs(v), high[j]);
+            else
+                low[j] = vf_min(v, low[j]), high[j] = vf_max(v, high[j]);
+        }
+    }
+    vf most = vf_reduce_rows(high, true);
+    if (!sym) {
+        vf least = vf_reduce_rows(low, false);
+        uint32_t some = vf_at_least(most, least);
+        vf_store(min, vf_where(some, least, vf_set(0.0f)));
+        most = vf_where(some, most, vf_set(0.0f));
+    }
+    vf_store(max, most);
+}
+
 KV_TEMPLATE vf saturated(vf a) {
     return vf_max(vf_min(a, vf_set(65504.0f)), vf_set(-65504.0f));
 }
 
-// Extremes of n groups of x into b->min and b->max.
-KV_TEMPLATE void extremes(enum kv_grid_rule rule, uint32_t group, const float *x, uint32_t n,
-                          struct batch *b) {
-    vf low[BATCH], high[BATCH];
-    for (uint32_t j = 0; j < n; j++, x += group) {
-        vf least = vf_set(INFINITY), most = vf_set(rule == KV_GRID_SYM ? 0.0f : -INFINITY);
-        for (uint32_t i = 0; i < group; i += KV_LANES) {
-            vf v = vf_load(x + i);
-            if (rule == KV_GRID_SYM) v = vf_abs(v);
-            if (rule != KV_GRID_SYM) least = vf_min(v, least);
-            most = vf_max(v, most);
-        }
-        low[j] = least, high[j] = most;
-    }
-    for (uint32_t j = n; j < BATCH; j++) low[j] = high[j] = vf_set(0.0f);
-    vf_hmax_16(high, b->max);
-    if (rule == KV_GRID_SYM) return;
-    vf_hmin_16(low, b->min);
-    for (uint32_t j = 0; j < n; j += KV_LANES) { // nothing but NaN: 0
-        vf least = vf_load(b->min + j), most = vf_load(b->max + j);
-        vf_store(b->min + j, vf_zero_unless(least, least, most));
-        vf_store(b->max + j, vf_zero_unless(most, least, most));
-    }
-}
-
-KV_TEMPLATE void measure(const struct kv_grid *g, enum kv_grid_rule rule, uint32_t group,
-                         const float *x, uint32_t n, struct batch *b) {
-    extremes(rule, group, x, n, b);
+KV_TEMPLATE void measure(const struct kv_grid *g, enum kv_grid_rule rule, const float *x,
+                         uint32_t n, struct batch *b) {
+    for (uint32_t j = 0; j < n; j += KV_LANES)
+        extremes(rule, x + (size_t)j * g->group, n - j < KV_LANES ? n - j : KV_LANES, g->group,
+                 b->min + j, b->max + j);
     const vf levels = vf_set(g->levels), zero = vf_set(0.0f);
     for (uint32_t j = 0; j < n; j += KV_LANES) {
         vf step = vf_load(b->max + j);
@@ -97,10 +101,10 @@ KV_TEMPLATE void measure(const struct kv_grid *g, enum kv_grid_rule rule, uint32
 }
 
 // Any group: a true division, both clamps, NaN as 0.
-KV_TEMPLATE void quantize(const struct kv_grid *g, enum kv_grid_rule rule, uint32_t group,
-                          const float *x, float scale, float low, uint8_t *p, const uint8_t *end) {
+KV_TEMPLATE void quantize(const struct kv_grid *g, enum kv_grid_rule rule, const float *x,
+                          float scale, float low, uint8_t *p, const uint8_t *end) {
     const uint32_t step = g->bits * KV_LANES / 8;
-    for (uint32_t i = 0; i < group; i += KV_LANES, p += step) {
+    for (uint32_t i = 0; i < g->group; i += KV_LANES, p += step) {
         vf v = vf_load(x + i);
         if (rule == KV_GRID_ASYM) v = vf_sub(v, vf_set(low));
         v = scale > 0.0f ? vf_no_nan(vf_div(v, vf_set(scale))) : vf_set(0.0f);
@@ -115,88 +119,102 @@ KV_TEMPLATE void quantize(const struct kv_grid *g, enum kv_grid_rule rule, uint3
 // saturated), quotients exceed the top level by 2^-11 at most, which rounding takes back, and NaN
 // converts to INT_MIN, whose low byte is code 0. Only ASYM's lower end needs its clamp, where the
 // minimum was rounded up.
-KV_TEMPLATE vi usual_codes(enum kv_grid_rule rule, vf v, vf scale, vf inverse, vf low, vi offset) {
-    if (rule == KV_GRID_ASYM) v = vf_sub(v, low);
-    v = vf_quotient(v, scale, inverse);
-    if (rule == KV_GRID_ASYM) return vi_round(vf_max(v, vf_set(0.0f)));
-    return vi_add(vi_round(v), offset);
-}
-
 KV_TEMPLATE void quantize_usual(const struct kv_grid *g, enum kv_grid_rule rule, unsigned bits,
-                                uint32_t group, const float *x, float scale_, float inverse_,
-                                float low_, uint8_t *p, const uint8_t *end) {
+                                const float *x, float scale_, float inverse_, float low_,
+                                uint8_t *p, const uint8_t *end) {
     const vf scale = vf_set(scale_), inverse = vf_set(inverse_), low = vf_set(low_);
     const vi offset = vi_set((int)g->offset);
-    uint32_t i = 0;
-#if KV_LANES == 16
-    if (bits == 2 || bits == 4 || bits == 8) // four vectors at a time share the packing
-        for (; i + 64 <= group; i += 64, p += 8 * bits) {
-            vi c[4];
-            for (uint32_t k = 0; k < 4; k++) {
-                c[k] = usual_codes(rule, vf_load(x + i + 16 * k), scale, inverse, low, offset);
-                if (rule == KV_GRID_SYM) c[k] = vi_and(c[k], vi_set(255));
-            }
-            codes_put_64(p, c, bits);
-        }
-#endif
-    for (; i < group; i += KV_LANES, p += bits * KV_LANES / 8) {
-        vi c = usual_codes(rule, vf_load(x + i), scale, inverse, low, offset);
+    const uint32_t step = bits * KV_LANES / 8;
+    for (uint32_t i = 0; i < g->group; i += KV_LANES, p += step) {
+        vf v = vf_load(x + i);
+        if (rule == KV_GRID_ASYM) v = vf_sub(v, low);
+        v = vf_quotient(v, scale, inverse);
+        if (rule == KV_GRID_ASYM) v = vf_max(v, vf_set(0.0f));
+        vi c = vi_round(v);
+        if (rule == KV_GRID_SYM) c = vi_add(c, offset);
         lanes_put(p, end, vi_bytes(c), bits);
     }
 }
 
+// The same for widths 2, 4 and 8, four vectors at a time: of one group, or of two groups of 32.
+KV_TEMPLATE void quantize_wide(const struct kv_grid *g, enum kv_grid_rule rule, unsigned bits,
+                               const float *x, const struct batch *b, uint32_t j, uint32_t run,
+                               uint8_t *p) {
+#if KV_LANES == 16
+    const vi offset = vi_set((int)g->offset);
+    for (uint32_t i = 0; i < run * g->group; i += 64, p += 8 * bits) {
+        vi c[4];
+        for (uint32_t k = 0; k < 4; k++) {
+            uint32_t of = run == 2 ? j + k / 2 : j;
+            const vf scale = vf_set(b->scale[of]), inverse = vf_set(b->inverse[of]);
+            vf v = vf_load(x + i + 16 * k);
+            if (rule == KV_GRID_ASYM) v = vf_sub(v, vf_set(b->low[of]));
+            v = vf_quotient(v, scale, inverse);
+            if (rule == KV_GRID_ASYM) v = vf_max(v, vf_set(0.0f));
+            c[k] = vi_round(v);
+            if (rule == KV_GRID_SYM) c[k] = vi_and(vi_add(c[k], offset), vi_set(255));
+        }
+        lanes_put4(p, c, bits);
+    }
+#else
+    (void)g, (void)rule, (void)bits, (void)x, (void)b, (void)j, (void)run, (void)p;
+#endif
+}
+
+KV_TEMPLATE bool usual(enum kv_grid_rule rule, const struct batch *b, uint32_t j) {
+    return rule < KV_GRID_ZP && b->scale[j] >= 0x1p-14f && b->scale[j] < 65504.0f;
+}
+
+KV_TEMPLATE void put_meta(enum kv_grid_rule rule, const struct batch *b, uint32_t j, uint8_t *m) {
+    int16_t zero = (int16_t)(int)b->low[j];
+    memcpy(m, &b->scale_half[j], 2);
+    if (rule == KV_GRID_ASYM) memcpy(m + 2, &b->low_half[j], 2);
+    if (rule >= KV_GRID_ZP) memcpy(m + 2, &zero, 2);
+}
+
 KV_TEMPLATE void encode(const struct kv_grid *shared, enum kv_grid_rule rule, unsigned bits,
-                        uint32_t constant_group, const float *x, size_t n_units, uint8_t *out) {
-    const struct kv_grid own = *shared; // a copy: out may alias what is shared
-    const struct kv_grid *const g = &own;
-    const uint32_t group = constant_group ? constant_group : g->group;
+                        const float *x, size_t n_units, uint8_t *out) {
+    const struct kv_grid own = *shared, *const g = &own; // out may alias what is shared
     struct kv_unit_size size = kv_grid_size(g);
-    const uint32_t per_unit = g->values / group, meta = size.meta_bits / 8 / per_unit;
-    const uint32_t code_bytes = group * bits / 8;
+    const uint32_t per_unit = g->values / g->group, meta = size.meta_bits / 8 / per_unit;
+    const uint32_t code_bytes = g->group * bits / 8;
     const uint8_t *end = out + n_units * size.bytes;
     const size_t n_groups = n_units * per_unit;
     struct batch b = {.scale = {0}};
     uint32_t k = 0; // group in its unit
     for (size_t first = 0; first < n_groups; first += BATCH) {
         uint32_t n = n_groups - first < BATCH ? (uint32_t)(n_groups - first) : BATCH;
-        measure(g, rule, group, x, n, &b);
-        for (uint32_t j = 0; j < n; j++, x += group) {
+        measure(g, rule, x, n, &b);
+        for (uint32_t j = 0, run; j < n; j += run, x += (size_t)run * g->group) {
             uint8_t *m = out + (size_t)k * meta;
             uint8_t *p = out + (size_t)per_unit * meta + (size_t)k * code_bytes;
-            int16_t zero = (int16_t)(int)b.low[j];
-            memcpy(m, &b.scale_half[j], 2);
-            if (rule != KV_GRID_SYM)
-                memcpy(m + 2, rule == KV_GRID_ASYM ? (void *)&b.low_half[j] : (void *)&zero, 2);
-            if (rule < KV_GRID_ZP && b.scale[j] >= 0x1p-14f && b.scale[j] < 65504.0f)
-                quantize_usual(g, rule, bits, group, x, b.scale[j], b.inverse[j], b.low[j], p, end);
+            bool common = usual(rule, &b, j);
+            // Two groups of 32 fill four vectors together.
+            run = g->group == 32 && j + 1 < n && k + 1 < per_unit && usual(rule, &b, j + 1) ? 2 : 1;
+            if (!common || KV_LANES != 16 || (bits & (bits - 1))) run = 1;
+            for (uint32_t i = 0; i < run; i++) put_meta(rule, &b, j + i, m + (size_t)i * meta);
+            if (common && KV_LANES == 16 && !(bits & (bits - 1)) && run * g->group % 64 == 0)
+                quantize_wide(g, rule, bits, x, &b, j, run, p);
+            else if (common)
+                quantize_usual(g, rule, bits, x, b.scale[j], b.inverse[j], b.low[j], p, end);
             else
-                quantize(g, rule, group, x, b.scale[j], b.low[j], p, end);
-            if (++k == per_unit) k = 0, out += size.bytes;
+                quantize(g, rule, x, b.scale[j], b.low[j], p, end);
+            k += run;
+            if (k == per_unit) k = 0, out += size.bytes;
         }
     }
-}
-
-// Groups of 64 (a whole head of SmolLM) and 32 have loops of fixed length.
-KV_TEMPLATE void encode_group(const struct kv_grid *g, enum kv_grid_rule rule, unsigned bits,
-                              const float *x, size_t n_units, uint8_t *out) {
-    if (g->group == 64)
-        encode(g, rule, bits, 64, x, n_units, out);
-    else if (g->group == 32)
-        encode(g, rule, bits, 32, x, n_units, out);
-    else
-        encode(g, rule, bits, 0, x, n_units, out);
 }
 
 KV_TEMPLATE void encode_bits(const struct kv_grid *g, enum kv_grid_rule rule, const float *x,
                              size_t n_units, uint8_t *out) {
     if (g->bits == 2)
-        encode_group(g, rule, 2, x, n_units, out);
+        encode(g, rule, 2, x, n_units, out);
     else if (g->bits == 4)
-        encode_group(g, rule, 4, x, n_units, out);
+        encode(g, rule, 4, x, n_units, out);
     else if (g->bits == 8)
-        encode_group(g, rule, 8, x, n_units, out);
+        encode(g, rule, 8, x, n_units, out);
     else
-        encode(g, rule, g->bits, 0, x, n_units, out);
+        encode(g, rule, g->bits, x, n_units, out);
 }
 
 void KV_ISA_NAME(kv_grid_encode)(const struct kv_grid *g, const float *x, size_t n_units,
@@ -208,9 +226,9 @@ void KV_ISA_NAME(kv_grid_encode)(const struct kv_grid *g, const float *x, size_t
     else if (g->rule == KV_GRID_ASYM)
         encode_bits(g, KV_GRID_ASYM, x, n_units, out);
     else if (g->rule == KV_GRID_ZP)
-        encode(g, KV_GRID_ZP, g->bits, 0, x, n_units, out);
+        encode(g, KV_GRID_ZP, g->bits, x, n_units, out);
     else
-        encode(g, KV_GRID_ZP_AFTER, g->bits, 0, x, n_units, out);
+        encode(g, KV_GRID_ZP_AFTER, g->bits, x, n_units, out);
 }
 
 // ---- decode
@@ -239,8 +257,7 @@ KV_TEMPLATE vf value_of(enum kv_grid_rule rule, vi code, const struct read *r) {
 
 KV_TEMPLATE void decode(const struct kv_grid *shared, enum kv_grid_rule rule, unsigned bits,
                         const uint8_t *in, size_t n_units, float *y) {
-    const struct kv_grid own = *shared; // a copy: out may alias what is shared
-    const struct kv_grid *const g = &own;
+    const struct kv_grid own = *shared, *const g = &own; // out may alias what is shared
     struct kv_unit_size size = kv_grid_size(g);
     const uint32_t n_groups = g->values / g->group, meta = size.meta_bits / 8 / n_groups;
     const uint32_t step = bits * KV_LANES / 8;

@@ -70,37 +70,6 @@ static inline void vf_put_halves(uint16_t *p, vf a) { // half to even
 static inline vf vf_get_halves(const uint16_t *p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
-// out[i] = the largest (or least) lane of a[i], for 16 vectors at once: a tree of exchanges.
-#define KV_REDUCE_16(OP)                                                                           \
-    __m512 b[8], c[4], d[2];                                                                       \
-    for (int i = 0; i < 8; i++)                                                                    \
-        b[i] = OP(_mm512_unpacklo_ps(a[2 * i], a[2 * i + 1]),                                      \
-                  _mm512_unpackhi_ps(a[2 * i], a[2 * i + 1]));                                     \
-    for (int i = 0; i < 4; i++) {                                                                  \
-        __m512d e = _mm512_castps_pd(b[2 * i]), f = _mm512_castps_pd(b[2 * i + 1]);                \
-        c[i] = OP(_mm512_castpd_ps(_mm512_unpacklo_pd(e, f)),                                      \
-                  _mm512_castpd_ps(_mm512_unpackhi_pd(e, f)));                                     \
-    }                                                                                              \
-    for (int i = 0; i < 2; i++)                                                                    \
-        d[i] = OP(_mm512_shuffle_f32x4(c[2 * i], c[2 * i + 1], 0x88),                              \
-                  _mm512_shuffle_f32x4(c[2 * i], c[2 * i + 1], 0xDD));                             \
-    vf_store(out,                                                                                  \
-             OP(_mm512_shuffle_f32x4(d[0], d[1], 0x88), _mm512_shuffle_f32x4(d[0], d[1], 0xDD)));
-static inline void vf_hmax_16(const vf a[16], float out[16]) {
-    KV_REDUCE_16(_mm512_max_ps)
-}
-static inline void vf_hmin_16(const vf a[16], float out[16]) {
-    KV_REDUCE_16(_mm512_min_ps)
-}
-static inline float vf_hmax(vf a) {
-    return _mm512_reduce_max_ps(a);
-}
-static inline float vf_hmin(vf a) {
-    return _mm512_reduce_min_ps(a);
-}
-static inline vf vf_zero_unless(vf a, vf x, vf y) { // a where x <= y, else 0
-    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, y, _CMP_LE_OQ), a);
-}
 static inline vf vf_no_nan(vf a) { // NaN becomes 0
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, a, _CMP_ORD_Q), a);
 }
@@ -114,6 +83,15 @@ static inline vf vf_copysign(vf magnitude, vf sign) {
 }
 static inline uint32_t vf_equal(vf a, vf b) { // a bit a lane
     return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ);
+}
+static inline uint32_t vf_at_least(vf a, vf b) { // a bit a lane where a >= b
+    return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ);
+}
+static inline vf vf_where(uint32_t lanes, vf a, vf b) { // a in the lanes whose bit is set, else b
+    return _mm512_mask_mov_ps(b, (__mmask16)lanes, a);
+}
+static inline void vi_store(uint32_t *p, vi a) {
+    _mm512_storeu_si512(p, a);
 }
 static inline vi vi_set(int x) {
     return _mm512_set1_epi32(x);
@@ -164,6 +142,57 @@ static inline vi vi_from_signed(__m128i a) {
 static inline __m128i bytes_load(const uint8_t *p) { // KV_LANES bytes
     return _mm_loadu_si128((const __m128i *)(const void *)p);
 }
+static inline vf vf_lookup(const float table[32], vi index) { // by the low 5 bits
+    return _mm512_permutex2var_ps(vf_load(table), index, vf_load(table + 16));
+}
+// Lane j of the result is the largest (or least) lane of row j, none of which is NaN: 15 steps for
+// 16 rows. `rows` are used up.
+KV_TEMPLATE vf vf_pick(vf a, vf b, bool largest) {
+    return largest ? _mm512_max_ps(a, b) : _mm512_min_ps(a, b);
+}
+KV_TEMPLATE vf vf_reduce_rows(vf rows[KV_LANES], bool largest) {
+    for (int i = 0; i < 8; i++) {
+        vf a = rows[2 * i], b = rows[2 * i + 1];
+        rows[i] = vf_pick(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b), largest);
+    }
+    for (int i = 0; i < 4; i++) {
+        __m512d a = _mm512_castps_pd(rows[2 * i]), b = _mm512_castps_pd(rows[2 * i + 1]);
+        rows[i] = vf_pick(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)),
+                          _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)), largest);
+    }
+    for (int n = 2; n > 0; n--)
+        for (int i = 0; i < n; i++) {
+            vf a = rows[2 * i], b = rows[2 * i + 1];
+            rows[i] = vf_pick(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xDD),
+                              largest);
+        }
+    return rows[0];
+}
+// rows[i] lane j <-> rows[j] lane i.
+KV_TEMPLATE void vf_transpose(vf r[KV_LANES]) {
+    vf t[16];
+    for (int i = 0; i < 8; i++) {
+        t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+        t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+    }
+    for (int i = 0; i < 4; i++)
+        for (int k = 0; k < 2; k++) {
+            __m512d a = _mm512_castps_pd(t[4 * i + k]), b = _mm512_castps_pd(t[4 * i + 2 + k]);
+            r[4 * i + 2 * k] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+            r[4 * i + 2 * k + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+        }
+    for (int i = 0; i < 2; i++)
+        for (int k = 0; k < 4; k++) {
+            t[8 * i + k] = _mm512_shuffle_f32x4(r[8 * i + k], r[8 * i + 4 + k], 0x88);
+            t[8 * i + 4 + k] = _mm512_shuffle_f32x4(r[8 * i + k], r[8 * i + 4 + k], 0xDD);
+        }
+    for (int k = 0; k < 4; k++) {
+        r[k] = _mm512_shuffle_f32x4(t[k], t[8 + k], 0x88);
+        r[8 + k] = _mm512_shuffle_f32x4(t[k], t[8 + k], 0xDD);
+        r[4 + k] = _mm512_shuffle_f32x4(t[4 + k], t[12 + k], 0x88);
+        r[12 + k] = _mm512_shuffle_f32x4(t[4 + k], t[12 + k], 0xDD);
+    }
+}
 
 #else
 #define KV_LANES 8
@@ -212,25 +241,6 @@ static inline void vf_put_halves(uint16_t *p, vf a) {
 static inline vf vf_get_halves(const uint16_t *p) {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
 }
-static inline float vf_hmax(vf a) {
-    __m128 m = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
-    return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
-}
-static inline float vf_hmin(vf a) {
-    __m128 m = _mm_min_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    m = _mm_min_ps(m, _mm_movehl_ps(m, m));
-    return _mm_cvtss_f32(_mm_min_ss(m, _mm_movehdup_ps(m)));
-}
-static inline void vf_hmax_16(const vf a[16], float out[16]) {
-    for (int i = 0; i < 16; i++) out[i] = vf_hmax(a[i]);
-}
-static inline void vf_hmin_16(const vf a[16], float out[16]) {
-    for (int i = 0; i < 16; i++) out[i] = vf_hmin(a[i]);
-}
-static inline vf vf_zero_unless(vf a, vf x, vf y) {
-    return _mm256_and_ps(a, _mm256_cmp_ps(x, y, _CMP_LE_OQ));
-}
 static inline vf vf_no_nan(vf a) {
     return _mm256_and_ps(a, _mm256_cmp_ps(a, a, _CMP_ORD_Q));
 }
@@ -242,6 +252,17 @@ static inline vf vf_copysign(vf magnitude, vf sign) {
 }
 static inline uint32_t vf_equal(vf a, vf b) {
     return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_EQ_OQ));
+}
+static inline uint32_t vf_at_least(vf a, vf b) {
+    return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ));
+}
+static inline vf vf_where(uint32_t lanes, vf a, vf b) {
+    const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    __m256i on = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)lanes), bit), bit);
+    return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(on));
+}
+static inline void vi_store(uint32_t *p, vi a) {
+    _mm256_storeu_si256((__m256i *)(void *)p, a);
 }
 static inline vi vi_set(int x) {
     return _mm256_set1_epi32(x);
@@ -297,6 +318,43 @@ static inline vi vi_from_signed(__m128i a) {
 static inline __m128i bytes_load(const uint8_t *p) {
     return _mm_loadl_epi64((const __m128i *)(const void *)p);
 }
+static inline vf vf_lookup(const float table[32], vi index) {
+    return _mm256_i32gather_ps(table, _mm256_and_si256(index, _mm256_set1_epi32(31)), 4);
+}
+KV_TEMPLATE vf vf_pick(vf a, vf b, bool largest) {
+    return largest ? _mm256_max_ps(a, b) : _mm256_min_ps(a, b);
+}
+KV_TEMPLATE vf vf_reduce_rows(vf rows[KV_LANES], bool largest) {
+    for (int i = 0; i < 4; i++) {
+        vf a = rows[2 * i], b = rows[2 * i + 1];
+        rows[i] = vf_pick(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), largest);
+    }
+    for (int i = 0; i < 2; i++) {
+        __m256d a = _mm256_castps_pd(rows[2 * i]), b = _mm256_castps_pd(rows[2 * i + 1]);
+        rows[i] = vf_pick(_mm256_castpd_ps(_mm256_unpacklo_pd(a, b)),
+                          _mm256_castpd_ps(_mm256_unpackhi_pd(a, b)), largest);
+    }
+    return vf_pick(_mm256_permute2f128_ps(rows[0], rows[1], 0x20),
+                   _mm256_permute2f128_ps(rows[0], rows[1], 0x31), largest);
+}
+KV_TEMPLATE void vf_transpose(vf r[KV_LANES]) {
+    vf t[8];
+    for (int i = 0; i < 4; i++) {
+        t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+        t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+    }
+    for (int i = 0; i < 2; i++)
+        for (int k = 0; k < 2; k++) {
+            __m256d a = _mm256_castps_pd(t[4 * i + k]), b = _mm256_castps_pd(t[4 * i + 2 + k]);
+            r[4 * i + 2 * k] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, b));
+            r[4 * i + 2 * k + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, b));
+        }
+    for (int k = 0; k < 4; k++) {
+        t[k] = _mm256_permute2f128_ps(r[k], r[4 + k], 0x20);
+        t[4 + k] = _mm256_permute2f128_ps(r[k], r[4 + k], 0x31);
+    }
+    for (int k = 0; k < 8; k++) r[k] = t[k];
+}
 #endif
 
 // a / b for b of at most 11 significant bits (an fp16 scale) and inverse = 1 / b rounded: the
@@ -350,25 +408,28 @@ static inline void lanes_put(uint8_t *p, const uint8_t *end, __m128i codes, unsi
     if (KV_LANES == 16) put_bits(p + bits, end, (uint64_t)_mm_extract_epi64(codes, 1), mask, bits);
 }
 #if KV_LANES == 16
-// The same for 64 codes in four vectors, all below 256, at width 2, 4 or 8.
-static inline void codes_put_64(uint8_t *p, const vi c[4], unsigned bits) {
-    const __m512i in_order =
-        _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    __m512i a = _mm512_packus_epi32(c[0], c[1]), b = _mm512_packus_epi32(c[2], c[3]);
-    a = _mm512_permutexvar_epi32(in_order, _mm512_packus_epi16(a, b));
+// 64 codes below 256 at once, widths 2, 4 and 8. Packing interleaves 128-bit lanes, undone at last.
+static inline void lanes_put4(uint8_t *p, const vi c[4], unsigned bits) {
+    const __m512i dwords = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    __m512i q =
+        _mm512_packus_epi16(_mm512_packus_epi32(c[0], c[1]), _mm512_packus_epi32(c[2], c[3]));
     if (bits == 8) {
-        _mm512_storeu_si512(p, a);
+        _mm512_storeu_si512(p, _mm512_permutexvar_epi32(dwords, q));
         return;
     }
-    a = _mm512_maddubs_epi16(a, _mm512_set1_epi16(bits == 4 ? 0x1001 : 0x0401));
-    if (bits == 4)
-        _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtepi16_epi8(a));
-    else
-        _mm_storeu_si128((__m128i *)(void *)p,
-                         _mm512_cvtepi32_epi8(_mm512_madd_epi16(a, _mm512_set1_epi32(0x00100001))));
+    q = _mm512_maddubs_epi16(q, _mm512_set1_epi16(bits == 4 ? 0x1001 : 0x0401));
+    if (bits == 4) {
+        __m256i h = _mm512_cvtepi16_epi8(q);
+        const __m256i order =
+            _mm256_setr_epi16(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        _mm256_storeu_si256((__m256i *)(void *)p, _mm256_permutexvar_epi16(order, h));
+        return;
+    }
+    q = _mm512_madd_epi16(q, _mm512_set1_epi32(0x00100001));
+    const __m128i bytes = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    _mm_storeu_si128((__m128i *)(void *)p, _mm_shuffle_epi8(_mm512_cvtepi32_epi8(q), bytes));
 }
 #endif
-
 // The other way.
 static inline __m128i lanes_get(const uint8_t *p, const uint8_t *end, unsigned bits) {
     if (bits == 8) return bytes_load(p);

@@ -21,7 +21,9 @@ struct kv_choice_outcome {
     double logprob_ref; // of the 16-bit run
     double kl_nats;     // sum over the choice's scored positions of KL(16 bit || policy)
     uint32_t tokens, chars, bytes;
-    double logprob_after_prefix; // without the tokens that all choices begin with
+    // Without the tokens that all choices begin with (none of them when a choice would be left
+    // empty).
+    double logprob_after_prefix, logprob_ref_after_prefix;
     uint32_t tokens_after_prefix;
 };
 

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+# Draws the panels of a frontier figure: intervals, frontier, reference lines, points, names, and
+# the list of names where points carry numbers. Columns: those of frontier_bits.sql.
+
+# A column's value for rows of panel p, and for those of one look; other rows are left out.
+of(p, c) = column("panel") == p ? column(c) : NaN
+kind(p, frontier) = column("on_frontier") == frontier ? of(p, "x") : NaN
+dot(p, frontier, hollow, oracle) = column("hollow") == hollow && column("oracle") == oracle ? kind(p, frontier) : NaN
+label_at(p, side) = column("justify") == side ? of(p, "label_x") : NaN
+name_colour(frontier) = frontier == 1 ? 0xA84600 : ink
+
+set multiplot
+
+# Title and legend: one line each, placed by the widths of the words before.
+set label 1 title_text at screen title_x, title_y left font ",14" textcolor rgb ink
+set label 2 subtitle_text at screen title_x, title_y - 22.0 / canvas_y left textcolor rgb grey
+legend_y = title_y - 48.0 / canvas_y
+legend_x = left
+step(words) = (strlen(words) * 7.2 + 34.0) / canvas_x
+set label 11 "no other beats it" at screen legend_x, legend_y left offset 0.9, -0.22 point pt circle ps dot_size lc rgb orange textcolor rgb ink
+legend_x = legend_x + step("no other beats it")
+set label 12 "beaten" at screen legend_x, legend_y left offset 0.9, -0.22 point pt circle ps dot_size lc rgb blue textcolor rgb ink
+legend_x = legend_x + step("beaten")
+set arrow 13 from screen legend_x, legend_y - 7.0 / canvas_y to screen legend_x, legend_y + 7.0 / canvas_y heads size screen 0.003, 90 lc rgb grey
+set label 13 "95 % interval" at screen legend_x, legend_y left offset 0.9, 0 textcolor rgb ink
+legend_x = legend_x + step("95 % interval")
+if (any_oracle) {
+    set label 14 "oracle: reads the future" at screen legend_x, legend_y left offset 0.9, -0.22 point pt diamond ps 1.3 * dot_size lc rgb grey textcolor rgb ink
+    legend_x = legend_x + step("oracle: reads the future")
+}
+if (any_hollow) {
+    set label 15 hollow_text at screen legend_x, legend_y left offset 0.9, -0.22 point pt ring ps dot_size lc rgb grey lw 1.3 textcolor rgb ink
+}
+
+do for [p = 1:panels] {
+    panel_top = top[p]
+    panel_bottom = bottom[p]
+    x_from = x_low[p]
+    x_to = x_high[p]
+    y_from = y_low[p]
+    y_to = y_high[p]
+    x_text = x_title[p]
+    y_text = y_title[p]
+    y_digits = y_format[p]
+    is_log = log_y[p]
+    lined = has_lines[p]
+    at_reference = reference[p]
+    at_chance = chance[p]
+    at_ceiling = ceiling[p]
+    set lmargin at screen left
+    set rmargin at screen right
+    set tmargin at screen panel_top
+    set bmargin at screen panel_bottom
+    set xrange [x_from:x_to]
+    set yrange [y_from:y_to]
+    if (is_log > 0) { set logscale y } else { unset logscale y }
+    set format y y_digits
+    set xlabel x_text offset 0, 0.4
+    set label 6 y_text at screen 14.0 / canvas_x, 0.5 * (panel_top + panel_bottom) center rotate by 90 textcolor rgb ink
+
+    unset arrow 1
+    unset arrow 2
+    unset arrow 3
+    if (lined > 0) {
+        set arrow 1 from graph 0, first at_reference to graph 1, first at_reference nohead lc rgb blue lw 1 dt 2 back
+        set arrow 2 from graph 0, first at_chance to graph 1, first at_chance nohead lc rgb grey lw 1 dt 3 back
+        set label 3 "16 bit" at graph 1.006, first at_reference left textcolor rgb blue
+        set label 4 "chance" at graph 1.006, first at_chance left textcolor rgb grey
+    } else {
+        unset label 3
+        unset label 4
+    }
+    if (at_ceiling > 0) {
+        set arrow 3 from first at_ceiling, graph 0 to first at_ceiling, graph 1 nohead lc rgb green lw 1 dt 3 back
+        set label 5 "a cache of no bytes" at first at_ceiling, graph 0.03 left offset 0.6, 0 textcolor rgb green
+    } else {
+        unset label 5
+    }
+
+    plot data using (kind(p, 0)):"y":"low":"high" with yerrorbars lc rgb pale pt -1 lw 0.8, \
+         data using (kind(p, 1)):"y":"low":"high" with yerrorbars lc rgb 0xF0B48C pt -1 lw 0.9, \
+         data using (kind(p, 1)):(of(p, "y")) with steps lc rgb orange lw 1.4, \
+         data using (column("leader") == 1 ? of(p, "x") : NaN):"y":(column("label_x") - column("x")):(column("label_y") - column("y")) with vectors nohead lc rgb pale lw 0.8, \
+         data using (dot(p, 0, 0, 0)):"y" with points pt circle ps dot_size lc rgb blue, \
+         data using (dot(p, 0, 1, 0)):"y" with points pt ring ps dot_size lc rgb blue lw 1.3, \
+         data using (dot(p, 0, 0, 1)):"y" with points pt diamond ps 1.3 * dot_size lc rgb blue, \
+         data using (dot(p, 0, 1, 1)):"y" with points pt rhomb ps 1.3 * dot_size lc rgb blue lw 1.3, \
+         data using (dot(p, 1, 0, 0)):"y" with points pt circle ps dot_size lc rgb orange, \
+         data using (dot(p, 1, 1, 0)):"y" with points pt ring ps dot_size lc rgb orange lw 1.3, \
+         data using (dot(p, 1, 0, 1)):"y" with points pt diamond ps 1.3 * dot_size lc rgb orange, \
+         data using (dot(p, 1, 1, 1)):"y" with points pt rhomb ps 1.3 * dot_size lc rgb orange lw 1.3, \
+         data using (label_at(p, -1)):"label_y":(stringcolumn("label")):(name_colour(column("on_frontier"))) with labels right textcolor rgb variable, \
+         data using (label_at(p, 0)):"label_y":(stringcolumn("label")):(name_colour(column("on_frontier"))) with labels center textcolor rgb variable, \
+         data using (label_at(p, 1)):"label_y":(stringcolumn("label")):(name_colour(column("on_frontier"))) with labels left textcolor rgb variable
+    unset label
+    unset arrow 13
+}
+
+if (listed) {
+    set lmargin at screen 0
+    set rmargin at screen 1
+    set tmargin at screen 1
+    set bmargin at screen 0
+    set xrange [0:1]
+    set yrange [0:1]
+    unset logscale y
+    unset border
+    unset tics
+    unset grid
+    unset xlabel
+    unset label
+    unset arrow
+    unset key
+    plot data using (label_at(0, 1)):"label_y":(stringcolumn("label")):(name_colour(column("on_frontier"))) with labels left textcolor rgb variable, \
+         data using (label_at(0, -1)):"label_y":(stringcolumn("label")):(name_colour(column("on_frontier"))) with labels right textcolor rgb variable
+}
+unset multiplot

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+# The look that all figures share: fonts, colour-blind safe colours (Okabe and Ito), grid, symbols.
+# Needs: format ("svg" or "png"), name, canvas_x and canvas_y in pixels.
+
+if (format eq "svg") {
+    set terminal svg size canvas_x, canvas_y noenhanced font "DejaVu Sans,Verdana,sans-serif,12" background "white" linewidth 1
+} else {
+    set terminal pngcairo size 2 * canvas_x, 2 * canvas_y noenhanced font "DejaVu Sans,10" background "white" fontscale 2 linewidth 2 pointscale 2
+}
+set encoding utf8
+set output name . "." . format
+set datafile separator "\t"
+set datafile missing ""
+set datafile columnheaders
+
+blue = 0x0072B2
+orange = 0xD55E00
+green = 0x009E73
+grey = 0x8A8A8A
+pale = 0xC9C9C9
+ink = 0x222222
+
+set border 3 lc rgb ink lw 1
+set tics out nomirror scale 0.6 textcolor rgb ink
+set grid lc rgb 0xEBEBEB lt 1 lw 0.7
+unset key
+
+# Circles for policies that could run, diamonds for oracles; filled, or hollow where the accuracy
+# was measured at another context than the latency.
+circle = 7
+ring = 6
+diamond = 13
+rhomb = 12
+dot_size = 0.9

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention over 16k tokens at each width: speed against fp16 and against a plain streaming read.
+#include "sim/base/util.h"
+#include "sim/cache/decode.h"
+#include "sim/cache/team.h"
+
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#if defined(__linux__)
+#include <linux/perf_event.h>
+#include <sys/ioctl.h>
+#endif
+
+enum { TOKENS = 16384, ROUNDS = 9, LAYERS_READ = 8 };
+
+struct pass {
+    struct kv_team *team;
+    const struct kv_cache *cache;
+    const struct kv_shape *shape;
+    const float *query;
+    struct kv_partial *partials;
+    float *out;
+};
+
+static void attend(void *self, unsigned worker) {
+    struct pass *p = self;
+    unsigned n = kv_team_size(p->team);
+    for (uint32_t l = 0; l < p->shape->n_layers; l++) {
+        kv_cache_attend_part(p->cache, l, p->query, worker, n, &p->partials[worker]);
+        kv_team_barrier(p->team);
+        if (worker == 0) kv_cache_attend_merge(p->cache, p->partials, n, p->out);
+        kv_team_barrier(p->team);
+    }
+}
+
+static int compare(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+static double median(double *x, size_t n) {
+    qsort(x, n, sizeof *x, compare);
+    return (x[(n - 1) / 2] + x[n / 2]) / 2;
+}
+
+// Instructions of the calling thread, or -1 where the system does not count them.
+static int open_counter(void) {
+#if defined(__linux__)
+    struct perf_event_attr a = {.type = PERF_TYPE_HARDWARE,
+                                .size = sizeof a,
+                                .config = PERF_COUNT_HW_INSTRUCTIONS,
+                                .exclude_kernel = 1};
+    return (int)syscall(SYS_perf_event_open, &a, 0, -1, -1, 0);
+#else
+    return -1;
+#endif
+}
+static double count_of(int counter) {
+    uint64_t n;
+    return counter >= 0 && read(counter, &n, sizeof n) == sizeof n ? (double)n : NAN;
+}
+
+static int bench(const char *name, struct kv_shape s, unsigned threads) {
+    static const uint8_t widths[] = {16, 8, 4, 2};
+    enum { N = sizeof widths };
+    struct kv_cache *cache[N];
+    struct kv_error e;
+    s.n_layers = LAYERS_READ; // a part of the layers: already far beyond any cache of the machine
+    struct kv_decoder *reader;
+    struct kv_decoder_setting rs = {.shape = {.n_layers = 1,
+                                              .n_heads = 1,
+                                              .n_kv_heads = 1,
+                                              .head_dim = 64,
+                                              .hidden = 64,
+                                              .ffn = 64,
+                                              .vocab = 64},
+                                    .n_threads = threads};
+    if (kv_decoder_new(&reader, &rs, &e)) goto fail;
+    size_t heads = (size_t)s.n_heads * s.head_dim, kv = (size_t)s.n_kv_heads * s.head_dim;
+    float *x = kv_alloc(heads + 2 * kv, sizeof *x), *out = kv_alloc(heads, sizeof *out);
+    for (size_t i = 0; i < heads + 2 * kv; i++) x[i] = (float)kv_draw(1, 1, i) * 2 - 1;
+    struct pass p = {.team = kv_team_new(threads), .shape = &s, .query = x, .out = out};
+    p.partials = kv_alloc(threads, sizeof *p.partials);
+    for (unsigned i = 0; i < threads; i++)
+        p.partials[i] =
+            (struct kv_partial){kv_alloc(s.n_heads, 4), kv_alloc(s.n_heads, 4), kv_alloc(heads, 4)};
+    for (size_t w = 0; w < N; w++) {
+        struct kv_cache_setting cs = {.shape = s, .format = "sym"};
+        if (kv_cache_new(&cache[w], &cs, &e)) goto fail;
+        kv_cache_extend(cache[w], (uint8_t[]){widths[w], widths[w]});
+        for (uint32_t l = 0; l < s.n_layers; l++)
+            kv_cache_put(cache[w], l, x + heads, x + heads + kv);
+        kv_cache_repeat(cache[w], (uint8_t[]){widths[w], widths[w]}, TOKENS - 1);
+    }
+    double ns[N][ROUNDS], read_rate[ROUNDS], instructions[N];
+    int counter = open_counter();
+    for (int r = -1; r < ROUNDS; r++) { // round -1 warms up
+        double rate;
+        kv_decoder_bandwidth(reader, (size_t)256 << 20, 1, &rate);
+        if (r >= 0) read_rate[r] = rate;
+        for (size_t w = 0; w < N; w++) {
+            p.cache = cache[w];
+            double counted = count_of(counter), begin = kv_now_s();
+            kv_team_run(p.team, attend, &p);
+            if (r >= 0) ns[w][r] = (kv_now_s() - begin) * 1e9;
+            instructions[w] = count_of(counter) - counted;
+        }
+    }
+    double bandwidth = median(read_rate, ROUNDS), fp16 = median(ns[0], ROUNDS);
+    printf("%s, %u KV heads, %u query heads each, %d tokens, %d layers, %u threads; streaming read "
+           "%.1f GB/s\n",
+           name, s.n_kv_heads, s.n_heads / s.n_kv_heads, TOKENS, LAYERS_READ, threads, bandwidth);
+    printf(
+        "bits  x_fp16  values_per_ns  GB_per_s  of_read_pct  cache_MB  instructions_per_value\n");
+    for (size_t w = 0; w < N; w++) {
+        double t = median(ns[w], ROUNDS), bytes = (double)kv_cache_bytes_held(cache[w]);
+        double values = 2.0 * (double)kv * s.n_layers * TOKENS;
+        printf("%4u  %6.2f  %13.1f  %8.1f  %11.0f  %8.0f  ", widths[w], fp16 / t, values / t,
+               bytes / t, 100 * bytes / t / bandwidth, bytes / 1e6);
+        if (threads == 1 && isfinite(instructions[w]))
+            printf("%22.3f\n", instructions[w] / values);
+        else
+            printf("%22s\n", "-");
+    }
+    if (counter >= 0) close(counter);
+    for (size_t w = 0; w < N; w++) kv_cache_free(cache[w]);
+    for (unsigned i = 0; i < threads; i++) {
+        free(p.partials[i].max);
+        free(p.partials[i].sum);
+        free(p.partials[i].out);
+    }
+    free(p.partials);
+    free(x);
+    free(out);
+    kv_team_free(p.team);
+    kv_decoder_free(reader);
+    return 0;
+fail:
+    fprintf(stderr, "bench_decode: %s: %s\n", e.where, e.msg);
+    return 1;
+}
+
+int main(void) {
+    static const struct {
+        const char *name;
+        struct kv_shape shape;
+    } shapes[] = {
+        {"360M", {.n_heads = 15, .n_kv_heads = 5, .head_dim = 64}},
+        {"1.7B", {.n_heads = 32, .n_kv_heads = 32, .head_dim = 64}},
+    };
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        for (unsigned threads = 1; threads <= kv_cpu_count(); threads++)
+            if ((threads == 1 || threads == kv_cpu_count()) &&
+                bench(shapes[i].name, shapes[i].shape, threads))
+                return 1;
+    return 0;
+}

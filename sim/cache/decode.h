@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+// Whole decode steps at batch 1 over the packed cache, with the time each part takes.
+//
+//     struct kv_decoder *d;
+//     if (kv_decoder_new(&d, &(struct kv_decoder_setting){.shape = s, .weights = KV_W_Q4, ...},
+//     &e)) kv_decoder_steps(d, cache, bits, 5, x, times, NULL);      five steps at the same context
+//     kv_decoder_free(d);
+//
+// A Llama layer: RMS norm, Q K V, RoPE, append, attention, output, RMS norm, SwiGLU; then the head.
+#ifndef KV_DECODE_H
+#define KV_DECODE_H
+
+#include "sim/cache/cache.h"
+#include "sim/cache/gemv.h"
+#include "sim/quant/format.h"
+
+// Parts of a step. Their sum is the step, up to the time between clock reads.
+enum kv_part {
+    KV_PART_WEIGHTS, // matrix products of the layers
+    KV_PART_ATTEND,  // attention over the cache
+    KV_PART_APPEND,  // coding and storing the new token
+    KV_PART_POLICY,  // entropy and confidence of the logits, when asked for
+    KV_PART_HEAD,    // final norm and logits
+    KV_PART_OTHER,   // norms, RoPE, activations, barriers
+    KV_N_PARTS
+};
+
+enum kv_decoder_matrix {
+    KV_M_ATTN_NORM, // one row of hidden
+    KV_M_QKV,       // (n_heads + 2 n_kv_heads) head_dim rows of hidden
+    KV_M_OUT,       // hidden rows of n_heads head_dim
+    KV_M_FFN_NORM,
+    KV_M_GATEUP, // 2 ffn rows of hidden: gate, then up
+    KV_M_DOWN,   // hidden rows of ffn
+    KV_M_FINAL_NORM,
+    KV_M_HEAD, // vocab rows of hidden
+    KV_N_MATRICES
+};
+
+// Hands out rows [first, first + n) of a matrix; called by several threads.
+struct kv_weight_source {
+    void *self;
+    void (*rows)(void *self, enum kv_decoder_matrix m, uint32_t layer, size_t first, size_t n,
+                 float *out);
+};
+
+struct kv_decoder_setting {
+    struct kv_shape shape;
+    enum kv_order order; // of RoPE's pairs
+    float rms_eps, rope_base;
+    enum kv_weight_kind weights;
+    unsigned n_threads;
+    bool features; // compute what an entropy policy reads from the logits
+    // NULL rows = seeded noise of the true sizes: a step's time does not depend on the values.
+    struct kv_weight_source source;
+};
+
+struct kv_step_time {
+    double step_ns, part_ns[KV_N_PARTS];
+    bool disturbed; // the system took a core away from the calling thread meanwhile
+};
+
+struct kv_decoder;
+
+// Errors: KV_EFAIL for shapes that packed weights cannot hold, KV_ENOMEM before memory runs out.
+KV_MUST_CHECK int kv_decoder_new(struct kv_decoder **d, const struct kv_decoder_setting *s,
+                                 struct kv_error *e);
+void kv_decoder_free(struct kv_decoder *d);
+size_t kv_decoder_weight_bytes(const struct kv_decoder *d);
+unsigned kv_decoder_threads(const struct kv_decoder *d);
+
+// n steps, each of which appends a token at `bits` [streams][2] with embedding x [hidden], attends
+// over everything and forgets the token again, so that each has the same context. keep: the last
+// step's token stays. logits [vocab] of the last step, or NULL.
+void kv_decoder_steps(struct kv_decoder *d, struct kv_cache *cache, const uint8_t *bits, size_t n,
+                      const float *x, struct kv_step_time *times, bool keep, float *logits);
+
+// Streaming read of a buffer of `bytes` by all threads, n times: bytes per ns each.
+void kv_decoder_bandwidth(struct kv_decoder *d, size_t bytes, size_t n, double *bytes_per_ns);
+// Time of an empty barrier.
+double kv_decoder_barrier_ns(struct kv_decoder *d);
+
+#endif

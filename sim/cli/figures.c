@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+// Figures of the latency model: tables out, one embedded gnuplot script each.
+#include "sim/cli/figures.h"
+#include "sim/base/assets.h"
+#include "sim/base/util.h"
+
+#include <stdlib.h>
+
+enum { LINE_POINTS = 40 };
+
+// Quotes a text for gnuplot: single quotes double.
+static void add_quoted(struct kv_text *t, const char *name, const char *value) {
+    kv_text_addf(t, "%s = '", name);
+    for (; *value; value++) kv_text_addf(t, *value == '\'' ? "''" : "%c", *value);
+    kv_text_addf(t, "'\n");
+}
+
+// Runs gnuplot on an embedded script whose variables are set first.
+static int draw(const char *script, const char *title, const char *data, const char *stem,
+                struct kv_error *e) {
+    const struct kv_asset *a = kv_asset_find(script), *style = kv_asset_find("reports/style.gp");
+    if (!a) return kv_fail(e, KV_EFAIL, script, "the script is not in this program");
+    struct kv_text t = {0};
+    add_quoted(&t, "title_text", title);
+    add_quoted(&t, "data", data);
+    add_quoted(&t, "stem", stem);
+    if (style) kv_text_add(&t, (const char *)style->data, style->n);
+    kv_text_add(&t, (const char *)a->data, a->n);
+    char *text = kv_text_take(&t);
+    FILE *f = popen("gnuplot", "w");
+    bool wrote = f && fwrite(text, 1, strlen(text), f) == strlen(text);
+    bool ok = f && pclose(f) == 0 && wrote;
+    free(text);
+    return ok ? 0 : kv_fail(e, KV_EFAIL, script, "gnuplot is missing or failed");
+}
+
+// One row a run: what was measured and what each fit says.
+static char *fit_table(const struct kv_calibration *c) {
+    struct kv_text t = {0};
+    kv_text_addf(&t, "mix\tcontext\tmeasured_ms\tfitted_ms\twithout_context_ms\twithout_mix_ms\n");
+    for (size_t i = 0; i < c->n_runs; i++) {
+        const struct kv_device_run *r = &c->device->runs[i];
+        char mix[160];
+        kv_mix_text(&r->mix, mix, sizeof mix);
+        kv_text_addf(&t, "%s\t%u\t%.6f\t%.6f\t%.6f\t%.6f\n", mix, r->context, r->step_ns / 1e6,
+                     c->fitted_ns[i] / 1e6, c->by_context_ns[i] / 1e6, c->by_mix_ns[i] / 1e6);
+    }
+    return kv_text_take(&t);
+}
+
+// Blocks of two blank lines' distance: for each mix the measured points, then the model's line.
+static char *line_table(const struct kv_device *d) {
+    struct kv_text t = {0};
+    for (size_t i = 0; i < d->n_runs; i++) {
+        char mix[160], other[160];
+        kv_mix_text(&d->runs[i].mix, mix, sizeof mix);
+        bool seen = false;
+        for (size_t k = 0; k < i && !seen; k++) {
+            kv_mix_text(&d->runs[k].mix, other, sizeof other);
+            seen = strcmp(mix, other) == 0;
+        }
+        if (seen || (d->runs[i].mix.n == 1 &&
+                     d->runs[i].mix.part[0].bits[0] != d->runs[i].mix.part[0].bits[1]))
+            continue;
+        kv_text_addf(&t, "\"%s\"\n", mix);
+        for (size_t k = 0; k < d->n_runs; k++) {
+            kv_mix_text(&d->runs[k].mix, other, sizeof other);
+            if (strcmp(mix, other) == 0)
+                kv_text_addf(&t, "%u\t%.6f\n", d->runs[k].context, d->runs[k].step_ns / 1e6);
+        }
+        kv_text_addf(&t, "\n\n\"%s\"\n", mix);
+        for (int p = 0; p <= LINE_POINTS; p++) {
+            struct kv_device_run at = d->runs[i];
+            double low = log(fmax(1, d->context_min)), high = log(d->context_max);
+            at.context = (uint32_t)lround(exp(low + (high - low) * p / LINE_POINTS));
+            at.cache_bytes = NAN;
+            kv_text_addf(&t, "%u\t%.6f\n", at.context, kv_run_price(d, &at).step_ns / 1e6);
+        }
+        kv_text_addf(&t, "\n\n");
+    }
+    return kv_text_take(&t);
+}
+
+int kv_draw_calibration(const struct kv_calibration *c, const struct kv_runs *runs, const char *dir,
+                        struct kv_error *e) {
+    (void)runs;
+    static const struct {
+        const char *name, *script;
+        bool lines;
+    } figures[] = {{"fit", "reports/device_fit.gp", false},
+                   {"residual", "reports/device_residual.gp", false},
+                   {"lines", "reports/device_lines.gp", true}};
+    int rc = kv_make_dir(dir, e);
+    for (size_t i = 0; rc == 0 && i < sizeof figures / sizeof *figures; i++) {
+        char *text = figures[i].lines ? line_table(c->device) : fit_table(c);
+        char *stem = kv_format_text("%s/%s_%s", dir, c->device->name, figures[i].name);
+        char *data = kv_format_text("%s.tsv", stem);
+        rc = kv_write_file(data, text, strlen(text), e);
+        if (rc == 0) rc = draw(figures[i].script, c->device->summary, data, stem, e);
+        free(text);
+        free(stem);
+        free(data);
+    }
+    return rc;
+}

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// Comma-separated option values.
+#include "sim/cli/lists.h"
+#include "sim/base/args.h"
+
+#include <stdlib.h>
+
+size_t kv_opt_list(const struct kv_cli *c, const char *name, char ***list) {
+    const char *at = kv_opt(c, name);
+    size_t n = 0;
+    *list = NULL;
+    while (at && *at) {
+        size_t length = strcspn(at, ",");
+        *list = kv_grow(*list, n + 1, sizeof **list);
+        (*list)[n++] = kv_format_text("%.*s", (int)length, at);
+        at += length + (at[length] == ',');
+    }
+    return n;
+}
+
+int kv_opt_counts(const struct kv_cli *c, const char *name, long min, long max, uint32_t *out,
+                  size_t room, size_t *n, struct kv_error *e) {
+    char **list;
+    size_t n_list = kv_opt_list(c, name, &list);
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < n_list; i++) {
+        char *end;
+        long x = strtol(list[i], &end, 10);
+        if (end == list[i] || *end || x < min || x > max || i == room)
+            rc = kv_fail(e, KV_EUSAGE, c->command->name,
+                         "--%s: '%s' where up to %zu whole numbers from %ld to %ld are expected",
+                         name, list[i], room, min, max);
+        else
+            out[i] = (uint32_t)x;
+    }
+    *n = n_list;
+    kv_list_free(list, n_list);
+    if (rc == 0 && n_list == 0)
+        rc = kv_fail(e, KV_EUSAGE, c->command->name, "--%s names nothing", name);
+    return rc;
+}
+
+int kv_opt_devices(const struct kv_cli *c, const char *name, struct kv_device ***devices, size_t *n,
+                   struct kv_error *e) {
+    char **names;
+    size_t n_names = kv_opt_list(c, name, &names);
+    if (n_names == 0) {
+        const char *shipped;
+        while ((shipped = kv_device_name_at(n_names))) {
+            names = kv_grow(names, n_names + 1, sizeof *names);
+            names[n_names++] = kv_strdup(shipped);
+        }
+    }
+    int rc = n_names ? 0 : kv_fail(e, KV_EFAIL, c->command->name, "no device is shipped; name one");
+    *devices = kv_alloc(n_names + 1, sizeof **devices);
+    for (*n = 0; rc == 0 && *n < n_names; *n += rc == 0)
+        rc = kv_device_open(&(*devices)[*n], names[*n], e);
+    kv_list_free(names, n_names);
+    if (rc) kv_devices_free(*devices, *n);
+    return rc;
+}
+
+void kv_devices_free(struct kv_device **devices, size_t n) {
+    for (size_t i = 0; i < n; i++) kv_device_free(devices[i]);
+    free(devices);
+}

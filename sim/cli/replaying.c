@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0
+// Opening and running replays for the commands that do so.
+#include "sim/cli/replaying.h"
+
+#include <cblas.h>
+#include <glob.h>
+#include <stdlib.h>
+
+#include "analysis/store.h"
+#include "sim/base/args.h"
+
+#ifndef KV_COMMIT
+#define KV_COMMIT "unknown"
+#endif
+
+// ---- specs ----------------------------------------------------------------------------
+
+struct spec_list {
+    struct kv_replaying *r;
+    struct kv_format_setting setting;
+    uint64_t seed;
+};
+
+static int add_spec(struct spec_list *l, const char *text, bool alone, struct kv_error *e) {
+    struct kv_replaying *r = l->r;
+    struct kv_replay_spec spec;
+    int rc = kv_replay_spec_open(&spec, text, &l->setting, l->seed, e);
+    if (rc && !alone && strstr(e->msg, "does not offer")) { // an impossible pair of an expansion
+        kv_say("skipped %s: %s", text, e->msg);
+        return 0;
+    }
+    if (rc) return rc;
+    for (size_t i = 0; i < r->n_specs; i++)
+        if (strcmp(r->specs[i].canonical, spec.canonical) == 0) {
+            kv_replay_spec_close(&spec);
+            return 0;
+        }
+    r->specs = kv_grow(r->specs, r->n_specs + 1, sizeof *r->specs);
+    r->specs[r->n_specs++] = spec;
+    return 0;
+}
+
+static int add_expanded(struct spec_list *l, const char *text, struct kv_error *e) {
+    char **list;
+    size_t n;
+    int rc = kv_spec_expand(text, &list, &n, e);
+    for (size_t i = 0; i < n && rc == 0; i++) rc = add_spec(l, list[i], n == 1, e);
+    if (rc == 0) kv_list_free(list, n);
+    return rc;
+}
+
+// A sweep file: a spec or an expansion a line; '#' begins a comment.
+static int add_file(struct spec_list *l, const char *path, struct kv_error *e) {
+    char *text, *line, *rest;
+    size_t n, number = 0;
+    int rc = kv_read_file(path, &text, &n, e);
+    if (rc) return rc;
+    for (rest = text; rc == 0 && (line = strsep(&rest, "\n"));) {
+        number++;
+        line[strcspn(line, "#\r")] = '\0';
+        line += strspn(line, " \t");
+        line[strcspn(line, " \t")] = '\0';
+        if (*line && (rc = add_expanded(l, line, e))) {
+            struct kv_error inner = *e;
+            kv_fail(e, rc, path, "line %zu: %s: %s", number, inner.where, inner.msg);
+        }
+    }
+    free(text);
+    return rc;
+}
+
+static bool ends_with(const char *s, const char *end) {
+    size_t n = strlen(s), m = strlen(end);
+    return n > m && strcmp(s + n - m, end) == 0;
+}
+
+// ---- opening --------------------------------------------------------------------------
+
+static int read_modes(struct kv_replaying *r, const char *list, struct kv_error *e) {
+    char *copy = kv_strdup(list), *rest = copy, *word;
+    int rc = 0;
+    while (rc == 0 && (word = strsep(&rest, ","))) {
+        int m = 0;
+        while (kv_mode_names[m] && strcmp(kv_mode_names[m], word) != 0) m++;
+        if (!kv_mode_names[m])
+            rc = kv_fail(e, KV_EUSAGE, "--mode",
+                         "no mode is named '%s'; there are inline, prefill, prefill1", word);
+        else if (r->n_modes < 3)
+            r->modes[r->n_modes++] = (enum kv_mode)m;
+    }
+    free(copy);
+    return rc;
+}
+
+static int read_items(struct kv_replaying *r, const char *range, struct kv_error *e) {
+    size_t n = kv_trace_info(r->trace)->n_items, a = 0, b = n - 1;
+    char rest;
+    if (range && (sscanf(range, "%zu-%zu%c", &a, &b, &rest) != 2 || a > b || b >= n))
+        return kv_fail(e, KV_EUSAGE, "--items", "%s: A-B with A <= B <= %zu is expected", range,
+                       n - 1);
+    r->first_item = a;
+    r->n_items = b - a + 1;
+    return 0;
+}
+
+static int open_model(struct kv_replaying *r, const char *path, struct kv_error *e) {
+    const struct kv_trace_info *info = kv_trace_info(r->trace);
+    enum kv_weights_as as =
+        strcmp(info->weights_as, "bf16") == 0 ? KV_WEIGHTS_BF16 : KV_WEIGHTS_F32;
+    glob_t found = {0};
+    if (!path) path = getenv("KVSIM_MODEL");
+    if (!path && glob("data/*.gguf", 0, NULL, &found) == 0 && found.gl_pathc == 1)
+        path = found.gl_pathv[0];
+    int rc = path ? kv_model_open(&r->model, path, as, e)
+                  : kv_fail(e, KV_EUSAGE, "replay",
+                            "-m MODEL is needed: exact replay runs %s again", info->model_name);
+    globfree(&found);
+    return rc;
+}
+
+static int read_fidelities(struct kv_replaying *r, struct kv_cli *c, struct kv_error *e) {
+    char *copy = kv_strdup(kv_opt(c, "fidelity")), *rest = copy, *word;
+    const char *form = kv_opt(c, "form");
+    int rc = 0;
+    while (rc == 0 && (word = strsep(&rest, ","))) {
+        if (strcmp(word, "exact") == 0)
+            r->exact = true;
+        else if (strcmp(word, "fisher") == 0)
+            r->fisher = true;
+        else
+            rc = kv_fail(e, KV_EUSAGE, "--fidelity",
+                         "no fidelity is named '%s'; there are exact, fisher", word);
+    }
+    free(copy);
+    for (r->form = KV_TABLE_ISO; rc == 0 && strcmp(kv_table_kinds[r->form], form) != 0; r->form++)
+        if (r->form == KV_TABLE_VECTOR)
+            rc = kv_fail(e, KV_EUSAGE, "--form", "%s: iso, element or vector is expected", form);
+    return rc;
+}
+
+static int check_options(struct kv_replaying *r, struct kv_cli *c, struct kv_error *e) {
+    const char *self = kv_opt(c, "self");
+    if (strcmp(kv_opt(c, "compute"), "f32") != 0)
+        return kv_fail(e, KV_EUSAGE, "--compute", "%s: this kvsim offers f32",
+                       kv_opt(c, "compute"));
+    if (strcmp(self, "coded") != 0 && strcmp(self, "exact") != 0)
+        return kv_fail(e, KV_EUSAGE, "--self", "%s: coded or exact is expected", self);
+    r->self_exact = strcmp(self, "exact") == 0;
+    int rc = kv_opt_int(c, "redraws", 1, 1000, &r->redraws, e);
+    if (rc == 0) rc = read_modes(r, kv_opt(c, "mode"), e);
+    if (rc == 0) rc = read_fidelities(r, c, e);
+    return rc;
+}
+
+int kv_replaying_open(struct kv_replaying *r, struct kv_cli *c, struct kv_error *e) {
+    *r = (struct kv_replaying){0};
+    int rc = check_options(r, c, e);
+    if (rc == 0) rc = kv_trace_open(&r->trace, c->args[0], e);
+    if (rc == 0) rc = read_items(r, kv_opt(c, "items"), e);
+    if (rc == 0) {
+        const struct kv_trace_info *info = kv_trace_info(r->trace);
+        struct spec_list l = {r, {info->shape, info->order}, c->seed};
+        for (size_t i = 1; i < c->n_args && rc == 0; i++)
+            rc = ends_with(c->args[i], ".sweep") ? add_file(&l, c->args[i], e)
+                                                 : add_expanded(&l, c->args[i], e);
+    }
+    if (rc == 0 && r->n_specs == 0)
+        rc = kv_fail(e, KV_EUSAGE, c->command->name, "no spec is left to replay");
+    if (rc == 0 && r->exact) rc = open_model(r, kv_opt(c, "model"), e);
+    if (rc) kv_replaying_close(r);
+    return rc;
+}
+
+void kv_replaying_close(struct kv_replaying *r) {
+    for (size_t i = 0; i < r->n_specs; i++) kv_replay_spec_close(&r->specs[i]);
+    free(r->specs);
+    kv_model_close(r->model);
+    kv_trace_close(r->trace);
+    *r = (struct kv_replaying){0};
+}
+
+// ---- running --------------------------------------------------------------------------
+
+struct sink {
+    struct kv_store *store;
+    long long *run; // [n_specs]
+    bool *done;     // [n_specs][n_items of the trace]
+    size_t stride;
+    enum kv_mode mode;
+    enum kv_fidelity fidelity;
+    void (*also)(void *, size_t, enum kv_fidelity, enum kv_mode, const struct kv_outcome *);
+    void *also_self;
+};
+
+static bool wanted(void *self, size_t item, size_t spec) {
+    const struct sink *s = self;
+    return !s->done || !s->done[spec * s->stride + item];
+}
+
+static int take(void *self, size_t item, size_t spec, const struct kv_outcome *o,
+                struct kv_error *e) {
+    const struct sink *s = self;
+    if (s->also) s->also(s->also_self, spec, s->fidelity, s->mode, o);
+    return s->store ? kv_store_put(s->store, s->run[spec], (uint32_t)item, o, e) : 0;
+}
+
+static const char *const variants[] = {"form=iso", "form=element", "form=vector"};
+
+static int open_runs(struct sink *s, const struct kv_replaying *r, const struct kv_cli *c,
+                     long long trace, long redraw, struct kv_error *e) {
+    for (size_t i = 0; i < r->n_specs; i++) {
+        const struct kv_replay_spec *spec = &r->specs[i];
+        struct kv_run_key key = {.trace = trace,
+                                 .spec = spec->canonical,
+                                 .policy = spec->policy_name,
+                                 .format = spec->format_text,
+                                 .tag = spec->policy->tag,
+                                 .oracle = (spec->policy->needs & KV_NEEDS_FUTURE) != 0,
+                                 .fidelity = kv_fidelity_names[s->fidelity],
+                                 .variant = s->fidelity == KV_FISHER ? variants[r->form] : "",
+                                 .mode = kv_mode_names[s->mode],
+                                 .self = r->self_exact ? "exact" : "coded",
+                                 .compute = "f32",
+                                 .seed = c->seed,
+                                 .redraw = (uint32_t)redraw,
+                                 .version = KV_VERSION,
+                                 .commit = KV_COMMIT,
+                                 .cpu = kv_cpu_level_name(kv_cpu_level()),
+                                 .blas = openblas_get_corename()};
+        int rc = kv_store_run(s->store, &key, &s->run[i], e);
+        if (rc == 0)
+            rc = kv_store_done(s->store, s->run[i], s->done + i * s->stride, s->stride, NULL, e);
+        if (rc) return rc;
+    }
+    return 0;
+}
+
+// One fidelity, mode and redraw.
+static int run_once(struct kv_replaying *r, struct kv_cli *c, struct sink *s, long long trace,
+                    long redraw, struct kv_error *e) {
+    if (s->store) {
+        free(s->done);
+        s->done = kv_alloc(r->n_specs * s->stride, sizeof *s->done);
+        int rc = open_runs(s, r, c, trace, redraw, e);
+        if (rc) return rc;
+    }
+    struct kv_replay job = {.trace = r->trace,
+                            .model = r->model,
+                            .specs = r->specs,
+                            .n_specs = r->n_specs,
+                            .mode = s->mode,
+                            .self_exact = r->self_exact,
+                            .redraw = (uint32_t)redraw,
+                            .seed = c->seed,
+                            .first_item = r->first_item,
+                            .n_items = r->n_items,
+                            .wanted = wanted,
+                            .take = take,
+                            .self = s};
+    int rc = kv_replay_open_tables(&job, r->form, c->jobs, e);
+    if (rc == 0)
+        rc = s->fidelity == KV_FISHER ? kv_replay_fisher(&job, r->form, c->jobs, e)
+                                      : kv_replay_exact(&job, c->jobs, e);
+    kv_replay_close_tables(&job);
+    return rc;
+}
+
+int kv_replaying_run(struct kv_replaying *r, struct kv_cli *c, const char *db,
+                     void (*also)(void *, size_t, enum kv_fidelity, enum kv_mode,
+                                  const struct kv_outcome *),
+                     void *self, struct kv_error *e) {
+    struct sink s = {.stride = kv_trace_info(r->trace)->n_items, .also = also, .also_self = self};
+    long long trace = 0;
+    int rc = db ? kv_store_open(&s.store, db, KV_STORE_CREATE, e) : 0;
+    if (rc == 0 && db)
+        rc = kv_store_trace(s.store, kv_trace_info(r->trace), kv_trace_item, r->trace, &trace, e);
+    s.run = kv_alloc(r->n_specs, sizeof *s.run);
+    for (size_t m = 0; m < r->n_modes && rc == 0; m++) {
+        s.mode = r->modes[m];
+        s.fidelity = KV_FISHER; // the cheap one first
+        if (r->fisher) rc = run_once(r, c, &s, trace, 0, e);
+        s.fidelity = KV_EXACT;
+        for (long redraw = 0; r->exact && redraw < r->redraws && rc == 0; redraw++)
+            rc = run_once(r, c, &s, trace, redraw, e);
+    }
+    if (s.store) { // what was finished is kept, also when something failed or the user interrupted
+        int closed = kv_store_close(s.store, rc ? NULL : e);
+        if (rc == 0) rc = closed;
+    }
+    free(s.run);
+    free(s.done);
+    return rc;
+}

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+// Tables on stdout: aligned text that fits the terminal, TSV with a header, or a JSON array.
+#include "sim/cli/cli.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+enum { GAP = 2, MIN_SHRUNK = 12 };
+
+struct cell {
+    char *text; // as text and TSV show it; NULL = empty
+    enum { CELL_TEXT, CELL_REAL, CELL_COUNT } kind;
+    double x;
+    long long n;
+};
+
+struct kv_table {
+    size_t n_columns;
+    struct kv_column *columns;
+    size_t n_cells, room;
+    struct cell *cells;
+};
+
+struct kv_table *kv_table_new(const struct kv_column *columns, size_t n) {
+    struct kv_table *t = kv_alloc(1, sizeof *t);
+    t->n_columns = n;
+    t->columns = kv_alloc(n, sizeof *t->columns);
+    for (size_t i = 0; i < n; i++)
+        t->columns[i] = (struct kv_column){kv_strdup(columns[i].name), columns[i].align};
+    return t;
+}
+
+static void add(struct kv_table *t, struct cell c) {
+    if (t->n_cells == t->room) {
+        t->room = t->room ? 2 * t->room : 64;
+        t->cells = kv_grow(t->cells, t->room, sizeof *t->cells);
+    }
+    t->cells[t->n_cells++] = c;
+}
+
+void kv_table_text(struct kv_table *t, const char *s) {
+    add(t, (struct cell){.kind = CELL_TEXT, .text = s ? kv_strdup(s) : NULL});
+}
+
+// The shortest of 15 to 17 digits that reads back as x.
+static char *shortest(double x) {
+    char s[40];
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(s, sizeof s, "%.*g", digits, x);
+        if (strtod(s, NULL) == x) break;
+    }
+    return kv_strdup(s);
+}
+
+void kv_table_number(struct kv_table *t, double x, int decimals) {
+    char *s = NULL;
+    if (decimals < 0 && !isnan(x)) s = shortest(x);
+    if (decimals >= 0 && !isnan(x)) s = kv_format_text("%.*f", decimals, x);
+    // "-0.0" is a zero that rounding left a sign on.
+    if (s && s[0] == '-' && strspn(s + 1, "0.") == strlen(s + 1)) memmove(s, s + 1, strlen(s));
+    add(t, (struct cell){.kind = CELL_REAL, .text = s, .x = x});
+}
+
+void kv_table_count(struct kv_table *t, long long n) {
+    add(t, (struct cell){.kind = CELL_COUNT, .text = kv_format_text("%lld", n), .n = n});
+}
+
+size_t kv_terminal_width(void) {
+    const char *columns = getenv("COLUMNS");
+    struct winsize w;
+    char *end;
+    if (columns && *columns) {
+        unsigned long n = strtoul(columns, &end, 10);
+        if (*end == 0 && n > 0 && n < 100000) return n;
+    }
+    if (isatty(STDOUT_FILENO) && ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0) return w.ws_col;
+    return 0;
+}
+
+// Bytes of the UTF-8 character at s, 0 when what stands there is not one.
+static size_t utf8_length(const unsigned char *s) {
+    if (s[0] < 0x80) return 1;
+    size_t n = s[0] >= 0xF0 && s[0] < 0xF5 ? 4 : s[0] >= 0xE0 ? 3 : s[0] >= 0xC2 ? 2 : 0;
+    if (s[0] >= 0xF5) return 0;
+    for (size_t i = 1; i < n; i++)
+        if ((s[i] & 0xC0) != 0x80) return 0;
+    if ((s[0] == 0xE0 && s[1] < 0xA0) || (s[0] == 0xED && s[1] > 0x9F) ||
+        (s[0] == 0xF0 && s[1] < 0x90) || (s[0] == 0xF4 && s[1] > 0x8F))
+        return 0;
+    return n;
+}
+
+// A copy without control characters and invalid UTF-8, so that a hostile name cannot steer the
+// terminal. *width counts characters.
+static char *printable(const char *s, size_t *width) {
+    struct kv_text t = {0};
+    *width = 0;
+    for (const unsigned char *p = (const unsigned char *)s; *p; (*width)++) {
+        size_t n = utf8_length(p);
+        bool control = n == 0 || (n == 1 && (*p < 0x20 || *p == 0x7F)) ||
+                       (n == 2 && p[0] == 0xC2 && p[1] < 0xA0);
+        if (control)
+            kv_text_add(&t, "?", 1);
+        else
+            kv_text_add(&t, (const char *)p, n);
+        p += n ? n : 1;
+    }
+    return kv_text_take(&t);
+}
+
+static const char *skip_characters(const char *s, size_t n) {
+    for (; n && *s; n--) s += utf8_length((const unsigned char *)s);
+    return s;
+}
+
+// Prints s in `room` columns; what does not fit loses its middle, since both ends of a spec speak.
+static void print_fitted(const char *s, size_t width, size_t room, enum kv_align align, bool last) {
+    size_t pad = width < room ? room - width : 0;
+    if (align == KV_RIGHT) printf("%*s", (int)pad, "");
+    if (width > room) {
+        size_t head = (room - 1) * 2 / 3, tail = room - 1 - head;
+        printf("%.*s…%s", (int)(skip_characters(s, head) - s), s, skip_characters(s, width - tail));
+    } else {
+        fputs(s, stdout);
+    }
+    if (align == KV_LEFT && !last) printf("%*s", (int)pad, "");
+}
+
+static void shrink(const struct kv_table *t, size_t *room, size_t limit) {
+    size_t total = GAP * (t->n_columns - 1);
+    for (size_t c = 0; c < t->n_columns; c++) total += room[c];
+    while (limit && total > limit) {
+        size_t widest = t->n_columns;
+        for (size_t c = 0; c < t->n_columns; c++)
+            if (t->columns[c].align == KV_LEFT && room[c] > MIN_SHRUNK &&
+                (widest == t->n_columns || room[c] > room[widest]))
+                widest = c;
+        if (widest == t->n_columns) return;
+        room[widest]--;
+        total--;
+    }
+}
+
+static void print_text(const struct kv_table *t) {
+    size_t n_rows = t->n_cells / t->n_columns + 1;
+    size_t *room = kv_alloc(t->n_columns, sizeof *room);
+    size_t *width = kv_alloc(n_rows * t->n_columns, sizeof *width);
+    char **text = kv_alloc(n_rows * t->n_columns, sizeof *text);
+    for (size_t i = 0; i < n_rows * t->n_columns; i++) {
+        size_t c = i % t->n_columns;
+        const char *s = i < t->n_columns ? t->columns[c].name : t->cells[i - t->n_columns].text;
+        text[i] = printable(s ? s : "", &width[i]);
+        if (width[i] > room[c]) room[c] = width[i];
+    }
+    shrink(t, room, kv_terminal_width());
+    for (size_t i = 0; i < n_rows * t->n_columns; i++) {
+        size_t c = i % t->n_columns;
+        bool last = c + 1 == t->n_columns;
+        print_fitted(text[i], width[i], room[c], t->columns[c].align, last);
+        if (last)
+            putchar('\n');
+        else
+            printf("%*s", GAP, "");
+        free(text[i]);
+    }
+    free(text);
+    free(width);
+    free(room);
+}
+
+static void print_tsv_cell(const char *s) {
+    static const char from[] = "\t\n\r\\", to[] = "tnr\\";
+    for (; s && *s; s++) {
+        const char *p = strchr(from, *s);
+        if (p)
+            printf("\\%c", to[p - from]);
+        else
+            putchar(*s);
+    }
+}
+
+static void print_tsv(const struct kv_table *t) {
+    for (size_t c = 0; c < t->n_columns; c++)
+        printf("%s%s", t->columns[c].name, c + 1 < t->n_columns ? "\t" : "\n");
+    for (size_t i = 0; i < t->n_cells; i++) {
+        print_tsv_cell(t->cells[i].text);
+        putchar((i + 1) % t->n_columns ? '\t' : '\n');
+    }
+}
+
+static void print_json_string(const char *s) {
+    size_t width;
+    json_t *j = json_string(s);
+    if (!j) {
+        char *clean = printable(s, &width);
+        j = json_string(clean);
+        free(clean);
+    }
+    char *text = j ? json_dumps(j, JSON_ENCODE_ANY) : NULL;
+    fputs(text ? text : "null", stdout);
+    free(text);
+    json_decref(j);
+}
+
+static void print_json(const struct kv_table *t) {
+    putchar('[');
+    for (size_t i = 0; i < t->n_cells; i++) {
+        const struct cell *c = &t->cells[i];
+        size_t column = i % t->n_columns;
+        fputs(column ? ", " : i ? ",\n {" : "\n {", stdout);
+        print_json_string(t->columns[column].name);
+        fputs(": ", stdout);
+        if (!c->text || (c->kind == CELL_REAL && !isfinite(c->x))) {
+            fputs("null", stdout);
+        } else if (c->kind == CELL_REAL) {
+            char *s = shortest(c->x);
+            fputs(s, stdout);
+            free(s);
+        } else if (c->kind == CELL_COUNT) {
+            printf("%lld", c->n);
+        } else {
+            print_json_string(c->text);
+        }
+        if (column + 1 == t->n_columns) putchar('}');
+    }
+    fputs(t->n_cells ? "\n]\n" : "]\n", stdout);
+}
+
+int kv_table_print(struct kv_table *t, enum kv_output how, struct kv_error *e) {
+    static void (*const print[])(const struct kv_table *) = {
+        [KV_OUT_TEXT] = print_text, [KV_OUT_TSV] = print_tsv, [KV_OUT_JSON] = print_json};
+    print[how](t);
+    for (size_t i = 0; i < t->n_cells; i++) free(t->cells[i].text);
+    for (size_t i = 0; i < t->n_columns; i++) free((char *)(uintptr_t)t->columns[i].name);
+    free(t->cells);
+    free(t->columns);
+    free(t);
+    return kv_flush_stdout(e);
+}

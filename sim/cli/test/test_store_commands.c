@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+// show, outcomes, diff and report as a user meets them: output, messages, exit codes.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <jansson.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "analysis/test/synthetic.h"
+
+enum { N = 200 };
+
+static const char hostile[] = "plugin:note=<script>alert('\"\\\t&x')</script>";
+
+static const struct {
+    const char *spec, *policy, *format;
+    double damage;
+    int k_bits, v_bits;
+} specs[] = {
+    {"none", "none", "", 0, 16, 16},
+    {"static:k=4,v=4@asym:group=32,order=hf,scale=fp16,sinks=0,window=0", "static:k=4,v=4",
+     "asym:group=32,order=hf,scale=fp16,sinks=0,window=0", 0.1, 4, 4},
+    {"static:k=8,v=4@asym:group=32,order=hf,scale=fp16,sinks=0,window=0", "static:k=8,v=4",
+     "asym:group=32,order=hf,scale=fp16,sinks=0,window=0", 0.03, 8, 4},
+    {hostile, hostile, "", 0.5, 2, 2},
+};
+
+struct fixture {
+    char dir[64], db[96], kvsim[512];
+};
+
+static int set_up(void **state) {
+    struct fixture *f = kv_alloc(1, sizeof *f);
+    struct kv_error e = {0};
+    struct kv_store *s;
+    struct synthetic *t = synthetic_new(N);
+    const char *build = getenv("BUILD") ? getenv("BUILD") : "build";
+    long long trace, run;
+    snprintf(f->dir, sizeof f->dir, "/tmp/kvsim-cli-XXXXXX");
+    if (!mkdtemp(f->dir)) return -1;
+    snprintf(f->db, sizeof f->db, "%s/a.db", f->dir);
+    snprintf(f->kvsim, sizeof f->kvsim, "%s/kvsim", build);
+    int code = kv_store_open(&s, f->db, KV_STORE_CREATE, &e);
+    if (!code) code = synthetic_trace(s, t, &trace, &e);
+    for (size_t p = 0; !code && p < sizeof specs / sizeof *specs; p++) {
+        struct kv_run_key key = synthetic_key(trace, specs[p].spec);
+        key.policy = specs[p].policy;
+        key.format = specs[p].format;
+        code = kv_store_run(s, &key, &run, &e);
+        for (size_t i = 0; !code && i < N; i++) {
+            struct kv_choice_outcome choice[SYNTHETIC_CHOICES];
+            struct kv_outcome o = synthetic_outcome(i, p, 0.6, specs[p].damage, specs[p].k_bits,
+                                                    specs[p].v_bits, choice);
+            code = kv_store_put(s, run, (uint32_t)i, &o, &e);
+        }
+    }
+    if (!code) code = kv_store_close(s, &e);
+    synthetic_free(t);
+    *state = f;
+    return code;
+}
+
+static int tear_down(void **state) {
+    struct fixture *f = *state;
+    char *command = kv_format_text("rm -rf '%s'", f->dir);
+    int code = system(command);
+    free(command);
+    free(f);
+    return code;
+}
+
+// Runs "[setting] kvsim arguments", returns its exit code and all it said.
+static int run(const struct fixture *f, const char *setting, const char *arguments, char **said) {
+    char chunk[4096];
+    size_t got;
+    struct kv_text t = {0};
+    char *command = kv_format_text("%s %s %s 2>&1", setting, f->kvsim, arguments);
+    FILE *p = popen(command, "r");
+    assert_non_null(p);
+    while ((got = fread(chunk, 1, sizeof chunk, p)) > 0) kv_text_add(&t, chunk, got);
+    int status = pclose(p);
+    free(command);
+    *said = kv_text_take(&t);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static void expect(const struct fixture *f, const char *arguments, int code, const char *message) {
+    char *said;
+    int got = run(f, "", arguments, &said);
+    if (got != code || !strstr(said, message)) fail_msg("%s: %d: %s", arguments, got, said);
+    free(said);
+}
+
+static double right_share(size_t p) {
+    size_t right = 0;
+    for (size_t i = 0; i < N; i++) {
+        struct kv_choice_outcome choice[SYNTHETIC_CHOICES];
+        struct kv_outcome o =
+            synthetic_outcome(i, p, 0.6, specs[p].damage, specs[p].k_bits, specs[p].v_bits, choice);
+        right += o.pick[KV_ACC] == o.gold;
+    }
+    return (double)right / N;
+}
+
+static void show_prints_every_row_as_json_with_all_digits(void **state) {
+    const struct fixture *f = *state;
+    char *said, *arguments = kv_format_text("show --db %s --json", f->db);
+    assert_int_equal(run(f, "", arguments, &said), 0);
+    json_t *rows = json_loads(said, 0, NULL);
+    assert_int_equal(json_array_size(rows), 4);
+    for (size_t i = 0; i < 4; i++) {
+        json_t *row = json_array_get(rows, i);
+        const char *spec = json_string_value(json_object_get(row, "spec"));
+        size_t p = 0;
+        while (p < 4 && strcmp(specs[p].spec, spec) != 0) p++;
+        assert_true(p < 4); // the hostile name came through whole
+        assert_true(json_real_value(json_object_get(row, "acc")) == right_share(p));
+        assert_int_equal(json_integer_value(json_object_get(row, "n")), N);
+    }
+    json_decref(rows);
+    free(said);
+    free(arguments);
+}
+
+static void show_fits_a_terminal_of_eighty_columns(void **state) {
+    const struct fixture *f = *state;
+    char *said, *arguments = kv_format_text("show --db %s", f->db);
+    assert_int_equal(run(f, "COLUMNS=80", arguments, &said), 0);
+    size_t n_lines = 0;
+    for (char *line = strtok(said, "\n"); line; line = strtok(NULL, "\n"), n_lines++) {
+        size_t width = 0;
+        for (const char *p = line; *p; p++) {
+            width += ((unsigned char)*p & 0xC0) != 0x80;
+            assert_true((unsigned char)*p >= 0x20);
+        }
+        if (n_lines > 0) assert_in_range(width, 1, 80); // the heading wraps as text does
+    }
+    assert_true(n_lines >= 6);
+    free(said);
+    free(arguments);
+}
+
+static void outcomes_are_found_by_any_spelling(void **state) {
+    const struct fixture *f = *state;
+    static const char *const spellings[] = {
+        "static:bits=4@asym:group=32", "'static:v=4,k=4@asym:window=0,group=32'",
+        "'static:k=4,v=4@asym:group=32,order=hf,scale=fp16,sinks=0,window=0'"};
+    char *first = NULL;
+    for (size_t i = 0; i < 3; i++) {
+        char *said, *arguments = kv_format_text("outcomes %s --db %s --tsv", spellings[i], f->db);
+        int code = run(f, "", arguments, &said);
+        if (code) fail_msg("%s", said);
+        static const char head[] =
+            "ind\tchoice\tgold\tlogprob\tlogprob16\ttokens\tchars\tbytes\tkl_nats";
+        assert_memory_equal(said, head, sizeof head - 1);
+        assert_non_null(strstr(said, "\n100\t0\t0\t"));
+        size_t lines = 0;
+        for (const char *p = said; *p; p++) lines += *p == '\n';
+        assert_int_equal(lines, 1 + N * SYNTHETIC_CHOICES);
+        if (first) assert_string_equal(first, said);
+        if (!first)
+            first = said;
+        else
+            free(said);
+        free(arguments);
+    }
+    free(first);
+}
+
+static void diff_pairs_two_specs(void **state) {
+    const struct fixture *f = *state;
+    char *said,
+        *arguments = kv_format_text(
+            "diff static:bits=4@asym:group=32 static:k=8,v=4@asym:group=32 --db %s --json", f->db);
+    assert_int_equal(run(f, "", arguments, &said), 0);
+    json_t *rows = json_loads(said, 0, NULL), *acc = json_array_get(rows, 0);
+    assert_int_equal(json_array_size(rows), KV_N_SCORERS + 1);
+    double difference = json_real_value(json_object_get(acc, "difference"));
+    double only_a = json_number_value(json_object_get(acc, "only_a"));
+    double only_b = json_number_value(json_object_get(acc, "only_b"));
+    assert_true(fabs(difference - (right_share(1) - right_share(2))) < 1e-12);
+    assert_true(fabs(difference - (only_a - only_b) / N) < 1e-12);
+    assert_true(json_real_value(json_object_get(acc, "low")) < difference);
+    json_decref(rows);
+    free(said);
+    free(arguments);
+}
+
+static void what_is_not_there_is_said_in_one_sentence(void **state) {
+    const struct fixture *f = *state;
+    char *a = kv_format_text("outcomes static:bits=5@asym:group=32 --db %s", f->db);
+    char *b = kv_format_text("diff none statik:bits=4 --db %s", f->db);
+    char *c = kv_format_text("show --db %s --sort size", f->db);
+    char *d = kv_format_text("show --db %s --context 1,x", f->db);
+    char *g = kv_format_text("show --db %s --fidelity fisher", f->db);
+    expect(f, "show --db /nonexistent.db", 1, "kvsim: /nonexistent.db: no such store\n");
+    expect(f, a, 1, "the store holds no such run; it holds 'static:bits=4@asym:group=32'\n");
+    expect(f, b, 2, "did you mean 'static'?");
+    expect(f, c, 2, "kvsim: --sort: 'size' is not one of bits, acc, kl, ms, spec\n");
+    expect(f, d, 2, "kvsim: --context: '1,x' is not a list of tokens such as 128,2048\n");
+    expect(f, g, 1, "the store holds no outcomes of fidelity fisher\n");
+    free(a);
+    free(b);
+    free(c);
+    free(d);
+    free(g);
+}
+
+static bool holds(const char *dir, const char *name, const char *start) {
+    char *path = kv_format_text("%s/%s", dir, name), *text;
+    struct kv_error e;
+    size_t n;
+    bool good = kv_read_file(path, &text, &n, &e) == 0;
+    free(path);
+    if (!good) return false;
+    good = n > strlen(start) && memcmp(text, start, strlen(start)) == 0;
+    free(text);
+    return good;
+}
+
+static void report_draws_figures_and_a_page_that_escapes_names(void **state) {
+    const struct fixture *f = *state;
+    if (system("command -v gnuplot >/dev/null 2>&1") != 0) skip();
+    char *dir = kv_format_text("%s/a report's folder", f->dir), *said, *html;
+    char *arguments = kv_format_text("report --db %s -o \"%s\"", f->db, dir);
+    struct kv_error e;
+    size_t n;
+    if (run(f, "", arguments, &said)) fail_msg("%s", said);
+    assert_true(holds(dir, "frontier_bits.svg", "<?xml"));
+    assert_true(holds(dir, "frontier_bits.png", "\x89PNG"));
+    assert_true(holds(dir, "frontier_bits.tsv", "panel\tx\ty\tlow\thigh\ton_frontier\thollow\t"));
+    assert_true(holds(dir, "index.html", "<!doctype html>"));
+    char *path = kv_format_text("%s/index.html", dir);
+    assert_int_equal(kv_read_file(path, &html, &n, &e), 0);
+    assert_null(strstr(html, "<script>"));
+    assert_non_null(strstr(html, "&lt;script&gt;alert(&#39;&quot;"));
+    assert_non_null(strstr(html, "data:image/svg+xml;base64,"));
+    assert_null(strstr(html, "@body@"));
+    free(html);
+    free(path);
+    free(said);
+    free(arguments);
+    free(dir);
+}
+
+static void without_gnuplot_the_report_says_how_to_get_it(void **state) {
+    const struct fixture *f = *state;
+    char *said, *arguments = kv_format_text("report --db %s -o %s/r", f->db, f->dir);
+    assert_int_equal(run(f, "PATH=/nonexistent", arguments, &said), 1);
+    assert_non_null(strstr(said, "kvsim: gnuplot: is not installed (package gnuplot-nox; make deps "
+                                 "installs it); the data and scripts of the figures are in "));
+    free(said);
+    free(arguments);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(show_prints_every_row_as_json_with_all_digits),
+        cmocka_unit_test(show_fits_a_terminal_of_eighty_columns),
+        cmocka_unit_test(outcomes_are_found_by_any_spelling),
+        cmocka_unit_test(diff_pairs_two_specs),
+        cmocka_unit_test(what_is_not_there_is_said_in_one_sentence),
+        cmocka_unit_test(report_draws_figures_and_a_page_that_escapes_names),
+        cmocka_unit_test(without_gnuplot_the_report_says_how_to_get_it),
+    };
+    return cmocka_run_group_tests_name("store commands", tests, set_up, tear_down);
+}

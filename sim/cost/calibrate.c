@@ -1,0 +1,543 @@
+// SPDX-License-Identifier: Apache-2.0
+// From runs to a device: which terms the grid can tell apart, the fit, and runs left out in turn.
+#include "sim/cost/calibrate.h"
+#include "sim/base/util.h"
+#include "sim/cost/fit.h"
+
+#include <stdlib.h>
+#include <gsl/gsl_cdf.h>
+#include <gsl/gsl_sort.h>
+#include <gsl/gsl_statistics.h>
+
+enum { COSTS = 2 * KV_DEVICE_WIDTHS, MAX_TERMS = 2 + COSTS };
+static const double least_uncertainty = 0.005; // of a time: what one machine repeats on a good day
+
+// A parameter: the base, the start of attention, or what a value costs at widths that always come
+// together in these runs.
+struct term {
+    char name[24];
+    bool holds[2][KV_DEVICE_WIDTHS];
+};
+
+struct design {
+    const struct kv_device_run *run;
+    size_t n_runs;
+    double values; // K values of a token, all layers
+    bool timed_apart;
+    bool split_by_convention; // some widths have costs of keys and of values apart
+    size_t n_terms, n_plain;
+    struct term term[MAX_TERMS];
+    double (*share)[2][KV_DEVICE_WIDTHS]; // [n_runs]
+    double knee_bytes;                    // INFINITY = none
+};
+
+// ---- checks
+// ----------------------------------------------------------------------------------------
+
+static bool same_group(const struct kv_device_run *a, const struct kv_device_run *b) {
+    return a->threads == b->threads && strcmp(a->weights, b->weights) == 0 &&
+           memcmp(&a->shape, &b->shape, sizeof a->shape) == 0;
+}
+
+static int check_runs(const struct kv_runs *r, struct kv_error *e) {
+    for (size_t i = 1; i < r->n; i++)
+        if (!same_group(&r->row[0], &r->row[i]))
+            return kv_fail(e, KV_EFAIL, "calibrate",
+                           "the runs mix %s weights %s threads %u with %s weights %s threads %u; "
+                           "choose one with --shape, --weights and --threads",
+                           r->row[0].shape_name, r->row[0].weights, r->row[0].threads,
+                           r->row[i].shape_name, r->row[i].weights, r->row[i].threads);
+    const struct kv_shape *s = &r->row[0].shape;
+    if (!s->n_layers || !s->n_kv_heads || !s->head_dim)
+        return kv_fail(e, KV_EFAIL, "calibrate",
+                       "the runs do not tell the model's shape; name it with --shape");
+    return 0;
+}
+
+// ---- terms
+// -----------------------------------------------------------------------------------------
+
+static double share_of_term(const struct design *d, const struct term *t, size_t run) {
+    double sum = 0;
+    for (int side = 0; side < 2; side++)
+        for (int w = 1; w < KV_DEVICE_WIDTHS; w++)
+            if (t->holds[side][w]) sum += d->share[run][side][w];
+    return sum;
+}
+
+// Widths whose shares agree in all runs cannot be told apart: they become one term.
+static void find_terms(struct design *d) {
+    snprintf(d->term[d->n_terms++].name, sizeof d->term[0].name, "base_ns");
+    if (d->timed_apart) snprintf(d->term[d->n_terms++].name, sizeof d->term[0].name, "start_ns");
+    d->n_plain = d->n_terms;
+    for (int w = 1; w < KV_DEVICE_WIDTHS; w++)
+        for (int side = 0; side < 2; side++) {
+            bool used = false, same = side == KV_VALUE;
+            for (size_t i = 0; i < d->n_runs; i++) {
+                used |= d->share[i][side][w] > 0;
+                same &= fabs(d->share[i][0][w] - d->share[i][1][w]) < 1e-6;
+            }
+            if (!used) continue;
+            struct term *t = &d->term[d->n_terms];
+            int bits = w == KV_DEVICE_WIDTHS - 1 ? 32 : w;
+            if (same) {
+                t--; // the keys' term of this width takes the values in
+                snprintf(t->name, sizeof t->name, "key_and_value_ns %d", bits);
+            } else {
+                snprintf(t->name, sizeof t->name, "%s %d", side ? "value_ns" : "key_ns", bits);
+                d->n_terms++;
+            }
+            t->holds[side][w] = true;
+        }
+    for (size_t j = d->n_plain; j < d->n_terms; j++)
+        d->split_by_convention |= strncmp(d->term[j].name, "key_and", 7) != 0;
+}
+
+static double bytes_of(const struct design *d, size_t i) {
+    if (isfinite(d->run[i].cache_bytes)) return d->run[i].cache_bytes;
+    double bits = kv_mix_allocated_bits(&d->run[i].mix, d->run[i].shape.head_dim);
+    return bits / 8 * 2 * d->values * d->run[i].context;
+}
+
+static bool has_part(const struct kv_device_run *r) {
+    return isfinite(r->part_ns[KV_PART_ATTEND]) && r->part_ns[KV_PART_ATTEND] > 0;
+}
+
+// ---- one fit
+// ---------------------------------------------------------------------------------------
+
+struct outcome {
+    double p[MAX_TERMS], log_error[MAX_TERMS];
+    double knee_factor, cost, scale;
+    size_t n_rows;
+};
+
+static double uncertainty(const struct kv_device_run *r, double time) {
+    double spread = (r->high_ns - r->low_ns) / 1.349; // quartiles of a normal distribution
+    double mean = isfinite(spread) ? spread / sqrt(r->samples > 0 ? r->samples : 1) : 0;
+    return fmax(mean, least_uncertainty * time);
+}
+
+// Fits the runs that are kept. Rows: each run's step and, where timed, its attention.
+static int fit_kept(const struct design *d, const bool *kept, struct outcome *o,
+                    struct kv_error *e) {
+    size_t room = 2 * d->n_runs + 1, n = d->n_terms;
+    double *x = kv_alloc(room * n, sizeof *x), *y = kv_alloc(room, sizeof *y);
+    double *sigma = kv_alloc(room, sizeof *sigma), *over = kv_alloc(room, sizeof *over);
+    double shortest = INFINITY, most_tokens = 0;
+    o->n_rows = 0;
+    for (size_t i = 0; i < d->n_runs; i++) {
+        if (!kept[i]) continue;
+        const struct kv_device_run *r = &d->run[i];
+        shortest = fmin(shortest, r->step_ns);
+        most_tokens = fmax(most_tokens, r->context);
+        for (int part = 0; part < 1 + d->timed_apart; part++) {
+            double *row = x + o->n_rows * n;
+            row[part] = 1;
+            for (size_t j = d->n_plain; j < n; j++)
+                row[j] = r->context * d->values * share_of_term(d, &d->term[j], i);
+            over[o->n_rows] = fmax(0, 1 - d->knee_bytes / bytes_of(d, i));
+            y[o->n_rows] = part ? r->part_ns[KV_PART_ATTEND] : r->step_ns;
+            // Attention is judged relatively: its own share is what the model is for.
+            sigma[o->n_rows] = part ? 0.02 * y[o->n_rows] : uncertainty(r, r->step_ns);
+            o->n_rows++;
+        }
+    }
+    if (d->split_by_convention) {
+        // A constant can move from the keys' costs to the values' without changing any run: this
+        // row asks, weakly, that it does not.
+        double *row = x + o->n_rows * n;
+        for (size_t j = d->n_plain; j < n; j++)
+            for (int w = 1; w < KV_DEVICE_WIDTHS; w++)
+                row[j] += most_tokens * d->values *
+                          (d->term[j].holds[KV_KEY][w] - d->term[j].holds[KV_VALUE][w]);
+        sigma[o->n_rows++] = 0.02 * shortest;
+    }
+    struct kv_fit f = {.n_rows = o->n_rows,
+                       .n_parameters = n,
+                       .n_plain = d->n_plain,
+                       .x = x,
+                       .y = y,
+                       .sigma = sigma,
+                       .over = isfinite(d->knee_bytes) ? over : NULL,
+                       .p = o->p,
+                       .log_error = o->log_error,
+                       .knee_factor = 1.5};
+    o->p[0] = shortest;
+    for (size_t j = 1; j < n; j++)
+        o->p[j] = j < d->n_plain ? 0.01 * shortest : 0.1 * shortest / (most_tokens * d->values);
+    int rc = kv_fit_run(&f, e);
+    o->knee_factor = f.knee_factor;
+    o->cost = f.cost * f.scale * f.scale;
+    o->scale = f.scale;
+    free(x);
+    free(y);
+    free(sigma);
+    free(over);
+    return rc;
+}
+
+static double predict(const struct design *d, const struct outcome *o, size_t i) {
+    double over = fmax(0, 1 - d->knee_bytes / bytes_of(d, i)), cache = 0;
+    for (size_t j = d->n_plain; j < d->n_terms; j++)
+        cache += o->p[j] * d->run[i].context * d->values * share_of_term(d, &d->term[j], i);
+    return o->p[0] + cache * (1 + (o->knee_factor - 1) * over);
+}
+
+// Tries a knee at each measured cache size and keeps the best one that explains far more than
+// chance would (F test at 0.1 %, and at least a tenth slower beyond it).
+static int choose_knee(struct design *d, const bool *all, struct outcome *o, struct kv_error *e) {
+    struct outcome best = *o;
+    double at = INFINITY;
+    for (size_t i = 0; i < d->n_runs; i++) {
+        struct outcome tried;
+        d->knee_bytes = bytes_of(d, i);
+        struct kv_error ignored;
+        if (fit_kept(d, all, &tried, &ignored) || tried.knee_factor < 1.1) continue;
+        if (tried.cost < best.cost) {
+            best = tried;
+            at = d->knee_bytes;
+        }
+    }
+    d->knee_bytes = INFINITY;
+    double dof = (double)o->n_rows - (double)d->n_terms - 2;
+    if (isinf(at) || dof < 1) return 0;
+    double f = (o->cost - best.cost) / 2 / (best.cost / dof);
+    if (gsl_cdf_fdist_Q(f, 2, dof) > 1e-3) return 0;
+    d->knee_bytes = at;
+    (void)e;
+    *o = best;
+    return 0;
+}
+
+// ---- errors
+// ----------------------------------------------------------------------------------------
+
+static double median_of(double *x, size_t n) {
+    if (n == 0) return NAN;
+    gsl_sort(x, 1, n);
+    return gsl_stats_median_from_sorted_data(x, 1, n);
+}
+
+static bool same_mix(const struct kv_mix *a, const struct kv_mix *b) {
+    char x[160], y[160];
+    kv_mix_text(a, x, sizeof x);
+    kv_mix_text(b, y, sizeof y);
+    return strcmp(x, y) == 0;
+}
+
+// The run of the same mix at its shortest context, and the 16-bit run at the same context.
+static size_t shortest_of(const struct design *d, size_t i) {
+    size_t best = i;
+    for (size_t k = 0; k < d->n_runs; k++)
+        if (same_mix(&d->run[k].mix, &d->run[i].mix) && d->run[k].context < d->run[best].context)
+            best = k;
+    return best;
+}
+static size_t sixteen_of(const struct design *d, size_t i) {
+    for (size_t k = 0; k < d->n_runs; k++)
+        if (d->run[k].context == d->run[i].context && d->share[k][0][16] > 0.999 &&
+            d->share[k][1][16] > 0.999)
+            return k;
+    return i;
+}
+
+// start_ns: predictions of the run at T0 by the same fit as predicted_ns.
+static struct kv_fit_errors judge(const struct design *d, const double *predicted,
+                                  const double *start, const double *sixteen) {
+    struct kv_fit_errors r = {0};
+    double *step = kv_alloc(d->n_runs, sizeof *step), *share = kv_alloc(d->n_runs, sizeof *share);
+    double right = 0, clear_right = 0;
+    for (size_t i = 0; i < d->n_runs; i++) {
+        const struct kv_device_run *x = &d->run[i];
+        if (isnan(predicted[i])) continue;
+        step[r.n_step++] = fabs(predicted[i] / x->step_ns - 1);
+        const struct kv_device_run *x0 = &d->run[shortest_of(d, i)];
+        double measured = x->step_ns - x0->step_ns;
+        if (x0 != x && measured > 0.1 * x->step_ns && !isnan(start[i]))
+            share[r.n_share++] = fabs((predicted[i] - start[i]) / measured - 1);
+        const struct kv_device_run *x16 = &d->run[sixteen_of(d, i)];
+        if (x16 == x || x0 == x || isnan(sixteen[i])) continue;
+        double gain = x16->step_ns - x->step_ns;
+        bool same_sign = gain * (sixteen[i] - predicted[i]) > 0;
+        r.n_sign++;
+        right += same_sign;
+        double noise = (x->high_ns - x->low_ns + x16->high_ns - x16->low_ns) / 2;
+        if (!(fabs(gain) > noise)) continue;
+        r.n_clear_sign++;
+        clear_right += same_sign;
+    }
+    r.step_median = median_of(step, r.n_step);
+    r.step_worst = r.n_step ? step[r.n_step - 1] : NAN;
+    r.share_median = median_of(share, r.n_share);
+    r.share_worst = r.n_share ? share[r.n_share - 1] : NAN;
+    r.sign_right = r.n_sign ? right / (double)r.n_sign : NAN;
+    r.clear_sign_right = r.n_clear_sign ? clear_right / (double)r.n_clear_sign : NAN;
+    free(step);
+    free(share);
+    return r;
+}
+
+// ---- leaving out
+// -----------------------------------------------------------------------------------
+
+static bool left_out(const struct design *d, size_t i, size_t of, bool by_mix) {
+    return by_mix ? same_mix(&d->run[i].mix, &d->run[of].mix)
+                  : d->run[i].context == d->run[of].context;
+}
+
+// Every width of run i is held by a kept run too, on the same side.
+static bool covered(const struct design *d, const bool *kept, size_t i) {
+    for (size_t j = d->n_plain; j < d->n_terms; j++) {
+        bool found = !(share_of_term(d, &d->term[j], i) > 0);
+        for (size_t k = 0; k < d->n_runs && !found; k++)
+            found = kept[k] && share_of_term(d, &d->term[j], k) > 0;
+        if (!found) return false;
+    }
+    return true;
+}
+
+static void leave_out(const struct design *d, bool by_mix, double *predicted, double *start,
+                      double *sixteen) {
+    bool *kept = kv_alloc(d->n_runs, sizeof *kept), *done = kv_alloc(d->n_runs, sizeof *done);
+    for (size_t i = 0; i < d->n_runs; i++) predicted[i] = start[i] = sixteen[i] = NAN;
+    for (size_t i = 0; i < d->n_runs; i++) {
+        if (done[i]) continue;
+        for (size_t k = 0; k < d->n_runs; k++) kept[k] = !left_out(d, k, i, by_mix);
+        struct outcome o;
+        struct kv_error ignored;
+        // A term that no kept run holds keeps its start value: what it predicts is not used.
+        bool fitted = fit_kept(d, kept, &o, &ignored) == 0;
+        for (size_t k = 0; k < d->n_runs; k++) {
+            if (kept[k]) continue;
+            done[k] = true;
+            if (!fitted || !covered(d, kept, k)) continue;
+            predicted[k] = predict(d, &o, k);
+            start[k] = predict(d, &o, shortest_of(d, k));
+            sixteen[k] = predict(d, &o, sixteen_of(d, k));
+        }
+    }
+    free(kept);
+    free(done);
+}
+
+// ---- the device
+// ------------------------------------------------------------------------------------
+
+// The line through the widths' slopes at zero bits, between 0 and the cheapest width: what a token
+// costs whatever its width. Runs whose tokens all hold K and V cannot tell it from the widths'
+// costs, so this is a convention; steps at measured widths do not depend on it.
+static double cost_at_zero_bits(const struct design *d, const struct outcome *o) {
+    double n = 0, sx = 0, sy = 0, sxx = 0, sxy = 0, least = INFINITY;
+    for (int w = 1; w < KV_DEVICE_WIDTHS; w++) {
+        double both = 0;
+        int sides = 0;
+        for (size_t j = d->n_plain; j < d->n_terms; j++)
+            for (int side = 0; side < 2; side++)
+                if (d->term[j].holds[side][w]) {
+                    both += o->p[j];
+                    sides++;
+                    least = fmin(least, 2 * o->p[j]);
+                }
+        if (sides < 2) continue;
+        double bits = w == KV_DEVICE_WIDTHS - 1 ? 32 : w;
+        n++;
+        sx += bits;
+        sy += both;
+        sxx += bits * bits;
+        sxy += bits * both;
+    }
+    if (n < 2) return 0;
+    double slope = (n * sxy - sx * sy) / (n * sxx - sx * sx), zero = (sy - slope * sx) / n;
+    return fmin(fmax(zero, 0), 0.9 * least);
+}
+
+static double median_part(const struct design *d, enum kv_part part) {
+    double *x = kv_alloc(d->n_runs, sizeof *x);
+    size_t n = 0;
+    for (size_t i = 0; i < d->n_runs; i++)
+        if (isfinite(d->run[i].part_ns[part])) x[n++] = d->run[i].part_ns[part];
+    double m = n ? median_of(x, n) : 0;
+    free(x);
+    return m;
+}
+
+static void set_text(char **field, char *text) {
+    free(*field);
+    *field = text;
+}
+
+static void fill_device(struct kv_device *dev, const struct design *d, const struct outcome *o,
+                        const struct kv_runs *runs, const char *name) {
+    const struct kv_device_run *r = &d->run[0];
+    double zero = cost_at_zero_bits(d, o),
+           t = gsl_cdf_tdist_Pinv(0.975, fmax(1, (double)o->n_rows - (double)d->n_terms));
+    set_text(&dev->name, kv_strdup(name));
+    set_text(&dev->machine, kv_strdup(runs->machine));
+    set_text(&dev->date, kv_strdup(runs->date));
+    set_text(&dev->engine, kv_strdup(runs->engine));
+    set_text(&dev->weights, kv_strdup(r->weights));
+    set_text(&dev->summary, kv_format_text("%s, %s weights, %u threads, %s",
+                                           *r->shape_name ? r->shape_name : "model", r->weights,
+                                           r->threads, runs->machine));
+    set_text(&dev->provenance,
+             kv_format_text("%s%skvsim calibrate", runs->command, *runs->command ? "; " : ""));
+    set_text(&dev->runs_meta, kv_format_text("%s; %s; %.0f MHz", runs->engine, runs->compiler,
+                                             isfinite(runs->clock_mhz) ? runs->clock_mhz : 0));
+    dev->threads = r->threads;
+    dev->shape = r->shape;
+    dev->append_ns = fmin(median_part(d, KV_PART_APPEND), o->p[0] / 2);
+    dev->base_ns = o->p[0] - dev->append_ns;
+    dev->attend_ns = zero * d->values;
+    dev->bandwidth_bytes_per_ns = runs->bandwidth_bytes_per_ns;
+    dev->knee_bytes = d->knee_bytes;
+    dev->knee_factor = o->knee_factor;
+    dev->context_min = UINT32_MAX;
+    for (size_t i = 0; i < d->n_runs; i++) {
+        if (d->run[i].context < dev->context_min) dev->context_min = d->run[i].context;
+        if (d->run[i].context > dev->context_max) dev->context_max = d->run[i].context;
+    }
+    dev->intervals = kv_alloc(d->n_terms, sizeof *dev->intervals);
+    for (size_t j = 0; j < d->n_terms; j++) {
+        double wide = o->log_error[j] * t;
+        for (int side = 0; side < 2; side++)
+            for (int w = 1; w < KV_DEVICE_WIDTHS; w++)
+                if (d->term[j].holds[side][w]) dev->c_ns[side][w] = fmax(0, o->p[j] - zero / 2);
+        if (!isfinite(wide) || wide > 30) continue;
+        struct kv_device_interval *v = &dev->intervals[dev->n_intervals++];
+        snprintf(v->name, sizeof v->name, "%s", d->term[j].name);
+        // Of the whole slope of a width, its part of attend_ns included.
+        v->low = o->p[j] * exp(-wide);
+        v->high = o->p[j] * exp(wide);
+    }
+    dev->n_runs = d->n_runs;
+    dev->runs = kv_alloc(d->n_runs, sizeof *dev->runs);
+    memcpy(dev->runs, d->run, d->n_runs * sizeof *dev->runs);
+}
+
+struct kv_latency kv_run_price(const struct kv_device *d, const struct kv_device_run *run) {
+    struct kv_ledger l = {0};
+    kv_mix_shares(&run->mix, l.share);
+    double values = 2.0 * d->shape.n_layers * d->shape.n_kv_heads * d->shape.head_dim;
+    l.allocated_bits = isfinite(run->cache_bytes)
+                           ? run->cache_bytes * 8 / values / run->context
+                           : kv_mix_allocated_bits(&run->mix, d->shape.head_dim);
+    return kv_device_step(d, &l, run->context, 0);
+}
+
+// ---- warnings and the whole
+// ----------------------------------------------------------------------
+
+KV_PRINTF(2, 3) static void warn(struct kv_calibration *c, const char *format, ...) {
+    char text[400];
+    va_list ap;
+    va_start(ap, format);
+    vsnprintf(text, sizeof text, format, ap);
+    va_end(ap);
+    c->warnings = kv_grow(c->warnings, c->n_warnings + 1, sizeof *c->warnings);
+    c->warnings[c->n_warnings++] = kv_strdup(text);
+}
+
+static void find_warnings(struct kv_calibration *c, const struct design *d,
+                          const struct outcome *o) {
+    for (size_t j = d->n_plain; j < d->n_terms; j++) {
+        const char *bits = strchr(d->term[j].name, ' ');
+        if (strncmp(d->term[j].name, "key_and", 7) == 0)
+            warn(c,
+                 "keys and values at%s bits always come together: their costs cannot be "
+                 "separated and share one parameter (add a mix like k8v4)",
+                 bits);
+    }
+    for (size_t j = 0; j < d->n_terms; j++) {
+        if (!isfinite(o->log_error[j]))
+            warn(c,
+                 "%s is not determined by these runs: its share of every step is below what "
+                 "they resolve",
+                 d->term[j].name);
+        else if (o->log_error[j] > 0.5)
+            warn(c, "%s is known to a factor of %.1f only", d->term[j].name,
+                 exp(1.96 * o->log_error[j]));
+    }
+    warn(c, "every token of these runs holds keys and values, so what a token costs whatever its "
+            "width (attend_ns) is set by the line through the widths at zero bits");
+    if (d->split_by_convention)
+        warn(c, "a constant could move from the cost of every key to that of every value without "
+                "changing any of these runs: both sides are taken to cost the same on average");
+    size_t alone = 0;
+    for (size_t i = 0; i < d->n_runs; i++) alone += isnan(c->by_mix_ns[i]);
+    if (alone)
+        warn(c, "%zu runs are not judged with their mix left out: no other mix holds their widths",
+             alone);
+}
+
+int kv_calibrate(struct kv_calibration **out, const struct kv_runs *runs, const char *name,
+                 struct kv_error *e) {
+    *out = NULL;
+    int rc = check_runs(runs, e);
+    if (rc) return rc;
+    const struct kv_shape *s = &runs->row[0].shape;
+    struct design d = {.run = runs->row,
+                       .n_runs = runs->n,
+                       .knee_bytes = INFINITY,
+                       .values = (double)s->n_layers * s->n_kv_heads * s->head_dim,
+                       .timed_apart = true};
+    size_t n = runs->n;
+    d.share = kv_alloc(n, sizeof *d.share);
+    bool *all = kv_alloc(n, sizeof *all);
+    for (size_t i = 0; i < n; i++) {
+        kv_mix_shares(&runs->row[i].mix, d.share[i]);
+        d.timed_apart &= has_part(&runs->row[i]);
+        all[i] = true;
+    }
+    find_terms(&d);
+    struct outcome o;
+    rc = fit_kept(&d, all, &o, e);
+    if (rc == 0) rc = choose_knee(&d, all, &o, e);
+    if (rc) {
+        free(d.share);
+        free(all);
+        return rc;
+    }
+    struct kv_calibration *c = kv_alloc(1, sizeof *c);
+    c->device = kv_device_new();
+    c->n_runs = n;
+    c->sigma = o.scale;
+    c->n_parameters = d.n_terms;
+    c->n_residuals = o.n_rows;
+    double *start = kv_alloc(n, sizeof *start), *sixteen = kv_alloc(n, sizeof *sixteen);
+    c->fitted_ns = kv_alloc(n, sizeof *c->fitted_ns);
+    c->by_context_ns = kv_alloc(n, sizeof *c->by_context_ns);
+    c->by_mix_ns = kv_alloc(n, sizeof *c->by_mix_ns);
+    for (size_t i = 0; i < n; i++) {
+        c->fitted_ns[i] = predict(&d, &o, i);
+        start[i] = predict(&d, &o, shortest_of(&d, i));
+        sixteen[i] = predict(&d, &o, sixteen_of(&d, i));
+    }
+    c->fitted = judge(&d, c->fitted_ns, start, sixteen);
+    leave_out(&d, false, c->by_context_ns, start, sixteen);
+    c->by_context = judge(&d, c->by_context_ns, start, sixteen);
+    leave_out(&d, true, c->by_mix_ns, start, sixteen);
+    c->by_mix = judge(&d, c->by_mix_ns, start, sixteen);
+    fill_device(c->device, &d, &o, runs, name);
+    c->device->error_median = c->by_context.step_median;
+    c->device->error_worst = c->by_context.step_worst;
+    c->device->share_error_median = c->by_context.share_median;
+    find_warnings(c, &d, &o);
+    free(start);
+    free(sixteen);
+    free(d.share);
+    free(all);
+    *out = c;
+    return 0;
+}
+
+void kv_calibration_free(struct kv_calibration *c) {
+    if (!c) return;
+    for (size_t i = 0; i < c->n_warnings; i++) free(c->warnings[i]);
+    free(c->warnings);
+    free(c->fitted_ns);
+    free(c->by_context_ns);
+    free(c->by_mix_ns);
+    kv_device_free(c->device);
+    free(c);
+}

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+// The price of a decode step: the device's parameters applied to a ledger's shares.
+#include "sim/cost/cost.h"
+
+enum { FLOAT32_INDEX = KV_DEVICE_WIDTHS - 1 };
+
+static double bits_of(size_t w) {
+    return w == FLOAT32_INDEX ? 32 : (double)w;
+}
+
+// The next width at or above w that the hardware addresses; w itself when it has no port list or
+// nothing that wide.
+static size_t port_of(const struct kv_device *d, size_t w) {
+    for (size_t i = 0; i < d->n_ports; i++)
+        if (d->ports[i] >= w) return d->ports[i];
+    return w;
+}
+
+// ns a value at width w. A width without a measured cost is stored at the next measured one; above
+// all of them the widest is scaled by the bits. Both set *guessed.
+static double value_ns(const struct kv_device *d, enum kv_side side, size_t w, bool *guessed) {
+    w = port_of(d, w);
+    if (!isnan(d->c_ns[side][w])) return d->c_ns[side][w];
+    *guessed = true;
+    for (size_t up = w + 1; up < KV_DEVICE_WIDTHS; up++)
+        if (!isnan(d->c_ns[side][up])) return d->c_ns[side][up];
+    for (size_t down = w; down-- > 1;)
+        if (!isnan(d->c_ns[side][down])) return d->c_ns[side][down] * bits_of(w) / bits_of(down);
+    return 0;
+}
+
+struct kv_latency kv_device_step(const struct kv_device *d, const struct kv_ledger *ledger,
+                                 double context, double policy_ns) {
+    double values = (double)d->shape.n_layers * d->shape.n_kv_heads * d->shape.head_dim;
+    bool guessed = false;
+    double per_token = 0, held[2] = {0, 0};
+    for (int side = 0; side < 2; side++)
+        for (size_t w = 1; w < KV_DEVICE_WIDTHS; w++) {
+            double share = ledger->share[side][w];
+            if (!(share > 0)) continue;
+            held[side] += share;
+            per_token += share * values * value_ns(d, side, w, &guessed);
+        }
+    struct kv_latency t = {0};
+    t.cache_bytes = ledger->allocated_bits * 2 * values / 8 * context;
+    double stretch = 1;
+    if (t.cache_bytes > d->knee_bytes)
+        stretch =
+            (d->knee_bytes + d->knee_factor * (t.cache_bytes - d->knee_bytes)) / t.cache_bytes;
+    double heads = context * d->attend_ns * fmax(held[KV_KEY], held[KV_VALUE]);
+    t.cache_ns = heads + context * per_token * stretch;
+    t.step_ns = d->base_ns + d->append_ns + policy_ns + t.cache_ns;
+    t.ceiling_ns = d->base_ns + d->append_ns + heads;
+    t.extrapolated = guessed || context < d->context_min || context > d->context_max;
+    return t;
+}
+
+double kv_device_break_even(const struct kv_device *d, const struct kv_ledger *ledger,
+                            const struct kv_ledger *reference, double policy_ns) {
+    double low = 0, high = 1;
+    const double far_tokens = 0x1p40;
+    while (kv_device_step(d, ledger, high, policy_ns).step_ns >=
+           kv_device_step(d, reference, high, 0).step_ns) {
+        low = high;
+        high *= 2;
+        if (high > far_tokens) return INFINITY;
+    }
+    for (int i = 0; i < 60; i++) {
+        double middle = (low + high) / 2;
+        bool pays = kv_device_step(d, ledger, middle, policy_ns).step_ns <
+                    kv_device_step(d, reference, middle, 0).step_ns;
+        *(pays ? &high : &low) = middle;
+    }
+    return high < 1 ? 0 : high;
+}

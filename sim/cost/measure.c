@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+// The measuring itself: caches filled to each context, steps timed round by round, medians taken.
+#include "sim/cost/measure.h"
+#include "sim/base/util.h"
+
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+// A busy machine takes cores away: steps it disturbed are repeated, up to TRIES times as many.
+enum { READS = 9, LEAST_UNDISTURBED = 5, TRIES = 4 };
+
+static int compare(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+// Quantile q of n sorted numbers, between neighbours.
+static double quantile(const double *x, size_t n, double q) {
+    double at = q * (double)(n - 1);
+    size_t i = (size_t)at;
+    return i + 1 < n ? x[i] + (at - (double)i) * (x[i + 1] - x[i]) : x[i];
+}
+static double median(double *x, size_t n) {
+    qsort(x, n, sizeof *x, compare);
+    return quantile(x, n, 0.5);
+}
+
+double kv_clock_mhz(void) {
+    enum { REPEATS = 5, LINKS = 2000000 };
+    double mhz[REPEATS];
+    for (int t = 0; t < REPEATS; t++) {
+        uint64_t x = 3, y = 5;
+        __asm__ volatile("" : "+r"(y));
+        double begin = kv_now_s();
+        for (int i = 0; i < LINKS; i++) {
+            x *= y;
+            __asm__ volatile("" : "+r"(x));
+        }
+        mhz[t] = 3.0 * LINKS / (kv_now_s() - begin) / 1e6;
+    }
+    return median(mhz, REPEATS);
+}
+
+// ---- one grid
+// --------------------------------------------------------------------------------------
+
+struct cell {
+    struct kv_step_time *time; // [rounds x steps x TRIES], n of them made
+    size_t n;
+    double cache_bytes;
+};
+
+struct grid {
+    const struct kv_measure *m;
+    struct kv_decoder *decoder;
+    struct kv_cache **caches; // [n_mixes]
+    struct cell *cells;       // [n_mixes][n_contexts]
+    float *embedding;
+};
+
+// Tokens of each part of a mix among the first n: parts interleave, so every prefix holds the mix.
+static uint32_t part_tokens(const struct kv_mix *mix, size_t part, uint32_t n) {
+    double before = 0;
+    for (size_t i = 0; i < part; i++) before += mix->part[i].share;
+    double after = part + 1 == mix->n ? 1 : before + mix->part[part].share;
+    return (uint32_t)(lround(after * n) - lround(before * n));
+}
+
+// Grows a cache to n tokens.
+static void grow(struct kv_cache *c, const struct kv_mix *mix, uint32_t n) {
+    uint32_t have = kv_cache_tokens(c);
+    for (size_t i = 0; i < mix->n; i++) {
+        uint32_t more = part_tokens(mix, i, n) - part_tokens(mix, i, have);
+        if (more) kv_cache_repeat(c, mix->part[i].bits, more);
+    }
+}
+
+// The first token, whose codes the others repeat.
+static void plant(const struct grid *g, struct kv_cache *c, const struct kv_mix *mix) {
+    const struct kv_shape *s = &g->m->decoder.shape;
+    size_t n = (size_t)s->n_kv_heads * s->head_dim;
+    float *x = kv_alloc(2 * n, sizeof *x);
+    kv_cache_extend(c, mix->part[0].bits);
+    for (uint32_t l = 0; l < s->n_layers; l++) {
+        for (size_t i = 0; i < 2 * n; i++) x[i] = (float)kv_draw(1, l, i) * 2 - 1;
+        kv_cache_put(c, l, x, x + n);
+    }
+    free(x);
+}
+
+static void run_cell(struct grid *g, size_t mix, size_t context) {
+    const struct kv_measure *m = g->m;
+    struct cell *cell = &g->cells[mix * m->n_contexts + context];
+    struct kv_cache *c = g->caches[mix];
+    // The new token takes the widths of the mix's largest part.
+    const struct kv_mix *x = &m->mixes[mix];
+    size_t largest = 0;
+    for (size_t i = 1; i < x->n; i++)
+        if (x->part[i].share > x->part[largest].share) largest = i;
+    grow(c, x, m->contexts[context] - 1);
+    struct kv_step_time warm;
+    kv_decoder_steps(g->decoder, c, x->part[largest].bits, 1, g->embedding, &warm, false, NULL);
+    for (size_t calm = 0, tries = 0; calm < m->steps && tries < (size_t)m->steps * TRIES;) {
+        size_t n =
+            m->steps - calm < m->steps * TRIES - tries ? m->steps - calm : m->steps * TRIES - tries;
+        struct kv_step_time *made = cell->time + cell->n;
+        kv_decoder_steps(g->decoder, c, x->part[largest].bits, n, g->embedding, made, false, NULL);
+        for (size_t i = 0; i < n; i++) calm += !made[i].disturbed;
+        cell->n += n;
+        tries += n;
+    }
+    cell->cache_bytes = (double)kv_cache_bytes_held(c);
+}
+
+// Rounds are the outer loop; within one, mixes take turns at each context.
+static int run_rounds(struct grid *g, struct kv_progress *progress, struct kv_error *e) {
+    const struct kv_measure *m = g->m;
+    for (unsigned round = 0; round < m->rounds; round++) {
+        for (size_t i = 0; i < m->n_mixes; i++) {
+            kv_cache_truncate(g->caches[i], 0);
+            plant(g, g->caches[i], &m->mixes[i]);
+        }
+        for (size_t t = 0; t < m->n_contexts; t++)
+            for (size_t i = 0; i < m->n_mixes; i++) {
+                if (kv_interrupted()) return kv_fail(e, KV_EINTR, "bench", "interrupted");
+                run_cell(g, (i + round) % m->n_mixes, t);
+                kv_progress_step(progress, 1);
+            }
+    }
+    return 0;
+}
+
+static void add_row(const struct grid *g, size_t mix, size_t context, struct kv_runs *runs) {
+    const struct kv_measure *m = g->m;
+    const struct cell *cell = &g->cells[mix * m->n_contexts + context];
+    size_t n = cell->n, calm = 0;
+    for (size_t i = 0; i < n; i++) calm += !cell->time[i].disturbed;
+    bool only_calm = calm >= LEAST_UNDISTURBED;
+    double *x = kv_alloc(n, sizeof *x);
+    struct kv_device_run *r = kv_runs_add(runs);
+    r->mix = m->mixes[mix];
+    r->context = m->contexts[context];
+    r->threads = kv_decoder_threads(g->decoder);
+    r->shape = m->decoder.shape;
+    r->synthetic = m->synthetic;
+    r->cache_bytes = cell->cache_bytes;
+    r->samples = (uint32_t)(only_calm ? calm : n);
+    r->disturbed = (uint32_t)(n - calm);
+    snprintf(r->weights, sizeof r->weights, "%s", kv_weight_kind_names[m->decoder.weights]);
+    snprintf(r->shape_name, sizeof r->shape_name, "%s", m->shape_name);
+    for (int p = -1; p < KV_N_PARTS; p++) {
+        size_t k = 0;
+        for (size_t i = 0; i < n; i++)
+            if (!only_calm || !cell->time[i].disturbed)
+                x[k++] = p < 0 ? cell->time[i].step_ns : cell->time[i].part_ns[p];
+        double middle = median(x, k);
+        if (p >= 0) {
+            r->part_ns[p] = middle;
+            continue;
+        }
+        r->step_ns = middle;
+        r->low_ns = quantile(x, k, 0.25);
+        r->high_ns = quantile(x, k, 0.75);
+    }
+    free(x);
+}
+
+// ---- the machine
+// -----------------------------------------------------------------------------------
+
+static void put_text(char **field, char *text) {
+    if (**field) {
+        free(text);
+        return;
+    }
+    free(*field);
+    *field = text;
+}
+
+// Bytes of the last-level cache that core 0 sees; 0 = unknown.
+static size_t last_level_bytes(void) {
+    size_t bytes = 0;
+    for (int i = 0; i < 8; i++) {
+        char path[80], unit = 0;
+        unsigned long n;
+        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu0/cache/index%d/size", i);
+        FILE *f = fopen(path, "r");
+        if (f && fscanf(f, "%lu%c", &n, &unit) >= 1) {
+            size_t size = n << (unit == 'K' ? 10 : unit == 'M' ? 20 : 0);
+            if (size > bytes) bytes = size;
+        }
+        if (f) fclose(f);
+    }
+    return bytes;
+}
+
+static void describe_machine(struct kv_runs *runs, struct kv_decoder *d) {
+    size_t last = last_level_bytes();
+    char date[32];
+    time_t now = time(NULL);
+    struct tm utc;
+    strftime(date, sizeof date, "%Y-%m-%d", gmtime_r(&now, &utc));
+    put_text(&runs->date, kv_strdup(date));
+    put_text(&runs->machine, kv_format_text("%s, %u cores, %zu MB last-level cache", kv_cpu_model(),
+                                            kv_cpu_count(), last >> 20));
+#if defined(__clang__)
+    put_text(&runs->compiler, kv_format_text("clang %d.%d.%d", __clang_major__, __clang_minor__,
+                                             __clang_patchlevel__));
+#else
+    put_text(&runs->compiler, kv_format_text("gcc %s", __VERSION__));
+#endif
+    if (isnan(runs->clock_mhz)) runs->clock_mhz = kv_clock_mhz();
+    if (isnan(runs->launch_ns)) runs->launch_ns = kv_decoder_barrier_ns(d);
+    if (isnan(runs->bandwidth_bytes_per_ns)) {
+        double rate[READS];
+        size_t bytes = (size_t)256 << 20;
+        if (last * 8 > bytes) bytes = last * 8 >> 20 << 20;
+        kv_decoder_bandwidth(d, bytes, READS, rate);
+        runs->bandwidth_bytes_per_ns = median(rate, READS);
+    }
+}
+
+// Bytes that the caches of all mixes take at the longest context.
+static double cache_bytes(const struct kv_measure *m) {
+    const struct kv_shape *s = &m->decoder.shape;
+    double values = 2.0 * s->n_layers * s->n_kv_heads * s->head_dim, bytes = 0;
+    for (size_t i = 0; i < m->n_mixes; i++)
+        bytes += values * (kv_mix_bits(&m->mixes[i]) / 8 + 0.1) * m->contexts[m->n_contexts - 1];
+    return bytes;
+}
+
+int kv_measure(const struct kv_measure *m, struct kv_runs *runs, struct kv_error *e) {
+    struct grid g = {.m = m};
+    int rc = kv_decoder_new(&g.decoder, &m->decoder, e);
+    if (rc) return rc;
+    double memory = (double)sysconf(_SC_AVPHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    g.caches = kv_alloc(m->n_mixes, sizeof(struct kv_cache *));
+    g.cells = kv_alloc(m->n_mixes * m->n_contexts, sizeof *g.cells);
+    g.embedding = kv_alloc(m->decoder.shape.hidden, sizeof *g.embedding);
+    for (size_t i = 0; i < m->decoder.shape.hidden; i++)
+        g.embedding[i] = (float)kv_draw(2, 0, i) * 2 - 1;
+    for (size_t i = 0; i < m->n_mixes * m->n_contexts; i++)
+        g.cells[i].time =
+            kv_alloc((size_t)m->rounds * m->steps * TRIES, sizeof(struct kv_step_time));
+    if (cache_bytes(m) > memory)
+        rc =
+            kv_fail(e, KV_EFAIL, "bench",
+                    "caches of %zu mixes at %u tokens take %.1f GB; %.1f GB of memory are free",
+                    m->n_mixes, m->contexts[m->n_contexts - 1], cache_bytes(m) / 1e9, memory / 1e9);
+    for (size_t i = 0; rc == 0 && i < m->n_mixes; i++) {
+        struct kv_cache_setting s = {.shape = m->decoder.shape, .format = m->format};
+        rc = kv_cache_new(&g.caches[i], &s, e);
+    }
+    if (rc == 0) {
+        describe_machine(runs, g.decoder);
+        struct kv_progress *progress =
+            kv_progress_start("measuring", m->n_contexts * m->n_mixes * m->rounds, "cells");
+        rc = run_rounds(&g, progress, e);
+        kv_progress_end(progress);
+    }
+    for (size_t i = 0; rc == 0 && i < m->n_mixes; i++)
+        for (size_t t = 0; t < m->n_contexts; t++) add_row(&g, i, t, runs);
+    for (size_t i = 0; i < m->n_mixes; i++) kv_cache_free(g.caches[i]);
+    for (size_t i = 0; i < m->n_mixes * m->n_contexts; i++) free(g.cells[i].time);
+    kv_decoder_free(g.decoder);
+    free(g.caches);
+    free(g.cells);
+    free(g.embedding);
+    return rc;
+}

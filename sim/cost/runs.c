@@ -1,0 +1,413 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs as this tool writes them: mixes of widths, and the CSV and JSON of measured steps.
+#include "sim/cost/runs.h"
+#include "sim/cost/json.h"
+#include "sim/cost/rows.h"
+
+#include <stdlib.h>
+
+const char *const kv_part_names[] = {"weights", "attend", "append", "policy",
+                                     "head",    "other",  NULL};
+
+// ---- mixes
+// -----------------------------------------------------------------------------------------
+
+static size_t width_index(unsigned bits) {
+    return bits == 32 ? KV_RUN_WIDTHS - 1 : bits;
+}
+
+static bool read_width(const char **at, uint8_t *bits) {
+    char *end;
+    unsigned long v = strtoul(*at, &end, 10);
+    if (end == *at || **at == '-' || **at == '+' || !((v >= 1 && v <= 16) || v == 32)) return false;
+    *at = end;
+    *bits = (uint8_t)v;
+    return true;
+}
+
+// "8", "k8v4", "4=0.5": share stays NAN when not written.
+static bool read_part(const char **at, struct kv_mix_part *p) {
+    p->share = NAN;
+    if (**at == 'k') {
+        ++*at;
+        if (!read_width(at, &p->bits[KV_KEY]) || *(*at)++ != 'v' ||
+            !read_width(at, &p->bits[KV_VALUE]))
+            return false;
+    } else {
+        if (!read_width(at, &p->bits[KV_KEY])) return false;
+        p->bits[KV_VALUE] = p->bits[KV_KEY];
+    }
+    if (**at != '=') return true;
+    char *end;
+    p->share = strtod(++*at, &end);
+    bool ok = end > *at && p->share > 0 && p->share <= 1 + 1e-9;
+    *at = end;
+    return ok;
+}
+
+int kv_mix_parse(struct kv_mix *mix, const char *text, struct kv_error *e) {
+    *mix = (struct kv_mix){0};
+    const char *at = text;
+    double given = 0;
+    size_t open = 0;
+    for (bool more = true; more; more = *at == '/' && at++) {
+        if (mix->n == KV_MIX_PARTS || !read_part(&at, &mix->part[mix->n]))
+            return kv_fail(e, KV_EUSAGE, "mix",
+                           "'%s' is no mix of widths; expected like 8, k8v4 or k4v2=0.5/8=0.5",
+                           text);
+        double share = mix->part[mix->n++].share;
+        if (isnan(share))
+            open++;
+        else
+            given += share;
+    }
+    double left = 1 - given;
+    if (*at || left < -1e-3 || (open == 0 && left > 1e-3) || (open > 0 && left <= 0))
+        return kv_fail(e, KV_EUSAGE, "mix", "the shares of '%s' must add up to 1", text);
+    for (size_t i = 0; i < mix->n; i++) {
+        if (isnan(mix->part[i].share)) mix->part[i].share = left / (double)open;
+        if (open == 0) mix->part[i].share /= given;
+    }
+    return 0;
+}
+
+void kv_mix_text(const struct kv_mix *mix, char *out, size_t room) {
+    size_t n = 0;
+    *out = 0;
+    for (size_t i = 0; i < mix->n && n < room; i++) {
+        const struct kv_mix_part *p = &mix->part[i];
+        n += (size_t)snprintf(out + n, room - n, p->bits[0] == p->bits[1] ? "%s%u" : "%sk%uv%u",
+                              i ? "/" : "", p->bits[0], p->bits[1]);
+        if (mix->n > 1 && n < room) n += (size_t)snprintf(out + n, room - n, "=%.4g", p->share);
+    }
+}
+
+void kv_mix_shares(const struct kv_mix *mix, double share[2][KV_RUN_WIDTHS]) {
+    memset(share, 0, 2 * sizeof *share);
+    for (size_t i = 0; i < mix->n; i++)
+        for (int side = 0; side < 2; side++)
+            share[side][width_index(mix->part[i].bits[side])] += mix->part[i].share;
+}
+
+double kv_mix_bits(const struct kv_mix *mix) {
+    double bits = 0;
+    for (size_t i = 0; i < mix->n; i++)
+        bits += mix->part[i].share * (mix->part[i].bits[0] + mix->part[i].bits[1]) / 2;
+    return bits;
+}
+
+double kv_mix_allocated_bits(const struct kv_mix *mix, uint32_t head_dim) {
+    double bits = kv_mix_bits(mix);
+    for (size_t i = 0; i < mix->n; i++)
+        for (int side = 0; side < 2; side++)
+            if (mix->part[i].bits[side] < 16) bits += mix->part[i].share * 8 / head_dim;
+    return bits;
+}
+
+// ---- a row and its columns
+// -------------------------------------------------------------------------
+
+enum column_type { COLUMN_TEXT, COLUMN_COUNT, COLUMN_REAL, COLUMN_BOOL };
+
+static const struct column {
+    const char *name;
+    enum column_type type;
+    size_t at, room;
+} columns[] = {
+#define TEXT(name, field)                                                                          \
+    {                                                                                              \
+        name, COLUMN_TEXT, offsetof(struct kv_device_run, field),                                  \
+            sizeof(((struct kv_device_run *)0)->field)                                             \
+    }
+#define COUNT(name, field)                                                                         \
+    { name, COLUMN_COUNT, offsetof(struct kv_device_run, field), 0 }
+#define REAL(name, field)                                                                          \
+    { name, COLUMN_REAL, offsetof(struct kv_device_run, field), 0 }
+    TEXT("shape", shape_name),
+    COUNT("layers", shape.n_layers),
+    COUNT("heads", shape.n_heads),
+    COUNT("kv_heads", shape.n_kv_heads),
+    COUNT("head_dim", shape.head_dim),
+    COUNT("hidden", shape.hidden),
+    COUNT("ffn", shape.ffn),
+    COUNT("vocab", shape.vocab),
+    TEXT("weights", weights),
+    {"synthetic", COLUMN_BOOL, offsetof(struct kv_device_run, synthetic), 0},
+    COUNT("threads", threads),
+    COUNT("context", context),
+    REAL("step_ns", step_ns),
+    REAL("low_ns", low_ns),
+    REAL("high_ns", high_ns),
+    COUNT("samples", samples),
+    COUNT("disturbed", disturbed),
+    REAL("weights_ns", part_ns[KV_PART_WEIGHTS]),
+    REAL("attend_ns", part_ns[KV_PART_ATTEND]),
+    REAL("append_ns", part_ns[KV_PART_APPEND]),
+    REAL("policy_ns", part_ns[KV_PART_POLICY]),
+    REAL("head_ns", part_ns[KV_PART_HEAD]),
+    REAL("other_ns", part_ns[KV_PART_OTHER]),
+    REAL("cache_bytes", cache_bytes),
+#undef TEXT
+#undef COUNT
+#undef REAL
+};
+static const size_t n_columns = sizeof columns / sizeof *columns;
+
+static const struct meta {
+    const char *name;
+    size_t at;
+    bool is_text;
+} metas[] = {
+    {"machine", offsetof(struct kv_runs, machine), true},
+    {"engine", offsetof(struct kv_runs, engine), true},
+    {"compiler", offsetof(struct kv_runs, compiler), true},
+    {"date", offsetof(struct kv_runs, date), true},
+    {"command", offsetof(struct kv_runs, command), true},
+    {"clock_mhz", offsetof(struct kv_runs, clock_mhz), false},
+    {"bandwidth_bytes_per_ns", offsetof(struct kv_runs, bandwidth_bytes_per_ns), false},
+    {"launch_ns", offsetof(struct kv_runs, launch_ns), false},
+};
+static const size_t n_metas = sizeof metas / sizeof *metas;
+
+struct kv_runs *kv_runs_new(void) {
+    struct kv_runs *r = kv_alloc(1, sizeof *r);
+    for (size_t i = 0; i < n_metas; i++)
+        if (metas[i].is_text)
+            *(char **)((char *)r + metas[i].at) = kv_strdup("");
+        else
+            *(double *)((char *)r + metas[i].at) = NAN;
+    return r;
+}
+
+void kv_runs_free(struct kv_runs *r) {
+    if (!r) return;
+    for (size_t i = 0; i < n_metas; i++)
+        if (metas[i].is_text) free(*(char **)((char *)r + metas[i].at));
+    free(r->row);
+    free(r);
+}
+
+struct kv_device_run *kv_runs_add(struct kv_runs *r) {
+    r->row = kv_grow(r->row, r->n + 1, sizeof *r->row);
+    struct kv_device_run *run = &r->row[r->n++];
+    *run =
+        (struct kv_device_run){.step_ns = NAN, .low_ns = NAN, .high_ns = NAN, .cache_bytes = NAN};
+    for (int p = 0; p < KV_N_PARTS; p++) run->part_ns[p] = NAN;
+    return run;
+}
+
+// ---- reading rows
+// ----------------------------------------------------------------------------------
+
+double kv_row_number(const json_t *row, const char *key) {
+    const json_t *v = json_object_get(row, key);
+    if (json_is_number(v)) return json_number_value(v);
+    if (json_is_true(v)) return 1;
+    if (json_is_false(v)) return 0;
+    const char *s = json_string_value(v);
+    if (!s || !*s) return NAN;
+    char *end;
+    double x = strtod(s, &end);
+    return *end ? NAN : x;
+}
+
+const char *kv_row_text(const json_t *row, const char *key) {
+    const char *s = json_string_value(json_object_get(row, key));
+    return s ? s : "";
+}
+
+static int read_column(const struct column *c, struct kv_device_run *run, const json_t *row,
+                       const char *where, struct kv_error *e) {
+    void *field = (char *)run + c->at;
+    if (c->type == COLUMN_TEXT) {
+        snprintf(field, c->room, "%s", kv_row_text(row, c->name));
+        return 0;
+    }
+    double x = kv_row_number(row, c->name);
+    const char *s = json_string_value(json_object_get(row, c->name));
+    if (isnan(x) && s && *s)
+        return kv_fail(e, KV_EFAIL, where, "column '%s': '%.40s' is no number", c->name, s);
+    if (c->type == COLUMN_REAL) {
+        *(double *)field = x;
+        return 0;
+    }
+    if (isnan(x)) return 0;
+    if (!(x >= 0 && x <= 1u << 31))
+        return kv_fail(e, KV_EFAIL, where, "column '%s': %g is out of range", c->name, x);
+    if (c->type == COLUMN_BOOL)
+        *(bool *)field = x != 0;
+    else
+        *(uint32_t *)field = (uint32_t)x;
+    return 0;
+}
+
+// Foreign rows may tell the step in other units.
+static double step_of(const json_t *row) {
+    double ns = kv_row_number(row, "step_ns"), ms = kv_row_number(row, "step_ms"),
+           rate = kv_row_number(row, "tokens_per_s");
+    return !isnan(ns) ? ns : !isnan(ms) ? ms * 1e6 : 1e9 / rate;
+}
+
+int kv_row_read(struct kv_device_run *run, const json_t *row, const char *where,
+                struct kv_error *e) {
+    for (size_t i = 0; i < n_columns; i++) {
+        int rc = read_column(&columns[i], run, row, where, e);
+        if (rc) return rc;
+    }
+    run->step_ns = step_of(row);
+    if (!(run->step_ns > 0))
+        return kv_fail(e, KV_EFAIL, where, "expected a positive step_ns, step_ms or tokens_per_s");
+    if (isnan(kv_row_number(row, "context")))
+        return kv_fail(e, KV_EFAIL, where, "expected a context in tokens");
+    const json_t *mix = json_object_get(row, "mix");
+    char number[32];
+    const char *text = json_string_value(mix);
+    if (json_is_integer(mix)) {
+        snprintf(number, sizeof number, "%lld", (long long)json_integer_value(mix));
+        text = number;
+    }
+    if (!text) return kv_fail(e, KV_EFAIL, where, "expected a mix of widths, like 8 or k8v4");
+    struct kv_error why;
+    if (kv_mix_parse(&run->mix, text, &why)) return kv_fail(e, KV_EFAIL, where, "%s", why.msg);
+    return 0;
+}
+
+void kv_runs_read_meta(struct kv_runs *r, const json_t *row) {
+    for (size_t i = 0; i < n_metas; i++) {
+        void *field = (char *)r + metas[i].at;
+        if (metas[i].is_text) {
+            const char *s = kv_row_text(row, metas[i].name);
+            if (!*s || **(char **)field) continue;
+            free(*(char **)field);
+            *(char **)field = kv_strdup(s);
+        } else if (isnan(*(double *)field)) {
+            *(double *)field = kv_row_number(row, metas[i].name);
+        }
+    }
+}
+
+int kv_runs_from_json(const json_t *root, struct kv_device_run **run, size_t *n, const char *path,
+                      struct kv_error *e) {
+    json_t *rows = json_object_get(root, "runs"), *row;
+    struct kv_runs *r = kv_runs_new();
+    size_t i;
+    int rc = 0;
+    json_array_foreach(rows, i, row) {
+        char where[256];
+        snprintf(where, sizeof where, "%s: run %zu", path, i + 1);
+        rc = kv_row_read(kv_runs_add(r), row, where, e);
+        if (rc) break;
+    }
+    if (rc == 0) {
+        *run = r->row;
+        *n = r->n;
+        r->row = NULL;
+    }
+    kv_runs_free(r);
+    return rc;
+}
+
+// ---- writing
+// ---------------------------------------------------------------------------------------
+
+void kv_json_add_string(struct kv_text *t, const char *s) {
+    json_t *v = json_string(s);
+    char *text = v ? json_dumps(v, JSON_ENCODE_ANY) : NULL;
+    kv_text_addf(t, "%s", text ? text : "\"\"");
+    free(text);
+    json_decref(v);
+}
+
+static void add_csv_text(struct kv_text *t, const char *s) {
+    if (!strpbrk(s, ",\"\n")) {
+        kv_text_addf(t, "%s", s);
+        return;
+    }
+    kv_text_addf(t, "\"");
+    for (; *s; s++) kv_text_addf(t, *s == '"' ? "\"%c" : "%c", *s == '\n' ? ' ' : *s);
+    kv_text_addf(t, "\"");
+}
+
+// A number of a row as text; empty when unknown.
+static void column_text(const struct column *c, const struct kv_device_run *run, char *out,
+                        size_t room) {
+    const void *field = (const char *)run + c->at;
+    *out = 0;
+    if (c->type == COLUMN_BOOL) snprintf(out, room, "%d", *(const bool *)field);
+    if (c->type == COLUMN_COUNT) snprintf(out, room, "%u", *(const uint32_t *)field);
+    if (c->type == COLUMN_REAL && isfinite(*(const double *)field))
+        snprintf(out, room, "%.0f", *(const double *)field);
+}
+
+void kv_runs_add_json(struct kv_text *t, const struct kv_device_run *run, size_t n) {
+    kv_text_addf(t, "[");
+    for (size_t i = 0; i < n; i++, run++) {
+        char mix[160], value[32];
+        kv_mix_text(&run->mix, mix, sizeof mix);
+        kv_text_addf(t, "%s\n    {\"mix\": \"%s\"", i ? "," : "", mix);
+        for (size_t k = 0; k < n_columns; k++) {
+            const struct column *c = &columns[k];
+            if (c->type == COLUMN_TEXT) {
+                kv_text_addf(t, ", \"%s\": ", c->name);
+                kv_json_add_string(t, (const char *)run + c->at);
+                continue;
+            }
+            column_text(c, run, value, sizeof value);
+            if (*value) kv_text_addf(t, ", \"%s\": %s", c->name, value);
+        }
+        kv_text_addf(t, "}");
+    }
+    kv_text_addf(t, "\n  ]");
+}
+
+char *kv_runs_json(const struct kv_runs *r) {
+    struct kv_text t = {0};
+    kv_text_addf(&t, "{\n");
+    for (size_t i = 0; i < n_metas; i++) {
+        const void *field = (const char *)r + metas[i].at;
+        if (!metas[i].is_text && !isfinite(*(const double *)field)) continue;
+        kv_text_addf(&t, "  \"%s\": ", metas[i].name);
+        if (metas[i].is_text)
+            kv_json_add_string(&t, *(char *const *)field);
+        else
+            kv_text_addf(&t, "%.6g", *(const double *)field);
+        kv_text_addf(&t, ",\n");
+    }
+    kv_text_addf(&t, "  \"runs\": ");
+    kv_runs_add_json(&t, r->row, r->n);
+    kv_text_addf(&t, "\n}\n");
+    return kv_text_take(&t);
+}
+
+char *kv_runs_csv(const struct kv_runs *r) {
+    struct kv_text t = {0};
+    kv_text_addf(&t, "mix");
+    for (size_t i = 0; i < n_columns; i++) kv_text_addf(&t, ",%s", columns[i].name);
+    for (size_t i = 0; i < n_metas; i++) kv_text_addf(&t, ",%s", metas[i].name);
+    kv_text_addf(&t, "\n");
+    for (size_t k = 0; k < r->n; k++) {
+        const struct kv_device_run *run = &r->row[k];
+        char mix[160], value[32];
+        kv_mix_text(&run->mix, mix, sizeof mix);
+        add_csv_text(&t, mix);
+        for (size_t i = 0; i < n_columns; i++) {
+            kv_text_addf(&t, ",");
+            if (columns[i].type == COLUMN_TEXT) {
+                add_csv_text(&t, (const char *)run + columns[i].at);
+                continue;
+            }
+            column_text(&columns[i], run, value, sizeof value);
+            kv_text_addf(&t, "%s", value);
+        }
+        for (size_t i = 0; i < n_metas; i++) {
+            const void *field = (const char *)r + metas[i].at;
+            kv_text_addf(&t, ",");
+            if (metas[i].is_text)
+                add_csv_text(&t, *(char *const *)field);
+            else if (isfinite(*(const double *)field))
+                kv_text_addf(&t, "%.6g", *(const double *)field);
+        }
+        kv_text_addf(&t, "\n");
+    }
+    return kv_text_take(&t);
+}

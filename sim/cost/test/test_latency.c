@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+// The latency formula against figures worked out by hand on a device of round numbers.
+#include "sim/cost/cost.h"
+#include "sim/cost/runs.h"
+#include "sim/base/util.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <cmocka.h>
+
+// 2 layers x 3 heads x 10 = 60 values of K a token, and as many of V.
+static struct kv_device *round_device(void) {
+    struct kv_device *d = kv_device_new();
+    d->shape = (struct kv_shape){.n_layers = 2, .n_heads = 9, .n_kv_heads = 3, .head_dim = 10};
+    d->base_ns = 1000;
+    d->attend_ns = 2;
+    d->append_ns = 100;
+    d->c_ns[KV_KEY][4] = 0.5;
+    d->c_ns[KV_KEY][16] = 1;
+    d->c_ns[KV_VALUE][4] = 0.25;
+    d->c_ns[KV_VALUE][16] = 2;
+    d->context_min = 10;
+    d->context_max = 1000;
+    return d;
+}
+
+static struct kv_ledger ledger_of(const char *mix, double allocated_bits) {
+    struct kv_mix m;
+    struct kv_error e;
+    assert_int_equal(kv_mix_parse(&m, mix, &e), 0);
+    struct kv_ledger l = {.allocated_bits = allocated_bits};
+    kv_mix_shares(&m, l.share);
+    return l;
+}
+
+static void a_step_is_the_sum_of_its_terms(void **state) {
+    (void)state;
+    struct kv_device *d = round_device();
+    struct kv_ledger l = ledger_of("4=0.5/16=0.5", 10.5);
+    // keys: 60 (0.5 x 0.5 + 0.5 x 1) = 45; values: 60 (0.5 x 0.25 + 0.5 x 2) = 67.5; heads: 2
+    struct kv_latency t = kv_device_step(d, &l, 100, 7);
+    assert_float_equal(t.cache_ns, 100 * (2 + 45 + 67.5), 1e-9);
+    assert_float_equal(t.step_ns, 1000 + 100 + 7 + 11450, 1e-9);
+    assert_float_equal(t.ceiling_ns, 1000 + 100 + 200, 1e-9);
+    assert_float_equal(t.cache_bytes, 10.5 * 120 / 8 * 100, 1e-9);
+    assert_false(t.extrapolated);
+    kv_device_free(d);
+}
+
+static void contexts_outside_the_measured_range_are_marked(void **state) {
+    (void)state;
+    struct kv_device *d = round_device();
+    struct kv_ledger l = ledger_of("4", 4.5);
+    assert_true(kv_device_step(d, &l, 9, 0).extrapolated);
+    assert_false(kv_device_step(d, &l, 10, 0).extrapolated);
+    assert_false(kv_device_step(d, &l, 1000, 0).extrapolated);
+    assert_true(kv_device_step(d, &l, 1001, 0).extrapolated);
+    kv_device_free(d);
+}
+
+static void a_width_without_a_cost_is_priced_as_the_next_measured_one_and_marked(void **state) {
+    (void)state;
+    struct kv_device *d = round_device();
+    struct kv_ledger two = ledger_of("2", 2.5), four = ledger_of("4", 4.5);
+    struct kv_latency t = kv_device_step(d, &two, 100, 0);
+    assert_float_equal(t.step_ns, kv_device_step(d, &four, 100, 0).step_ns, 1e-9);
+    assert_true(t.extrapolated);
+    // float32: twice the bits of the widest measured, 60 (2 x 1 + 2 x 2) = 360
+    struct kv_ledger full = ledger_of("32", 32);
+    t = kv_device_step(d, &full, 100, 0);
+    assert_float_equal(t.cache_ns, 100 * (2 + 360), 1e-9);
+    assert_true(t.extrapolated);
+    kv_device_free(d);
+}
+
+static void widths_round_up_to_the_next_port(void **state) {
+    (void)state;
+    struct kv_device *d = round_device();
+    d->c_ns[KV_KEY][2] = d->c_ns[KV_VALUE][2] = 0.01;
+    struct kv_ledger two = ledger_of("2", 2.5), four = ledger_of("4", 4.5);
+    double unported = kv_device_step(d, &two, 100, 0).step_ns;
+    d->n_ports = 2;
+    d->ports[0] = 4;
+    d->ports[1] = 16;
+    double ported = kv_device_step(d, &two, 100, 0).step_ns;
+    assert_true(unported < ported);
+    assert_float_equal(ported, kv_device_step(d, &four, 100, 0).step_ns, 1e-9);
+    kv_device_free(d);
+}
+
+static void bytes_beyond_the_knee_cost_the_factor(void **state) {
+    (void)state;
+    struct kv_device *d = round_device();
+    struct kv_ledger l = ledger_of("16", 16);
+    d->knee_bytes = 240 * 50; // a token takes 16 x 120 / 8 = 240 bytes
+    d->knee_factor = 3;
+    // 50 tokens below the knee and 50 beyond: 180 ns a token, thrice that beyond it
+    assert_float_equal(kv_device_step(d, &l, 100, 0).cache_ns, 100 * 2 + 50 * 180 + 50 * 540, 1e-9);
+    assert_float_equal(kv_device_step(d, &l, 50, 0).cache_ns, 50 * 182, 1e-9);
+    kv_device_free(d);
+}
+
+static void evicted_values_cost_nothing(void **state) {
+    (void)state;
+    struct kv_device *d = round_device();
+    struct kv_ledger l = {.allocated_bits = 2.25};
+    l.share[KV_KEY][4] = l.share[KV_VALUE][4] = 0.5;
+    l.share[KV_KEY][0] = l.share[KV_VALUE][0] = 0.5;
+    assert_float_equal(kv_device_step(d, &l, 100, 0).cache_ns, 100 * 0.5 * (2 + 30 + 15), 1e-9);
+    kv_device_free(d);
+}
+
+static void a_policy_pays_from_its_break_even_context_on(void **state) {
+    (void)state;
+    struct kv_device *d = round_device();
+    struct kv_ledger four = ledger_of("4", 4.5), sixteen = ledger_of("16", 16);
+    // 45 against 180 ns a token: 135 saved, so 1350 ns of policy pay from 10 tokens on
+    assert_float_equal(kv_device_break_even(d, &four, &sixteen, 1350), 10, 1e-6);
+    assert_float_equal(kv_device_break_even(d, &four, &sixteen, 0), 0, 1e-6);
+    assert_true(isinf(kv_device_break_even(d, &sixteen, &four, 1)));
+    kv_device_free(d);
+}
+
+static void a_device_survives_its_own_file(void **state) {
+    (void)state;
+    struct kv_device *d = round_device(), *back;
+    struct kv_error e;
+    assert_int_equal(kv_make_dir("build", &e), 0);
+    free(d->name);
+    d->name = kv_strdup("round \"numbers\"");
+    d->ports[d->n_ports++] = 4;
+    d->ports[d->n_ports++] = 16;
+    d->n_intervals = 1;
+    d->intervals = kv_alloc(1, sizeof *d->intervals);
+    d->intervals[0] = (struct kv_device_interval){"base_ns", 990, 1010};
+    char *text = kv_device_text(d), *path = kv_format_text("build/test_latency_device.json");
+    assert_int_equal(kv_write_file(path, text, strlen(text), &e), 0);
+    assert_int_equal(kv_device_open(&back, path, &e), 0);
+    char *again = kv_device_text(back);
+    assert_string_equal(text, again);
+    assert_string_equal(back->name, "round \"numbers\"");
+    assert_true(isinf(back->knee_bytes));
+    assert_true(isnan(back->error_median));
+    struct kv_ledger l = ledger_of("k16v4", 10.5);
+    assert_float_equal(kv_device_step(d, &l, 64, 3).step_ns,
+                       kv_device_step(back, &l, 64, 3).step_ns, 1e-9);
+    remove(path);
+    free(path);
+    free(text);
+    free(again);
+    kv_device_free(d);
+    kv_device_free(back);
+}
+
+static void bad_device_files_are_refused_in_one_sentence(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *said;
+    } cases[] = {
+        {"{", "line 1"},
+        {"{\"base_ns\": -1}", "'base_ns' must be a number of 0 or more"},
+        {"{\"name\": 4}", "'name' must be a text"},
+        {"{\"name\": \"x\"}", "'base_ns' is missing"},
+        {"{\"base_ns\": 1, \"key_ns\": {\"99\": 1}}", "'99' must be a width"},
+        {"{\"base_ns\": 1, \"key_ns\": {\"4\": 1}, \"value_ns\": {}}", "value_ns holds no width"},
+    };
+    const char *path = "build/test_latency_bad.json";
+    struct kv_error made;
+    assert_int_equal(kv_make_dir("build", &made), 0);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct kv_error e;
+        struct kv_device *d;
+        assert_int_equal(kv_write_file(path, cases[i].text, strlen(cases[i].text), &e), 0);
+        assert_int_equal(kv_device_open(&d, path, &e), KV_EFAIL);
+        assert_non_null(strstr(e.msg, cases[i].said));
+        assert_string_equal(e.where, path);
+    }
+    remove(path);
+    struct kv_error e;
+    struct kv_device *d;
+    assert_int_equal(kv_device_open(&d, "no-such-device", &e), KV_EUSAGE);
+    assert_non_null(strstr(e.msg, "no-such-device"));
+}
+
+static void shipped_devices_open_and_carry_their_runs_and_provenance(void **state) {
+    (void)state;
+    const char *name;
+    for (size_t i = 0; (name = kv_device_name_at(i)); i++) {
+        struct kv_device *d;
+        struct kv_error e;
+        assert_int_equal(kv_device_open(&d, name, &e), 0);
+        assert_string_equal(d->name, kv_device_name_at(i));
+        assert_true(d->n_runs > 0);
+        assert_true(*d->machine && *d->date && *d->engine && *d->provenance);
+        kv_device_free(d);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_step_is_the_sum_of_its_terms),
+        cmocka_unit_test(contexts_outside_the_measured_range_are_marked),
+        cmocka_unit_test(a_width_without_a_cost_is_priced_as_the_next_measured_one_and_marked),
+        cmocka_unit_test(widths_round_up_to_the_next_port),
+        cmocka_unit_test(bytes_beyond_the_knee_cost_the_factor),
+        cmocka_unit_test(evicted_values_cost_nothing),
+        cmocka_unit_test(a_policy_pays_from_its_break_even_context_on),
+        cmocka_unit_test(a_device_survives_its_own_file),
+        cmocka_unit_test(bad_device_files_are_refused_in_one_sentence),
+        cmocka_unit_test(shipped_devices_open_and_carry_their_runs_and_provenance),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

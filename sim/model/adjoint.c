@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+// Backward through head, norms, SwiGLU, attention, RoPE and residuals, for activations only.
+#include "sim/model/adjoint.h"
+
+#include <cblas.h>
+#include <stdlib.h>
+
+#include "sim/base/util.h"
+#include "sim/model/kernels.h"
+#include "sim/model/paths.h"
+#include "sim/model/scratch.h"
+
+// ---- labels ------------------------------------------------------------------------------
+
+// Smallest v with p_0 + ... + p_v > u: the token at quantile u of a distribution.
+static uint32_t quantile(const float *p, size_t n, double u) {
+    double sum = 0;
+    size_t last = 0;
+    for (size_t v = 0; v < n; v++) {
+        if (p[v] > 0) last = v;
+        sum += (double)p[v];
+        if (sum > u) return (uint32_t)v;
+    }
+    return (uint32_t)last; // rounding left the sum below u
+}
+
+void kv_adjoint_seed(const struct kv_model *m, const float *final, const struct kv_scored *scored,
+                     size_t n_scored, uint64_t seed, size_t n_draws, struct kv_scratch *s,
+                     struct kv_adjoint_seed *out) {
+    size_t h = m->shape.hidden, vocab = m->shape.vocab, first_label = 0;
+    *out = (struct kv_adjoint_seed){.n_scored = n_scored, .scored = scored, .n_draws = n_draws};
+    for (size_t i = 0; i < n_scored; i++) out->n_labels += scored[i].count;
+    out->mean_row = kv_alloc(n_scored * h, sizeof(float));
+    out->label = kv_alloc(n_draws * out->n_labels, sizeof *out->label);
+    float *gathered = kv_alloc(KV_HEAD_ROWS * h, sizeof *gathered);
+    for (size_t from = 0, n; from < n_scored; from += n) {
+        struct kv_reference r;
+        n = n_scored - from < KV_HEAD_ROWS ? n_scored - from : KV_HEAD_ROWS;
+        for (size_t i = 0; i < n; i++)
+            memcpy(gathered + i * h, final + scored[from + i].row * h, h * sizeof *final);
+        kv_head_reference(m, gathered, n, s, &r);
+        kv_product_back(&m->head, r.p, n, out->mean_row + from * h, s);
+        for (size_t i = 0; i < n; i++) {
+            for (uint32_t c = 0; c < scored[from + i].count; c++)
+                for (size_t draw = 0; draw < n_draws; draw++) {
+                    double u = kv_draw(seed + draw, scored[from + i].row, c) * r.sum_p[i];
+                    out->label[draw * out->n_labels + first_label + c] =
+                        quantile(r.p + i * vocab, vocab, u);
+                }
+            first_label += scored[from + i].count;
+        }
+    }
+    free(gathered);
+}
+
+void kv_adjoint_seed_fini(struct kv_adjoint_seed *seed) {
+    free(seed->mean_row);
+    free(seed->label);
+    *seed = (struct kv_adjoint_seed){0};
+}
+
+void kv_adjoint_draw(const struct kv_model *m, const struct kv_adjoint_seed *seed, size_t draw,
+                     size_t n_tokens, float *d_final) {
+    size_t h = m->shape.hidden;
+    const uint32_t *label = seed->label + draw * seed->n_labels;
+    memset(d_final, 0, n_tokens * h * sizeof *d_final);
+    for (size_t i = 0; i < seed->n_scored; i++) {
+        float *d = d_final + seed->scored[i].row * h;
+        const float *mean = seed->mean_row + i * h;
+        for (size_t j = 0; j < h; j++) d[j] = -(float)seed->scored[i].count * mean[j];
+        for (uint32_t c = 0; c < seed->scored[i].count; c++, label++)
+            for (size_t j = 0; j < h; j++) {
+                size_t at = *label * h + j;
+                d[j] += m->head.f32 ? m->head.f32[at] : kv_bf16_to_f32(m->head.bf16[at]);
+            }
+    }
+}
+
+// ---- attention ---------------------------------------------------------------------------
+
+struct back {
+    const struct kv_model *m;
+    const struct kv_adjoint *job;
+    struct kv_paths at;
+    float *dk, *dv;           // [n_tokens][n_kv] of the chain
+    float *dk_read, *dv_read; // of the counted reads; the same as above when all count
+    float *dq;                // [n_tokens][n_q]
+    float *d_evict;           // [n_tokens][n_kv_heads]
+    float *k_t, *v_t;         // [n_kv][ld] transposed, segments padded to KV_TILE columns
+    float *weights, *d_score, *q_scaled, *out; // one row's
+};
+
+// The counted part of a row's gradient is its outer products with the first `counted` positions.
+static void count_reads(const struct back *b, const struct kv_attend_back *a, uint32_t counted) {
+    size_t t = 0, dim = a->dim;
+    for (size_t i = 0; i < a->n_spans; i++) {
+        ptrdiff_t shift = b->dk_read - b->dk, shift_v = b->dv_read - b->dv;
+        for (size_t j = 0; j < a->span[i].count && t < counted; j++, t++) {
+            float *dk = a->span[i].dk + shift + j * a->span[i].ld;
+            float *dv = a->span[i].dv + shift_v + j * a->span[i].ld;
+            for (size_t g = 0; g < a->n_q; g++)
+                for (size_t k = 0; k < dim; k++) {
+                    dk[k] += a->d_score[g * a->ld_w + t] * a->q[g * dim + k];
+                    dv[k] += a->weights[g * a->ld_w + t] * a->d_out[g * dim + k];
+                }
+        }
+    }
+}
+
+// With d s_t = a_t (dL/do . v_t - dL/do . o), the change is - d s_t / (1 - a_t). A token that takes
+// all the attention has no such limit; its share is held below 1 - 1e-4.
+static void add_evictions(const struct back *b, const struct kv_attend_back *a, uint32_t row,
+                          size_t head) {
+    const struct kv_tree *t = b->job->tree;
+    size_t heads = b->m->shape.n_kv_heads, seen = b->job->counted ? b->job->counted[row] : a->len;
+    if (seen > a->len - 1) seen = a->len - 1; // a token's own query always sees it
+    for (size_t j = 0; j < seen; j++) {
+        size_t to = j < t->n_context ? j : t->first[b->at.choice[row]] + j - t->n_context;
+        for (size_t g = 0; g < a->n_q; g++)
+            b->d_evict[to * heads + head] -=
+                a->d_score[g * a->ld_w + j] / fmaxf(1 - a->weights[g * a->ld_w + j], 1e-4f);
+    }
+}
+
+static void back_row(struct back *b, const struct kv_tape_layer *tape, const float *d_mixed,
+                     uint32_t row, size_t head) {
+    const struct kv_shape *sh = &b->m->shape;
+    const struct kv_tree *t = b->job->tree;
+    size_t d = sh->head_dim, group = sh->n_heads / sh->n_kv_heads,
+           width = (size_t)sh->n_kv_heads * d;
+    size_t q_at = ((size_t)row * sh->n_heads + head * group) * d;
+    uint32_t c = b->at.choice[row];
+    size_t len = b->at.position[row] + 1;
+    float scale = 1.0f / sqrtf((float)d);
+    for (size_t i = 0; i < group * d; i++) b->q_scaled[i] = tape->q[q_at + i] * scale;
+    struct kv_attend fore = {.n_q = group,
+                             .dim = d,
+                             .q = b->q_scaled,
+                             .len = len,
+                             .weights = b->weights,
+                             .ld_w = b->at.ld_row,
+                             .out = b->out};
+    struct kv_attend_back a = {.n_q = group,
+                               .dim = d,
+                               .len = len,
+                               .q = b->q_scaled,
+                               .weights = b->weights,
+                               .out = tape->mixed + q_at,
+                               .d_out = d_mixed + q_at,
+                               .d_score = b->d_score,
+                               .ld_w = b->at.ld_row,
+                               .dq = b->dq + q_at};
+    size_t context = c == t->n_choices ? len : t->n_context;
+    for (size_t part = 0; part < (c == t->n_choices ? 1 : 2); part++) {
+        size_t start = part ? t->first[c] : 0, column = part ? b->at.column[c] : 0;
+        size_t count = part ? len - context : context, at = start * width + head * d;
+        fore.span[part] = (struct kv_span){b->k_t + head * d * b->at.ld + column, b->at.ld,
+                                           tape->v + at, width, count};
+        a.span[part] = (struct kv_attend_back_span){.k = tape->k + at,
+                                                    .v = tape->v + at,
+                                                    .v_t = b->v_t + head * d * b->at.ld + column,
+                                                    .dk = b->dk + at,
+                                                    .dv = b->dv + at,
+                                                    .ld = width,
+                                                    .ld_t = b->at.ld,
+                                                    .count = count};
+        fore.n_spans = a.n_spans = part + 1;
+    }
+    kv_kernels()->attend(&fore); // weights again: cheaper than keeping them
+    kv_kernels()->attend_back(&a);
+    for (size_t i = 0; i < group * d; i++) b->dq[q_at + i] *= scale;
+    add_evictions(b, &a, row, head);
+    if (b->job->counted) count_reads(b, &a, b->job->counted[row]);
+}
+
+// ---- layers ------------------------------------------------------------------------------
+
+static void take_buffers(struct back *b, struct kv_scratch *s) {
+    const struct kv_tree *t = b->job->tree;
+    const struct kv_shape *sh = &b->m->shape;
+    size_t n_kv = (size_t)sh->n_kv_heads * sh->head_dim, group = sh->n_heads / sh->n_kv_heads;
+    b->k_t = kv_scratch_floats(s, KV_BUF_KEYS_EXACT, n_kv * b->at.ld);
+    b->v_t = kv_scratch_floats(s, KV_BUF_KEYS_CODED, n_kv * b->at.ld);
+    memset(b->k_t, 0, n_kv * b->at.ld * sizeof(float));
+    memset(b->v_t, 0, n_kv * b->at.ld * sizeof(float));
+    b->weights = kv_scratch_floats(s, KV_BUF_WEIGHTS_ROW, 2 * group * b->at.ld_row);
+    b->d_score = b->weights + group * b->at.ld_row;
+    b->q_scaled = kv_scratch_floats(s, KV_BUF_Q_SCALED, 2 * group * sh->head_dim);
+    b->out = b->q_scaled + group * sh->head_dim;
+    b->dk = kv_scratch_floats(s, KV_BUF_DK, 4 * t->n_tokens * n_kv);
+    b->dv = b->dk + t->n_tokens * n_kv;
+    b->dk_read = b->job->counted ? b->dv + t->n_tokens * n_kv : b->dk;
+    b->dv_read = b->job->counted ? b->dk_read + t->n_tokens * n_kv : b->dv;
+    b->d_evict = kv_scratch_floats(s, KV_BUF_EVICT, (size_t)t->n_tokens * sh->n_kv_heads);
+    b->dq = kv_scratch_floats(s, KV_BUF_DQ, (size_t)t->n_tokens * sh->n_heads * sh->head_dim);
+}
+
+// dx (of the layer's input) from dx (of its output), in place.
+static void back_layer(struct back *b, uint32_t l, float *dx, struct kv_scratch *s) {
+    const struct kv_model *m = b->m;
+    const struct kv_shape *sh = &m->shape;
+    const struct kv_layer_weights *w = &m->layers[l];
+    const struct kv_tape_layer *tape = &b->job->tape->layers[l];
+    const struct kv_kernels *k = kv_kernels();
+    size_t rows = b->job->tree->n_tokens, h = sh->hidden,
+           n_kv = (size_t)sh->n_kv_heads * sh->head_dim, n_q = (size_t)sh->n_heads * sh->head_dim;
+    float *d_act = kv_scratch_floats(s, KV_BUF_ACT, rows * sh->ffn);
+    float *d_gateup = kv_scratch_floats(s, KV_BUF_GATEUP, rows * 2 * sh->ffn);
+    float *d_norm = kv_scratch_floats(s, KV_BUF_NORM, rows * h);
+    float *d_mixed = kv_scratch_floats(s, KV_BUF_MIXED, rows * n_q);
+    float *d_qkv = kv_scratch_floats(s, KV_BUF_QKV, rows * (n_q + 2 * n_kv));
+    kv_product_back(&w->down, dx, rows, d_act, s);
+    k->swiglu_back(d_gateup, d_act, tape->gateup, rows, sh->ffn);
+    kv_product_back(&w->gateup, d_gateup, rows, d_norm, s);
+    k->rms_norm_back(dx, d_norm, tape->middle, w->ffn_norm, rows, h, m->rms_eps);
+    kv_product_back(&w->out, dx, rows, d_mixed, s);
+    kv_paths_transpose(&b->at, n_kv, tape->k, b->k_t);
+    kv_paths_transpose(&b->at, n_kv, tape->v, b->v_t);
+    memset(b->dk, 0, (b->job->counted ? 4 : 2) * rows * n_kv * sizeof(float));
+    memset(b->d_evict, 0, rows * sh->n_kv_heads * sizeof(float));
+    for (size_t head = 0; head < sh->n_kv_heads; head++)
+        for (uint32_t row = 0; row < rows; row++) back_row(b, tape, d_mixed, row, head);
+    b->job->take(b->job->self, l, b->dk_read, b->dv_read, b->d_evict);
+    kv_rope_back(m, b->dq, rows, sh->n_heads, b->at.position);
+    kv_rope_back(m, b->dk, rows, sh->n_kv_heads, b->at.position);
+    for (size_t row = 0; row < rows; row++) {
+        float *to = d_qkv + row * (n_q + 2 * n_kv);
+        memcpy(to, b->dq + row * n_q, n_q * sizeof *to);
+        memcpy(to + n_q, b->dk + row * n_kv, n_kv * sizeof *to);
+        memcpy(to + n_q + n_kv, b->dv + row * n_kv, n_kv * sizeof *to);
+    }
+    kv_product_back(&w->qkv, d_qkv, rows, d_norm, s);
+    k->rms_norm_back(dx, d_norm, tape->x, w->attn_norm, rows, h, m->rms_eps);
+}
+
+void kv_adjoint(const struct kv_model *m, const struct kv_adjoint *job, struct kv_scratch *s) {
+    struct back b = {.m = m, .job = job};
+    size_t n = (size_t)job->tree->n_tokens * m->shape.hidden;
+    kv_paths_init(&b.at, job->tree);
+    take_buffers(&b, s);
+    float *dx = kv_scratch_floats(s, KV_BUF_X, n);
+    memset(dx, 0, n * sizeof *dx);
+    kv_kernels()->rms_norm_back(dx, job->d_final, job->tape->x, m->final_norm, job->tree->n_tokens,
+                                m->shape.hidden, m->rms_eps);
+    for (uint32_t l = m->shape.n_layers; l-- > 0;) back_layer(&b, l, dx, s);
+    kv_paths_fini(&b.at);
+}

@@ -1,0 +1,376 @@
+// SPDX-License-Identifier: Apache-2.0
+// Llama's forward pass over a tree: norm, fused QKV, RoPE, attention over spans, SwiGLU, residuals.
+#include "sim/model/forward.h"
+
+#include <cblas.h>
+#include <stdlib.h>
+
+#include "sim/base/util.h"
+#include "sim/model/kernels.h"
+#include "sim/model/paths.h"
+#include "sim/model/scratch.h"
+
+// ---- scratch --------------------------------------------------------------------------
+
+struct kv_scratch *kv_scratch_new(void) {
+    return kv_alloc(1, sizeof(struct kv_scratch));
+}
+
+void kv_scratch_free(struct kv_scratch *s) {
+    if (!s) return;
+    for (size_t i = 0; i < KV_N_BUFFERS; i++) free(s->buffer[i].p);
+    free(s);
+}
+
+float *kv_scratch_floats(struct kv_scratch *s, enum kv_buffer which, size_t n) {
+    if (s->buffer[which].n < n) {
+        free(s->buffer[which].p);
+        s->buffer[which].p = kv_alloc(n, sizeof(float));
+        s->buffer[which].n = n;
+    }
+    return s->buffer[which].p;
+}
+
+// The matrix in float32: its own memory, or widened into the scratch.
+static const float *as_f32(const struct kv_matrix *w, struct kv_scratch *s) {
+    if (w->f32) return w->f32;
+    size_t n = w->rows * w->cols;
+    float *wide = kv_scratch_floats(s, KV_BUF_WEIGHTS, n);
+    for (size_t i = 0; i < n; i++) wide[i] = kv_bf16_to_f32(w->bf16[i]);
+    return wide;
+}
+
+void kv_product(const struct kv_matrix *w, const float *x, size_t rows, float *y,
+                struct kv_scratch *s) {
+    if (rows == 0) return;
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)rows, (int)w->rows, (int)w->cols, 1,
+                x, (int)w->cols, as_f32(w, s), (int)w->cols, 0, y, (int)w->rows);
+}
+
+void kv_product_back(const struct kv_matrix *w, const float *dy, size_t rows, float *dx,
+                     struct kv_scratch *s) {
+    if (rows == 0) return;
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)rows, (int)w->cols, (int)w->rows, 1,
+                dy, (int)w->rows, as_f32(w, s), (int)w->cols, 0, dx, (int)w->cols);
+}
+
+// ---- RoPE -----------------------------------------------------------------------------
+
+// Rotates n_heads vectors at one position (Su et al. 2021). Pairs are (2i, 2i + 1) in GGUF's order
+// and (i, i + d/2) in Hugging Face's.
+static void rope(const struct kv_model *m, float *x, size_t n_heads, uint32_t position,
+                 float sign) {
+    size_t d = m->shape.head_dim, half = d / 2;
+    const float *c = m->rope_cos + position * half, *s = m->rope_sin + position * half;
+    for (size_t h = 0; h < n_heads; h++, x += d) {
+        if (m->order == KV_ORDER_GGML)
+            for (size_t i = 0; i < half; i++) {
+                float a = x[2 * i], b = x[2 * i + 1], si = sign * s[i];
+                x[2 * i] = a * c[i] - b * si;
+                x[2 * i + 1] = a * si + b * c[i];
+            }
+        else
+            for (size_t i = 0; i < half; i++) {
+                float a = x[i], b = x[i + half], si = sign * s[i];
+                x[i] = a * c[i] - b * si;
+                x[i + half] = a * si + b * c[i];
+            }
+    }
+}
+
+void kv_rope_keys(const struct kv_model *m, float *k, size_t n, const uint32_t *positions) {
+    size_t width = (size_t)m->shape.n_kv_heads * m->shape.head_dim;
+    for (size_t i = 0; i < n; i++) rope(m, k + i * width, m->shape.n_kv_heads, positions[i], 1);
+}
+
+void kv_rope_back(const struct kv_model *m, float *x, size_t n, size_t n_heads,
+                  const uint32_t *positions) {
+    for (size_t i = 0; i < n; i++)
+        rope(m, x + i * n_heads * m->shape.head_dim, n_heads, positions[i], -1);
+}
+
+// ---- attention over one layer ---------------------------------------------------------
+
+struct layer_pass {
+    const struct kv_model *m;
+    const struct kv_forward *job;
+    struct kv_paths at;
+    struct kv_layer_view view;
+    const float *q; // [rows][n_heads * d], unscaled
+    float *out;     // [rows][n_heads * d]
+    uint32_t layer;
+    float *k_t[2];   // transposed keys, exact and coded: [n_kv_heads][d][ld]
+    float *weights;  // [group][ld_w]
+    float *q_scaled; // [group][d]
+    uint8_t *masked; // [longest path]
+};
+
+// Appends the positions [from, to) of a segment that starts at row `start`, column `column`.
+static void add_span(struct kv_attend *a, const struct layer_pass *p, bool coded_k, bool coded_v,
+                     size_t head, size_t start, size_t column, size_t from, size_t to) {
+    if (from >= to) return;
+    size_t d = p->m->shape.head_dim, width = (size_t)p->m->shape.n_kv_heads * d;
+    const float *v = coded_v ? p->view.v_coded : p->view.v_exact;
+    a->span[a->n_spans++] = (struct kv_span){
+        .k_t = p->k_t[coded_k] + head * d * p->at.ld + column + from,
+        .ld_k = p->at.ld,
+        .v = v + (start + from) * width + head * d,
+        .ld_v = width,
+        .count = to - from,
+    };
+}
+
+// Cuts [0, visible) of a segment whose first position is `base` where coded K or coded V end.
+static void add_segment(struct kv_attend *a, const struct layer_pass *p, const uint32_t upto[2],
+                        size_t head, size_t start, size_t column, size_t base, size_t visible) {
+    size_t end[2];
+    for (int s = 0; s < 2; s++) {
+        end[s] = upto[s] > base ? upto[s] - base : 0;
+        if (end[s] > visible) end[s] = visible;
+    }
+    size_t low = end[KV_KEY] < end[KV_VALUE] ? end[KV_KEY] : end[KV_VALUE];
+    size_t high = end[KV_KEY] + end[KV_VALUE] - low;
+    add_span(a, p, true, true, head, start, column, 0, low);
+    add_span(a, p, end[KV_KEY] == high, end[KV_VALUE] == high, head, start, column, low, high);
+    add_span(a, p, false, false, head, start, column, high, visible);
+}
+
+static void count_attention(const struct layer_pass *p, uint32_t row, const struct kv_attend *a) {
+    const struct kv_tree *t = p->job->tree;
+    struct kv_attention_stats *s = p->job->stats;
+    uint32_t c = p->at.choice[row];
+    bool last_layer = p->layer + 1 == p->m->shape.n_layers;
+    float per_head = 1.0f / (float)p->m->shape.n_heads;
+    float share = per_head / (float)p->m->shape.n_layers;
+    float later = c == t->n_choices ? share : share / (float)t->n_choices;
+    for (size_t g = 0; g < a->n_q; g++) {
+        const float *w = a->weights + g * a->ld_w;
+        double sum = 0, squares = 0;
+        for (size_t j = 0; j < a->len; j++) {
+            size_t to = j < t->n_context ? j : t->first[c] + j - t->n_context;
+            bool own = to == row;
+            if (s->so_far && (own || c == t->n_choices)) s->so_far[to] += share * w[j];
+            if (s->future && !own) s->future[to] += later * w[j];
+            sum += w[j];
+            squares += (double)w[j] * w[j];
+        }
+        double mean = sum / (double)a->len;
+        if (s->variance && last_layer)
+            s->variance[row] += per_head * (float)(squares / (double)a->len - mean * mean);
+    }
+}
+
+static void attend_row(struct layer_pass *p, uint32_t row, size_t head) {
+    const struct kv_shape *sh = &p->m->shape;
+    const struct kv_tree *t = p->job->tree;
+    size_t d = sh->head_dim, group = sh->n_heads / sh->n_kv_heads, first_row = p->job->first_row;
+    uint32_t c = p->at.choice[row], position = p->at.position[row], none[2] = {0, 0};
+    const uint32_t *upto = p->job->coded_upto ? p->job->coded_upto + 2 * (size_t)row : none;
+    struct kv_attend a = {.n_q = group, .dim = d, .q = p->q_scaled, .len = position + 1};
+    const float *q = p->q + ((row - first_row) * sh->n_heads + head * group) * d;
+    float scale = 1.0f / sqrtf((float)d);
+    for (size_t i = 0; i < group * d; i++) p->q_scaled[i] = q[i] * scale;
+    if (c == t->n_choices)
+        add_segment(&a, p, upto, head, 0, 0, 0, a.len);
+    else {
+        add_segment(&a, p, upto, head, 0, 0, 0, t->n_context);
+        add_segment(&a, p, upto, head, t->first[c], p->at.column[c], t->n_context,
+                    a.len - t->n_context);
+    }
+    if (p->view.evicted) {
+        const uint8_t *gone = p->view.evicted + head * t->n_tokens;
+        for (size_t j = 0; j < a.len; j++)
+            p->masked[j] = gone[j < t->n_context ? j : t->first[c] + j - t->n_context];
+        p->masked[a.len - 1] = 0; // a token's own query sees it
+        a.masked = p->masked;
+    }
+    a.weights = p->weights;
+    a.ld_w = p->at.ld_row;
+    a.out = p->out + ((row - first_row) * sh->n_heads + head * group) * d;
+    kv_kernels()->attend(&a);
+    if (p->job->stats) count_attention(p, row, &a);
+}
+
+static void attention(struct layer_pass *p) {
+    size_t width = (size_t)p->m->shape.n_kv_heads * p->m->shape.head_dim;
+    const struct kv_tree *t = p->job->tree;
+    if (p->view.k_exact) kv_paths_transpose(&p->at, width, p->view.k_exact, p->k_t[0]);
+    if (p->view.k_coded) kv_paths_transpose(&p->at, width, p->view.k_coded, p->k_t[1]);
+    for (size_t h = 0; h < p->m->shape.n_kv_heads; h++)
+        for (uint32_t row = p->job->first_row; row < t->n_tokens; row++) attend_row(p, row, h);
+}
+
+// ---- parts of the pass ----------------------------------------------------------------
+
+static void embed(const struct kv_model *m, const struct kv_forward *job, float *x) {
+    size_t h = m->shape.hidden;
+    for (uint32_t row = job->first_row; row < job->tree->n_tokens; row++, x += h) {
+        size_t at = (size_t)job->tree->ids[row] * h;
+        for (size_t i = 0; i < h; i++)
+            x[i] = m->embed.f32 ? m->embed.f32[at + i] : kv_bf16_to_f32(m->embed.bf16[at + i]);
+        if (job->disturb > 0)
+            for (size_t i = 0; i < h; i++)
+                x[i] *= (float)(1 + job->disturb * (2 * kv_draw(job->disturb_seed, row, i) - 1));
+    }
+}
+
+static void take_buffers(struct layer_pass *p, struct kv_scratch *s) {
+    const struct kv_shape *sh = &p->m->shape;
+    size_t keys = (size_t)sh->n_kv_heads * sh->head_dim * p->at.ld,
+           group = sh->n_heads / sh->n_kv_heads;
+    p->k_t[0] = kv_scratch_floats(s, KV_BUF_KEYS_EXACT, keys);
+    p->k_t[1] = kv_scratch_floats(s, KV_BUF_KEYS_CODED, keys);
+    // Columns between segments are read but never used; stale NaNs there would be harmless but
+    // slow.
+    memset(p->k_t[0], 0, keys * sizeof(float));
+    memset(p->k_t[1], 0, keys * sizeof(float));
+    p->weights = kv_scratch_floats(s, KV_BUF_WEIGHTS_ROW, group * p->at.ld_row);
+    p->q_scaled = kv_scratch_floats(s, KV_BUF_Q_SCALED, group * sh->head_dim);
+    p->masked = kv_alloc(p->at.longest + 1, 1);
+}
+
+static void add_into(float *x, const float *y, size_t n) {
+    for (size_t i = 0; i < n; i++) x[i] += y[i];
+}
+
+// Splits the fused product into Q (rotated in place of `q`) and this layer's K and V rows.
+static void split_qkv(const struct layer_pass *p, const float *qkv, float *q,
+                      struct kv_layer_kv *kv) {
+    const struct kv_shape *sh = &p->m->shape;
+    size_t nq = (size_t)sh->n_heads * sh->head_dim, nk = (size_t)sh->n_kv_heads * sh->head_dim;
+    for (uint32_t row = p->job->first_row; row < p->job->tree->n_tokens;
+         row++, qkv += nq + 2 * nk, q += nq) {
+        memcpy(q, qkv, nq * sizeof *q);
+        rope(p->m, q, sh->n_heads, p->at.position[row], 1);
+        memcpy(kv->k_raw + row * nk, qkv + nq, nk * sizeof *q);
+        memcpy(kv->k + row * nk, qkv + nq, nk * sizeof *q);
+        rope(p->m, kv->k + row * nk, sh->n_kv_heads, p->at.position[row], 1);
+        memcpy(kv->v + row * nk, qkv + nq + nk, nk * sizeof *q);
+    }
+}
+
+static int check_tree(const struct kv_model *m, const struct kv_tree *t, struct kv_error *e) {
+    for (uint32_t row = 0; row < t->n_tokens; row++) {
+        if (t->ids[row] >= m->shape.vocab)
+            return kv_fail(e, KV_EFAIL, "forward pass", "token %u has id %u; the model knows %u",
+                           row, t->ids[row], m->shape.vocab);
+        if (kv_tree_position(t, row) >= m->shape.max_tokens)
+            return kv_fail(e, KV_EFAIL, "forward pass",
+                           "a sequence is longer than the model's %u tokens", m->shape.max_tokens);
+    }
+    return 0;
+}
+
+// ---- tape -----------------------------------------------------------------------------
+
+static size_t tape_floats(const struct kv_shape *s, size_t n) {
+    size_t n_kv = (size_t)s->n_kv_heads * s->head_dim, n_q = (size_t)s->n_heads * s->head_dim;
+    return n * (2 * (size_t)s->hidden + 2 * n_q + 2 * n_kv + 2 * (size_t)s->ffn);
+}
+
+size_t kv_tape_bytes(const struct kv_shape *s, size_t n_tokens) {
+    return sizeof(float) * (s->n_layers * tape_floats(s, n_tokens) + n_tokens * s->hidden);
+}
+
+struct kv_tape *kv_tape_new(const struct kv_shape *s, size_t n) {
+    size_t n_kv = (size_t)s->n_kv_heads * s->head_dim, n_q = (size_t)s->n_heads * s->head_dim;
+    struct kv_tape *t = kv_alloc(1, sizeof *t);
+    t->n_layers = s->n_layers;
+    t->layers = kv_alloc(s->n_layers, sizeof *t->layers);
+    t->x = kv_alloc(n * s->hidden, sizeof(float));
+    for (size_t l = 0; l < s->n_layers; l++) {
+        float *at = kv_alloc(tape_floats(s, n), sizeof(float));
+        struct kv_tape_layer *y = &t->layers[l];
+        y->x = at, at += n * s->hidden;
+        y->middle = at, at += n * s->hidden;
+        y->q = at, at += n * n_q;
+        y->mixed = at, at += n * n_q;
+        y->k = at, at += n * n_kv;
+        y->v = at, at += n * n_kv;
+        y->gateup = at;
+    }
+    return t;
+}
+
+void kv_tape_free(struct kv_tape *t) {
+    if (!t) return;
+    for (size_t l = 0; l < t->n_layers; l++) free(t->layers[l].x);
+    free(t->layers);
+    free(t->x);
+    free(t);
+}
+
+static void tape(struct kv_tape_layer *t, const struct kv_model *m, size_t rows, const float *x,
+                 const float *q, const struct kv_layer_view *view) {
+    const struct kv_shape *s = &m->shape;
+    size_t n_kv = rows * s->n_kv_heads * s->head_dim * sizeof(float);
+    memcpy(t->x, x, rows * s->hidden * sizeof *x);
+    memcpy(t->q, q, rows * s->n_heads * s->head_dim * sizeof *x);
+    memcpy(t->k, view->k_coded ? view->k_coded : view->k_exact, n_kv);
+    memcpy(t->v, view->v_coded ? view->v_coded : view->v_exact, n_kv);
+}
+
+// ---- the pass -------------------------------------------------------------------------
+
+int kv_forward(const struct kv_model *m, const struct kv_forward *job, struct kv_scratch *s,
+               struct kv_error *e) {
+    const struct kv_tree *t = job->tree;
+    const struct kv_shape *sh = &m->shape;
+    const struct kv_kernels *kernels = kv_kernels();
+    int rc = check_tree(m, t, e);
+    if (rc) return rc;
+    size_t rows = t->n_tokens - job->first_row, h = sh->hidden,
+           n_kv = (size_t)sh->n_kv_heads * sh->head_dim, n_q = (size_t)sh->n_heads * sh->head_dim;
+    struct layer_pass p = {.m = m, .job = job};
+    kv_paths_init(&p.at, t);
+    take_buffers(&p, s);
+    float *x = kv_scratch_floats(s, KV_BUF_X, rows * h),
+          *norm = kv_scratch_floats(s, KV_BUF_NORM, rows * h);
+    float *qkv = kv_scratch_floats(s, KV_BUF_QKV, rows * (n_q + 2 * n_kv));
+    float *q = kv_scratch_floats(s, KV_BUF_Q, rows * n_q),
+          *mixed = kv_scratch_floats(s, KV_BUF_MIXED, rows * n_q);
+    float *up = kv_scratch_floats(s, KV_BUF_GATEUP, rows * 2 * sh->ffn);
+    float *act = kv_scratch_floats(s, KV_BUF_ACT, rows * sh->ffn);
+    float *delta = kv_scratch_floats(s, KV_BUF_DELTA, rows * h);
+    struct kv_layer_kv kv = {kv_scratch_floats(s, KV_BUF_K_RAW, t->n_tokens * n_kv),
+                             kv_scratch_floats(s, KV_BUF_K, t->n_tokens * n_kv),
+                             kv_scratch_floats(s, KV_BUF_V, t->n_tokens * n_kv)};
+    embed(m, job, x);
+    for (uint32_t l = 0; l < sh->n_layers && rc == 0; l++) {
+        const struct kv_layer_weights *w = &m->layers[l];
+        size_t known = job->first_row * n_kv * sizeof(float);
+        if (known) {
+            memcpy(kv.k_raw, job->prefix[l].k_raw, known);
+            memcpy(kv.k, job->prefix[l].k, known);
+            memcpy(kv.v, job->prefix[l].v, known);
+        }
+        kernels->rms_norm(norm, x, w->attn_norm, rows, h, m->rms_eps);
+        kv_product(&w->qkv, norm, rows, qkv, s);
+        split_qkv(&p, qkv, q, &kv);
+        if (job->observe) job->observe(job->self, l, x, q, &kv);
+        p.layer = l;
+        p.q = q;
+        p.out = mixed;
+        p.view = (struct kv_layer_view){0};
+        if ((rc = job->store(job->self, l, &kv, &p.view, e))) break;
+        if (job->tape) {
+            tape(&job->tape->layers[l], m, rows, x, q, &p.view);
+            p.out = mixed = job->tape->layers[l].mixed;
+            up = job->tape->layers[l].gateup;
+        }
+        attention(&p);
+        kv_product(&w->out, mixed, rows, delta, s);
+        add_into(x, delta, rows * h);
+        if (job->tape) memcpy(job->tape->layers[l].middle, x, rows * h * sizeof *x);
+        kernels->rms_norm(norm, x, w->ffn_norm, rows, h, m->rms_eps);
+        kv_product(&w->gateup, norm, rows, up, s);
+        kernels->swiglu(act, up, rows, sh->ffn);
+        kv_product(&w->down, act, rows, delta, s);
+        add_into(x, delta, rows * h);
+    }
+    if (job->tape) memcpy(job->tape->x, x, rows * h * sizeof *x);
+    if (rc == 0) kernels->rms_norm(job->final, x, m->final_norm, rows, h, m->rms_eps);
+    free(p.masked);
+    kv_paths_fini(&p.at);
+    return rc;
+}

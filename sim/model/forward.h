@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+// The forward pass over a token tree: a context computed once, choices that branch off it.
+//
+//     struct kv_scratch *s = kv_scratch_new();
+//     kv_forward(model, &(struct kv_forward){.tree = tree, .store = round_to_fp16, ...}, s, &e);
+//     kv_head_reference(...); kv_head_compare(...);                logits, only where they are
+//     scored
+//
+// Every matrix product covers the rows of one tree alone, so its shape, and with it every bit of
+// the result, depends on the item and nothing else: not on workers, batches or the other policies
+// of a sweep. (A BLAS kernel may give a row other bits at another place of the matrix; Haswell's in
+// OpenBLAS 0.3.21 does.)
+#ifndef KV_FORWARD_H
+#define KV_FORWARD_H
+
+#include "sim/model/model.h"
+
+// Rows: context [0, n_context), then choice c in [first[c], first[c + 1]). A token's position is
+// its row in the context, and n_context + offset in a choice.
+struct kv_tree {
+    uint32_t n_tokens, n_context, n_choices;
+    const uint32_t *first; // [n_choices + 1], or NULL when n_choices is 0
+    const uint32_t *ids;   // [n_tokens]
+};
+uint32_t kv_tree_position(const struct kv_tree *t, uint32_t row);
+uint32_t kv_tree_choice(const struct kv_tree *t,
+                        uint32_t row); // index, or n_choices for the context
+
+// One layer's keys and values of all rows, float32, [n_tokens][n_kv_heads * head_dim].
+struct kv_layer_kv {
+    float *k_raw; // before RoPE
+    float *k;     // after RoPE
+    float *v;
+};
+
+// What attention reads in a layer; each is [n_tokens][n_kv_heads * head_dim].
+struct kv_layer_view {
+    const float *k_exact, *v_exact;
+    const float *k_coded, *v_coded;
+    const uint8_t *evicted; // [n_kv_heads][n_tokens] non-zero: later queries do not see it; or NULL
+};
+
+// Per-token attention statistics, all optional, [n_tokens], zeroed by the caller (design:
+// features).
+struct kv_attention_stats {
+    float *variance; // of the token's row over its visible entries, last layer, mean over heads
+    float *so_far;   // received: context tokens from the context's queries, choice tokens from
+                     // themselves
+    float *future;   // received from later tokens, choices averaged; mean over layers and heads
+};
+
+// What the backward pass needs of the forward pass, layer by layer; filled when a job carries one.
+struct kv_tape_layer {
+    float *x;      // [rows][hidden] entering the layer
+    float *q;      // [rows][n_heads * d] after RoPE, unscaled
+    float *k, *v;  // [n_tokens][n_kv_heads * d] as attention read them
+    float *mixed;  // [rows][n_heads * d] attention's output
+    float *middle; // [rows][hidden] after attention
+    float *gateup; // [rows][2 ffn]
+};
+struct kv_tape {
+    size_t n_layers;
+    struct kv_tape_layer *layers;
+    float *x; // [rows][hidden] leaving the last layer
+};
+struct kv_tape *kv_tape_new(const struct kv_shape *shape, size_t n_tokens);
+void kv_tape_free(struct kv_tape *t); // NULL is fine
+// Bytes a tape takes for that many tokens.
+size_t kv_tape_bytes(const struct kv_shape *shape, size_t n_tokens);
+
+struct kv_forward {
+    const struct kv_tree *tree;
+    // Rows below first_row are not computed: their K and V come from `prefix`, [n_layers] times the
+    // three arrays of kv_layer_kv with first_row rows each.
+    uint32_t first_row;
+    const struct kv_layer_kv *prefix;
+    // Position p of a path is read coded by a row if p < coded_upto; [n_tokens][2] for K and V.
+    // NULL: everything is read exact.
+    const uint32_t *coded_upto;
+    // Called when a layer's K and V are complete (rows below first_row included); fills *view.
+    int (*store)(void *self, uint32_t layer, const struct kv_layer_kv *kv,
+                 struct kv_layer_view *view, struct kv_error *e);
+    // Optional: sees the rows computed, x entering the layer [rows][hidden], q after RoPE
+    // [rows][n_heads * d].
+    void (*observe)(void *self, uint32_t layer, const float *x, const float *q,
+                    const struct kv_layer_kv *kv);
+    void *self;
+    struct kv_attention_stats *stats; // or NULL
+    struct kv_tape *tape; // or NULL; needs first_row 0 and one view: all coded or all exact
+    // Disturbs each embedding by a relative amount drawn from (seed, row); 0 = none (design:
+    // redraws).
+    double disturb;
+    uint64_t disturb_seed;
+    // Out: hidden state after the last norm of all computed rows, [n_tokens - first_row][hidden].
+    float *final;
+};
+
+// Buffers of one worker; they grow as needed and are reused.
+struct kv_scratch;
+struct kv_scratch *kv_scratch_new(void);
+void kv_scratch_free(struct kv_scratch *s); // NULL is fine
+
+KV_MUST_CHECK int kv_forward(const struct kv_model *m, const struct kv_forward *job,
+                             struct kv_scratch *s, struct kv_error *e);
+
+// Rotates n rows of keys [n][n_kv_heads * head_dim] in place for the given positions.
+void kv_rope_keys(const struct kv_model *m, float *k, size_t n, const uint32_t *positions);
+
+// y[rows][w->rows] = x[rows][w->cols] w^T, row-major, in float32 (bf16 weights are widened first).
+void kv_product(const struct kv_matrix *w, const float *x, size_t rows, float *y,
+                struct kv_scratch *s);
+
+// Their backward passes: dx[rows][w->cols] = dy[rows][w->rows] w, and the inverse rotation of n
+// rows of heads [n][n_heads * head_dim].
+void kv_product_back(const struct kv_matrix *w, const float *dy, size_t rows, float *dx,
+                     struct kv_scratch *s);
+void kv_rope_back(const struct kv_model *m, float *x, size_t n, size_t n_heads,
+                  const uint32_t *positions);
+
+// ---- head (head.c) --------------------------------------------------------------------
+
+enum { KV_HEAD_ROWS = 256 }; // rows judged together: bounds memory at 2 x 256 x vocab floats
+
+// The 16-bit run's distributions at up to KV_HEAD_ROWS rows.
+struct kv_reference {
+    size_t n_rows;
+    float *logit, *p; // [n_rows][vocab]
+    double *log_z;    // [n_rows] log of the sum of exp(logit)
+    double *sum_p;    // [n_rows] of p as rounded, so that equal logits give a KL of exactly 0
+};
+// Computes logits and probabilities of final hidden states [n_rows][hidden]. Buffers are the
+// scratch's.
+void kv_head_reference(const struct kv_model *m, const float *final, size_t n_rows,
+                       struct kv_scratch *s, struct kv_reference *r);
+// Log-prob of a token at a row of the reference.
+double kv_reference_logprob(const struct kv_model *m, const struct kv_reference *r, size_t row,
+                            uint32_t id);
+
+// Divergence of other final states of the same rows from the reference: kl_nats[n_rows] = KL(ref ||
+// these), log_ratio[n_rows] = log of (Z / Z_ref). logit_delta[n_rows]: logit minus reference logit
+// of the row's next token, for targets [n_targets] given as (row, id) pairs. Tiles of the
+// vocabulary; logits are not kept.
+struct kv_target {
+    uint32_t row, id;
+    double logprob; // out
+};
+void kv_head_compare(const struct kv_model *m, const struct kv_reference *r, const float *final,
+                     struct kv_scratch *s, double *kl_nats, struct kv_target *targets,
+                     size_t n_targets);
+
+// Entropy and largest probability of the distribution at a row of the reference.
+void kv_reference_features(const struct kv_model *m, const struct kv_reference *r, size_t row,
+                           float *entropy_nats, float *confidence);
+
+#endif

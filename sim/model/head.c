@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+// The output head where it is scored: reference distributions once, divergence from them tile by
+// tile.
+//
+// With d = logit - reference logit and p the reference probabilities,
+//   KL(ref || other) = log sum p e^d - sum p d,   log Z - log Z_ref = log sum p e^d,
+// so that equal logits give exactly 0 and a small divergence is not the difference of large
+// numbers.
+#include <stdlib.h>
+
+#include "sim/base/util.h"
+#include "sim/model/kernels.h"
+#include "sim/model/scratch.h"
+
+enum {
+    TILE_ROWS = 1024
+}; // rows of the vocabulary a product covers: a tile of weights stays in cache
+
+// Rows [from, from + n) of a matrix as a matrix.
+static struct kv_matrix slice(const struct kv_matrix *w, size_t from, size_t n) {
+    struct kv_matrix part = {n, w->cols, NULL, NULL};
+    if (w->f32) part.f32 = w->f32 + from * w->cols;
+    if (w->bf16) part.bf16 = w->bf16 + from * w->cols;
+    return part;
+}
+
+static size_t tile_at(const struct kv_model *m, size_t from) {
+    size_t left = m->shape.vocab - from;
+    return left < TILE_ROWS ? left : TILE_ROWS;
+}
+
+void kv_head_reference(const struct kv_model *m, const float *final, size_t n_rows,
+                       struct kv_scratch *s, struct kv_reference *r) {
+    size_t vocab = m->shape.vocab;
+    const struct kv_kernels *k = kv_kernels();
+    r->n_rows = n_rows;
+    r->logit = kv_scratch_floats(s, KV_BUF_REF_LOGITS, n_rows * vocab);
+    r->p = kv_scratch_floats(s, KV_BUF_REF_P, n_rows * vocab);
+    r->log_z = (double *)kv_scratch_floats(s, KV_BUF_REF_SUMS, 4 * n_rows);
+    r->sum_p = r->log_z + n_rows;
+    float *tile = kv_scratch_floats(s, KV_BUF_LOGITS, n_rows * TILE_ROWS);
+    for (size_t from = 0, n; from < vocab; from += n) {
+        n = tile_at(m, from);
+        struct kv_matrix part = slice(&m->head, from, n);
+        kv_product(&part, final, n_rows, tile, s);
+        for (size_t i = 0; i < n_rows; i++)
+            memcpy(r->logit + i * vocab + from, tile + i * n, n * sizeof *tile);
+    }
+    for (size_t i = 0; i < n_rows; i++) {
+        float max, sum;
+        const float *logit = r->logit + i * vocab;
+        k->max_sum_exp(logit, vocab, &max, &sum);
+        r->log_z[i] = (double)max + log((double)sum);
+        k->exp_shifted(r->p + i * vocab, logit, vocab, (float)r->log_z[i]);
+        // Added tile by tile, as kv_head_compare does.
+        r->sum_p[i] = 0;
+        for (size_t from = 0; from < vocab; from += TILE_ROWS)
+            r->sum_p[i] +=
+                k->compare(logit + from, logit + from, r->p + i * vocab + from, tile_at(m, from))
+                    .sum_p;
+    }
+}
+
+double kv_reference_logprob(const struct kv_model *m, const struct kv_reference *r, size_t row,
+                            uint32_t id) {
+    return (double)r->logit[row * m->shape.vocab + id] - r->log_z[row];
+}
+
+void kv_head_compare(const struct kv_model *m, const struct kv_reference *r, const float *final,
+                     struct kv_scratch *s, double *kl_nats, struct kv_target *targets,
+                     size_t n_targets) {
+    size_t vocab = m->shape.vocab, n_rows = r->n_rows;
+    float *tile = kv_scratch_floats(s, KV_BUF_LOGITS, n_rows * TILE_ROWS);
+    struct running {
+        double max_d, sum_pe, sum_pd;
+    } *sums = kv_alloc(n_rows, sizeof *sums);
+    for (size_t i = 0; i < n_rows; i++) sums[i].max_d = -INFINITY;
+    for (size_t from = 0, n; from < vocab; from += n) {
+        n = tile_at(m, from);
+        struct kv_matrix part = slice(&m->head, from, n);
+        kv_product(&part, final, n_rows, tile, s);
+        for (size_t i = 0; i < n_rows; i++) {
+            size_t at = i * vocab + from;
+            struct kv_tile_sums t =
+                kv_kernels()->compare(tile + i * n, r->logit + at, r->p + at, n);
+            double max = fmax(sums[i].max_d, (double)t.max_d);
+            sums[i].sum_pe = sums[i].sum_pe * exp(sums[i].max_d - max) +
+                             (double)t.sum_pe * exp((double)t.max_d - max);
+            sums[i].sum_pd += (double)t.sum_pd;
+            sums[i].max_d = max;
+        }
+        for (size_t j = 0; j < n_targets; j++)
+            if (targets[j].id >= from && targets[j].id < from + n) {
+                size_t at = targets[j].row * vocab + targets[j].id;
+                targets[j].logprob =
+                    (double)tile[targets[j].row * n + targets[j].id - from] - (double)r->logit[at];
+            }
+    }
+    for (size_t i = 0; i < n_rows; i++) { // from here max_d holds log (Z / Z_ref)
+        sums[i].max_d += log(sums[i].sum_pe / r->sum_p[i]);
+        kl_nats[i] = fmax(0, sums[i].max_d - sums[i].sum_pd / r->sum_p[i]);
+    }
+    for (size_t j = 0; j < n_targets; j++) {
+        struct kv_target *t = &targets[j];
+        t->logprob += kv_reference_logprob(m, r, t->row, t->id) - sums[t->row].max_d;
+    }
+    free(sums);
+}
+
+void kv_reference_features(const struct kv_model *m, const struct kv_reference *r, size_t row,
+                           float *entropy_nats,
+                           float *confidence) { // H = log Z - sum p logit
+    size_t vocab = m->shape.vocab;
+    float max, sum;
+    double mean_logit;
+    kv_kernels()->max_sum_exp(r->logit + row * vocab, vocab, &max, &sum);
+    kv_kernels()->dot(r->p + row * vocab, r->logit + row * vocab, vocab, &mean_logit);
+    *entropy_nats = (float)fmax(0, r->log_z[row] - mean_logit / r->sum_p[row]);
+    *confidence = 1.0f / sum;
+}

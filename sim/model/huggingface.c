@@ -1,0 +1,410 @@
+// SPDX-License-Identifier: Apache-2.0
+// Loads a Llama model from a Hugging Face folder: config.json, safetensors shards, tokenizer.json.
+//
+// Fields and their defaults: LlamaConfig of https://github.com/huggingface/transformers;
+// tokenizer.json: https://github.com/huggingface/tokenizers. What the forward pass would not
+// compute as the folder says (scaled RoPE, biases, other activations) is refused by name.
+#include <jansson.h>
+#include <stdlib.h>
+
+#include "sim/base/util.h"
+#include "sim/model/model.h"
+#include "sim/model/safetensors.h"
+#include "sim/model/weights.h"
+
+struct folder {
+    const char *dir;
+    size_t n_shards;
+    char **shard_paths;
+    struct kv_safetensors *shards;
+    bool **used; // [n_shards][tensors of the shard]
+};
+
+static char *path_in(const char *dir, const char *file) {
+    size_t n = strlen(dir);
+    return kv_format_text("%s%s%s", dir, n > 0 && dir[n - 1] == '/' ? "" : "/", file);
+}
+
+static bool file_exists(const char *path) {
+    FILE *f = fopen(path, "rb");
+    if (f) fclose(f);
+    return f != NULL;
+}
+
+// Reads dir/file; the message of bad JSON names line and byte.
+static int read_json(json_t **root, char **path, const char *dir, const char *file,
+                     struct kv_error *e) {
+    *path = path_in(dir, file);
+    char *text = NULL;
+    size_t n = 0;
+    *root = NULL;
+    int rc = kv_read_file(*path, &text, &n, e);
+    if (rc) return rc;
+    json_error_t bad;
+    *root = json_loadb(text, n, 0, &bad);
+    free(text);
+    if (!*root)
+        return kv_fail(e, KV_EFAIL, *path, "this is not JSON: %.160s at line %d, byte %d", bad.text,
+                       bad.line, bad.position);
+    if (!json_is_object(*root))
+        return kv_fail(e, KV_EFAIL, *path, "a JSON object was expected at byte 0");
+    return KV_OK;
+}
+
+// ---- config.json ----------------------------------------------------------------------
+
+static int get_count(const json_t *config, const char *path, const char *key, bool optional,
+                     uint32_t *x, struct kv_error *e) {
+    const json_t *v = json_object_get(config, key);
+    if (!v || json_is_null(v))
+        return optional ? KV_OK : kv_fail(e, KV_EFAIL, path, "the key %s is missing", key);
+    if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > UINT32_MAX)
+        return kv_fail(e, KV_EFAIL, path, "%s should be a whole number that fits 32 bits", key);
+    *x = (uint32_t)json_integer_value(v);
+    return KV_OK;
+}
+
+static int get_positive(const json_t *config, const char *path, const char *key, float *x,
+                        struct kv_error *e) {
+    const json_t *v = json_object_get(config, key);
+    if (!v || json_is_null(v)) return KV_OK;
+    double value = json_number_value(v);
+    if (!json_is_number(v) || !(value > 0) || value > 3e38)
+        return kv_fail(e, KV_EFAIL, path, "%s should be a positive number", key);
+    *x = (float)value;
+    return KV_OK;
+}
+
+static bool is_set(const json_t *config, const char *key) {
+    const json_t *v = json_object_get(config, key);
+    return v && !json_is_null(v) && !json_is_false(v);
+}
+
+// What changes the computation and is not computed here.
+static int check_computed(const json_t *config, const char *path, struct kv_error *e) {
+    const json_t *list = json_object_get(config, "architectures");
+    const char *architecture = json_string_value(json_array_get(list, 0));
+    if (!architecture) architecture = "not stated";
+    if (strcmp(architecture, "LlamaForCausalLM") != 0)
+        return kv_fail(e, KV_EFAIL, path,
+                       "the architecture is %.80s; only LlamaForCausalLM is computed",
+                       architecture);
+    static const char *const refused[] = {"rope_scaling",   "attention_bias",
+                                          "mlp_bias",       "rope_interleaved",
+                                          "sliding_window", "quantization_config"};
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
+        if (is_set(config, refused[i]))
+            return kv_fail(e, KV_EFAIL, path, "%s is set, which is not computed", refused[i]);
+    const char *act = json_string_value(json_object_get(config, "hidden_act"));
+    if (act && strcmp(act, "silu") != 0)
+        return kv_fail(e, KV_EFAIL, path, "hidden_act is %.60s; only silu is computed", act);
+    const char *rope =
+        json_string_value(json_object_get(json_object_get(config, "rope_parameters"), "rope_type"));
+    if (rope && strcmp(rope, "default") != 0)
+        return kv_fail(e, KV_EFAIL, path,
+                       "rope_parameters.rope_type is %.60s; only default is computed", rope);
+    return KV_OK;
+}
+
+static int read_config(struct kv_model *m, const char *dir, struct kv_error *e) {
+    json_t *config;
+    char *path;
+    struct kv_shape *s = &m->shape;
+    int rc = read_json(&config, &path, dir, "config.json", e);
+    if (!rc) rc = check_computed(config, path, e);
+    if (!rc) rc = get_count(config, path, "num_hidden_layers", false, &s->n_layers, e);
+    if (!rc) rc = get_count(config, path, "hidden_size", false, &s->hidden, e);
+    if (!rc) rc = get_count(config, path, "intermediate_size", false, &s->ffn, e);
+    if (!rc) rc = get_count(config, path, "num_attention_heads", false, &s->n_heads, e);
+    s->n_kv_heads = s->n_heads;
+    if (!rc) rc = get_count(config, path, "num_key_value_heads", true, &s->n_kv_heads, e);
+    s->head_dim = s->n_heads ? s->hidden / s->n_heads : 0;
+    if (!rc) rc = get_count(config, path, "head_dim", true, &s->head_dim, e);
+    if (!rc) rc = get_count(config, path, "vocab_size", false, &s->vocab, e);
+    s->max_tokens = 2048; // this and the next two: LlamaConfig's defaults
+    if (!rc) rc = get_count(config, path, "max_position_embeddings", true, &s->max_tokens, e);
+    m->rms_eps = 1e-6f;
+    m->rope_base = 10000;
+    if (!rc) rc = get_positive(config, path, "rms_norm_eps", &m->rms_eps, e);
+    if (!rc) rc = get_positive(config, path, "rope_theta", &m->rope_base, e);
+    if (!rc)
+        rc = get_positive(json_object_get(config, "rope_parameters"), path, "rope_theta",
+                          &m->rope_base, e);
+    if (!rc) rc = kv_weights_check_shape(s, path, e);
+    m->tied = is_set(config, "tie_word_embeddings");
+    json_decref(config);
+    free(path);
+    return rc;
+}
+
+// ---- shards ---------------------------------------------------------------------------
+
+static void add_shard(struct folder *f, const char *file) {
+    char *path = path_in(f->dir, file);
+    for (size_t i = 0; i < f->n_shards; i++)
+        if (strcmp(f->shard_paths[i], path) == 0) {
+            free(path);
+            return;
+        }
+    f->shard_paths = kv_grow(f->shard_paths, f->n_shards + 1, sizeof *f->shard_paths);
+    f->shard_paths[f->n_shards++] = path;
+}
+
+static int by_text(const void *a, const void *b) {
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+// Names the shards: model.safetensors, else those of the index, sorted so that the digest does not
+// depend on the index's order.
+static int list_shards(struct folder *f, struct kv_error *e) {
+    char *single = path_in(f->dir, "model.safetensors");
+    char *index = path_in(f->dir, "model.safetensors.index.json");
+    bool has_single = file_exists(single), has_index = file_exists(index);
+    free(single);
+    free(index);
+    if (has_single) {
+        add_shard(f, "model.safetensors");
+        return KV_OK;
+    }
+    if (!has_index)
+        return kv_fail(e, KV_EFAIL, f->dir,
+                       "the folder holds neither model.safetensors nor "
+                       "model.safetensors.index.json");
+    json_t *root, *file;
+    char *path;
+    const char *tensor;
+    int rc = read_json(&root, &path, f->dir, "model.safetensors.index.json", e);
+    json_t *map = json_object_get(root, "weight_map");
+    if (!rc && json_object_size(map) == 0)
+        rc = kv_fail(e, KV_EFAIL, path, "\"weight_map\" names no tensor");
+    if (!rc) json_object_foreach(map, tensor, file) {
+            const char *name = json_string_value(file);
+            if (!name || !*name || strchr(name, '/')) {
+                rc = kv_fail(e, KV_EFAIL, path, "tensor %.100s is mapped to no file of the folder",
+                             tensor);
+                break;
+            }
+            add_shard(f, name);
+        }
+    json_decref(root);
+    free(path);
+    if (!rc) qsort(f->shard_paths, f->n_shards, sizeof *f->shard_paths, by_text);
+    return rc;
+}
+
+static int open_shards(struct folder *f, struct kv_error *e) {
+    int rc = list_shards(f, e);
+    if (rc) return rc;
+    f->shards = kv_alloc(f->n_shards, sizeof *f->shards);
+    f->used = kv_alloc(f->n_shards, sizeof *f->used);
+    for (size_t i = 0; i < f->n_shards && !rc; i++) {
+        rc = kv_safetensors_open(&f->shards[i], f->shard_paths[i], e);
+        f->used[i] = kv_alloc(f->shards[i].n + 1, sizeof **f->used);
+    }
+    return rc;
+}
+
+static void close_shards(struct folder *f) {
+    for (size_t i = 0; i < f->n_shards; i++) {
+        if (f->shards) kv_safetensors_close(&f->shards[i]);
+        if (f->used) free(f->used[i]);
+        free(f->shard_paths[i]);
+    }
+    free(f->shards);
+    free(f->used);
+    free(f->shard_paths);
+}
+
+static bool find_source(void *self, const char *name, struct kv_weight_source *source) {
+    struct folder *f = self;
+    for (size_t i = 0; i < f->n_shards; i++) {
+        const struct kv_tensor *t = kv_safetensors_find(&f->shards[i], name);
+        if (!t) continue;
+        f->used[i][t - f->shards[i].tensors] = true;
+        *source = (struct kv_weight_source){f->shard_paths[i], t->dtype, t->data, 1, 1};
+        for (size_t d = 0; d < t->n_dims; d++) {
+            if (d + 1 == t->n_dims)
+                source->cols = (size_t)t->dims[d];
+            else
+                source->rows *= (size_t)t->dims[d];
+        }
+        return true;
+    }
+    return false;
+}
+
+// Tensors nobody asked for would be missed by the forward pass; known copies of what is computed
+// anyway (RoPE frequencies in old files, a head that is tied) are not.
+static int check_all_used(const struct folder *f, bool tied, struct kv_error *e) {
+    for (size_t i = 0; i < f->n_shards; i++)
+        for (size_t k = 0; k < f->shards[i].n; k++) {
+            const char *name = f->shards[i].tensors[k].name;
+            if (f->used[i][k] || strstr(name, "rotary_emb.inv_freq") ||
+                (tied && strcmp(name, "lm_head.weight") == 0))
+                continue;
+            return kv_fail(e, KV_EFAIL, f->shard_paths[i],
+                           "tensor %.100s is not part of the Llama architecture as computed here",
+                           name);
+        }
+    return KV_OK;
+}
+
+// ---- tokenizer.json -------------------------------------------------------------------
+
+static const char *type_of(const json_t *step) {
+    const char *type = json_string_value(json_object_get(step, "type"));
+    return type ? type : "not stated";
+}
+
+// Accepts ByteLevel with GPT-2's pattern, alone or after Digits one by one.
+static int read_pre_tokenizer(const json_t *pre, const char *path, bool *split_digits,
+                              struct kv_error *e) {
+    const json_t *steps = json_object_get(pre, "pretokenizers");
+    size_t n = steps ? json_array_size(steps) : 1;
+    bool byte_level = false;
+    *split_digits = false;
+    for (size_t i = 0; i < n; i++) {
+        const json_t *step = steps ? json_array_get(steps, i) : pre;
+        const char *type = type_of(step);
+        if (strcmp(type, "Digits") == 0 && !byte_level &&
+            json_is_true(json_object_get(step, "individual_digits")))
+            *split_digits = true;
+        else if (strcmp(type, "ByteLevel") == 0 && i + 1 == n &&
+                 !json_is_true(json_object_get(step, "add_prefix_space")) &&
+                 !json_is_false(json_object_get(step, "use_regex")))
+            byte_level = true;
+        else
+            return kv_fail(e, KV_EFAIL, path,
+                           "pre_tokenizer step %zu (%.60s) is not read; supported: Digits one by "
+                           "one, then ByteLevel with its own pattern and no added space",
+                           i + 1, type);
+    }
+    return byte_level ? KV_OK
+                      : kv_fail(e, KV_EFAIL, path, "the pre_tokenizer lacks its ByteLevel step");
+}
+
+static int check_tokenizer(const json_t *root, const char *path, struct kv_error *e) {
+    const json_t *model = json_object_get(root, "model");
+    const char *type = json_string_value(json_object_get(model, "type"));
+    if (type && strcmp(type, "BPE") != 0)
+        return kv_fail(e, KV_EFAIL, path, "the tokenizer's model is %.60s; only BPE is read", type);
+    if (is_set(model, "byte_fallback") || is_set(model, "ignore_merges"))
+        return kv_fail(e, KV_EFAIL, path,
+                       "model.byte_fallback or model.ignore_merges is set, which is not computed");
+    if (is_set(root, "normalizer"))
+        return kv_fail(e, KV_EFAIL, path, "the normalizer %.60s is not computed",
+                       type_of(json_object_get(root, "normalizer")));
+    const json_t *post = json_object_get(root, "post_processor");
+    if (is_set(root, "post_processor") && strcmp(type_of(post), "ByteLevel") != 0)
+        return kv_fail(e, KV_EFAIL, path,
+                       "the post_processor %.60s adds tokens, but texts are scored without",
+                       type_of(post));
+    return KV_OK;
+}
+
+// Fills pieces[id] from the vocabulary and the added tokens; ids without a piece keep "".
+static int read_pieces(const json_t *root, const char *path, size_t n, const char **pieces,
+                       struct kv_error *e) {
+    json_t *id, *added;
+    const char *piece;
+    size_t i;
+    for (i = 0; i < n; i++) pieces[i] = "";
+    json_t *vocab = json_object_get(json_object_get(root, "model"), "vocab");
+    json_object_foreach(vocab, piece, id) {
+        json_int_t at = json_is_integer(id) ? json_integer_value(id) : -1;
+        if (at < 0 || (size_t)at >= n || pieces[at][0])
+            return kv_fail(e, KV_EFAIL, path,
+                           "piece \"%.60s\" has no id of its own below the model's %zu", piece, n);
+        pieces[at] = piece;
+    }
+    json_array_foreach(json_object_get(root, "added_tokens"), i, added) {
+        json_int_t at = json_integer_value(json_object_get(added, "id"));
+        piece = json_string_value(json_object_get(added, "content"));
+        if (!piece || at < 0 || (size_t)at >= n)
+            return kv_fail(e, KV_EFAIL, path, "added token %zu has no text or no id below %zu", i,
+                           n);
+        if (!pieces[at][0]) pieces[at] = piece;
+    }
+    return KV_OK;
+}
+
+// Fills merges[i] with "left right", owned by the caller, from either spelling.
+static int read_merges(const json_t *list, const char *path, char **merges, struct kv_error *e) {
+    size_t i;
+    json_t *merge;
+    json_array_foreach(list, i, merge) {
+        const char *left = json_string_value(json_array_get(merge, 0));
+        const char *right = json_string_value(json_array_get(merge, 1));
+        if (json_is_string(merge))
+            merges[i] = kv_strdup(json_string_value(merge));
+        else if (left && right)
+            merges[i] = kv_format_text("%s %s", left, right);
+        else
+            return kv_fail(e, KV_EFAIL, path, "merge %zu is neither a text nor a pair of texts", i);
+    }
+    return KV_OK;
+}
+
+static int read_tokenizer(struct kv_model *m, const char *dir, struct kv_error *e) {
+    json_t *root;
+    char *path, **merges = NULL;
+    bool split_digits = false;
+    size_t n_merges = 0;
+    const char **pieces = kv_alloc(m->shape.vocab, sizeof *pieces);
+    int rc = read_json(&root, &path, dir, "tokenizer.json", e);
+    if (rc) goto done;
+    rc = check_tokenizer(root, path, e);
+    if (!rc)
+        rc = read_pre_tokenizer(json_object_get(root, "pre_tokenizer"), path, &split_digits, e);
+    if (!rc) rc = read_pieces(root, path, m->shape.vocab, pieces, e);
+    if (rc) goto done;
+    const json_t *list = json_object_get(json_object_get(root, "model"), "merges");
+    n_merges = json_array_size(list);
+    merges = kv_alloc(n_merges + 1, sizeof *merges);
+    rc = read_merges(list, path, merges, e);
+    if (rc) goto done;
+    rc = kv_tokenizer_new(&m->tokenizer, pieces, m->shape.vocab, (const char *const *)merges,
+                          n_merges, split_digits, e);
+    if (rc && e) snprintf(e->where, sizeof e->where, "%.190s", path);
+done:
+    for (size_t i = 0; i < n_merges; i++) free(merges[i]);
+    free(merges);
+    free(pieces);
+    json_decref(root);
+    free(path);
+    return rc;
+}
+
+// ---- the model ------------------------------------------------------------------------
+
+// The folder's own name, for "." and ".." the path as given.
+static void name_model(struct kv_model *m, const char *dir) {
+    size_t n = strlen(dir), from;
+    while (n > 1 && dir[n - 1] == '/') n--;
+    for (from = n; from > 0 && dir[from - 1] != '/'; from--) {
+    }
+    snprintf(m->name, sizeof m->name, "%.*s", (int)(n - from < 95 ? n - from : 95), dir + from);
+}
+
+int kv_huggingface_load(struct kv_model *m, const char *dir, enum kv_weights_as as,
+                        struct kv_error *e) {
+    struct folder f = {.dir = dir};
+    const char *main_type = "";
+    m->order = KV_ORDER_HF;
+    int rc = read_config(m, dir, e);
+    if (!rc) rc = open_shards(&f, e);
+    struct kv_weight_file file = {KV_NAMES_HF, dir, &f, find_source};
+    if (!rc) rc = kv_weights_load(m, &file, as, &main_type, e);
+    if (!rc) rc = check_all_used(&f, m->tied, e);
+    if (!rc) rc = read_tokenizer(m, dir, e);
+    if (!rc) {
+        name_model(m, dir);
+        snprintf(m->source, sizeof m->source, "safetensors (%s)", main_type);
+        uint64_t digest = 0;
+        for (size_t i = 0; i < f.n_shards; i++)
+            digest = kv_hash(f.shards[i].map.data, f.shards[i].map.n, digest);
+        kv_hex64(digest, m->digest);
+    }
+    close_shards(&f);
+    return rc;
+}

@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: Apache-2.0
+// The inner loops of the forward pass on the compiler's vectors, built once per CPU level.
+#include "sim/base/isa.h"
+#include "sim/model/kernels.h"
+
+#include <math.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+enum { LANES = 16, WIDE = 64 };
+#elif defined(__AVX2__)
+enum { LANES = 8, WIDE = 32 };
+#else
+enum { LANES = 4, WIDE = 16 };
+#endif
+
+typedef float vec __attribute__((vector_size(LANES * 4)));
+typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
+
+static inline vec load(const float *p) {
+    vec v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+static inline void store(float *p, vec v) {
+    memcpy(p, &v, sizeof v);
+}
+static inline vec all(float x) {
+    return x - (vec){0};
+}
+static inline vec select(ivec mask, vec a, vec b) {
+    return (vec)((mask & (ivec)a) | (~mask & (ivec)b));
+}
+static inline vec vmax(vec a, vec b) {
+    return select(a > b, a, b);
+}
+static inline float sum_lanes(vec v) {
+    float s = 0;
+    for (int i = 0; i < LANES; i++) s += v[i];
+    return s;
+}
+static inline float max_lanes(vec v) {
+    float m = v[0];
+    for (int i = 1; i < LANES; i++) m = v[i] > m ? v[i] : m;
+    return m;
+}
+
+// exp to 2 units in the last place: x = n ln 2 + r with |r| <= ln 2 / 2 and a degree-6 Taylor-like
+// polynomial (coefficients 1/k!, whose remainder r^7/7! is below 1.3e-7 of the result). Below -87
+// it gives 0.
+static inline vec vexp(vec x) {
+    const vec magic = all(12582912.0f); // 1.5 * 2^23: adding it rounds to an integer
+    vec clamped = select(x > all(88.0f), all(88.0f), x);
+    vec n = clamped * all(1.44269504088896341f) + magic;
+    ivec exponent = (ivec)n - (ivec)magic;
+    n -= magic;
+    vec r = clamped - n * all(0.693145751953125f); // ln 2 in two parts, the first exact in few bits
+    r -= n * all(1.42860682030941723e-6f);
+    vec p = all(1.0f / 720.0f);
+    p = p * r + all(1.0f / 120.0f);
+    p = p * r + all(1.0f / 24.0f);
+    p = p * r + all(1.0f / 6.0f);
+    p = p * r + all(0.5f);
+    p = p * r + all(1.0f);
+    p = p * r + all(1.0f);
+    vec y = (vec)((ivec)p + (exponent << 23));
+    return select(x < all(-87.0f), (vec){0}, y);
+}
+
+// c[g][0..W) (+)= sum over k of a[g * lda + k] b[k * ldb ..], W floats wide, for G rows that share
+// b.
+#define PANEL(G, W)                                                                                \
+    static inline void panel_##G##_##W(size_t nk, const float *a, size_t lda, const float *b,      \
+                                       size_t ldb, float *c, size_t ldc, int add) {                \
+        enum { NV = (W) / LANES > 0 ? (W) / LANES : 1 };                                           \
+        vec acc[G][NV];                                                                            \
+        for (int g = 0; g < (G); g++)                                                              \
+            for (int j = 0; j < NV; j++)                                                           \
+                acc[g][j] = add ? load(c + (size_t)g * ldc + j * LANES) : (vec){0};                \
+        for (size_t k = 0; k < nk; k++) {                                                          \
+            vec bk[NV];                                                                            \
+            for (int j = 0; j < NV; j++) bk[j] = load(b + k * ldb + j * LANES);                    \
+            for (int g = 0; g < (G); g++) {                                                        \
+                vec ag = all(a[(size_t)g * lda + k]);                                              \
+                for (int j = 0; j < NV; j++) acc[g][j] += ag * bk[j];                              \
+            }                                                                                      \
+        }                                                                                          \
+        for (int g = 0; g < (G); g++)                                                              \
+            for (int j = 0; j < NV; j++) store(c + (size_t)g * ldc + j * LANES, acc[g][j]);        \
+    }
+PANEL(1, 64)
+PANEL(2, 64)
+PANEL(3, 64)
+PANEL(1, 32)
+PANEL(2, 32)
+PANEL(3, 32)
+PANEL(1, 16)
+PANEL(2, 16)
+PANEL(3, 16)
+
+// c[n_rows][0..width) over width a multiple of 16, in the widest panels that registers hold.
+static void panels(size_t n_rows, size_t width, size_t nk, const float *a, size_t lda,
+                   const float *b, size_t ldb, float *c, size_t ldc, int add) {
+    for (size_t j = 0; j < width;) {
+        size_t w = width - j >= WIDE ? WIDE : 16;
+        for (size_t g = 0; g < n_rows;) {
+            size_t rows = n_rows - g >= 3 ? 3 : n_rows - g;
+            const float *ag = a + g * lda, *bj = b + j;
+            float *cg = c + g * ldc + j;
+#define CASE(G, W)                                                                                 \
+    if (rows == (G) && w == (W)) panel_##G##_##W(nk, ag, lda, bj, ldb, cg, ldc, add)
+            CASE(3, 64);
+            CASE(2, 64);
+            CASE(1, 64);
+            CASE(3, 32);
+            CASE(2, 32);
+            CASE(1, 32);
+            CASE(3, 16);
+            CASE(2, 16);
+            CASE(1, 16);
+#undef CASE
+            g += rows;
+        }
+        j += w;
+    }
+}
+
+static void max_sum_exp(const float *x, size_t n, float *max, float *sum) {
+    vec m = all(-INFINITY), s = {0};
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) m = vmax(m, load(x + i));
+    float top = max_lanes(m), rest = 0;
+    for (; i < n; i++) top = x[i] > top ? x[i] : top;
+    for (i = 0; i + LANES <= n; i += LANES) s += vexp(load(x + i) - all(top));
+    float last[LANES];
+    for (int j = 0; j < LANES; j++)
+        last[j] = i + (size_t)j < n ? x[i + (size_t)j] - top : -INFINITY;
+    rest = sum_lanes(vexp(load(last)));
+    *max = top;
+    *sum = sum_lanes(s) + rest;
+}
+
+static void exp_shifted(float *y, const float *x, size_t n, float shift) {
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) store(y + i, vexp(load(x + i) - all(shift)));
+    float last[LANES] = {0};
+    for (size_t j = i; j < n; j++) last[j - i] = x[j] - shift;
+    store(last, vexp(load(last)));
+    for (size_t j = i; j < n; j++) y[j] = last[j - i];
+}
+
+static void attend(const struct kv_attend *a) {
+    size_t t = 0;
+    for (size_t i = 0; i < a->n_spans; i++) {
+        const struct kv_span *s = &a->span[i];
+        size_t width = (s->count + 15) / 16 * 16;
+        panels(a->n_q, width, a->dim, a->q, a->dim, s->k_t, s->ld_k, a->weights + t, a->ld_w, 0);
+        t += s->count;
+    }
+    for (size_t g = 0; g < a->n_q; g++) {
+        float *w = a->weights + g * a->ld_w, max, sum;
+        if (a->masked)
+            for (size_t j = 0; j < a->len; j++)
+                if (a->masked[j]) w[j] = -INFINITY;
+        size_t padded = (a->len + LANES - 1) / LANES * LANES;
+        for (size_t j = a->len; j < padded; j++) w[j] = -INFINITY;
+        vec m = all(-INFINITY), total = {0};
+        for (size_t j = 0; j < padded; j += LANES) m = vmax(m, load(w + j));
+        max = max_lanes(m);
+        for (size_t j = 0; j < padded; j += LANES) {
+            vec e = vexp(load(w + j) - all(max));
+            total += e;
+            store(w + j, e);
+        }
+        sum = sum_lanes(total);
+        vec inverse = all(1.0f / sum);
+        for (size_t j = 0; j < padded; j += LANES) store(w + j, load(w + j) * inverse);
+    }
+    memset(a->out, 0, a->n_q * a->dim * sizeof *a->out);
+    t = 0;
+    for (size_t i = 0; i < a->n_spans; i++) {
+        const struct kv_span *s = &a->span[i];
+        panels(a->n_q, a->dim, s->count, a->weights + t, a->ld_w, s->v, s->ld_v, a->out, a->dim, 1);
+        t += s->count;
+    }
+}
+
+static void rms_norm(float *y, const float *x, const float *gain, size_t rows, size_t n,
+                     float eps) {
+    for (size_t r = 0; r < rows; r++, x += n, y += n) {
+        vec s = {0};
+        size_t i = 0;
+        for (; i + LANES <= n; i += LANES) s += load(x + i) * load(x + i);
+        float total = sum_lanes(s);
+        for (; i < n; i++) total += x[i] * x[i];
+        float scale = 1.0f / sqrtf(total / (float)n + eps);
+        for (i = 0; i < n; i++) y[i] = x[i] * scale * gain[i];
+    }
+}
+
+static void swiglu(float *y, const float *g, size_t rows, size_t n) {
+    for (size_t r = 0; r < rows; r++, g += 2 * n, y += n) {
+        size_t i = 0;
+        for (; i + LANES <= n; i += LANES) {
+            vec x = load(g + i);
+            store(y + i, x / (all(1.0f) + vexp(-x)) * load(g + n + i));
+        }
+        for (; i < n; i++) y[i] = g[i] / (1.0f + expf(-g[i])) * g[n + i];
+    }
+}
+
+static struct kv_tile_sums compare(const float *logit, const float *ref, const float *p, size_t n) {
+    vec m = all(-INFINITY), sp = {0}, se = {0}, sd = {0};
+    size_t whole = n / LANES * LANES;
+    for (size_t i = 0; i < whole; i += LANES) m = vmax(m, load(logit + i) - load(ref + i));
+    struct kv_tile_sums s = {.max_d = max_lanes(m)};
+    for (size_t i = whole; i < n; i++) s.max_d = fmaxf(s.max_d, logit[i] - ref[i]);
+    for (size_t i = 0; i < whole; i += LANES) {
+        vec d = load(logit + i) - load(ref + i), pi = load(p + i);
+        sp += pi;
+        se += pi * vexp(d - all(s.max_d));
+        sd += pi * d;
+    }
+    s.sum_p = sum_lanes(sp);
+    s.sum_pe = sum_lanes(se);
+    s.sum_pd = sum_lanes(sd);
+    for (size_t i = whole; i < n; i++) {
+        float d = logit[i] - ref[i];
+        s.sum_p += p[i];
+        s.sum_pe += p[i] * expf(d - s.max_d);
+        s.sum_pd += p[i] * d;
+    }
+    return s;
+}
+
+static void dot(const float *a, const float *b, size_t n, double *sum) {
+    vec s = {0};
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) s += load(a + i) * load(b + i);
+    double total = sum_lanes(s);
+    for (; i < n; i++) total += (double)a[i] * b[i];
+    *sum = total;
+}
+
+// dk_t += sum over heads of ds[g][t] q[g], dv_t += sum over heads of a[g][t] d_out[g].
+static void add_outer(const struct kv_attend_back *a, const float *s, size_t t0, size_t count,
+                      const float *x, float *to, size_t ld) {
+    for (size_t t = 0; t < count; t++, to += ld)
+        for (size_t i = 0; i < a->dim; i += LANES) {
+            vec sum = load(to + i);
+            for (size_t g = 0; g < a->n_q; g++)
+                sum += all(s[g * a->ld_w + t0 + t]) * load(x + g * a->dim + i);
+            store(to + i, sum);
+        }
+}
+
+static void attend_back(const struct kv_attend_back *a) {
+    size_t t0 = 0;
+    memset(a->dq, 0, a->n_q * a->dim * sizeof *a->dq);
+    for (size_t i = 0; i < a->n_spans; i++) { // d a_t = d_out . v_t
+        const struct kv_attend_back_span *s = &a->span[i];
+        panels(a->n_q, (s->count + 15) / 16 * 16, a->dim, a->d_out, a->dim, s->v_t, s->ld_t,
+               a->d_score + t0, a->ld_w, 0);
+        t0 += s->count;
+    }
+    for (size_t g = 0; g < a->n_q;
+         g++) { // softmax: d s_t = a_t (d a_t - sum_u a_u d a_u); the sum is d_out . out
+        const float *w = a->weights + g * a->ld_w;
+        float *d = a->d_score + g * a->ld_w;
+        vec dot_lanes = {0};
+        for (size_t i = 0; i < a->dim; i += LANES)
+            dot_lanes += load(a->d_out + g * a->dim + i) * load(a->out + g * a->dim + i);
+        float mean = sum_lanes(dot_lanes);
+        for (size_t t = 0; t < a->len; t++) d[t] = w[t] * (d[t] - mean);
+    }
+    t0 = 0;
+    for (size_t i = 0; i < a->n_spans; i++) {
+        const struct kv_attend_back_span *s = &a->span[i];
+        panels(a->n_q, a->dim, s->count, a->d_score + t0, a->ld_w, s->k, s->ld, a->dq, a->dim, 1);
+        add_outer(a, a->d_score, t0, s->count, a->q, s->dk, s->ld);
+        add_outer(a, a->weights, t0, s->count, a->d_out, s->dv, s->ld);
+        t0 += s->count;
+    }
+}
+
+// y_i = r x_i g_i with r = (mean x^2 + eps)^-1/2, so dx_i = r g_i dy_i - r^3 x_i / n * sum_j g_j
+// dy_j x_j.
+static void rms_norm_back(float *dx, const float *dy, const float *x, const float *gain,
+                          size_t rows, size_t n, float eps) {
+    for (size_t row = 0; row < rows; row++, dx += n, dy += n, x += n) {
+        vec squares = {0}, mixed = {0};
+        float square = 0, mix = 0;
+        size_t i = 0;
+        for (; i + LANES <= n; i += LANES) {
+            vec xi = load(x + i);
+            squares += xi * xi;
+            mixed += xi * load(dy + i) * load(gain + i);
+        }
+        for (; i < n; i++) {
+            square += x[i] * x[i];
+            mix += x[i] * dy[i] * gain[i];
+        }
+        float r = 1.0f / sqrtf((sum_lanes(squares) + square) / (float)n + eps);
+        float pull = r * r * r / (float)n * (sum_lanes(mixed) + mix);
+        for (i = 0; i < n; i++) dx[i] += r * gain[i] * dy[i] - pull * x[i];
+    }
+}
+
+static void swiglu_back(float *dg, const float *dy, const float *g, size_t rows, size_t n) {
+    for (size_t r = 0; r < rows; r++, g += 2 * n, dy += n, dg += 2 * n) {
+        size_t i = 0;
+        for (; i + LANES <= n; i += LANES) {
+            vec x = load(g + i), up = load(g + n + i), d = load(dy + i);
+            vec sigmoid = all(1.0f) / (all(1.0f) + vexp(-x));
+            store(dg + i, d * up * sigmoid * (all(1.0f) + x * (all(1.0f) - sigmoid)));
+            store(dg + n + i, d * x * sigmoid);
+        }
+        for (; i < n; i++) {
+            float sigmoid = 1.0f / (1.0f + expf(-g[i]));
+            dg[i] = dy[i] * g[n + i] * sigmoid * (1.0f + g[i] * (1.0f - sigmoid));
+            dg[n + i] = dy[i] * g[i] * sigmoid;
+        }
+    }
+}
+
+extern const struct kv_kernels KV_ISA_NAME(kv_kernels);
+const struct kv_kernels KV_ISA_NAME(kv_kernels) = {attend,        rms_norm,   swiglu, max_sum_exp,
+                                                   exp_shifted,   compare,    dot,    attend_back,
+                                                   rms_norm_back, swiglu_back};

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+// Opens, closes and makes models: which loader a path needs, RoPE tables, published shapes.
+#include "sim/model/model.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "sim/base/util.h"
+#include "sim/model/weights.h"
+
+// Shapes of the SmolLM and SmolLM2 models, from their config.json at
+// https://huggingface.co/HuggingFaceTB (context: SmolLM's 2,048; SmolLM2's 8,192 is only longer).
+struct named_shape {
+    const char *name;
+    struct kv_shape shape;
+};
+
+static const struct named_shape named_shapes[] = {
+    {"135m", {30, 9, 3, 64, 576, 1536, 49152, 2048}},
+    {"360m", {32, 15, 5, 64, 960, 2560, 49152, 2048}},
+    {"1.7b", {24, 32, 32, 64, 2048, 8192, 49152, 2048}},
+};
+
+const struct kv_shape *kv_shape_named(const char *name) {
+    for (size_t i = 0; i < sizeof named_shapes / sizeof *named_shapes; i++)
+        if (strcmp(named_shapes[i].name, name) == 0) return &named_shapes[i].shape;
+    return NULL;
+}
+
+// Angle of pair i at a position: position * base^(-2i / head_dim) (Su et al. 2021, RoFormer,
+// section 3.2.2), in double so that long contexts lose nothing before the rounding to float.
+static void make_rope_tables(struct kv_model *m) {
+    size_t half = m->shape.head_dim / 2, n = m->shape.max_tokens;
+    m->rope_cos = kv_alloc(n * half, sizeof *m->rope_cos);
+    m->rope_sin = kv_alloc(n * half, sizeof *m->rope_sin);
+    for (size_t i = 0; i < half; i++) {
+        double step = pow((double)m->rope_base, -2.0 * (double)i / (double)m->shape.head_dim);
+        for (size_t pos = 0; pos < n; pos++) {
+            double angle = (double)pos * step;
+            m->rope_cos[pos * half + i] = (float)cos(angle);
+            m->rope_sin[pos * half + i] = (float)sin(angle);
+        }
+    }
+}
+
+int kv_model_open(struct kv_model **out, const char *path, enum kv_weights_as as,
+                  struct kv_error *e) {
+    *out = NULL;
+    struct stat st;
+    if (stat(path, &st) != 0)
+        return kv_fail(e, KV_EFAIL, path, "%s; a model is a GGUF file or a Hugging Face folder",
+                       errno == ENOENT ? "there is no such file or folder" : strerror(errno));
+    struct kv_model *m = kv_alloc(1, sizeof *m);
+    int rc;
+    if (S_ISDIR(st.st_mode))
+        rc = kv_huggingface_load(m, path, as, e);
+    else if (S_ISREG(st.st_mode))
+        rc = kv_gguf_load(m, path, as, e);
+    else
+        rc = kv_fail(e, KV_EFAIL, path, "this is neither a GGUF file nor a Hugging Face folder");
+    if (rc) {
+        kv_model_close(m);
+        return rc;
+    }
+    make_rope_tables(m);
+    *out = m;
+    return KV_OK;
+}
+
+static void free_matrix(struct kv_matrix *w) {
+    free(w->f32);
+    free(w->bf16);
+}
+
+void kv_model_close(struct kv_model *m) {
+    if (!m) return;
+    for (size_t i = 0; i < m->n_layers; i++) {
+        struct kv_layer_weights *l = &m->layers[i];
+        free(l->attn_norm);
+        free(l->ffn_norm);
+        free_matrix(&l->qkv);
+        free_matrix(&l->out);
+        free_matrix(&l->gateup);
+        free_matrix(&l->down);
+    }
+    free(m->layers);
+    free(m->final_norm);
+    free_matrix(&m->embed);
+    if (!m->tied) free_matrix(&m->head);
+    free(m->rope_cos);
+    free(m->rope_sin);
+    kv_tokenizer_free(m->tokenizer);
+    free(m);
+}
+
+// ---- random models --------------------------------------------------------------------
+
+struct fill {
+    const struct kv_matrix *w;
+    uint64_t seed;
+    uint64_t matrix; // its number in the model: each has a stream of its own
+};
+
+// A row: uniform with mean 0 and variance 1/cols, so that activations keep their size.
+static int fill_row(void *self, unsigned worker, size_t row, struct kv_error *e) {
+    (void)worker, (void)e;
+    const struct fill *f = self;
+    size_t cols = f->w->cols;
+    float scale = (float)sqrt(12.0 / (double)cols);
+    for (size_t c = 0; c < cols; c++)
+        f->w->f32[row * cols + c] =
+            scale * (float)(kv_draw(f->seed, f->matrix, row * cols + c) - 0.5);
+    return KV_OK;
+}
+
+// Fails only when interrupted; the rows not filled then are never used, since the run ends.
+static int fill_matrix(const struct kv_matrix *w, uint64_t seed, uint64_t number) {
+    struct fill f = {w, seed, number};
+    return kv_parallel(w->rows, kv_cpu_count(), fill_row, &f, NULL);
+}
+
+static void fill_norm(float *w, size_t n, uint64_t seed, uint64_t number) {
+    for (size_t i = 0; i < n; i++) w[i] = 0.5f + (float)kv_draw(seed, number, i);
+}
+
+struct kv_model *kv_model_random(const struct kv_shape *shape, enum kv_order order, bool tied,
+                                 uint64_t seed) {
+    struct kv_model *m = kv_alloc(1, sizeof *m);
+    m->shape = *shape;
+    m->order = order;
+    m->tied = tied;
+    m->rms_eps = 1e-5f;
+    m->rope_base = 10000;
+    uint64_t n = 0;
+    if (kv_weights_allocate(m, KV_WEIGHTS_F32, NULL) || fill_matrix(&m->embed, seed, n++) ||
+        (!tied && fill_matrix(&m->head, seed, n++)))
+        goto fail;
+    fill_norm(m->final_norm, shape->hidden, seed, n++);
+    for (size_t i = 0; i < m->n_layers; i++) {
+        struct kv_layer_weights *l = &m->layers[i];
+        fill_norm(l->attn_norm, shape->hidden, seed, n++);
+        fill_norm(l->ffn_norm, shape->hidden, seed, n++);
+        if (fill_matrix(&l->qkv, seed, n++) || fill_matrix(&l->out, seed, n++) ||
+            fill_matrix(&l->gateup, seed, n++) || fill_matrix(&l->down, seed, n++))
+            goto fail;
+    }
+    snprintf(m->name, sizeof m->name, "random L%u h%u", shape->n_layers, shape->hidden);
+    snprintf(m->source, sizeof m->source, "random (seed %llu)", (unsigned long long)seed);
+    kv_hex64(kv_hash(&m->shape, sizeof m->shape, seed * 4 + (uint64_t)order * 2 + tied), m->digest);
+    make_rope_tables(m);
+    return m;
+fail:
+    kv_model_close(m);
+    return NULL;
+}

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// Buffers of one worker, by what they hold (private to sim/model).
+#ifndef KV_SCRATCH_H
+#define KV_SCRATCH_H
+
+#include "sim/model/forward.h"
+
+enum kv_buffer {
+    KV_BUF_X, // residual stream
+    KV_BUF_NORM,
+    KV_BUF_QKV,
+    KV_BUF_Q,
+    KV_BUF_MIXED, // attention's output, heads side by side
+    KV_BUF_GATEUP,
+    KV_BUF_ACT,
+    KV_BUF_DELTA,
+    KV_BUF_K_RAW,
+    KV_BUF_K,
+    KV_BUF_V,
+    KV_BUF_KEYS_EXACT, // transposed
+    KV_BUF_KEYS_CODED,
+    KV_BUF_WEIGHTS_ROW, // softmax weights of one row
+    KV_BUF_Q_SCALED,
+    KV_BUF_WEIGHTS, // bf16 matrix widened
+    KV_BUF_LOGITS,  // a tile of the vocabulary
+    KV_BUF_REF_LOGITS,
+    KV_BUF_REF_P,
+    KV_BUF_REF_SUMS,
+    KV_BUF_DK, // gradients of keys and values
+    KV_BUF_DQ,
+    KV_BUF_EVICT,
+    KV_N_BUFFERS
+};
+
+struct kv_scratch {
+    struct {
+        float *p;
+        size_t n;
+    } buffer[KV_N_BUFFERS];
+};
+
+// At least n floats; contents are lost when it grows.
+float *kv_scratch_floats(struct kv_scratch *s, enum kv_buffer which, size_t n);
+
+#endif

@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: Apache-2.0
+// The backward pass judged by central finite differences of a plain float64 forward pass.
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+// cmocka wants the four headers above before its own
+#include <cmocka.h>
+
+#include "sim/base/util.h"
+#include "sim/model/adjoint.h"
+#include "sim/model/kernels.h"
+
+// ---- a plain float64 model -----------------------------------------------------------------
+
+struct slow {
+    const struct kv_model *m;
+    const struct kv_tree *t;
+    // Added to a key or value as later queries read it: layer, side, row, element.
+    uint32_t layer, side, row, element;
+    double delta;
+    const uint32_t *counted; // reads that see the delta, as in kv_adjoint; NULL = all
+    // Layer's values as read when no delta is wanted.
+    double *k, *v; // [n_tokens][n_kv] of the layer at hand
+};
+
+static void slow_norm(double *y, const double *x, const float *gain, size_t n, double eps) {
+    double s = 0;
+    for (size_t i = 0; i < n; i++) s += x[i] * x[i];
+    for (size_t i = 0; i < n; i++) y[i] = x[i] / sqrt(s / (double)n + eps) * (double)gain[i];
+}
+
+static void slow_product(double *y, const struct kv_matrix *w, const double *x) {
+    for (size_t r = 0; r < w->rows; r++) {
+        y[r] = 0;
+        for (size_t c = 0; c < w->cols; c++) y[r] += (double)w->f32[r * w->cols + c] * x[c];
+    }
+}
+
+static void slow_rope(const struct kv_model *m, double *x, size_t heads, uint32_t position) {
+    size_t d = m->shape.head_dim, half = d / 2;
+    for (size_t h = 0; h < heads; h++)
+        for (size_t i = 0; i < half; i++) {
+            size_t a = h * d + (m->order == KV_ORDER_GGML ? 2 * i : i),
+                   b = m->order == KV_ORDER_GGML ? a + 1 : a + half;
+            double c = (double)m->rope_cos[position * half + i],
+                   s = (double)m->rope_sin[position * half + i];
+            double xa = x[a], xb = x[b];
+            x[a] = xa * c - xb * s;
+            x[b] = xa * s + xb * c;
+        }
+}
+
+// Rows that `row` sees, in order of position.
+static size_t slow_path(const struct kv_tree *t, uint32_t row, uint32_t *path) {
+    size_t n = 0;
+    uint32_t c = kv_tree_choice(t, row);
+    for (uint32_t i = 0; i < t->n_context && i <= row; i++) path[n++] = i;
+    if (c < t->n_choices)
+        for (uint32_t i = t->first[c]; i <= row; i++) path[n++] = i;
+    return n;
+}
+
+static void slow_attend(const struct slow *s, uint32_t layer, uint32_t row, const double *q,
+                        double *out) {
+    const struct kv_shape *sh = &s->m->shape;
+    size_t d = sh->head_dim, n_kv = (size_t)sh->n_kv_heads * d;
+    uint32_t path[64];
+    double w[64];
+    size_t n = slow_path(s->t, row, path);
+    for (size_t h = 0; h < sh->n_heads; h++) {
+        size_t kv = h / (sh->n_heads / sh->n_kv_heads);
+        double top = -INFINITY, sum = 0;
+        for (size_t j = 0; j < n; j++) {
+            bool sees =
+                s->layer == layer && s->row == path[j] && (!s->counted || j < s->counted[row]);
+            w[j] = 0;
+            for (size_t i = 0; i < d; i++) {
+                double k = s->k[path[j] * n_kv + kv * d + i];
+                if (sees && s->side == KV_KEY && s->element == kv * d + i) k += s->delta;
+                w[j] += q[h * d + i] * k / sqrt((double)d);
+            }
+            top = fmax(top, w[j]);
+        }
+        for (size_t j = 0; j < n; j++) sum += w[j] = exp(w[j] - top);
+        for (size_t i = 0; i < d; i++) {
+            out[h * d + i] = 0;
+            for (size_t j = 0; j < n; j++) {
+                bool sees =
+                    s->layer == layer && s->row == path[j] && (!s->counted || j < s->counted[row]);
+                double v = s->v[path[j] * n_kv + kv * d + i];
+                if (sees && s->side == KV_VALUE && s->element == kv * d + i) v += s->delta;
+                out[h * d + i] += w[j] / sum * v;
+            }
+        }
+    }
+}
+
+// sum over scored positions and their labels of log p(label).
+static double slow_scalar(struct slow *s, const struct kv_adjoint_seed *seed, size_t draw) {
+    const struct kv_shape *sh = &s->m->shape;
+    size_t h = sh->hidden, d = sh->head_dim, n_q = sh->n_heads * d, n_kv = sh->n_kv_heads * d,
+           rows = s->t->n_tokens;
+    double *x = calloc(rows * h, sizeof *x), *norm = calloc(h, sizeof *norm),
+           *qkv = calloc(rows * (n_q + 2 * n_kv), sizeof *qkv);
+    double *mixed = calloc(n_q, sizeof *mixed), *delta = calloc(h, sizeof *delta),
+           *up = calloc(2 * sh->ffn, sizeof *up);
+    s->k = calloc(rows * n_kv, sizeof *s->k);
+    s->v = calloc(rows * n_kv, sizeof *s->v);
+    for (size_t r = 0; r < rows; r++)
+        for (size_t i = 0; i < h; i++) x[r * h + i] = (double)s->m->embed.f32[s->t->ids[r] * h + i];
+    for (uint32_t l = 0; l < sh->n_layers; l++) {
+        const struct kv_layer_weights *w = &s->m->layers[l];
+        for (uint32_t r = 0; r < rows; r++) {
+            double *at = qkv + r * (n_q + 2 * n_kv);
+            slow_norm(norm, x + r * h, w->attn_norm, h, (double)s->m->rms_eps);
+            slow_product(at, &w->qkv, norm);
+            slow_rope(s->m, at, sh->n_heads + sh->n_kv_heads, kv_tree_position(s->t, r));
+            memcpy(s->k + r * n_kv, at + n_q, n_kv * sizeof *at);
+            memcpy(s->v + r * n_kv, at + n_q + n_kv, n_kv * sizeof *at);
+        }
+        for (uint32_t r = 0; r < rows; r++) {
+            slow_attend(s, l, r, qkv + r * (n_q + 2 * n_kv), mixed);
+            slow_product(delta, &w->out, mixed);
+            for (size_t i = 0; i < h; i++) x[r * h + i] += delta[i];
+            slow_norm(norm, x + r * h, w->ffn_norm, h, (double)s->m->rms_eps);
+            slow_product(up, &w->gateup, norm);
+            for (size_t i = 0; i < sh->ffn; i++)
+                up[i] = up[i] / (1 + exp(-up[i])) * up[sh->ffn + i];
+            slow_product(delta, &w->down, up);
+            for (size_t i = 0; i < h; i++) x[r * h + i] += delta[i];
+        }
+    }
+    double *logit = calloc(sh->vocab, sizeof *logit), scalar = 0;
+    const uint32_t *label = seed->label + draw * seed->n_labels;
+    for (size_t i = 0; i < seed->n_scored; i++) {
+        double sum = 0;
+        slow_norm(norm, x + seed->scored[i].row * h, s->m->final_norm, h, (double)s->m->rms_eps);
+        slow_product(logit, &s->m->head, norm);
+        for (size_t v = 0; v < sh->vocab; v++) sum += exp(logit[v]);
+        for (uint32_t c = 0; c < seed->scored[i].count; c++) scalar += logit[*label++] - log(sum);
+    }
+    double *blocks[] = {x, norm, qkv, mixed, delta, up, logit, s->k, s->v};
+    for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) free(blocks[i]);
+    return scalar;
+}
+
+// ---- the pass under test -------------------------------------------------------------------
+
+static int keep_float32(void *self, uint32_t layer, const struct kv_layer_kv *kv,
+                        struct kv_layer_view *view, struct kv_error *e) {
+    (void)self, (void)layer, (void)e;
+    *view = (struct kv_layer_view){.k_exact = kv->k, .v_exact = kv->v};
+    return 0;
+}
+
+struct gradients {
+    size_t n; // a layer's floats
+    float *dk, *dv;
+};
+
+static void take(void *self, uint32_t layer, const float *dk, const float *dv, const float *d_evict) {
+    (void)d_evict;
+    struct gradients *g = self;
+    memcpy(g->dk + layer * g->n, dk, g->n * sizeof *dk);
+    memcpy(g->dv + layer * g->n, dv, g->n * sizeof *dv);
+}
+
+static const uint32_t ids[] = {3, 17, 5, 40, 2, 9, 33, 12, 7, 21, 30}, first[] = {5, 8, 11};
+static const struct kv_tree tree = {11, 5, 2, first, ids};
+static const struct kv_scored scored[] = {{4, 2}, {5, 1}, {6, 1}, {8, 1}, {9, 1}};
+
+static void compare_with_differences(const struct kv_shape *shape, enum kv_order order,
+                                     const uint32_t *counted) {
+    struct kv_model *m = kv_model_random(shape, order, true, 7);
+    struct kv_scratch *s = kv_scratch_new();
+    struct kv_tape *tape = kv_tape_new(shape, tree.n_tokens);
+    struct kv_error e;
+    size_t n_kv = (size_t)shape->n_kv_heads * shape->head_dim;
+    struct gradients g = {.n = tree.n_tokens * n_kv};
+    g.dk = calloc(g.n * shape->n_layers, sizeof *g.dk);
+    g.dv = calloc(g.n * shape->n_layers, sizeof *g.dv);
+    float *final = calloc(tree.n_tokens * shape->hidden, sizeof *final),
+          *d_final = calloc(tree.n_tokens * shape->hidden, sizeof *d_final);
+    assert_int_equal(
+        0, kv_forward(m,
+                      &(struct kv_forward){
+                          .tree = &tree, .store = keep_float32, .tape = tape, .final = final},
+                      s, &e));
+    struct kv_adjoint_seed seed;
+    kv_adjoint_seed(m, final, scored, 5, 11, 2, s, &seed);
+    kv_adjoint_draw(m, &seed, 1, tree.n_tokens, d_final);
+    kv_adjoint(m,
+               &(struct kv_adjoint){.tree = &tree,
+                                    .tape = tape,
+                                    .counted = counted,
+                                    .d_final = d_final,
+                                    .take = take,
+                                    .self = &g},
+               s);
+    double error = 0, size = 0, step = 1e-4;
+    for (uint32_t l = 0; l < shape->n_layers; l++)
+        for (uint32_t side = 0; side < 2; side++)
+            for (uint32_t row = 0; row < tree.n_tokens; row++)
+                for (uint32_t i = 0; i < n_kv; i++) {
+                    struct slow slow = {.m = m,
+                                        .t = &tree,
+                                        .layer = l,
+                                        .side = side,
+                                        .row = row,
+                                        .element = i,
+                                        .delta = step,
+                                        .counted = counted};
+                    double up = slow_scalar(&slow, &seed, 1);
+                    slow.delta = -step;
+                    double difference = (up - slow_scalar(&slow, &seed, 1)) / (2 * step);
+                    double mine = (double)(side ? g.dv : g.dk)[l * g.n + row * n_kv + i];
+                    error += (mine - difference) * (mine - difference);
+                    size += difference * difference;
+                }
+    assert_true(size > 1e-8);
+    if (sqrt(error / size) >= 1e-5)
+        fail_msg("relative error %.2e, allowed 1e-5", sqrt(error / size));
+    kv_adjoint_seed_fini(&seed);
+    kv_tape_free(tape);
+    kv_scratch_free(s);
+    kv_model_close(m);
+    free(g.dk);
+    free(g.dv);
+    free(final);
+    free(d_final);
+}
+
+static void whole_pass_ggml(void **state) {
+    (void)state;
+    compare_with_differences(&(struct kv_shape){2, 6, 2, 16, 48, 64, 48, 64}, KV_ORDER_GGML, NULL);
+}
+
+static void whole_pass_hf(void **state) {
+    (void)state;
+    compare_with_differences(&(struct kv_shape){2, 2, 2, 32, 48, 64, 48, 64}, KV_ORDER_HF, NULL);
+}
+
+// Mode prefill, own step exact: the context reads nothing coded but its last token, which reads all
+// before it.
+static void counted_reads(void **state) {
+    (void)state;
+    const uint32_t counted[] = {0, 0, 0, 0, 4, 5, 6, 7, 5, 6, 7};
+    compare_with_differences(&(struct kv_shape){2, 4, 2, 16, 48, 64, 48, 64}, KV_ORDER_GGML,
+                             counted);
+}
+
+// ---- single operations ---------------------------------------------------------------------
+
+enum { N = 83 }; // no multiple of any vector
+
+static void fill(float *x, size_t n, uint64_t seed) {
+    for (size_t i = 0; i < n; i++) x[i] = (float)(2 * kv_draw(seed, 0, i) - 1);
+}
+
+static void norm_alone(void **state) {
+    float x[N], gain[N], dy[N], dx[N] = {0};
+    (void)state;
+    fill(x, N, 1), fill(gain, N, 2), fill(dy, N, 3);
+    kv_kernels()->rms_norm_back(dx, dy, x, gain, 1, N, 1e-5f);
+    for (size_t i = 0; i < N; i++) {
+        double y[N], xs[N], sum[2];
+        for (int sign = 0; sign < 2; sign++) {
+            for (size_t j = 0; j < N; j++)
+                xs[j] = (double)x[j] + (j == i ? (sign ? -1e-5 : 1e-5) : 0);
+            slow_norm(y, xs, gain, N, 1e-5);
+            sum[sign] = 0;
+            for (size_t j = 0; j < N; j++) sum[sign] += y[j] * (double)dy[j];
+        }
+        assert_true(fabs((sum[0] - sum[1]) / 2e-5 - (double)dx[i]) <
+                    1e-5 * (1 + fabs((double)dx[i])));
+    }
+}
+
+static void swiglu_alone(void **state) {
+    float g[2 * N], dy[N], dg[2 * N];
+    (void)state;
+    fill(g, 2 * N, 4), fill(dy, N, 5);
+    kv_kernels()->swiglu_back(dg, dy, g, 1, N);
+    for (size_t i = 0; i < 2 * N; i++) {
+        double a = (double)g[i % N], b = (double)g[N + i % N], step = 1e-5, y[2];
+        for (int sign = 0; sign < 2; sign++) {
+            double as = a + (i < N ? (sign ? -step : step) : 0),
+                   bs = b + (i < N ? 0 : (sign ? -step : step));
+            y[sign] = as / (1 + exp(-as)) * bs * (double)dy[i % N];
+        }
+        assert_true(fabs((y[0] - y[1]) / (2 * step) - (double)dg[i]) <
+                    1e-5 * (1 + fabs((double)dg[i])));
+    }
+}
+
+static void product_and_rope_alone(void **state) {
+    struct kv_shape shape = {1, 2, 1, 16, 32, 48, 24, 16};
+    struct kv_model *m = kv_model_random(&shape, KV_ORDER_GGML, true, 3);
+    struct kv_scratch *s = kv_scratch_new();
+    float dy[2 * 32], dx[2 * 48], x[32];
+    const uint32_t positions[] = {5};
+    (void)state;
+    fill(dy, 64, 6);
+    const struct kv_matrix *w = &m->layers[0].down; // [32][48]
+    kv_product_back(w, dy, 2, dx, s);
+    for (size_t r = 0; r < 2; r++)
+        for (size_t c = 0; c < 48; c++) {
+            double sum = 0;
+            for (size_t i = 0; i < 32; i++)
+                sum += (double)dy[r * 32 + i] * (double)w->f32[i * 48 + c];
+            assert_true(fabs(sum - (double)dx[r * 48 + c]) < 1e-5 * (1 + fabs(sum)));
+        }
+    fill(x, 16, 8);
+    float y[16];
+    memcpy(y, x, sizeof y);
+    kv_rope_keys(m, y, 1, positions);
+    kv_rope_back(m, y, 1, 1, positions); // a rotation's adjoint is its inverse
+    for (size_t i = 0; i < 16; i++) assert_true(fabsf(x[i] - y[i]) < 1e-6f);
+    kv_scratch_free(s);
+    kv_model_close(m);
+}
+
+static void labels_follow_the_distribution(void **state) {
+    struct kv_shape shape = {1, 2, 1, 16, 32, 48, 8, 16};
+    struct kv_model *m = kv_model_random(&shape, KV_ORDER_GGML, true, 3);
+    struct kv_scratch *s = kv_scratch_new();
+    struct kv_adjoint_seed seed;
+    struct kv_reference r;
+    enum { DRAWS = 20000 };
+    float final[32];
+    double seen[8] = {0}, chi2 = 0;
+    (void)state;
+    fill(final, 32, 9);
+    kv_adjoint_seed(m, final, &(struct kv_scored){0, 1}, 1, 5, DRAWS, s, &seed);
+    kv_head_reference(m, final, 1, s, &r);
+    for (size_t i = 0; i < DRAWS; i++) seen[seed.label[i]]++;
+    for (size_t v = 0; v < 8; v++) {
+        double expected = DRAWS * (double)r.p[v];
+        chi2 += (seen[v] - expected) * (seen[v] - expected) / expected;
+    }
+    assert_true(chi2 < 24.3); // chi-square, 7 degrees of freedom, p = 0.001
+    kv_adjoint_seed_fini(&seed);
+    kv_scratch_free(s);
+    kv_model_close(m);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(whole_pass_ggml),
+        cmocka_unit_test(whole_pass_hf),
+        cmocka_unit_test(counted_reads),
+        cmocka_unit_test(norm_alone),
+        cmocka_unit_test(swiglu_alone),
+        cmocka_unit_test(product_and_rope_alone),
+        cmocka_unit_test(labels_follow_the_distribution),
+    };
+    return cmocka_run_group_tests_name("the backward pass", tests, NULL, NULL);
+}

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+// The ledger: every bit that a device would hold at the end of each context + choice.
+#include "sim/quant/code.h"
+#include "sim/replay/replay.h"
+
+// Tags that let a reader find a token's width: one for each independent answer, ceil(log2(options))
+// bits.
+static double tag_bits_per_token(const struct kv_replay_spec *spec) {
+    const struct kv_shape *s = &spec->run.shape;
+    if (!(spec->varies & KV_VARIES_TOKEN) || spec->options < 2) return 0;
+    double answers = (spec->varies & KV_VARIES_LAYER ? s->n_layers : 1) *
+                     (spec->varies & KV_VARIES_HEAD ? s->n_kv_heads : 1) *
+                     (spec->varies & KV_VARIES_KV ? 2 : 1);
+    return answers * ceil(log2(spec->options));
+}
+
+// Rows of one branch, layer and side, as code.h wants them: for counting, x and y are not read.
+static struct kv_rows branch(const struct kv_replay_spec *spec, const uint8_t *cells,
+                             uint32_t layer, enum kv_side side, size_t start, size_t row,
+                             size_t n) {
+    size_t per_token = kv_cells(&spec->run.shape), per_layer = per_token / spec->run.shape.n_layers;
+    return (struct kv_rows){.layer = layer,
+                            .side = side,
+                            .start = start,
+                            .first = start,
+                            .n = n,
+                            .cells = cells + row * per_token + layer * per_layer + side,
+                            .cell_token_stride = per_token,
+                            .cell_head_stride = 2};
+}
+
+static void count_sequence(const struct kv_replay_spec *spec, const struct kv_trace_item *item,
+                           const uint8_t *cells, size_t first, size_t n_choice,
+                           struct kv_bits bits[2]) {
+    size_t n = item->n_context;
+    for (uint32_t layer = 0; layer < spec->run.shape.n_layers; layer++)
+        for (int side = 0; side < 2; side++) {
+            size_t end = n + n_choice - 1;
+            size_t upto =
+                kv_coded_upto(spec->format, (enum kv_side)side, n_choice ? n : 0, end, false);
+            struct kv_rows context = branch(spec, cells, layer, (enum kv_side)side, 0, 0, n);
+            kv_count_rows(spec->format, &context, upto, &bits[side]);
+            if (n_choice == 0) continue;
+            struct kv_rows choice =
+                branch(spec, cells, layer, (enum kv_side)side, n, first, n_choice);
+            kv_count_rows(spec->format, &choice, upto, &bits[side]);
+        }
+}
+
+void kv_ledger_count(const struct kv_replay_spec *spec, const struct kv_trace_item *item,
+                     const uint8_t *cells, struct kv_ledger *ledger) {
+    const struct kv_shape *s = &spec->run.shape;
+    size_t sequences = item->n_choices ? item->n_choices : 1;
+    double values_per_token = 2.0 * s->n_layers * s->n_kv_heads * s->head_dim;
+    *ledger = (struct kv_ledger){.entropy_bits = NAN};
+    for (size_t c = 0; c < sequences; c++) {
+        struct kv_bits bits[2] = {{0}};
+        size_t n_choice = item->n_choices ? item->first[c + 1] - item->first[c] : 0;
+        size_t tokens = item->n_context + n_choice;
+        count_sequence(spec, item, cells, item->n_choices ? item->first[c] : 0, n_choice, bits);
+        double values = (double)tokens * values_per_token, weight = 1.0 / (double)sequences;
+        double code = (double)(bits[0].code_bits + bits[1].code_bits);
+        double meta = (double)(bits[0].meta_bits + bits[1].meta_bits);
+        double bytes = (double)(bits[0].bytes + bits[1].bytes) +
+                       ceil((double)tokens * tag_bits_per_token(spec) / 8);
+        ledger->nominal_bits += weight * code / values;
+        ledger->effective_bits += weight * (code + meta) / values;
+        ledger->allocated_bits += weight * 8 * bytes / values;
+        ledger->bytes_per_token += weight * bytes / (double)tokens;
+        for (int side = 0; side < 2; side++)
+            for (int w = 0; w < 18; w++)
+                ledger->share[side][w] += weight * 2 * (double)bits[side].values[w] / values;
+    }
+}

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// From benchmark texts to token trees: tokens, choice boundaries, scored rows, rarity, subsets.
+#ifndef KV_ITEMS_H
+#define KV_ITEMS_H
+
+#include "traces/record.h"
+
+// Tokenized items of a subset. items[i] has everything that is known before the model runs;
+// features holds rarity only. All memory is owned here.
+struct kv_items {
+    size_t n;
+    struct kv_trace_item *items;
+    float **rarity; // [n] -> [n_tokens] nats
+    char *subset;   // in words, for the manifest
+    size_t n_tokens;
+    void *arena;
+};
+KV_MUST_CHECK int kv_items_new(struct kv_items **items, const struct kv_model *m,
+                               const struct kv_tasks *tasks, const struct kv_record_options *o,
+                               struct kv_error *e);
+void kv_items_free(struct kv_items *items);
+
+#endif

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+// The recording run: one forward pass an item, features from every row, scores from the scored
+// ones.
+#include "traces/record.h"
+
+#include <cblas.h>
+#include <stdlib.h>
+
+#include "sim/base/util.h"
+#include "sim/model/forward.h"
+#include "traces/items.h"
+#include "traces/sensitivity.h"
+#include "traces/writer.h"
+
+// One worker's pass over one item.
+struct pass {
+    const struct kv_model *m;
+    const struct kv_trace_item *item;
+    uint32_t keep;
+    float *exact_k, *exact_v; // [n_tokens][n_kv] rounded to fp16, of the layer at hand
+    uint16_t *k, *v, *q, *hidden;
+    float *features;
+};
+
+struct recorder {
+    const struct kv_model *m;
+    const struct kv_items *items;
+    struct kv_trace_writer *writer;
+    uint32_t keep;
+    struct kv_adjoint_info adjoint;
+    struct kv_scratch **scratch; // [jobs]
+    struct kv_progress *progress;
+};
+
+static void add_ranges(const struct pass *p, const float *x, enum kv_feature which) {
+    const struct kv_shape *s = &p->m->shape;
+    float share = 1.0f / (float)(s->n_layers * s->n_kv_heads);
+    for (size_t row = 0; row < p->item->n_tokens; row++)
+        for (size_t h = 0; h < s->n_kv_heads; h++) {
+            const float *head = x + (row * s->n_kv_heads + h) * s->head_dim;
+            float low = head[0], high = head[0];
+            for (size_t i = 1; i < s->head_dim; i++) {
+                low = fminf(low, head[i]);
+                high = fmaxf(high, head[i]);
+            }
+            p->features[row * KV_N_FEATURES + which] += share * (high - low);
+        }
+}
+
+// Copies one layer's rows [n_tokens][width] into [n_tokens][n_layers][width] as fp16.
+static void keep_rows(const struct pass *p, uint16_t *to, uint32_t layer, const float *x,
+                      size_t width) {
+    if (!to) return;
+    for (size_t row = 0; row < p->item->n_tokens; row++)
+        kv_f32_to_f16_n(x + row * width, to + (row * p->m->shape.n_layers + layer) * width, width);
+}
+
+static void observe(void *self, uint32_t layer, const float *x, const float *q,
+                    const struct kv_layer_kv *kv) {
+    const struct pass *p = self;
+    const struct kv_shape *s = &p->m->shape;
+    (void)kv;
+    keep_rows(p, p->hidden, layer, x, s->hidden);
+    keep_rows(p, p->q, layer, q, (size_t)s->n_heads * s->head_dim);
+}
+
+static void round_to_half(const float *x, uint16_t *half, float *y, size_t n) {
+    kv_f32_to_f16_n(x, half, n);
+    kv_f16_to_f32_n(half, y, n);
+}
+
+static int store_half(void *self, uint32_t layer, const struct kv_layer_kv *kv,
+                      struct kv_layer_view *view, struct kv_error *e) {
+    struct pass *p = self;
+    size_t width = (size_t)p->m->shape.n_kv_heads * p->m->shape.head_dim,
+           n = p->item->n_tokens * width;
+    (void)e;
+    uint16_t *half = kv_alloc(n, sizeof *half);
+    round_to_half(kv->k, half, p->exact_k, n);
+    round_to_half(kv->v, half, p->exact_v, n);
+    free(half);
+    add_ranges(p, p->exact_k, KV_KEY_RANGE);
+    add_ranges(p, p->exact_v, KV_VALUE_RANGE);
+    keep_rows(p, p->k, layer, p->exact_k, width);
+    keep_rows(p, p->v, layer, p->exact_v, width);
+    *view = (struct kv_layer_view){.k_exact = p->exact_k, .v_exact = p->exact_v};
+    return 0;
+}
+
+// Features and next-token log-probs of some rows of the final states, KV_HEAD_ROWS at a time.
+// Scored rows go in one call and the rest in another, so that a replay meets products of the same
+// shapes (forward.h).
+static void judge_rows(const struct pass *p, struct kv_scratch *s, const float *final,
+                       const uint32_t *rows, size_t n_rows, float *next_logprob, double *score) {
+    const struct kv_trace_item *it = p->item;
+    size_t h = p->m->shape.hidden;
+    float *gathered = kv_alloc(KV_HEAD_ROWS * h, sizeof *gathered);
+    for (size_t from = 0, n; from < n_rows; from += n) {
+        struct kv_reference r;
+        n = n_rows - from < KV_HEAD_ROWS ? n_rows - from : KV_HEAD_ROWS;
+        for (size_t i = 0; i < n; i++)
+            memcpy(gathered + i * h, final + rows[from + i] * h, h * sizeof *final);
+        kv_head_reference(p->m, gathered, n, s, &r);
+        for (size_t i = 0; i < n; i++) {
+            uint32_t row = rows[from + i];
+            float *f = p->features + (size_t)row * KV_N_FEATURES;
+            kv_reference_features(p->m, &r, i, &f[KV_ENTROPY_NATS], &f[KV_CONFIDENCE]);
+            bool branch = it->n_choices > 0 && row + 1 == it->n_context;
+            bool last = row + 1 == it->n_tokens;
+            for (uint32_t c = 0; c < it->n_choices && !last; c++)
+                last = row + 1 == it->first[c + 1];
+            if (branch && score)
+                for (uint32_t c = 0; c < it->n_choices; c++)
+                    score[c] += kv_reference_logprob(p->m, &r, i, it->ids[it->first[c]]);
+            if (branch || last) continue;
+            double logprob = kv_reference_logprob(p->m, &r, i, it->ids[row + 1]);
+            next_logprob[row] = (float)logprob;
+            uint32_t c = 0;
+            while (c + 1 < it->n_choices && row >= it->first[c + 1]) c++;
+            if (score) score[c] += logprob;
+        }
+    }
+    free(gathered);
+}
+
+static int record_item(void *self, unsigned worker, size_t i, struct kv_error *e) {
+    struct recorder *r = self;
+    const struct kv_shape *s = &r->m->shape;
+    struct kv_trace_item item = r->items->items[i];
+    size_t n = item.n_tokens, n_kv = (size_t)s->n_kv_heads * s->head_dim;
+    struct pass p = {.m = r->m, .item = &item, .keep = r->keep};
+    struct kv_tree tree = {item.n_tokens, item.n_context, item.n_choices, item.first, item.ids};
+    p.exact_k = kv_alloc(n * n_kv, sizeof(float));
+    p.exact_v = kv_alloc(n * n_kv, sizeof(float));
+    p.features = kv_alloc(n * KV_N_FEATURES, sizeof(float));
+    if (r->keep & KV_KEEP_KV) {
+        p.k = kv_alloc(n * s->n_layers * n_kv, sizeof *p.k);
+        p.v = kv_alloc(n * s->n_layers * n_kv, sizeof *p.v);
+    }
+    if (r->keep & KV_KEEP_Q)
+        p.q = kv_alloc(n * s->n_layers * s->n_heads * s->head_dim, sizeof *p.q);
+    if (r->keep & KV_KEEP_HIDDEN)
+        p.hidden = kv_alloc(n * s->n_layers * s->hidden, sizeof *p.hidden);
+    float *stats = kv_alloc(3 * n, sizeof *stats), *final = kv_alloc(n * s->hidden, sizeof *final);
+    struct kv_attention_stats attention = {stats, stats + n, stats + 2 * n};
+    float *next_logprob = kv_alloc(n, sizeof *next_logprob);
+    double *score = kv_alloc(item.n_choices + 1, sizeof *score);
+    float *kept = kv_alloc(item.n_final * (size_t)s->hidden, sizeof *kept);
+    uint32_t *others = kv_alloc(n, sizeof *others);
+    struct kv_forward job = {.tree = &tree,
+                             .store = store_half,
+                             .observe = observe,
+                             .self = &p,
+                             .stats = &attention,
+                             .final = final};
+    struct kv_sensitivity sens = {0};
+    if (r->keep & (KV_KEEP_SENS | KV_KEEP_GRAD)) job.tape = kv_tape_new(s, n);
+    int rc = kv_forward(r->m, &job, r->scratch[worker], e);
+    if (rc == 0 && job.tape)
+        kv_sensitivity_measure(r->m, &item, &r->adjoint, r->keep & KV_KEEP_GRAD, job.tape, final,
+                               r->scratch[worker], &sens);
+    kv_tape_free(job.tape);
+    if (rc == 0) {
+        size_t n_others = 0;
+        for (uint32_t row = 0, f = 0; row < n; row++) {
+            next_logprob[row] = NAN;
+            if (f < item.n_final && item.final_rows[f] == row) {
+                memcpy(kept + f++ * s->hidden, final + row * s->hidden, s->hidden * sizeof *kept);
+                continue;
+            }
+            others[n_others++] = row;
+        }
+        judge_rows(&p, r->scratch[worker], final, item.final_rows, item.n_final, next_logprob,
+                   score);
+        judge_rows(&p, r->scratch[worker], final, others, n_others, next_logprob, NULL);
+        for (size_t row = 0; row < n; row++) {
+            float *f = p.features + row * KV_N_FEATURES;
+            f[KV_RARITY_NATS] = r->items->rarity[i][row];
+            f[KV_ATTN_VAR] = attention.variance[row];
+            f[KV_ATTN_SO_FAR] = attention.so_far[row];
+            f[KV_ATTN_FUTURE] = attention.future[row];
+        }
+        item.features = p.features;
+        item.next_logprob = next_logprob;
+        item.final = kept;
+        item.score = score;
+        item.k = p.k;
+        item.v = p.v;
+        item.q = p.q;
+        item.hidden = p.hidden;
+        item.sens = sens.sens;
+        item.sens_spread = sens.spread;
+        item.evict = sens.evict;
+        item.k_grad = sens.k_grad;
+        item.v_grad = sens.v_grad;
+        rc = kv_trace_writer_put(r->writer, i, &item, e);
+    }
+    void *blocks[] = {p.exact_k, p.exact_v, p.features,   p.k,   p.v,  p.q,   p.hidden,
+                      stats,     final,     next_logprob, score, kept, others};
+    for (size_t b = 0; b < sizeof blocks / sizeof *blocks; b++) free(blocks[b]);
+    kv_sensitivity_fini(&sens);
+    if (rc == 0) kv_progress_step(r->progress, 1);
+    return rc;
+}
+
+int kv_record(const struct kv_model *m, const struct kv_tasks *tasks,
+              const struct kv_record_options *o, struct kv_error *e) {
+    struct kv_items *items;
+    if (!m->tokenizer) return kv_fail(e, KV_EFAIL, m->name, "has no tokenizer");
+    int rc = kv_items_new(&items, m, tasks, o, e);
+    if (rc) return rc;
+    char digest[17];
+    kv_hex64(kv_tokenizer_digest(m->tokenizer), digest);
+    struct kv_trace_info info = {
+        .shape = m->shape,
+        .order = m->order,
+        .model_name = (char *)m->name,
+        .model_digest = (char *)m->digest,
+        .model_source = (char *)m->source,
+        .weights_as = (char *)m->weights_as,
+        .task_name = tasks->name,
+        .task_path = tasks->path,
+        .task_prompt = tasks->prompt,
+        .task_digest = (char *)tasks->digest,
+        .subset = items->subset,
+        .tokenizer_digest = digest,
+        .window_tokens = tasks->kind == KV_TASK_TEXT ? tasks->window_tokens : 0,
+        .rope_base = m->rope_base,
+        .adjoint = o->adjoint,
+        .keep = o->keep,
+        .n_items = items->n,
+        .n_tokens = items->n_tokens,
+        .tool_version = KV_VERSION,
+        .blas = openblas_get_corename(),
+    };
+    if (!(o->keep & (KV_KEEP_SENS | KV_KEEP_GRAD)))
+        info.adjoint = (struct kv_adjoint_info){.mode = "none", .self = "none", .score = "none"};
+    struct kv_trace_size size = kv_trace_size(&info, items->items, items->n);
+    kv_say("recording %zu items (%s), %zu tokens: %.1f KB a token, %.2f GB in all, to %s", items->n,
+           items->subset, items->n_tokens, 1e-3 * size.bytes_per_token,
+           1e-9 * (double)size.total_bytes, o->dir);
+    struct recorder r = {.m = m, .items = items, .keep = o->keep, .adjoint = o->adjoint};
+    r.scratch = kv_alloc(o->jobs, sizeof(struct kv_scratch *));
+    for (unsigned w = 0; w < o->jobs; w++) r.scratch[w] = kv_scratch_new();
+    rc = kv_trace_writer_open(&r.writer, o->dir, &info, items->items, items->n, e);
+    if (rc == 0) {
+        r.progress = kv_progress_start("recording", items->n, "items");
+        rc = kv_parallel(items->n, o->jobs, record_item, &r, e);
+        kv_progress_end(r.progress);
+        int closed = kv_trace_writer_close(r.writer, rc == 0, rc ? NULL : e);
+        if (rc == 0) rc = closed;
+    }
+    for (unsigned w = 0; w < o->jobs; w++) kv_scratch_free(r.scratch[w]);
+    free(r.scratch);
+    kv_items_free(items);
+    return rc;
+}

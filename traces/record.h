@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// Recording: tokenizes a benchmark, runs the model once over each item's tree, writes the trace.
+#ifndef KV_RECORD_H
+#define KV_RECORD_H
+
+#include "sim/model/model.h"
+#include "traces/tasks.h"
+#include "traces/trace.h"
+
+struct kv_record_options {
+    const char *dir;
+    uint32_t keep;                  // enum kv_keep bits
+    size_t n;                       // draw n items with the seed; 0 = all
+    size_t stride;                  // or every stride-th; 0 = all
+    const char *ids_file;           // or those whose id stands alone on a line; NULL = all
+    struct kv_adjoint_info adjoint; // used when keep asks for sensitivities or gradients
+    uint64_t seed;
+    unsigned jobs;
+};
+
+// Writes a trace folder. Errors: no items left, a sequence longer than the model's context, text
+// that is not UTF-8, disk full, interrupted (what was written is removed).
+KV_MUST_CHECK int kv_record(const struct kv_model *m, const struct kv_tasks *tasks,
+                            const struct kv_record_options *o, struct kv_error *e);
+
+#endif

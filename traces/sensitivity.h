@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sensitivities of one item: the backward pass for each label draw, squared and averaged (private
+// to traces).
+#ifndef KV_SENSITIVITY_H
+#define KV_SENSITIVITY_H
+
+#include "sim/model/adjoint.h"
+#include "traces/trace.h"
+
+// What the draws leave behind; arrays as in struct kv_trace_item, owned.
+struct kv_sensitivity {
+    float *sens, *spread, *evict;
+    uint16_t *k_grad, *v_grad; // NULL unless whole gradients are kept
+};
+// tape and final come from the item's forward pass.
+void kv_sensitivity_measure(const struct kv_model *m, const struct kv_trace_item *item,
+                            const struct kv_adjoint_info *how, bool keep_gradients,
+                            const struct kv_tape *tape, const float *final, struct kv_scratch *s,
+                            struct kv_sensitivity *out);
+void kv_sensitivity_fini(struct kv_sensitivity *s);
+
+// Names of whose reads count and of what is scored; end with NULL.
+extern const char *const kv_adjoint_modes[], *const kv_adjoint_scores[];
+
+#endif

@@ -1,0 +1,523 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reads benchmark files into items, with the prompts of lm-evaluation-harness.
+//
+// Prompts: lm_eval/tasks/hellaswag/utils.py, arc/arc_easy.yaml, openbookqa/openbookqa.yaml in
+// https://github.com/EleutherAI/lm-evaluation-harness. Its Python strips and capitalizes by
+// Unicode; so does this, with one-to-one letters of Latin, Greek and Cyrillic. Not done: "ß",
+// ligatures and the final sigma, none of which occurs where HellaSwag's validation file is
+// capitalized (all of its 10,042 ctx_b are ASCII there).
+#include "traces/tasks.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+
+#include "sim/base/args.h"
+#include "sim/base/assets.h"
+#include "sim/base/utf8.h"
+#include "sim/base/util.h"
+
+#define MAX_CHOICES 16
+
+// One file being read: where it is, for messages, and what is asked of it.
+struct source {
+    const char *path;
+    size_t line; // from 1
+    bool sample; // shipped with kvsim
+    bool harness;
+};
+
+// ---- text as Python handles it --------------------------------------------------------
+
+// What str.strip() takes off: str.isspace() of a character.
+static bool is_python_space(uint32_t c) {
+    return (c >= 9 && c <= 13) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 ||
+           c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 ||
+           c == 0x202F || c == 0x205F || c == 0x3000;
+}
+
+// Ranges of capital letters: every `step`-th is one, and its small letter is `to_small` further.
+struct capitals {
+    uint32_t first, last;
+    int step, to_small;
+};
+
+static const struct capitals capitals[] = {
+    {'A', 'Z', 1, 32},     {0xC0, 0xD6, 1, 32},   {0xD8, 0xDE, 1, 32},    {0x100, 0x12F, 2, 1},
+    {0x132, 0x137, 2, 1},  {0x139, 0x148, 2, 1},  {0x14A, 0x177, 2, 1},   {0x178, 0x178, 1, -121},
+    {0x179, 0x17E, 2, 1},  {0x386, 0x386, 1, 38}, {0x388, 0x38A, 1, 37},  {0x38C, 0x38C, 1, 64},
+    {0x38E, 0x38F, 1, 63}, {0x391, 0x3A1, 1, 32}, {0x3A3, 0x3AB, 1, 32},  {0x400, 0x40F, 1, 80},
+    {0x410, 0x42F, 1, 32}, {0x460, 0x481, 2, 1},  {0x48A, 0x4BF, 2, 1},   {0x4C0, 0x4C0, 1, 15},
+    {0x4C1, 0x4CE, 2, 1},  {0x4D0, 0x52F, 2, 1},  {0x1E00, 0x1E95, 2, 1}, {0x1EA0, 0x1EFF, 2, 1},
+};
+
+static uint32_t change_case(uint32_t c, bool to_capital) {
+    for (size_t i = 0; i < sizeof capitals / sizeof *capitals; i++) {
+        const struct capitals *r = &capitals[i];
+        uint32_t capital = to_capital ? c - (uint32_t)r->to_small : c;
+        if (capital < r->first || capital > r->last || (capital - r->first) % (uint32_t)r->step)
+            continue;
+        return to_capital ? capital : c + (uint32_t)r->to_small;
+    }
+    return c;
+}
+
+// str.capitalize(): the first character becomes a capital, the others small.
+static void add_capitalized(struct kv_text *out, const char *s) {
+    size_t n = strlen(s);
+    for (size_t i = 0; i < n;) {
+        char c[4];
+        bool first = i == 0;
+        kv_text_add(out, c, kv_utf8_put(change_case(kv_utf8_next(s, n, &i), first), c));
+    }
+}
+
+// The harness's preprocess(): strip, " [title]" becomes ". ", "[...]" goes (on one line, as short
+// as possible), then each double space becomes one, in one pass.
+static char *preprocess(const char *s) {
+    size_t begin = 0, end = strlen(s), n = end, i = 0;
+    while (begin < n && is_python_space(kv_utf8_next(s, n, &i))) begin = i;
+    for (size_t k = begin; k < n;) {
+        if (!is_python_space(kv_utf8_next(s, n, &k))) end = k;
+    }
+    struct kv_text titled = {0}, bare = {0}, out = {0};
+    static const char title[] = " [title]";
+    const size_t n_title = sizeof title - 1;
+    for (i = begin; i < end;) {
+        bool is_title = end - i >= n_title && memcmp(s + i, title, n_title) == 0;
+        kv_text_add(&titled, is_title ? ". " : s + i, is_title ? 2 : 1);
+        i += is_title ? n_title : 1;
+    }
+    char *text = kv_text_take(&titled);
+    for (const char *p = text; *p;) {
+        const char *close = *p == '[' ? p + strcspn(p, "]\n") : p;
+        if (*close == ']' && *p == '[') {
+            p = close + 1;
+            continue;
+        }
+        kv_text_add(&bare, p++, 1);
+    }
+    free(text);
+    text = kv_text_take(&bare);
+    for (const char *p = text; *p; p++) {
+        kv_text_add(&out, p, 1);
+        if (p[0] == ' ' && p[1] == ' ') p++;
+    }
+    free(text);
+    return kv_text_take(&out);
+}
+
+static bool is_blank(const char *s) {
+    size_t n = strlen(s), i = 0;
+    while (i < n)
+        if (!is_python_space(kv_utf8_next(s, n, &i))) return false;
+    return true;
+}
+
+// ---- messages -------------------------------------------------------------------------
+
+// "path: line N", the end of a path too long for a message being its telling part.
+KV_PRINTF(3, 4)
+static int fail_line(const struct source *s, struct kv_error *e, const char *format, ...) {
+    char where[192], text[400];
+    size_t n = strlen(s->path);
+    va_list ap;
+    snprintf(where, sizeof where, "%s%s: line %zu", n > 150 ? "..." : "",
+             n > 150 ? s->path + n - 147 : s->path, s->line);
+    va_start(ap, format);
+    vsnprintf(text, sizeof text, format, ap);
+    va_end(ap);
+    return kv_fail(e, KV_EFAIL, where, "%s", text);
+}
+
+static int get_text(const struct source *s, const json_t *from, const char *key, const char **text,
+                    struct kv_error *e) {
+    const json_t *v = json_object_get(from, key);
+    *text = json_string_value(v);
+    if (!v) return fail_line(s, e, "the field \"%s\" is missing", key);
+    if (!*text) return fail_line(s, e, "the field \"%s\" is not a text", key);
+    return KV_OK;
+}
+
+// ---- items ----------------------------------------------------------------------------
+
+static int check_choices(const struct source *s, const struct kv_task_item *item,
+                         struct kv_error *e) {
+    if (is_blank(item->context)) return fail_line(s, e, "the context is empty");
+    for (size_t i = 0; i < item->n_choices; i++)
+        if (is_blank(item->choices[i])) return fail_line(s, e, "choice %zu is empty", i);
+    return KV_OK;
+}
+
+static int check_count(const struct source *s, const json_t *list, const char *key,
+                       struct kv_error *e) {
+    size_t n = json_array_size(list);
+    if (!json_is_array(list)) return fail_line(s, e, "the field \"%s\" is missing or no list", key);
+    if (n < 2 || n > MAX_CHOICES)
+        return fail_line(s, e, "\"%s\" has %zu entries; 2 to %d are read", key, n, MAX_CHOICES);
+    return KV_OK;
+}
+
+// A whole number or a text that spells one, as datasets write labels; -1 for anything else.
+static json_int_t label_of(const json_t *v) {
+    if (json_is_integer(v)) return json_integer_value(v);
+    const char *text = json_string_value(v);
+    if (!text || !*text || strspn(text, "0123456789") != strlen(text) || strlen(text) > 9)
+        return -1;
+    return strtol(text, NULL, 10);
+}
+
+// "activitynet~v_..." names its source; files without source_id tell it by ctx_b, which only
+// ActivityNet's captions have. Our own samples are neither unless they say so.
+static char *source_of(const struct source *s, const json_t *line, const char *ctx_b) {
+    const char *id = json_string_value(json_object_get(line, "source_id"));
+    const char *named = json_string_value(json_object_get(line, "source"));
+    if (id) {
+        char *source = kv_strdup(id);
+        source[strcspn(source, "~")] = 0;
+        return source;
+    }
+    if (named || s->sample) return kv_strdup(named ? named : "");
+    return kv_strdup(*ctx_b ? "activitynet" : "wikihow");
+}
+
+static char *id_of(const json_t *line, const char *key, size_t number) {
+    const json_t *id = json_object_get(line, key);
+    if (json_is_string(id)) return kv_strdup(json_string_value(id));
+    if (json_is_integer(id)) return kv_format_text("%lld", (long long)json_integer_value(id));
+    return kv_format_text("%zu", number);
+}
+
+static int read_hellaswag(const struct source *s, const json_t *line, struct kv_task_item *item,
+                          struct kv_error *e) {
+    const char *activity, *ctx_a = "", *ctx_b = "", *ctx = "";
+    const json_t *endings = json_object_get(line, "endings"), *ending;
+    int rc = get_text(s, line, "activity_label", &activity, e);
+    if (!rc && s->harness) rc = get_text(s, line, "ctx_a", &ctx_a, e);
+    if (!rc && s->harness) rc = get_text(s, line, "ctx_b", &ctx_b, e);
+    if (!rc && !s->harness) rc = get_text(s, line, "ctx", &ctx, e);
+    if (!rc) rc = check_count(s, endings, "endings", e);
+    if (rc) return rc;
+    if (!s->harness) {
+        const char *b = json_string_value(json_object_get(line, "ctx_b"));
+        ctx_b = b ? b : "";
+    }
+    item->id = id_of(line, "ind", s->line - 1);
+    item->source = source_of(s, line, ctx_b);
+    struct kv_text query = {0};
+    kv_text_addf(&query, "%s: %s", activity, s->harness ? ctx_a : ctx);
+    if (s->harness) {
+        kv_text_add(&query, " ", 1);
+        add_capitalized(&query, ctx_b);
+    }
+    char *raw = kv_text_take(&query);
+    item->context = s->harness ? preprocess(raw) : kv_strdup(raw);
+    free(raw);
+    item->choices = kv_alloc(json_array_size(endings), sizeof *item->choices);
+    for (size_t i = 0; i < json_array_size(endings); i++) {
+        ending = json_array_get(endings, i);
+        const char *text = json_string_value(ending);
+        if (!text) return fail_line(s, e, "ending %zu is not a text", i);
+        item->choices[item->n_choices++] = s->harness ? preprocess(text) : kv_strdup(text);
+    }
+    const json_t *label = json_object_get(line, "label");
+    json_int_t gold = label_of(label);
+    if (!label) return fail_line(s, e, "the field \"label\" is missing");
+    if (gold < 0 || (size_t)gold >= item->n_choices)
+        return fail_line(s, e, "\"label\" is none of the endings 0 to %zu", item->n_choices - 1);
+    item->gold = (int)gold;
+    return KV_OK;
+}
+
+// ARC and OpenBookQA share a layout; labels are A, B, ... or 1, 2, ..., so the key is looked up
+// among the item's own.
+static int read_question(const struct source *s, const json_t *line, struct kv_task_item *item,
+                         bool arc, struct kv_error *e) {
+    const char *stem, *key, *text, *label;
+    const json_t *question = json_object_get(line, "question");
+    const json_t *choices = json_object_get(question, "choices");
+    if (!json_is_object(question)) return fail_line(s, e, "the field \"question\" is missing");
+    int rc = get_text(s, question, "stem", &stem, e);
+    if (!rc && is_blank(stem)) rc = fail_line(s, e, "the stem is empty");
+    if (!rc) rc = check_count(s, choices, "choices", e);
+    if (!rc) rc = get_text(s, line, "answerKey", &key, e);
+    if (rc) return rc;
+    item->id = id_of(line, "id", s->line - 1);
+    item->source = kv_strdup("");
+    item->context = arc ? kv_format_text("Question: %s\nAnswer:", stem) : kv_strdup(stem);
+    item->choices = kv_alloc(json_array_size(choices), sizeof *item->choices);
+    item->gold = -1;
+    struct kv_text labels = {0};
+    for (size_t i = 0; i < json_array_size(choices) && !rc; i++) {
+        const json_t *choice = json_array_get(choices, i);
+        rc = get_text(s, choice, "text", &text, e);
+        if (!rc) rc = get_text(s, choice, "label", &label, e);
+        if (rc) break;
+        kv_text_addf(&labels, "%s%.20s", i ? ", " : "", label);
+        if (strcmp(label, key) == 0 && item->gold < 0) item->gold = (int)i;
+        item->choices[item->n_choices++] = kv_strdup(text);
+    }
+    char *all = kv_text_take(&labels);
+    if (!rc && item->gold < 0)
+        rc = fail_line(s, e, "answerKey \"%.20s\" is none of the labels %.200s", key, all);
+    free(all);
+    return rc;
+}
+
+static int read_line(struct source *s, struct kv_tasks *t, const char *text, size_t n,
+                     struct kv_error *e) {
+    json_error_t bad;
+    json_t *line = json_loadb(text, n, 0, &bad);
+    if (!line)
+        return fail_line(s, e, "this is not JSON: %.200s at byte %d", bad.text, bad.position);
+    struct kv_task_item *item = &t->items[t->n_items++]; // owned by t also when half filled
+    int rc;
+    if (!json_is_object(line))
+        rc = fail_line(s, e, "a JSON object was expected");
+    else if (t->kind == KV_TASK_HELLASWAG)
+        rc = read_hellaswag(s, line, item, e);
+    else
+        rc = read_question(s, line, item, t->kind == KV_TASK_ARC, e);
+    if (!rc) rc = check_choices(s, item, e);
+    json_decref(line);
+    return rc;
+}
+
+static bool blank_line(const char *s, size_t n) {
+    while (n > 0 && strchr(" \t\r", s[n - 1]) && s[n - 1]) n--;
+    return n == 0;
+}
+
+static int read_lines(struct source *s, struct kv_tasks *t, const char *text, size_t n,
+                      struct kv_error *e) {
+    size_t n_lines = 1;
+    for (size_t i = 0; i < n; i++) n_lines += text[i] == '\n';
+    t->items = kv_alloc(n_lines, sizeof *t->items);
+    for (size_t at = 0; at < n;) {
+        const char *newline = memchr(text + at, '\n', n - at);
+        size_t length = newline ? (size_t)(newline - text) - at : n - at;
+        s->line++;
+        if (!blank_line(text + at, length)) {
+            int rc = read_line(s, t, text + at, length, e);
+            if (rc) return rc;
+        }
+        at += length + 1;
+    }
+    return t->n_items ? KV_OK : kv_fail(e, KV_EFAIL, s->path, "there are no items");
+}
+
+static int read_text(struct source *s, struct kv_tasks *t, const char *text, size_t n,
+                     struct kv_error *e) {
+    const char *zero = memchr(text, 0, n);
+    size_t valid = zero ? (size_t)(zero - text) : kv_utf8_valid(text, n);
+    for (size_t i = 0; i < valid; i++) s->line += text[i] == '\n';
+    s->line++;
+    if (valid < n)
+        return fail_line(s, e, "byte %zu of the text (0x%02x) is %s", valid,
+                         (unsigned char)text[valid], zero ? "zero" : "not UTF-8");
+    if (is_blank(text)) return kv_fail(e, KV_EFAIL, s->path, "there are no items: it is empty");
+    t->items = kv_alloc(1, sizeof *t->items);
+    t->n_items = 1;
+    t->items[0] = (struct kv_task_item){
+        .id = kv_strdup("0"), .source = kv_strdup(""), .context = kv_strdup(text), .gold = -1};
+    return KV_OK;
+}
+
+// ---- specs ----------------------------------------------------------------------------
+
+static const struct kv_param hellaswag_params[] = {
+    {"prompt", KV_CHOICE, "harness", 0, 0, "harness/text", NULL,
+     "lm-evaluation-harness's text, or ctx as it stands"},
+    {0}};
+static const struct kv_param text_params[] = {
+    {"window", KV_INT, "512", 64, 2048, NULL, "tokens", "tokens of an item"}, {0}};
+static const struct kv_param no_params[] = {{0}};
+
+// Kinds by enum kv_task_kind.
+static const struct {
+    const char *name;
+    const struct kv_param *params;
+} kinds[] = {{"hellaswag", hellaswag_params},
+             {"arc", no_params},
+             {"openbookqa", no_params},
+             {"text", text_params}};
+#define N_KINDS (sizeof kinds / sizeof *kinds)
+
+// Files shipped in the program.
+static const struct {
+    const char *name, *asset;
+    enum kv_task_kind kind;
+} samples[] = {{"samples", "traces/samples/sentences.jsonl", KV_TASK_HELLASWAG},
+               {"samples-text", "traces/samples/text.txt", KV_TASK_TEXT}};
+#define N_SAMPLES (sizeof samples / sizeof *samples)
+
+static bool file_exists(const char *path) {
+    FILE *f = fopen(path, "rb");
+    if (f) fclose(f);
+    return f != NULL;
+}
+
+// Takes a kind off the front of *path: its index, or N_KINDS when there is none.
+static size_t take_kind(char **path) {
+    size_t n = strcspn(*path, ":");
+    for (size_t i = 0; i < N_KINDS && (*path)[n]; i++)
+        if (strlen(kinds[i].name) == n && memcmp(kinds[i].name, *path, n) == 0) {
+            *path += n + 1;
+            return i;
+        }
+    return N_KINDS;
+}
+
+// "helaswag:FILE" where no such file is: the kind is a typo.
+static int check_kind(const char *path, struct kv_error *e) {
+    size_t n = strcspn(path, ":");
+    if (path[n] != ':' || memchr(path, '/', n) || file_exists(path)) return KV_OK;
+    char *name = kv_strdup(path);
+    name[n] = 0;
+    const char *names[N_KINDS + 1] = {0};
+    for (size_t i = 0; i < N_KINDS; i++) names[i] = kinds[i].name;
+    const char *near = kv_nearest(name, names);
+    int rc = near ? kv_fail(e, KV_EUSAGE, "tasks", "unknown kind '%.60s'; did you mean '%s'?", name,
+                            near)
+                  : kv_fail(e, KV_EUSAGE, "tasks",
+                            "unknown kind '%.60s'; it is hellaswag, arc, openbookqa or text", name);
+    free(name);
+    return rc;
+}
+
+// OpenBookQA's ids are two numbers ("8-343"); ARC's name an exam ("Mercury_7175875").
+static bool id_is_two_numbers(const char *id) {
+    size_t a = id ? strspn(id, "0123456789") : 0;
+    size_t b = a && id[a] == '-' ? strspn(id + a + 1, "0123456789") : 0;
+    return b > 0 && id[a + 1 + b] == 0;
+}
+
+static int recognize(const char *path, const char *text, size_t n, size_t *kind,
+                     struct kv_error *e) {
+    size_t length = strlen(path);
+    if (length > 3 && strcmp(path + length - 3, ".gz") == 0) length -= 3;
+    if (length > 4 && memcmp(path + length - 4, ".txt", 4) == 0) {
+        *kind = KV_TASK_TEXT;
+        return KV_OK;
+    }
+    size_t begin = 0;
+    while (begin < n && strchr(" \t\r\n", text[begin])) begin++;
+    const char *newline = n > begin ? memchr(text + begin, '\n', n - begin) : NULL;
+    json_t *line =
+        json_loadb(text + begin, newline ? (size_t)(newline - text) - begin : n - begin, 0, NULL);
+    const json_t *question = json_object_get(line, "question");
+    const char *id = json_string_value(json_object_get(line, "id"));
+    bool known = true;
+    if (json_object_get(line, "endings"))
+        *kind = KV_TASK_HELLASWAG;
+    else if (json_object_get(question, "choices"))
+        *kind = id_is_two_numbers(id) ? KV_TASK_OPENBOOKQA : KV_TASK_ARC;
+    else
+        known = false;
+    json_decref(line);
+    if (known) return KV_OK;
+    if (n == begin) return kv_fail(e, KV_EFAIL, path, "there are no items: it is empty");
+    return kv_fail(e, KV_EFAIL, path,
+                   "this is not recognized: its first line has neither \"endings\" nor \"question\""
+                   "; say hellaswag:, arc:, openbookqa: or text: before the path");
+}
+
+// Splits "key=value,key=value" into a spec for kv_args_new. The text is cut in place.
+static int parse_pairs(struct kv_spec *spec, char *text, const char *what, struct kv_error *e) {
+    for (char *rest = text, *pair; rest && (pair = strsep(&rest, ","));) {
+        char *equals = strchr(pair, '=');
+        if (!equals || equals == pair)
+            return kv_fail(e, KV_EUSAGE, what,
+                           "'%.60s' is no key=value; a path may not hold a comma", pair);
+        *equals = 0;
+        spec->keys = kv_grow(spec->keys, spec->n_pairs + 1, sizeof *spec->keys);
+        spec->values = kv_grow(spec->values, spec->n_pairs + 1, sizeof *spec->values);
+        spec->keys[spec->n_pairs] = pair;
+        spec->values[spec->n_pairs++] = equals + 1;
+    }
+    return KV_OK;
+}
+
+static int apply_pairs(struct kv_tasks *t, struct source *s, char *pairs, struct kv_error *e) {
+    char what[32];
+    struct kv_spec spec = {0};
+    struct kv_args *args = NULL;
+    snprintf(what, sizeof what, "tasks %s", t->name);
+    int rc = parse_pairs(&spec, pairs, what, e);
+    if (!rc) rc = kv_args_new(&args, &spec, kinds[t->kind].params, NULL, what, e);
+    if (!rc && t->kind == KV_TASK_HELLASWAG) {
+        free(t->prompt);
+        t->prompt = kv_strdup(kv_arg(args, "prompt")->text);
+        s->harness = kv_number(args, "prompt") == 0;
+    }
+    if (!rc && t->kind == KV_TASK_TEXT) t->window_tokens = (uint32_t)kv_number(args, "window");
+    kv_args_free(args);
+    free(spec.keys);
+    free(spec.values);
+    return rc;
+}
+
+// Reads the file or the sample of that name; *kind becomes the sample's.
+static int read_bytes(const char *path, struct source *s, size_t *kind, char **text, size_t *n,
+                      struct kv_error *e) {
+    for (size_t i = 0; i < N_SAMPLES; i++) {
+        if (*kind != N_KINDS || strcmp(path, samples[i].name) != 0) continue;
+        const struct kv_asset *asset = kv_asset_find(samples[i].asset);
+        if (!asset) return kv_fail(e, KV_EFAIL, path, "this build holds no %s", samples[i].asset);
+        struct kv_text copy = {0};
+        kv_text_add(&copy, (const char *)asset->data, asset->n);
+        *n = copy.n;
+        *text = kv_text_take(&copy);
+        *kind = samples[i].kind;
+        s->sample = true;
+        return KV_OK;
+    }
+    int rc = *kind == N_KINDS ? check_kind(path, e) : KV_OK;
+    return rc ? rc : kv_read_file(path, text, n, e);
+}
+
+int kv_tasks_load(struct kv_tasks **out, const char *spec, struct kv_error *e) {
+    *out = NULL;
+    char *copy = kv_strdup(spec), *path = copy, *text = NULL;
+    char *pairs = strchr(copy, ',');
+    if (pairs) *pairs++ = 0;
+    size_t n = 0, kind = take_kind(&path);
+    struct source s = {.path = path};
+    struct kv_tasks *t = kv_alloc(1, sizeof *t);
+    int rc = read_bytes(path, &s, &kind, &text, &n, e);
+    if (!rc && kind == N_KINDS) rc = recognize(path, text, n, &kind, e);
+    if (rc) goto done;
+    t->kind = (enum kv_task_kind)kind;
+    t->name = kv_strdup(kinds[kind].name);
+    t->path = kv_strdup(path);
+    t->prompt = kv_strdup("");
+    kv_hex64(kv_hash(text, n, 0), t->digest);
+    rc = apply_pairs(t, &s, pairs, e);
+    if (!rc)
+        rc = kind == KV_TASK_TEXT ? read_text(&s, t, text, n, e) : read_lines(&s, t, text, n, e);
+done:
+    free(text);
+    free(copy);
+    if (rc) {
+        kv_tasks_free(t);
+        return rc;
+    }
+    *out = t;
+    return KV_OK;
+}
+
+void kv_tasks_free(struct kv_tasks *t) {
+    if (!t) return;
+    for (size_t i = 0; i < t->n_items; i++) {
+        struct kv_task_item *item = &t->items[i];
+        for (size_t k = 0; k < item->n_choices; k++) free(item->choices[k]);
+        free(item->choices);
+        free(item->id);
+        free(item->source);
+        free(item->context);
+    }
+    free(t->items);
+    free(t->name);
+    free(t->path);
+    free(t->prompt);
+    free(t);
+}
