@@ -14,7 +14,7 @@
 
 const char *const kv_table_kinds[] = {"iso", "element", "vector", "error", "relative", NULL};
 
-// ---- one item ----------------------------------------------------------------------------
+// ---- one item -------------------------------------------------------------------------
 
 struct kv_table_scratch {
     void *code;
@@ -184,7 +184,7 @@ int kv_table_fill(const struct kv_trace_info *in, const struct kv_trace_item *it
     return 0;
 }
 
-// ---- the file ----------------------------------------------------------------------------
+// ---- the file -------------------------------------------------------------------------
 
 struct kv_table {
     const struct kv_trace *trace;

@@ -17,8 +17,7 @@ static const struct kv_option options[] = {
     {"runs", 0, "FILE", NULL, "predict these measured runs instead"},
     {0}};
 
-// ---- measured runs
-// ----------------------------------------------------------------------------------
+// ---- measured runs --------------------------------------------------------------------
 
 static int predict_runs(const struct kv_cli *c, struct kv_device **devices, size_t n,
                         struct kv_error *e) {
@@ -56,8 +55,7 @@ static int predict_runs(const struct kv_cli *c, struct kv_device **devices, size
     return kv_table_print(t, c->output, e);
 }
 
-// ---- specs and mixes
-// --------------------------------------------------------------------------------
+// ---- specs and mixes ------------------------------------------------------------------
 
 struct candidate {
     char *name;

@@ -42,8 +42,7 @@ double kv_clock_mhz(void) {
     return median(mhz, REPEATS);
 }
 
-// ---- one grid
-// --------------------------------------------------------------------------------------
+// ---- one grid -------------------------------------------------------------------------
 
 struct cell {
     struct kv_step_time *time; // [rounds x steps x TRIES], n of them made
@@ -166,8 +165,7 @@ static void add_row(const struct grid *g, size_t mix, size_t context, struct kv_
     free(x);
 }
 
-// ---- the machine
-// -----------------------------------------------------------------------------------
+// ---- the machine ----------------------------------------------------------------------
 
 static void put_text(char **field, char *text) {
     if (**field) {

@@ -170,8 +170,7 @@ void kv_grid_decode(const struct kv_grid *g, const uint8_t *in, size_t n_units, 
     decode_at[kv_cpu_level()](g, in, n_units, y);
 }
 
-// ---- formats made of one grid a width
-// ------------------------------------------------------------
+// ---- formats made of one grid a width -------------------------------------------------
 
 uint32_t kv_unit_values(const struct kv_format *f, enum kv_side side) {
     return f->unit_tokens[side] * f->unit_heads * f->setting.shape.head_dim;

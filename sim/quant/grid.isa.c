@@ -23,8 +23,7 @@ static bool fits(const struct kv_grid *g) {
     return !g->wide && g->group % KV_LANES == 0;
 }
 
-// ---- encode
-// --------------------------------------------------------------------------------------
+// ---- encode ---------------------------------------------------------------------------
 
 // Scales of several groups are made side by side: reductions, divisions and conversions of one
 // group alone would be a chain of a hundred cycles.
@@ -231,8 +230,7 @@ void KV_ISA_NAME(kv_grid_encode)(const struct kv_grid *g, const float *x, size_t
         encode(g, KV_GRID_ZP_AFTER, g->bits, x, n_units, out);
 }
 
-// ---- decode
-// --------------------------------------------------------------------------------------
+// ---- decode ---------------------------------------------------------------------------
 
 struct read {
     vf scale, low;

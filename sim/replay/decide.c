@@ -70,7 +70,7 @@ int kv_decide(const struct kv_replay *r, size_t which, size_t item, uint8_t *cel
     return rc ? rc : check_cells(spec, it, cells, e);
 }
 
-// ---- tables ------------------------------------------------------------------------------
+// ---- tables ---------------------------------------------------------------------------
 
 static int open_kind(const struct kv_replay *r, uint32_t need, enum kv_table_kind kind,
                      struct kv_table **tables, unsigned jobs, struct kv_error *e) {

@@ -51,7 +51,7 @@ double kv_fisher_kl(const struct kv_trace *t, size_t item, const struct kv_table
     return sum / n;
 }
 
-// ---- cross terms -------------------------------------------------------------------------
+// ---- cross terms ----------------------------------------------------------------------
 
 int kv_cross_terms(const struct kv_replay *r, size_t which, double *ratio, double *by_layer,
                    struct kv_error *e) {
@@ -107,7 +107,7 @@ int kv_cross_terms(const struct kv_replay *r, size_t which, double *ratio, doubl
     return rc;
 }
 
-// ---- replay ------------------------------------------------------------------------------
+// ---- replay ---------------------------------------------------------------------------
 
 int kv_fisher_answers(const struct kv_trace_info *in, const struct kv_replay_spec *spec,
                       enum kv_mode mode, bool self_exact, struct kv_error *e) {
