@@ -15,7 +15,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-enum { PAGE = 4096, ROOM = 64 * PAGE, KINDS = 9 };
+enum { PAGE = 4096, ROOM = 64 * PAGE, KINDS = 11 };
 
 // A buffer of n bytes that ends at a page nobody may touch.
 static uint8_t *guarded(size_t n) {
@@ -30,7 +30,7 @@ static float bell(uint64_t seed, uint64_t i) {
 }
 
 // Ordinary values, and those that break quantizers.
-static void fill(float *x, size_t n, int kind, uint64_t seed) {
+static void fill(float *x, size_t n, int kind, uint64_t seed, unsigned bits) {
     static const float odd[] = {0.0f,    -0.0f, 1.0f,     -1.0f, NAN,     INFINITY, -INFINITY,
                                 65504.f, 7e4f,  -3.2e38f, 1e-8f, -1e-40f, 6e-8f,    3e-5f,
                                 127.5f,  -0.5f, 2.5f,     1e30f, -1e-5f,  100.03f};
@@ -61,6 +61,17 @@ static void fill(float *x, size_t n, int kind, uint64_t seed) {
         case 7: // one odd value among ordinary ones
             x[i] = i % 37 == seed % 37 ? odd[(seed + i) % (sizeof odd / sizeof *odd)] : b;
             break;
+        case 8: // half steps of the scale that the grid will find, give or take a last place
+        case 9: {
+            float top = (float)((1u << (bits - (kind == 8))) - 1);
+            float step = kv_f16_to_f32(kv_f32_to_f16((float)(0.5 + kv_draw(seed, 7, i / 32))));
+            float at = ((float)(int)(kv_draw(seed, 8, i) * (double)top) + 0.5f) * step;
+            int nudge = (int)(kv_draw(seed, 9, i) * 3.0) - 1;
+            x[i] = nudge == 0 ? at : nextafterf(at, nudge < 0 ? 0.0f : 1e9f);
+            if (i % 32 == 0) x[i] = top * step;
+            if (i % 32 == 1) x[i] = 0.0f;
+            break;
+        }
         default: // nothing but odd values
             x[i] = odd[(size_t)(kv_draw(seed, 6, i) * (double)(sizeof odd / sizeof *odd))];
         }
@@ -74,7 +85,7 @@ static void one(const struct kv_format *f, const struct kv_block *b, size_t n_un
     float *x = (float *)(void *)(x_end - n * sizeof(float));
     float *y = (float *)(void *)(y_end - n * sizeof(float));
     uint8_t *codes = c_end - n_units * size.bytes;
-    fill(x, n, kind, n + (uint64_t)kind + 31 * b->width);
+    fill(x, n, kind, n + (uint64_t)kind + 31 * b->width, f->width_bits[b->width]);
     memset(codes - 64, 0xA5, 64 + n_units * size.bytes);
     kv_format_encode(f, b, x, n_units, codes);
     for (int i = 1; i <= 64; i++)
