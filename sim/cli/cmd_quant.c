@@ -10,9 +10,9 @@
 // What is compared when no format is named: each of the table once, and the variants that the
 // comparison turns on.
 static const char *const usual[] = {
-    "sym",      "asym",          "asym:group=32",  "asym-zp", "kivi",     "qaq",
-    "rotatekv", "hadamard(sym)", "q8_0",           "q5_0",    "q5_1",     "q4_0",
-    "q4_1",     "iq4_nl",        "hadamard(q4_0)", "nf4",     "fp8_e4m3", "fp8_e5m2"};
+    "sym",   "asym",     "asym:group=32",  "asym-zp", "kivi",     "qaq",     "hqq",
+    "turbo", "rotatekv", "hadamard(sym)",  "q8_0",    "q5_0",     "q5_1",    "q4_0",
+    "q4_1",  "iq4_nl",   "hadamard(q4_0)", "nf4",     "fp8_e4m3", "fp8_e5m2"};
 
 static int open_source(struct kv_quant_source *s, struct kv_trace **trace, const struct kv_cli *c,
                        struct kv_error *e) {

@@ -166,6 +166,55 @@ def qaq(x, bits, alpha):
     return b"".join(out), np.array(decoded, f32)
 
 
+def hqq(g, bits, steps):
+    """HQQ's optimize_weights_proximal: lp 0.7, beta 10, kappa 1.01, stops when the error rises."""
+    top, out, decoded, all_codes = f32(2**bits - 1), [], [], []
+    for x in g:
+        span = x.max() - x.min()
+        scale = f32(1) if span <= f32(1e-4) else min(top / span, f32(2e4))
+        zero, beta, best = -x.min() * scale, 10.0, np.inf
+        for _ in range(steps):
+            q = np.clip(np.rint(x * scale + zero), 0, top)
+            e = x - (q - zero) / scale
+            a = np.abs(e.astype(np.float64))
+            with np.errstate(divide="ignore"):
+                small = np.where(a > 0, np.maximum(a - a**-0.3 / beta, 0), 0)
+            shrunk = (np.sign(e) * small).astype(f32)
+            error = np.cumsum(a)[-1]
+            if not error < best:
+                break
+            best = error
+            left = (q - (x - shrunk) * scale).astype(np.float64)
+            zero = f32(np.cumsum(left)[-1] / len(x))
+            beta *= 1.01
+        codes = np.clip(np.rint(x * scale + zero), 0, top)
+        step, z = half(f32(1) / scale), half(zero)
+        out.append(step.tobytes() + z.tobytes())
+        all_codes.append(codes.astype(np.uint8))
+        decoded.append((codes - f32(z)) * f32(step))
+    return out, np.array(all_codes), np.array(decoded, f32)
+
+
+# Max 1960, table I
+MAX = {1: [0.7980], 2: [0.4528, 1.510], 3: [0.2451, 0.7560, 1.344, 2.152],
+       4: [0.1284, 0.3881, 0.6568, 0.9424, 1.256, 1.618, 2.069, 2.733]}  # fmt: skip
+
+
+def turbo(x, bits):
+    n = x.shape[1]
+    upper = np.array(MAX[bits], f32) / np.sqrt(f32(n))
+    levels = np.concatenate([-upper[::-1], upper])
+    middle = (levels[:-1] + levels[1:]) * f32(0.5)
+    sign = np.where(((np.arange(1, n + 1) * 0x9E3779B1) & 0xFFFFFFFF) >> 31, f32(-1), f32(1))
+    n16 = half(np.sqrt(np.cumsum(x.astype(np.float64) ** 2, axis=1)[:, -1:]).astype(f32))
+    norm = n16.astype(f32)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        unit = np.where(norm == 0, f32(0), x / norm) * sign
+    codes = (rotate(unit, n)[:, :, None] > middle).sum(axis=2).astype(np.uint8)
+    y = (rotate(levels[codes], n) * sign * norm).astype(f32)
+    return b"".join(n16[i].tobytes() + bits_of(codes[i], bits) for i in range(len(x))), y
+
+
 NF4 = np.array(
     [-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
      -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
@@ -291,6 +340,11 @@ def main():
         c.add("qaq", "k", bits, 1, qaq(x, bits, 0.01), "numpy")
     c.add("qaq:group=layer", "v", 4, 4, qaq(x.reshape(-1, 256), 4, 0.01), "numpy")
     c.add("qaq:outliers=0", "v", 3, 1, qaq(x, 3, 0.0), "numpy")
+    for bits in (1, 2, 4, 8):
+        c.add("hqq", "k", bits, 1, gridded(lambda g: hqq(g, bits, 20), x, 64, 64, bits), "numpy")
+    c.add("hqq:group=32,steps=0", "v", 4, 1, gridded(lambda g: hqq(g, 4, 0), x, 64, 32, 4), "numpy")
+    for bits in (1, 2, 3, 4):
+        c.add("turbo", "k", bits, 1, turbo(x, bits), "numpy")
     rotated(c, x)
     for name, bits in (("q8_0", 8), ("q5_0", 5), ("q5_1", 5), ("q4_0", 4), ("q4_1", 4)):
         c.add(name, "k", bits, 1, ggml(x, name), "gguf")
