@@ -271,6 +271,9 @@ struct kv_policy {
     // Optional: one line on the answers given so far ("" = nothing to say); printed after a run.
     // Must not depend on the order of the items.
     void (*remark)(void *self, char *text, size_t room);
+    // Optional: how often the prompt is coded, each time from what was read (a cache handed on).
+    // Once where it is missing.
+    uint32_t (*hops_as_opened)(void *self);
 };
 
 // A shared object exports this; the host hands its ABI number and gets NULL for one it cannot
@@ -304,11 +307,7 @@ static inline int kv_width_refused(const struct kv_run *run, double bits, struct
 }
 
 // The value below which a share p of the recording's tokens has feature f (KV_MEAN_OF_FOUR too).
-<<<<<<< HEAD
-static inline float kv_feature_quantile(const struct kv_quantiles *q, size_t f, double p) {
-=======
 static inline float kv_quantile_of(const struct kv_quantiles *q, size_t f, double p) {
->>>>>>> main
     double at = p * (KV_N_QUANTILES - 1);
     size_t i = at <= 0 ? 0 : at >= KV_N_QUANTILES - 1 ? KV_N_QUANTILES - 2 : (size_t)at;
     const float *x = q->quantile[f] + i;

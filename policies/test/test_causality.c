@@ -16,6 +16,7 @@ static const char *const online[] = {
     "h2o",
     "h2o:by=token",
     "shuffle(threshold)",
+    "qkvshare(h2o):hops=3",
     "qaq:value-error=0.05,max=8",
     "qaq:level=token,rule=code",
     "zipcache:random=0.3",

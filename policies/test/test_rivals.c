@@ -167,6 +167,28 @@ static void pmkvq_halves_a_layer_until_its_budget_holds_the_prompt(void **state)
     kv_replay_spec_close(&spec);
 }
 
+// ---- QKVShare, arXiv 2605.03884 ----------------------------------------------------------
+
+static void qkvshare_takes_its_widths_from_the_policy_inside_and_counts_hops(void **state) {
+    (void)state;
+    struct kv_replay_spec spec = fake_spec("qkvshare(context:cuts=2,bits=8/4):hops=3"),
+                          plain = fake_spec("context:cuts=2,bits=8/4"),
+                          null = fake_spec("shuffle(qkvshare(static:bits=4):hops=5)");
+    struct fake *f = fake_new(&spec.run, 5, 1, 2, 3);
+    fake_ask(&spec, f);
+    for (size_t t = 0; t < 7; t++)
+        for (size_t c = 0; c < kv_cells(&spec.run.shape); c++)
+            assert_int_equal(fake_bits(&spec, f, t, c), t < 2 ? 8 : 4);
+    assert_int_equal(spec.hops, 3);
+    assert_int_equal(plain.hops, 1);
+    assert_int_equal(null.hops, 5); // a null is handed on as often
+    assert_string_equal(spec.policy->tag, "not published");
+    fake_free(f);
+    kv_replay_spec_close(&spec);
+    kv_replay_spec_close(&plain);
+    kv_replay_spec_close(&null);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(qaq_gives_the_bits_of_its_formulas),
@@ -175,6 +197,7 @@ int main(void) {
         cmocka_unit_test(zipcache_stores_its_share_of_the_prompt_narrow_in_every_head),
         cmocka_unit_test(rotatekv_keeps_the_tokens_that_own_the_largest_activations),
         cmocka_unit_test(pmkvq_halves_a_layer_until_its_budget_holds_the_prompt),
+        cmocka_unit_test(qkvshare_takes_its_widths_from_the_policy_inside_and_counts_hops),
     };
     return cmocka_run_group_tests_name("rivals", tests, NULL, NULL);
 }
