@@ -22,6 +22,7 @@ static const char *const online[] = {
     "zipcache:random=0.3",
     "rotatekv:pivots=3",
     "pmkvq:tokens=4/9/30",
+    "kvadaquant:bits=4",
     "mlp:weights=", // of a file made for the test
 };
 
