@@ -19,6 +19,11 @@ struct kv_gnuplot {
 KV_MUST_CHECK int kv_gnuplot_draw(const struct kv_gnuplot *g, struct kv_store *s,
                                   struct kv_error *e);
 
+// The same for data at hand: tsv is the table with its header, reports/NAME.gp draws alone.
+// Settings give it at least `name`, canvas_x and canvas_y.
+KV_MUST_CHECK int kv_gnuplot_draw_table(const struct kv_gnuplot *g, const char *tsv,
+                                        struct kv_error *e);
+
 // A copy of s that is safe inside a gnuplot string or data field: quotes, backslashes, control
 // characters and invalid UTF-8 become harmless look-alikes. Caller frees.
 char *kv_gnuplot_text(const char *s);
