@@ -105,6 +105,7 @@ static int print_policies(const struct verdict *v, enum kv_output how, struct kv
                                                {"iso", KV_RIGHT},
                                                {"element", KV_RIGHT},
                                                {"vector", KV_RIGHT},
+                                               {"mended", KV_RIGHT},
                                                {"ratio", KV_RIGHT},
                                                {"cross_terms", KV_RIGHT},
                                                {"worst_layer", KV_RIGHT},
@@ -129,6 +130,7 @@ static int print_policies(const struct verdict *v, enum kv_output how, struct kv
         kv_table_number(t, x->kl, 6);
         kv_table_number(t, x->kl_error, 6);
         for (int p = KV_BY_ISO; p <= KV_BY_VECTOR; p++) kv_table_number(t, x->by[p], 6);
+        kv_table_number(t, x->by[KV_BY_MENDED], 6);
         kv_table_number(t, x->by[v->headline] / x->kl, 3);
         kv_table_number(t, x->cross, 3);
         kv_table_number(t, x->worst_layer, 3);
@@ -184,7 +186,7 @@ static int print_predictors(const struct verdict *v, enum kv_output how, struct 
             }
             struct kv_agreement a = kv_agreement(x, v->kl, n);
             if (a.n == 0) continue;
-            bool form = p < KV_DRAW_FORMS; // rivals have units of their own
+            bool form = p <= KV_BY_MENDED; // rivals have units of their own
             kv_table_text(t, kv_predictor_names[p]);
             kv_table_text(t, inside ? "inside validity" : "all");
             kv_table_count(t, (long long)a.n);
@@ -351,7 +353,7 @@ static int draw(const struct verdict *v, const char *dir, struct kv_error *e) {
                      "panel_name[%zu] = \"%s\"\npanel_unit[%zu] = \"%s\"\nidentity[%zu] = %d\n"
                      "x_low[%zu] = %g\nx_high[%zu] = %g\n",
                      n_panels, kv_predictor_names[p], n_panels, units[k], n_panels,
-                     p <= KV_BY_TOTAL, n_panels, fmax(x_low, 1e-9) / 1.5, n_panels, x_high * 1.5);
+                     p <= KV_BY_MENDED, n_panels, fmax(x_low, 1e-9) / 1.5, n_panels, x_high * 1.5);
         for (size_t i = 0; i < n; i++) {
             const struct kv_judged *x = &v->j.at[order[i]];
             if (!(x->kl > 0) || !(x->by[p] > 0)) continue;
@@ -427,18 +429,23 @@ static int choose_tables(const struct kv_cli *c, const struct verdict *v, bool *
     return rc;
 }
 
+// Default: the best that the trace allows.
 static int choose_form(const struct kv_cli *c, struct verdict *v, struct kv_error *e) {
     const char *form = kv_opt(c, "form");
-    bool whole = kv_trace_info(v->j.trace)->keep & KV_KEEP_GRAD;
-    v->headline = whole ? KV_BY_ELEMENT : KV_BY_ISO;
+    const double *by = v->j.at[0].by;
+    for (v->headline = KV_BY_MENDED; v->headline > KV_BY_ISO && !form; v->headline--)
+        if (v->headline != KV_BY_TOTAL && v->headline != KV_BY_VECTOR && !isnan(by[v->headline]))
+            break;
     if (!form) return 0;
-    for (v->headline = KV_BY_ISO; v->headline <= KV_BY_TOTAL; v->headline++)
+    for (v->headline = KV_BY_ISO; v->headline <= KV_BY_MENDED; v->headline++)
         if (strcmp(kv_predictor_names[v->headline], form) == 0)
-            return whole || v->headline == KV_BY_ISO
+            return !isnan(by[v->headline])
                        ? 0
                        : kv_fail(e, KV_EFAIL, c->args[0],
-                                 "keeps no whole gradients; %s needs --keep kv,grad", form);
-    return kv_fail(e, KV_EUSAGE, "--form", "%s: iso, element, vector or total is expected", form);
+                                 "does not keep what form %s needs: --keep kv,sens,grad%s", form,
+                                 v->headline == KV_BY_MENDED ? ",q" : "");
+    return kv_fail(e, KV_EUSAGE, "--form", "%s: iso, element, vector, total or mended is expected",
+                   form);
 }
 
 static int fidelity(struct kv_cli *c, struct kv_error *e) {
@@ -462,8 +469,8 @@ static int fidelity(struct kv_cli *c, struct kv_error *e) {
 static const struct kv_option options[] = {
     KV_JUDGING_OPTIONS,
     {"form", 0, "FORM", NULL,
-     "the form that is calibrated: iso, element, vector, total (default: element where whole "
-     "gradients were kept, else iso)"},
+     "the form that is calibrated: iso, element, vector, total, mended (default: mended where "
+     "whole gradients and queries were kept, else element, else iso)"},
     {"table", 't', "LIST", NULL, "which tables: policies, predictors, forms, accuracy, predicted"},
     {"output", 'o', "DIR", NULL, "also draws predicted against exact there"},
     {0}};

@@ -9,7 +9,7 @@
 #include "sim/cli/rows.h"
 
 const char *const kv_predictor_names[] = {
-    "iso",          "element", "vector", "total", "reconstruction", "attention_output",
+    "iso",          "element", "vector", "total", "mended", "reconstruction", "attention_output",
     "attention_kl", NULL};
 
 // ---- families -------------------------------------------------------------------------
@@ -54,7 +54,7 @@ struct filling {
     bool *any;                    // [n_items] some exact row has it
     // By spec and item: forms and evictions for each number of draws, cross terms by layer, rivals.
     double (*form)[KV_DRAW_FORMS][KV_DRAW_LEVELS];
-    float *square, *total; // [n][n_items][n_layers]
+    float *square, *total, *element; // [n][n_items][n_layers]
     double (*rival)[KV_N_PREDICTORS];
     double *scored; // [n_items]
     double *bits;   // [n][n_items]
@@ -227,6 +227,8 @@ static int take_draws(void *self, size_t item, size_t spec, const struct kv_draw
             double total = x->layer_total[r * x->n_layers + l];
             f->square[at * x->n_layers + l] += (float)x->layer_square[r * x->n_layers + l];
             f->total[at * x->n_layers + l] += (float)(total * total);
+            f->element[at * x->n_layers + l] +=
+                (float)(0.5 * x->layer_element[r * x->n_layers + l] / (double)x->n_draws);
         }
     for (size_t form = 0; form < KV_DRAW_FORMS; form++)
         for (size_t r = 0; r < x->n_draws; r++)
@@ -253,6 +255,10 @@ static int take_attention(void *self, size_t item, size_t spec, const struct kv_
     f->rival[at][KV_BY_RECONSTRUCTION] = x->mean.key + x->mean.value;
     f->rival[at][KV_BY_OUTPUT] = x->mean.output;
     f->rival[at][KV_BY_ATTENTION] = x->mean.kl_nats;
+    f->rival[at][KV_BY_MENDED] = 0;
+    for (size_t l = 0; f->element && l < x->n_layers; l++)
+        f->rival[at][KV_BY_MENDED] +=
+            (double)f->element[at * x->n_layers + l] * x->layer[l].stretch;
     return 0;
 }
 
@@ -276,8 +282,9 @@ static void add_up(struct filling *f, size_t spec, bool whole, bool rivals) {
         }
     }
     for (size_t p = 0; p < KV_N_PREDICTORS; p++) {
-        bool known = p == KV_BY_ISO || (p < KV_DRAW_FORMS ? whole : rivals);
-        x->by[p] = known && n ? by[p] / (p < KV_DRAW_FORMS ? scored : (double)n) : NAN;
+        bool known =
+            p == KV_BY_ISO || ((p > KV_BY_MENDED || whole) && (p < KV_BY_MENDED || rivals));
+        x->by[p] = known && n ? by[p] / (p <= KV_BY_MENDED ? scored : (double)n) : NAN;
     }
     for (size_t p = 0; p < KV_DRAW_FORMS; p++)
         for (size_t k = 0; k < KV_DRAW_LEVELS; k++)
@@ -294,6 +301,8 @@ static void add_up(struct filling *f, size_t spec, bool whole, bool rivals) {
     double kl = whole ? x->by[KV_BY_ELEMENT] : x->by[KV_BY_ISO];
     if (kl > 0.5) x->outside = "above 0.5 nats";
     if (x->cross > 2 || x->cross < 0.5) x->outside = "cross terms";
+    double stretch = x->by[KV_BY_MENDED] / x->by[KV_BY_ELEMENT];
+    if (stretch > 1.5 || stretch < 1 / 1.5) x->outside = "attention not linear";
     free(s);
 }
 
@@ -307,6 +316,7 @@ static int predict(struct filling *f, struct kv_cli *c, struct kv_error *e) {
     f->rival = kv_alloc(pairs, sizeof *f->rival);
     f->square = kv_alloc(pairs * layers + 1, sizeof *f->square);
     f->total = kv_alloc(pairs * layers + 1, sizeof *f->total);
+    f->element = layers ? kv_alloc(pairs * layers, sizeof *f->element) : NULL;
     f->scored = kv_alloc(f->n_items, sizeof *f->scored);
     f->bits = kv_alloc(pairs, sizeof *f->bits);
     struct kv_replay_spec *specs = kv_alloc(j->n, sizeof *specs);
@@ -395,7 +405,8 @@ int kv_judging_open(struct kv_judging *j, struct kv_cli *c, struct kv_error *e) 
         label(j);
         rc = predict(&f, c, e);
     }
-    void *blocks[] = {f.wanted, f.any, f.form, f.square, f.total, f.rival, f.scored, f.bits};
+    void *blocks[] = {f.wanted,  f.any,   f.form,   f.square, f.total,
+                      f.element, f.rival, f.scored, f.bits};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) free(blocks[i]);
     if (rc) kv_judging_close(j);
     return rc;
