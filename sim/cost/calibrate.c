@@ -15,7 +15,7 @@ static const double least_uncertainty = 0.005; // of a time: what one machine re
 // A parameter: the base, the start of attention, or what a value costs at widths that always come
 // together in these runs.
 struct term {
-    char name[24];
+    char name[40];
     bool holds[2][KV_DEVICE_WIDTHS];
 };
 

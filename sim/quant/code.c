@@ -237,6 +237,7 @@ static void coded_rows(const struct kv_format *f, const struct kv_rows *r, size_
     *from = base > r->first ? base - r->first : 0;
     *to = end > r->first ? end - r->first : 0;
     if (*from > r->n) *from = r->n;
+    if (*to > r->n) *to = r->n; // sinks that reach past the rows
     if (*to < *from) *to = *from;
 }
 
