@@ -118,7 +118,7 @@ CUDA_ARCH ?= sm_90
 cuda: ## build build/kvsim-cuda, which times decode steps on a GPU (needs nvcc; CUDA_ARCH=sm_90)
 	@if command -v $(NVCC) >/dev/null 2>&1; then $(MAKE) --no-print-directory $(BUILD)/kvsim-cuda; \
 	  else echo "nvcc is not here: kvsim-cuda is not built"; fi
-$(BUILD)/kvsim-cuda: sim/cuda/decode.cu
+$(BUILD)/kvsim-cuda: sim/cuda/decode.cu $(wildcard sim/cuda/*.cuh)
 	@mkdir -p $(@D)
 	$(Q)$(NVCC) -O3 -std=c++17 -arch=$(CUDA_ARCH) -Xcompiler -Wall -o $@ $<
 
