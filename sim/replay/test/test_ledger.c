@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: Apache-2.0
+// Ledgers worked out on paper, and what a policy is shown and may answer. No model is needed.
+#include "sim/base/util.h"
+#include "sim/replay/replay.h"
+
+#include <setjmp.h>
+#include <stdlib.h>
+#include <cmocka.h>
+
+// SmolLM2-135M's cache: 30 layers x 3 KV heads x 64 values, K and V: 11,520 values a token.
+enum { LAYERS = 30, HEADS = 3, DIM = 64, CELLS = LAYERS * HEADS * 2, VALUES = CELLS * DIM };
+static const struct kv_format_setting setting = {.shape = {.n_layers = LAYERS,
+                                                           .n_heads = 9,
+                                                           .n_kv_heads = HEADS,
+                                                           .head_dim = DIM,
+                                                           .hidden = 576,
+                                                           .ffn = 1536,
+                                                           .vocab = 100,
+                                                           .max_tokens = 64},
+                                                 .order = KV_ORDER_GGML};
+
+static const uint32_t ids[] = {5, 6, 7, 8, 9, 10};
+static const uint8_t kinds[] = {KV_FIRST, KV_WORD_REST, KV_DIGIT, KV_SPACE, KV_SPACE, KV_SPACE};
+// A text of three tokens; and a context of two with choices of one and three tokens.
+static const uint32_t text_first[] = {3}, choice_first[] = {2, 3, 6};
+static const struct kv_trace_item text = {.id = "t",
+                                          .key = 77,
+                                          .gold = -1,
+                                          .n_tokens = 3,
+                                          .n_context = 3,
+                                          .first = text_first,
+                                          .ids = ids,
+                                          .kinds = kinds};
+static const struct kv_trace_item question = {.id = "q",
+                                              .key = 78,
+                                              .n_tokens = 6,
+                                              .n_context = 2,
+                                              .n_choices = 2,
+                                              .first = choice_first,
+                                              .ids = ids,
+                                              .kinds = kinds};
+
+static uint8_t cells[6 * CELLS];
+
+static struct kv_ledger ledger_of(const char *spec_text, const struct kv_trace_item *item) {
+    struct kv_replay_spec spec;
+    struct kv_ledger ledger;
+    struct kv_error e = {0};
+    float features[6 * KV_N_FEATURES] = {0};
+    struct kv_trace_item it = *item;
+    it.features = features;
+    memset(cells, 0xEE, sizeof cells);
+    if (kv_replay_spec_open(&spec, spec_text, &setting, 1, &e) || kv_decide(&spec, &it, cells, &e))
+        fail_msg("%s: %s", spec_text, e.msg);
+    kv_ledger_count(&spec, &it, cells, &ledger);
+    kv_replay_spec_close(&spec);
+    return ledger;
+}
+
+static void assert_near(double a, double b, double tolerance) {
+    if (!(fabs(a - b) <= tolerance)) fail_msg("%.15g is not %.15g", a, b);
+}
+
+static void assert_bits(const struct kv_ledger *l, double nominal, double effective,
+                        double allocated) {
+    assert_near(l->nominal_bits, nominal, 1e-12);
+    assert_near(l->effective_bits, effective, 1e-12);
+    assert_near(l->allocated_bits, allocated, 1e-12);
+    assert_near(l->bytes_per_token, allocated * VALUES / 8, 1e-7);
+}
+
+static void test_static(void **state) {
+    (void)state;
+    struct kv_ledger l = ledger_of("static:bits=4@sym", &text);
+    assert_bits(&l, 4, 4 + 16.0 / 64, 4 + 16.0 / 64);
+    assert_near(l.share[KV_KEY][4], 1, 0);
+    assert_near(l.share[KV_VALUE][4], 1, 0);
+    l = ledger_of("static:bits=4@asym:group=32", &text);
+    assert_bits(&l, 4, 4 + 32.0 / 32, 4 + 32.0 / 32);
+    l = ledger_of("static:k=8,v=4@sym", &text);
+    assert_bits(&l, 6, 6.25, 6.25);
+    assert_near(l.share[KV_KEY][8], 1, 0);
+    assert_near(l.share[KV_VALUE][4], 1, 0);
+    l = ledger_of("static@q8_0", &text); // 32 codes and an fp16 scale: 34 bytes
+    assert_bits(&l, 8, 8.5, 8.5);
+    l = ledger_of("static@q4_0", &text); // 18 bytes
+    assert_bits(&l, 4, 4.5, 4.5);
+    l = ledger_of("static:bits=16", &text);
+    assert_bits(&l, 16, 16, 16);
+    l = ledger_of("none", &text);
+    assert_bits(&l, 32, 32, 32);
+}
+
+static void test_windows(void **state) {
+    (void)state;
+    // One of three tokens exact: (16 + 2 x 4.25) / 3.
+    struct kv_ledger l = ledger_of("static:bits=4@sym:sinks=1", &text);
+    assert_bits(&l, (16 + 2 * 4) / 3.0, (16 + 2 * 4.25) / 3, (16 + 2 * 4.25) / 3);
+    assert_near(l.share[KV_KEY][16], 1.0 / 3, 1e-12);
+    l = ledger_of("static:bits=4@sym:window=1", &text);
+    assert_bits(&l, (16 + 2 * 4) / 3.0, (16 + 2 * 4.25) / 3, (16 + 2 * 4.25) / 3);
+    l = ledger_of("static:bits=4@sym:sinks=1,window=1", &text);
+    assert_bits(&l, (2 * 16 + 4) / 3.0, (2 * 16 + 4.25) / 3, (2 * 16 + 4.25) / 3);
+    // Sequences of 3 and 5 tokens, the newest exact, averaged.
+    l = ledger_of("static:bits=4@sym:window=1", &question);
+    double a = (16 + 2 * 4.25) / 3, b = (16 + 4 * 4.25) / 5;
+    assert_near(l.allocated_bits, (a + b) / 2, 1e-12);
+    // A window of two reaches from the choice of one token back into the context.
+    l = ledger_of("static:bits=4@sym:window=2", &question);
+    assert_near(l.allocated_bits, ((2 * 16 + 4.25) / 3 + (2 * 16 + 3 * 4.25) / 5) / 2, 1e-12);
+    l = ledger_of("static:bits=4@sym:sinks=60", &question);
+    assert_bits(&l, 16, 16, 16);
+}
+
+// The widths that were drawn and their tags, from the decisions left in `cells`.
+static void check_random(const char *spec, double tag_bits_per_token) {
+    static const double width[] = {2, 3, 4, 5, 6, 8, 16}; // sym's table
+    struct kv_ledger l = ledger_of(spec, &text);
+    double code = 0, meta = 0;
+    for (size_t i = 0; i < 3 * CELLS; i++) {
+        code += width[cells[i]] * DIM;
+        meta += cells[i] < 6 ? 16 : 0;
+    }
+    double tag_bytes = ceil(3 * tag_bits_per_token / 8), n = 3.0 * VALUES;
+    assert_bits(&l, code / n, (code + meta) / n, (code + meta + 8 * tag_bytes) / n);
+}
+
+static void test_tags(void **state) {
+    (void)state;
+    check_random("random:bits=2/4/8/16", 2); // 6 bits in all: one byte
+    check_random("random:bits=2/4/8/16,by=layer", 2 * LAYERS);
+    check_random("random:bits=2/4/8/16,by=cell", 2 * CELLS);
+    check_random("random:bits=2/4/8", 2);
+    check_random("random:bits=4/8", 1);
+    check_random("random:bits=4", 0); // nothing to tell apart
+}
+
+// ---- what a policy sees and may answer
+// -----------------------------------------------------------
+
+static int look(void *self, const struct kv_item *item, size_t first, size_t n, uint8_t *out,
+                struct kv_error *e) {
+    struct kv_token *seen = self;
+    (void)e;
+    memcpy(seen + first, item->tokens + first, n * sizeof *seen);
+    assert_int_equal(item->key, question.key);
+    assert_null(item->damage);
+    memset(out, 0, n * CELLS);
+    return 0;
+}
+
+static void test_features_are_hidden(void **state) {
+    (void)state;
+    struct kv_token seen[6];
+    struct kv_policy nosy = {.name = "nosy", .needs = KV_NEED(KV_ENTROPY_NATS), .decide = look};
+    struct kv_replay_spec spec;
+    struct kv_error e = {0};
+    float features[6 * KV_N_FEATURES];
+    for (int i = 0; i < 6 * KV_N_FEATURES; i++) features[i] = (float)i;
+    struct kv_trace_item it = question;
+    it.features = features;
+    assert_int_equal(kv_replay_spec_open(&spec, "none", &setting, 1, &e), 0);
+    spec.policy = &nosy;
+    spec.self = seen;
+    assert_int_equal(kv_decide(&spec, &it, cells, &e), 0);
+    static const uint32_t segment[] = {0, 0, 1, 2, 2, 2}, pos[] = {0, 1, 2, 2, 3, 4};
+    for (uint32_t t = 0; t < 6; t++) {
+        assert_int_equal(seen[t].segment, segment[t]);
+        assert_int_equal(seen[t].pos, pos[t]);
+        assert_int_equal(seen[t].id, ids[t]);
+        assert_int_equal(seen[t].kind, 0); // not declared
+        for (int f = 0; f < KV_N_FEATURES; f++)
+            if (f == KV_ENTROPY_NATS)
+                assert_near(seen[t].feature[f], t * KV_N_FEATURES + f, 0);
+            else
+                assert_true(isnan(seen[t].feature[f]));
+    }
+    nosy.needs = KV_NEED_CLASS;
+    assert_int_equal(kv_decide(&spec, &it, cells, &e), 0);
+    for (uint32_t t = 0; t < 6; t++) assert_int_equal(seen[t].kind, kinds[t]);
+    spec.policy = NULL;
+    kv_replay_spec_close(&spec);
+}
+
+static int answer_badly(void *self, const struct kv_item *item, uint8_t *out, struct kv_error *e) {
+    (void)e;
+    memset(out, 0, item->n_tokens * CELLS);
+    out[CELLS + 2] = *(const uint8_t *)self; // token 1, layer 0, head 1, key
+    return 0;
+}
+
+static void test_answers_are_checked(void **state) {
+    (void)state;
+    uint8_t bad;
+    const struct kv_policy policy = {.name = "none", .plan = answer_badly};
+    struct kv_replay_spec spec;
+    struct kv_error e = {0};
+    assert_int_equal(kv_replay_spec_open(&spec, "none", &setting, 1, &e), 0);
+    spec.policy = &policy;
+    spec.self = &bad;
+    bad = KV_EVICT;
+    assert_int_equal(kv_decide(&spec, &text, cells, &e), KV_EFAIL);
+    assert_string_equal(e.msg, "policy none evicts a key or a value without the other, at item t, "
+                               "token 1");
+    bad = 7; // sym offers seven widths: 0 to 6
+    assert_int_equal(kv_decide(&spec, &text, cells, &e), KV_EFAIL);
+    assert_string_equal(e.msg, "policy none answers with a width that the format does not offer, "
+                               "at item t, token 1");
+    bad = 6;
+    assert_int_equal(kv_decide(&spec, &text, cells, &e), 0);
+    spec.policy = NULL;
+    kv_replay_spec_close(&spec);
+}
+
+// ---- specs
+// ---------------------------------------------------------------------------------------
+
+static void assert_canonical(const char *spec, const char *want) {
+    char *text_form;
+    struct kv_error e = {0};
+    if (kv_spec_canonical(spec, &setting, &text_form, &e)) fail_msg("%s: %s", spec, e.msg);
+    assert_string_equal(text_form, want);
+    free(text_form);
+}
+
+static void assert_refused(const char *spec, const char *where, const char *msg) {
+    struct kv_replay_spec s;
+    struct kv_error e = {0};
+    assert_int_equal(kv_replay_spec_open(&s, spec, &setting, 1, &e), KV_EUSAGE);
+    assert_string_equal(e.where, where);
+    assert_string_equal(e.msg, msg);
+    kv_replay_spec_close(&s);
+}
+
+static void test_specs(void **state) {
+    (void)state;
+    static const char sym4[] =
+        "static:k=4,v=4@sym:group=head,levels=full,order=ggml,scale=fp16,sinks=0,window=0";
+    assert_canonical("static", sym4);
+    assert_canonical("static:v=4,k=4@sym", sym4);
+    assert_canonical("static:bits=04@sym:window=0,order=ggml", sym4);
+    assert_canonical("none", "none");
+    assert_refused("statik:bits=4", "spec", "no policy is named 'statik'; did you mean 'static'?");
+    assert_refused("static:bit=4", "policy static", "unknown key 'bit'; did you mean 'bits'?");
+    assert_refused("static@simm", "format", "no format is named 'simm'; did you mean 'sym'?");
+    assert_refused("static:bits=7@sym", "spec",
+                   "format sym does not offer 7 bits; it offers 2/3/4/5/6/8/16");
+    assert_refused("none@sym", "none@sym", "policy none stores float32 and takes no format");
+}
+
+// ---- scorers
+// -------------------------------------------------------------------------------------
+
+static void test_scorers(void **state) {
+    (void)state;
+    struct kv_choice_outcome c[] = {{.logprob = -10,
+                                     .logprob_ref = -9,
+                                     .chars = 10,
+                                     .bytes = 10,
+                                     .tokens = 4,
+                                     .logprob_after_prefix = -9,
+                                     .logprob_ref_after_prefix = -8,
+                                     .tokens_after_prefix = 3},
+                                    {.logprob = -12,
+                                     .logprob_ref = -9,
+                                     .chars = 20,
+                                     .bytes = 10,
+                                     .tokens = 4,
+                                     .logprob_after_prefix = -6,
+                                     .logprob_ref_after_prefix = -3,
+                                     .tokens_after_prefix = 3},
+                                    {.logprob = -13,
+                                     .logprob_ref = -20,
+                                     .chars = 10,
+                                     .bytes = 40,
+                                     .tokens = 10,
+                                     .logprob_after_prefix = -9,
+                                     .logprob_ref_after_prefix = -16,
+                                     .tokens_after_prefix = 9}};
+    struct kv_outcome o = {.n_choices = 3, .choice = c, .gold = 1};
+    kv_outcome_score(&o);
+    assert_int_equal(o.pick[KV_ACC], 0);
+    assert_int_equal(o.pick[KV_ACC_NORM], 1);
+    assert_int_equal(o.pick[KV_ACC_BYTES], 2);
+    assert_int_equal(o.pick[KV_ACC_TOKEN], 2);
+    assert_int_equal(o.pick_ref[KV_ACC], 0); // a tie: the first wins, as numpy's argmax
+    assert_near(o.margin, -2, 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        {"a static policy stores exactly its bits plus scales and minima", test_static, NULL, NULL,
+         NULL},
+        {"sinks and windows hold tokens at 16 bits, whichever choice they reach into", test_windows,
+         NULL, NULL, NULL},
+        {"widths that vary cost tags: log2 of the answers for each independent one", test_tags,
+         NULL, NULL, NULL},
+        {"a policy sees what it declared and NAN for the rest", test_features_are_hidden, NULL,
+         NULL, NULL},
+        {"an impossible answer is refused with item and token", test_answers_are_checked, NULL,
+         NULL, NULL},
+        {"equal specs have one canonical form, and wrong ones get one sentence", test_specs, NULL,
+         NULL, NULL},
+        {"each scorer picks by its own rule", test_scorers, NULL, NULL, NULL},
+    };
+    return cmocka_run_group_tests_name("ledger and decisions", tests, NULL, NULL);
+}
