@@ -40,7 +40,7 @@ BENCHES  := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/bench/bench_*.c sim/*/bench
 ASSETS   := $(wildcard analysis/schema.sql reports/*.gp reports/*.sql reports/*.html sim/cost/devices/*.json \
               traces/samples/sentences.jsonl traces/samples/text.txt policies/template.c)
 
-.PHONY: all deps model data demo check test bench install asan ubsan tsan lint format clean help
+.PHONY: all deps model data demo check test bench install asan ubsan tsan lint format cuda clean help
 .DEFAULT_GOAL := all
 
 all: $(BUILD)/kvsim ## build kvsim (the default)
@@ -111,6 +111,15 @@ check: deps ## build, fetch the model, pass all tests
 
 test: all $(TESTS) ## the same without setting anything up
 	@BUILD=$(BUILD) MODEL=$(MODEL) KVSIM_DATA='$(KVSIM_DATA)' sh sim/test/run.sh $(TESTS)
+
+NVCC      ?= nvcc
+CUDA_ARCH ?= sm_90
+cuda: ## build build/kvsim-cuda, which times decode steps on a GPU (needs nvcc; CUDA_ARCH=sm_90)
+	@if command -v $(NVCC) >/dev/null 2>&1; then $(MAKE) --no-print-directory $(BUILD)/kvsim-cuda; \
+	  else echo "nvcc is not here: kvsim-cuda is not built"; fi
+$(BUILD)/kvsim-cuda: sim/cuda/decode.cu
+	@mkdir -p $(@D)
+	$(Q)$(NVCC) -O3 -std=c++17 -arch=$(CUDA_ARCH) -Xcompiler -Wall -o $@ $<
 
 bench: all model $(BENCHES) ## measure speeds, as ratios within one run
 	@for b in $(BENCHES); do echo "== $$b"; MODEL=$(MODEL) KVSIM_DATA='$(KVSIM_DATA)' $$b || exit 1; done

@@ -17,8 +17,7 @@ static double z_of(double confidence) {
     return gsl_cdf_ugaussian_Pinv(0.5 + confidence / 2);
 }
 
-// ---- proportions
-// ---------------------------------------------------------------------------------
+// ---- proportions ----------------------------------------------------------------------
 
 struct kv_interval kv_wilson(double p, double n, double confidence) {
     if (!(n > 0) || isnan(p)) return nothing;
@@ -67,8 +66,7 @@ struct kv_interval kv_tango(double b, double c, double n, double confidence) {
                                 at >= 1 ? 1 : tango_limit(b, c, n, at, 1, -z)};
 }
 
-// ---- means
-// ---------------------------------------------------------------------------------------
+// ---- means ----------------------------------------------------------------------------
 
 // Mean and spread are known; adds the error and the interval.
 static void add_interval(struct kv_mean *m, double confidence) {
@@ -167,8 +165,7 @@ void kv_holm(const double *p, size_t n, double *adjusted) {
     free(from);
 }
 
-// ---- bootstrap
-// -----------------------------------------------------------------------------------
+// ---- bootstrap ------------------------------------------------------------------------
 
 struct kv_resampler {
     size_t n, n_clusters, n_strata;

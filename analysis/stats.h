@@ -64,8 +64,7 @@ struct kv_mean kv_ratio_interval(const double *x, const double *w, size_t n, dou
 // Holm's (1979) step-down adjustment of n p-values for a sweep; NANs stay and do not count.
 void kv_holm(const double *p, size_t n, double *adjusted);
 
-// ---- bootstrap
-// -----------------------------------------------------------------------------------
+// ---- bootstrap ------------------------------------------------------------------------
 
 // Draws items with replacement: whole clusters (items that share a context) within strata (the
 // benchmark's sources), so that each draw has the same number of clusters of each stratum.

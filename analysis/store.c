@@ -46,8 +46,7 @@ struct kv_store {
     struct pending pending[BATCH_ITEMS];
 };
 
-// ---- errors
-// --------------------------------------------------------------------------------------
+// ---- errors ---------------------------------------------------------------------------
 
 // One sentence for SQLite's last error. `what` completes "could not ...".
 static int sql_fail(struct kv_store *s, const char *what, struct kv_error *e) {
@@ -129,8 +128,7 @@ static int read_number(struct kv_store *s, const char *sql, long long *n, struct
     return result;
 }
 
-// ---- opening
-// -------------------------------------------------------------------------------------
+// ---- opening --------------------------------------------------------------------------
 
 // The newest version of the schema, and through *section its text after "-- version N" (or NULL).
 static int schema_version(int wanted, const char **section, size_t *n) {
@@ -301,8 +299,7 @@ int kv_store_close(struct kv_store *s, struct kv_error *e) {
     return code;
 }
 
-// ---- outcomes
-// ------------------------------------------------------------------------------------
+// ---- outcomes -------------------------------------------------------------------------
 
 static void bind_pick(sqlite3_stmt *st, int at, int32_t pick) {
     if (pick < 0)
@@ -443,8 +440,7 @@ int kv_store_done(struct kv_store *s, long long run, bool *done, size_t n_items,
     return result;
 }
 
-// ---- SQL
-// ----------------------------------------------------------------------------------------
+// ---- SQL ------------------------------------------------------------------------------
 
 static void bind_value(sqlite3_stmt *st, int at, const struct kv_sql_value *v) {
     switch (v->kind) {

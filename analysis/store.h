@@ -38,8 +38,7 @@ void kv_store_abandon(struct kv_store *s);
 // Writes what is buffered now.
 KV_MUST_CHECK int kv_store_flush(struct kv_store *s, struct kv_error *e);
 
-// ---- writing
-// ------------------------------------------------------------------------------------
+// ---- writing --------------------------------------------------------------------------
 
 typedef const struct kv_trace_item *kv_trace_item_fn(const struct kv_trace *t, size_t i);
 
@@ -81,8 +80,7 @@ KV_MUST_CHECK int kv_store_put(struct kv_store *s, long long run, uint32_t item,
 KV_MUST_CHECK int kv_store_put_timing(struct kv_store *s, long long run, double wall_s,
                                       double cpu_s, size_t items, struct kv_error *e);
 
-// ---- reading
-// ------------------------------------------------------------------------------------
+// ---- reading --------------------------------------------------------------------------
 
 // Where a run comes from and its means over items; one a family (redraws are averaged within an
 // item first). NAN where nothing is known. Strings are owned by the row.
@@ -151,8 +149,7 @@ struct kv_store_setting {
 KV_MUST_CHECK int kv_store_settings(struct kv_store *s, struct kv_store_setting **settings,
                                     size_t *n, struct kv_error *e);
 
-// ---- SQL
-// ----------------------------------------------------------------------------------------
+// ---- SQL ------------------------------------------------------------------------------
 
 // A value bound to a "?" of a statement or read from a row.
 struct kv_sql_value {

@@ -35,8 +35,7 @@ static int number(struct kv_store *s, const char *sql, const struct kv_sql_value
     return kv_store_query(s, sql, values, n, take_number, out, e);
 }
 
-// ---- traces
-// --------------------------------------------------------------------------------------
+// ---- traces ---------------------------------------------------------------------------
 
 static const struct {
     const char *name;
@@ -166,8 +165,7 @@ int kv_store_settings(struct kv_store *s, struct kv_store_setting **settings, si
     return code;
 }
 
-// ---- runs
-// ----------------------------------------------------------------------------------------
+// ---- runs -----------------------------------------------------------------------------
 
 int kv_store_run(struct kv_store *s, const struct kv_run_key *key, long long *run_id,
                  struct kv_error *e) {

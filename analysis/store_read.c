@@ -31,8 +31,7 @@ static char *text_of(const struct kv_sql_value *v) {
     return kv_strdup(v->text ? v->text : "");
 }
 
-// ---- summaries
-// -----------------------------------------------------------------------------------
+// ---- summaries ------------------------------------------------------------------------
 
 #define FIELD(f) offsetof(struct kv_summary, f)
 static const struct column {
@@ -182,8 +181,7 @@ void kv_summaries_free(struct kv_summary *rows, size_t n) {
     free(rows);
 }
 
-// ---- items
-// ---------------------------------------------------------------------------------------
+// ---- items ----------------------------------------------------------------------------
 
 static int take_item(void *self, size_t n, const char *const *names, const struct kv_sql_value *v,
                      struct kv_error *e) {
@@ -233,8 +231,7 @@ void kv_item_results_free(struct kv_item_result *rows, size_t n) {
     free(rows);
 }
 
-// ---- choices
-// -------------------------------------------------------------------------------------
+// ---- choices --------------------------------------------------------------------------
 
 static int take_choice(void *self, size_t n, const char *const *names, const struct kv_sql_value *v,
                        struct kv_error *e) {

@@ -139,7 +139,7 @@ enum kv_feature {
 };
 #define KV_NEED(feature) (1u << (feature))
 #define KV_NEED_CLASS (1u << 16)  // kv_token.kind
-#define KV_NEED_DAMAGE (1u << 17) // kv_item.damage: expected KL of storing each cell at each width
+#define KV_NEED_DAMAGE (1u << 17) // kv_item.damage: expected KL of storing a cell at a width
 #define KV_NEED_ERROR (1u << 18)  // kv_item.error: squared coding error of each cell at each width
 #define KV_NEEDS_FUTURE (KV_NEED(KV_ATTN_FUTURE) | KV_NEED_DAMAGE)
 
@@ -170,8 +170,10 @@ struct kv_item {
     uint64_t key; // identifies the item whatever the subset: seed random draws with it
     uint32_t n_tokens, n_context, n_choices;
     const struct kv_token *tokens; // [n_tokens], context first, then choice after choice
-    const float *damage;           // [n_tokens][n_layers][n_kv_heads][2][n_widths] nats, or NULL
-    const float *error;            // same shape, |e|^2, or NULL
+    // For those that declare KV_NEED_DAMAGE or KV_NEED_ERROR, else NULL; nats, summed over the
+    // item's scored positions, and |e|^2. Entry of a token, width and cell: [(token * n_widths +
+    // width) * cells + cell].
+    const float *damage, *error;
 };
 
 // What stays the same for a whole run.

@@ -129,8 +129,10 @@ static size_t count_chars(const char *s) {
 
 static int tokenize(struct tree_builder *b, const struct kv_model *m,
                     const struct kv_task_item *item, size_t *n_context, struct kv_error *e) {
-    int rc = kv_tokenizer_encode(m->tokenizer, item->context, strlen(item->context), &b->ids,
-                                 n_context, e);
+    // As in the harness, blanks at the context's end belong to the choices.
+    size_t n_text = strlen(item->context);
+    while (n_text > 0 && strchr(" \t\n\r\v\f", item->context[n_text - 1])) n_text--;
+    int rc = kv_tokenizer_encode(m->tokenizer, item->context, n_text, &b->ids, n_context, e);
     if (rc == 0 && *n_context == 0)
         rc = kv_fail(e, KV_EFAIL, item->id, "the context has no tokens");
     if (rc) return rc;

@@ -22,8 +22,7 @@ static size_t class_of(const uint8_t bits[2]) {
     return port_of(bits[KV_KEY]) * KV_PORT_WIDTHS + port_of(bits[KV_VALUE]);
 }
 
-// ---- layout
-// ----------------------------------------------------------------------------------------
+// ---- layout ---------------------------------------------------------------------------
 
 static uint32_t round_up(uint32_t n, uint32_t to) {
     return (n + to - 1) / to * to;
@@ -129,8 +128,7 @@ void kv_cache_free(struct kv_cache *c) {
     free(c);
 }
 
-// ---- pages
-// -----------------------------------------------------------------------------------------
+// ---- pages ----------------------------------------------------------------------------
 
 static uint8_t *new_page(struct kv_cache *c, size_t bytes) {
     const size_t huge = 2u << 20, least = 32u << 20, header = 64;
@@ -221,8 +219,7 @@ static void load_unit(const struct kv_side_layout *l, int side, const uint8_t *b
                  x[side == KV_KEY ? (tile * l->words + i) * KV_TILE + lane : t * l->words + i]);
 }
 
-// ---- tokens
-// ----------------------------------------------------------------------------------------
+// ---- tokens ---------------------------------------------------------------------------
 
 size_t kv_cache_streams(const struct kv_cache *c) {
     return c->n_streams;

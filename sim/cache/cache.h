@@ -70,8 +70,7 @@ void kv_cache_widths(const struct kv_cache *c, size_t stream, uint32_t token, ui
 size_t kv_cache_bytes_held(const struct kv_cache *c);
 size_t kv_cache_bytes_allocated(const struct kv_cache *c);
 
-// ---- attention
-// -------------------------------------------------------------------------------------
+// ---- attention ------------------------------------------------------------------------
 
 // Unnormalised attention of some heads over some tokens; parts of one query merge.
 struct kv_partial {

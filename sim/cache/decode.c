@@ -41,8 +41,7 @@ struct kv_decoder {
     double entropy, confidence;
 };
 
-// ---- weights
-// ---------------------------------------------------------------------------------------
+// ---- weights --------------------------------------------------------------------------
 
 static void noise_rows(void *self, enum kv_decoder_matrix m, uint32_t layer, size_t first, size_t n,
                        float *out) {
@@ -207,8 +206,7 @@ unsigned kv_decoder_threads(const struct kv_decoder *d) {
     return d->n_threads;
 }
 
-// ---- small operations
-// ------------------------------------------------------------------------------
+// ---- small operations -----------------------------------------------------------------
 
 static void rms_norm(const float *x, const float *gain, size_t n, float eps, float *y) {
     float sum[8] = {0}, total = 0;
@@ -259,8 +257,7 @@ static void read_features(struct kv_decoder *d) {
     d->confidence = 1 / sum;
 }
 
-// ---- a step
-// ----------------------------------------------------------------------------------------
+// ---- a step ---------------------------------------------------------------------------
 
 // Worker 0's stopwatch: each call books the time since the last one.
 struct watch {
@@ -394,8 +391,7 @@ void kv_decoder_steps(struct kv_decoder *d, struct kv_cache *cache, const uint8_
     if (logits) memcpy(logits, d->logits, d->s.shape.vocab * sizeof *logits);
 }
 
-// ---- the machine beside it
-// -------------------------------------------------------------------------
+// ---- the machine beside it ------------------------------------------------------------
 
 struct reading {
     struct kv_decoder *d;

@@ -9,12 +9,12 @@
 // Sums over items of one spec in one mode. Items arrive in any order: each sum is of integers or is
 // kept per item and added in order, so that the line printed does not depend on --jobs.
 struct line {
-    size_t n, judged, right[KV_N_SCORERS], right_ref, agree;
+    size_t n, scored, judged, right[KV_N_SCORERS], right_ref, agree;
     double kl_nats, nominal_bits, effective_bits, allocated_bits;
 };
 
 struct lines {
-    struct line *at; // [n_modes][n_specs]
+    struct line *at; // [2 fidelities][n_modes][n_specs]
     size_t n_specs;
     const enum kv_mode *modes;
     size_t n_modes;
@@ -25,17 +25,20 @@ static void add_exactly(double *sum, double x) {
     *sum += nearbyint(x * 0x1p40) * 0x1p-40;
 }
 
-static void add(void *self, size_t spec, enum kv_mode mode, const struct kv_outcome *o) {
+static void add(void *self, size_t spec, enum kv_fidelity fidelity, enum kv_mode mode,
+                const struct kv_outcome *o) {
     struct lines *l = self;
     size_t m = 0;
     while (m + 1 < l->n_modes && l->modes[m] != mode) m++;
-    struct line *at = &l->at[m * l->n_specs + spec];
+    struct line *at =
+        &l->at[((size_t)(fidelity == KV_FISHER) * l->n_modes + m) * l->n_specs + spec];
     at->n++;
-    add_exactly(&at->kl_nats, o->kl_nats);
+    at->scored += o->n_scored; // KL is a scored token's, as in `show`
+    add_exactly(&at->kl_nats, o->kl_nats * o->n_scored);
     add_exactly(&at->nominal_bits, o->ledger.nominal_bits);
     add_exactly(&at->effective_bits, o->ledger.effective_bits);
     add_exactly(&at->allocated_bits, o->ledger.allocated_bits);
-    if (o->gold < 0) return;
+    if (o->gold < 0 || o->pick[KV_ACC] < 0) return;
     at->judged++;
     for (int s = 0; s < KV_N_SCORERS; s++) at->right[s] += o->pick[s] == o->gold;
     at->right_ref += o->pick_ref[KV_ACC] == o->gold;
@@ -44,33 +47,43 @@ static void add(void *self, size_t spec, enum kv_mode mode, const struct kv_outc
 
 static int print(const struct kv_replaying *r, const struct lines *l, struct kv_cli *c,
                  struct kv_error *e) {
-    static const struct kv_column columns[] = {
-        {"spec", KV_LEFT},           {"mode", KV_LEFT},          {"n", KV_RIGHT},
-        {"acc", KV_RIGHT},           {"acc_low", KV_RIGHT},      {"acc_high", KV_RIGHT},
-        {"acc_norm", KV_RIGHT},      {"acc16", KV_RIGHT},        {"agree16", KV_RIGHT},
-        {"kl_nats", KV_RIGHT},       {"nominal_bits", KV_RIGHT}, {"effective_bits", KV_RIGHT},
-        {"allocated_bits", KV_RIGHT}};
+    static const struct kv_column columns[] = {{"spec", KV_LEFT},
+                                               {"fidelity", KV_LEFT},
+                                               {"mode", KV_LEFT},
+                                               {"n", KV_RIGHT},
+                                               {"acc", KV_RIGHT},
+                                               {"acc_low", KV_RIGHT},
+                                               {"acc_high", KV_RIGHT},
+                                               {"acc_norm", KV_RIGHT},
+                                               {"acc16", KV_RIGHT},
+                                               {"agree16", KV_RIGHT},
+                                               {"kl_nats", KV_RIGHT},
+                                               {"nominal_bits", KV_RIGHT},
+                                               {"effective_bits", KV_RIGHT},
+                                               {"allocated_bits", KV_RIGHT}};
     struct kv_table *t = kv_table_new(columns, sizeof columns / sizeof *columns);
-    for (size_t m = 0; m < r->n_modes; m++)
-        for (size_t i = 0; i < r->n_specs; i++) {
-            const struct line *x = &l->at[m * l->n_specs + i];
-            double n = (double)x->n, judged = x->judged ? (double)x->judged : NAN;
-            struct kv_interval acc = {NAN, NAN};
-            if (x->judged) acc = kv_wilson((double)x->right[KV_ACC] / judged, judged, 0.95);
-            kv_table_text(t, r->specs[i].canonical);
-            kv_table_text(t, kv_mode_names[r->modes[m]]);
-            kv_table_count(t, (long long)x->n);
-            kv_table_number(t, (double)x->right[KV_ACC] / judged, 4);
-            kv_table_number(t, acc.low, 4);
-            kv_table_number(t, acc.high, 4);
-            kv_table_number(t, (double)x->right[KV_ACC_NORM] / judged, 4);
-            kv_table_number(t, (double)x->right_ref / judged, 4);
-            kv_table_number(t, (double)x->agree / judged, 4);
-            kv_table_number(t, x->kl_nats / n, 6);
-            kv_table_number(t, x->nominal_bits / n, 3);
-            kv_table_number(t, x->effective_bits / n, 3);
-            kv_table_number(t, x->allocated_bits / n, 3);
-        }
+    for (size_t k = 0; k < 2 * r->n_modes * r->n_specs; k++) {
+        const struct line *x = &l->at[k];
+        size_t i = k % r->n_specs, m = k / r->n_specs % r->n_modes;
+        if (x->n == 0) continue;
+        double n = (double)x->n, judged = x->judged ? (double)x->judged : NAN;
+        struct kv_interval acc = {NAN, NAN};
+        if (x->judged) acc = kv_wilson((double)x->right[KV_ACC] / judged, judged, 0.95);
+        kv_table_text(t, r->specs[i].canonical);
+        kv_table_text(t, kv_fidelity_names[k < r->n_modes * r->n_specs ? KV_EXACT : KV_FISHER]);
+        kv_table_text(t, kv_mode_names[r->modes[m]]);
+        kv_table_count(t, (long long)x->n);
+        kv_table_number(t, (double)x->right[KV_ACC] / judged, 4);
+        kv_table_number(t, acc.low, 4);
+        kv_table_number(t, acc.high, 4);
+        kv_table_number(t, (double)x->right[KV_ACC_NORM] / judged, 4);
+        kv_table_number(t, (double)x->right_ref / judged, 4);
+        kv_table_number(t, (double)x->agree / judged, 4);
+        kv_table_number(t, x->kl_nats / (double)x->scored, 6);
+        kv_table_number(t, x->nominal_bits / n, 3);
+        kv_table_number(t, x->effective_bits / n, 3);
+        kv_table_number(t, x->allocated_bits / n, 3);
+    }
     return kv_table_print(t, c->output, e);
 }
 
@@ -79,7 +92,7 @@ static int replay(struct kv_cli *c, struct kv_error *e) {
     int rc = kv_replaying_open(&r, c, e);
     if (rc) return rc;
     struct lines l = {.n_specs = r.n_specs, .modes = r.modes, .n_modes = r.n_modes};
-    l.at = kv_alloc(r.n_specs * r.n_modes, sizeof *l.at);
+    l.at = kv_alloc(2 * r.n_specs * r.n_modes, sizeof *l.at);
     rc = kv_replaying_run(&r, c, kv_opt(c, "db"), add, &l, e);
     if (rc == 0) rc = print(&r, &l, c, e);
     free(l.at);

@@ -16,8 +16,7 @@ enum { WIDE_TERMINAL = 130, NARROW_TERMINAL = 100 };
 // On a narrow terminal the columns marked LATER stand in a table of their own, below.
 enum part { WHOLE, FIRST, SECOND };
 
-// ---- what a column says
-// --------------------------------------------------------------------------
+// ---- what a column says ---------------------------------------------------------------
 
 struct cell_of {
     const struct kv_row *row;
@@ -287,8 +286,7 @@ static const struct show_column {
 };
 enum { N_COLUMNS = sizeof columns / sizeof *columns };
 
-// ---- tables
-// --------------------------------------------------------------------------------------
+// ---- tables ---------------------------------------------------------------------------
 
 static bool all_same(const struct show_column *c, const struct kv_row *rows, size_t n) {
     for (size_t i = 1; i < n; i++)
@@ -355,8 +353,8 @@ static void print_heading(const struct kv_row *rows, size_t n) {
 static void print_device(const struct kv_rows *all) {
     bool extrapolated = false;
     if (!all->device) return;
-    printf("ms@T: a token at T tokens of context on %s; with a cache of no bytes",
-           all->device->name);
+    printf("ms@T: a token at T tokens of context on %s\n", all->device->name);
+    printf("with a cache of no bytes:");
     for (size_t k = 0; k < all->n_contexts; k++)
         printf("%s %.2f at %g", k ? "," : "", all->row[0].at[k].ceiling_ns / 1e6, all->context[k]);
     putchar('\n');

@@ -36,8 +36,7 @@ struct figure {
     bool listed; // points carry numbers; names stand in a list beside the plot
 };
 
-// ---- points
-// --------------------------------------------------------------------------------------
+// ---- points ---------------------------------------------------------------------------
 
 static void panel_new(struct panel *p, size_t n) {
     *p = (struct panel){.reference = NAN, .chance = NAN, .ceiling = NAN, .context = NAN};
@@ -97,8 +96,7 @@ static void find_frontier(struct panel *p, size_t n, bool less_is_better) {
     free(value);
 }
 
-// ---- axes
-// ----------------------------------------------------------------------------------------
+// ---- axes -----------------------------------------------------------------------------
 
 static void widen(double *low, double *high, double x) {
     if (isnan(x)) return;
@@ -154,8 +152,7 @@ static double from_pixel_y(const struct panel *p, double y) {
                     : p->y_low + share * (p->y_high - p->y_low);
 }
 
-// ---- names
-// ---------------------------------------------------------------------------------------
+// ---- names ----------------------------------------------------------------------------
 
 static double text_width(const char *s) {
     size_t n = 0;
@@ -232,8 +229,7 @@ static void name_all(struct figure *f) {
     f->canvas_x += (double)columns * (widest + 44) + 10;
 }
 
-// ---- the tables that the figure's SQL reads
-// --------------------------------------------------------
+// ---- the tables that the figure's SQL reads -------------------------------------------
 
 #define TEXT(s)                                                                                    \
     (struct kv_sql_value) {                                                                        \
@@ -342,8 +338,7 @@ static int store_marks(const struct figure *f, struct kv_store *s, struct kv_err
     return code;
 }
 
-// ---- the script
-// ----------------------------------------------------------------------------------
+// ---- the script -----------------------------------------------------------------------
 
 static void add_array(struct kv_text *t, const struct figure *f, const char *name,
                       double (*value)(const struct figure *f, const struct panel *p)) {
@@ -467,8 +462,7 @@ static int draw(struct figure *f, struct kv_store *s, char **file, struct kv_err
     return code;
 }
 
-// ---- the two figures
-// -----------------------------------------------------------------------------
+// ---- the two figures ------------------------------------------------------------------
 
 static void lay_bits(struct figure *f) {
     bool known[2] = {false, false}; // accuracy, divergence

@@ -74,7 +74,7 @@ static char *line_table(const struct kv_device *d) {
             double low = log(fmax(1, d->context_min)), high = log(d->context_max);
             at.context = (uint32_t)lround(exp(low + (high - low) * p / LINE_POINTS));
             at.cache_bytes = NAN;
-            kv_text_addf(&t, "%u\t%.6f\n", at.context, kv_run_predict(d, &at) / 1e6);
+            kv_text_addf(&t, "%u\t%.6f\n", at.context, kv_run_price(d, &at).step_ns / 1e6);
         }
         kv_text_addf(&t, "\n\n");
     }

@@ -29,8 +29,7 @@ char *kv_gnuplot_text(const char *s) {
     return kv_text_take(&t);
 }
 
-// ---- data
-// ----------------------------------------------------------------------------------------
+// ---- data -----------------------------------------------------------------------------
 
 static int add_row(void *self, size_t n, const char *const *names, const struct kv_sql_value *v,
                    struct kv_error *e) {
@@ -82,8 +81,7 @@ static int write_script(const struct kv_gnuplot *g, struct kv_error *e) {
                       e);
 }
 
-// ---- gnuplot
-// -------------------------------------------------------------------------------------
+// ---- gnuplot --------------------------------------------------------------------------
 
 enum { EXIT_NO_PROGRAM = 127, EXIT_NO_DIR = 126 };
 

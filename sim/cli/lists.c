@@ -39,3 +39,28 @@ int kv_opt_counts(const struct kv_cli *c, const char *name, long min, long max, 
         rc = kv_fail(e, KV_EUSAGE, c->command->name, "--%s names nothing", name);
     return rc;
 }
+
+int kv_opt_devices(const struct kv_cli *c, const char *name, struct kv_device ***devices, size_t *n,
+                   struct kv_error *e) {
+    char **names;
+    size_t n_names = kv_opt_list(c, name, &names);
+    if (n_names == 0) {
+        const char *shipped;
+        while ((shipped = kv_device_name_at(n_names))) {
+            names = kv_grow(names, n_names + 1, sizeof *names);
+            names[n_names++] = kv_strdup(shipped);
+        }
+    }
+    int rc = n_names ? 0 : kv_fail(e, KV_EFAIL, c->command->name, "no device is shipped; name one");
+    *devices = kv_alloc(n_names + 1, sizeof **devices);
+    for (*n = 0; rc == 0 && *n < n_names; *n += rc == 0)
+        rc = kv_device_open(&(*devices)[*n], names[*n], e);
+    kv_list_free(names, n_names);
+    if (rc) kv_devices_free(*devices, *n);
+    return rc;
+}
+
+void kv_devices_free(struct kv_device **devices, size_t n) {
+    for (size_t i = 0; i < n; i++) kv_device_free(devices[i]);
+    free(devices);
+}

@@ -4,11 +4,16 @@
 #define KV_LISTS_H
 
 #include "sim/cli/cli.h"
+#include "sim/cost/cost.h"
 
 // The elements of an option's value, or of its default. Free with kv_list_free of args.h.
 size_t kv_opt_list(const struct kv_cli *c, const char *name, char ***list);
 // The same as whole numbers in [min, max], at most `room`. Errors: KV_EUSAGE names the element.
 KV_MUST_CHECK int kv_opt_counts(const struct kv_cli *c, const char *name, long min, long max,
                                 uint32_t *out, size_t room, size_t *n, struct kv_error *e);
+// Opens the devices an option lists, or all shipped ones. Free with kv_devices_free.
+KV_MUST_CHECK int kv_opt_devices(const struct kv_cli *c, const char *name,
+                                 struct kv_device ***devices, size_t *n, struct kv_error *e);
+void kv_devices_free(struct kv_device **devices, size_t n);
 
 #endif

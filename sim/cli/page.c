@@ -8,8 +8,7 @@
 
 enum { DRAWS = 1000 };
 
-// ---- escaping
-// ------------------------------------------------------------------------------------
+// ---- escaping -------------------------------------------------------------------------
 
 static void add_escaped(struct kv_text *t, const char *s) {
     static const struct {
@@ -38,8 +37,7 @@ static void add_base64(struct kv_text *t, const unsigned char *data, size_t n) {
     }
 }
 
-// ---- parts
-// ---------------------------------------------------------------------------------------
+// ---- parts ----------------------------------------------------------------------------
 
 static int add_figure(struct kv_text *t, const char *dir, const char *name, struct kv_error *e) {
     char *path = kv_format_text("%s/%s.svg", dir, name), *svg;
@@ -212,8 +210,7 @@ static int add_part(struct kv_text *t, const struct kv_page_part *part, struct k
     return code ? code : add_table(t, &part->set, s, seed, e);
 }
 
-// ---- the page
-// ------------------------------------------------------------------------------------
+// ---- the page -------------------------------------------------------------------------
 
 // The template with each @name@ replaced.
 static char *fill(const char *text, const char *const names[], const char *const values[],

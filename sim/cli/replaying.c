@@ -118,11 +118,28 @@ static int open_model(struct kv_replaying *r, const char *path, struct kv_error 
     return rc;
 }
 
+static int read_fidelities(struct kv_replaying *r, struct kv_cli *c, struct kv_error *e) {
+    char *copy = kv_strdup(kv_opt(c, "fidelity")), *rest = copy, *word;
+    const char *form = kv_opt(c, "form");
+    int rc = 0;
+    while (rc == 0 && (word = strsep(&rest, ","))) {
+        if (strcmp(word, "exact") == 0)
+            r->exact = true;
+        else if (strcmp(word, "fisher") == 0)
+            r->fisher = true;
+        else
+            rc = kv_fail(e, KV_EUSAGE, "--fidelity",
+                         "no fidelity is named '%s'; there are exact, fisher", word);
+    }
+    free(copy);
+    for (r->form = KV_TABLE_ISO; rc == 0 && strcmp(kv_table_kinds[r->form], form) != 0; r->form++)
+        if (r->form == KV_TABLE_VECTOR)
+            rc = kv_fail(e, KV_EUSAGE, "--form", "%s: iso, element or vector is expected", form);
+    return rc;
+}
+
 static int check_options(struct kv_replaying *r, struct kv_cli *c, struct kv_error *e) {
     const char *self = kv_opt(c, "self");
-    if (strcmp(kv_opt(c, "fidelity"), "exact") != 0)
-        return kv_fail(e, KV_EUSAGE, "--fidelity", "%s: this kvsim offers exact",
-                       kv_opt(c, "fidelity"));
     if (strcmp(kv_opt(c, "compute"), "f32") != 0)
         return kv_fail(e, KV_EUSAGE, "--compute", "%s: this kvsim offers f32",
                        kv_opt(c, "compute"));
@@ -131,6 +148,7 @@ static int check_options(struct kv_replaying *r, struct kv_cli *c, struct kv_err
     r->self_exact = strcmp(self, "exact") == 0;
     int rc = kv_opt_int(c, "redraws", 1, 1000, &r->redraws, e);
     if (rc == 0) rc = read_modes(r, kv_opt(c, "mode"), e);
+    if (rc == 0) rc = read_fidelities(r, c, e);
     return rc;
 }
 
@@ -148,7 +166,7 @@ int kv_replaying_open(struct kv_replaying *r, struct kv_cli *c, struct kv_error 
     }
     if (rc == 0 && r->n_specs == 0)
         rc = kv_fail(e, KV_EUSAGE, c->command->name, "no spec is left to replay");
-    if (rc == 0) rc = open_model(r, kv_opt(c, "model"), e);
+    if (rc == 0 && r->exact) rc = open_model(r, kv_opt(c, "model"), e);
     if (rc) kv_replaying_close(r);
     return rc;
 }
@@ -169,7 +187,8 @@ struct sink {
     bool *done;     // [n_specs][n_items of the trace]
     size_t stride;
     enum kv_mode mode;
-    void (*also)(void *, size_t, enum kv_mode, const struct kv_outcome *);
+    enum kv_fidelity fidelity;
+    void (*also)(void *, size_t, enum kv_fidelity, enum kv_mode, const struct kv_outcome *);
     void *also_self;
 };
 
@@ -181,9 +200,11 @@ static bool wanted(void *self, size_t item, size_t spec) {
 static int take(void *self, size_t item, size_t spec, const struct kv_outcome *o,
                 struct kv_error *e) {
     const struct sink *s = self;
-    if (s->also) s->also(s->also_self, spec, s->mode, o);
+    if (s->also) s->also(s->also_self, spec, s->fidelity, s->mode, o);
     return s->store ? kv_store_put(s->store, s->run[spec], (uint32_t)item, o, e) : 0;
 }
+
+static const char *const variants[] = {"form=iso", "form=element", "form=vector"};
 
 static int open_runs(struct sink *s, const struct kv_replaying *r, const struct kv_cli *c,
                      long long trace, long redraw, struct kv_error *e) {
@@ -195,7 +216,8 @@ static int open_runs(struct sink *s, const struct kv_replaying *r, const struct 
                                  .format = spec->format_text,
                                  .tag = spec->policy->tag,
                                  .oracle = (spec->policy->needs & KV_NEEDS_FUTURE) != 0,
-                                 .fidelity = kv_fidelity_names[KV_EXACT],
+                                 .fidelity = kv_fidelity_names[s->fidelity],
+                                 .variant = s->fidelity == KV_FISHER ? variants[r->form] : "",
                                  .mode = kv_mode_names[s->mode],
                                  .self = r->self_exact ? "exact" : "coded",
                                  .compute = "f32",
@@ -213,8 +235,39 @@ static int open_runs(struct sink *s, const struct kv_replaying *r, const struct 
     return 0;
 }
 
+// One fidelity, mode and redraw.
+static int run_once(struct kv_replaying *r, struct kv_cli *c, struct sink *s, long long trace,
+                    long redraw, struct kv_error *e) {
+    if (s->store) {
+        free(s->done);
+        s->done = kv_alloc(r->n_specs * s->stride, sizeof *s->done);
+        int rc = open_runs(s, r, c, trace, redraw, e);
+        if (rc) return rc;
+    }
+    struct kv_replay job = {.trace = r->trace,
+                            .model = r->model,
+                            .specs = r->specs,
+                            .n_specs = r->n_specs,
+                            .mode = s->mode,
+                            .self_exact = r->self_exact,
+                            .redraw = (uint32_t)redraw,
+                            .seed = c->seed,
+                            .first_item = r->first_item,
+                            .n_items = r->n_items,
+                            .wanted = wanted,
+                            .take = take,
+                            .self = s};
+    int rc = kv_replay_open_tables(&job, r->form, c->jobs, e);
+    if (rc == 0)
+        rc = s->fidelity == KV_FISHER ? kv_replay_fisher(&job, r->form, c->jobs, e)
+                                      : kv_replay_exact(&job, c->jobs, e);
+    kv_replay_close_tables(&job);
+    return rc;
+}
+
 int kv_replaying_run(struct kv_replaying *r, struct kv_cli *c, const char *db,
-                     void (*also)(void *, size_t, enum kv_mode, const struct kv_outcome *),
+                     void (*also)(void *, size_t, enum kv_fidelity, enum kv_mode,
+                                  const struct kv_outcome *),
                      void *self, struct kv_error *e) {
     struct sink s = {.stride = kv_trace_info(r->trace)->n_items, .also = also, .also_self = self};
     long long trace = 0;
@@ -222,29 +275,14 @@ int kv_replaying_run(struct kv_replaying *r, struct kv_cli *c, const char *db,
     if (rc == 0 && db)
         rc = kv_store_trace(s.store, kv_trace_info(r->trace), kv_trace_item, r->trace, &trace, e);
     s.run = kv_alloc(r->n_specs, sizeof *s.run);
-    for (size_t m = 0; m < r->n_modes && rc == 0; m++)
-        for (long redraw = 0; redraw < r->redraws && rc == 0; redraw++) {
-            s.mode = r->modes[m];
-            if (db) {
-                free(s.done);
-                s.done = kv_alloc(r->n_specs * s.stride, sizeof *s.done);
-                if ((rc = open_runs(&s, r, c, trace, redraw, e))) break;
-            }
-            struct kv_replay job = {.trace = r->trace,
-                                    .model = r->model,
-                                    .specs = r->specs,
-                                    .n_specs = r->n_specs,
-                                    .mode = s.mode,
-                                    .self_exact = r->self_exact,
-                                    .redraw = (uint32_t)redraw,
-                                    .seed = c->seed,
-                                    .first_item = r->first_item,
-                                    .n_items = r->n_items,
-                                    .wanted = wanted,
-                                    .take = take,
-                                    .self = &s};
-            rc = kv_replay_exact(&job, c->jobs, e);
-        }
+    for (size_t m = 0; m < r->n_modes && rc == 0; m++) {
+        s.mode = r->modes[m];
+        s.fidelity = KV_FISHER; // the cheap one first
+        if (r->fisher) rc = run_once(r, c, &s, trace, 0, e);
+        s.fidelity = KV_EXACT;
+        for (long redraw = 0; r->exact && redraw < r->redraws && rc == 0; redraw++)
+            rc = run_once(r, c, &s, trace, redraw, e);
+    }
     if (s.store) { // what was finished is kept, also when something failed or the user interrupted
         int closed = kv_store_close(s.store, rc ? NULL : e);
         if (rc == 0) rc = closed;

@@ -4,13 +4,15 @@
 #define KV_REPLAYING_H
 
 #include "sim/cli/cli.h"
-#include "sim/replay/replay.h"
+#include "sim/replay/fisher.h"
 
 // Rows of option tables that both commands show.
 #define KV_REPLAY_OPTIONS                                                                          \
     {"model", 'm', "MODEL", NULL,                                                                  \
      "the model the trace was recorded from (default: $KVSIM_MODEL, then data/*.gguf)"},           \
-        {"fidelity", 0, "LIST", "exact", "exact"},                                                 \
+        {"fidelity", 0, "LIST", "exact", "how outcomes are obtained: exact, fisher"},              \
+        {"form", 0, "FORM", "iso",                                                                 \
+         "of fisher's damage: iso; element and vector need --keep grad"},                          \
         {"mode", 0, "LIST", "inline", "when coded values are read: inline, prefill, prefill1"},    \
         {"self", 0, "HOW", "coded", "a token's own query reads its K and V coded or exact"},       \
         {"redraws", 0, "R", "1",                                                                   \
@@ -26,6 +28,8 @@ struct kv_replaying {
     struct kv_model *model;
     struct kv_replay_spec *specs;
     size_t n_specs;
+    bool exact, fisher;
+    enum kv_table_kind form;
     enum kv_mode modes[3];
     size_t n_modes;
     bool self_exact;
@@ -42,8 +46,8 @@ void kv_replaying_close(struct kv_replaying *r);
 // Runs every mode and redraw into the store (NULL = nowhere) and hands each outcome to `also` (or
 // NULL).
 KV_MUST_CHECK int kv_replaying_run(struct kv_replaying *r, struct kv_cli *c, const char *db,
-                                   void (*also)(void *self, size_t spec, enum kv_mode mode,
-                                                const struct kv_outcome *o),
+                                   void (*also)(void *self, size_t spec, enum kv_fidelity fidelity,
+                                                enum kv_mode mode, const struct kv_outcome *o),
                                    void *self, struct kv_error *e);
 
 #endif

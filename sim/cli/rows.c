@@ -24,8 +24,7 @@ static int read_contexts(struct kv_rows *rows, const char *text, struct kv_error
     return 0;
 }
 
-// ---- one row
-// -------------------------------------------------------------------------------------
+// ---- one row --------------------------------------------------------------------------
 
 static void judge(struct kv_row *row, const struct kv_item_result *items, size_t n) {
     double *a = kv_alloc(n + 1, sizeof *a), *b = kv_alloc(n + 1, sizeof *b);
@@ -131,8 +130,7 @@ void kv_rows_fini(struct kv_rows *rows) {
     *rows = (struct kv_rows){0};
 }
 
-// ---- order
-// ---------------------------------------------------------------------------------------
+// ---- order ----------------------------------------------------------------------------
 
 static double bits_of(const struct kv_row *r) {
     return -r->s.effective_bits;
@@ -189,8 +187,7 @@ int kv_rows_sort(struct kv_rows *rows, const char *key, struct kv_error *e) {
     return 0;
 }
 
-// ---- finding a spec
-// ------------------------------------------------------------------------------
+// ---- finding a spec -------------------------------------------------------------------
 
 // The spec's spelling for the model of each trace.
 struct spellings {

@@ -31,8 +31,7 @@ struct design {
     double knee_bytes;                    // INFINITY = none
 };
 
-// ---- checks
-// ----------------------------------------------------------------------------------------
+// ---- checks ---------------------------------------------------------------------------
 
 static bool same_group(const struct kv_device_run *a, const struct kv_device_run *b) {
     return a->threads == b->threads && strcmp(a->weights, b->weights) == 0 &&
@@ -54,8 +53,7 @@ static int check_runs(const struct kv_runs *r, struct kv_error *e) {
     return 0;
 }
 
-// ---- terms
-// -----------------------------------------------------------------------------------------
+// ---- terms ----------------------------------------------------------------------------
 
 static double share_of_term(const struct design *d, const struct term *t, size_t run) {
     double sum = 0;
@@ -95,16 +93,15 @@ static void find_terms(struct design *d) {
 
 static double bytes_of(const struct design *d, size_t i) {
     if (isfinite(d->run[i].cache_bytes)) return d->run[i].cache_bytes;
-    double scale_bits = 16.0 / d->run[i].shape.head_dim;
-    return (kv_mix_bits(&d->run[i].mix) + scale_bits) / 8 * 2 * d->values * d->run[i].context;
+    double bits = kv_mix_allocated_bits(&d->run[i].mix, d->run[i].shape.head_dim);
+    return bits / 8 * 2 * d->values * d->run[i].context;
 }
 
 static bool has_part(const struct kv_device_run *r) {
     return isfinite(r->part_ns[KV_PART_ATTEND]) && r->part_ns[KV_PART_ATTEND] > 0;
 }
 
-// ---- one fit
-// ---------------------------------------------------------------------------------------
+// ---- one fit --------------------------------------------------------------------------
 
 struct outcome {
     double p[MAX_TERMS], log_error[MAX_TERMS];
@@ -210,8 +207,7 @@ static int choose_knee(struct design *d, const bool *all, struct outcome *o, str
     return 0;
 }
 
-// ---- errors
-// ----------------------------------------------------------------------------------------
+// ---- errors ---------------------------------------------------------------------------
 
 static double median_of(double *x, size_t n) {
     if (n == 0) return NAN;
@@ -278,8 +274,7 @@ static struct kv_fit_errors judge(const struct design *d, const double *predicte
     return r;
 }
 
-// ---- leaving out
-// -----------------------------------------------------------------------------------
+// ---- leaving out ----------------------------------------------------------------------
 
 static bool left_out(const struct design *d, size_t i, size_t of, bool by_mix) {
     return by_mix ? same_mix(&d->run[i].mix, &d->run[of].mix)
@@ -321,8 +316,7 @@ static void leave_out(const struct design *d, bool by_mix, double *predicted, do
     free(done);
 }
 
-// ---- the device
-// ------------------------------------------------------------------------------------
+// ---- the device -----------------------------------------------------------------------
 
 // The line through the widths' slopes at zero bits, between 0 and the cheapest width: what a token
 // costs whatever its width. Runs whose tokens all hold K and V cannot tell it from the widths'
@@ -415,18 +409,17 @@ static void fill_device(struct kv_device *dev, const struct design *d, const str
     memcpy(dev->runs, d->run, d->n_runs * sizeof *dev->runs);
 }
 
-double kv_run_predict(const struct kv_device *d, const struct kv_device_run *run) {
+struct kv_latency kv_run_price(const struct kv_device *d, const struct kv_device_run *run) {
     struct kv_ledger l = {0};
     kv_mix_shares(&run->mix, l.share);
     double values = 2.0 * d->shape.n_layers * d->shape.n_kv_heads * d->shape.head_dim;
     l.allocated_bits = isfinite(run->cache_bytes)
                            ? run->cache_bytes * 8 / values / run->context
-                           : kv_mix_bits(&run->mix) + 16.0 / d->shape.head_dim;
-    return kv_device_step(d, &l, run->context, 0).step_ns;
+                           : kv_mix_allocated_bits(&run->mix, d->shape.head_dim);
+    return kv_device_step(d, &l, run->context, 0);
 }
 
-// ---- warnings and the whole
-// ----------------------------------------------------------------------
+// ---- warnings and the whole -----------------------------------------------------------
 
 KV_PRINTF(2, 3) static void warn(struct kv_calibration *c, const char *format, ...) {
     char text[400];

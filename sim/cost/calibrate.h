@@ -46,7 +46,8 @@ KV_MUST_CHECK int kv_calibrate(struct kv_calibration **c, const struct kv_runs *
                                const char *name, struct kv_error *e);
 void kv_calibration_free(struct kv_calibration *c); // NULL is fine
 
-// Predicted step of a run on a device, its mix coded with an fp16 scale a head vector.
-double kv_run_predict(const struct kv_device *d, const struct kv_device_run *run);
+// Price of a run's cell on a device; its bytes are the run's own, or those of its mix coded with an
+// fp16 scale a head vector.
+struct kv_latency kv_run_price(const struct kv_device *d, const struct kv_device_run *run);
 
 #endif

@@ -11,8 +11,7 @@
 
 #define DEVICE_DIR "sim/cost/devices/"
 
-// ---- the shipped ones
-// ------------------------------------------------------------------------------
+// ---- the shipped ones -----------------------------------------------------------------
 
 static const struct kv_asset *shipped_at(size_t i) {
     const struct kv_asset *a;
@@ -37,8 +36,7 @@ const char *kv_device_name_at(size_t i) {
     return text;
 }
 
-// ---- fields
-// ----------------------------------------------------------------------------------------
+// ---- fields ---------------------------------------------------------------------------
 
 static const struct text_field {
     const char *key;
@@ -117,8 +115,7 @@ void kv_device_free(struct kv_device *d) {
     free(d);
 }
 
-// ---- reading
-// ---------------------------------------------------------------------------------------
+// ---- reading --------------------------------------------------------------------------
 
 static int read_width_costs(struct kv_device *d, const json_t *root, enum kv_side side,
                             const char *path, struct kv_error *e) {
@@ -285,8 +282,7 @@ int kv_device_open(struct kv_device **device, const char *name, struct kv_error 
     return rc;
 }
 
-// ---- writing
-// ---------------------------------------------------------------------------------------
+// ---- writing --------------------------------------------------------------------------
 
 // Six digits, large numbers without an exponent.
 static void add_number(struct kv_text *t, double x) {

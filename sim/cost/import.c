@@ -6,8 +6,7 @@
 
 #include <stdlib.h>
 
-// ---- llama-bench
-// -----------------------------------------------------------------------------------
+// ---- llama-bench ----------------------------------------------------------------------
 
 // Cache types of llama.cpp and their nominal bits.
 static const struct cache_type {
@@ -117,8 +116,7 @@ static int add_row(struct kv_runs *r, const json_t *row, const char *path, size_
     return kv_row_read(kv_runs_add(r), row, where, e);
 }
 
-// ---- file kinds
-// ------------------------------------------------------------------------------------
+// ---- file kinds -----------------------------------------------------------------------
 
 static int read_json(struct kv_runs *r, const char *text, size_t n, const char *path,
                      struct kv_error *e) {

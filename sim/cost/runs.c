@@ -9,8 +9,7 @@
 const char *const kv_part_names[] = {"weights", "attend", "append", "policy",
                                      "head",    "other",  NULL};
 
-// ---- mixes
-// -----------------------------------------------------------------------------------------
+// ---- mixes ----------------------------------------------------------------------------
 
 static size_t width_index(unsigned bits) {
     return bits == 32 ? KV_RUN_WIDTHS - 1 : bits;
@@ -96,8 +95,15 @@ double kv_mix_bits(const struct kv_mix *mix) {
     return bits;
 }
 
-// ---- a row and its columns
-// -------------------------------------------------------------------------
+double kv_mix_allocated_bits(const struct kv_mix *mix, uint32_t head_dim) {
+    double bits = kv_mix_bits(mix);
+    for (size_t i = 0; i < mix->n; i++)
+        for (int side = 0; side < 2; side++)
+            if (mix->part[i].bits[side] < 16) bits += mix->part[i].share * 8 / head_dim;
+    return bits;
+}
+
+// ---- a row and its columns ------------------------------------------------------------
 
 enum column_type { COLUMN_TEXT, COLUMN_COUNT, COLUMN_REAL, COLUMN_BOOL };
 
@@ -188,8 +194,7 @@ struct kv_device_run *kv_runs_add(struct kv_runs *r) {
     return run;
 }
 
-// ---- reading rows
-// ----------------------------------------------------------------------------------
+// ---- reading rows ---------------------------------------------------------------------
 
 double kv_row_number(const json_t *row, const char *key) {
     const json_t *v = json_object_get(row, key);
@@ -299,8 +304,7 @@ int kv_runs_from_json(const json_t *root, struct kv_device_run **run, size_t *n,
     return rc;
 }
 
-// ---- writing
-// ---------------------------------------------------------------------------------------
+// ---- writing --------------------------------------------------------------------------
 
 void kv_json_add_string(struct kv_text *t, const char *s) {
     json_t *v = json_string(s);

@@ -31,6 +31,8 @@ void kv_mix_text(const struct kv_mix *mix, char *out, size_t room); // the spell
 void kv_mix_shares(const struct kv_mix *mix, double share[2][KV_RUN_WIDTHS]);
 // Nominal bits a cached value, K and V averaged.
 double kv_mix_bits(const struct kv_mix *mix);
+// Allocated bits a cached value when every vector of head_dim below 16 bits has an fp16 scale.
+double kv_mix_allocated_bits(const struct kv_mix *mix, uint32_t head_dim);
 
 extern const char *const kv_part_names[]; // "weights", "attend", ..., NULL
 

@@ -10,7 +10,7 @@
 #include "sim/model/paths.h"
 #include "sim/model/scratch.h"
 
-// ---- labels ------------------------------------------------------------------------------
+// ---- labels ---------------------------------------------------------------------------
 
 // Smallest v with p_0 + ... + p_v > u: the token at quantile u of a distribution.
 static uint32_t quantile(const float *p, size_t n, double u) {
@@ -76,7 +76,7 @@ void kv_adjoint_draw(const struct kv_model *m, const struct kv_adjoint_seed *see
     }
 }
 
-// ---- attention ---------------------------------------------------------------------------
+// ---- attention ------------------------------------------------------------------------
 
 struct back {
     const struct kv_model *m;
@@ -173,7 +173,7 @@ static void back_row(struct back *b, const struct kv_tape_layer *tape, const flo
     if (b->job->counted) count_reads(b, &a, b->job->counted[row]);
 }
 
-// ---- layers ------------------------------------------------------------------------------
+// ---- layers ---------------------------------------------------------------------------
 
 static void take_buffers(struct back *b, struct kv_scratch *s) {
     const struct kv_tree *t = b->job->tree;

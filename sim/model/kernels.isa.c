@@ -125,19 +125,26 @@ static void panels(size_t n_rows, size_t width, size_t nk, const float *a, size_
     }
 }
 
+// A vocabulary's worth of small terms is lost when added to one float: each block is added in
+// floats, the blocks in double.
+enum { BLOCK = 1024 };
+
 static void max_sum_exp(const float *x, size_t n, float *max, float *sum) {
-    vec m = all(-INFINITY), s = {0};
-    size_t i = 0;
-    for (; i + LANES <= n; i += LANES) m = vmax(m, load(x + i));
-    float top = max_lanes(m), rest = 0;
-    for (; i < n; i++) top = x[i] > top ? x[i] : top;
-    for (i = 0; i + LANES <= n; i += LANES) s += vexp(load(x + i) - all(top));
-    float last[LANES];
-    for (int j = 0; j < LANES; j++)
-        last[j] = i + (size_t)j < n ? x[i + (size_t)j] - top : -INFINITY;
-    rest = sum_lanes(vexp(load(last)));
+    vec m = all(-INFINITY);
+    size_t whole = n / LANES * LANES;
+    for (size_t i = 0; i < whole; i += LANES) m = vmax(m, load(x + i));
+    float top = max_lanes(m), last[LANES];
+    for (size_t i = whole; i < n; i++) top = x[i] > top ? x[i] : top;
+    for (size_t j = 0; j < LANES; j++) last[j] = whole + j < n ? x[whole + j] - top : -INFINITY;
+    double total = (double)sum_lanes(vexp(load(last)));
+    for (size_t from = 0; from < whole; from += BLOCK) {
+        size_t to = whole - from < BLOCK ? whole : from + BLOCK;
+        vec s = {0};
+        for (size_t i = from; i < to; i += LANES) s += vexp(load(x + i) - all(top));
+        total += (double)sum_lanes(s);
+    }
     *max = top;
-    *sum = sum_lanes(s) + rest;
+    *sum = (float)total;
 }
 
 static void exp_shifted(float *y, const float *x, size_t n, float shift) {
@@ -234,11 +241,15 @@ static struct kv_tile_sums compare(const float *logit, const float *ref, const f
 }
 
 static void dot(const float *a, const float *b, size_t n, double *sum) {
-    vec s = {0};
-    size_t i = 0;
-    for (; i + LANES <= n; i += LANES) s += load(a + i) * load(b + i);
-    double total = sum_lanes(s);
-    for (; i < n; i++) total += (double)a[i] * b[i];
+    double total = 0;
+    size_t whole = n / LANES * LANES;
+    for (size_t from = 0; from < whole; from += BLOCK) {
+        size_t to = whole - from < BLOCK ? whole : from + BLOCK;
+        vec s = {0};
+        for (size_t i = from; i < to; i += LANES) s += load(a + i) * load(b + i);
+        total += (double)sum_lanes(s);
+    }
+    for (size_t i = whole; i < n; i++) total += (double)a[i] * b[i];
     *sum = total;
 }
 

@@ -90,8 +90,9 @@ static void range_of(const float *x, uint32_t n, float *min, float *max) {
 static void encode_asym(const struct kv_grid *g, const float *x, uint8_t *meta, uint8_t *codes) {
     float min, max;
     range_of(x, g->group, &min, &max);
-    float low = put_number(g, meta + (g->wide ? 4 : 2), min);
-    float scale = put_number(g, meta, (max - low) / g->levels);
+    float low =
+        put_number(g, meta + (g->wide ? 4 : 2), min + 0.0f); // no -0: its order would decide bytes
+    float scale = put_number(g, meta, (max - low) / g->levels + 0.0f);
     for (uint32_t i = 0; i < g->group; i++)
         codes[i] = scale <= 0.0f ? 0 : code_of(g, (x[i] - low) / scale);
 }
@@ -169,8 +170,7 @@ void kv_grid_decode(const struct kv_grid *g, const uint8_t *in, size_t n_units, 
     decode_at[kv_cpu_level()](g, in, n_units, y);
 }
 
-// ---- formats made of one grid a width
-// ------------------------------------------------------------
+// ---- formats made of one grid a width -------------------------------------------------
 
 uint32_t kv_unit_values(const struct kv_format *f, enum kv_side side) {
     return f->unit_tokens[side] * f->unit_heads * f->setting.shape.head_dim;

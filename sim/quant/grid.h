@@ -48,8 +48,7 @@ void kv_grid_decode(const struct kv_grid *g, const uint8_t *in, size_t n_units, 
 void kv_grid_encode_judge(const struct kv_grid *g, const float *x, size_t n_units, uint8_t *out);
 void kv_grid_decode_judge(const struct kv_grid *g, const uint8_t *in, size_t n_units, float *y);
 
-// ---- formats made of one grid a width
-// ------------------------------------------------------------
+// ---- formats made of one grid a width -------------------------------------------------
 
 // State of such a format: grids[side][width]; width 16 is fp16 storage.
 struct kv_gridded {

@@ -361,7 +361,7 @@ static int replay_specs(struct engine *g, struct kv_scratch *s, size_t i, const 
         scored[j] = kv_alloc((size_t)it->n_final * r->model->shape.hidden, sizeof(float));
         kl[j] = kv_alloc(it->n_final, sizeof(double));
         list_targets(it, &targets[j]);
-        rc = kv_decide(spec, it, cells, e);
+        rc = kv_decide(r, specs[j], i, cells, e);
         if (rc == 0) rc = run_spec(g, s, it, spec, cells, prompt, scored[j], e);
         if (rc == 0) kv_ledger_count(spec, it, cells, &outcome[j].ledger);
         if (rc == 0 && kv_interrupted()) rc = kv_fail(e, KV_EINTR, "", "interrupted");

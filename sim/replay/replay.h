@@ -10,7 +10,7 @@
 #include "sim/model/model.h"
 #include "sim/replay/outcome.h"
 #include "sim/replay/spec.h"
-#include "traces/trace.h"
+#include "traces/tables.h"
 
 struct kv_replay {
     const struct kv_trace *trace;
@@ -21,6 +21,9 @@ struct kv_replay {
     bool self_exact;
     uint32_t redraw; // 0 = the run itself; others disturb the embeddings by 1e-6, seeded
     uint64_t seed;
+    // Tables for policies that declare KV_NEED_DAMAGE or KV_NEED_ERROR, one a spec
+    // (kv_replay_open_tables).
+    struct kv_table **damage, **error;
     size_t first_item, n_items; // the part of the trace to replay
     // Says which pairs are wanted (NULL = all); called before an item is run, from any worker.
     bool (*wanted)(void *self, size_t item, size_t spec);
@@ -36,11 +39,19 @@ KV_MUST_CHECK int kv_replay_exact(const struct kv_replay *r, unsigned jobs, stru
 
 // ---- decisions (decide.c) -------------------------------------------------------------
 
-// Asks a spec's policy about an item: cells[n_tokens][n_layers][n_kv_heads][2]. Features that the
-// policy did not declare read NAN. Errors: whatever the policy says; a width not offered, naming
-// the token.
-KV_MUST_CHECK int kv_decide(const struct kv_replay_spec *spec, const struct kv_trace_item *item,
-                            uint8_t *cells, struct kv_error *e);
+// Opens the tables that the specs' policies need (an iso table may serve for damage), sharing them
+// among specs of one format, and closes them.
+KV_MUST_CHECK int kv_replay_open_tables(struct kv_replay *r, enum kv_table_kind form, unsigned jobs,
+                                        struct kv_error *e);
+void kv_replay_close_tables(struct kv_replay *r);
+// Closes an array of n tables, some of which may be shared or NULL, and frees it.
+void kv_tables_close(struct kv_table **tables, size_t n);
+
+// Asks a spec's policy about item i, with the tables r holds for it:
+// cells[n_tokens][n_layers][n_kv_heads][2]. Features that the policy did not declare read NAN.
+// Errors: whatever the policy says; a width not offered, naming the token.
+KV_MUST_CHECK int kv_decide(const struct kv_replay *r, size_t spec, size_t item, uint8_t *cells,
+                            struct kv_error *e);
 
 // ---- ledger (ledger.c) ----------------------------------------------------------------
 

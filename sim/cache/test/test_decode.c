@@ -10,8 +10,7 @@
 #include <stdlib.h>
 #include <cmocka.h>
 
-// ---- products
-// --------------------------------------------------------------------------------------
+// ---- products -------------------------------------------------------------------------
 
 enum { ROWS = 50, COLS = 352, TILED = 64 };
 
@@ -57,8 +56,7 @@ static void each_product_kernel_agrees_with_plain_sums(void **state) {
     free(w);
 }
 
-// ---- steps
-// -----------------------------------------------------------------------------------------
+// ---- steps ----------------------------------------------------------------------------
 
 static void model_rows(void *self, enum kv_decoder_matrix m, uint32_t layer, size_t first, size_t n,
                        float *out) {

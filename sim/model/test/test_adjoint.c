@@ -13,7 +13,7 @@
 #include "sim/model/adjoint.h"
 #include "sim/model/kernels.h"
 
-// ---- a plain float64 model -----------------------------------------------------------------
+// ---- a plain float64 model ------------------------------------------------------------
 
 struct slow {
     const struct kv_model *m;
@@ -147,7 +147,7 @@ static double slow_scalar(struct slow *s, const struct kv_adjoint_seed *seed, si
     return scalar;
 }
 
-// ---- the pass under test -------------------------------------------------------------------
+// ---- the pass under test --------------------------------------------------------------
 
 static int keep_float32(void *self, uint32_t layer, const struct kv_layer_kv *kv,
                         struct kv_layer_view *view, struct kv_error *e) {
@@ -252,7 +252,7 @@ static void counted_reads(void **state) {
                              counted);
 }
 
-// ---- single operations ---------------------------------------------------------------------
+// ---- single operations ----------------------------------------------------------------
 
 enum { N = 83 }; // no multiple of any vector
 

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+// kvsim doctor: will kvsim run here, and will its numbers be right?
+#include <cblas.h>
+#include <stdlib.h>
+
+#include "sim/cli/cli.h"
+#include "sim/model/forward.h"
+
+enum {
+    ROWS = 61,
+    COLS = 192,
+    DEPTH = 576
+}; // a K projection of the 135M model over an odd number of rows
+
+static void say(struct kv_table *t, const char *what, bool good, const char *detail) {
+    kv_table_text(t, what);
+    kv_table_text(t, good ? "ok" : "bad");
+    kv_table_text(t, detail);
+}
+
+// Old BLAS libraries choose wrong kernels on processors younger than they are: a product is checked
+// in float64.
+static bool product_is_right(char *detail, size_t room) {
+    float *w = kv_alloc((size_t)COLS * DEPTH, sizeof *w),
+          *x = kv_alloc((size_t)ROWS * DEPTH, sizeof *x);
+    float *y = kv_alloc((size_t)ROWS * COLS, sizeof *y),
+          *again = kv_alloc((size_t)ROWS * COLS, sizeof *again);
+    struct kv_matrix m = {COLS, DEPTH, w, NULL};
+    struct kv_scratch *s = kv_scratch_new();
+    double worst = 0;
+    for (size_t i = 0; i < (size_t)COLS * DEPTH; i++) w[i] = (float)(kv_draw(1, 0, i) - 0.5);
+    for (size_t i = 0; i < (size_t)ROWS * DEPTH; i++) x[i] = (float)(kv_draw(2, 0, i) - 0.5);
+    kv_product(&m, x, ROWS, y, s);
+    kv_product(&m, x, ROWS, again, s);
+    for (size_t r = 0; r < ROWS; r++)
+        for (size_t c = 0; c < COLS; c++) {
+            double sum = 0;
+            for (size_t k = 0; k < DEPTH; k++)
+                sum += (double)x[r * DEPTH + k] * (double)w[c * DEPTH + k];
+            worst = fmax(worst, fabs(sum - (double)y[r * COLS + c]));
+        }
+    bool same = memcmp(y, again, (size_t)ROWS * COLS * sizeof *y) == 0;
+    snprintf(detail, room, "core %s: largest error %.1e of a product of %d terms%s",
+             openblas_get_corename(), worst, DEPTH, same ? "" : "; not repeatable");
+    kv_scratch_free(s);
+    free(w);
+    free(x);
+    free(y);
+    free(again);
+    return worst < 1e-4 && same;
+}
+
+static int doctor(struct kv_cli *c, struct kv_error *e) {
+    static const struct kv_column columns[] = {
+        {"check", KV_LEFT}, {"result", KV_LEFT}, {"detail", KV_LEFT}};
+    struct kv_table *t = kv_table_new(columns, 3);
+    char detail[256];
+    const char *path = kv_opt(c, "model");
+    snprintf(detail, sizeof detail, "%s, %u processors, level %s", kv_cpu_model(), kv_cpu_count(),
+             kv_cpu_level_name(kv_cpu_level()));
+    say(t, "processor", true, detail);
+    bool blas = product_is_right(detail, sizeof detail);
+    say(t, "OpenBLAS", blas, detail);
+    snprintf(detail, sizeof detail, "%.1f GB free in the current folder",
+             1e-9 * (double)kv_free_bytes("."));
+    say(t, "disk", kv_free_bytes(".") > 1000000000u, detail);
+    bool gnuplot = system("gnuplot --version >/dev/null 2>&1") == 0;
+    say(t, "gnuplot", gnuplot,
+        gnuplot ? "figures can be drawn" : "not found: `report` needs the package gnuplot-nox");
+    struct kv_model *m = NULL;
+    struct kv_error why = {0};
+    bool model = !path || kv_model_open(&m, path, KV_WEIGHTS_F32, &why) == 0;
+    if (!path)
+        snprintf(detail, sizeof detail, "not tried; -m MODEL does");
+    else if (model)
+        snprintf(detail, sizeof detail, "%s, %s", m->name, m->source);
+    else
+        snprintf(detail, sizeof detail, "%.120s: %.120s", why.where, why.msg);
+    say(t, "model", model, detail);
+    kv_model_close(m);
+    int rc = kv_table_print(t, c->output, e);
+    if (rc) return rc;
+    if (!blas)
+        return kv_fail(
+            e, KV_EFAIL, "doctor",
+            "OpenBLAS gives wrong products on this processor; try OPENBLAS_CORETYPE=Haswell");
+    return gnuplot && model ? 0
+                            : kv_fail(e, KV_EFAIL, "doctor", "not everything is well; see above");
+}
+
+static const struct kv_option options[] = {
+    {"model", 'm', "MODEL", NULL, "also try to open this model"}, {0}};
+
+const struct kv_command kv_cmd_doctor = {
+    .name = "doctor",
+    .summary = "checks whether kvsim will run here and compute right",
+    .usage = "",
+    .example = "kvsim doctor -m data/SmolLM2-135M-Instruct.Q4_1.gguf",
+    .options = options,
+    .run = doctor};

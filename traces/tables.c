@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: Apache-2.0
+// Building, keeping and finding tables.
+#include "traces/tables.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "sim/base/util.h"
+#include "sim/model/safetensors.h"
+#include "sim/quant/code.h"
+
+const char *const kv_table_kinds[] = {"iso", "element", "vector", "error", "relative", NULL};
+
+// ---- one item -------------------------------------------------------------------------
+
+struct kv_table_scratch {
+    void *code;
+    float *error; // [n_tokens][n_layers][n_kv_heads][2][head_dim]
+    float *side;  // [n_tokens][n_kv_heads][head_dim] of one layer and side, and its decoded copy
+    uint8_t *cells;
+    size_t n_tokens;
+};
+
+struct kv_table_scratch *kv_table_scratch_new(const struct kv_format *f) {
+    struct kv_table_scratch *s = kv_alloc(1, sizeof *s);
+    s->code = kv_alloc(kv_code_scratch_bytes(f), 1);
+    return s;
+}
+
+void kv_table_scratch_free(struct kv_table_scratch *s) {
+    if (!s) return;
+    void *blocks[] = {s->code, s->error, s->side, s->cells, s};
+    for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) free(blocks[i]);
+}
+
+static void make_room(struct kv_table_scratch *s, const struct kv_shape *sh, size_t n) {
+    if (s->n_tokens >= n) return;
+    size_t cells = kv_cells(sh);
+    free(s->error);
+    free(s->side);
+    free(s->cells);
+    s->error = kv_alloc(n * cells * sh->head_dim, sizeof(float));
+    s->side = kv_alloc(2 * n * sh->n_kv_heads * sh->head_dim, sizeof(float));
+    s->cells = kv_alloc(n * cells, 1);
+    s->n_tokens = n;
+}
+
+// RoPE of a key in place, from the trace's base: sign -1 turns back (formats that code before
+// RoPE).
+static void rotate(const struct kv_trace_info *in, float *x, size_t position, double sign) {
+    size_t half = in->shape.head_dim / 2;
+    for (size_t i = 0; i < half; i++) {
+        double angle =
+            sign * (double)position * pow((double)in->rope_base, -(double)i / (double)half);
+        size_t a = in->order == KV_ORDER_GGML ? 2 * i : i,
+               b = in->order == KV_ORDER_GGML ? a + 1 : a + half;
+        float c = (float)cos(angle), s = (float)sin(angle), xa = x[a], xb = x[b];
+        x[a] = xa * c - xb * s;
+        x[b] = xa * s + xb * c;
+    }
+}
+
+static size_t position_of(const struct kv_trace_item *it, size_t row) {
+    if (row < it->n_context) return row;
+    uint32_t c = 0;
+    while (c + 1 < it->n_choices && row >= it->first[c + 1]) c++;
+    return it->n_context + row - it->first[c];
+}
+
+static int code_side(const struct kv_trace_item *it, const struct kv_shape *sh,
+                     const struct kv_format *f, uint32_t layer, enum kv_side side,
+                     const uint8_t *cells, void *scratch, const float *x, float *y,
+                     struct kv_error *e) {
+    size_t width = (size_t)sh->n_kv_heads * sh->head_dim, per_token = kv_cells(sh);
+    for (uint32_t b = 0; b <= it->n_choices; b++) {
+        size_t row = b ? it->first[b - 1] : 0, end = b ? it->first[b] : it->n_context,
+               start = b ? it->n_context : 0;
+        struct kv_rows rows = {.layer = layer,
+                               .side = side,
+                               .start = start,
+                               .first = start,
+                               .n = end - row,
+                               .x = x + row * width,
+                               .x_stride = width,
+                               .y = y + row * width,
+                               .y_stride = width,
+                               .cells = cells + row * per_token +
+                                        layer * (per_token / sh->n_layers) + side,
+                               .cell_token_stride = per_token,
+                               .cell_head_stride = 2};
+        int rc = kv_code_rows(f, &rows, scratch, NULL, e);
+        if (rc) return rc;
+    }
+    return 0;
+}
+
+int kv_coding_error(const struct kv_trace_info *in, const struct kv_trace_item *it,
+                    const struct kv_format *f, const uint8_t *cells, struct kv_table_scratch *s,
+                    float *error, struct kv_error *e) {
+    const struct kv_shape *sh = &in->shape;
+    size_t d = sh->head_dim, width = (size_t)sh->n_kv_heads * d, n = it->n_tokens;
+    make_room(s, sh, n);
+    float *x = s->side, *y = s->side + n * width;
+    for (uint32_t l = 0; l < sh->n_layers; l++)
+        for (int side = 0; side < 2; side++) {
+            const uint16_t *half = side ? it->v : it->k;
+            bool turn = side == KV_KEY && f->keys_before_rope;
+            for (size_t row = 0; row < n; row++) {
+                kv_f16_to_f32_n(half + (row * sh->n_layers + l) * width, x + row * width, width);
+                for (size_t h = 0; turn && h < sh->n_kv_heads; h++)
+                    rotate(in, x + row * width + h * d, position_of(it, row), -1);
+            }
+            int rc = code_side(it, sh, f, l, (enum kv_side)side, cells, s->code, x, y, e);
+            if (rc) return rc;
+            for (size_t row = 0; row < n; row++)
+                for (size_t h = 0; h < sh->n_kv_heads; h++) {
+                    float *to =
+                        error +
+                        (((row * sh->n_layers + l) * sh->n_kv_heads + h) * 2 + (size_t)side) * d;
+                    const float *xs = x + row * width + h * d, *ys = y + row * width + h * d;
+                    for (size_t i = 0; i < d; i++) to[i] = ys[i] - xs[i];
+                    if (turn) rotate(in, to, position_of(it, row), 1); // RoPE is linear
+                }
+        }
+    return 0;
+}
+
+// Sums over a vector's elements in four lanes, so that the order is fixed and the compiler may use
+// vectors.
+static float sum_squares(const float *x, size_t n) {
+    float s[8] = {0};
+    for (size_t i = 0; i + 8 <= n; i += 8)
+        for (size_t j = 0; j < 8; j++) s[j] += x[i + j] * x[i + j];
+    for (size_t i = n / 8 * 8; i < n; i++) s[0] += x[i] * x[i];
+    return ((s[0] + s[4]) + (s[1] + s[5])) + ((s[2] + s[6]) + (s[3] + s[7]));
+}
+
+// One cell's entry for its error vector.
+static float entry(const struct kv_trace_info *in, const struct kv_trace_item *it,
+                   enum kv_table_kind kind, size_t row, size_t cell, const float *error) {
+    size_t d = in->shape.head_dim, cells = kv_cells(&in->shape), head = cell / 2,
+           draws = in->adjoint.draws;
+    if (kind == KV_TABLE_ERROR) return sum_squares(error, d);
+    if (kind == KV_TABLE_ISO)
+        return 0.5f * it->sens[row * cells + cell] * sum_squares(error, d) / (float)d;
+    if (kind == KV_TABLE_RELATIVE) {
+        const uint16_t *half = (cell & 1 ? it->v : it->k) + (row * cells / 2 + head) * d;
+        double norm = 0;
+        for (size_t i = 0; i < d; i++) norm += pow((double)kv_f16_to_f32(half[i]), 2);
+        return norm > 0 ? (float)((double)sum_squares(error, d) / norm) : 0;
+    }
+    const uint16_t *grad = cell & 1 ? it->v_grad : it->k_grad;
+    double sum = 0;
+    for (size_t r = 0; r < draws; r++) {
+        const uint16_t *g = grad + ((row * draws + r) * cells / 2 + head) * d;
+        float dot = 0, squares = 0;
+        for (size_t i = 0; i < d; i++) {
+            float ge = kv_bf16_to_f32(g[i]) * error[i];
+            dot += ge;
+            squares += ge * ge;
+        }
+        sum += kind == KV_TABLE_VECTOR ? (double)dot * (double)dot : (double)squares;
+    }
+    return (float)(0.5 * sum / (double)draws);
+}
+
+int kv_table_fill(const struct kv_trace_info *in, const struct kv_trace_item *it,
+                  const struct kv_format *f, enum kv_table_kind kind, struct kv_table_scratch *s,
+                  float *out, struct kv_error *e) {
+    size_t cells = kv_cells(&in->shape), d = in->shape.head_dim;
+    make_room(s, &in->shape, it->n_tokens);
+    for (size_t w = 0; w < f->n_widths; w++) {
+        memset(s->cells, (int)w, it->n_tokens * cells);
+        int rc = kv_coding_error(in, it, f, s->cells, s, s->error, e);
+        if (rc) return rc;
+        for (size_t row = 0; row < it->n_tokens; row++)
+            for (size_t c = 0; c < cells; c++)
+                out[(row * f->n_widths + w) * cells + c] =
+                    entry(in, it, kind, row, c, s->error + (row * cells + c) * d);
+    }
+    return 0;
+}
+
+// ---- the file -------------------------------------------------------------------------
+
+struct kv_table {
+    const struct kv_trace *trace;
+    size_t token_floats;
+    size_t *first_token; // [n_items]
+    struct kv_safetensors file;
+    float *memory; // when it could not be kept
+    const float *data;
+};
+
+// What the numbers depend on: the trace, the format and the kind.
+static char *table_key(const struct kv_trace *t, const struct kv_format *f,
+                       enum kv_table_kind kind) {
+    return kv_format_text("%s %s %s", kv_trace_info(t)->digest, kv_table_kinds[kind], f->canonical);
+}
+
+static int check_needs(const struct kv_trace_info *in, enum kv_table_kind kind,
+                       struct kv_error *e) {
+    if (!(in->keep & KV_KEEP_KV))
+        return kv_fail(e, KV_EFAIL, in->path,
+                       "keeps no K and V, which tables are made from; record with --keep kv");
+    if (kind == KV_TABLE_ISO && !(in->keep & KV_KEEP_SENS))
+        return kv_fail(e, KV_EFAIL, in->path, "keeps no sensitivities; record with --keep kv,sens");
+    if ((kind == KV_TABLE_ELEMENT || kind == KV_TABLE_VECTOR) && !(in->keep & KV_KEEP_GRAD))
+        return kv_fail(e, KV_EFAIL, in->path,
+                       "keeps no whole gradients, which %s tables need; record with --keep kv,grad",
+                       kv_table_kinds[kind]);
+    return 0;
+}
+
+struct builder {
+    const struct kv_trace *trace;
+    const struct kv_format *f;
+    enum kv_table_kind kind;
+    struct kv_table_scratch **scratch;
+    const size_t *first_token;
+    size_t token_floats;
+    float *data;
+};
+
+static int build_item(void *self, unsigned worker, size_t i, struct kv_error *e) {
+    const struct builder *b = self;
+    return kv_table_fill(kv_trace_info(b->trace), kv_trace_item(b->trace, i), b->f, b->kind,
+                         b->scratch[worker], b->data + b->first_token[i] * b->token_floats, e);
+}
+
+static int build(const struct builder *b, unsigned jobs, struct kv_error *e) {
+    struct builder own = *b;
+    own.scratch = kv_alloc(jobs, sizeof(struct kv_table_scratch *));
+    for (unsigned w = 0; w < jobs; w++) own.scratch[w] = kv_table_scratch_new(b->f);
+    int rc = kv_parallel(kv_trace_info(b->trace)->n_items, jobs, build_item, &own, e);
+    for (unsigned w = 0; w < jobs; w++) kv_table_scratch_free(own.scratch[w]);
+    free(own.scratch);
+    return rc;
+}
+
+// Builds into a file that is mapped while it is filled and renamed when it is whole. A folder that
+// cannot be written is no error: *path_ok is false and nothing was made.
+static int build_file(const struct builder *b, const char *path, const char *key, unsigned jobs,
+                      bool *kept, struct kv_error *e) {
+    const struct kv_trace_info *in = kv_trace_info(b->trace);
+    struct kv_tensor tensor = {.name = "table", .dtype = "F32", .n_dims = 5};
+    const uint64_t dims[5] = {in->n_tokens, b->f->n_widths, in->shape.n_layers,
+                              in->shape.n_kv_heads, 2};
+    memcpy(tensor.dims, dims, sizeof dims);
+    const char *const meta[] = {"format", "kvsim-table-1", "key", key};
+    char *header, *temporary = kv_format_text("%s.partial.%ld", path, (long)getpid());
+    size_t header_bytes;
+    uint64_t total;
+    *kept = false;
+    int rc = kv_safetensors_layout(&tensor, 1, meta, 2, &header, &header_bytes, &total, e);
+    int fd = rc ? -1 : open(temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd >= 0 && total <= kv_free_bytes(path) && posix_fallocate(fd, 0, (off_t)total) == 0) {
+        uint8_t *map = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (map != MAP_FAILED) {
+            struct builder own = *b;
+            memcpy(map, header, header_bytes);
+            own.data = (float *)(map + tensor.offset);
+            rc = build(&own, jobs, e);
+            munmap(map, total);
+            *kept = rc == 0 && rename(temporary, path) == 0;
+        }
+    }
+    if (fd >= 0) close(fd);
+    if (fd >= 0 && !*kept) unlink(temporary);
+    if (rc == 0) free(header);
+    free(temporary);
+    return rc;
+}
+
+// The checksum lies beside the table, so that the table itself can be mapped and filled in any
+// order.
+static int write_sum(const char *path, struct kv_error *e) {
+    struct kv_map map;
+    char hex[18], *sum_path = kv_format_text("%s.xxh64", path);
+    int rc = kv_map_open(&map, path, e);
+    if (rc == 0) {
+        kv_hex64(kv_hash(map.data, map.n, 0), hex);
+        rc = kv_write_file(sum_path, hex, 16, e);
+        kv_map_close(&map);
+    }
+    free(sum_path);
+    return rc;
+}
+
+// Opens a kept table if it is whole and made from this trace and format.
+static bool open_kept(struct kv_table *t, const char *path, const char *key) {
+    char *sum_path = kv_format_text("%s.xxh64", path), *text = NULL, hex[17];
+    const char *found = NULL;
+    size_t n = 0;
+    bool good = access(path, R_OK) == 0 && kv_read_file(sum_path, &text, &n, NULL) == 0 &&
+                kv_safetensors_open(&t->file, path, NULL) == 0;
+    if (good) {
+        kv_hex64(kv_hash(t->file.map.data, t->file.map.n, 0), hex);
+        found = kv_safetensors_meta(&t->file, "key");
+        const struct kv_tensor *tensor = kv_safetensors_find(&t->file, "table");
+        good =
+            n == 16 && memcmp(hex, text, 16) == 0 && found && strcmp(found, key) == 0 && tensor &&
+            tensor->n_bytes == kv_trace_info(t->trace)->n_tokens * t->token_floats * sizeof(float);
+        if (good)
+            t->data = (const float *)(const void *)tensor->data;
+        else
+            kv_safetensors_close(&t->file);
+    }
+    free(sum_path);
+    free(text);
+    return good;
+}
+
+int kv_table_open(struct kv_table **out, const struct kv_trace *trace, const struct kv_format *f,
+                  enum kv_table_kind kind, unsigned jobs, struct kv_error *e) {
+    const struct kv_trace_info *in = kv_trace_info(trace);
+    *out = NULL;
+    int rc = check_needs(in, kind, e);
+    if (rc) return rc;
+    struct kv_table *t = kv_alloc(1, sizeof *t);
+    t->trace = trace;
+    t->token_floats = f->n_widths * kv_cells(&in->shape);
+    t->first_token = kv_alloc(in->n_items, sizeof *t->first_token);
+    for (size_t i = 1; i < in->n_items; i++)
+        t->first_token[i] = t->first_token[i - 1] + kv_trace_item(trace, i - 1)->n_tokens;
+    char *key = table_key(trace, f, kind), *dir = kv_format_text("%s/tables", in->path), hex[17];
+    kv_hex64(kv_hash(key, strlen(key), 0), hex);
+    char *path = kv_format_text("%s/%s-%s.safetensors", dir, kv_table_kinds[kind], hex);
+    if (!open_kept(t, path, key)) {
+        struct builder b = {.trace = trace,
+                            .f = f,
+                            .kind = kind,
+                            .first_token = t->first_token,
+                            .token_floats = t->token_floats};
+        bool kept = false;
+        if (kv_make_dir(dir, NULL) == 0) rc = build_file(&b, path, key, jobs, &kept, e);
+        if (rc == 0 && kept) kept = write_sum(path, NULL) == 0 && open_kept(t, path, key);
+        if (rc == 0 && !kept) {
+            kv_say("%s cannot be written: the %s table stays in memory", dir, kv_table_kinds[kind]);
+            b.data = t->memory = kv_alloc(in->n_tokens * t->token_floats, sizeof(float));
+            t->data = t->memory;
+            rc = build(&b, jobs, e);
+        }
+    }
+    free(key);
+    free(dir);
+    free(path);
+    if (rc)
+        kv_table_close(t);
+    else
+        *out = t;
+    return rc;
+}
+
+void kv_table_close(struct kv_table *t) {
+    if (!t) return;
+    kv_safetensors_close(&t->file);
+    free(t->memory);
+    free(t->first_token);
+    free(t);
+}
+
+const float *kv_table_item(const struct kv_table *t, size_t i) {
+    return t->data + t->first_token[i] * t->token_floats;
+}
+
+size_t kv_table_bytes_per_token(const struct kv_table *t) {
+    return t->token_floats * sizeof(float);
+}
