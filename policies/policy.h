@@ -141,6 +141,10 @@ enum kv_feature {
 #define KV_NEED_CLASS (1u << 16)  // kv_token.kind
 #define KV_NEED_DAMAGE (1u << 17) // kv_item.damage: expected KL of storing a cell at a width
 #define KV_NEED_ERROR (1u << 18)  // kv_item.error: squared coding error of each cell at each width
+#define KV_NEED_QUANTILES (1u << 19) // kv_item.quantiles: how features spread over the recording
+#define KV_NEED_KV (1u << 20)        // kv_item.k, .v
+#define KV_NEED_Q (1u << 21)         // kv_item.q
+#define KV_NEED_HIDDEN (1u << 22)    // kv_item.hidden
 #define KV_NEEDS_FUTURE (KV_NEED(KV_ATTN_FUTURE) | KV_NEED_DAMAGE)
 
 enum kv_token_kind {
@@ -163,6 +167,17 @@ struct kv_token {
 
 struct kv_run;
 
+// How each feature spreads over all tokens of the recording: quantile[f][i] is the value below
+// which a share i / (KV_N_QUANTILES - 1) of them lies. The last row is the mean of entropy,
+// confidence, rarity and attention variance, each normalised to 0..1 between its own least and
+// largest value: kv_mean_of_four.
+#define KV_N_QUANTILES 257
+#define KV_MEAN_OF_FOUR KV_N_FEATURES
+struct kv_quantiles {
+    size_t struct_bytes;
+    float quantile[KV_N_FEATURES + 1][KV_N_QUANTILES];
+};
+
 // One item of the recording as a policy may see it.
 struct kv_item {
     size_t struct_bytes;
@@ -174,6 +189,22 @@ struct kv_item {
     // item's scored positions, and |e|^2. Entry of a token, width and cell: [(token * n_widths +
     // width) * cells + cell].
     const float *damage, *error;
+    const struct kv_quantiles *quantiles; // NULL unless declared
+    // Recorded vectors as fp16 bits (kv_half_to_float), NULL unless declared; keys and queries
+    // after RoPE. k, v: [n_tokens][n_layers][n_kv_heads][head_dim]; q:
+    // [n_tokens][n_layers][n_heads] [head_dim], query head h reads KV head h / (n_heads /
+    // n_kv_heads); hidden: what enters each layer, [n_tokens][n_layers][hidden].
+    const uint16_t *k, *v, *q, *hidden;
+};
+
+struct kv_policy;
+
+// The policy inside a wrapper "name(inner)", opened by the host before the wrapper. Ask it with
+// kv_ask(inner->policy, inner->self, item, cells, e).
+struct kv_inner {
+    const struct kv_policy *policy;
+    void *self;
+    uint32_t varies, options, needs;
 };
 
 // What stays the same for a whole run.
@@ -185,6 +216,7 @@ struct kv_run {
     float cell_bits[2][KV_MAX_WIDTHS]; // allocated bits per value of a cell, K and V apart
     const char *format;                // its name, for messages
     uint64_t seed;
+    const struct kv_inner *inner; // of a wrapper, else NULL; lives as long as the wrapper
 };
 
 // Cells of a token, in the order of decisions: [n_layers][n_kv_heads][2].
@@ -195,6 +227,11 @@ static inline size_t kv_cells(const struct kv_shape *s) {
 // ---- the policy -----------------------------------------------------------------------
 
 #define KV_POLICY_ABI 1u // bumped on any change that is not an append
+
+// delay_tokens of a policy that decides when the whole prompt is read: about context tokens at the
+// branch point, about a choice's tokens when they are appended. Attention received so far is known
+// no earlier.
+#define KV_DELAY_PROMPT 0xFFFFFFFFu
 
 // Along which axes decisions differ: sets how many width tags a token must carry in the cache.
 enum kv_varies { KV_VARIES_TOKEN = 1, KV_VARIES_LAYER = 2, KV_VARIES_HEAD = 4, KV_VARIES_KV = 8 };
@@ -207,7 +244,8 @@ struct kv_policy {
     const struct kv_param *params; // ends with {0}; NULL = none
     uint32_t varies;               // KV_VARIES_*; tokens carry tags only if KV_VARIES_TOKEN is set
     uint32_t needs;                // KV_NEED_*; the host hides everything else
-    uint32_t delay_tokens;         // decides about token t only when token t + delay is known
+    uint32_t
+        delay_tokens; // decides about token t only when token t + delay is known; or the prompt
 
     // Checks the arguments and makes the policy's state. *self may stay NULL.
     int (*open)(void **self, const struct kv_run *run, const struct kv_args *args,
@@ -227,6 +265,12 @@ struct kv_policy {
     // Optional: how many different answers a cell may get (else: all widths); sizes the tags.
     uint32_t (*options_as_opened)(void *self);
     void (*close)(void *self); // frees what open made, also after open failed; NULL is fine
+    bool wraps;                // a spec names another policy in brackets: run->inner
+    // Optional: `needs` once the arguments are known, a part of the field above.
+    uint32_t (*needs_as_opened)(void *self);
+    // Optional: one line on the answers given so far ("" = nothing to say); printed after a run.
+    // Must not depend on the order of the items.
+    void (*remark)(void *self, char *text, size_t room);
 };
 
 // A shared object exports this; the host hands its ABI number and gets NULL for one it cannot
@@ -250,6 +294,67 @@ static inline int kv_width_refused(const struct kv_run *run, double bits, struct
                               run->width_bits[i]);
     return kv_fail(e, KV_EUSAGE, "spec", "format %s does not offer %g bits; it offers %s",
                    run->format, bits, offered);
+}
+
+// The value below which a share p of the recording's tokens has feature f (KV_MEAN_OF_FOUR too).
+static inline float kv_quantile(const struct kv_quantiles *q, size_t f, double p) {
+    double at = p * (KV_N_QUANTILES - 1);
+    size_t i = at <= 0 ? 0 : at >= KV_N_QUANTILES - 1 ? KV_N_QUANTILES - 2 : (size_t)at;
+    const float *x = q->quantile[f] + i;
+    return x[0] + (x[1] - x[0]) * (float)(at - (double)i);
+}
+
+// Mean of entropy, confidence, rarity and attention variance, each between the recording's
+// extremes.
+static inline float kv_mean_of_four(const struct kv_quantiles *q, const struct kv_token *t) {
+    float sum = 0;
+    for (size_t f = KV_ENTROPY_NATS; f <= KV_ATTN_VAR; f++) {
+        float low = q->quantile[f][0], high = q->quantile[f][KV_N_QUANTILES - 1];
+        sum += high > low ? (t->feature[f] - low) / (high - low) : 0;
+    }
+    return sum / 4;
+}
+
+// IEEE binary16 to float.
+static inline float kv_half_to_float(uint16_t h) {
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, rest = h & 0x7FFFu, bits;
+    float x;
+    if (rest < 0x0400u) { // zero or subnormal: a multiple of 2^-24
+        x = (float)rest * 0x1p-24f;
+        return sign ? -x : x;
+    }
+    bits = sign | (rest < 0x7C00u ? (rest << 13) + 0x38000000u : (rest << 13) | 0x7F800000u);
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+// One row past the last token of the segment that token `row` belongs to.
+static inline size_t kv_segment_end(const struct kv_item *item, size_t row) {
+    size_t end = row + 1;
+    while (end < item->n_tokens && item->tokens[end].segment == item->tokens[row].segment) end++;
+    return end;
+}
+
+// Asks a policy about a whole item: by plan, or segment by segment by decide.
+static inline int kv_ask(const struct kv_policy *p, void *self, const struct kv_item *item,
+                         uint8_t *cells, struct kv_error *e) {
+    if (p->plan) return p->plan(self, item, cells, e);
+    size_t n_cells = kv_cells(&item->run->shape);
+    for (size_t row = 0, end; row < item->n_tokens; row = end) {
+        end = kv_segment_end(item, row);
+        int rc = p->decide(self, item, row, end - row, cells + row * n_cells, e);
+        if (rc) return rc;
+    }
+    return 0;
+}
+
+// Bits of width tags that each token carries for these answers (as the ledger counts them).
+static inline double kv_tag_bits(const struct kv_shape *s, uint32_t varies, uint32_t options) {
+    if (!(varies & KV_VARIES_TOKEN) || options < 2) return 0;
+    double answers = (varies & KV_VARIES_LAYER ? s->n_layers : 1) *
+                     (varies & KV_VARIES_HEAD ? s->n_kv_heads : 1) *
+                     (varies & KV_VARIES_KV ? 2 : 1);
+    return answers * ceil(log2(options));
 }
 
 // A uniform draw in [0, 1) that depends on its three keys only (SplitMix64's finalizer,

@@ -10,6 +10,7 @@
 #include "sim/model/forward.h"
 #include "traces/items.h"
 #include "traces/sensitivity.h"
+#include "traces/tables.h"
 #include "traces/writer.h"
 
 // One worker's pass over one item.
@@ -27,8 +28,14 @@ struct recorder {
     const struct kv_items *items;
     struct kv_trace_writer *writer;
     uint32_t keep;
+    const struct kv_trace_info *info;
     struct kv_adjoint_info adjoint;
-    struct kv_scratch **scratch; // [jobs]
+    size_t n_tables;
+    struct kv_format **formats;       // [n_tables]
+    struct kv_table_writer *tables;   // [n_tables]
+    struct kv_table_scratch **coding; // [jobs][n_tables]
+    size_t *first_token;              // [n_items]
+    struct kv_scratch **scratch;      // [jobs]
     struct kv_progress *progress;
 };
 
@@ -133,7 +140,8 @@ static int record_item(void *self, unsigned worker, size_t i, struct kv_error *e
     p.exact_k = kv_alloc(n * n_kv, sizeof(float));
     p.exact_v = kv_alloc(n * n_kv, sizeof(float));
     p.features = kv_alloc(n * KV_N_FEATURES, sizeof(float));
-    if (r->keep & KV_KEEP_KV) {
+    bool sensitive = r->n_tables || (r->keep & (KV_KEEP_SENS | KV_KEEP_GRAD));
+    if (r->n_tables || (r->keep & KV_KEEP_KV)) {
         p.k = kv_alloc(n * s->n_layers * n_kv, sizeof *p.k);
         p.v = kv_alloc(n * s->n_layers * n_kv, sizeof *p.v);
     }
@@ -154,7 +162,7 @@ static int record_item(void *self, unsigned worker, size_t i, struct kv_error *e
                              .stats = &attention,
                              .final = final};
     struct kv_sensitivity sens = {0};
-    if (r->keep & (KV_KEEP_SENS | KV_KEEP_GRAD)) job.tape = kv_tape_new(s, n);
+    if (sensitive) job.tape = kv_tape_new(s, n);
     int rc = kv_forward(r->m, &job, r->scratch[worker], e);
     if (rc == 0 && job.tape)
         kv_sensitivity_measure(r->m, &item, &r->adjoint, r->keep & KV_KEEP_GRAD, job.tape, final,
@@ -194,12 +202,60 @@ static int record_item(void *self, unsigned worker, size_t i, struct kv_error *e
         item.k_grad = sens.k_grad;
         item.v_grad = sens.v_grad;
         rc = kv_trace_writer_put(r->writer, i, &item, e);
+        for (size_t t = 0; t < r->n_tables && rc == 0; t++)
+            rc = kv_table_fill(
+                r->info, &item, r->formats[t], KV_TABLE_ISO, r->coding[worker * r->n_tables + t],
+                r->tables[t].data + r->first_token[i] * r->formats[t]->n_widths * kv_cells(s), e);
     }
     void *blocks[] = {p.exact_k, p.exact_v, p.features,   p.k,   p.v,  p.q,   p.hidden,
                       stats,     final,     next_logprob, score, kept, others};
     for (size_t b = 0; b < sizeof blocks / sizeof *blocks; b++) free(blocks[b]);
     kv_sensitivity_fini(&sens);
     if (rc == 0) kv_progress_step(r->progress, 1);
+    return rc;
+}
+
+static int open_tables(struct recorder *r, const struct kv_record_options *o, struct kv_error *e) {
+    struct kv_format_setting setting = {r->m->shape, r->m->order};
+    int rc = 0;
+    r->formats = kv_alloc(o->n_tables, sizeof(struct kv_format *));
+    r->tables = kv_alloc(o->n_tables, sizeof *r->tables);
+    r->coding = kv_alloc(o->n_tables * o->jobs, sizeof(struct kv_table_scratch *));
+    r->first_token = kv_alloc(r->items->n, sizeof *r->first_token);
+    for (size_t i = 1; i < r->items->n; i++)
+        r->first_token[i] = r->first_token[i - 1] + r->items->items[i - 1].n_tokens;
+    for (size_t t = 0; t < o->n_tables && rc == 0; t++) {
+        rc = kv_format_open(&r->formats[t], o->table_formats[t], &setting, e);
+        if (rc == 0)
+            rc = kv_table_writer_open(&r->tables[t], o->dir, r->info, r->formats[t], KV_TABLE_ISO,
+                                      e);
+        if (rc) break;
+        r->n_tables++;
+    }
+    for (unsigned w = 0; w < o->jobs; w++)
+        for (size_t t = 0; t < r->n_tables && rc == 0; t++)
+            r->coding[w * r->n_tables + t] = kv_table_scratch_new(r->formats[t]);
+    return rc;
+}
+
+// Names the tables after the finished trace, or removes them.
+static int close_tables(struct recorder *r, const struct kv_record_options *o, bool keep,
+                        struct kv_error *e) {
+    struct kv_trace *t = NULL;
+    int rc = keep && r->n_tables ? kv_trace_open(&t, o->dir, e) : 0;
+    for (size_t i = 0; i < r->n_tables; i++) {
+        int closed =
+            kv_table_writer_close(&r->tables[i], t != NULL, t ? kv_trace_info(t)->digest : NULL, e);
+        if (rc == 0) rc = closed;
+    }
+    for (size_t i = 0; r->coding && i < o->jobs * r->n_tables; i++)
+        kv_table_scratch_free(r->coding[i]);
+    for (size_t i = 0; r->formats && i < o->n_tables; i++) kv_format_close(r->formats[i]);
+    kv_trace_close(t);
+    free(r->coding);
+    free(r->formats);
+    free(r->tables);
+    free(r->first_token);
     return rc;
 }
 
@@ -233,21 +289,25 @@ int kv_record(const struct kv_model *m, const struct kv_tasks *tasks,
         .tool_version = KV_VERSION,
         .blas = openblas_get_corename(),
     };
-    if (!(o->keep & (KV_KEEP_SENS | KV_KEEP_GRAD)))
+    if (!o->n_tables && !(o->keep & (KV_KEEP_SENS | KV_KEEP_GRAD)))
         info.adjoint = (struct kv_adjoint_info){.mode = "none", .self = "none", .score = "none"};
     struct kv_trace_size size = kv_trace_size(&info, items->items, items->n);
     kv_say("recording %zu items (%s), %zu tokens: %.1f KB a token, %.2f GB in all, to %s", items->n,
            items->subset, items->n_tokens, 1e-3 * size.bytes_per_token,
            1e-9 * (double)size.total_bytes, o->dir);
-    struct recorder r = {.m = m, .items = items, .keep = o->keep, .adjoint = o->adjoint};
+    struct recorder r = {
+        .m = m, .items = items, .keep = o->keep, .adjoint = o->adjoint, .info = &info};
     r.scratch = kv_alloc(o->jobs, sizeof(struct kv_scratch *));
     for (unsigned w = 0; w < o->jobs; w++) r.scratch[w] = kv_scratch_new();
     rc = kv_trace_writer_open(&r.writer, o->dir, &info, items->items, items->n, e);
     if (rc == 0) {
+        if (o->n_tables) rc = open_tables(&r, o, e);
         r.progress = kv_progress_start("recording", items->n, "items");
-        rc = kv_parallel(items->n, o->jobs, record_item, &r, e);
+        if (rc == 0) rc = kv_parallel(items->n, o->jobs, record_item, &r, e);
         kv_progress_end(r.progress);
         int closed = kv_trace_writer_close(r.writer, rc == 0, rc ? NULL : e);
+        if (rc == 0) rc = closed;
+        closed = close_tables(&r, o, rc == 0, rc ? NULL : e);
         if (rc == 0) rc = closed;
     }
     for (unsigned w = 0; w < o->jobs; w++) kv_scratch_free(r.scratch[w]);

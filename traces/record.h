@@ -14,6 +14,10 @@ struct kv_record_options {
     size_t stride;                  // or every stride-th; 0 = all
     const char *ids_file;           // or those whose id stands alone on a line; NULL = all
     struct kv_adjoint_info adjoint; // used when keep asks for sensitivities or gradients
+    // Formats whose damage tables (iso) are made while recording, so that neither K, V nor
+    // sensitivities need be kept.
+    const char *const *table_formats;
+    size_t n_tables;
     uint64_t seed;
     unsigned jobs;
 };

@@ -195,10 +195,15 @@ struct kv_table {
     const float *data;
 };
 
-// What the numbers depend on: the trace, the format and the kind.
-static char *table_key(const struct kv_trace *t, const struct kv_format *f,
-                       enum kv_table_kind kind) {
-    return kv_format_text("%s %s %s", kv_trace_info(t)->digest, kv_table_kinds[kind], f->canonical);
+// What the numbers depend on: the trace, the kind and the format.
+static char *table_key(const char *digest, const struct kv_format *f, enum kv_table_kind kind) {
+    return kv_format_text("%s %s %s", digest, kv_table_kinds[kind], f->canonical);
+}
+
+static char *table_path(const char *dir, const char *key, enum kv_table_kind kind) {
+    char hex[17];
+    kv_hex64(kv_hash(key, strlen(key), 0), hex);
+    return kv_format_text("%s/tables/%s-%s.safetensors", dir, kv_table_kinds[kind], hex);
 }
 
 static int check_needs(const struct kv_trace_info *in, enum kv_table_kind kind,
@@ -241,37 +246,58 @@ static int build(const struct builder *b, unsigned jobs, struct kv_error *e) {
     return rc;
 }
 
-// Builds into a file that is mapped while it is filled and renamed when it is whole. A folder that
-// cannot be written is no error: *path_ok is false and nothing was made.
-static int build_file(const struct builder *b, const char *path, const char *key, unsigned jobs,
-                      bool *kept, struct kv_error *e) {
-    const struct kv_trace_info *in = kv_trace_info(b->trace);
+// ---- writing -----------------------------------------------------------------------------
+
+// The header for a trace digest; every digest is as long as every other, so the layout stands from
+// the start.
+static int table_header(struct kv_table_writer *w, const char *digest, char **header, size_t *n,
+                        uint64_t *offset, struct kv_error *e) {
+    const struct kv_trace_info *in = &w->shape;
     struct kv_tensor tensor = {.name = "table", .dtype = "F32", .n_dims = 5};
-    const uint64_t dims[5] = {in->n_tokens, b->f->n_widths, in->shape.n_layers,
+    const uint64_t dims[5] = {in->n_tokens, w->format->n_widths, in->shape.n_layers,
                               in->shape.n_kv_heads, 2};
     memcpy(tensor.dims, dims, sizeof dims);
+    char *key = table_key(digest, w->format, w->kind);
     const char *const meta[] = {"format", "kvsim-table-1", "key", key};
-    char *header, *temporary = kv_format_text("%s.partial.%ld", path, (long)getpid());
-    size_t header_bytes;
-    uint64_t total;
-    *kept = false;
-    int rc = kv_safetensors_layout(&tensor, 1, meta, 2, &header, &header_bytes, &total, e);
-    int fd = rc ? -1 : open(temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd >= 0 && total <= kv_free_bytes(path) && posix_fallocate(fd, 0, (off_t)total) == 0) {
-        uint8_t *map = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        if (map != MAP_FAILED) {
-            struct builder own = *b;
-            memcpy(map, header, header_bytes);
-            own.data = (float *)(map + tensor.offset);
-            rc = build(&own, jobs, e);
-            munmap(map, total);
-            *kept = rc == 0 && rename(temporary, path) == 0;
-        }
+    int rc = kv_safetensors_layout(&tensor, 1, meta, 2, header, n, &w->total, e);
+    free(key);
+    *offset = tensor.offset;
+    return rc;
+}
+
+int kv_table_writer_open(struct kv_table_writer *w, const char *dir,
+                         const struct kv_trace_info *info, const struct kv_format *f,
+                         enum kv_table_kind kind, struct kv_error *e) {
+    char *tables = kv_format_text("%s/tables", dir), *header;
+    size_t n;
+    uint64_t offset;
+    *w = (struct kv_table_writer){
+        .format = f, .kind = kind, .fd = -1, .shape = *info, .dir = kv_strdup(dir)};
+    int rc = kv_make_dir(tables, e);
+    if (rc == 0) rc = table_header(w, "0000000000000000", &header, &n, &offset, e);
+    if (rc == 0) {
+        free(header);
+        w->temporary = kv_format_text(
+            "%s/%s-%016llx.partial.%ld", tables, kv_table_kinds[kind],
+            (unsigned long long)kv_hash(f->canonical, strlen(f->canonical), 0), (long)getpid());
+        w->fd = open(w->temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+        if (w->fd < 0)
+            rc = kv_fail(e, KV_EFAIL, w->temporary, "cannot be made: %s", strerror(errno));
     }
-    if (fd >= 0) close(fd);
-    if (fd >= 0 && !*kept) unlink(temporary);
-    if (rc == 0) free(header);
-    free(temporary);
+    if (rc == 0 &&
+        (w->total > kv_free_bytes(tables) || posix_fallocate(w->fd, 0, (off_t)w->total) != 0))
+        rc = kv_fail(e, KV_EFAIL, tables, "has no room for a table of %.2f GB",
+                     1e-9 * (double)w->total);
+    if (rc == 0) {
+        w->map = mmap(NULL, w->total, PROT_READ | PROT_WRITE, MAP_SHARED, w->fd, 0);
+        if (w->map == MAP_FAILED) {
+            w->map = NULL;
+            rc = kv_fail(e, KV_EFAIL, w->temporary, "cannot be mapped: %s", strerror(errno));
+        } else
+            w->data = (float *)(void *)(w->map + offset);
+    }
+    free(tables);
+    if (rc) (void)!kv_table_writer_close(w, false, NULL, NULL);
     return rc;
 }
 
@@ -289,6 +315,38 @@ static int write_sum(const char *path, struct kv_error *e) {
     free(sum_path);
     return rc;
 }
+
+int kv_table_writer_close(struct kv_table_writer *w, bool keep, const char *digest,
+                          struct kv_error *e) {
+    int rc = 0;
+    if (keep) {
+        char *header, *key = table_key(digest, w->format, w->kind),
+                      *path = table_path(w->dir, key, w->kind);
+        size_t n;
+        uint64_t offset;
+        rc = table_header(w, digest, &header, &n, &offset, e);
+        if (rc == 0) {
+            memcpy(w->map, header, n);
+            free(header);
+            if (msync(w->map, w->total, MS_SYNC) || rename(w->temporary, path))
+                rc = kv_fail(e, KV_EFAIL, path, "cannot be written: %s", strerror(errno));
+        }
+        if (rc == 0) rc = write_sum(path, e);
+        free(path);
+        free(key);
+    }
+    if (w->map) munmap(w->map, w->total);
+    if (w->fd >= 0) {
+        close(w->fd);
+        if (!keep || rc) unlink(w->temporary);
+    }
+    free(w->temporary);
+    free(w->dir);
+    *w = (struct kv_table_writer){.fd = -1};
+    return rc;
+}
+
+// ---- opening -----------------------------------------------------------------------------
 
 // Opens a kept table if it is whole and made from this trace and format.
 static bool open_kept(struct kv_table *t, const char *path, const char *key) {
@@ -314,39 +372,46 @@ static bool open_kept(struct kv_table *t, const char *path, const char *key) {
     return good;
 }
 
+// Builds the table into its file, or into memory where the folder cannot be written.
+static int build_and_open(struct kv_table *t, const struct kv_format *f, enum kv_table_kind kind,
+                          const char *key, const char *path, unsigned jobs, struct kv_error *e) {
+    const struct kv_trace_info *in = kv_trace_info(t->trace);
+    struct builder b = {.trace = t->trace,
+                        .f = f,
+                        .kind = kind,
+                        .first_token = t->first_token,
+                        .token_floats = t->token_floats};
+    struct kv_table_writer w;
+    int rc = check_needs(in, kind, e);
+    if (rc) return rc;
+    if (kv_table_writer_open(&w, in->path, in, f, kind, NULL) == 0) {
+        b.data = w.data;
+        rc = build(&b, jobs, e);
+        int closed = kv_table_writer_close(&w, rc == 0, in->digest, e);
+        if (rc || closed) return rc ? rc : closed;
+        if (open_kept(t, path, key)) return 0;
+        return kv_fail(e, KV_EFAIL, path, "cannot be read back");
+    }
+    kv_say("%s/tables cannot be written: the %s table stays in memory", in->path,
+           kv_table_kinds[kind]);
+    b.data = t->memory = kv_alloc(in->n_tokens * t->token_floats, sizeof(float));
+    t->data = t->memory;
+    return build(&b, jobs, e);
+}
+
 int kv_table_open(struct kv_table **out, const struct kv_trace *trace, const struct kv_format *f,
                   enum kv_table_kind kind, unsigned jobs, struct kv_error *e) {
     const struct kv_trace_info *in = kv_trace_info(trace);
-    *out = NULL;
-    int rc = check_needs(in, kind, e);
-    if (rc) return rc;
     struct kv_table *t = kv_alloc(1, sizeof *t);
+    *out = NULL;
     t->trace = trace;
     t->token_floats = f->n_widths * kv_cells(&in->shape);
     t->first_token = kv_alloc(in->n_items, sizeof *t->first_token);
     for (size_t i = 1; i < in->n_items; i++)
         t->first_token[i] = t->first_token[i - 1] + kv_trace_item(trace, i - 1)->n_tokens;
-    char *key = table_key(trace, f, kind), *dir = kv_format_text("%s/tables", in->path), hex[17];
-    kv_hex64(kv_hash(key, strlen(key), 0), hex);
-    char *path = kv_format_text("%s/%s-%s.safetensors", dir, kv_table_kinds[kind], hex);
-    if (!open_kept(t, path, key)) {
-        struct builder b = {.trace = trace,
-                            .f = f,
-                            .kind = kind,
-                            .first_token = t->first_token,
-                            .token_floats = t->token_floats};
-        bool kept = false;
-        if (kv_make_dir(dir, NULL) == 0) rc = build_file(&b, path, key, jobs, &kept, e);
-        if (rc == 0 && kept) kept = write_sum(path, NULL) == 0 && open_kept(t, path, key);
-        if (rc == 0 && !kept) {
-            kv_say("%s cannot be written: the %s table stays in memory", dir, kv_table_kinds[kind]);
-            b.data = t->memory = kv_alloc(in->n_tokens * t->token_floats, sizeof(float));
-            t->data = t->memory;
-            rc = build(&b, jobs, e);
-        }
-    }
+    char *key = table_key(in->digest, f, kind), *path = table_path(in->path, key, kind);
+    int rc = open_kept(t, path, key) ? 0 : build_and_open(t, f, kind, key, path, jobs, e);
     free(key);
-    free(dir);
     free(path);
     if (rc)
         kv_table_close(t);

@@ -43,6 +43,26 @@ KV_MUST_CHECK int kv_table_fill(const struct kv_trace_info *info, const struct k
                                 const struct kv_format *f, enum kv_table_kind kind,
                                 struct kv_table_scratch *s, float *out, struct kv_error *e);
 
+// A table file while it is filled, item by item from any worker, through kv_table_fill: for
+// kv_table_open, and for recordings that keep tables instead of what they are made from.
+struct kv_table_writer {
+    float *data; // [n_tokens][n_widths][n_layers][n_kv_heads][2]
+    const struct kv_format *format;
+    enum kv_table_kind kind;
+    char *dir, *temporary;
+    int fd;
+    uint8_t *map;
+    uint64_t total;
+    struct kv_trace_info shape; // borrowed texts: only the shape and counts are used
+};
+// Makes the file under dir/tables. Errors: a folder that cannot be written, a full disk.
+KV_MUST_CHECK int kv_table_writer_open(struct kv_table_writer *w, const char *dir,
+                                       const struct kv_trace_info *info, const struct kv_format *f,
+                                       enum kv_table_kind kind, struct kv_error *e);
+// Gives the finished table its name, for the trace with this digest (keep), or removes it.
+KV_MUST_CHECK int kv_table_writer_close(struct kv_table_writer *w, bool keep,
+                                        const char *trace_digest, struct kv_error *e);
+
 // Decodes what the cache would return for given decisions:
 // error[n_tokens][n_layers][n_kv_heads][2][head_dim] = decoded - recorded, keys as they lie in the
 // trace (after RoPE).

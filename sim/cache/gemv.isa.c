@@ -119,7 +119,7 @@ static inline __attribute__((always_inline)) void gemv_packed(const struct kv_we
             const int32_t *pair = a->pair + g * KV_WEIGHT_GROUP / 2;
             const uint16_t *scale = (const uint16_t *)(group + bits * KV_ROW_TILE * 4);
             for (size_t p = 0; p < PARTS; p++) {
-                ints acc[2] = {(ints){0} - (a->sum[g] << (bits - 1)), {0}};
+                ints acc[2] = {(ints){0} - a->sum[g] * (1 << (bits - 1)), {0}};
                 for (int k = 0; k < bits; k++) {
                     words v = *(const words *)((const uint32_t *)group + (size_t)k * KV_ROW_TILE +
                                                p * LANES);

@@ -7,20 +7,31 @@
 #include "traces/record.h"
 #include "traces/sensitivity.h"
 
-static int read_keep(const char *list, uint32_t *keep, struct kv_error *e) {
-    char *copy = kv_strdup(list), *rest = copy, *word;
+// "final,kv" or "final,tables:asym:group=32+sym": what stands behind "tables:" is formats, '+'
+// between them.
+static int read_keep(const char *list, struct kv_record_options *o, char **formats,
+                     struct kv_error *e) {
+    char *copy = kv_strdup(list), *tables = strstr(copy, "tables:"), *rest = copy, *word;
     int rc = 0;
-    *keep = 0;
+    if (tables) { // formats hold commas, so they come last
+        *formats = kv_strdup(tables + 7);
+        if (tables > copy)
+            tables[-1] = '\0';
+        else
+            rest = NULL;
+    }
     while (rc == 0 && (word = strsep(&rest, ","))) {
         size_t k = 0;
         while (kv_keep_names[k] && strcmp(kv_keep_names[k], word) != 0) k++;
         if (strcmp(word, "all") == 0)
-            *keep = KV_KEEP_ALL;
+            o->keep |= KV_KEEP_ALL;
         else if (kv_keep_names[k])
-            *keep |= 1u << k;
+            o->keep |= 1u << k;
         else if (strcmp(word, "none") != 0)
             rc = kv_fail(e, KV_EUSAGE, "record",
-                         "--keep %s: parts are final, kv, q, hidden, sens, grad, all, none", word);
+                         "--keep %s: parts are final, kv, q, hidden, sens, grad, all, none and, "
+                         "last, tables:FORMATS",
+                         word);
     }
     free(copy);
     return rc;
@@ -60,6 +71,8 @@ static int record(struct kv_cli *c, struct kv_error *e) {
     const char *model_path = kv_opt(c, "model"), *weights = kv_opt(c, "weights");
     struct kv_record_options o = {
         .dir = kv_opt(c, "output"), .ids_file = kv_opt(c, "ids"), .seed = c->seed, .jobs = c->jobs};
+    char *formats = NULL, *one;
+    const char *table_formats[64];
     long n, stride;
     if (!model_path)
         return kv_fail(e, KV_EUSAGE, "record",
@@ -68,11 +81,21 @@ static int record(struct kv_cli *c, struct kv_error *e) {
         return kv_fail(e, KV_EUSAGE, "record", "-o DIR is needed: the trace folder to write");
     int rc = kv_opt_int(c, "items", 0, 100000000, &n, e);
     if (rc == 0) rc = kv_opt_int(c, "stride", 0, 100000000, &stride, e);
-    if (rc == 0) rc = read_keep(kv_opt(c, "keep"), &o.keep, e);
+    if (rc == 0) rc = read_keep(kv_opt(c, "keep"), &o, &formats, e);
     if (rc == 0 && strcmp(weights, "f32") != 0 && strcmp(weights, "bf16") != 0)
         rc = kv_fail(e, KV_EUSAGE, "record", "--weights %s: f32 or bf16 is expected", weights);
     if (rc == 0) rc = read_adjoint(c, &o.adjoint, e);
-    if (rc) return rc;
+    for (char *rest = formats; rc == 0 && (one = strsep(&rest, "+"));) {
+        if (o.n_tables == 64)
+            rc = kv_fail(e, KV_EUSAGE, "record", "--keep tables: at most 64 formats");
+        else
+            table_formats[o.n_tables++] = one;
+    }
+    o.table_formats = table_formats;
+    if (rc) {
+        free(formats);
+        return rc;
+    }
     o.n = (size_t)n;
     o.stride = (size_t)stride;
     struct kv_tasks *tasks = NULL;
@@ -85,6 +108,7 @@ static int record(struct kv_cli *c, struct kv_error *e) {
     if (rc == 0) kv_say("recorded: %s", o.dir);
     kv_model_close(m);
     kv_tasks_free(tasks);
+    free(formats);
     return rc;
 }
 
@@ -98,7 +122,8 @@ static const struct kv_option options[] = {
     {"stride", 0, "K", "0", "take every K-th item instead"},
     {"ids", 0, "FILE", NULL, "take the items whose ids the file lists, one a line"},
     {"keep", 0, "LIST", "all",
-     "what is kept of each token: final, kv, q, hidden, sens, grad; or all (but grad), none"},
+     "what is kept of each token: final, kv, q, hidden, sens, grad; all (but grad), none; or "
+     "tables:FORMAT+FORMAT, damage tables alone"},
     {"draws", 0, "R", "4", "label draws for sens and grad: backward passes an item"},
     {"score", 0, "WHAT", "choices", "positions whose divergence sens predicts: choices or all"},
     {"adjoint-mode", 0, "MODE", "inline", "whose reads count in sens: inline, prefill, prefill1"},

@@ -3,35 +3,30 @@
 #include "sim/cli/figures.h"
 #include "sim/base/assets.h"
 #include "sim/base/util.h"
+#include "sim/cli/gnuplot.h"
 
 #include <stdlib.h>
 
 enum { LINE_POINTS = 40 };
 
-// Quotes a text for gnuplot: single quotes double.
-static void add_quoted(struct kv_text *t, const char *name, const char *value) {
-    kv_text_addf(t, "%s = '", name);
-    for (; *value; value++) kv_text_addf(t, *value == '\'' ? "''" : "%c", *value);
-    kv_text_addf(t, "'\n");
-}
-
-// Runs gnuplot on an embedded script whose variables are set first.
-static int draw(const char *script, const char *title, const char *data, const char *stem,
+// Runs gnuplot on an embedded script, once for SVG and once for PNG. blocks: what the script may
+// want to know of its data.
+static int draw(const char *script, const char *title, const char *stem, size_t blocks,
                 struct kv_error *e) {
     const struct kv_asset *a = kv_asset_find(script), *style = kv_asset_find("reports/style.gp");
-    if (!a) return kv_fail(e, KV_EFAIL, script, "the script is not in this program");
-    struct kv_text t = {0};
-    add_quoted(&t, "title_text", title);
-    add_quoted(&t, "data", data);
-    add_quoted(&t, "stem", stem);
-    if (style) kv_text_add(&t, (const char *)style->data, style->n);
-    kv_text_add(&t, (const char *)a->data, a->n);
-    char *text = kv_text_take(&t);
-    FILE *f = popen("gnuplot", "w");
-    bool wrote = f && fwrite(text, 1, strlen(text), f) == strlen(text);
-    bool ok = f && pclose(f) == 0 && wrote;
-    free(text);
-    return ok ? 0 : kv_fail(e, KV_EFAIL, script, "gnuplot is missing or failed");
+    if (!a || !style) return kv_fail(e, KV_EFAIL, script, "the script is not in this program");
+    char *safe_title = kv_gnuplot_text(title), *safe_stem = kv_gnuplot_text(stem);
+    FILE *f = popen("gnuplot 2>/dev/null", "w");
+    for (int png = 0; f && png < 2; png++)
+        fprintf(f,
+                "reset\nformat = '%s'\nname = '%s'\ncanvas_x = 760\ncanvas_y = 560\n"
+                "data = '%s.tsv'\nblocks = %zu\ntitle_text = '%s'\n%s%s\n",
+                png ? "png" : "svg", safe_stem, safe_stem, blocks, safe_title,
+                (const char *)style->data, (const char *)a->data);
+    int status = f ? pclose(f) : -1;
+    free(safe_title);
+    free(safe_stem);
+    return status == 0 ? 0 : kv_fail(e, KV_EFAIL, script, "gnuplot is missing or failed");
 }
 
 // One row a run: what was measured and what each fit says.
@@ -49,7 +44,7 @@ static char *fit_table(const struct kv_calibration *c) {
 }
 
 // Blocks of two blank lines' distance: for each mix the measured points, then the model's line.
-static char *line_table(const struct kv_device *d) {
+static char *line_table(const struct kv_device *d, size_t *blocks) {
     struct kv_text t = {0};
     for (size_t i = 0; i < d->n_runs; i++) {
         char mix[160], other[160];
@@ -62,6 +57,7 @@ static char *line_table(const struct kv_device *d) {
         if (seen || (d->runs[i].mix.n == 1 &&
                      d->runs[i].mix.part[0].bits[0] != d->runs[i].mix.part[0].bits[1]))
             continue;
+        ++*blocks;
         kv_text_addf(&t, "\"%s\"\n", mix);
         for (size_t k = 0; k < d->n_runs; k++) {
             kv_mix_text(&d->runs[k].mix, other, sizeof other);
@@ -92,11 +88,12 @@ int kv_draw_calibration(const struct kv_calibration *c, const struct kv_runs *ru
                    {"lines", "reports/device_lines.gp", true}};
     int rc = kv_make_dir(dir, e);
     for (size_t i = 0; rc == 0 && i < sizeof figures / sizeof *figures; i++) {
-        char *text = figures[i].lines ? line_table(c->device) : fit_table(c);
+        size_t blocks = 0;
+        char *text = figures[i].lines ? line_table(c->device, &blocks) : fit_table(c);
         char *stem = kv_format_text("%s/%s_%s", dir, c->device->name, figures[i].name);
         char *data = kv_format_text("%s.tsv", stem);
         rc = kv_write_file(data, text, strlen(text), e);
-        if (rc == 0) rc = draw(figures[i].script, c->device->summary, data, stem, e);
+        if (rc == 0) rc = draw(figures[i].script, c->device->summary, stem, blocks, e);
         free(text);
         free(stem);
         free(data);

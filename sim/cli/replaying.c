@@ -215,7 +215,7 @@ static int open_runs(struct sink *s, const struct kv_replaying *r, const struct 
                                  .policy = spec->policy_name,
                                  .format = spec->format_text,
                                  .tag = spec->policy->tag,
-                                 .oracle = (spec->policy->needs & KV_NEEDS_FUTURE) != 0,
+                                 .oracle = (spec->needs & KV_NEEDS_FUTURE) != 0,
                                  .fidelity = kv_fidelity_names[s->fidelity],
                                  .variant = s->fidelity == KV_FISHER ? variants[r->form] : "",
                                  .mode = kv_mode_names[s->mode],
@@ -254,6 +254,7 @@ static int run_once(struct kv_replaying *r, struct kv_cli *c, struct sink *s, lo
                             .seed = c->seed,
                             .first_item = r->first_item,
                             .n_items = r->n_items,
+                            .audit = kv_opt(c, "audit") != NULL,
                             .wanted = wanted,
                             .take = take,
                             .self = s};
@@ -262,6 +263,12 @@ static int run_once(struct kv_replaying *r, struct kv_cli *c, struct sink *s, lo
         rc = s->fidelity == KV_FISHER ? kv_replay_fisher(&job, r->form, c->jobs, e)
                                       : kv_replay_exact(&job, c->jobs, e);
     kv_replay_close_tables(&job);
+    for (size_t i = 0; i < r->n_specs && rc == 0; i++) {
+        char text[256] = "";
+        if (r->specs[i].policy->remark)
+            r->specs[i].policy->remark(r->specs[i].self, text, sizeof text);
+        if (*text) kv_say("%s: %s", r->specs[i].canonical, text);
+    }
     return rc;
 }
 

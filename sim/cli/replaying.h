@@ -18,7 +18,10 @@
         {"redraws", 0, "R", "1",                                                                   \
          "repeat under a seeded relative disturbance of 1e-6, to see rounding noise"},             \
         {"compute", 0, "LIST", "f32", "arithmetic of the forward pass: f32"},                      \
-        {"items", 0, "A-B", NULL, "only items A to B of the trace, counted from 0"}, {             \
+        {"items", 0, "A-B", NULL, "only items A to B of the trace, counted from 0"},               \
+        {"audit", 0, NULL, NULL,                                                                   \
+         "ask each policy again with the future scrambled: none may answer otherwise"},            \
+    {                                                                                              \
         "db", 0, "FILE", KV_REPLAY_DB, "store of results"                                          \
     }
 

@@ -15,7 +15,7 @@ static const double least_uncertainty = 0.005; // of a time: what one machine re
 // A parameter: the base, the start of attention, or what a value costs at widths that always come
 // together in these runs.
 struct term {
-    char name[24];
+    char name[40];
     bool holds[2][KV_DEVICE_WIDTHS];
 };
 
@@ -164,6 +164,13 @@ static int fit_kept(const struct design *d, const bool *kept, struct outcome *o,
     for (size_t j = 1; j < n; j++)
         o->p[j] = j < d->n_plain ? 0.01 * shortest : 0.1 * shortest / (most_tokens * d->values);
     int rc = kv_fit_run(&f, e);
+    if (rc == 0 && d->split_by_convention) {
+        // Again with the convention as weak as it is: a third of the costs could move.
+        double costs = 0;
+        for (size_t j = d->n_plain; j < n; j++) costs += o->p[j];
+        sigma[o->n_rows - 1] = fmax(0.3 * costs * most_tokens * d->values / f.scale, 1e-9);
+        rc = kv_fit_run(&f, e);
+    }
     o->knee_factor = f.knee_factor;
     o->cost = f.cost * f.scale * f.scale;
     o->scale = f.scale;
@@ -281,15 +288,34 @@ static bool left_out(const struct design *d, size_t i, size_t of, bool by_mix) {
                   : d->run[i].context == d->run[of].context;
 }
 
-// Every width of run i is held by a kept run too, on the same side.
-static bool covered(const struct design *d, const bool *kept, size_t i) {
-    for (size_t j = d->n_plain; j < d->n_terms; j++) {
-        bool found = !(share_of_term(d, &d->term[j], i) > 0);
-        for (size_t k = 0; k < d->n_runs && !found; k++)
-            found = kept[k] && share_of_term(d, &d->term[j], k) > 0;
-        if (!found) return false;
+// Subtracts from x what the n_basis orthonormal vectors span and returns what is left, squared.
+static double remainder_of(double *x, const double *basis, size_t n_basis, size_t n) {
+    double left = 0;
+    for (size_t b = 0; b < n_basis; b++) {
+        double along = 0;
+        for (size_t j = 0; j < n; j++) along += x[j] * basis[b * n + j];
+        for (size_t j = 0; j < n; j++) x[j] -= along * basis[b * n + j];
     }
-    return true;
+    for (size_t j = 0; j < n; j++) left += x[j] * x[j];
+    return left;
+}
+
+// Whether the kept runs fix the price of run i: its shares are a combination of theirs.
+static bool determined(const struct design *d, const bool *kept, size_t i) {
+    size_t n = d->n_terms - d->n_plain, n_basis = 0;
+    double *basis = kv_alloc((n + 1) * n + 1, sizeof *basis), left = 0;
+    for (size_t k = 0; k <= d->n_runs; k++) {
+        if (k < d->n_runs && (!kept[k] || n_basis == n)) continue;
+        double *x = basis + n_basis * n;
+        for (size_t j = 0; j < n; j++)
+            x[j] = share_of_term(d, &d->term[d->n_plain + j], k < d->n_runs ? k : i);
+        left = remainder_of(x, basis, n_basis, n);
+        if (k == d->n_runs || left < 1e-8) continue;
+        for (size_t j = 0; j < n; j++) x[j] /= sqrt(left);
+        n_basis++;
+    }
+    free(basis);
+    return left < 1e-8;
 }
 
 static void leave_out(const struct design *d, bool by_mix, double *predicted, double *start,
@@ -301,12 +327,11 @@ static void leave_out(const struct design *d, bool by_mix, double *predicted, do
         for (size_t k = 0; k < d->n_runs; k++) kept[k] = !left_out(d, k, i, by_mix);
         struct outcome o;
         struct kv_error ignored;
-        // A term that no kept run holds keeps its start value: what it predicts is not used.
         bool fitted = fit_kept(d, kept, &o, &ignored) == 0;
         for (size_t k = 0; k < d->n_runs; k++) {
             if (kept[k]) continue;
             done[k] = true;
-            if (!fitted || !covered(d, kept, k)) continue;
+            if (!fitted || !determined(d, kept, k)) continue;
             predicted[k] = predict(d, &o, k);
             start[k] = predict(d, &o, shortest_of(d, k));
             sixteen[k] = predict(d, &o, sixteen_of(d, k));
@@ -459,8 +484,10 @@ static void find_warnings(struct kv_calibration *c, const struct design *d,
     size_t alone = 0;
     for (size_t i = 0; i < d->n_runs; i++) alone += isnan(c->by_mix_ns[i]);
     if (alone)
-        warn(c, "%zu runs are not judged with their mix left out: no other mix holds their widths",
-             alone);
+        warn(
+            c,
+            "%zu runs are not judged with their mix left out: the other mixes do not fix its price",
+            alone);
 }
 
 int kv_calibrate(struct kv_calibration **out, const struct kv_runs *runs, const char *name,

@@ -37,7 +37,7 @@ struct kv_device {
     uint8_t ports[KV_DEVICE_WIDTHS]; // widths the hardware can address, ascending; 0 entries = all
     size_t n_intervals;              // 95 % intervals of the fitted parameters
     struct kv_device_interval {
-        char name[24]; // "base_ns", "key_ns 4", ...
+        char name[40]; // "base_ns", "key_ns 4", ...
         double low, high;
     } * intervals;
     char *runs_meta; // of the runs below: engine, compiler, command, as one line

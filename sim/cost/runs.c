@@ -61,7 +61,7 @@ int kv_mix_parse(struct kv_mix *mix, const char *text, struct kv_error *e) {
             given += share;
     }
     double left = 1 - given;
-    if (*at || left < -1e-3 || (open == 0 && left > 1e-3) || (open > 0 && left <= 0))
+    if (*at || left < -2e-3 || (open == 0 && left > 2e-3) || (open > 0 && left <= 0))
         return kv_fail(e, KV_EUSAGE, "mix", "the shares of '%s' must add up to 1", text);
     for (size_t i = 0; i < mix->n; i++) {
         if (isnan(mix->part[i].share)) mix->part[i].share = left / (double)open;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where the rows of a token tree stand: positions, segments, and columns of transposed keys or
-// values (private to sim/model).
+// values (for forward and backward passes and attention replay).
 #ifndef KV_PATHS_H
 #define KV_PATHS_H
 

@@ -42,6 +42,7 @@ const struct kv_format_type kv_format_type_asym = {
         "NaN codes as min; infinities saturate; a constant group has scale 0 and decodes to min; "
         "scale and min saturate at 65504",
     .params = params,
+    .stable = true,
     .open = asym_open,
     .size = kv_gridded_size,
     .encode = kv_gridded_encode,

@@ -236,8 +236,8 @@ static void coded_rows(const struct kv_format *f, const struct kv_rows *r, size_
     end = base + (end - base) / flush * flush;
     *from = base > r->first ? base - r->first : 0;
     *to = end > r->first ? end - r->first : 0;
-    if (*from > r->n) *from = r->n; // sinks that reach past the rows
-    if (*to > r->n) *to = r->n;
+    if (*from > r->n) *from = r->n;
+    if (*to > r->n) *to = r->n; // sinks that reach past the rows
     if (*to < *from) *to = *from;
 }
 

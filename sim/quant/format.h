@@ -53,7 +53,8 @@ struct kv_format_type {
     const char *rounding; // rounding mode of the codes
     const char *guards;   // NaN, infinity, constant groups, subnormals
     const struct kv_param *params;
-    bool wraps; // "name(inner)": opened with f->inner
+    bool wraps;  // "name(inner)": opened with f->inner
+    bool stable; // decoded data codes to the same bytes again, while scales are normal fp16 numbers
     // Fills f->self, widths, scope and unit from the arguments.
     int (*open)(struct kv_format *f, const struct kv_format_setting *s, const struct kv_args *args,
                 struct kv_error *e);

@@ -112,7 +112,7 @@ const struct kv_format_type kv_format_type_ggml = {
 };
 
 // One row a block type.
-#define TYPE(NAME, TYPE_ID, SUMMARY, LAYOUT, FORMULA, ROUNDING)                                    \
+#define TYPE(NAME, TYPE_ID, STABLE, SUMMARY, LAYOUT, FORMULA, ROUNDING)                            \
     static int NAME##_open(struct kv_format *f, const struct kv_format_setting *s,                 \
                            const struct kv_args *args, struct kv_error *e) {                       \
         static const enum kv_ggml_type one[] = {TYPE_ID};                                          \
@@ -128,6 +128,7 @@ const struct kv_format_type kv_format_type_ggml = {
         .formula = FORMULA,                                                                        \
         .rounding = ROUNDING,                                                                      \
         .guards = GUARDS,                                                                          \
+        .stable = STABLE,                                                                          \
         .open = NAME##_open,                                                                       \
         .size = ggml_size,                                                                         \
         .encode = ggml_encode,                                                                     \
@@ -136,20 +137,20 @@ const struct kv_format_type kv_format_type_ggml = {
         .close = ggml_close,                                                                       \
     };
 
-TYPE(q8_0, KV_Q8_0, "ggml block of 32: int8 x scale", "34 bytes a block: fp16 d, 32 int8", "8.5",
-     "x (1/d), half away from zero; d = max|x| / 127, stored as fp16 after coding")
-TYPE(q5_0, KV_Q5_0, "ggml block of 32: 5 bits, the largest value exact",
+TYPE(q8_0, KV_Q8_0, true, "ggml block of 32: int8 x scale", "34 bytes a block: fp16 d, 32 int8",
+     "8.5", "x (1/d), half away from zero; d = max|x| / 127, stored as fp16 after coding")
+TYPE(q5_0, KV_Q5_0, true, "ggml block of 32: 5 bits, the largest value exact",
      "22 bytes a block: fp16 d, 32 high bits, 16 bytes of half-byte pairs (i, i + 16)", "5.5",
      "trunc(x (1/d) + 16.5); d = signed max / -16, stored as fp16 after coding")
-TYPE(q5_1, KV_Q5_1, "ggml block of 32: 5 bits from min to max",
+TYPE(q5_1, KV_Q5_1, true, "ggml block of 32: 5 bits from min to max",
      "24 bytes a block: fp16 d, fp16 m, 32 high bits, 16 bytes of half-byte pairs", "6",
      "trunc((x - min) (1/d) + 0.5); d = (max - min) / 31, d and min stored as fp16 after coding")
-TYPE(q4_0, KV_Q4_0, "ggml block of 32: 4 bits, the largest value exact",
+TYPE(q4_0, KV_Q4_0, true, "ggml block of 32: 4 bits, the largest value exact",
      "18 bytes a block: fp16 d, 16 bytes of half-byte pairs (i, i + 16)", "4.5",
      "trunc(x (1/d) + 8.5); d = signed max / -8, stored as fp16 after coding")
-TYPE(q4_1, KV_Q4_1, "ggml block of 32: 4 bits from min to max",
+TYPE(q4_1, KV_Q4_1, true, "ggml block of 32: 4 bits from min to max",
      "20 bytes a block: fp16 d, fp16 m, 16 bytes of half-byte pairs", "5",
      "trunc((x - min) (1/d) + 0.5); d = (max - min) / 15, d and min stored as fp16 after coding")
-TYPE(iq4_nl, KV_IQ4_NL, "ggml block of 32: 4-bit index into 16 uneven levels",
+TYPE(iq4_nl, KV_IQ4_NL, false, "ggml block of 32: 4-bit index into 16 uneven levels",
      "18 bytes a block: fp16 d, 16 bytes of half-byte pairs (i, i + 16)", "4.5",
      "nearest level of x (1/d), ties to the upper; d refitted by least squares with weights x^2")

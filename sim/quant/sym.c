@@ -47,6 +47,7 @@ const struct kv_format_type kv_format_type_sym = {
         "NaN codes as 0; infinities saturate; scale 0 (max|x| below 2^-25 levels) decodes to 0; "
         "scale saturates at 65504",
     .params = params,
+    .stable = true,
     .open = sym_open,
     .size = kv_gridded_size,
     .encode = kv_gridded_encode,

@@ -37,11 +37,21 @@ static int check_cells(const struct kv_replay_spec *spec, const struct kv_trace_
     return 0;
 }
 
+// The vectors of the recording that the policy declared.
+static void show_vectors(struct kv_item *view, const struct kv_trace_item *it, uint32_t needs) {
+    if (needs & KV_NEED_KV) {
+        view->k = it->k;
+        view->v = it->v;
+    }
+    if (needs & KV_NEED_Q) view->q = it->q;
+    if (needs & KV_NEED_HIDDEN) view->hidden = it->hidden;
+}
+
 int kv_decide(const struct kv_replay *r, size_t which, size_t item, uint8_t *cells,
               struct kv_error *e) {
     const struct kv_replay_spec *spec = &r->specs[which];
     const struct kv_trace_item *it = kv_trace_item(r->trace, item);
-    const struct kv_policy *p = spec->policy;
+    uint32_t needs = spec->needs;
     struct kv_token *tokens = kv_alloc(it->n_tokens, sizeof *tokens);
     struct kv_item view = {.struct_bytes = sizeof view,
                            .run = &spec->run,
@@ -52,22 +62,19 @@ int kv_decide(const struct kv_replay *r, size_t which, size_t item, uint8_t *cel
                            .tokens = tokens};
     if (r->damage && r->damage[which]) view.damage = kv_table_item(r->damage[which], item);
     if (r->error && r->error[which]) view.error = kv_table_item(r->error[which], item);
-    show_tokens(tokens, it, p->needs);
+    if (needs & KV_NEED_QUANTILES) view.quantiles = r->quantiles;
+    show_tokens(tokens, it, needs);
+    show_vectors(&view, it, needs);
     int rc = 0;
-    if ((p->needs & KV_NEED_DAMAGE && !view.damage) || (p->needs & KV_NEED_ERROR && !view.error))
+    if ((needs & KV_NEED_DAMAGE && !view.damage) || (needs & KV_NEED_ERROR && !view.error) ||
+        (needs & KV_NEED_QUANTILES && !view.quantiles))
         rc = kv_fail(e, KV_EFAIL, spec->canonical, "policy %s needs tables that were not opened",
                      spec->policy_name);
-    else if (p->plan)
-        rc = p->plan(spec->self, &view, cells, e);
-    else {
-        size_t n = kv_cells(&spec->run.shape);
-        rc = p->decide(spec->self, &view, 0, it->n_context, cells, e);
-        for (uint32_t c = 0; c < it->n_choices && rc == 0; c++)
-            rc = p->decide(spec->self, &view, it->first[c], it->first[c + 1] - it->first[c],
-                           cells + it->first[c] * n, e);
-    }
+    if (rc == 0) rc = kv_ask(spec->policy, spec->self, &view, cells, e);
+    if (rc == 0) rc = check_cells(spec, it, cells, e);
+    if (rc == 0 && r->audit) rc = kv_audit(spec, &view, cells, e);
     free(tokens);
-    return rc ? rc : check_cells(spec, it, cells, e);
+    return rc;
 }
 
 // ---- tables ---------------------------------------------------------------------------
@@ -76,7 +83,7 @@ static int open_kind(const struct kv_replay *r, uint32_t need, enum kv_table_kin
                      struct kv_table **tables, unsigned jobs, struct kv_error *e) {
     int rc = 0;
     for (size_t j = 0; j < r->n_specs && rc == 0; j++) {
-        if (!(r->specs[j].policy->needs & need)) continue;
+        if (!(r->specs[j].needs & need)) continue;
         for (size_t k = 0; k < j && !tables[j]; k++)
             if (tables[k] &&
                 strcmp(r->specs[k].format->canonical, r->specs[j].format->canonical) == 0)
@@ -86,11 +93,74 @@ static int open_kind(const struct kv_replay *r, uint32_t need, enum kv_table_kin
     return rc;
 }
 
+// What a policy may declare that a recording need not keep.
+static const struct {
+    uint32_t need, keep;
+    const char *what, *word;
+} kept[] = {{KV_NEED_KV, KV_KEEP_KV, "keys and values", "kv"},
+            {KV_NEED_Q, KV_KEEP_Q, "queries", "q"},
+            {KV_NEED_HIDDEN, KV_KEEP_HIDDEN, "hidden states", "hidden"}};
+
+static int check_kept(const struct kv_trace_info *in, const struct kv_replay_spec *spec,
+                      struct kv_error *e) {
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
+        if (spec->needs & kept[i].need && !(in->keep & kept[i].keep))
+            return kv_fail(e, KV_EFAIL, in->path,
+                           "keeps no %s, which policy %s reads; record with --keep %s",
+                           kept[i].what, spec->policy_name, kept[i].word);
+    return 0;
+}
+
+static int ascending(const void *a, const void *b) {
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+// Quantiles of n values, which are sorted in place; values that are not numbers are left out.
+static void fill_quantiles(float *x, size_t n, float *quantile) {
+    size_t m = 0;
+    for (size_t i = 0; i < n; i++)
+        if (!isnan(x[i])) x[m++] = x[i];
+    qsort(x, m, sizeof *x, ascending);
+    for (size_t i = 0; i < KV_N_QUANTILES; i++)
+        quantile[i] = m ? x[i * (m - 1) / (KV_N_QUANTILES - 1)] : NAN;
+}
+
+static struct kv_quantiles *quantiles_of(const struct kv_trace *t) {
+    const struct kv_trace_info *in = kv_trace_info(t);
+    struct kv_quantiles *q = kv_alloc(1, sizeof *q);
+    float *x = kv_alloc(in->n_tokens, sizeof *x);
+    q->struct_bytes = sizeof *q;
+    for (size_t f = 0; f <= KV_MEAN_OF_FOUR; f++) {
+        size_t n = 0;
+        for (size_t i = 0; i < in->n_items; i++) {
+            const struct kv_trace_item *it = kv_trace_item(t, i);
+            for (size_t row = 0; row < it->n_tokens; row++) {
+                const float *feature = it->features + row * KV_N_FEATURES;
+                struct kv_token token = {0};
+                memcpy(token.feature, feature, sizeof token.feature);
+                x[n++] = f == KV_MEAN_OF_FOUR ? kv_mean_of_four(q, &token) : feature[f];
+            }
+        }
+        fill_quantiles(x, n, q->quantile[f]);
+    }
+    free(x);
+    return q;
+}
+
 int kv_replay_open_tables(struct kv_replay *r, enum kv_table_kind form, unsigned jobs,
                           struct kv_error *e) {
+    int rc = 0;
+    bool quantiles = false;
+    for (size_t j = 0; j < r->n_specs && rc == 0; j++) {
+        rc = check_kept(kv_trace_info(r->trace), &r->specs[j], e);
+        quantiles = quantiles || r->specs[j].needs & KV_NEED_QUANTILES;
+    }
+    if (rc) return rc;
+    if (quantiles) r->quantiles = quantiles_of(r->trace);
     r->damage = kv_alloc(r->n_specs, sizeof(struct kv_table *));
     r->error = kv_alloc(r->n_specs, sizeof(struct kv_table *));
-    int rc = open_kind(r, KV_NEED_DAMAGE, form, r->damage, jobs, e);
+    rc = open_kind(r, KV_NEED_DAMAGE, form, r->damage, jobs, e);
     return rc ? rc : open_kind(r, KV_NEED_ERROR, KV_TABLE_ERROR, r->error, jobs, e);
 }
 
@@ -106,5 +176,7 @@ void kv_tables_close(struct kv_table **tables, size_t n) {
 void kv_replay_close_tables(struct kv_replay *r) {
     kv_tables_close(r->damage, r->n_specs);
     kv_tables_close(r->error, r->n_specs);
+    free(r->quantiles);
     r->damage = r->error = NULL;
+    r->quantiles = NULL;
 }

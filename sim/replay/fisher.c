@@ -20,8 +20,7 @@ double kv_table_sum(const float *table, const uint8_t *cells, size_t n_tokens, s
     return table_sum_at[kv_cpu_level()](table, cells, n_tokens, n_widths, n_cells);
 }
 
-// Positions whose divergence the sensitivities add up: the branch point once a choice.
-static double scored_positions(const struct kv_trace_info *in, const struct kv_trace_item *it) {
+double kv_fisher_scored(const struct kv_trace_info *in, const struct kv_trace_item *it) {
     double n = it->n_final + (it->n_choices ? it->n_choices - 1.0 : 0);
     return strcmp(in->adjoint.score, "all") == 0 && it->n_choices ? n + it->n_context - 1 : n;
 }
@@ -33,7 +32,7 @@ double kv_fisher_kl(const struct kv_trace *t, size_t item, const struct kv_table
     const float *entry = kv_table_item(table, item);
     size_t n_cells = kv_cells(&in->shape);
     double sum = kv_table_sum(entry, cells, it->n_tokens, n_widths, n_cells),
-           n = scored_positions(in, it);
+           n = kv_fisher_scored(in, it);
     if (memchr(cells, KV_EVICT, it->n_tokens * n_cells)) // K and V go together: once for both
         for (size_t i = 0; i < it->n_tokens * n_cells; i += 2)
             if (cells[i] == KV_EVICT) sum += 0.5 * (double)it->evict[i / 2];
@@ -149,7 +148,7 @@ static int fisher_item(void *self, unsigned worker, size_t index, struct kv_erro
         struct kv_outcome o = {.gold = it->gold, .margin = NAN};
         for (int s = 0; s < KV_N_SCORERS; s++) o.pick[s] = o.pick_ref[s] = -1;
         o.kl_nats = kv_fisher_kl(r->trace, i, f->tables[j], spec->run.n_widths, cells, NULL);
-        o.n_scored = (uint32_t)scored_positions(kv_trace_info(r->trace), it);
+        o.n_scored = (uint32_t)kv_fisher_scored(kv_trace_info(r->trace), it);
         kv_ledger_count(spec, it, cells, &o.ledger);
         pthread_mutex_lock(&f->lock);
         rc = r->take(r->self, i, j, &o, e);

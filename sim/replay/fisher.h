@@ -19,6 +19,9 @@
 double kv_table_sum(const float *table, const uint8_t *cells, size_t n_tokens, size_t n_widths,
                     size_t n_cells);
 
+// Positions whose divergence the sensitivities add up: the branch point once a choice.
+double kv_fisher_scored(const struct kv_trace_info *info, const struct kv_trace_item *item);
+
 // Predicted KL of one item in nats a scored token; *error (may be NULL) is its standard error from
 // the label draws, taking the draws of all cells as fully dependent, hence an upper bound. NAN for
 // one draw.

@@ -3,17 +3,6 @@
 #include "sim/quant/code.h"
 #include "sim/replay/replay.h"
 
-// Tags that let a reader find a token's width: one for each independent answer, ceil(log2(options))
-// bits.
-static double tag_bits_per_token(const struct kv_replay_spec *spec) {
-    const struct kv_shape *s = &spec->run.shape;
-    if (!(spec->varies & KV_VARIES_TOKEN) || spec->options < 2) return 0;
-    double answers = (spec->varies & KV_VARIES_LAYER ? s->n_layers : 1) *
-                     (spec->varies & KV_VARIES_HEAD ? s->n_kv_heads : 1) *
-                     (spec->varies & KV_VARIES_KV ? 2 : 1);
-    return answers * ceil(log2(spec->options));
-}
-
 // Rows of one branch, layer and side, as code.h wants them: for counting, x and y are not read.
 static struct kv_rows branch(const struct kv_replay_spec *spec, const uint8_t *cells,
                              uint32_t layer, enum kv_side side, size_t start, size_t row,
@@ -51,6 +40,8 @@ void kv_ledger_count(const struct kv_replay_spec *spec, const struct kv_trace_it
                      const uint8_t *cells, struct kv_ledger *ledger) {
     const struct kv_shape *s = &spec->run.shape;
     size_t sequences = item->n_choices ? item->n_choices : 1;
+    // Tags let a reader find a token's widths.
+    double tags = kv_tag_bits(s, spec->varies, spec->options);
     double values_per_token = 2.0 * s->n_layers * s->n_kv_heads * s->head_dim;
     *ledger = (struct kv_ledger){.entropy_bits = NAN};
     for (size_t c = 0; c < sequences; c++) {
@@ -61,8 +52,7 @@ void kv_ledger_count(const struct kv_replay_spec *spec, const struct kv_trace_it
         double values = (double)tokens * values_per_token, weight = 1.0 / (double)sequences;
         double code = (double)(bits[0].code_bits + bits[1].code_bits);
         double meta = (double)(bits[0].meta_bits + bits[1].meta_bits);
-        double bytes = (double)(bits[0].bytes + bits[1].bytes) +
-                       ceil((double)tokens * tag_bits_per_token(spec) / 8);
+        double bytes = (double)(bits[0].bytes + bits[1].bytes) + ceil((double)tokens * tags / 8);
         ledger->nominal_bits += weight * code / values;
         ledger->effective_bits += weight * (code + meta) / values;
         ledger->allocated_bits += weight * 8 * bytes / values;

@@ -24,7 +24,9 @@ struct kv_replay {
     // Tables for policies that declare KV_NEED_DAMAGE or KV_NEED_ERROR, one a spec
     // (kv_replay_open_tables).
     struct kv_table **damage, **error;
-    size_t first_item, n_items; // the part of the trace to replay
+    struct kv_quantiles *quantiles; // for those that declare KV_NEED_QUANTILES
+    bool audit;                     // ask each policy again with the future scrambled: kv_audit
+    size_t first_item, n_items;     // the part of the trace to replay
     // Says which pairs are wanted (NULL = all); called before an item is run, from any worker.
     bool (*wanted)(void *self, size_t item, size_t spec);
     // Takes an outcome (which it may keep parts of by copying); from any worker, one at a time.
@@ -52,6 +54,12 @@ void kv_tables_close(struct kv_table **tables, size_t n);
 // Errors: whatever the policy says; a width not offered, naming the token.
 KV_MUST_CHECK int kv_decide(const struct kv_replay *r, size_t spec, size_t item, uint8_t *cells,
                             struct kv_error *e);
+
+// Asks a policy about an item again, at several points with everything scrambled that it cannot
+// know by then, and compares with its answer so far: cells[n_tokens][...]. Policies that declare
+// the future are not asked. Errors: an answer that changed, naming the token. (audit.c)
+KV_MUST_CHECK int kv_audit(const struct kv_replay_spec *spec, const struct kv_item *item,
+                           const uint8_t *cells, struct kv_error *e);
 
 // ---- ledger (ledger.c) ----------------------------------------------------------------
 

@@ -6,6 +6,7 @@
 
 #include "sim/base/args.h"
 #include "sim/base/util.h"
+#include "sim/replay/plugin.h"
 
 #define KV_POLICY(name) extern const struct kv_policy kv_policy_##name;
 #include "policies/policies.def"
@@ -51,26 +52,104 @@ static void describe_run(struct kv_run *run, const struct kv_format *f, uint64_t
         }
 }
 
+static int open_policy(struct kv_replay_spec *spec, const char *text, struct kv_error *e);
+
+// The keys that every shared object takes.
+static const struct kv_param plugin_params[] = {
+    {"digest", KV_TEXT, "", 0, 0, NULL, NULL, "of the file; checked where it is given"}, {0}};
+
+// Writes the file's digest into the spec, so that its canonical form names one build.
+static int pin_digest(struct kv_spec *s, const char *digest, struct kv_error *e) {
+    for (size_t i = 0; i < s->n_pairs; i++)
+        if (strcmp(s->keys[i], "digest") == 0)
+            return strcmp(s->values[i], digest) == 0
+                       ? 0
+                       : kv_fail(e, KV_EFAIL, s->name, "has digest %s, not %s as the spec says",
+                                 digest, s->values[i]);
+    s->keys = kv_grow(s->keys, s->n_pairs + 1, sizeof *s->keys);
+    s->values = kv_grow(s->values, s->n_pairs + 1, sizeof *s->values);
+    s->keys[s->n_pairs] = kv_strdup("digest");
+    s->values[s->n_pairs++] = kv_strdup(digest);
+    return 0;
+}
+
+static int find(struct kv_replay_spec *spec, struct kv_spec *s, struct kv_error *e) {
+    if (!kv_is_plugin(s->name)) {
+        spec->policy = find_policy(s->name, e);
+        return spec->policy ? 0 : KV_EUSAGE;
+    }
+    int rc = kv_plugin_open(&spec->plugin, s->name, e);
+    if (rc) return rc;
+    spec->policy = &spec->plugin->policy;
+    return pin_digest(s, spec->plugin->digest, e);
+}
+
+static int open_inner(struct kv_replay_spec *spec, const struct kv_spec *s, struct kv_error *e) {
+    if (!spec->policy->wraps)
+        return s->inner
+                   ? kv_fail(e, KV_EUSAGE, "spec", "'%s(...)': this policy wraps no other", s->name)
+                   : 0;
+    if (!s->inner)
+        return kv_fail(e, KV_EUSAGE, "spec", "policy %s wraps another: %s(static:bits=4)", s->name,
+                       s->name);
+    spec->inner = kv_alloc(1, sizeof *spec->inner);
+    spec->inner->run = spec->run;
+    int rc = open_policy(spec->inner, s->inner, e);
+    if (rc) return rc;
+    const struct kv_replay_spec *in = spec->inner;
+    spec->inner_view = kv_alloc(1, sizeof *spec->inner_view);
+    *spec->inner_view = (struct kv_inner){in->policy, in->self, in->varies, in->options, in->needs};
+    spec->run.inner = spec->inner_view;
+    return 0;
+}
+
+// What an opened policy says of itself, its inner one included.
+static void describe_policy(struct kv_replay_spec *spec) {
+    const struct kv_policy *p = spec->policy;
+    const struct kv_replay_spec *in = spec->inner;
+    spec->varies = p->varies_as_opened ? p->varies_as_opened(spec->self) : p->varies;
+    spec->options =
+        p->options_as_opened ? p->options_as_opened(spec->self) : (uint32_t)spec->run.n_widths;
+    spec->needs =
+        (p->needs_as_opened ? p->needs_as_opened(spec->self) : p->needs) | (in ? in->needs : 0);
+    spec->delay_tokens =
+        in && in->delay_tokens > p->delay_tokens ? in->delay_tokens : p->delay_tokens;
+}
+
+static int check_delay(const struct kv_replay_spec *spec, const char *name, struct kv_error *e) {
+    bool too_early = spec->needs & KV_NEED(KV_ATTN_SO_FAR) && !(spec->needs & KV_NEEDS_FUTURE) &&
+                     spec->delay_tokens != KV_DELAY_PROMPT;
+    return too_early ? kv_fail(e, KV_EFAIL, name,
+                               "reads the attention received so far, which is known when the "
+                               "prompt has been read, but says it decides %u tokens late",
+                               spec->delay_tokens)
+                     : 0;
+}
+
 static int open_policy(struct kv_replay_spec *spec, const char *text, struct kv_error *e) {
     struct kv_spec s;
     struct kv_args *args = NULL;
     int rc = kv_spec_parse(&s, text, e);
     if (rc) return rc;
-    spec->policy = find_policy(s.name, e);
     char *what = kv_format_text("policy %s", s.name);
-    rc = spec->policy ? kv_args_new(&args, &s, spec->policy->params, NULL, what, e) : KV_EUSAGE;
+    rc = find(spec, &s, e);
+    if (rc == 0) rc = open_inner(spec, &s, e);
+    if (rc == 0)
+        rc = kv_args_new(&args, &s, spec->policy->params, spec->plugin ? plugin_params : NULL, what,
+                         e);
     if (rc == 0) rc = spec->policy->open(&spec->self, &spec->run, args, e);
     if (rc == 0) {
         spec->policy_name = kv_strdup(s.name);
-        spec->varies = spec->policy->varies_as_opened ? spec->policy->varies_as_opened(spec->self)
-                                                      : spec->policy->varies;
-        spec->options = spec->policy->options_as_opened
-                            ? spec->policy->options_as_opened(spec->self)
-                            : (uint32_t)spec->run.n_widths;
+        describe_policy(spec);
+        rc = check_delay(spec, s.name, e);
+    }
+    if (rc == 0) {
         char own[512] = "";
-        if (spec->policy->canonical)
+        struct kv_args spelled = *args;
+        if (spec->inner) spelled.inner = spec->inner->canonical;
+        if (spec->policy->canonical && !spec->plugin)
             spec->policy->canonical(spec->self, &spec->run, own, sizeof own);
-        spec->canonical = *own ? kv_strdup(own) : kv_args_canonical(args, s.name);
+        spec->canonical = *own ? kv_strdup(own) : kv_args_canonical(&spelled, s.name);
     }
     kv_args_free(args);
     free(what);
@@ -108,6 +187,10 @@ int kv_replay_spec_open(struct kv_replay_spec *spec, const char *text,
 
 void kv_replay_spec_close(struct kv_replay_spec *spec) {
     if (spec->policy && spec->policy->close) spec->policy->close(spec->self);
+    if (spec->inner) kv_replay_spec_close(spec->inner);
+    free(spec->inner);
+    free(spec->inner_view);
+    kv_plugin_close(spec->plugin);
     kv_format_close(spec->format);
     free(spec->canonical);
     free(spec->policy_name);

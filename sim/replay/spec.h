@@ -14,11 +14,17 @@ struct kv_replay_spec {
     void *self; // the policy's state: read-only, shared by workers
     struct kv_format *format;
     struct kv_run run;
-    uint32_t varies, options; // axes along which decisions differ; answers a cell may have
+    uint32_t varies, options;     // axes along which decisions differ; answers a cell may have
+    uint32_t needs, delay_tokens; // the policy's own and those of the policy that it wraps
+    struct kv_replay_spec *inner; // of a wrapper: the policy inside, without a format; else NULL
+    struct kv_inner *inner_view;  // what run.inner points at
+    struct kv_plugin *plugin;     // when the policy is a shared object
 };
 
-// Opens "policy[:..][@format[:..]]"; the format defaults to sym. Errors: KV_EUSAGE, one sentence,
-// with the nearest known name or key, or the widths that the format offers.
+// Opens "policy[:..][@format[:..]]"; the format defaults to sym. A policy may wrap another:
+// "shuffle(static:bits=4):within=item"; or be a shared object: "build/mine.so:cut=32". Errors:
+// KV_EUSAGE, one sentence, with the nearest known name or key, or the widths that the format
+// offers.
 KV_MUST_CHECK int kv_replay_spec_open(struct kv_replay_spec *spec, const char *text,
                                       const struct kv_format_setting *s, uint64_t seed,
                                       struct kv_error *e);

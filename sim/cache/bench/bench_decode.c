@@ -3,6 +3,7 @@
 #include "sim/base/util.h"
 #include "sim/cache/decode.h"
 #include "sim/cache/team.h"
+#include "sim/cost/measure.h"
 
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -106,17 +107,20 @@ static int bench(const char *name, struct kv_shape s, unsigned threads) {
             instructions[w] = count_of(counter) - counted;
         }
     }
-    double bandwidth = median(read_rate, ROUNDS), fp16 = median(ns[0], ROUNDS);
+    double mhz = kv_clock_mhz(), bandwidth = median(read_rate, ROUNDS),
+           fp16 = median(ns[0], ROUNDS);
     printf("%s, %u KV heads, %u query heads each, %d tokens, %d layers, %u threads; streaming read "
-           "%.1f GB/s\n",
-           name, s.n_kv_heads, s.n_heads / s.n_kv_heads, TOKENS, LAYERS_READ, threads, bandwidth);
-    printf(
-        "bits  x_fp16  values_per_ns  GB_per_s  of_read_pct  cache_MB  instructions_per_value\n");
+           "%.1f GB/s, core at %.0f MHz\n",
+           name, s.n_kv_heads, s.n_heads / s.n_kv_heads, TOKENS, LAYERS_READ, threads, bandwidth,
+           mhz);
+    printf("bits  x_fp16  values_per_ns  GB_per_s  of_read_pct  cache_MB  cycles_per_value  "
+           "instructions_per_value\n");
     for (size_t w = 0; w < N; w++) {
         double t = median(ns[w], ROUNDS), bytes = (double)kv_cache_bytes_held(cache[w]);
         double values = 2.0 * (double)kv * s.n_layers * TOKENS;
-        printf("%4u  %6.2f  %13.1f  %8.1f  %11.0f  %8.0f  ", widths[w], fp16 / t, values / t,
-               bytes / t, 100 * bytes / t / bandwidth, bytes / 1e6);
+        printf("%4u  %6.2f  %13.1f  %8.1f  %11.0f  %8.0f  %16.3f  ", widths[w], fp16 / t,
+               values / t, bytes / t, 100 * bytes / t / bandwidth, bytes / 1e6,
+               t / values * mhz / 1e3);
         if (threads == 1 && isfinite(instructions[w]))
             printf("%22.3f\n", instructions[w] / values);
         else

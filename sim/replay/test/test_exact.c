@@ -1,326 +1,405 @@
 // SPDX-License-Identifier: Apache-2.0
-// Exact replay of the real model on a few items: what must be equal is compared bit for bit.
-#include "sim/replay/test/real_model.h"
+// Exact replay on the real model: what it must reproduce bit for bit, and the ledger by hand.
+#include "sim/replay/test/recording.h"
 
-// Three samples, two of them recorded again as a subset, and two questions of a few tokens.
-static struct fixture {
-    struct kv_model *m;
-    char *dir;
-    struct kv_trace *samples, *subset, *tiny;
-} fx;
+struct fixture {
+    struct kv_model *model;
+    struct recording all, part; // three short samples; two of them, and a window of text
+    struct recording text;
+};
 
-// Contexts of one token and of a few; choices of one token, which leave nothing but the branch
-// point to score.
-static const char tiny_questions[] =
-    "{\"id\": \"1-1\", \"question\": {\"stem\": \"water\", \"choices\": [{\"text\": \"falls\", "
-    "\"label\": \"A\"}, {\"text\": \"burns\", \"label\": \"B\"}]}, \"answerKey\": \"A\"}\n"
-    "{\"id\": \"1-2\", \"question\": {\"stem\": \"a cat likes to drink cold\", \"choices\": "
-    "[{\"text\": \"milk\", \"label\": \"A\"}, {\"text\": \"stone\", \"label\": \"B\"}]}, "
-    "\"answerKey\": \"A\"}\n";
+static const char three[] = "6\n60\n114\n", two[] = "6\n60\n";
+static const size_t part_in_all[] = {0, 1};
+static const char *const specs[] = {
+    "static:bits=16@sym", "none",
+    "static:bits=4@sym",  "static:k=8,v=4@asym:group=32,sinks=2,window=8",
+    "static@q4_0",        "random:bits=2/4/8/16@sym"};
+enum { N_SPECS = sizeof specs / sizeof *specs };
+
+static struct outcomes run(const struct fixture *f, struct kv_replay job, unsigned jobs) {
+    if (!job.trace) job.trace = f->all.trace;
+    job.model = f->model;
+    if (job.seed == 0) job.seed = 1;
+    return replay_specs_as(job, specs, N_SPECS, jobs);
+}
+
+static void same_bits(double a, double b) {
+    assert_memory_equal(&a, &b, sizeof a);
+}
+
+static void same_outcome(const struct kv_outcome *a, const struct kv_outcome *b) {
+    assert_int_equal(a->n_choices, b->n_choices);
+    for (uint32_t c = 0; c < (a->n_choices ? a->n_choices : 1); c++) {
+        same_bits(a->choice[c].logprob, b->choice[c].logprob);
+        same_bits(a->choice[c].logprob_ref, b->choice[c].logprob_ref);
+        same_bits(a->choice[c].kl_nats, b->choice[c].kl_nats);
+        same_bits(a->choice[c].logprob_after_prefix, b->choice[c].logprob_after_prefix);
+    }
+    assert_memory_equal(a->pick, b->pick, sizeof a->pick);
+    same_bits(a->margin, b->margin);
+    same_bits(a->kl_nats, b->kl_nats);
+    assert_memory_equal(&a->ledger, &b->ledger, sizeof a->ledger);
+}
+
+// ---- what 16 bits must reproduce ------------------------------------------------------
+
+static void sixteen_bits_replay_to_the_recorded_scores_with_no_divergence(void **state) {
+    const struct fixture *f = *state;
+    struct outcomes o = replay_specs_as(
+        (struct kv_replay){.trace = f->all.trace, .model = f->model, .seed = 1}, specs, 1, 2);
+    for (size_t i = 0; i < o.n_items; i++) {
+        const struct kv_trace_item *it = kv_trace_item(f->all.trace, i);
+        assert_int_equal(4, o.at[i].n_choices);
+        same_bits(0, o.at[i].kl_nats);
+        for (uint32_t c = 0; c < 4; c++) {
+            same_bits(it->score[c], o.at[i].choice[c].logprob);
+            same_bits(it->score[c], o.at[i].choice[c].logprob_ref);
+            same_bits(0, o.at[i].choice[c].kl_nats);
+        }
+        for (int s = 0; s < KV_N_SCORERS; s++)
+            assert_int_equal(o.at[i].pick_ref[s], o.at[i].pick[s]);
+    }
+    free_outcomes(&o);
+}
+
+static void sixteen_bits_do_so_on_a_window_of_text(void **state) {
+    const struct fixture *f = *state;
+    struct outcomes o = replay_specs_as(
+        (struct kv_replay){.trace = f->text.trace, .model = f->model, .seed = 1}, specs, 3, 1);
+    const struct kv_trace_item *it = kv_trace_item(f->text.trace, 0);
+    assert_int_equal(0, o.at[0].n_choices);
+    assert_int_equal(it->n_tokens - 1, o.at[0].n_scored);
+    same_bits(it->score[0], o.at[0].choice[0].logprob);
+    same_bits(0, o.at[0].kl_nats);
+    assert_true(isnan(o.at[0].margin));
+    assert_int_equal(-1, o.at[0].pick[KV_ACC]);
+    assert_true(o.at[1].kl_nats > 0 && o.at[1].kl_nats < 1e-4); // float32 beside fp16
+    assert_true(o.at[2].kl_nats > 1e-3);
+    free_outcomes(&o);
+}
+
+static void sixteen_bits_stay_within_rounding_in_the_prefill_modes(void **state) {
+    const struct fixture *f = *state;
+    for (enum kv_mode mode = KV_PREFILL; mode <= KV_PREFILL1; mode++) {
+        struct outcomes o = replay_specs_as(
+            (struct kv_replay){.trace = f->part.trace, .model = f->model, .mode = mode, .seed = 1},
+            specs, 1, 2);
+        for (size_t i = 0; i < o.n_items; i++)
+            for (uint32_t c = 0; c < 4; c++) {
+                // Products of other shapes: last bits differ, and fp16 roundings flip with them.
+                double off = o.at[i].choice[c].logprob - o.at[i].choice[c].logprob_ref;
+                if (fabs(off) > 0.05 || o.at[i].kl_nats > 1e-5)
+                    fail_msg("%.6f, KL %.3g nats", off, o.at[i].kl_nats);
+            }
+        free_outcomes(&o);
+    }
+}
+
+// ---- an outcome depends on its item and spec alone ------------------------------------
+
+static void an_outcome_is_the_same_whatever_runs_beside_it(void **state) {
+    const struct fixture *f = *state;
+    struct outcomes base = run(f, (struct kv_replay){0}, 2);
+    struct outcomes alone = run(f, (struct kv_replay){0}, 1);
+    for (size_t i = 0; i < base.n_items * N_SPECS; i++) same_outcome(&base.at[i], &alone.at[i]);
+    free_outcomes(&alone);
+
+    // A part of the trace, in a replay and in a trace of its own.
+    struct outcomes range = run(f, (struct kv_replay){.first_item = 2, .n_items = 1}, 2);
+    for (size_t j = 0; j < N_SPECS; j++)
+        same_outcome(&base.at[2 * N_SPECS + j], &range.at[2 * N_SPECS + j]);
+    assert_null(range.at[0].choice); // others were not run
+    free_outcomes(&range);
+    struct outcomes part = run(f, (struct kv_replay){.trace = f->part.trace}, 2);
+    for (size_t i = 0; i < part.n_items; i++)
+        for (size_t j = 0; j < N_SPECS; j++)
+            same_outcome(&base.at[part_in_all[i] * N_SPECS + j], &part.at[i * N_SPECS + j]);
+    free_outcomes(&part);
+
+    // Specs in another order, and each by itself.
+    const char *backwards[N_SPECS];
+    for (size_t j = 0; j < N_SPECS; j++) backwards[j] = specs[N_SPECS - 1 - j];
+    struct kv_replay job = {.trace = f->part.trace, .model = f->model, .seed = 1};
+    struct outcomes turned = replay_specs_as(job, backwards, N_SPECS, 2);
+    for (size_t i = 0; i < turned.n_items; i++)
+        for (size_t j = 0; j < N_SPECS; j++)
+            same_outcome(&base.at[part_in_all[i] * N_SPECS + N_SPECS - 1 - j],
+                         &turned.at[i * N_SPECS + j]);
+    free_outcomes(&turned);
+    job.n_items = 1;
+    for (size_t j = 0; j < N_SPECS; j++) {
+        struct outcomes one = replay_specs_as(job, specs + j, 1, 1);
+        same_outcome(&base.at[part_in_all[0] * N_SPECS + j], &one.at[0]);
+        free_outcomes(&one);
+    }
+    free_outcomes(&base);
+}
+
+static bool only_some(void *self, size_t item, size_t spec) {
+    (void)self;
+    return (item + spec) % 2 == 0;
+}
+
+static void an_interrupted_sweep_goes_on_to_the_same_outcomes(void **state) {
+    const struct fixture *f = *state;
+    struct outcomes base = run(f, (struct kv_replay){.trace = f->part.trace}, 2);
+    struct outcomes some =
+        run(f, (struct kv_replay){.trace = f->part.trace, .wanted = only_some}, 2);
+    for (size_t i = 0; i < base.n_items; i++)
+        for (size_t j = 0; j < N_SPECS; j++) {
+            const struct kv_outcome *one = &some.at[i * N_SPECS + j];
+            if (only_some(NULL, i, j))
+                same_outcome(&base.at[i * N_SPECS + j], one);
+            else
+                assert_null(one->choice);
+        }
+    free_outcomes(&some);
+    free_outcomes(&base);
+}
+
+// ---- modes, windows, seeds ------------------------------------------------------------
+
+// An item whose choices are one token each: all that is scored is the branch point.
+static const char short_choices[] =
+    "{\"ind\": 0, \"activity_label\": \"Cooking\", \"ctx_a\": \"She puts the pot on the stove and "
+    "waits until the water\", \"ctx_b\": \"\", \"ctx\": \"She puts the pot on the stove and waits "
+    "until the water\", \"endings\": [\"is\", \"on\", \"the\", \"a\"], \"label\": 0}\n";
+
+static void prefill1_scores_the_first_choice_token_from_exact_logits(void **state) {
+    const struct fixture *f = *state;
+    const char *const coarse[] = {"static:bits=2@sym"};
+    char file[] = "/tmp/kvsim-test-XXXXXX";
+    struct recording r;
+    int fd = mkstemp(file);
+    assert_int_equal(sizeof short_choices - 1, write(fd, short_choices, sizeof short_choices - 1));
+    close(fd);
+    char *tasks = kv_format_text("hellaswag:%s", file);
+    record_items(&r, f->model, tasks, "0\n", KV_KEEP_FINAL);
+    const struct kv_trace_item *it = kv_trace_item(r.trace, 0);
+    assert_int_equal(it->n_context + 4, it->n_tokens);
+    struct kv_replay job = {.trace = r.trace, .model = f->model, .seed = 1, .mode = KV_PREFILL1};
+    struct outcomes first = replay_specs_as(job, coarse, 1, 1);
+    job.mode = KV_PREFILL;
+    struct outcomes fed = replay_specs_as(job, coarse, 1, 1);
+    job.mode = KV_INLINE;
+    struct outcomes in = replay_specs_as(job, coarse, 1, 1);
+    same_bits(0, first.at[0].kl_nats);
+    for (uint32_t c = 0; c < 4; c++) same_bits(it->score[c], first.at[0].choice[c].logprob);
+    assert_true(fed.at[0].kl_nats > 1e-4); // the last context token reads a cache of 2 bits
+    assert_true(in.at[0].kl_nats > 1e-4 && in.at[0].kl_nats != fed.at[0].kl_nats);
+    free_outcomes(&first);
+    free_outcomes(&fed);
+    free_outcomes(&in);
+    remove_recording(&r);
+    free(tasks);
+    unlink(file);
+}
+
+static void a_window_as_long_as_the_item_is_sixteen_bits(void **state) {
+    const struct fixture *f = *state;
+    const char *const windows[] = {"static:bits=2@sym:window=512", "static:bits=2@sym:sinks=512",
+                                   "static:bits=2@sym:window=8"};
+    struct outcomes o = replay_specs_as(
+        (struct kv_replay){.trace = f->part.trace, .model = f->model, .seed = 1}, windows, 3, 2);
+    for (size_t i = 0; i < o.n_items; i++) {
+        const struct kv_outcome *whole = &o.at[i * 3], *some = &o.at[i * 3 + 2];
+        for (int w = 0; w < 2; w++) {
+            same_bits(0, whole[w].kl_nats);
+            assert_true(whole[w].ledger.allocated_bits == 16);
+        }
+        const struct kv_trace_item *it = kv_trace_item(f->part.trace, i);
+        double want = 0; // 8 tokens at 16 bits, the rest at 2 bits and a scale of 16 bits in 64
+        for (uint32_t c = 0; c < 4; c++) {
+            double n = it->n_context + it->first[c + 1] - it->first[c];
+            want += (8 * 16 + (n - 8) * 2.25) / n / 4;
+        }
+        assert_true(fabs(some->ledger.effective_bits - want) < 1e-12);
+    }
+    free_outcomes(&o);
+}
+
+static void an_own_step_read_exact_changes_outcomes_but_not_bits_stored(void **state) {
+    const struct fixture *f = *state;
+    struct kv_replay job = {.trace = f->part.trace, .model = f->model, .seed = 1};
+    struct outcomes coded = replay_specs_as(job, specs, 3, 2);
+    job.self_exact = true;
+    struct outcomes exact = replay_specs_as(job, specs, 3, 2);
+    for (size_t i = 0; i < coded.n_items; i++) {
+        same_outcome(&coded.at[i * 3], &exact.at[i * 3]); // 16 bits: the same
+        const struct kv_outcome *a = &coded.at[i * 3 + 2], *b = &exact.at[i * 3 + 2];
+        assert_true(a->kl_nats != b->kl_nats && b->kl_nats > 0);
+        assert_memory_equal(&a->ledger, &b->ledger, sizeof a->ledger);
+    }
+    free_outcomes(&coded);
+    free_outcomes(&exact);
+}
+
+static void random_draws_follow_the_seed(void **state) {
+    const struct fixture *f = *state;
+    const char *const drawn[] = {"random:bits=2/4/8/16@sym", "random:bits=2/4/8/16,seed=1@sym"};
+    struct kv_replay job = {.trace = f->part.trace, .model = f->model, .seed = 1, .n_items = 1};
+    struct outcomes one = replay_specs_as(job, drawn, 2, 2),
+                    again = replay_specs_as(job, drawn, 2, 1);
+    job.seed = 2;
+    struct outcomes other = replay_specs_as(job, drawn, 2, 2);
+    for (size_t i = 0; i < 2; i++) {
+        same_outcome(&one.at[i], &again.at[i]);
+        assert_true(one.at[i].kl_nats != other.at[i].kl_nats);
+    }
+    assert_true(one.at[0].kl_nats != one.at[1].kl_nats);
+    free_outcomes(&one);
+    free_outcomes(&again);
+    free_outcomes(&other);
+}
+
+static void redraws_disturb_and_repeat(void **state) {
+    const struct fixture *f = *state;
+    struct kv_replay job = {
+        .trace = f->part.trace, .model = f->model, .seed = 1, .redraw = 1, .n_items = 1};
+    struct outcomes a = replay_specs_as(job, specs, 3, 2), b = replay_specs_as(job, specs, 3, 1);
+    for (size_t j = 0; j < 3; j++) same_outcome(&a.at[j], &b.at[j]);
+    assert_true(a.at[0].kl_nats > 0 && a.at[0].kl_nats < 1e-6); // 1e-6 on the embeddings
+    free_outcomes(&a);
+    free_outcomes(&b);
+}
+
+// ---- refusals -------------------------------------------------------------------------
+
+static void another_model_and_modes_that_cannot_be_are_refused(void **state) {
+    const struct fixture *f = *state;
+    struct kv_error e;
+    struct kv_model other = *f->model;
+    snprintf(other.digest, sizeof other.digest, "0123456789abcdef");
+    struct kv_replay job = {.trace = f->all.trace, .model = &other, .n_items = 1};
+    assert_int_equal(KV_EFAIL, kv_replay_exact(&job, 1, &e));
+    assert_non_null(strstr(e.msg, "was recorded from"));
+    assert_non_null(strstr(e.msg, "0123456789abcdef"));
+    job = (struct kv_replay){
+        .trace = f->text.trace, .model = f->model, .n_items = 1, .mode = KV_PREFILL};
+    assert_int_equal(KV_EUSAGE, kv_replay_exact(&job, 1, &e));
+    assert_string_equal("windows of text have no decode step: mode prefill does not apply", e.msg);
+}
+
+// ---- the ledger by hand ---------------------------------------------------------------
+
+// One layer, 1 KV head of 64: 128 values a token. Two context tokens; choices of 1 and 3.
+static void count(const char *text, struct kv_ledger *ledger) {
+    static const uint32_t first[] = {2, 3, 6};
+    const struct kv_format_setting setting = {{1, 1, 1, 64, 64, 64, 64, 64}, KV_ORDER_GGML};
+    struct kv_trace_item item = {
+        .id = "hand", .n_tokens = 6, .n_context = 2, .n_choices = 2, .first = first};
+    struct kv_replay_spec spec;
+    struct kv_error e;
+    uint8_t cells[6 * 2];
+    uint32_t ids[6] = {0};
+    float features[6 * KV_N_FEATURES] = {0};
+    uint8_t kinds[6] = {0};
+    item.ids = ids, item.features = features, item.kinds = kinds;
+    must(kv_replay_spec_open(&spec, text, &setting, 1, &e), &e);
+    must(kv_decide(&spec, &item, cells, &e), &e);
+    kv_ledger_count(&spec, &item, cells, ledger);
+    kv_replay_spec_close(&spec);
+}
+
+static void near(double want, double x) {
+    if (!(fabs(want - x) < 1e-12)) fail_msg("%.9f is wanted, not %.9f", want, x);
+}
+
+static void the_ledger_counts_codes_scales_and_minima(void **state) {
+    struct kv_ledger l;
+    (void)state;
+    count("static:bits=4@sym", &l); // a vector of 64: 64 codes of 4 bits and a scale of 16
+    near(4, l.nominal_bits);
+    near(4 + 16.0 / 64, l.effective_bits);
+    near(4.25, l.allocated_bits); // 34 bytes: nothing is padded
+    near(2 * 34, l.bytes_per_token);
+    near(1, l.share[KV_KEY][4]);
+    near(1, l.share[KV_VALUE][4]);
+    count("static:bits=4@asym:group=32", &l); // a scale and a minimum of 16 bits each in 32
+    near(4, l.nominal_bits);
+    near(4 + 32.0 / 32, l.effective_bits);
+    near(5, l.allocated_bits);
+    near(2 * 40, l.bytes_per_token);
+    count("static:k=8,v=4@sym", &l);
+    near(6, l.nominal_bits);
+    near(6.25, l.effective_bits);
+    near(1, l.share[KV_KEY][8]);
+    near(1, l.share[KV_VALUE][4]);
+    count("static:bits=16@sym", &l);
+    near(16, l.nominal_bits);
+    near(16, l.allocated_bits);
+    near(256, l.bytes_per_token);
+    count("static@q8_0", &l); // blocks of 32: 34 bytes
+    near(8, l.nominal_bits);
+    near(8.5, l.allocated_bits);
+    count("none", &l);
+    near(32, l.allocated_bits);
+    near(1, l.share[KV_KEY][17]);
+}
+
+static void a_window_is_counted_at_the_end_of_each_sequence(void **state) {
+    struct kv_ledger l;
+    (void)state;
+    // Sequences of 3 and 5 tokens whose newest 2 are exact: (2 x 16 + 1 x 4.25) / 3 and
+    // (2 x 16 + 3 x 4.25) / 5.
+    count("static:bits=4@sym:window=2", &l);
+    near((36.25 / 3 + 44.75 / 5) / 2, l.allocated_bits);
+    near((2.0 / 3 + 2.0 / 5) / 2, l.share[KV_KEY][16]);
+    count("static:bits=4@sym:sinks=1", &l);
+    near(((16 + 2 * 4.25) / 3 + (16 + 4 * 4.25) / 5) / 2, l.allocated_bits);
+}
+
+static void tags_are_paid_where_widths_differ_between_tokens(void **state) {
+    struct kv_ledger l, drawn;
+    (void)state;
+    // Four widths: 2 bits a token, so 6 and 10 bits, stored as 1 and 2 bytes of 8 bits.
+    count("random:bits=2/4/8/16@sym", &drawn);
+    double codes = drawn.effective_bits, tags = (8.0 / (3 * 128) + 16.0 / (5 * 128)) / 2;
+    near(codes + tags, drawn.allocated_bits);
+    // One width needs none; two need 1 bit: 3 and 5 bits, a byte each.
+    count("random:bits=4@sym", &l);
+    near(4.25, l.allocated_bits);
+    count("random:bits=4/8,shares=1/0@sym", &l);
+    near(4.25 + (8.0 / (3 * 128) + 8.0 / (5 * 128)) / 2, l.allocated_bits);
+}
+
+// ---- fixture --------------------------------------------------------------------------
 
 static int set_up(void **state) {
-    (void)state;
-    kv_set_verbosity(-1);
-    fx.m = real_model_open();
-    if (!fx.m) return 0;
-    fx.dir = scratch_dir();
-    write_text(fx.dir, "tiny.jsonl", tiny_questions);
-    char *ids = kv_format_text("%s/ids", fx.dir), *tiny = kv_format_text("%s/tiny.jsonl", fx.dir);
-    fx.samples =
-        record_to(fx.m, "samples", fx.dir, "three", (struct kv_record_options){.n = 3, .seed = 8});
-    struct kv_text list = {0}; // the subset: the first and the last of the three
-    kv_text_addf(&list, "%s\n%s\n", kv_trace_item(fx.samples, 0)->id,
-                 kv_trace_item(fx.samples, 2)->id);
-    write_text(fx.dir, "ids", list.s);
-    fx.subset = record_to(fx.m, "samples", fx.dir, "two",
-                          (struct kv_record_options){.ids_file = ids, .jobs = 1});
-    fx.tiny = record_to(fx.m, tiny, fx.dir, "tiny", (struct kv_record_options){0});
-    free(kv_text_take(&list));
-    free(ids);
-    free(tiny);
+    static struct fixture f;
+    *state = &f;
+    f.model = open_test_model();
+    record_items(&f.all, f.model, "samples", three, KV_KEEP_FINAL);
+    record_items(&f.part, f.model, "samples", two, KV_KEEP_ALL);
+    record_items(&f.text, f.model, "text:traces/samples/text.txt,window=64", "0\n", KV_KEEP_FINAL);
     return 0;
 }
 
 static int tear_down(void **state) {
-    (void)state;
-    kv_trace_close(fx.samples);
-    kv_trace_close(fx.subset);
-    kv_trace_close(fx.tiny);
-    if (fx.dir) remove_dir(fx.dir);
-    free(fx.dir);
-    kv_model_close(fx.m);
+    struct fixture *f = *state;
+    remove_recording(&f->all);
+    remove_recording(&f->part);
+    remove_recording(&f->text);
+    kv_model_close(f->model);
     return 0;
-}
-
-#define NEED_MODEL()                                                                               \
-    do {                                                                                           \
-        (void)state;                                                                               \
-        if (!fx.m) skip();                                                                         \
-    } while (0)
-
-static void assert_same_bits(double a, double b) {
-    if (memcmp(&a, &b, sizeof a) != 0) fail_msg("%.17g is not %.17g", a, b);
-}
-
-static void assert_same_outcome(const struct kv_outcome *a, const struct kv_outcome *b) {
-    assert_non_null(a->choice);
-    assert_non_null(b->choice);
-    assert_int_equal(a->n_choices, b->n_choices);
-    assert_int_equal(a->gold, b->gold);
-    assert_int_equal(a->n_scored, b->n_scored);
-    assert_memory_equal(a->pick, b->pick, sizeof a->pick);
-    assert_memory_equal(a->pick_ref, b->pick_ref, sizeof a->pick_ref);
-    assert_memory_equal(&a->ledger, &b->ledger, sizeof a->ledger);
-    assert_same_bits(a->margin, b->margin);
-    assert_same_bits(a->kl_nats, b->kl_nats);
-    for (uint32_t c = 0; c < (a->n_choices ? a->n_choices : 1); c++) {
-        const struct kv_choice_outcome *x = &a->choice[c], *y = &b->choice[c];
-        assert_same_bits(x->logprob, y->logprob);
-        assert_same_bits(x->logprob_ref, y->logprob_ref);
-        assert_same_bits(x->kl_nats, y->kl_nats);
-        assert_same_bits(x->logprob_after_prefix, y->logprob_after_prefix);
-        assert_int_equal(x->tokens, y->tokens);
-        assert_int_equal(x->chars, y->chars);
-        assert_int_equal(x->bytes, y->bytes);
-    }
-}
-
-static void assert_is_the_recorded_run(const struct outcomes *all, const struct kv_trace *t) {
-    for (size_t s = 0; s < all->n_specs; s++)
-        for (size_t i = 0; i < all->n_items; i++) {
-            const struct kv_outcome *o = outcome_of(all, s, i);
-            const struct kv_trace_item *it = kv_trace_item(t, i);
-            assert_same_bits(o->kl_nats, 0);
-            for (uint32_t c = 0; c < (o->n_choices ? o->n_choices : 1); c++) {
-                assert_same_bits(o->choice[c].kl_nats, 0);
-                assert_same_bits(o->choice[c].logprob, it->score[c]);
-                assert_same_bits(o->choice[c].logprob_ref, it->score[c]);
-            }
-        }
-}
-
-// ---- the recorded run comes back
-// -----------------------------------------------------------------
-
-static void test_sixteen_bits(void **state) {
-    NEED_MODEL();
-    const char *const *specs = SPECS("static:bits=16", "static:bits=16@asym:group=32");
-    struct outcomes *all = replay_texts(fx.m, fx.samples, specs, 2, (struct kv_replay){0});
-    assert_is_the_recorded_run(all, fx.samples);
-    outcomes_free(all);
-    // Everything inside the window or the sinks is held exact.
-    specs = SPECS("static:bits=2@sym:window=4096", "static:bits=2@sym:sinks=4096");
-    all = replay_texts(fx.m, fx.tiny, specs, 1, (struct kv_replay){0});
-    assert_is_the_recorded_run(all, fx.tiny);
-    assert_same_bits(outcome_of(all, 0, 1)->ledger.allocated_bits, 16);
-    assert_same_bits(outcome_of(all, 1, 1)->ledger.allocated_bits, 16);
-    outcomes_free(all);
-}
-
-static void test_text_windows(void **state) {
-    NEED_MODEL();
-    struct kv_trace *text = record_to(fx.m, "text:traces/samples/text.txt,window=64", fx.dir,
-                                      "text", (struct kv_record_options){.n = 1, .seed = 3});
-    struct outcomes *all = replay_texts(fx.m, text, SPECS("static:bits=16", "static:bits=4"), 1,
-                                        (struct kv_replay){0});
-    const struct kv_outcome *exact = outcome_of(all, 0, 0), *coded = outcome_of(all, 1, 0);
-    assert_same_bits(exact->kl_nats, 0);
-    assert_same_bits(exact->choice[0].logprob, kv_trace_item(text, 0)->score[0]);
-    assert_int_equal(exact->n_scored, 63);
-    assert_int_equal(exact->pick[KV_ACC], -1);
-    assert_true(isnan(exact->margin));
-    assert_true(coded->kl_nats > 1e-4);
-    outcomes_free(all);
-    struct kv_error e = {0};
-    struct kv_replay prefill = {.trace = text, .model = fx.m, .mode = KV_PREFILL, .n_items = 1};
-    assert_int_equal(kv_replay_exact(&prefill, 1, &e), KV_EUSAGE);
-    assert_string_equal(e.msg, "windows of text have no decode step: mode prefill does not apply");
-    kv_trace_close(text);
-}
-
-static void test_float32(void **state) {
-    NEED_MODEL();
-    struct outcomes *all = replay_texts(fx.m, fx.samples, SPECS("none"), 2, (struct kv_replay){0});
-    for (size_t i = 0; i < all->n_items; i++) {
-        const struct kv_outcome *o = outcome_of(all, 0, i);
-        // fp16 keeps 11 bits: the divergence is of the order of 2^-22, but not nothing.
-        assert_true(o->kl_nats > 0 && o->kl_nats < 1e-4);
-        for (uint32_t c = 0; c < o->n_choices; c++)
-            assert_true(fabs(o->choice[c].logprob - o->choice[c].logprob_ref) < 0.05);
-        assert_same_bits(o->ledger.allocated_bits, 32);
-        assert_true(o->ledger.share[KV_KEY][17] == 1 && o->ledger.share[KV_VALUE][17] == 1);
-    }
-    outcomes_free(all);
-}
-
-// ---- an item's outcome depends on nothing else
-// ---------------------------------------------------
-
-static void test_order_of_work(void **state) {
-    NEED_MODEL();
-    const char *a = "static:bits=4", *b = "random:by=cell", *c = "static:k=8,v=3@asym:group=32";
-    struct kv_replay how = {.seed = 7};
-    struct outcomes *all = replay_texts(fx.m, fx.samples, SPECS(a, b, c), 1, how);
-    struct outcomes *permuted = replay_texts(fx.m, fx.samples, SPECS(c, a, b), 2, how);
-    for (size_t s = 0; s < 3; s++)
-        for (size_t i = 0; i < 3; i++)
-            assert_same_outcome(outcome_of(all, s, i), outcome_of(permuted, (s + 1) % 3, i));
-    struct outcomes *alone =
-        replay_texts(fx.m, fx.samples, SPECS(b), 1, (struct kv_replay){.seed = 7, .first_item = 2});
-    assert_null(outcome_of(alone, 0, 1)->choice); // not asked for
-    assert_same_outcome(outcome_of(all, 1, 2), outcome_of(alone, 0, 2));
-    struct outcomes *subset = replay_texts(fx.m, fx.subset, SPECS(a, b), 2, how);
-    for (size_t i = 0; i < 2; i++) {
-        assert_int_equal(kv_trace_item(fx.subset, i)->key, kv_trace_item(fx.samples, 2 * i)->key);
-        for (size_t s = 0; s < 2; s++)
-            assert_same_outcome(outcome_of(all, s, 2 * i), outcome_of(subset, s, i));
-    }
-    outcomes_free(all);
-    outcomes_free(permuted);
-    outcomes_free(alone);
-    outcomes_free(subset);
-}
-
-static void test_subset_records_the_same(void **state) {
-    NEED_MODEL();
-    for (size_t i = 0; i < 2; i++) {
-        const struct kv_trace_item *a = kv_trace_item(fx.samples, 2 * i),
-                                   *b = kv_trace_item(fx.subset, i);
-        assert_string_equal(a->id, b->id);
-        assert_int_equal(a->n_tokens, b->n_tokens);
-        assert_memory_equal(a->features, b->features,
-                            a->n_tokens * KV_N_FEATURES * sizeof *a->features);
-        assert_memory_equal(a->next_logprob, b->next_logprob,
-                            a->n_tokens * sizeof *a->next_logprob);
-        assert_memory_equal(a->score, b->score, a->n_choices * sizeof *a->score);
-        assert_memory_equal(a->final, b->final,
-                            (size_t)a->n_final * fx.m->shape.hidden * sizeof *a->final);
-    }
-}
-
-static void test_seeds_and_redraws(void **state) {
-    NEED_MODEL();
-    const char *const *specs = SPECS("random", "static:bits=4", "none");
-    struct outcomes *one = replay_texts(fx.m, fx.tiny, specs, 1, (struct kv_replay){.seed = 1});
-    struct outcomes *two = replay_texts(fx.m, fx.tiny, specs, 1, (struct kv_replay){.seed = 2});
-    struct outcomes *redraw =
-        replay_texts(fx.m, fx.tiny, specs, 1, (struct kv_replay){.seed = 1, .redraw = 1});
-    struct outcomes *again =
-        replay_texts(fx.m, fx.tiny, specs, 2, (struct kv_replay){.seed = 1, .redraw = 1});
-    const struct kv_outcome *r1 = outcome_of(one, 0, 1), *r2 = outcome_of(two, 0, 1);
-    assert_true(r1->choice[0].logprob != r2->choice[0].logprob);
-    assert_same_outcome(outcome_of(one, 1, 1), outcome_of(two, 1, 1)); // static draws nothing
-    // A redraw disturbs the embeddings by 1e-6: another figure, repeatable, and for float32 a near
-    // one.
-    for (size_t s = 0; s < 3; s++)
-        assert_same_outcome(outcome_of(redraw, s, 1), outcome_of(again, s, 1));
-    assert_true(outcome_of(redraw, 1, 1)->kl_nats != outcome_of(one, 1, 1)->kl_nats);
-    double before = outcome_of(one, 2, 1)->choice[0].logprob,
-           after = outcome_of(redraw, 2, 1)->choice[0].logprob;
-    assert_true(before != after && fabs(before - after) < 1e-3);
-    outcomes_free(one);
-    outcomes_free(two);
-    outcomes_free(redraw);
-    outcomes_free(again);
-}
-
-// ---- when a coded value is read
-// ------------------------------------------------------------------
-
-static void test_modes(void **state) {
-    NEED_MODEL();
-    const char *const *specs = SPECS("static:bits=3", "static:bits=16");
-    struct outcomes *in = replay_texts(fx.m, fx.tiny, specs, 1, (struct kv_replay){0});
-    struct outcomes *pre =
-        replay_texts(fx.m, fx.tiny, specs, 1, (struct kv_replay){.mode = KV_PREFILL});
-    struct outcomes *pre1 =
-        replay_texts(fx.m, fx.tiny, specs, 1, (struct kv_replay){.mode = KV_PREFILL1});
-    for (size_t i = 0; i < 2; i++) {
-        const struct kv_trace_item *it = kv_trace_item(fx.tiny, i);
-        assert_int_equal(it->n_final, 1); // only the branch point is scored
-        // prefill1: the first choice token is scored from exact logits, and there is no other.
-        const struct kv_outcome *o = outcome_of(pre1, 0, i);
-        assert_same_bits(o->kl_nats, 0);
-        for (uint32_t c = 0; c < 2; c++) assert_same_bits(o->choice[c].logprob, it->score[c]);
-        assert_true(outcome_of(in, 0, i)->kl_nats > 1e-5);
-        assert_true(outcome_of(pre, 0, i)->kl_nats > 1e-5);
-        // Other shapes of the products: other last bits, which fp16 rounding carries on.
-        assert_true(outcome_of(pre, 1, i)->kl_nats < 1e-5);
-        assert_memory_equal(&outcome_of(in, 0, i)->ledger, &outcome_of(pre, 0, i)->ledger,
-                            sizeof(struct kv_ledger));
-    }
-    // The prompt of two tokens or more attends exactly in prefill and coded in inline.
-    assert_true(outcome_of(in, 0, 1)->kl_nats != outcome_of(pre, 0, 1)->kl_nats);
-    outcomes_free(in);
-    outcomes_free(pre);
-    outcomes_free(pre1);
-}
-
-static void test_later_choice_tokens(void **state) {
-    NEED_MODEL();
-    struct outcomes *all =
-        replay_texts(fx.m, fx.samples, SPECS("static:bits=3"), 1,
-                     (struct kv_replay){.mode = KV_PREFILL1, .first_item = 1, .n_items = 1});
-    assert_true(outcome_of(all, 0, 1)->kl_nats > 1e-4); // tokens after the first read coded values
-    outcomes_free(all);
-}
-
-static void test_own_step(void **state) {
-    NEED_MODEL();
-    const char *const *specs = SPECS("static:bits=3", "static:bits=3@sym:window=1");
-    struct outcomes *coded = replay_texts(fx.m, fx.tiny, specs, 1, (struct kv_replay){0});
-    struct outcomes *exact =
-        replay_texts(fx.m, fx.tiny, specs, 1, (struct kv_replay){.self_exact = true});
-    assert_int_equal(kv_trace_item(fx.tiny, 0)->n_context, 1);
-    // A context of one token reads nothing but itself.
-    assert_same_bits(outcome_of(exact, 0, 0)->kl_nats, 0);
-    assert_true(outcome_of(coded, 0, 0)->kl_nats > 1e-5);
-    // A window of one token is the own step read exact; its bits are counted, the own step's not.
-    for (size_t i = 0; i < 2; i++) {
-        assert_same_bits(outcome_of(exact, 0, i)->kl_nats, outcome_of(coded, 1, i)->kl_nats);
-        assert_same_bits(outcome_of(exact, 0, i)->ledger.nominal_bits, 3);
-        assert_true(outcome_of(coded, 1, i)->ledger.nominal_bits > 3);
-    }
-    outcomes_free(coded);
-    outcomes_free(exact);
-}
-
-// ---- refusals
-// ------------------------------------------------------------------------------------
-
-static void test_other_model(void **state) {
-    NEED_MODEL();
-    struct kv_error e = {0};
-    struct kv_model other = *fx.m;
-    memcpy(other.digest, "0123456789abcdef", 17);
-    struct kv_replay r = {.trace = fx.tiny, .model = &other, .n_items = 2};
-    assert_int_equal(kv_replay_exact(&r, 1, &e), KV_EFAIL);
-    assert_non_null(strstr(e.msg, "was recorded from "));
-    assert_non_null(strstr(e.msg, "(digest 0123456789abcdef)"));
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        {"16 bits, and windows that hold everything, replay to the recorded scores bit for bit "
-         "with a divergence of exactly 0",
-         test_sixteen_bits, NULL, NULL, NULL},
-        {"a window of text is judged at every token, and has no prefill mode", test_text_windows,
-         NULL, NULL, NULL},
-        {"float32 diverges from fp16 by rounding alone", test_float32, NULL, NULL, NULL},
-        {"an item's outcome is bitwise the same whatever jobs, order of specs, range or subset",
-         test_order_of_work, NULL, NULL, NULL},
-        {"an item recorded in a subset is the item recorded in another, bit for bit",
-         test_subset_records_the_same, NULL, NULL, NULL},
-        {"seeds move random policies only; redraws are another draw, repeatable",
-         test_seeds_and_redraws, NULL, NULL, NULL},
-        {"prefill1 scores the first choice token exactly; prefill and inline do not", test_modes,
-         NULL, NULL, NULL},
-        {"in prefill1 the tokens after the first read the coded cache", test_later_choice_tokens,
-         NULL, NULL, NULL},
-        {"self=exact lets a token read its own key and value exact", test_own_step, NULL, NULL,
-         NULL},
-        {"a trace of another model is refused with both digests", test_other_model, NULL, NULL,
-         NULL},
+        cmocka_unit_test(sixteen_bits_replay_to_the_recorded_scores_with_no_divergence),
+        cmocka_unit_test(sixteen_bits_do_so_on_a_window_of_text),
+        cmocka_unit_test(sixteen_bits_stay_within_rounding_in_the_prefill_modes),
+        cmocka_unit_test(an_outcome_is_the_same_whatever_runs_beside_it),
+        cmocka_unit_test(an_interrupted_sweep_goes_on_to_the_same_outcomes),
+        cmocka_unit_test(prefill1_scores_the_first_choice_token_from_exact_logits),
+        cmocka_unit_test(a_window_as_long_as_the_item_is_sixteen_bits),
+        cmocka_unit_test(an_own_step_read_exact_changes_outcomes_but_not_bits_stored),
+        cmocka_unit_test(random_draws_follow_the_seed),
+        cmocka_unit_test(redraws_disturb_and_repeat),
+        cmocka_unit_test(another_model_and_modes_that_cannot_be_are_refused),
+        cmocka_unit_test(the_ledger_counts_codes_scales_and_minima),
+        cmocka_unit_test(a_window_is_counted_at_the_end_of_each_sequence),
+        cmocka_unit_test(tags_are_paid_where_widths_differ_between_tokens),
     };
     return cmocka_run_group_tests_name("exact replay", tests, set_up, tear_down);
 }

@@ -2,9 +2,11 @@
 // Ledgers worked out on paper, and what a policy is shown and may answer. No model is needed.
 #include "sim/base/util.h"
 #include "sim/replay/replay.h"
+#include "traces/writer.h"
 
 #include <setjmp.h>
 #include <stdlib.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 // SmolLM2-135M's cache: 30 layers x 3 KV heads x 64 values, K and V: 11,520 values a token.
@@ -21,38 +23,111 @@ static const struct kv_format_setting setting = {.shape = {.n_layers = LAYERS,
 
 static const uint32_t ids[] = {5, 6, 7, 8, 9, 10};
 static const uint8_t kinds[] = {KV_FIRST, KV_WORD_REST, KV_DIGIT, KV_SPACE, KV_SPACE, KV_SPACE};
-// A text of three tokens; and a context of two with choices of one and three tokens.
-static const uint32_t text_first[] = {3}, choice_first[] = {2, 3, 6};
-static const struct kv_trace_item text = {.id = "t",
-                                          .key = 77,
-                                          .gold = -1,
-                                          .n_tokens = 3,
-                                          .n_context = 3,
-                                          .first = text_first,
-                                          .ids = ids,
-                                          .kinds = kinds};
-static const struct kv_trace_item question = {.id = "q",
-                                              .key = 78,
-                                              .n_tokens = 6,
-                                              .n_context = 2,
-                                              .n_choices = 2,
-                                              .first = choice_first,
-                                              .ids = ids,
-                                              .kinds = kinds};
+static const uint32_t choice_first[] = {2, 3, 6}, text_first[] = {3}, scored[] = {1, 3, 4},
+                      text_scored[] = {0, 1}, lengths[] = {4, 4};
+static const float log_probs[6];
+static const double scores[2];
+static float features[6 * KV_N_FEATURES]; // feature f of token t is t * KV_N_FEATURES + f
+
+// A context of two tokens with choices of one and three; and a text of three tokens.
+enum { QUESTION, TEXT };
+static const struct kv_trace_item items[] = {[QUESTION] = {.id = "q",
+                                                           .source = "",
+                                                           .key = 78,
+                                                           .gold = 0,
+                                                           .n_tokens = 6,
+                                                           .n_context = 2,
+                                                           .n_choices = 2,
+                                                           .first = choice_first,
+                                                           .n_final = 3,
+                                                           .final_rows = scored,
+                                                           .chars = lengths,
+                                                           .bytes = lengths,
+                                                           .ids = ids,
+                                                           .kinds = kinds,
+                                                           .features = features,
+                                                           .next_logprob = log_probs,
+                                                           .score = scores},
+                                             [TEXT] = {.id = "t",
+                                                       .source = "",
+                                                       .key = 77,
+                                                       .gold = -1,
+                                                       .n_tokens = 3,
+                                                       .n_context = 3,
+                                                       .first = text_first,
+                                                       .n_final = 2,
+                                                       .final_rows = text_scored,
+                                                       .ids = ids,
+                                                       .kinds = kinds,
+                                                       .features = features,
+                                                       .next_logprob = log_probs,
+                                                       .score = scores}};
+
+static struct kv_trace *trace;
+static char *dir;
+
+static int set_up(void **state) {
+    struct kv_trace_writer *w;
+    struct kv_error e = {0};
+    struct kv_trace_info info = {.shape = setting.shape,
+                                 .order = setting.order,
+                                 .model_name = "",
+                                 .model_digest = "",
+                                 .model_source = "",
+                                 .weights_as = "f32",
+                                 .task_name = "",
+                                 .task_path = "",
+                                 .task_prompt = "",
+                                 .task_digest = "",
+                                 .subset = "",
+                                 .tokenizer_digest = "",
+                                 .rope_base = 1e4f,
+                                 .n_items = 2,
+                                 .n_tokens = 9,
+                                 .tool_version = "",
+                                 .blas = ""};
+    const char *build = getenv("BUILD");
+    (void)state;
+    dir = kv_format_text("%s/ledger-XXXXXX", build ? build : "build");
+    if (!mkdtemp(dir)) return 1;
+    for (int i = 0; i < 6 * KV_N_FEATURES; i++) features[i] = (float)i;
+    int rc = kv_trace_writer_open(&w, dir, &info, items, 2, &e);
+    for (size_t i = 0; i < 2 && rc == 0; i++) rc = kv_trace_writer_put(w, i, &items[i], &e);
+    if (rc == 0) rc = kv_trace_writer_close(w, true, &e);
+    if (rc == 0) rc = kv_trace_open(&trace, dir, &e);
+    if (rc) printf("# %s: %s\n", e.where, e.msg);
+    return rc;
+}
+
+static int tear_down(void **state) {
+    static const char *const files[] = {"manifest.json", "shard-00000.safetensors"};
+    (void)state;
+    kv_trace_close(trace);
+    for (size_t i = 0; i < 2; i++) {
+        char *path = kv_format_text("%s/%s", dir, files[i]);
+        unlink(path);
+        free(path);
+    }
+    rmdir(dir);
+    free(dir);
+    return 0;
+}
 
 static uint8_t cells[6 * CELLS];
 
-static struct kv_ledger ledger_of(const char *spec_text, const struct kv_trace_item *item) {
+static int decide(const struct kv_replay_spec *spec, size_t item, struct kv_error *e) {
+    const struct kv_replay r = {.trace = trace, .specs = spec, .n_specs = 1, .n_items = 2};
+    return kv_decide(&r, 0, item, cells, e);
+}
+
+static struct kv_ledger ledger_of(const char *spec_text, size_t item) {
     struct kv_replay_spec spec;
     struct kv_ledger ledger;
     struct kv_error e = {0};
-    float features[6 * KV_N_FEATURES] = {0};
-    struct kv_trace_item it = *item;
-    it.features = features;
     memset(cells, 0xEE, sizeof cells);
-    if (kv_replay_spec_open(&spec, spec_text, &setting, 1, &e) || kv_decide(&spec, &it, cells, &e))
+    if (kv_replay_spec_open(&spec, spec_text, &setting, 1, &e) || decide(&spec, item, &e))
         fail_msg("%s: %s", spec_text, e.msg);
-    kv_ledger_count(&spec, &it, cells, &ledger);
+    kv_ledger_count(&spec, kv_trace_item(trace, item), cells, &ledger);
     kv_replay_spec_close(&spec);
     return ledger;
 }
@@ -71,51 +146,51 @@ static void assert_bits(const struct kv_ledger *l, double nominal, double effect
 
 static void test_static(void **state) {
     (void)state;
-    struct kv_ledger l = ledger_of("static:bits=4@sym", &text);
+    struct kv_ledger l = ledger_of("static:bits=4@sym", TEXT);
     assert_bits(&l, 4, 4 + 16.0 / 64, 4 + 16.0 / 64);
     assert_near(l.share[KV_KEY][4], 1, 0);
     assert_near(l.share[KV_VALUE][4], 1, 0);
-    l = ledger_of("static:bits=4@asym:group=32", &text);
+    l = ledger_of("static:bits=4@asym:group=32", TEXT);
     assert_bits(&l, 4, 4 + 32.0 / 32, 4 + 32.0 / 32);
-    l = ledger_of("static:k=8,v=4@sym", &text);
+    l = ledger_of("static:k=8,v=4@sym", TEXT);
     assert_bits(&l, 6, 6.25, 6.25);
     assert_near(l.share[KV_KEY][8], 1, 0);
     assert_near(l.share[KV_VALUE][4], 1, 0);
-    l = ledger_of("static@q8_0", &text); // 32 codes and an fp16 scale: 34 bytes
+    l = ledger_of("static@q8_0", TEXT); // 32 codes and an fp16 scale: 34 bytes
     assert_bits(&l, 8, 8.5, 8.5);
-    l = ledger_of("static@q4_0", &text); // 18 bytes
+    l = ledger_of("static@q4_0", TEXT); // 18 bytes
     assert_bits(&l, 4, 4.5, 4.5);
-    l = ledger_of("static:bits=16", &text);
+    l = ledger_of("static:bits=16", TEXT);
     assert_bits(&l, 16, 16, 16);
-    l = ledger_of("none", &text);
+    l = ledger_of("none", TEXT);
     assert_bits(&l, 32, 32, 32);
 }
 
 static void test_windows(void **state) {
     (void)state;
     // One of three tokens exact: (16 + 2 x 4.25) / 3.
-    struct kv_ledger l = ledger_of("static:bits=4@sym:sinks=1", &text);
+    struct kv_ledger l = ledger_of("static:bits=4@sym:sinks=1", TEXT);
     assert_bits(&l, (16 + 2 * 4) / 3.0, (16 + 2 * 4.25) / 3, (16 + 2 * 4.25) / 3);
     assert_near(l.share[KV_KEY][16], 1.0 / 3, 1e-12);
-    l = ledger_of("static:bits=4@sym:window=1", &text);
+    l = ledger_of("static:bits=4@sym:window=1", TEXT);
     assert_bits(&l, (16 + 2 * 4) / 3.0, (16 + 2 * 4.25) / 3, (16 + 2 * 4.25) / 3);
-    l = ledger_of("static:bits=4@sym:sinks=1,window=1", &text);
+    l = ledger_of("static:bits=4@sym:sinks=1,window=1", TEXT);
     assert_bits(&l, (2 * 16 + 4) / 3.0, (2 * 16 + 4.25) / 3, (2 * 16 + 4.25) / 3);
     // Sequences of 3 and 5 tokens, the newest exact, averaged.
-    l = ledger_of("static:bits=4@sym:window=1", &question);
+    l = ledger_of("static:bits=4@sym:window=1", QUESTION);
     double a = (16 + 2 * 4.25) / 3, b = (16 + 4 * 4.25) / 5;
     assert_near(l.allocated_bits, (a + b) / 2, 1e-12);
     // A window of two reaches from the choice of one token back into the context.
-    l = ledger_of("static:bits=4@sym:window=2", &question);
+    l = ledger_of("static:bits=4@sym:window=2", QUESTION);
     assert_near(l.allocated_bits, ((2 * 16 + 4.25) / 3 + (2 * 16 + 3 * 4.25) / 5) / 2, 1e-12);
-    l = ledger_of("static:bits=4@sym:sinks=60", &question);
+    l = ledger_of("static:bits=4@sym:sinks=60", QUESTION);
     assert_bits(&l, 16, 16, 16);
 }
 
 // The widths that were drawn and their tags, from the decisions left in `cells`.
 static void check_random(const char *spec, double tag_bits_per_token) {
     static const double width[] = {2, 3, 4, 5, 6, 8, 16}; // sym's table
-    struct kv_ledger l = ledger_of(spec, &text);
+    struct kv_ledger l = ledger_of(spec, TEXT);
     double code = 0, meta = 0;
     for (size_t i = 0; i < 3 * CELLS; i++) {
         code += width[cells[i]] * DIM;
@@ -143,7 +218,7 @@ static int look(void *self, const struct kv_item *item, size_t first, size_t n, 
     struct kv_token *seen = self;
     (void)e;
     memcpy(seen + first, item->tokens + first, n * sizeof *seen);
-    assert_int_equal(item->key, question.key);
+    assert_int_equal(item->key, items[QUESTION].key);
     assert_null(item->damage);
     memset(out, 0, n * CELLS);
     return 0;
@@ -155,14 +230,10 @@ static void test_features_are_hidden(void **state) {
     struct kv_policy nosy = {.name = "nosy", .needs = KV_NEED(KV_ENTROPY_NATS), .decide = look};
     struct kv_replay_spec spec;
     struct kv_error e = {0};
-    float features[6 * KV_N_FEATURES];
-    for (int i = 0; i < 6 * KV_N_FEATURES; i++) features[i] = (float)i;
-    struct kv_trace_item it = question;
-    it.features = features;
     assert_int_equal(kv_replay_spec_open(&spec, "none", &setting, 1, &e), 0);
     spec.policy = &nosy;
     spec.self = seen;
-    assert_int_equal(kv_decide(&spec, &it, cells, &e), 0);
+    assert_int_equal(decide(&spec, QUESTION, &e), 0);
     static const uint32_t segment[] = {0, 0, 1, 2, 2, 2}, pos[] = {0, 1, 2, 2, 3, 4};
     for (uint32_t t = 0; t < 6; t++) {
         assert_int_equal(seen[t].segment, segment[t]);
@@ -176,7 +247,7 @@ static void test_features_are_hidden(void **state) {
                 assert_true(isnan(seen[t].feature[f]));
     }
     nosy.needs = KV_NEED_CLASS;
-    assert_int_equal(kv_decide(&spec, &it, cells, &e), 0);
+    assert_int_equal(decide(&spec, QUESTION, &e), 0);
     for (uint32_t t = 0; t < 6; t++) assert_int_equal(seen[t].kind, kinds[t]);
     spec.policy = NULL;
     kv_replay_spec_close(&spec);
@@ -199,15 +270,15 @@ static void test_answers_are_checked(void **state) {
     spec.policy = &policy;
     spec.self = &bad;
     bad = KV_EVICT;
-    assert_int_equal(kv_decide(&spec, &text, cells, &e), KV_EFAIL);
+    assert_int_equal(decide(&spec, TEXT, &e), KV_EFAIL);
     assert_string_equal(e.msg, "policy none evicts a key or a value without the other, at item t, "
                                "token 1");
     bad = 7; // sym offers seven widths: 0 to 6
-    assert_int_equal(kv_decide(&spec, &text, cells, &e), KV_EFAIL);
+    assert_int_equal(decide(&spec, TEXT, &e), KV_EFAIL);
     assert_string_equal(e.msg, "policy none answers with a width that the format does not offer, "
                                "at item t, token 1");
     bad = 6;
-    assert_int_equal(kv_decide(&spec, &text, cells, &e), 0);
+    assert_int_equal(decide(&spec, TEXT, &e), 0);
     spec.policy = NULL;
     kv_replay_spec_close(&spec);
 }
@@ -303,5 +374,5 @@ int main(void) {
          NULL, NULL},
         {"each scorer picks by its own rule", test_scorers, NULL, NULL, NULL},
     };
-    return cmocka_run_group_tests_name("ledger and decisions", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("ledger and decisions", tests, set_up, tear_down);
 }

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every policy that does not declare the future answers the same when the future is scrambled.
+#include "policies/test/fake_item.h"
+
+static const char *const online[] = {
+    "none",
+    "static:k=8,v=4",
+    "random:by=cell",
+    "layerwise:k=8/4/2",
+    "threshold",
+    "threshold:feature=key-range,quantiles=0.2/0.4/0.9",
+    "threshold:feature=entropy,cuts=0.2/0.4/0.6",
+    "context:cuts=3/9,bits=16/8/4",
+    "context:cuts=0.3,unit=share",
+    "sinks:keep=2,window=3",
+    "h2o",
+    "h2o:by=token",
+    "shuffle(threshold)",
+};
+
+static void no_online_policy_answers_by_the_future(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof online / sizeof *online; i++) {
+        struct kv_replay_spec spec = fake_spec(online[i]);
+        for (uint64_t seed = 0; seed < 6; seed++) {
+            struct fake *f = fake_new(&spec.run, 18, seed % 4, 5, seed);
+            struct kv_error e = {0};
+            fake_ask(&spec, f);
+            if (kv_audit(&spec, &f->item, f->cells, &e)) fail_msg("%s: %s", online[i], e.msg);
+            fake_free(f);
+        }
+        kv_replay_spec_close(&spec);
+    }
+}
+
+static void every_policy_without_the_future_is_audited_here(void **state) {
+    (void)state;
+    const struct kv_policy *p;
+    for (size_t i = 0; (p = kv_policy_at(i)); i++) {
+        bool seen = (p->needs & KV_NEEDS_FUTURE) != 0;
+        for (size_t k = 0; k < sizeof online / sizeof *online; k++) {
+            size_t n = strlen(p->name);
+            seen = seen || (strncmp(online[k], p->name, n) == 0 && strchr(":(", online[k][n]));
+        }
+        if (!seen) fail_msg("policy %s has no line in this test", p->name);
+    }
+}
+
+// ---- a policy that cheats ----------------------------------------------------------------
+
+// Gives each token the width that the next token's entropy asks for.
+static int peek(void *self, const struct kv_item *item, size_t first, size_t n, uint8_t *cells,
+                struct kv_error *e) {
+    size_t n_cells = kv_cells(&item->run->shape);
+    (void)self, (void)e;
+    for (size_t t = first; t < first + n; t++) {
+        size_t next = t + 1 < item->n_tokens ? t + 1 : t;
+        int wide = item->tokens[next].feature[KV_ENTROPY_NATS] > 0.5f;
+        memset(cells + (t - first) * n_cells, wide, n_cells);
+    }
+    return 0;
+}
+
+static void a_policy_that_peeks_is_caught_unless_it_says_how_late_it_decides(void **state) {
+    (void)state;
+    struct kv_replay_spec spec = fake_spec("threshold:feature=entropy,cuts=0.2/0.4/0.6");
+    struct kv_policy cheat = *spec.policy;
+    const struct kv_policy *own = spec.policy;
+    int caught = 0;
+    cheat.decide = peek;
+    spec.policy = &cheat;
+    for (uint64_t seed = 0; seed < 20; seed++) {
+        struct fake *f = fake_new(&spec.run, 40, 0, 0, seed);
+        struct kv_error e = {0};
+        fake_ask(&spec, f);
+        spec.delay_tokens = 0;
+        if (kv_audit(&spec, &f->item, f->cells, &e)) {
+            caught++;
+            assert_non_null(strstr(e.msg, "which it does not declare"));
+        }
+        spec.delay_tokens = 1;
+        assert_int_equal(kv_audit(&spec, &f->item, f->cells, &e), 0);
+        fake_free(f);
+    }
+    assert_in_range(caught, 15, 20);
+    spec.policy = own;
+    kv_replay_spec_close(&spec);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(no_online_policy_answers_by_the_future),
+        cmocka_unit_test(every_policy_without_the_future_is_audited_here),
+        cmocka_unit_test(a_policy_that_peeks_is_caught_unless_it_says_how_late_it_decides),
+    };
+    return cmocka_run_group_tests_name("causality", tests, NULL, NULL);
+}

@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+# ms a token against context: measured points on the fitted model's lines, one a mix of widths.
+# Needs: data (blocks of points and lines in turn, each headed by the mix), blocks (how many pairs),
+# title_text, and style.gp's variables.
+
+set title title_text font ",13" textcolor rgb ink
+set xlabel "context, tokens"
+set ylabel "ms a token"
+set key top left reverse Left samplen 2
+set yrange [0:*]
+array colour[6] = [ink, blue, green, orange, 0xCC79A7, 0x56B4E9]
+paint(i) = colour[1 + i % 6]
+plot for [i = 0:blocks - 1] data index 2 * i + 1 using 1:2 with lines lc rgb paint(i) lw 1.4 title columnheader(1), \
+     for [i = 0:blocks - 1] data index 2 * i using 1:2 with points pt circle ps dot_size lc rgb paint(i) notitle

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+// kvsim describe: all that the table says about one format or policy.
+#include "sim/base/args.h"
+#include "sim/cli/catalogue.h"
+#include "sim/cli/cli.h"
+#include "sim/replay/spec.h"
+
+#include <stdlib.h>
+
+// What is said: pairs, printed as a table for programs and as wrapped text for people.
+struct sheet {
+    size_t n;
+    struct {
+        char what[48];
+        char *value;
+    } line[64];
+};
+
+static void add(struct sheet *t, const char *what, const char *value) {
+    if (!value || !*value || t->n == sizeof t->line / sizeof *t->line) return;
+    snprintf(t->line[t->n].what, sizeof t->line[t->n].what, "%s", what);
+    t->line[t->n++].value = kv_strdup(value);
+}
+
+static void take(struct sheet *t, const char *what, char *value) {
+    add(t, what, value);
+    free(value);
+}
+
+static void add_params(struct sheet *t, const struct kv_param *p) {
+    for (; p && p->name; p++) {
+        char name[48];
+        snprintf(name, sizeof name, "key %s", p->name);
+        take(t, name, kv_listing_param(p));
+    }
+}
+
+static void add_widths(struct sheet *t, const struct kv_format *f) {
+    for (uint32_t w = 0; w < f->n_widths; w++) {
+        struct kv_unit_size k = kv_format_size(f, KV_KEY, w), v = kv_format_size(f, KV_VALUE, w);
+        char name[24], text[160];
+        double bits[2] = {8.0 * k.bytes / k.values, 8.0 * v.bytes / v.values};
+        snprintf(name, sizeof name, "width %u", f->width_bits[w]);
+        if (bits[0] == bits[1] && k.bytes == v.bytes)
+            snprintf(text, sizeof text, "%g bits a value: %u bytes for %u values", bits[0], k.bytes,
+                     k.values);
+        else
+            snprintf(text, sizeof text,
+                     "K %g bits a value: %u bytes for %u values; V %g: %u bytes for %u", bits[0],
+                     k.bytes, k.values, bits[1], v.bytes, v.values);
+        add(t, name, text);
+    }
+}
+
+static void describe_format(struct sheet *t, const struct kv_format *f) {
+    const struct kv_format_type *type = f->type;
+    add(t, "kind", "format");
+    add(t, "name", type->name);
+    add(t, "summary", type->summary);
+    add(t, "source", type->citation);
+    add(t, "tag", type->tag);
+    add(t, "effective bits", type->formula);
+    take(t, "unit", kv_listing_scope(f));
+    add(t, "layout", type->layout);
+    add(t, "rounding", type->rounding);
+    add(t, "odd values", type->guards);
+    add(t, "stable", type->stable ? "decoded data codes to the same bytes again" : "");
+    add(t, "channel order", kv_listing_order(type));
+    add(t, "keys coded", f->keys_before_rope ? "before RoPE" : "after RoPE");
+    if (f->flush[KV_KEY] > 1 || f->window[KV_VALUE] > 0) {
+        char text[120];
+        snprintf(text, sizeof text, "K %u newest, leaving %u at a time; V %u newest, leaving %u",
+                 f->window[KV_KEY], f->flush[KV_KEY], f->window[KV_VALUE], f->flush[KV_VALUE]);
+        add(t, "window", text);
+    }
+    add_widths(t, f);
+    add_params(t, type->params);
+    add_params(t, kv_format_common_params);
+    add(t, "canonical", f->canonical);
+}
+
+static void describe_policy(struct sheet *t, const struct kv_policy *p) {
+    add(t, "kind",
+        p->needs & KV_NEEDS_FUTURE ? "policy (an oracle: it reads the future)" : "policy");
+    add(t, "name", p->name);
+    add(t, "summary", p->summary);
+    add(t, "source", p->citation);
+    add(t, "tag", p->tag);
+    take(t, "varies by", kv_listing_varies(p->varies));
+    take(t, "reads", kv_listing_needs(p->needs));
+    add(t, "decides", p->plan ? "a whole item at once" : p->decide ? "token by token" : "");
+    if (p->delay_tokens) {
+        char text[64];
+        snprintf(text, sizeof text, "%u tokens late", p->delay_tokens);
+        add(t, "delay", text);
+    }
+    add_params(t, p->params);
+}
+
+// Words of a value in lines of `width` columns behind a margin; 0 = one line.
+static void print_wrapped(const char *value, size_t margin, size_t width) {
+    size_t room = width > margin + 20 ? width - margin : SIZE_MAX;
+    while (strlen(value) > room) {
+        size_t cut = room;
+        while (cut > 0 && value[cut] != ' ') cut--;
+        if (cut == 0) break; // a word longer than the line
+        printf("%.*s\n%*s", (int)cut, value, (int)margin, "");
+        value += cut + 1;
+    }
+    puts(value);
+}
+
+static int print_sheet(struct sheet *t, enum kv_output how, struct kv_error *e) {
+    static const struct kv_column columns[] = {{"what", KV_LEFT}, {"value", KV_LEFT}};
+    struct kv_table *table = how == KV_OUT_TEXT ? NULL : kv_table_new(columns, 2);
+    size_t margin = 0;
+    for (size_t i = 0; i < t->n; i++)
+        if (strlen(t->line[i].what) + 2 > margin) margin = strlen(t->line[i].what) + 2;
+    for (size_t i = 0; i < t->n; i++) {
+        if (table) {
+            kv_table_text(table, t->line[i].what);
+            kv_table_text(table, t->line[i].value);
+        } else {
+            printf("%-*s", (int)margin, t->line[i].what);
+            print_wrapped(t->line[i].value, margin, kv_terminal_width());
+        }
+        free(t->line[i].value);
+    }
+    return table ? kv_table_print(table, how, e) : kv_flush_stdout(e);
+}
+
+static int unknown(const char *name, struct kv_error *e) {
+    const char *names[256] = {NULL};
+    size_t n = 0;
+    for (size_t i = 0; kv_format_type_at(i) && n < 120; i++)
+        names[n++] = kv_format_type_at(i)->name;
+    for (size_t i = 0; kv_policy_at(i) && n < 250; i++) names[n++] = kv_policy_at(i)->name;
+    const char *near = kv_nearest(name, names);
+    return kv_fail(e, KV_EUSAGE, "describe", "no format or policy is named '%s'%s%s%s", name,
+                   near ? "; did you mean '" : "; kvsim list shows them", near ? near : "",
+                   near ? "'?" : "");
+}
+
+static int describe(struct kv_cli *c, struct kv_error *e) {
+    const struct kv_format_type *type = NULL;
+    const struct kv_policy *p = NULL;
+    struct kv_format *f = NULL;
+    for (size_t i = 0; (type = kv_format_type_at(i)); i++)
+        if (strcmp(type->name, c->args[0]) == 0) break;
+    for (size_t i = 0; !type && (p = kv_policy_at(i)); i++)
+        if (strcmp(p->name, c->args[0]) == 0) break;
+    if (!type && !p) return unknown(c->args[0], e);
+    int rc = type ? kv_listing_open(&f, type, e) : 0;
+    if (rc) return rc;
+    struct sheet t = {0};
+    if (f)
+        describe_format(&t, f);
+    else
+        describe_policy(&t, p);
+    kv_format_close(f);
+    return print_sheet(&t, c->output, e);
+}
+
+const struct kv_command kv_cmd_describe = {
+    .name = "describe",
+    .summary = "says what a format or policy is, with its keys and source",
+    .usage = "NAME",
+    .example = "kvsim describe kivi",
+    .min_args = 1,
+    .max_args = 1,
+    .run = describe,
+};

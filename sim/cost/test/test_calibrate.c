@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+// Calibration on runs made from known parameters, and on a llama-bench file where one is at hand.
+#include "sim/base/util.h"
+#include "sim/cost/calibrate.h"
+#include "sim/cost/fit.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <cmocka.h>
+
+static const struct kv_shape shape = {.n_layers = 2,
+                                      .n_heads = 6,
+                                      .n_kv_heads = 2,
+                                      .head_dim = 64,
+                                      .hidden = 64,
+                                      .ffn = 64,
+                                      .vocab = 64};
+static const double values = 2 * 2 * 64; // keys of a token
+
+// ns a value: what the made-up machine takes.
+static double true_cost(int side, int bits) {
+    return 0.02 + 0.01 * bits + (side ? 0.003 * bits : 0);
+}
+
+static double noise(uint64_t seed, uint64_t i, double relative) {
+    double u = 0;
+    for (uint64_t k = 0; k < 12; k++) u += kv_draw(seed, i, k);
+    return 1 + relative * (u - 6);
+}
+
+// Runs of a step with base 50 us over a grid; parts are left out unless asked for.
+static struct kv_runs *made_runs(const char *const *mixes, size_t n_mixes, double relative_noise,
+                                 bool parts, double knee_bytes) {
+    static const uint32_t contexts[] = {64, 256, 512, 1024, 2048, 4096};
+    struct kv_runs *r = kv_runs_new();
+    for (size_t m = 0; m < n_mixes; m++)
+        for (size_t t = 0; t < sizeof contexts / sizeof *contexts; t++) {
+            struct kv_device_run *x = kv_runs_add(r);
+            struct kv_error e;
+            assert_int_equal(kv_mix_parse(&x->mix, mixes[m], &e), 0);
+            x->context = contexts[t];
+            x->threads = 2;
+            x->shape = shape;
+            x->samples = 9;
+            snprintf(x->weights, sizeof x->weights, "f32");
+            double cache = 0;
+            for (size_t p = 0; p < x->mix.n; p++)
+                for (int side = 0; side < 2; side++)
+                    cache += x->mix.part[p].share * true_cost(side, x->mix.part[p].bits[side]);
+            cache *= values * x->context;
+            x->cache_bytes = kv_mix_allocated_bits(&x->mix, 64) / 8 * 2 * values * x->context;
+            if (x->cache_bytes > knee_bytes)
+                cache *= 1 + 1.0 * (1 - knee_bytes / x->cache_bytes); // twice the cost beyond
+            x->step_ns = (50000 + cache) * noise(1, r->n, relative_noise);
+            x->low_ns = x->step_ns * (1 - relative_noise);
+            x->high_ns = x->step_ns * (1 + relative_noise);
+            if (parts) x->part_ns[KV_PART_ATTEND] = (700 + cache) * noise(2, r->n, relative_noise);
+        }
+    return r;
+}
+
+static struct kv_calibration *calibrated(const struct kv_runs *r) {
+    struct kv_calibration *c;
+    struct kv_error e;
+    if (kv_calibrate(&c, r, "made", &e)) fail_msg("%s: %s", e.where, e.msg);
+    return c;
+}
+
+static bool warned(const struct kv_calibration *c, const char *said) {
+    for (size_t i = 0; i < c->n_warnings; i++)
+        if (strstr(c->warnings[i], said)) return true;
+    return false;
+}
+
+static const char *const full_grid[] = {"16",   "8",     "4",    "2",           "k8v4",
+                                        "k4v8", "k16v4", "k4v2", "2=0.5/16=0.5"};
+enum { FULL = sizeof full_grid / sizeof *full_grid };
+
+static void exact_runs_give_back_what_made_them(void **state) {
+    (void)state;
+    struct kv_runs *r = made_runs(full_grid, FULL, 0, false, INFINITY);
+    struct kv_calibration *c = calibrated(r);
+    assert_true(fabs(c->device->base_ns / 50000 - 1) < 1e-3);
+    // What a K and a V value cost together is fixed by the runs; their split and the part that no
+    // width changes are conventions that cancel here.
+    double both = c->device->c_ns[0][8] + c->device->c_ns[1][8] + c->device->attend_ns / values;
+    assert_true(fabs(both / (true_cost(0, 8) + true_cost(1, 8)) - 1) < 1e-3);
+    double more = c->device->c_ns[0][16] - c->device->c_ns[0][4];
+    assert_true(fabs(more / (true_cost(0, 16) - true_cost(0, 4)) - 1) < 1e-2);
+    assert_true(c->fitted.step_worst < 1e-4);
+    if (!(c->by_context.share_worst < 1e-3 && c->by_mix.share_worst < 1e-2))
+        fail_msg("left out: %g by context, %g by mix", c->by_context.share_worst,
+                 c->by_mix.share_worst);
+    assert_true(c->by_context.sign_right == 1);
+    assert_true(isinf(c->device->knee_bytes));
+    for (size_t i = 0; i < r->n; i++)
+        assert_true(fabs(kv_run_price(c->device, &r->row[i]).step_ns / r->row[i].step_ns - 1) <
+                    1e-3);
+    assert_int_equal(c->device->context_min, 64);
+    assert_int_equal(c->device->context_max, 4096);
+    kv_calibration_free(c);
+    kv_runs_free(r);
+}
+
+static void intervals_hold_what_made_noisy_runs(void **state) {
+    (void)state;
+    struct kv_runs *r = made_runs(full_grid, FULL, 0.01, true, INFINITY);
+    struct kv_calibration *c = calibrated(r);
+    size_t held = 0, n = 0;
+    for (size_t i = 0; i < c->device->n_intervals; i++) {
+        const struct kv_device_interval *v = &c->device->intervals[i];
+        if (strcmp(v->name, "base_ns") == 0) {
+            assert_true(v->low < 50000 && 50000 < v->high);
+            continue;
+        }
+        int bits;
+        if (sscanf(v->name, "value_ns %d", &bits) != 1 && sscanf(v->name, "key_ns %d", &bits) != 1)
+            continue;
+        double want = true_cost(v->name[0] == 'v', bits);
+        n++;
+        held += v->low < want && want < v->high;
+    }
+    if (n != 8 || held < 7) fail_msg("%zu of %zu intervals hold the truth", held, n);
+    assert_true(c->by_context.share_median < 0.03);
+    kv_calibration_free(c);
+    kv_runs_free(r);
+}
+
+static void a_wild_run_hardly_moves_the_fit(void **state) {
+    (void)state;
+    struct kv_runs *r = made_runs(full_grid, FULL, 0.002, false, INFINITY);
+    r->row[10].step_ns *= 3;
+    struct kv_calibration *c = calibrated(r);
+    assert_true(fabs(c->device->base_ns / 50000 - 1) < 0.01);
+    assert_true(c->fitted.step_median < 0.005);
+    kv_calibration_free(c);
+    kv_runs_free(r);
+}
+
+static void a_knee_in_the_runs_is_found(void **state) {
+    (void)state;
+    const double knee = 200000;
+    struct kv_runs *r = made_runs(full_grid, FULL, 0.001, false, knee);
+    struct kv_calibration *c = calibrated(r);
+    assert_true(isfinite(c->device->knee_bytes));
+    assert_true(c->device->knee_bytes > knee / 2 && c->device->knee_bytes < knee * 2);
+    assert_true(c->device->knee_factor > 1.6 && c->device->knee_factor < 2.4);
+    assert_true(c->fitted.step_worst < 0.05);
+    kv_calibration_free(c);
+    kv_runs_free(r);
+}
+
+static void a_grid_that_cannot_separate_terms_says_which(void **state) {
+    (void)state;
+    static const char *const uniform[] = {"16", "4"};
+    struct kv_runs *r = made_runs(uniform, 2, 0.001, false, INFINITY);
+    struct kv_calibration *c = calibrated(r);
+    assert_true(warned(c, "keys and values at 4 bits always come together"));
+    assert_true(warned(c, "attend_ns"));
+    assert_true(warned(c, "12 runs are not judged with their mix left out"));
+    assert_true(isnan(c->by_mix.step_median));
+    assert_true(c->device->c_ns[0][4] == c->device->c_ns[1][4]);
+    assert_true(isnan(c->device->c_ns[0][8]));
+    kv_calibration_free(c);
+    kv_runs_free(r);
+}
+
+static void runs_of_two_models_are_refused(void **state) {
+    (void)state;
+    struct kv_runs *r = made_runs(full_grid, 2, 0, false, INFINITY);
+    struct kv_calibration *c;
+    struct kv_error e;
+    r->row[3].threads = 8;
+    assert_int_equal(kv_calibrate(&c, r, "made", &e), KV_EFAIL);
+    assert_non_null(strstr(e.msg, "choose one with --shape, --weights and --threads"));
+    r->row[3].threads = 2;
+    for (size_t i = 0; i < r->n; i++) r->row[i].shape = (struct kv_shape){0};
+    assert_int_equal(kv_calibrate(&c, r, "made", &e), KV_EFAIL);
+    assert_non_null(strstr(e.msg, "name it with --shape"));
+    for (size_t i = 0; i < r->n; i++) r->row[i].shape = shape;
+    r->n = 2;
+    assert_int_equal(kv_calibrate(&c, r, "made", &e), 0);
+    kv_calibration_free(c);
+    r->n = 1;
+    assert_int_equal(kv_calibrate(&c, r, "made", &e), KV_EFAIL);
+    assert_non_null(strstr(e.msg, "1 measurements cannot fix 2 parameters"));
+    kv_runs_free(r);
+}
+
+static void a_real_llama_bench_file_fits_to_15_pct_of_the_caches_share(void **state) {
+    (void)state;
+    const char *data = getenv("KVSIM_DATA");
+    char *path = kv_format_text("%s/../reference/llama-bench.json", data ? data : ".");
+    struct kv_runs *r;
+    struct kv_error e;
+    int rc = data ? kv_runs_open(&r, path, &e) : 1;
+    free(path);
+    if (rc) {
+        print_message("skipped: no llama-bench.json beside KVSIM_DATA\n");
+        skip();
+        return;
+    }
+    struct kv_calibration *c = calibrated(r);
+    assert_true(c->by_context.share_median < 0.15);
+    assert_true(c->fitted.step_median < 0.05);
+    kv_calibration_free(c);
+    kv_runs_free(r);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(exact_runs_give_back_what_made_them),
+        cmocka_unit_test(intervals_hold_what_made_noisy_runs),
+        cmocka_unit_test(a_wild_run_hardly_moves_the_fit),
+        cmocka_unit_test(a_knee_in_the_runs_is_found),
+        cmocka_unit_test(a_grid_that_cannot_separate_terms_says_which),
+        cmocka_unit_test(runs_of_two_models_are_refused),
+        cmocka_unit_test(a_real_llama_bench_file_fits_to_15_pct_of_the_caches_share),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: Apache-2.0
+// Properties of all formats: sizes, buffers, errors of half a step, falling errors, stable codes.
+#include "sim/base/util.h"
+#include "sim/quant/code.h"
+#include "sim/quant/test/guard.h"
+
+#include <setjmp.h>
+#include <stdlib.h>
+#include <cmocka.h>
+
+enum { HEADS = 4, DIM = 64, MOST = 8 * 64 * 64 };
+
+static const struct kv_format_setting setting = {
+    .shape = {.n_layers = 2, .n_heads = 8, .n_kv_heads = HEADS, .head_dim = DIM},
+    .order = KV_ORDER_GGML};
+
+// Every format of the table, and the parameters that change its arithmetic.
+static const char *const specs[] = {"sym",
+                                    "sym:group=32",
+                                    "sym:group=layer",
+                                    "sym:levels=max3",
+                                    "sym:scale=fp32",
+                                    "asym",
+                                    "asym:group=16",
+                                    "asym:group=layer",
+                                    "asym:scale=fp32",
+                                    "asym-zp",
+                                    "asym-zp:way=rotatekv",
+                                    "asym-zp:group=32,clip=0.9",
+                                    "kivi",
+                                    "kivi:group=16,residual=64",
+                                    "qaq",
+                                    "qaq:group=layer",
+                                    "qaq:outliers=0",
+                                    "rotatekv",
+                                    "rotatekv:heads=4",
+                                    "hadamard(sym)",
+                                    "hadamard(q4_0)",
+                                    "hadamard(kivi):sides=k",
+                                    "ggml",
+                                    "ggml:types=1",
+                                    "ggml:types=nl",
+                                    "q8_0",
+                                    "q5_0",
+                                    "q5_1",
+                                    "q4_0",
+                                    "q4_1",
+                                    "iq4_nl",
+                                    "nf4",
+                                    "nf4:group=32",
+                                    "fp8_e4m3",
+                                    "fp8_e4m3:scale=head",
+                                    "fp8_e5m2",
+                                    "fp8_e5m2:scale=head",
+                                    "fp16",
+                                    "bf16"};
+enum { N_SPECS = sizeof specs / sizeof *specs };
+
+static struct kv_format *open_format(const char *spec) {
+    struct kv_format *f;
+    struct kv_error e = {0};
+    if (kv_format_open(&f, spec, &setting, &e)) fail_msg("%s: %s", spec, e.msg);
+    return f;
+}
+
+static void bell(float *x, size_t n, uint64_t seed) {
+    for (size_t i = 0; i < n; i++) {
+        double u = 1.0 - kv_draw(seed, 1, 2 * i), v = kv_draw(seed, 1, 2 * i + 1);
+        x[i] = (float)(sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v));
+    }
+}
+
+// Units that make at least 2,048 floats.
+static size_t units_of(const struct kv_format *f, enum kv_side side, uint32_t width) {
+    size_t values = kv_format_size(f, side, width).values;
+    return values >= 2048 ? 2 : 2048 / values;
+}
+
+static void test_table(void **state) {
+    (void)state;
+    for (size_t i = 0; kv_format_type_at(i); i++) {
+        const struct kv_format_type *t = kv_format_type_at(i);
+        bool tried = false;
+        for (size_t k = 0; k < N_SPECS; k++)
+            tried |= strncmp(specs[k], t->name, strlen(t->name)) == 0;
+        assert_true(tried);
+        const char *texts[] = {t->summary, t->citation, t->tag,   t->layout,
+                               t->formula, t->rounding, t->guards};
+        for (size_t k = 0; k < sizeof texts / sizeof *texts; k++)
+            if (!texts[k] || !*texts[k]) fail_msg("format %s leaves text %zu empty", t->name, k);
+    }
+}
+
+static void test_buffers(void **state) {
+    (void)state;
+    struct guard in, out, back;
+    assert_int_equal(guard_open(&in, MOST * 4), 0);
+    assert_int_equal(guard_open(&out, MOST * 4), 0);
+    assert_int_equal(guard_open(&back, MOST * 4), 0);
+    static uint8_t first[MOST * 4];
+    for (size_t k = 0; k < N_SPECS; k++) {
+        struct kv_format *f = open_format(specs[k]);
+        for (int side = 0; side < 2; side++)
+            for (uint32_t w = 0; w < f->n_widths; w++) {
+                struct kv_block b = {1, (enum kv_side)side, w};
+                struct kv_unit_size size = kv_format_size(f, b.side, w);
+                assert_true(8 * size.bytes >= size.code_bits + size.meta_bits);
+                assert_int_equal(size.code_bits, size.values * f->width_bits[w]);
+                assert_int_equal(size.values, f->unit_tokens[side] * f->unit_heads * DIM);
+                for (size_t n = 1; n <= 3; n++) {
+                    size_t floats = n * size.values, bytes = n * size.bytes;
+                    float *x = guard_end(&in, floats * 4), *y = guard_end(&back, floats * 4);
+                    uint8_t *codes = guard_end(&out, bytes);
+                    bell(x, floats, k + n);
+                    memset(codes, 0x00, bytes);
+                    kv_format_encode(f, &b, x, n, codes);
+                    memcpy(first, codes, bytes);
+                    memset(codes, 0xFF, bytes);
+                    kv_format_encode(f, &b, x, n, codes);
+                    assert_memory_equal(first, codes, bytes); // every byte was written
+                    kv_format_decode(f, &b, codes, n, y);
+                    for (size_t i = 0; i < floats; i++) assert_true(isfinite(y[i]));
+                }
+            }
+        kv_format_close(f);
+    }
+    guard_close(&in);
+    guard_close(&out);
+    guard_close(&back);
+}
+
+static double rmse(const struct kv_format *f, enum kv_side side, uint32_t w, const float *x,
+                   float *y, uint8_t *codes) {
+    size_t n = units_of(f, side, w), floats = n * kv_format_size(f, side, w).values;
+    struct kv_block b = {1, side, w};
+    double sum = 0.0;
+    kv_format_encode(f, &b, x, n, codes);
+    kv_format_decode(f, &b, codes, n, y);
+    for (size_t i = 0; i < floats; i++) sum += pow((double)x[i] - (double)y[i], 2);
+    return sqrt(sum / (double)floats);
+}
+
+static void test_falling(void **state) {
+    (void)state;
+    static float x[MOST], y[MOST];
+    static uint8_t codes[4 * MOST];
+    bell(x, MOST, 5);
+    for (size_t k = 0; k < N_SPECS; k++) {
+        struct kv_format *f = open_format(specs[k]);
+        for (int side = 0; side < 2; side++) {
+            double before = 1.1; // of coding everything as 0
+            for (uint32_t w = 0; w < f->n_widths; w++) {
+                double now = rmse(f, (enum kv_side)side, w, x, y, codes);
+                // max/3 with codes -4..3 never uses -4: what is sold as 4 bits is sym's 3.
+                bool three = strstr(specs[k], "max3") && f->width_bits[w] == 4;
+                if (three ? now != before : !(now < before))
+                    fail_msg("%s: %u bits give RMSE %g, not below %g", specs[k], f->width_bits[w],
+                             now, before);
+                before = now;
+            }
+        }
+        kv_format_close(f);
+    }
+}
+
+// Half a step, plus what rounding scale and minimum to fp16 moves a value at the far end of the
+// range.
+static void test_half_step(void **state) {
+    (void)state;
+    static const struct {
+        const char *spec;
+        bool ranged;
+    } cases[] = {{"sym", false},  {"sym:group=32", false}, {"asym", true},
+                 {"kivi", true},  {"asym:group=16", true}, {"asym:scale=fp32", true},
+                 {"q8_0", false}, {"q4_1", true},          {"q5_1", true}};
+    static float x[MOST], y[MOST];
+    static uint8_t codes[4 * MOST];
+    bell(x, MOST, 6);
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        struct kv_format *f = open_format(cases[k].spec);
+        const char *key = strstr(cases[k].spec, "group=");
+        size_t group = key ? (size_t)atoi(key + 6) : *cases[k].spec == 'q' ? 32 : 64;
+        if (strcmp(cases[k].spec, "kivi") == 0) group = 32;
+        for (uint32_t w = 0; w + 1 < f->n_widths; w++) {
+            enum kv_side side = KV_VALUE; // kivi's keys are grouped along tokens
+            size_t floats = units_of(f, side, w) * kv_format_size(f, side, w).values;
+            rmse(f, side, w, x, y, codes);
+            for (size_t at = 0; at < floats; at += group) {
+                float min = x[at], max = x[at];
+                for (size_t i = at; i < at + group; i++)
+                    min = fminf(min, x[i]), max = fmaxf(max, x[i]);
+                float largest = fmaxf(fabsf(min), max), top = (float)((1 << f->width_bits[w]) - 1);
+                float half = cases[k].ranged
+                                 ? (max - min) / top / 2
+                                 : largest / (float)((1 << (f->width_bits[w] - 1)) - 1) / 2;
+                for (size_t i = at; i < at + group; i++)
+                    assert_true(fabsf(x[i] - y[i]) <= half + 2 * largest * 0x1p-10f);
+            }
+        }
+        kv_format_close(f);
+    }
+}
+
+static void test_stable(void **state) {
+    (void)state;
+    static float x[MOST], y[MOST];
+    static uint8_t codes[4 * MOST], again[4 * MOST];
+    bell(x, MOST, 7);
+    for (size_t k = 0; k < N_SPECS; k++) {
+        struct kv_format *f = open_format(specs[k]);
+        for (int side = 0; side < 2 && f->type->stable; side++)
+            for (uint32_t w = 0; w < f->n_widths; w++) {
+                struct kv_block b = {1, (enum kv_side)side, w};
+                size_t n = units_of(f, b.side, w);
+                kv_format_encode(f, &b, x, n, codes);
+                kv_format_decode(f, &b, codes, n, y);
+                kv_format_encode(f, &b, y, n, again);
+                size_t bytes = n * kv_format_size(f, b.side, w).bytes;
+                for (size_t i = 0; i < bytes; i++)
+                    if (codes[i] != again[i])
+                        fail_msg("%s, %u bits: byte %zu changes when decoded data is coded again",
+                                 specs[k], f->width_bits[w], i);
+            }
+        kv_format_close(f);
+    }
+}
+
+static void test_codes(void **state) {
+    (void)state;
+    static float x[MOST];
+    static uint8_t codes[4 * MOST], q[MOST];
+    bell(x, MOST, 8);
+    for (size_t k = 0; k < N_SPECS; k++) {
+        struct kv_format *f = open_format(specs[k]);
+        for (uint32_t w = 0; w < f->n_widths && f->width_bits[w] <= 8; w++) {
+            struct kv_block b = {1, KV_VALUE, w};
+            size_t n = units_of(f, b.side, w), floats = n * kv_format_size(f, b.side, w).values;
+            size_t seen[256] = {0}, distinct = 0;
+            assert_non_null(f->type->codes);
+            kv_format_encode(f, &b, x, n, codes);
+            f->type->codes(f, &b, codes, n, q);
+            for (size_t i = 0; i < floats; i++) {
+                assert_true(q[i] >> f->width_bits[w] == 0 || f->width_bits[w] == 8);
+                distinct += seen[q[i]]++ == 0;
+            }
+            assert_true(distinct > 1);
+        }
+        kv_format_close(f);
+    }
+}
+
+static void test_extremes(void **state) {
+    (void)state;
+    static float x[MOST], y[MOST];
+    static uint8_t codes[4 * MOST];
+    static const float values[] = {0.0f,  -0.0f,   1e-45f,   1e-30f,    6e-8f, 65504.0f,
+                                   1e30f, 3.4e38f, INFINITY, -INFINITY, NAN};
+    for (size_t k = 0; k < N_SPECS; k++) {
+        struct kv_format *f = open_format(specs[k]);
+        for (uint32_t w = 0; w < f->n_widths; w++)
+            for (size_t v = 0; v < sizeof values / sizeof *values; v++) {
+                struct kv_block b = {1, KV_KEY, w};
+                size_t n = units_of(f, b.side, w), floats = n * kv_format_size(f, b.side, w).values;
+                bell(x, floats, 9);
+                for (size_t i = 0; i < floats; i += 3) x[i] = values[v]; // among usual ones
+                kv_format_encode(f, &b, x, n, codes);
+                kv_format_decode(f, &b, codes, n, y);
+                for (size_t i = 0; i < floats; i++) x[i] = values[v]; // and alone
+                kv_format_encode(f, &b, x, n, codes);
+                kv_format_decode(f, &b, codes, n, y);
+                if (values[v] == 0.0f)
+                    for (size_t i = 0; i < floats; i++) assert_true(y[i] == 0.0f);
+            }
+        kv_format_close(f);
+    }
+}
+
+// T = 100, R = 32 at 2 bits: 96 keys in whole groups, 68 values behind the window.
+static void test_kivi_ledger(void **state) {
+    (void)state;
+    struct kv_format *f = open_format("kivi");
+    static float x[100 * HEADS * DIM];
+    static uint8_t cells[100 * HEADS];
+    for (int side = 0; side < 2; side++) {
+        struct kv_bits bits = {0};
+        struct kv_rows r = {.side = (enum kv_side)side,
+                            .n = 100,
+                            .x = x,
+                            .cells = cells,
+                            .cell_token_stride = HEADS,
+                            .cell_head_stride = 1};
+        kv_count_rows(f, &r, kv_coded_upto(f, r.side, 0, 99, false), &bits);
+        uint64_t want = 100 * HEADS * DIM * (side ? 716 : 352) / 100;
+        assert_int_equal(bits.code_bits + bits.meta_bits, want);
+        assert_int_equal(8 * bits.bytes, want);
+    }
+    kv_format_close(f);
+}
+
+static void test_kivi_channels(void **state) {
+    (void)state;
+    struct kv_format *f = open_format("kivi"), *g = open_format("asym:group=32,order=hf");
+    static float x[64 * HEADS * DIM], y[64 * HEADS * DIM], column[64], want[64];
+    static uint8_t cells[64 * HEADS], codes[64];
+    bell(x, 64 * HEADS * DIM, 10);
+    struct kv_rows r = {.n = 64,
+                        .x = x,
+                        .x_stride = HEADS * DIM,
+                        .y = y,
+                        .y_stride = HEADS * DIM,
+                        .cells = cells,
+                        .cell_token_stride = HEADS,
+                        .cell_head_stride = 1};
+    struct kv_error e;
+    void *scratch = kv_alloc(kv_code_scratch_bytes(f), 1);
+    assert_int_equal(kv_code_rows(f, &r, scratch, NULL, &e), 0);
+    for (size_t c = 0; c < HEADS * DIM; c++) { // a channel over 64 tokens is two groups of 32
+        struct kv_block b = {0, KV_KEY, 0};
+        for (size_t t = 0; t < 64; t++) column[t] = x[t * HEADS * DIM + c];
+        kv_format_encode(g, &b, column, 1, codes);
+        kv_format_decode(g, &b, codes, 1, want);
+        for (size_t t = 0; t < 64; t++) assert_true(y[t * HEADS * DIM + c] == want[t]);
+    }
+    free(scratch);
+    kv_format_close(f);
+    kv_format_close(g);
+}
+
+static void test_refusals(void **state) {
+    (void)state;
+    static const char *const bad[][2] = {
+        {"kivi:group=24", "group must divide the head"},
+        {"kivi:residual=33", "multiple of the group"},
+        {"rotatekv:heads=3", "power of two"},
+        {"hadamard", "it wraps another format"},
+        {"sym(asym)", "wraps no other"},
+        {"asym-zq", "did you mean 'asym-zp'"},
+        {"qaq:outliers=0.5", "outliers"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct kv_format *f;
+        struct kv_error e = {0};
+        assert_int_equal(kv_format_open(&f, bad[i][0], &setting, &e), KV_EUSAGE);
+        if (!strstr(e.msg, bad[i][1])) fail_msg("%s: %s", bad[i][0], e.msg);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        {"every format of the table says all about itself and is tried here", test_table, 0, 0, 0},
+        {"every format reads and writes its units exactly, up to guard pages", test_buffers, 0, 0,
+         0},
+        {"errors on seeded Gaussian vectors fall as bits rise", test_falling, 0, 0, 0},
+        {"errors are at most half a step inside the range", test_half_step, 0, 0, 0},
+        {"codes of decoded data do not change where the format promises it", test_stable, 0, 0, 0},
+        {"codes for entropies fit their width", test_codes, 0, 0, 0},
+        {"zeros decode to zero and odd values break nothing", test_extremes, 0, 0, 0},
+        {"kivi stores 3.52 bits a key and 7.16 a value at 100 tokens", test_kivi_ledger, 0, 0, 0},
+        {"kivi codes a key channel over 32 tokens as asym codes 32 values", test_kivi_channels, 0,
+         0, 0},
+        {"impossible parameters are refused in one sentence", test_refusals, 0, 0, 0},
+    };
+    return cmocka_run_group_tests_name("formats", tests, NULL, NULL);
+}

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// Loading a policy from a shared object and checking what it promises.
+#include "sim/replay/plugin.h"
+
+#include <dlfcn.h>
+#include <stdlib.h>
+
+#include "sim/base/util.h"
+
+bool kv_is_plugin(const char *name) {
+    size_t n = strlen(name);
+    return strchr(name, '/') || (n > 3 && strcmp(name + n - 3, ".so") == 0);
+}
+
+static int check_policy(const struct kv_policy *p, const char *path, struct kv_error *e) {
+    // Everything up to `close` has been there since ABI 1; what is newer may be missing.
+    const size_t least = offsetof(struct kv_policy, wraps);
+    if (p->abi != KV_POLICY_ABI)
+        return kv_fail(e, KV_EFAIL, path, "was built for policy ABI %u; this kvsim has %u", p->abi,
+                       KV_POLICY_ABI);
+    if (p->struct_bytes < least)
+        return kv_fail(e, KV_EFAIL, path,
+                       "its struct kv_policy has %zu bytes where at least %zu are expected",
+                       p->struct_bytes, least);
+    return 0;
+}
+
+static int check_contents(const struct kv_policy *p, const char *path, struct kv_error *e) {
+    const uint32_t known = (KV_NEED(KV_N_FEATURES) - 1) | KV_NEED_CLASS | KV_NEED_DAMAGE |
+                           KV_NEED_ERROR | KV_NEED_QUANTILES | KV_NEED_KV | KV_NEED_Q |
+                           KV_NEED_HIDDEN;
+    const char *missing = !p->name || !*p->name    ? "name"
+                          : !p->open               ? "open"
+                          : !p->plan && !p->decide ? "plan or decide"
+                                                   : NULL;
+    if (missing) return kv_fail(e, KV_EFAIL, path, "its policy has no %s", missing);
+    if (p->needs & ~known)
+        return kv_fail(e, KV_EFAIL, path, "policy %s needs what this kvsim cannot give (bits 0x%x)",
+                       p->name, p->needs & ~known);
+    return 0;
+}
+
+static int load(struct kv_plugin *p, const char *path, struct kv_error *e) {
+    struct kv_map map;
+    int rc = kv_map_open(&map, path, e);
+    if (rc) return rc;
+    kv_hex64(kv_hash(map.data, map.n, 0), p->digest);
+    kv_map_close(&map);
+    // A bare name would be searched for in the system's library folders.
+    char *file = kv_format_text("%s%s", strchr(path, '/') ? "" : "./", path);
+    p->library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
+    free(file);
+    if (!p->library) return kv_fail(e, KV_EFAIL, path, "cannot be loaded: %s", dlerror());
+    const struct kv_policy *(*entry)(uint32_t);
+    void *symbol = dlsym(p->library, "kv_policy_entry");
+    memcpy(&entry, &symbol, sizeof entry); // ISO C has no cast from object to function pointers
+    if (!symbol) return kv_fail(e, KV_EFAIL, path, "exports no kv_policy_entry");
+    const struct kv_policy *theirs = entry(KV_POLICY_ABI);
+    if (!theirs)
+        return kv_fail(e, KV_EFAIL, path, "cannot serve policy ABI %u, which this kvsim has",
+                       KV_POLICY_ABI);
+    rc = check_policy(theirs, path, e);
+    if (rc) return rc;
+    size_t n = theirs->struct_bytes;
+    memcpy(&p->policy, theirs, n < sizeof p->policy ? n : sizeof p->policy);
+    return check_contents(&p->policy, path, e);
+}
+
+int kv_plugin_open(struct kv_plugin **out, const char *path, struct kv_error *e) {
+    struct kv_plugin *p = kv_alloc(1, sizeof *p);
+    int rc = load(p, path, e);
+    if (rc) kv_plugin_close(p);
+    *out = rc ? NULL : p;
+    return rc;
+}
+
+void kv_plugin_close(struct kv_plugin *p) {
+    if (!p) return;
+    if (p->library) dlclose(p->library);
+    free(p);
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+// For tests: a trace of the samples recorded from a small random model that is gone once it is
+// written.
+#ifndef KV_TEST_TINY_TRACE_H
+#define KV_TEST_TINY_TRACE_H
+
+#include <cblas.h>
+#include <dirent.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "sim/model/test/model_files.h"
+#include "sim/replay/replay.h"
+#include "traces/record.h"
+
+// 2 layers, 4 heads sharing 2 KV heads of 32 channels.
+static const struct kv_shape tiny_shape = {2, 4, 2, 32, 64, 96, N_TINY_PIECES, 1024};
+static const struct kv_adjoint_info tiny_adjoint = {"inline", "coded", "choices", 32, 3};
+
+static inline struct kv_model *tiny_model(void) {
+    struct tiny_pieces pieces;
+    struct kv_error e;
+    struct kv_model *m = kv_model_random(&tiny_shape, KV_ORDER_HF, true, 11);
+    make_tiny_pieces(&pieces);
+    if (kv_tokenizer_new(&m->tokenizer, pieces.text, N_TINY_PIECES, tiny_merges, N_TINY_MERGES,
+                         true, &e))
+        exit(1);
+    return m;
+}
+
+struct tiny_trace {
+    char dir[64];
+    struct kv_trace *trace;
+    struct kv_format_setting setting;
+};
+
+// Records n items with what `keep` says. *model (may be NULL) gets the model, to be closed.
+static inline int tiny_trace_open(struct tiny_trace *t, uint32_t keep, size_t n,
+                                  struct kv_model **model) {
+    struct kv_error e = {0};
+    struct kv_tasks *tasks;
+    struct kv_model *m = tiny_model();
+    strcpy(t->dir, "/tmp/kvsim-tiny-XXXXXX");
+    kv_set_verbosity(-1);
+    openblas_set_num_threads(1);
+    struct kv_record_options o = {
+        .dir = t->dir, .keep = keep, .n = n, .adjoint = tiny_adjoint, .seed = 1, .jobs = 1};
+    int rc = mkdtemp(t->dir) ? kv_tasks_load(&tasks, "samples", &e) : -1;
+    if (rc == 0) {
+        rc = kv_record(m, tasks, &o, &e);
+        kv_tasks_free(tasks);
+    }
+    if (rc == 0) rc = kv_trace_open(&t->trace, t->dir, &e);
+    if (rc) fprintf(stderr, "%s: %s\n", e.where, e.msg);
+    if (rc == 0)
+        t->setting = (struct kv_format_setting){kv_trace_info(t->trace)->shape,
+                                                kv_trace_info(t->trace)->order};
+    if (model)
+        *model = m;
+    else
+        kv_model_close(m);
+    return rc;
+}
+
+static inline void tiny_remove(const char *dir) {
+    DIR *d = opendir(dir);
+    for (struct dirent *f; d && (f = readdir(d));) {
+        if (strcmp(f->d_name, ".") == 0 || strcmp(f->d_name, "..") == 0) continue;
+        char *path = kv_format_text("%s/%s", dir, f->d_name);
+        if (unlink(path)) tiny_remove(path);
+        free(path);
+    }
+    if (d) closedir(d);
+    rmdir(dir);
+}
+
+static inline void tiny_trace_close(struct tiny_trace *t) {
+    kv_trace_close(t->trace);
+    tiny_remove(t->dir);
+}
+
+// A spec opened for the trace; ends the program when it cannot be.
+static inline struct kv_replay_spec tiny_spec(const struct tiny_trace *t, const char *text) {
+    struct kv_replay_spec spec;
+    struct kv_error e = {0};
+    if (kv_replay_spec_open(&spec, text, &t->setting, 1, &e)) {
+        fprintf(stderr, "%s: %s\n", e.where, e.msg);
+        exit(1);
+    }
+    return spec;
+}
+
+#endif
