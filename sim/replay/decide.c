@@ -47,10 +47,9 @@ static void show_vectors(struct kv_item *view, const struct kv_trace_item *it, u
     if (needs & KV_NEED_HIDDEN) view->hidden = it->hidden;
 }
 
-int kv_decide(const struct kv_replay *r, size_t which, size_t item, uint8_t *cells,
-              struct kv_error *e) {
+int kv_decide_item(const struct kv_replay *r, size_t which, const struct kv_trace_item *it,
+                   uint8_t *cells, struct kv_error *e) {
     const struct kv_replay_spec *spec = &r->specs[which];
-    const struct kv_trace_item *it = kv_trace_item(r->trace, item);
     uint32_t needs = spec->needs;
     struct kv_token *tokens = kv_alloc(it->n_tokens, sizeof *tokens);
     struct kv_item view = {.struct_bytes = sizeof view,
@@ -60,8 +59,8 @@ int kv_decide(const struct kv_replay *r, size_t which, size_t item, uint8_t *cel
                            .n_context = it->n_context,
                            .n_choices = it->n_choices,
                            .tokens = tokens};
-    if (r->damage && r->damage[which]) view.damage = kv_table_item(r->damage[which], item);
-    if (r->error && r->error[which]) view.error = kv_table_item(r->error[which], item);
+    if (r->damage && r->damage[which]) view.damage = kv_table_item(r->damage[which], it->index);
+    if (r->error && r->error[which]) view.error = kv_table_item(r->error[which], it->index);
     if (needs & KV_NEED_QUANTILES) view.quantiles = r->quantiles;
     show_tokens(tokens, it, needs);
     show_vectors(&view, it, needs);
@@ -75,6 +74,11 @@ int kv_decide(const struct kv_replay *r, size_t which, size_t item, uint8_t *cel
     if (rc == 0 && r->audit) rc = kv_audit(spec, &view, cells, e);
     free(tokens);
     return rc;
+}
+
+int kv_decide(const struct kv_replay *r, size_t spec, size_t item, uint8_t *cells,
+              struct kv_error *e) {
+    return kv_decide_item(r, spec, kv_trace_item(r->trace, item), cells, e);
 }
 
 // ---- tables ---------------------------------------------------------------------------

@@ -296,7 +296,8 @@ static void count(const char *text, struct kv_ledger *ledger) {
     uint8_t kinds[6] = {0};
     item.ids = ids, item.features = features, item.kinds = kinds;
     must(kv_replay_spec_open(&spec, text, &setting, 1, &e), &e);
-    must(kv_decide(&spec, &item, cells, &e), &e);
+    const struct kv_replay one = {.specs = &spec, .n_specs = 1};
+    must(kv_decide_item(&one, 0, &item, cells, &e), &e);
     kv_ledger_count(&spec, &item, cells, ledger);
     kv_replay_spec_close(&spec);
 }
