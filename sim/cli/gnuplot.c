@@ -65,6 +65,7 @@ static const char *asset(const char *name, const char *ending) {
 
 static int write_data(const struct kv_gnuplot *g, struct kv_store *s, struct kv_error *e) {
     struct kv_text t = {0};
+    if (g->data) return write_file(g, "tsv", kv_strdup(g->data), e);
     int code = kv_store_query(s, asset(g->name, "sql"), g->values, g->n_values, add_row, &t, e);
     char *text = kv_text_take(&t);
     if (code) {
@@ -77,7 +78,7 @@ static int write_data(const struct kv_gnuplot *g, struct kv_store *s, struct kv_
 static int write_script(const struct kv_gnuplot *g, struct kv_error *e) {
     return write_file(g, "gp",
                       kv_format_text("%s\n%s\n%s\n%s", g->settings, asset("style", "gp"),
-                                     asset(g->name, "gp"), asset("panels", "gp")),
+                                     asset(g->name, "gp"), g->data ? "" : asset("panels", "gp")),
                       e);
 }
 

@@ -12,10 +12,11 @@ struct kv_gnuplot {
     const char *settings;              // gnuplot lines that come first
     const struct kv_sql_value *values; // bound to the SQL
     size_t n_values;
+    const char *data; // TSV with a header, for a figure without SQL, which then draws itself alone
 };
 
-// Writes DIR/FILE.tsv, FILE.gp, FILE.svg and FILE.png. Errors: gnuplot is missing or fails (its
-// first line is quoted), a file that cannot be written.
+// Writes DIR/FILE.tsv, FILE.gp, FILE.svg and FILE.png. s may be NULL where data is given. Errors:
+// gnuplot is missing or fails (its first line is quoted), a file that cannot be written.
 KV_MUST_CHECK int kv_gnuplot_draw(const struct kv_gnuplot *g, struct kv_store *s,
                                   struct kv_error *e);
 

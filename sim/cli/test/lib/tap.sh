@@ -1,53 +1,68 @@
 # SPDX-License-Identifier: Apache-2.0
-# What the command-line tests share: a scratch folder, and checks that speak TAP.
+# What the command-line tests share: an empty folder to work in, tiny models, and TAP lines.
 #
-#   check NAME CODE STDERR COMMAND...   runs it: exit code and the whole of stderr must be these;
-#                                       STDERR is a pattern of the shell (*, ?), mostly without any
-#   same NAME FILE FILE                 two files are equal
-#   skip NAME WHY
-build=${BUILD:-build}
+#     . sim/cli/test/lib/tap.sh
+#     tiny good                                                      makes good.gguf
+#     expect 1 'kvsim: x.gguf: ...' 'a missing model' record -m x.gguf -o t
+#     check 'both tables are equal' cmp -s a b
+#     finish
+#
+# Scripts run from the repository's root with BUILD in the environment, and go to the empty folder.
+set -u
+build=$(cd "${BUILD:-build}" && pwd) || exit 1
 kvsim=$build/kvsim
-model=${MODEL:-data/SmolLM2-135M-Instruct.Q4_1.gguf}
-n_tests=0 n_failed=0
-mkdir -p "$build" && tmp=$(mktemp -d "$build/cli-XXXXXX") || exit 1
-trap 'rm -rf "$tmp"' EXIT
+work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+n=0 failed=0
 
-result() { # TRUE-OR-FALSE NAME
-    n_tests=$((n_tests + 1))
-    if "$1"; then echo "ok $n_tests - $2"; else n_failed=$((n_failed + 1)); echo "not ok $n_tests - $2"; fi
+# Writes NAME.gguf: "good", "other", or broken as make_gguf's list says.
+tiny() {
+    for kind in "$@"; do "$build/sim/cli/test/make_gguf" "$kind" "$kind.gguf" || exit 1; done
+}
+
+report() { # report STATUS NAME
+    n=$((n + 1))
+    [ "$1" = 0 ] && echo "ok $n - $2" && return 0
+    failed=$((failed + 1))
+    echo "not ok $n - $2"
+    return 1
+}
+
+# check NAME COMMAND...: passes when the command does.
+check() {
+    name=$1
+    shift
+    "$@" >check.log 2>&1
+    report $? "$name" || sed 's/^/# /' check.log
+}
+
+# The last line on stderr and the exit code of kvsim with the given arguments must be these. Digests and
+# checksums, which follow from the machine's floats, are written as HASH.
+expect() { # expect CODE MESSAGE NAME ARGUMENTS...
+    want_code=$1 want=$2 name=$3
+    shift 3
+    "$kvsim" "$@" >out.log 2>err.log
+    judge $?
+}
+
+judge() {
+    code=$1
+    got=$(tail -n 1 err.log | sed 's/[0-9a-f]\{16\}/HASH/g')
+    [ "$code" = "$want_code" ] && [ "$got" = "$want" ]
+    report $? "$name" || {
+        echo "# code $code, wanted $want_code"
+        echo "# said   $got"
+        echo "# wanted $want"
+    }
 }
 
 skip() {
-    n_tests=$((n_tests + 1))
-    echo "ok $n_tests - $1 # SKIP $2"
+    n=$((n + 1))
+    echo "ok $n - $1 # SKIP $2"
 }
 
-check() {
-    name=$1 want_code=$2 want=$3
-    shift 3
-    "$@" >"$tmp/stdout" 2>"$tmp/stderr"
-    code=$?
-    said=$(cat "$tmp/stderr")
-    good=false
-    # shellcheck disable=SC2254
-    case $said in $want) [ "$code" = "$want_code" ] && good=true ;; esac
-    result $good "$name"
-    $good || { echo "# exit code $code, expected $want_code"; echo "# said:     $said"; echo "# expected: $want"; }
-}
-
-same() {
-    if cmp -s "$2" "$3"; then result true "$1"; else result false "$1"; diff "$2" "$3" | head -n 10 | sed 's/^/# /'; fi
-}
-
-# patch FILE BYTE OCTAL...: overwrites bytes in place.
-patch() {
-    file=$1 at=$2
-    shift 2
-    # shellcheck disable=SC2059
-    printf "$@" | dd of="$file" bs=1 seek="$at" conv=notrunc 2>/dev/null
-}
-
-done_testing() {
-    echo "1..$n_tests"
-    [ "$n_failed" = 0 ]
+finish() {
+    echo "1..$n"
+    [ "$failed" = 0 ]
+    exit $?
 }
