@@ -227,11 +227,12 @@ static int look(void *self, const struct kv_item *item, size_t first, size_t n, 
 static void test_features_are_hidden(void **state) {
     (void)state;
     struct kv_token seen[6];
-    struct kv_policy nosy = {.name = "nosy", .needs = KV_NEED(KV_ENTROPY_NATS), .decide = look};
+    const struct kv_policy nosy = {.name = "nosy", .needs = KV_NEED(KV_ENTROPY_NATS), .decide = look};
     struct kv_replay_spec spec;
     struct kv_error e = {0};
     assert_int_equal(kv_replay_spec_open(&spec, "none", &setting, 1, &e), 0);
     spec.policy = &nosy;
+    spec.needs = nosy.needs;
     spec.self = seen;
     assert_int_equal(decide(&spec, QUESTION, &e), 0);
     static const uint32_t segment[] = {0, 0, 1, 2, 2, 2}, pos[] = {0, 1, 2, 2, 3, 4};
@@ -246,7 +247,7 @@ static void test_features_are_hidden(void **state) {
             else
                 assert_true(isnan(seen[t].feature[f]));
     }
-    nosy.needs = KV_NEED_CLASS;
+    spec.needs = KV_NEED_CLASS;
     assert_int_equal(decide(&spec, QUESTION, &e), 0);
     for (uint32_t t = 0; t < 6; t++) assert_int_equal(seen[t].kind, kinds[t]);
     spec.policy = NULL;
