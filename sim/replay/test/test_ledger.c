@@ -227,7 +227,8 @@ static int look(void *self, const struct kv_item *item, size_t first, size_t n, 
 static void test_features_are_hidden(void **state) {
     (void)state;
     struct kv_token seen[6];
-    const struct kv_policy nosy = {.name = "nosy", .needs = KV_NEED(KV_ENTROPY_NATS), .decide = look};
+    const struct kv_policy nosy = {
+        .name = "nosy", .needs = KV_NEED(KV_ENTROPY_NATS), .decide = look};
     struct kv_replay_spec spec;
     struct kv_error e = {0};
     assert_int_equal(kv_replay_spec_open(&spec, "none", &setting, 1, &e), 0);
