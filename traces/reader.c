@@ -205,20 +205,6 @@ static int bind_column(struct kv_trace *t, const struct shard *s, const struct k
                    c->name, (unsigned long long)tensor->dims[0]);
 }
 
-// The scored rows that an item's boundaries imply (struct kv_trace_item).
-static bool scored_rows_fit(const struct kv_trace_item *it) {
-    uint32_t n = 0;
-    if (it->n_choices == 0) {
-        while (n < it->n_final && it->final_rows[n] == n) n++;
-        return n == it->n_final && n + 1 == it->n_tokens;
-    }
-    if (it->n_final == 0 || it->final_rows[n++] != it->n_context - 1) return false;
-    for (uint32_t c = 0; c < it->n_choices; c++)
-        for (uint32_t row = it->first[c]; row + 1 < it->first[c + 1]; row++)
-            if (n >= it->n_final || it->final_rows[n++] != row) return false;
-    return n == it->n_final;
-}
-
 // Boundaries must be ascending and inside the item, ids inside the vocabulary: later code trusts
 // them.
 static int check_item(const struct kv_trace *t, const struct kv_trace_item *it, const char *path,
@@ -227,7 +213,9 @@ static int check_item(const struct kv_trace *t, const struct kv_trace_item *it, 
                 it->first[0] == it->n_context && it->first[it->n_choices] == it->n_tokens &&
                 it->gold < (int32_t)it->n_choices;
     for (uint32_t c = 0; good && c < it->n_choices; c++) good = it->first[c] < it->first[c + 1];
-    good = good && scored_rows_fit(it);
+    for (uint32_t i = 0; good && i < it->n_final; i++)
+        good = it->final_rows[i] < it->n_tokens &&
+               (i == 0 || it->final_rows[i - 1] < it->final_rows[i]);
     for (uint32_t i = 0; good && i < it->n_tokens; i++) good = it->ids[i] < t->info.shape.vocab;
     if (good) return 0;
     return kv_fail(e, KV_EFAIL, path, "item %u (id %s) has impossible boundaries or token ids",
