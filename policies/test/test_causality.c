@@ -16,6 +16,11 @@ static const char *const online[] = {
     "h2o",
     "h2o:by=token",
     "shuffle(threshold)",
+    "qaq:value-error=0.05,max=8",
+    "qaq:level=token,rule=code",
+    "zipcache:random=0.3",
+    "rotatekv:pivots=3",
+    "pmkvq:tokens=4/9/30",
     "mlp:weights=", // of a file made for the test
 };
 
