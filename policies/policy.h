@@ -304,11 +304,7 @@ static inline int kv_width_refused(const struct kv_run *run, double bits, struct
 }
 
 // The value below which a share p of the recording's tokens has feature f (KV_MEAN_OF_FOUR too).
-<<<<<<< HEAD
-static inline float kv_feature_quantile(const struct kv_quantiles *q, size_t f, double p) {
-=======
 static inline float kv_quantile_of(const struct kv_quantiles *q, size_t f, double p) {
->>>>>>> main
     double at = p * (KV_N_QUANTILES - 1);
     size_t i = at <= 0 ? 0 : at >= KV_N_QUANTILES - 1 ? KV_N_QUANTILES - 2 : (size_t)at;
     const float *x = q->quantile[f] + i;
