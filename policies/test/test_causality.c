@@ -21,6 +21,7 @@ static const char *const online[] = {
     "zipcache:random=0.3",
     "rotatekv:pivots=3",
     "pmkvq:tokens=4/9/30",
+    "class:first=16,digit=8,space=2",
     "mlp:weights=", // of a file made for the test
 };
 
