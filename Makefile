@@ -36,9 +36,10 @@ LIB_OBJ  := $(PLAIN:%.c=$(BUILD)/%.o) $(foreach l,$(LEVELS),$(ISA:%.isa.c=$(BUIL
 CLI_OBJ  := $(patsubst %.c,$(BUILD)/%.o,$(wildcard sim/cli/*.c))
 TESTS    := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/test/test_*.c sim/*/test/test_*.c traces/test/test_*.c \
               policies/test/test_*.c analysis/test/test_*.c))
+TOOLS    := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/cli/test/make_*.c))
 BENCHES  := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/bench/bench_*.c sim/*/bench/bench_*.c policies/bench/bench_*.c))
-ASSETS   := $(wildcard analysis/schema.sql reports/*.gp reports/*.sql reports/*.html sim/cost/devices/*.json \
-              traces/samples/sentences.jsonl traces/samples/text.txt policies/template.c)
+ASSETS   := $(sort $(wildcard analysis/schema.sql reports/*.gp reports/*.sql reports/*.html sim/cost/devices/*.json \
+              traces/samples/sentences.jsonl traces/samples/text.txt policies/template.c))
 
 .PHONY: all deps model data demo check test bench install asan ubsan tsan lint format cuda clean help
 .DEFAULT_GOAL := all
@@ -106,10 +107,10 @@ demo: deps ## record the samples with the real model, sweep 11 formats, draw the
 # ---- checks ----------------------------------------------------------------------------------------
 
 check: deps ## build, fetch the model, pass all tests
-	@$(MAKE) --no-print-directory all model $(TESTS)
+	@$(MAKE) --no-print-directory all model $(TESTS) $(TOOLS)
 	@BUILD=$(BUILD) MODEL=$(MODEL) KVSIM_DATA='$(KVSIM_DATA)' sh sim/test/run.sh $(TESTS)
 
-test: all $(TESTS) ## the same without setting anything up
+test: all $(TESTS) $(TOOLS) ## the same without setting anything up
 	@BUILD=$(BUILD) MODEL=$(MODEL) KVSIM_DATA='$(KVSIM_DATA)' sh sim/test/run.sh $(TESTS)
 
 NVCC      ?= nvcc
@@ -117,15 +118,15 @@ CUDA_ARCH ?= sm_90
 cuda: ## build build/kvsim-cuda, which times decode steps on a GPU (needs nvcc; CUDA_ARCH=sm_90)
 	@if command -v $(NVCC) >/dev/null 2>&1; then $(MAKE) --no-print-directory $(BUILD)/kvsim-cuda; \
 	  else echo "nvcc is not here: kvsim-cuda is not built"; fi
-$(BUILD)/kvsim-cuda: sim/cuda/decode.cu
+$(BUILD)/kvsim-cuda: sim/cuda/decode.cu $(wildcard sim/cuda/*.cuh)
 	@mkdir -p $(@D)
 	$(Q)$(NVCC) -O3 -std=c++17 -arch=$(CUDA_ARCH) -Xcompiler -Wall -o $@ $<
 
 bench: all model $(BENCHES) ## measure speeds, as ratios within one run
 	@for b in $(BENCHES); do echo "== $$b"; MODEL=$(MODEL) KVSIM_DATA='$(KVSIM_DATA)' $$b || exit 1; done
 
-asan ubsan tsan: ## run the tests under a sanitizer, in a build of its own
-	@$(MAKE) --no-print-directory test BUILD=build/$@ OPT='-O1 -g' \
+asan ubsan tsan: ## run the tests under a sanitizer, in a build of its own, on fewer items
+	@KVSIM_TEST_LIGHT=1 $(MAKE) --no-print-directory test BUILD=build/$@ OPT='-O1 -g' \
 	  SANITIZE='$(subst asan,-fsanitize=address,$(subst ubsan,-fsanitize=undefined -fno-sanitize-recover,$(subst tsan,-fsanitize=thread,$@)))'
 
 lint: ## cppcheck, format, and the direction of includes

@@ -286,6 +286,13 @@ static inline int kv_width_index(const struct kv_run *run, double bits) {
     return -1;
 }
 
+// Index of the narrowest width of at least `bits`, or of the widest where none is.
+static inline uint8_t kv_width_at_least(const struct kv_run *run, double bits) {
+    size_t i = 0;
+    while (i + 1 < run->n_widths && (double)run->width_bits[i] < bits) i++;
+    return (uint8_t)i;
+}
+
 // The usual refusal of a width, naming those offered.
 static inline int kv_width_refused(const struct kv_run *run, double bits, struct kv_error *e) {
     char offered[64] = "";
@@ -297,7 +304,7 @@ static inline int kv_width_refused(const struct kv_run *run, double bits, struct
 }
 
 // The value below which a share p of the recording's tokens has feature f (KV_MEAN_OF_FOUR too).
-static inline float kv_feature_quantile(const struct kv_quantiles *q, size_t f, double p) {
+static inline float kv_quantile_of(const struct kv_quantiles *q, size_t f, double p) {
     double at = p * (KV_N_QUANTILES - 1);
     size_t i = at <= 0 ? 0 : at >= KV_N_QUANTILES - 1 ? KV_N_QUANTILES - 2 : (size_t)at;
     const float *x = q->quantile[f] + i;

@@ -79,8 +79,8 @@ static int threshold_decide(void *self, const struct kv_item *item, size_t first
     double cut[MAX_WIDTHS];
     (void)e;
     for (size_t i = 0; i + 1 < r->n; i++)
-        cut[i] =
-            r->absolute ? r->cut[i] : (double)kv_feature_quantile(item->quantiles, r->feature, r->cut[i]);
+        cut[i] = r->absolute ? r->cut[i]
+                             : (double)kv_quantile_of(item->quantiles, r->feature, r->cut[i]);
     for (size_t t = first; t < first + n; t++, cells += r->cells) {
         const struct kv_token *token = &item->tokens[t];
         double x = r->feature == KV_MEAN_OF_FOUR ? (double)kv_mean_of_four(item->quantiles, token)

@@ -189,6 +189,9 @@ static int bind_column(struct kv_trace *t, const struct shard *s, const struct k
         return kv_fail(e, KV_EFAIL, s->path,
                        "tensor %s has another type or shape than the model's %s", c->name,
                        c->dtype);
+    if ((uintptr_t)tensor->data % kv_dtype_bytes(c->dtype))
+        return kv_fail(e, KV_EFAIL, s->path, "tensor %s lies at an odd place for its type %s",
+                       c->name, c->dtype);
     for (size_t i = at; i < at + s->n_items; i++) {
         uint64_t n = kv_axis_rows(&t->items[i], c->axis);
         if (n > tensor->dims[0] - rows) break;
@@ -205,21 +208,35 @@ static int bind_column(struct kv_trace *t, const struct shard *s, const struct k
                    c->name, (unsigned long long)tensor->dims[0]);
 }
 
-// Boundaries must be ascending and inside the item, ids inside the vocabulary: later code trusts
-// them.
+// The row that follows `row` among the scored ones of an item (struct kv_trace_item); start from
+// UINT32_MAX. n_tokens: there is none.
+static uint32_t next_scored(const struct kv_trace_item *it, uint32_t row) {
+    if (row == UINT32_MAX && it->n_choices) return it->n_context - 1;
+    row++;
+    // A choice's last row, like a text's, predicts nothing.
+    for (uint32_t c = 0; c < it->n_choices; c++)
+        if (row + 1 == it->first[c + 1]) row++;
+    return it->n_choices == 0 && row + 1 == it->n_tokens ? it->n_tokens : row;
+}
+
+// Boundaries must be ascending and inside the item, scored rows those of the definition, ids inside
+// the vocabulary: later code trusts them.
 static int check_item(const struct kv_trace *t, const struct kv_trace_item *it, const char *path,
                       struct kv_error *e) {
     bool good = it->n_tokens > 0 && it->n_context > 0 && it->n_context <= it->n_tokens &&
                 it->first[0] == it->n_context && it->first[it->n_choices] == it->n_tokens &&
-                it->gold < (int32_t)it->n_choices;
+                it->gold >= -1 && it->gold < (int32_t)it->n_choices && it->n_final > 0;
     for (uint32_t c = 0; good && c < it->n_choices; c++) good = it->first[c] < it->first[c + 1];
+    uint32_t row = UINT32_MAX;
     for (uint32_t i = 0; good && i < it->n_final; i++)
-        good = it->final_rows[i] < it->n_tokens &&
-               (i == 0 || it->final_rows[i - 1] < it->final_rows[i]);
-    for (uint32_t i = 0; good && i < it->n_tokens; i++) good = it->ids[i] < t->info.shape.vocab;
+        good = (row = next_scored(it, row)) < it->n_tokens && it->final_rows[i] == row;
+    good = good && next_scored(it, row) >= it->n_tokens;
+    for (uint32_t i = 0; good && i < it->n_tokens; i++)
+        good = it->ids[i] < t->info.shape.vocab && it->kinds[i] < KV_N_KINDS;
     if (good) return 0;
-    return kv_fail(e, KV_EFAIL, path, "item %u (id %s) has impossible boundaries or token ids",
-                   it->index, it->id);
+    return kv_fail(e, KV_EFAIL, path,
+                   "item %u (id %s) has impossible boundaries, scored rows or token ids", it->index,
+                   it->id);
 }
 
 static int bind_shard(struct kv_trace *t, const struct shard *s, size_t at, struct kv_error *e) {
@@ -257,7 +274,7 @@ static int open_all(struct kv_trace *t, const char *dir, const char *path, struc
         if (!t->items[i].id || !t->items[i].source)
             return missing(path, "ids, sources", "texts", e);
     }
-    size_t at = 0;
+    size_t at = 0, tokens = 0;
     for (size_t i = 0; i < json_array_size(shards); i++) {
         if ((rc = open_shard(t, json_array_get(shards, i), dir, &at, e))) return rc;
         if ((rc = bind_shard(t, &t->shards[i], at, e))) return rc;
@@ -266,6 +283,10 @@ static int open_all(struct kv_trace *t, const char *dir, const char *path, struc
     if (at != t->info.n_items || at == 0)
         return kv_fail(e, KV_EFAIL, path, "says %zu items, its shards hold %zu", t->info.n_items,
                        at);
+    for (size_t i = 0; i < at; i++) tokens += t->items[i].n_tokens;
+    if (tokens != t->info.n_tokens)
+        return kv_fail(e, KV_EFAIL, path, "says %zu tokens, its items hold %zu", t->info.n_tokens,
+                       tokens);
     return 0;
 }
 

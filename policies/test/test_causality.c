@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every policy that does not declare the future answers the same when the future is scrambled.
-#include "policies/test/fake_item.h"
+#include "policies/test/fake_net.h"
 
 static const char *const online[] = {
     "none",
@@ -16,12 +16,25 @@ static const char *const online[] = {
     "h2o",
     "h2o:by=token",
     "shuffle(threshold)",
+    "qaq:value-error=0.05,max=8",
+    "qaq:level=token,rule=code",
+    "zipcache:random=0.3",
+    "rotatekv:pivots=3",
+    "pmkvq:tokens=4/9/30",
+    "class:first=16,digit=8,space=2",
+    "mlp:weights=", // of a file made for the test
 };
 
 static void no_online_policy_answers_by_the_future(void **state) {
+    const size_t width[] = {4, 16, 16, 4};
+    char path[64], text[160];
     (void)state;
+    make_path(path, sizeof path);
+    write_net(path, width, noise);
     for (size_t i = 0; i < sizeof online / sizeof *online; i++) {
-        struct kv_replay_spec spec = fake_spec(online[i]);
+        bool net = online[i][strlen(online[i]) - 1] == '=';
+        snprintf(text, sizeof text, "%s%s", online[i], net ? path : "");
+        struct kv_replay_spec spec = fake_spec(text);
         for (uint64_t seed = 0; seed < 6; seed++) {
             struct fake *f = fake_new(&spec.run, 18, seed % 4, 5, seed);
             struct kv_error e = {0};
@@ -31,6 +44,7 @@ static void no_online_policy_answers_by_the_future(void **state) {
         }
         kv_replay_spec_close(&spec);
     }
+    unlink(path);
 }
 
 static void every_policy_without_the_future_is_audited_here(void **state) {

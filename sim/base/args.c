@@ -15,7 +15,7 @@ static size_t table_length(const struct kv_param *p) {
 // long.
 static size_t distance(const char *a, const char *b) {
     size_t la = strlen(a), lb = strlen(b), d[3][64];
-    if (la > 63 || lb > 63) return 64;
+    if (la > 63 || lb > 63) return SIZE_MAX;
     for (size_t j = 0; j <= lb; j++) d[0][j] = j;
     for (size_t i = 1; i <= la; i++) {
         size_t *row = d[i % 3], *up = d[(i + 2) % 3], *up2 = d[(i + 1) % 3];

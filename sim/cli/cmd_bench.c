@@ -199,6 +199,19 @@ static int print(const struct kv_runs *r, enum kv_output how, struct kv_error *e
     return kv_table_print(t, how, e);
 }
 
+// Says so when other programs took cores away too often for the figures to be this machine's.
+static void warn_if_busy(const struct kv_runs *r) {
+    size_t kept = 0, disturbed = 0;
+    for (size_t i = 0; i < r->n; i++) {
+        kept += r->row[i].samples;
+        disturbed += r->row[i].disturbed;
+    }
+    if (disturbed > kept)
+        kv_say("warning: other programs took a core away during %zu steps (%zu are kept): measure "
+               "on a quiet machine",
+               disturbed, kept);
+}
+
 // FILE, FILE.json or FILE.csv: the stem names both files.
 static int write_files(const struct kv_runs *r, const char *name, struct kv_error *e) {
     const char *end = strrchr(name, '.');
@@ -228,6 +241,7 @@ static int run(struct kv_cli *c, struct kv_error *e) {
     b.runs->engine = kv_format_text("kvsim %s (%s), %s", KV_VERSION, KV_COMMIT,
                                     kv_attend_kernels[kv_cache_best_kernel()]);
     rc = kv_opt_given(c, "model") ? bench_file(&b, kv_opt(c, "model"), e) : bench_shapes(&b, e);
+    if (rc == 0) warn_if_busy(b.runs);
     if (rc == 0) rc = print(b.runs, c->output, e);
     if (rc == 0 && kv_opt_given(c, "output")) rc = write_files(b.runs, kv_opt(c, "output"), e);
     kv_list_free(b.weights, b.n_weights);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim calibrate: fits a device to measured runs, prints its parameters and what they are worth.
+#include "analysis/store.h"
 #include "sim/cli/cli.h"
 #include "sim/cli/figures.h"
 #include "sim/cost/calibrate.h"
@@ -14,6 +15,7 @@ static const struct kv_option options[] = {
     {"shape", 0, "NAME", NULL, "take the runs of this shape, or say it when the file does not"},
     {"weights", 0, "KIND", NULL, "take the runs with these weights"},
     {"threads", 0, "N", NULL, "take the runs with this many threads"},
+    {"db", 0, "FILE", NULL, "put the device and its runs into a store"},
     {"figures", 0, "DIR", NULL, "draw residuals, predicted against measured, and ms a token"},
     {0}};
 
@@ -141,6 +143,50 @@ static int print(const struct kv_calibration *c, enum kv_output how, struct kv_e
     return kv_table_print(t, how, e);
 }
 
+static struct kv_sql_value text_value(const char *s) {
+    return (struct kv_sql_value){.kind = KV_SQL_TEXT, .text = s};
+}
+static struct kv_sql_value count_value(double x) {
+    if (!isfinite(x)) return (struct kv_sql_value){.kind = KV_SQL_NULL};
+    return (struct kv_sql_value){.kind = KV_SQL_INT, .n = llround(x)};
+}
+
+// The device and each run beside what the fit without its context predicts.
+static int insert_device(struct kv_store *s, const struct kv_calibration *c, struct kv_error *e) {
+    const struct kv_device *d = c->device;
+    char *text = kv_device_text(d);
+    const struct kv_sql_value device[] = {text_value(d->name), text_value(d->summary),
+                                          text_value(d->provenance), text_value(text)};
+    int rc = kv_store_query(s, "BEGIN", NULL, 0, NULL, NULL, e);
+    if (rc == 0)
+        rc = kv_store_query(s, "DELETE FROM device_run WHERE device = ?", device, 1, NULL, NULL, e);
+    if (rc == 0)
+        rc = kv_store_query(s, "INSERT OR REPLACE INTO device VALUES (?, ?, ?, ?)", device, 4, NULL,
+                            NULL, e);
+    for (size_t i = 0; rc == 0 && i < d->n_runs; i++) {
+        char mix[160];
+        kv_mix_text(&d->runs[i].mix, mix, sizeof mix);
+        const struct kv_sql_value run[] = {
+            text_value(d->name), count_value((double)i),          count_value(d->runs[i].context),
+            text_value(mix),     count_value(d->runs[i].step_ns), count_value(c->by_context_ns[i]),
+            count_value(1)};
+        rc = kv_store_query(s, "INSERT INTO device_run VALUES (?, ?, ?, ?, ?, ?, ?)", run, 7, NULL,
+                            NULL, e);
+    }
+    free(text);
+    return rc ? rc : kv_store_query(s, "COMMIT", NULL, 0, NULL, NULL, e);
+}
+
+static int store_device(const struct kv_calibration *c, const char *path, struct kv_error *e) {
+    struct kv_store *s;
+    int rc = kv_store_open(&s, path, KV_STORE_CREATE, e);
+    if (rc) return rc;
+    rc = insert_device(s, c, e);
+    if (rc == 0) return kv_store_close(s, e);
+    kv_store_abandon(s);
+    return rc;
+}
+
 static int run(struct kv_cli *c, struct kv_error *e) {
     if (!kv_opt(c, "runs"))
         return kv_fail(e, KV_EUSAGE, "calibrate", "--runs FILE is needed: measured runs to fit");
@@ -159,6 +205,7 @@ static int run(struct kv_cli *c, struct kv_error *e) {
         rc = kv_write_file(kv_opt(c, "out"), text, strlen(text), e);
         free(text);
     }
+    if (rc == 0 && kv_opt_given(c, "db")) rc = store_device(fit, kv_opt(c, "db"), e);
     if (rc == 0 && kv_opt_given(c, "figures"))
         rc = kv_draw_calibration(fit, r, kv_opt(c, "figures"), e);
     kv_calibration_free(fit);

@@ -382,7 +382,8 @@ static int draw(const struct verdict *v, const char *dir, struct kv_error *e) {
     struct kv_gnuplot g = {
         .name = "fidelity", .file = "fidelity", .dir = dir, .settings = settings};
     int rc = kv_make_dir(dir, e);
-    if (rc == 0) rc = kv_gnuplot_draw_table(&g, tsv, e);
+    g.data = tsv;
+    if (rc == 0) rc = kv_gnuplot_draw(&g, NULL, e);
     if (rc == 0) kv_say("drawn: %s/fidelity.svg", dir);
     free(settings);
     free(tsv);

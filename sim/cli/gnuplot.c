@@ -65,6 +65,7 @@ static const char *asset(const char *name, const char *ending) {
 
 static int write_data(const struct kv_gnuplot *g, struct kv_store *s, struct kv_error *e) {
     struct kv_text t = {0};
+    if (g->data) return write_file(g, "tsv", kv_strdup(g->data), e);
     int code = kv_store_query(s, asset(g->name, "sql"), g->values, g->n_values, add_row, &t, e);
     char *text = kv_text_take(&t);
     if (code) {
@@ -74,10 +75,10 @@ static int write_data(const struct kv_gnuplot *g, struct kv_store *s, struct kv_
     return write_file(g, "tsv", text, e);
 }
 
-static int write_script(const struct kv_gnuplot *g, const char *rest, struct kv_error *e) {
+static int write_script(const struct kv_gnuplot *g, struct kv_error *e) {
     return write_file(g, "gp",
                       kv_format_text("%s\n%s\n%s\n%s", g->settings, asset("style", "gp"),
-                                     asset(g->name, "gp"), rest),
+                                     asset(g->name, "gp"), g->data ? "" : asset("panels", "gp")),
                       e);
 }
 
@@ -140,19 +141,10 @@ static int run_gnuplot(const struct kv_gnuplot *g, const char *format, struct kv
                    *said ? said : "it said nothing");
 }
 
-static int draw(const struct kv_gnuplot *g, const char *rest, struct kv_error *e) {
-    int code = write_script(g, rest, e);
+int kv_gnuplot_draw(const struct kv_gnuplot *g, struct kv_store *s, struct kv_error *e) {
+    int code = write_data(g, s, e);
+    if (!code) code = write_script(g, e);
     if (!code) code = run_gnuplot(g, "svg", e);
     if (!code) code = run_gnuplot(g, "png", e);
     return code;
-}
-
-int kv_gnuplot_draw(const struct kv_gnuplot *g, struct kv_store *s, struct kv_error *e) {
-    int code = write_data(g, s, e);
-    return code ? code : draw(g, asset("panels", "gp"), e);
-}
-
-int kv_gnuplot_draw_table(const struct kv_gnuplot *g, const char *tsv, struct kv_error *e) {
-    int code = write_file(g, "tsv", kv_strdup(tsv), e);
-    return code ? code : draw(g, "", e);
 }

@@ -12,17 +12,13 @@ struct kv_gnuplot {
     const char *settings;              // gnuplot lines that come first
     const struct kv_sql_value *values; // bound to the SQL
     size_t n_values;
+    const char *data; // TSV with a header, for a figure without SQL, which then draws itself alone
 };
 
-// Writes DIR/FILE.tsv, FILE.gp, FILE.svg and FILE.png. Errors: gnuplot is missing or fails (its
-// first line is quoted), a file that cannot be written.
+// Writes DIR/FILE.tsv, FILE.gp, FILE.svg and FILE.png. s may be NULL where data is given. Errors:
+// gnuplot is missing or fails (its first line is quoted), a file that cannot be written.
 KV_MUST_CHECK int kv_gnuplot_draw(const struct kv_gnuplot *g, struct kv_store *s,
                                   struct kv_error *e);
-
-// The same for data at hand: tsv is the table with its header, reports/NAME.gp draws alone.
-// Settings give it at least `name`, canvas_x and canvas_y.
-KV_MUST_CHECK int kv_gnuplot_draw_table(const struct kv_gnuplot *g, const char *tsv,
-                                        struct kv_error *e);
 
 // A copy of s that is safe inside a gnuplot string or data field: quotes, backslashes, control
 // characters and invalid UTF-8 become harmless look-alikes. Caller frees.

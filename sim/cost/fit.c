@@ -14,14 +14,15 @@
 #define MAD_TO_SIGMA 1.4826 // of a normal distribution
 enum { ROBUST_ROUNDS = 30, SOLVER_STEPS = 200 };
 static const double log_floor = -34; // exp(-34): a parameter this small is "none"
+static const double log_ceiling = 60;
+
+static double parameter(const gsl_vector *theta, size_t j) {
+    return exp(fmin(fmax(gsl_vector_get(theta, j), log_floor), log_ceiling));
+}
 
 static double stretch(const struct kv_fit *f, const gsl_vector *theta, size_t i) {
     if (!f->over) return 1;
-    return 1 + exp(gsl_vector_get(theta, f->n_parameters)) * f->over[i];
-}
-
-static double parameter(const gsl_vector *theta, size_t j) {
-    return exp(fmax(gsl_vector_get(theta, j), log_floor));
+    return 1 + parameter(theta, f->n_parameters) * f->over[i];
 }
 
 // Sums of a row's plain and stretching columns.
@@ -95,13 +96,15 @@ static int solve(struct kv_fit *f, struct solver *s, struct kv_error *e) {
         const gsl_vector *at = gsl_multifit_nlinear_position(s->w);
         double moved = 0;
         for (size_t j = 0; j < n_free; j++) {
-            double x = fmax(gsl_vector_get(at, j), log_floor);
+            double x = fmin(fmax(gsl_vector_get(at, j), log_floor), log_ceiling);
             moved = fmax(moved, fabs(x - gsl_vector_get(s->theta, j)));
             gsl_vector_set(s->theta, j, x);
         }
         gsl_vector_view r = gsl_vector_view_array(s->r, f->n_rows);
         residuals(s->theta, f, &r.vector);
         f->scale = spread(s->r, f->n_rows);
+        if (!(f->scale < 1e6))
+            return kv_fail(e, KV_EFAIL, "calibrate", "the runs are too noisy for a fit to settle");
         for (size_t i = 0; i < f->n_rows; i++) {
             double u = fabs(s->r[i]) / f->scale;
             gsl_vector_set(s->weights, i, u <= HUBER_K ? 1 : HUBER_K / u);

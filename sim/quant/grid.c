@@ -104,7 +104,7 @@ static void encode_zp(const struct kv_grid *g, const float *x, uint8_t *meta, ui
     range_of(x, g->group, &min, &max);
     min *= g->clip, max *= g->clip;
     float range = max - min, far = fabsf(min) / 32000.0f;
-    if (range < g->scale_min) range = g->scale_min;
+    if (!(range >= g->scale_min)) range = g->scale_min; // inf - inf is no range either
     float step = range / g->levels;
     float scale = put_number(g, meta, step < far ? far : step);
     float zero = rintf(min / scale);

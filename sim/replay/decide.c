@@ -22,19 +22,36 @@ static void show_tokens(struct kv_token *tokens, const struct kv_trace_item *ite
     }
 }
 
-static int check_cells(const struct kv_replay_spec *spec, const struct kv_trace_item *item,
-                       const uint8_t *cells, struct kv_error *e) {
+#define UNANSWERED 0xFDu // what cells hold before a policy is asked
+
+int kv_check_answers(const struct kv_replay_spec *spec, const char *item, size_t n_tokens,
+                     const uint8_t *cells, struct kv_error *e) {
     size_t n = kv_cells(&spec->run.shape);
-    for (size_t i = 0; i < item->n_tokens * n; i++) {
+    for (size_t i = 0; i < n_tokens * n; i++) {
         if (cells[i] < spec->run.n_widths || cells[i] == KV_FLOAT32) continue;
         if (cells[i] == KV_EVICT && cells[i ^ 1] == KV_EVICT) continue;
-        const char *why = cells[i] == KV_EVICT
-                              ? "evicts a key or a value without the other"
+        const char *why = cells[i] == KV_EVICT ? "evicts a key or a value without the other"
+                          : cells[i] == UNANSWERED
+                              ? "leaves a cell undecided"
                               : "answers with a width that the format does not offer";
         return kv_fail(e, KV_EFAIL, spec->canonical, "policy %s %s, at item %s, token %zu",
-                       spec->policy_name, why, item->id, i / n);
+                       spec->policy_name, why, item, i / n);
     }
     return 0;
+}
+
+// Asks, and says something where a policy fails without a word.
+static int ask(const struct kv_replay_spec *spec, const struct kv_item *view, const char *item,
+               uint8_t *cells, struct kv_error *e) {
+    struct kv_error own = {0};
+    memset(cells, UNANSWERED, view->n_tokens * kv_cells(&spec->run.shape));
+    int rc = kv_ask(spec->policy, spec->self, view, cells, &own);
+    if (rc == 0) return 0;
+    if (!*own.msg || own.code != rc)
+        return kv_fail(e, KV_EFAIL, spec->canonical,
+                       "policy %s failed at item %s and did not say why (code %d)",
+                       spec->policy_name, item, rc);
+    return kv_fail(e, rc, own.where, "%s (item %s)", own.msg, item);
 }
 
 // The vectors of the recording that the policy declared.
@@ -47,8 +64,9 @@ static void show_vectors(struct kv_item *view, const struct kv_trace_item *it, u
     if (needs & KV_NEED_HIDDEN) view->hidden = it->hidden;
 }
 
-int kv_decide_item(const struct kv_replay *r, size_t which, const struct kv_trace_item *it,
-                   uint8_t *cells, struct kv_error *e) {
+int kv_decide(const struct kv_replay *r, size_t which, size_t item, uint8_t *cells,
+              struct kv_error *e) {
+    const struct kv_trace_item *it = kv_trace_item(r->trace, item);
     const struct kv_replay_spec *spec = &r->specs[which];
     uint32_t needs = spec->needs;
     struct kv_token *tokens = kv_alloc(it->n_tokens, sizeof *tokens);
@@ -59,8 +77,8 @@ int kv_decide_item(const struct kv_replay *r, size_t which, const struct kv_trac
                            .n_context = it->n_context,
                            .n_choices = it->n_choices,
                            .tokens = tokens};
-    if (r->damage && r->damage[which]) view.damage = kv_table_item(r->damage[which], it->index);
-    if (r->error && r->error[which]) view.error = kv_table_item(r->error[which], it->index);
+    if (r->damage && r->damage[which]) view.damage = kv_table_item(r->damage[which], item);
+    if (r->error && r->error[which]) view.error = kv_table_item(r->error[which], item);
     if (needs & KV_NEED_QUANTILES) view.quantiles = r->quantiles;
     show_tokens(tokens, it, needs);
     show_vectors(&view, it, needs);
@@ -69,16 +87,11 @@ int kv_decide_item(const struct kv_replay *r, size_t which, const struct kv_trac
         (needs & KV_NEED_QUANTILES && !view.quantiles))
         rc = kv_fail(e, KV_EFAIL, spec->canonical, "policy %s needs tables that were not opened",
                      spec->policy_name);
-    if (rc == 0) rc = kv_ask(spec->policy, spec->self, &view, cells, e);
-    if (rc == 0) rc = check_cells(spec, it, cells, e);
+    if (rc == 0) rc = ask(spec, &view, it->id, cells, e);
+    if (rc == 0) rc = kv_check_answers(spec, it->id, it->n_tokens, cells, e);
     if (rc == 0 && r->audit) rc = kv_audit(spec, &view, cells, e);
     free(tokens);
     return rc;
-}
-
-int kv_decide(const struct kv_replay *r, size_t spec, size_t item, uint8_t *cells,
-              struct kv_error *e) {
-    return kv_decide_item(r, spec, kv_trace_item(r->trace, item), cells, e);
 }
 
 // ---- tables ---------------------------------------------------------------------------

@@ -54,10 +54,11 @@ void kv_tables_close(struct kv_table **tables, size_t n);
 // Errors: whatever the policy says; a width not offered, naming the token.
 KV_MUST_CHECK int kv_decide(const struct kv_replay *r, size_t spec, size_t item, uint8_t *cells,
                             struct kv_error *e);
-// The same for an item that need not be of the trace, but for its index among the tables.
-KV_MUST_CHECK int kv_decide_item(const struct kv_replay *r, size_t spec,
-                                 const struct kv_trace_item *item, uint8_t *cells,
-                                 struct kv_error *e);
+
+// Checks a policy's answers: cells[n_tokens][...]. Errors: a width that the format does not offer,
+// a cell left undecided, a key evicted without its value; each names item and token.
+KV_MUST_CHECK int kv_check_answers(const struct kv_replay_spec *spec, const char *item,
+                                   size_t n_tokens, const uint8_t *cells, struct kv_error *e);
 
 // Asks a policy about an item again, at several points with everything scrambled that it cannot
 // know by then, and compares with its answer so far: cells[n_tokens][...]. Policies that declare

@@ -61,6 +61,13 @@ check "bench device writes JSON and CSV that calibrate reads" "0 0" \
 check "what it makes is a device" "own bf16 1 2 130 6" \
     "$("$kvsim" devices --device "$dir/own-device.json" --tsv | sed 1d | cut -f1-3,6,7,12 | tr '\t' ' ')"
 
+codes=
+for again in 1 2; do
+    "$kvsim" calibrate --runs "$dir/own.csv" --device own --db "$dir/s.db" -q >/dev/null
+    codes="$codes $?"
+done
+check "a store takes the device and its runs, and takes them again" " 0 0" "$codes"
+
 refused "a device that is not there" 2 \
     "kvsim: device: no device file or shipped device is named 'nowhere'; shipped: $("$kvsim" devices --tsv | sed 1d | cut -f1 | paste -sd, | sed 's/,/, /g')" \
     devices --device nowhere

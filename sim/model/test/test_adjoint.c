@@ -12,138 +12,42 @@
 #include "sim/base/util.h"
 #include "sim/model/adjoint.h"
 #include "sim/model/kernels.h"
+#include "sim/model/test/slow_model.h"
 
-// ---- a plain float64 model ------------------------------------------------------------
+// ---- the scalar in float64 ------------------------------------------------------------
 
-struct slow {
-    const struct kv_model *m;
-    const struct kv_tree *t;
-    // Added to a key or value as later queries read it: layer, side, row, element.
-    uint32_t layer, side, row, element;
+// Added to a key or value as later queries read it.
+struct nudge {
+    uint32_t layer, row, element;
+    enum kv_side side;
     double delta;
     const uint32_t *counted; // reads that see the delta, as in kv_adjoint; NULL = all
-    // Layer's values as read when no delta is wanted.
-    double *k, *v; // [n_tokens][n_kv] of the layer at hand
 };
 
-static void slow_norm(double *y, const double *x, const float *gain, size_t n, double eps) {
-    double s = 0;
-    for (size_t i = 0; i < n; i++) s += x[i] * x[i];
-    for (size_t i = 0; i < n; i++) y[i] = x[i] / sqrt(s / (double)n + eps) * (double)gain[i];
-}
-
-static void slow_product(double *y, const struct kv_matrix *w, const double *x) {
-    for (size_t r = 0; r < w->rows; r++) {
-        y[r] = 0;
-        for (size_t c = 0; c < w->cols; c++) y[r] += (double)w->f32[r * w->cols + c] * x[c];
-    }
-}
-
-static void slow_rope(const struct kv_model *m, double *x, size_t heads, uint32_t position) {
-    size_t d = m->shape.head_dim, half = d / 2;
-    for (size_t h = 0; h < heads; h++)
-        for (size_t i = 0; i < half; i++) {
-            size_t a = h * d + (m->order == KV_ORDER_GGML ? 2 * i : i),
-                   b = m->order == KV_ORDER_GGML ? a + 1 : a + half;
-            double c = (double)m->rope_cos[position * half + i],
-                   s = (double)m->rope_sin[position * half + i];
-            double xa = x[a], xb = x[b];
-            x[a] = xa * c - xb * s;
-            x[b] = xa * s + xb * c;
-        }
-}
-
-// Rows that `row` sees, in order of position.
-static size_t slow_path(const struct kv_tree *t, uint32_t row, uint32_t *path) {
-    size_t n = 0;
-    uint32_t c = kv_tree_choice(t, row);
-    for (uint32_t i = 0; i < t->n_context && i <= row; i++) path[n++] = i;
-    if (c < t->n_choices)
-        for (uint32_t i = t->first[c]; i <= row; i++) path[n++] = i;
-    return n;
-}
-
-static void slow_attend(const struct slow *s, uint32_t layer, uint32_t row, const double *q,
-                        double *out) {
-    const struct kv_shape *sh = &s->m->shape;
-    size_t d = sh->head_dim, n_kv = (size_t)sh->n_kv_heads * d;
-    uint32_t path[64];
-    double w[64];
-    size_t n = slow_path(s->t, row, path);
-    for (size_t h = 0; h < sh->n_heads; h++) {
-        size_t kv = h / (sh->n_heads / sh->n_kv_heads);
-        double top = -INFINITY, sum = 0;
-        for (size_t j = 0; j < n; j++) {
-            bool sees =
-                s->layer == layer && s->row == path[j] && (!s->counted || j < s->counted[row]);
-            w[j] = 0;
-            for (size_t i = 0; i < d; i++) {
-                double k = s->k[path[j] * n_kv + kv * d + i];
-                if (sees && s->side == KV_KEY && s->element == kv * d + i) k += s->delta;
-                w[j] += q[h * d + i] * k / sqrt((double)d);
-            }
-            top = fmax(top, w[j]);
-        }
-        for (size_t j = 0; j < n; j++) sum += w[j] = exp(w[j] - top);
-        for (size_t i = 0; i < d; i++) {
-            out[h * d + i] = 0;
-            for (size_t j = 0; j < n; j++) {
-                bool sees =
-                    s->layer == layer && s->row == path[j] && (!s->counted || j < s->counted[row]);
-                double v = s->v[path[j] * n_kv + kv * d + i];
-                if (sees && s->side == KV_VALUE && s->element == kv * d + i) v += s->delta;
-                out[h * d + i] += w[j] / sum * v;
-            }
-        }
-    }
+static double read_nudged(const void *self, const struct slow_read *r, double x) {
+    const struct nudge *n = self;
+    bool here = r->layer == n->layer && r->row == n->row && r->element == n->element &&
+                r->side == n->side && (!n->counted || r->position < n->counted[r->query]);
+    return here ? x + n->delta : x;
 }
 
 // sum over scored positions and their labels of log p(label).
-static double slow_scalar(struct slow *s, const struct kv_adjoint_seed *seed, size_t draw) {
-    const struct kv_shape *sh = &s->m->shape;
-    size_t h = sh->hidden, d = sh->head_dim, n_q = sh->n_heads * d, n_kv = sh->n_kv_heads * d,
-           rows = s->t->n_tokens;
-    double *x = calloc(rows * h, sizeof *x), *norm = calloc(h, sizeof *norm),
-           *qkv = calloc(rows * (n_q + 2 * n_kv), sizeof *qkv);
-    double *mixed = calloc(n_q, sizeof *mixed), *delta = calloc(h, sizeof *delta),
-           *up = calloc(2 * sh->ffn, sizeof *up);
-    s->k = calloc(rows * n_kv, sizeof *s->k);
-    s->v = calloc(rows * n_kv, sizeof *s->v);
-    for (size_t r = 0; r < rows; r++)
-        for (size_t i = 0; i < h; i++) x[r * h + i] = (double)s->m->embed.f32[s->t->ids[r] * h + i];
-    for (uint32_t l = 0; l < sh->n_layers; l++) {
-        const struct kv_layer_weights *w = &s->m->layers[l];
-        for (uint32_t r = 0; r < rows; r++) {
-            double *at = qkv + r * (n_q + 2 * n_kv);
-            slow_norm(norm, x + r * h, w->attn_norm, h, (double)s->m->rms_eps);
-            slow_product(at, &w->qkv, norm);
-            slow_rope(s->m, at, sh->n_heads + sh->n_kv_heads, kv_tree_position(s->t, r));
-            memcpy(s->k + r * n_kv, at + n_q, n_kv * sizeof *at);
-            memcpy(s->v + r * n_kv, at + n_q + n_kv, n_kv * sizeof *at);
-        }
-        for (uint32_t r = 0; r < rows; r++) {
-            slow_attend(s, l, r, qkv + r * (n_q + 2 * n_kv), mixed);
-            slow_product(delta, &w->out, mixed);
-            for (size_t i = 0; i < h; i++) x[r * h + i] += delta[i];
-            slow_norm(norm, x + r * h, w->ffn_norm, h, (double)s->m->rms_eps);
-            slow_product(up, &w->gateup, norm);
-            for (size_t i = 0; i < sh->ffn; i++)
-                up[i] = up[i] / (1 + exp(-up[i])) * up[sh->ffn + i];
-            slow_product(delta, &w->down, up);
-            for (size_t i = 0; i < h; i++) x[r * h + i] += delta[i];
-        }
-    }
-    double *logit = calloc(sh->vocab, sizeof *logit), scalar = 0;
+static double slow_scalar(const struct kv_model *m, const struct kv_tree *t, const struct nudge *n,
+                          const struct kv_adjoint_seed *seed, size_t draw) {
+    size_t h = m->shape.hidden;
+    struct slow slow = {.m = m, .t = t, .read = read_nudged, .self = n};
+    double *final = calloc(t->n_tokens * h, sizeof *final),
+           *logit = calloc(m->shape.vocab, sizeof *logit), scalar = 0;
     const uint32_t *label = seed->label + draw * seed->n_labels;
+    slow_forward(&slow, final);
     for (size_t i = 0; i < seed->n_scored; i++) {
         double sum = 0;
-        slow_norm(norm, x + seed->scored[i].row * h, s->m->final_norm, h, (double)s->m->rms_eps);
-        slow_product(logit, &s->m->head, norm);
-        for (size_t v = 0; v < sh->vocab; v++) sum += exp(logit[v]);
+        slow_product(logit, &m->head, final + seed->scored[i].row * h);
+        for (size_t v = 0; v < m->shape.vocab; v++) sum += exp(logit[v]);
         for (uint32_t c = 0; c < seed->scored[i].count; c++) scalar += logit[*label++] - log(sum);
     }
-    double *blocks[] = {x, norm, qkv, mixed, delta, up, logit, s->k, s->v};
-    for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) free(blocks[i]);
+    free(final);
+    free(logit);
     return scalar;
 }
 
@@ -161,7 +65,8 @@ struct gradients {
     float *dk, *dv;
 };
 
-static void take(void *self, uint32_t layer, const float *dk, const float *dv, const float *d_evict) {
+static void take(void *self, uint32_t layer, const float *dk, const float *dv,
+                 const float *d_evict) {
     (void)d_evict;
     struct gradients *g = self;
     memcpy(g->dk + layer * g->n, dk, g->n * sizeof *dk);
@@ -205,17 +110,10 @@ static void compare_with_differences(const struct kv_shape *shape, enum kv_order
         for (uint32_t side = 0; side < 2; side++)
             for (uint32_t row = 0; row < tree.n_tokens; row++)
                 for (uint32_t i = 0; i < n_kv; i++) {
-                    struct slow slow = {.m = m,
-                                        .t = &tree,
-                                        .layer = l,
-                                        .side = side,
-                                        .row = row,
-                                        .element = i,
-                                        .delta = step,
-                                        .counted = counted};
-                    double up = slow_scalar(&slow, &seed, 1);
-                    slow.delta = -step;
-                    double difference = (up - slow_scalar(&slow, &seed, 1)) / (2 * step);
+                    struct nudge n = {l, row, i, (enum kv_side)side, step, counted};
+                    double up = slow_scalar(m, &tree, &n, &seed, 1);
+                    n.delta = -step;
+                    double difference = (up - slow_scalar(m, &tree, &n, &seed, 1)) / (2 * step);
                     double mine = (double)(side ? g.dv : g.dk)[l * g.n + row * n_kv + i];
                     error += (mine - difference) * (mine - difference);
                     size += difference * difference;

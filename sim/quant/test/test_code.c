@@ -222,6 +222,56 @@ static void test_reading_bounds(void **state) {
     kv_format_close(f);
 }
 
+// KIVI with groups of 8: a context of 13 tokens and a choice of 10 that branches off it.
+static void test_branches(void **state) {
+    (void)state;
+    struct kv_format *f = open_format("kivi:group=8,residual=8");
+    static float x[23 * ROW], y[23 * ROW];
+    static uint8_t cells[23 * HEADS]; // index 0: 2 bits
+    fill(x, 23 * ROW, 9);
+    struct kv_rows context = rows_of(x, y, cells, 13),
+                   choice = rows_of(x + 13 * ROW, y + 13 * ROW, cells + 13 * HEADS, 10);
+    choice.start = choice.first = 13;
+    code(f, &context, NULL);
+    code(f, &choice, NULL);
+    for (size_t t = 0; t < 23; t++) { // open blocks, 8..12 and 21..22, are exact
+        bool open = (t >= 8 && t < 13) || t >= 21;
+        size_t same = 0;
+        for (size_t i = t * ROW; i < (t + 1) * ROW; i++) same += y[i] == half(x[i]);
+        if (open)
+            assert_int_equal(same, ROW);
+        else
+            assert_true(same < ROW / 4);
+    }
+    assert_int_equal(kv_coded_upto(f, KV_KEY, 0, 6, false), 0);
+    assert_int_equal(kv_coded_upto(f, KV_KEY, 0, 7, false), 8);
+    assert_int_equal(kv_coded_upto(f, KV_KEY, 0, 7, true), 0);
+    assert_int_equal(kv_coded_upto(f, KV_KEY, 13, 19, false), 8);  // the choice's block is open
+    assert_int_equal(kv_coded_upto(f, KV_KEY, 13, 20, false), 21); // and now whole
+    assert_int_equal(kv_coded_upto(f, KV_VALUE, 13, 22, false), 15);
+    struct kv_bits bits = {0};
+    kv_count_rows(f, &context, 21, &bits);
+    kv_count_rows(f, &choice, 21, &bits);
+    // Two groups of 8 tokens a head: 64 channels x (8 codes of 2 bits, fp16 scale and minimum).
+    assert_int_equal(bits.meta_bits, 2 * HEADS * 64 * 32);
+    assert_int_equal(bits.code_bits, 2 * HEADS * 64 * 16 + 7 * ROW * 16);
+    assert_int_equal(bits.bytes, 2 * HEADS * 64 * (2 + 4) + 7 * ROW * 2);
+    assert_int_equal(bits.values[2], 16 * ROW);
+    assert_int_equal(bits.values[16], 7 * ROW);
+    cells[3 * HEADS + 1] = 1; // one token of a group at another width
+    struct kv_error e;
+    void *scratch = kv_alloc(kv_code_scratch_bytes(f), 1);
+    assert_int_equal(kv_code_rows(f, &context, scratch, NULL, &e), KV_EFAIL);
+    assert_non_null(
+        strstr(e.msg, "token 3, layer 1, KV head 1: keys of format kivi share a scale"));
+    cells[3 * HEADS + 1] = 0;
+    context.first = 3; // rows must begin with a block
+    assert_int_equal(kv_code_rows(f, &context, scratch, NULL, &e), KV_EFAIL);
+    assert_non_null(strstr(e.msg, "a multiple of 8 tokens after it, not at 3"));
+    free(scratch);
+    kv_format_close(f);
+}
+
 static void test_entropy(void **state) {
     (void)state;
     struct kv_format *f = open_format("sym");
@@ -249,6 +299,7 @@ int main(void) {
         {"float32, evicted and sink cells are kept and counted by hand", test_exact_cells, 0, 0, 0},
         {"cells that share a scale must share a width", test_refusals, 0, 0, 0},
         {"queries read coded what has left the window", test_reading_bounds, 0, 0, 0},
+        {"groups of tokens start at a branch, and open ones stay exact", test_branches, 0, 0, 0},
         {"entropy of three equal codes is log2 3 bits", test_entropy, 0, 0, 0},
     };
     return cmocka_run_group_tests_name("code", tests, NULL, NULL);

@@ -286,18 +286,20 @@ static void another_model_and_modes_that_cannot_be_are_refused(void **state) {
 static void count(const char *text, struct kv_ledger *ledger) {
     static const uint32_t first[] = {2, 3, 6};
     const struct kv_format_setting setting = {{1, 1, 1, 64, 64, 64, 64, 64}, KV_ORDER_GGML};
-    struct kv_trace_item item = {
+    const struct kv_trace_item item = {
         .id = "hand", .n_tokens = 6, .n_context = 2, .n_choices = 2, .first = first};
+    struct kv_token tokens[6] = {0};
     struct kv_replay_spec spec;
     struct kv_error e;
     uint8_t cells[6 * 2];
-    uint32_t ids[6] = {0};
-    float features[6 * KV_N_FEATURES] = {0};
-    uint8_t kinds[6] = {0};
-    item.ids = ids, item.features = features, item.kinds = kinds;
     must(kv_replay_spec_open(&spec, text, &setting, 1, &e), &e);
-    const struct kv_replay one = {.specs = &spec, .n_specs = 1};
-    must(kv_decide_item(&one, 0, &item, cells, &e), &e);
+    const struct kv_item view = {.struct_bytes = sizeof view,
+                                 .run = &spec.run,
+                                 .n_tokens = 6,
+                                 .n_context = 2,
+                                 .n_choices = 2,
+                                 .tokens = tokens};
+    must(kv_ask(spec.policy, spec.self, &view, cells, &e), &e);
     kv_ledger_count(&spec, &item, cells, ledger);
     kv_replay_spec_close(&spec);
 }
@@ -371,7 +373,7 @@ static int set_up(void **state) {
     *state = &f;
     f.model = open_test_model();
     record_items(&f.all, f.model, "samples", three, KV_KEEP_FINAL);
-    record_items(&f.part, f.model, "samples", two, KV_KEEP_ALL);
+    record_items(&f.part, f.model, "samples", two, KV_KEEP_FINAL | KV_KEEP_KV);
     record_items(&f.text, f.model, "text:traces/samples/text.txt,window=64", "0\n", KV_KEEP_FINAL);
     return 0;
 }

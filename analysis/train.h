@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// Training the controller of Don't Waste Bits (arXiv 2604.04722): a network that picks a width for
+// a token from its features.
+//
+//     struct kv_train_options o;  kv_train_defaults(&o);
+//     kv_train(&data, &o, &result, &e);
+//     kv_train_pick(&result, x, n, picked);
+//     kv_train_result_free(&result);
+//
+// Loss of a token (section 4 there): alpha CE(label) + beta E[latency] + gamma (1 - E[quality]),
+// expectations over the softmax. Features are standardised on the training split and the
+// standardisation is folded into the first layer, so that the file holds a plain network over raw
+// features. Same data, options and seed: the same weights, bit for bit.
+#ifndef KV_TRAIN_H
+#define KV_TRAIN_H
+
+#include "policies/policy.h"
+
+enum { KV_TRAIN_INPUTS = 4, KV_TRAIN_MAX_CLASSES = KV_MAX_WIDTHS };
+
+struct kv_train_data {
+    size_t n_tokens, n_items, n_classes;
+    const float *x;       // [n_tokens][4] entropy, rarity, attention variance, confidence
+    const uint8_t *label; // [n_tokens]
+    const uint32_t *item; // [n_tokens] which item a token is of: items are split, not tokens
+    double latency[KV_TRAIN_MAX_CLASSES], quality[KV_TRAIN_MAX_CLASSES]; // of each class, 0..1
+};
+
+struct kv_train_options {
+    size_t struct_bytes;
+    double alpha, beta, gamma; // weights of the loss
+    double rate;               // Adam's step
+    uint32_t hidden, batch, epochs;
+    uint32_t patience; // epochs without a better validation loss before training stops
+    double holdout;    // share of items that only validate
+    uint64_t seed;
+};
+// alpha 1, beta 0.1, gamma 0.1, Adam 3e-3 with 0.9, 0.999, 1e-8, 128 hidden, batch 256 (the paper's
+// network; loss weights and optimiser as in its independent reproduction, since it gives none), at
+// most 60 epochs, patience 8, holdout 0.2.
+void kv_train_defaults(struct kv_train_options *o);
+
+struct kv_epoch {
+    double train_loss, valid_loss, valid_accuracy;
+};
+
+struct kv_train_result {
+    size_t n_classes, hidden;
+    float *weight[3],
+        *bias[3]; // over raw features; [hidden][4], [hidden][hidden], [classes][hidden]
+    struct kv_epoch *epochs;
+    size_t n_epochs, best_epoch; // counted from 0
+    size_t n_train, n_valid;     // tokens
+    // Of the validation split: [label][picked].
+    size_t confusion[KV_TRAIN_MAX_CLASSES][KV_TRAIN_MAX_CLASSES];
+    // How much accuracy falls and loss rises when a feature's values change places among the
+    // validation tokens (Breiman, Machine Learning 45, 2001), mean of five permutations.
+    double accuracy_drop[KV_TRAIN_INPUTS], loss_rise[KV_TRAIN_INPUTS];
+};
+
+// Errors: no tokens, fewer than two items, an option out of range (named), a feature that is no
+// number.
+KV_MUST_CHECK int kv_train(const struct kv_train_data *d, const struct kv_train_options *o,
+                           struct kv_train_result *r, struct kv_error *e);
+void kv_train_result_free(struct kv_train_result *r);
+
+// Classes the network picks for n tokens, x [n][4].
+void kv_train_pick(const struct kv_train_result *r, const float *x, size_t n, uint8_t *picked);
+
+// Labels by quartile: each token's mean of the four features, each scaled to 0..1 over all tokens,
+// cut into n_classes equal parts; the highest mean gets the last class.
+void kv_label_quartiles(const float *x, size_t n, size_t n_classes, uint8_t *label);
+
+// Labels by damage [n][n_classes], classes by rising width: the first class whose damage is at most
+// `bound`, else the last.
+void kv_label_oracle(const double *damage, size_t n, size_t n_classes, double bound,
+                     uint8_t *label);
+
+#endif

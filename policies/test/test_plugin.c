@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+// Policies from shared objects: the template as its own comment says, and plug-ins that misbehave.
+#include "policies/test/fake_item.h"
+#include "sim/replay/plugin.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct folder {
+    char path[64];
+};
+
+static int set_up(void **state) {
+    struct folder *f = kv_alloc(1, sizeof *f);
+    snprintf(f->path, sizeof f->path, "/tmp/kvsim-plugin-XXXXXX");
+    *state = f;
+    return mkdtemp(f->path) ? 0 : -1;
+}
+
+static int tear_down(void **state) {
+    struct folder *f = *state;
+    char command[128];
+    snprintf(command, sizeof command, "rm -rf '%s'", f->path);
+    int rc = system(command);
+    free(f);
+    return rc;
+}
+
+// Compiles a source by the line that template.c documents. so: the object's path.
+static void compile(const struct folder *f, const char *name, const char *source, char *so,
+                    size_t room) {
+    char command[512];
+    snprintf(so, room, "%s/%s.so", f->path, name);
+    snprintf(command, sizeof command, "cc -std=c17 -O2 -fPIC -shared -I. -o %s %s", so, source);
+    if (system(command)) fail_msg("%s", command);
+}
+
+// A policy in few words: `decide` is the body of its decision, `fields` overrides struct fields.
+static void compile_text(const struct folder *f, const char *name, const char *decide,
+                         const char *fields, char *so, size_t room) {
+    char path[128];
+    struct kv_error e;
+    char *text = kv_format_text(
+        "#include \"policies/policy.h\"\n"
+        "static int open(void **s, const struct kv_run *r, const struct kv_args *a, struct "
+        "kv_error "
+        "*e) { (void)s; (void)r; (void)a; (void)e; return 0; }\n"
+        "static int decide(void *s, const struct kv_item *item, size_t first, size_t n, uint8_t "
+        "*cells, struct kv_error *e) { (void)s; (void)item; (void)first; (void)e; size_t k = n * "
+        "kv_cells(&item->run->shape); (void)k; %s }\n"
+        "static struct kv_policy p = {.abi = KV_POLICY_ABI, .struct_bytes = sizeof p, .name = "
+        "\"odd\", .tag = \"baseline\", .open = open, .decide = decide};\n"
+        "const struct kv_policy *kv_policy_entry(uint32_t abi) { (void)abi; %s; return &p; }\n",
+        decide, fields);
+    snprintf(path, sizeof path, "%s/%s.c", f->path, name);
+    assert_int_equal(kv_write_file(path, text, strlen(text), &e), 0);
+    compile(f, name, path, so, room);
+    free(text);
+}
+
+static void the_template_builds_by_its_own_line_and_cuts_by_position(void **state) {
+    char so[128], text[256];
+    compile(*state, "mine", "policies/template.c", so, sizeof so);
+    snprintf(text, sizeof text, "%s:cut=3,narrow=2", so);
+    struct kv_replay_spec spec = fake_spec(text);
+    struct fake *f = fake_new(&spec.run, 5, 2, 2, 1);
+    fake_ask(&spec, f);
+    for (size_t t = 0; t < f->item.n_tokens; t++)
+        for (size_t c = 0; c < kv_cells(&spec.run.shape); c++)
+            assert_int_equal(fake_bits(&spec, f, t, c), t < 3 ? 16 : 2);
+    fake_free(f);
+    kv_replay_spec_close(&spec);
+}
+
+static void a_plug_in_takes_parameters_is_shuffled_and_is_known_by_its_contents(void **state) {
+    char so[128], text[256], *once, *twice;
+    struct kv_error e = {0};
+    compile(*state, "mine", "policies/template.c", so, sizeof so);
+    snprintf(text, sizeof text, "shuffle(%s:cut=9):within=layer", so);
+    if (kv_spec_canonical(text, &fake_setting, &once, &e)) fail_msg("%s", e.msg);
+    assert_non_null(strstr(once, "cut=9,digest="));
+    assert_int_equal(kv_spec_canonical(once, &fake_setting, &twice, &e), 0);
+    assert_string_equal(once, twice);
+    snprintf(text, sizeof text, "%s:cut=x", so);
+    assert_int_equal(kv_spec_canonical(text, &fake_setting, &twice, &e), KV_EUSAGE);
+    snprintf(text, sizeof text, "%s:digest=0123456789abcdef", so);
+    assert_int_equal(kv_spec_canonical(text, &fake_setting, &twice, &e), KV_EFAIL);
+    free(once);
+    free(twice);
+}
+
+static void objects_that_are_no_policy_are_refused_before_the_first_token(void **state) {
+    static const struct {
+        const char *fields, *says;
+    } wrong[] = {{"p.abi = 99", "ABI 99"},
+                 {"p.struct_bytes = 24", "24 bytes"},
+                 {"p.name = \"\"", "has no name"},
+                 {"p.decide = 0", "no plan or decide"},
+                 {"p.needs = 1u << 30", "needs what this kvsim cannot give"},
+                 {"p.needs = KV_NEED(KV_ATTN_SO_FAR)", "known when the prompt has been read"},
+                 {"return 0", "cannot serve policy ABI"}};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        char so[128], name[16];
+        struct kv_error e = {0};
+        struct kv_replay_spec spec;
+        snprintf(name, sizeof name, "odd%zu", i);
+        compile_text(*state, name, "return 0;", wrong[i].fields, so, sizeof so);
+        assert_int_equal(kv_replay_spec_open(&spec, so, &fake_setting, 1, &e), KV_EFAIL);
+        if (!strstr(e.msg, wrong[i].says)) fail_msg("%s: %s", wrong[i].fields, e.msg);
+    }
+    struct kv_error e = {0};
+    struct kv_replay_spec spec;
+    assert_int_equal(kv_replay_spec_open(&spec, "./no-such.so", &fake_setting, 1, &e), KV_EFAIL);
+    assert_int_equal(kv_replay_spec_open(&spec, "policies/policy.h", &fake_setting, 1, &e),
+                     KV_EFAIL);
+    assert_non_null(strstr(e.msg, "cannot be loaded"));
+}
+
+static void answers_that_cannot_be_are_refused_and_the_token_is_named(void **state) {
+    static const struct {
+        const char *decide, *says;
+    } wrong[] = {
+        {"memset(cells, 0, k); cells[5 * 12 + 3] = 77; return 0;", "does not offer, at item it, "
+                                                                   "token 5"},
+        {"memset(cells, 0, k); cells[2 * 12 + 4] = KV_EVICT; return 0;", "without the other, at "
+                                                                         "item it, token 2"},
+        {"memset(cells, 0, k / 2); return 0;", "leaves a cell undecided, at item it, token 4"}};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        char so[128], name[16];
+        struct kv_error e = {0};
+        snprintf(name, sizeof name, "bad%zu", i);
+        compile_text(*state, name, wrong[i].decide, "", so, sizeof so);
+        struct kv_replay_spec spec = fake_spec(so);
+        struct fake *f = fake_new(&spec.run, 8, 0, 0, 1);
+        memset(f->cells, 0xFD, f->item.n_tokens * kv_cells(&spec.run.shape));
+        assert_int_equal(kv_ask(spec.policy, spec.self, &f->item, f->cells, &e), 0);
+        assert_int_equal(kv_check_answers(&spec, "it", f->item.n_tokens, f->cells, &e), KV_EFAIL);
+        if (!strstr(e.msg, wrong[i].says)) fail_msg("%s", e.msg);
+        fake_free(f);
+        kv_replay_spec_close(&spec);
+    }
+}
+
+static void a_plug_in_that_reads_ahead_is_caught_by_the_audit(void **state) {
+    char so[128];
+    int caught = 0;
+    compile_text(*state, "peeks",
+                 "for (size_t t = 0; t < n; t++) memset(cells + t * k / n, "
+                 "item->tokens[item->n_tokens - 1].id % 3, k / n); return 0;",
+                 "", so, sizeof so);
+    struct kv_replay_spec spec = fake_spec(so);
+    for (uint64_t seed = 0; seed < 10; seed++) {
+        struct fake *f = fake_new(&spec.run, 30, 0, 0, seed);
+        struct kv_error e = {0};
+        fake_ask(&spec, f);
+        caught += kv_audit(&spec, &f->item, f->cells, &e) != 0;
+        fake_free(f);
+    }
+    assert_int_equal(caught, 10);
+    kv_replay_spec_close(&spec);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_template_builds_by_its_own_line_and_cuts_by_position),
+        cmocka_unit_test(a_plug_in_takes_parameters_is_shuffled_and_is_known_by_its_contents),
+        cmocka_unit_test(objects_that_are_no_policy_are_refused_before_the_first_token),
+        cmocka_unit_test(answers_that_cannot_be_are_refused_and_the_token_is_named),
+        cmocka_unit_test(a_plug_in_that_reads_ahead_is_caught_by_the_audit),
+    };
+    return cmocka_run_group_tests_name("plug-ins", tests, set_up, tear_down);
+}

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+// Weights of a small network from a safetensors file, read with plain C.
+//
+// Tensors are named as PyTorch names those of torch.nn.Sequential(Linear, ReLU, Linear, ReLU,
+// Linear): 0.weight [hidden, inputs], 0.bias, 2.weight, 2.bias, 4.weight [outputs, hidden], 4.bias;
+// all F32.
+#ifndef KV_WEIGHTS_H
+#define KV_WEIGHTS_H
+
+#include "policies/policy.h"
+
+enum { KV_NET_LAYERS = 3, KV_NET_MAX_WIDTH = 512 };
+
+struct kv_net {
+    size_t width[KV_NET_LAYERS + 1];    // inputs, hidden, hidden, outputs
+    const float *weight[KV_NET_LAYERS]; // [width[l + 1]][width[l]]
+    const float *bias[KV_NET_LAYERS];
+    float *block;    // what owns them
+    char digest[17]; // FNV-1a of the file's bytes
+};
+
+// Errors: no such file, not safetensors, a tensor missing, of another type, or of a shape that does
+// not follow from the one before.
+KV_MUST_CHECK int kv_net_open(struct kv_net *net, const char *path, struct kv_error *e);
+void kv_net_close(struct kv_net *net);
+
+#endif

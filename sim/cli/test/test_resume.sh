@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+# A sweep that is stopped midway, by the user or by a full disk, keeps what was finished; the same command
+# then goes on to the tables of a sweep that was never stopped.
+. sim/cli/test/lib/tap.sh
+tiny good
+
+specs='random:bits=2/4/8/16,seed=1..12+1@sym'
+items=72
+[ -z "${KVSIM_TEST_LIGHT:-}" ] || items=36
+"$kvsim" record -q -m good.gguf -t samples --stride $((144 / items)) --keep final -o t || exit 1
+sweep() { "$kvsim" sweep -q -j "$1" t "$specs" -m good.gguf --db "$2"; }
+tables() { # tables DB: everything that a store says of its results
+    "$kvsim" show --db "$1" --tsv &&
+        for seed in 1 7 12; do "$kvsim" outcomes "random:bits=2/4/8/16,seed=$seed@sym" --db "$1" --tsv; done
+}
+stored() { "$kvsim" show --db "$1" --tsv | awk -F '\t' 'NR > 1 { n += $4 } END { print n + 0 }'; }
+
+check 'a sweep is stored' sweep 2 whole.db
+tables whole.db >whole.tsv
+all=$(stored whole.db)
+check 'with an outcome of every spec and item' test "$all" = $((12 * items))
+check 'the same sweep again adds nothing' sweep 2 whole.db
+tables whole.db >again.tsv
+check 'and changes nothing' cmp whole.tsv again.tsv
+
+# ---- Ctrl-C, once something is stored
+
+"$kvsim" sweep -q -j 1 t "$specs" -m good.gguf --db stopped.db 2>err.log &
+pid=$!
+until "$kvsim" show --db stopped.db >/dev/null 2>&1; do
+    kill -0 $pid 2>/dev/null || break
+    sleep 0.05
+done
+kill -INT $pid
+wait $pid
+code=$?
+want_code=1 name='a sweep that was interrupted says how to go on'
+want='kvsim: sweep: interrupted; what was finished is in stopped.db, and the same command goes on'
+judge $code
+some=$(stored stopped.db)
+check "it has stored a part ($some of $all outcomes)" test "$some" -gt 0 -a "$some" -lt "$all"
+check 'the same command goes on' sweep 2 stopped.db
+tables stopped.db >stopped.tsv
+check 'to the tables of a sweep that was never stopped' cmp whole.tsv stopped.tsv
+
+# ---- a full disk, midway: half of what the store needs, if ulimit counts in blocks of 512 bytes
+
+name='a sweep that fills the disk says so'
+want='kvsim: full.db: could not store outcomes: the file size limit of this process was reached; what was stored before is safe'
+(ulimit -f 800 && sweep 1 full.db 2>err.log)
+judge $?
+some=$(stored full.db)
+check "it has stored a part ($some of $all outcomes)" test "$some" -gt 0 -a "$some" -lt "$all"
+check 'the same command goes on where there is room' sweep 2 full.db
+tables full.db >full.tsv
+check 'to the same tables' cmp whole.tsv full.tsv
+
+name='a recording that fills the disk says so'
+want=$("$kvsim" record -m good.gguf -t samples --keep final,kv -o sized 2>/dev/null
+    echo "kvsim: big/shard-00000.safetensors: cannot be grown to $(($(wc -c <sized/shard-00000.safetensors))) bytes: File too large")
+(ulimit -f 1200 && "$kvsim" record -q -m good.gguf -t samples --keep final,kv -o big 2>err.log)
+judge $?
+check 'and leaves no half a trace' sh -c '[ -z "$(ls big)" ]'
+
+# ---- other ways through the same work
+
+sweep 1 one.db && tables one.db >one.tsv
+check 'one job makes the same tables as two' cmp whole.tsv one.tsv
+for part in 25-$((items - 1)) 0-9 10-24; do
+    "$kvsim" sweep -q t "$specs" -m good.gguf --db parts.db --items $part || exit 1
+done
+tables parts.db >parts.tsv
+check 'items swept part by part make the same tables' cmp whole.tsv parts.tsv
+sweep 1 both.db & sweep 1 both.db
+wait $!
+check 'two sweeps at once into one store' test $? = 0
+tables both.db >both.tsv
+check 'make the same tables' cmp whole.tsv both.tsv
+finish

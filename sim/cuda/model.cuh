@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0
+// A model and its caches in GPU memory, and the graphs of its steps.
+#ifndef KV_MODEL_CUH
+#define KV_MODEL_CUH
+
+#include "kernels.cuh"
+
+struct shape {
+    const char *name;
+    int layers, heads, kv_heads, hidden, ffn, vocab;
+};
+
+static const shape shapes[] = {
+    {"135m", 30, 9, 3, 576, 1536, 49152},
+    {"360m", 32, 15, 5, 960, 2560, 49152},
+    {"1.7b", 24, 32, 32, 2048, 8192, 49152},
+};
+static const shape small_group = {"check3", 2, 6, 2, 384, 512, 512};
+static const shape small_single = {"check1", 2, 4, 4, 256, 768, 512};
+
+// ---- a model on the GPU
+// --------------------------------------------------------------------------
+
+struct model {
+    shape s;
+    __nv_bfloat16 *qkv, *out, *gateup, *down, *head; // of all layers
+    float *x0, *x, *qkv_row, *context, *ffn, *logits, *partial, *cosine, *sine;
+    int *arrived;
+    int max_splits, processors;
+    cudaStream_t stream;
+};
+
+static size_t qkv_rows(const shape &s) {
+    return (size_t)(s.heads + 2 * s.kv_heads) * DIM;
+}
+
+static __nv_bfloat16 *new_weights(size_t rows, size_t cols, uint64_t seed) {
+    __nv_bfloat16 *w;
+    CHECK(cudaMalloc(&w, rows * cols * sizeof *w));
+    fill_weights<<<2048, 256>>>(w, rows * cols, seed << 40, sqrtf(3.0f / (float)cols));
+    return w;
+}
+
+static float *new_floats(size_t n) {
+    float *x;
+    CHECK(cudaMalloc(&x, n * sizeof *x));
+    CHECK(cudaMemset(x, 0, n * sizeof *x));
+    return x;
+}
+
+static void model_init(model *m, const shape &s) {
+    memset(m, 0, sizeof *m);
+    m->s = s;
+    size_t layers = s.layers, heads = (size_t)s.heads * DIM;
+    m->qkv = new_weights(layers * qkv_rows(s), s.hidden, 1);
+    m->out = new_weights(layers * s.hidden, heads, 2);
+    m->gateup = new_weights(layers * 2 * s.ffn, s.hidden, 3);
+    m->down = new_weights(layers * s.hidden, s.ffn, 4);
+    m->head = new_weights(s.vocab, s.hidden, 5);
+    m->x0 = new_floats(s.hidden);
+    m->x = new_floats(s.hidden);
+    m->qkv_row = new_floats(qkv_rows(s));
+    m->context = new_floats(heads);
+    m->ffn = new_floats(s.ffn);
+    m->logits = new_floats(s.vocab);
+    m->cosine = new_floats(DIM / 2);
+    m->sine = new_floats(DIM / 2);
+    CHECK(cudaDeviceGetAttribute(&m->processors, cudaDevAttrMultiProcessorCount, 0));
+    m->max_splits = 4 * m->processors;
+    m->partial = new_floats((size_t)s.kv_heads * m->max_splits * MAX_GROUP * (DIM + 2));
+    CHECK(cudaMalloc(&m->arrived, s.kv_heads * sizeof(int)));
+    CHECK(cudaMemset(m->arrived, 0, s.kv_heads * sizeof(int)));
+    float *x = (float *)malloc(s.hidden * sizeof *x);
+    for (int i = 0; i < s.hidden; i++) x[i] = sinf((float)i * 1.7f + 0.3f);
+    CHECK(cudaMemcpy(m->x0, x, s.hidden * sizeof *x, cudaMemcpyHostToDevice));
+    free(x);
+    CHECK(cudaStreamCreate(&m->stream));
+    CHECK(cudaDeviceSynchronize());
+}
+
+static void model_fini(model *m) {
+    void *owned[] = {m->qkv,    m->out,     m->gateup,  m->down,    m->head,
+                     m->x0,     m->x,       m->qkv_row, m->context, m->ffn,
+                     m->logits, m->partial, m->cosine,  m->sine,    m->arrived};
+    for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) CHECK(cudaFree(owned[i]));
+    CHECK(cudaStreamDestroy(m->stream));
+}
+
+static void set_position(model *m, int position) {
+    float c[DIM / 2], s[DIM / 2];
+    for (int i = 0; i < DIM / 2; i++) {
+        double angle = position * pow(10000.0, -2.0 * i / DIM);
+        c[i] = (float)cos(angle);
+        s[i] = (float)sin(angle);
+    }
+    CHECK(cudaMemcpy(m->cosine, c, sizeof c, cudaMemcpyHostToDevice));
+    CHECK(cudaMemcpy(m->sine, s, sizeof s, cudaMemcpyHostToDevice));
+}
+
+template <int KIND>
+static void launch_product(const model *m, const __nv_bfloat16 *w, const float *x, float *y,
+                           int rows, int cols, bool norm) {
+    const int threads = 256;
+    int blocks = min((rows + threads / 32 - 1) / (threads / 32), 8 * m->processors);
+    product<KIND><<<blocks, threads, cols * sizeof(float), m->stream>>>(w, x, y, rows, cols, norm);
+}
+
+static void launch_attention(const model *m, const layout &l, int layer) {
+    const shape &s = m->s;
+    int splits = (l.total_pages + WARPS - 1) / WARPS;
+    // Enough blocks for every processor, not more than its pages need.
+    int most = (4 * m->processors + s.kv_heads - 1) / s.kv_heads;
+    if (splits > most) splits = most;
+    dim3 grid(splits, s.kv_heads);
+    if (s.heads == 3 * s.kv_heads)
+        attend<3><<<grid, WARPS * 32, 0, m->stream>>>(l, layer, s.kv_heads, m->qkv_row, m->cosine,
+                                                      m->sine, m->partial, m->arrived, m->context);
+    else
+        attend<1><<<grid, WARPS * 32, 0, m->stream>>>(l, layer, s.kv_heads, m->qkv_row, m->cosine,
+                                                      m->sine, m->partial, m->arrived, m->context);
+}
+
+enum { WITH_ATTENTION = 1, WITH_LAYERS = 2, WITH_HEAD = 4, WHOLE = 7 };
+
+// Puts the kernels of a step on the stream; `what` leaves some out, for the parts' times.
+static void launch_step(const model *m, const layout &l, int what) {
+    const shape &s = m->s;
+    int heads = s.heads * DIM, rows = (int)qkv_rows(s);
+    CHECK(cudaMemcpyAsync(m->x, m->x0, s.hidden * sizeof(float), cudaMemcpyDeviceToDevice,
+                          m->stream));
+    for (int i = 0; i < s.layers; i++) {
+        size_t at = i;
+        if (what & WITH_LAYERS)
+            launch_product<PLAIN>(m, m->qkv + at * rows * s.hidden, m->x, m->qkv_row, rows,
+                                  s.hidden, true);
+        if (what & WITH_ATTENTION) launch_attention(m, l, i);
+        if (!(what & WITH_LAYERS)) continue;
+        launch_product<ADD>(m, m->out + at * s.hidden * heads, m->context, m->x, s.hidden, heads,
+                            false);
+        launch_product<GATE>(m, m->gateup + at * 2 * s.ffn * s.hidden, m->x, m->ffn, s.ffn,
+                             s.hidden, true);
+        launch_product<ADD>(m, m->down + at * s.hidden * s.ffn, m->ffn, m->x, s.hidden, s.ffn,
+                            false);
+    }
+    if (what & WITH_HEAD)
+        launch_product<PLAIN>(m, m->head, m->x, m->logits, s.vocab, s.hidden, true);
+    CHECK(cudaGetLastError());
+}
+
+static cudaGraphExec_t capture(const model *m, const layout &l, int what) {
+    cudaGraph_t graph;
+    cudaGraphExec_t exec;
+    CHECK(cudaStreamBeginCapture(m->stream, cudaStreamCaptureModeThreadLocal));
+    launch_step(m, l, what);
+    CHECK(cudaStreamEndCapture(m->stream, &graph));
+    CHECK(cudaGraphInstantiate(&exec, graph, 0));
+    CHECK(cudaGraphDestroy(graph));
+    return exec;
+}
+
+// ---- mixes
+// ---------------------------------------------------------------------------------------
+
+struct mix {
+    char text[128];
+    int n, bits[MAX_CLASSES][2];
+    double share[MAX_CLASSES];
+};
+
+static bool is_width(long b) {
+    return b == 2 || b == 4 || b == 8 || b == 16;
+}
+
+// "8", "k8v4" or parts with shares: "k4v2=0.5/8=0.5", as kvsim spells them.
+static bool parse_mix(mix *m, const char *text) {
+    memset(m, 0, sizeof *m);
+    snprintf(m->text, sizeof m->text, "%s", text);
+    double total = 0;
+    for (const char *at = text; *at;) {
+        char *end;
+        if (m->n == MAX_CLASSES) return false;
+        bool apart = *at == 'k';
+        long k = strtol(at + apart, &end, 10), v = k;
+        if (apart) {
+            if (*end != 'v') return false;
+            v = strtol(end + 1, &end, 10);
+        }
+        double share = *end == '=' ? strtod(end + 1, &end) : NAN;
+        if (!is_width(k) || !is_width(v) || (*end && *end != '/')) return false;
+        m->bits[m->n][0] = (int)k;
+        m->bits[m->n][1] = (int)v;
+        m->share[m->n++] = share;
+        at = *end ? end + 1 : end;
+    }
+    for (int i = 0; i < m->n; i++) {
+        if (isnan(m->share[i])) m->share[i] = 1.0 / m->n;
+        total += m->share[i];
+    }
+    return m->n > 0 && fabs(total - 1) < 1e-3;
+}
+
+// Memory for a mix at up to `tokens`, filled with random codes.
+static void layout_init(layout *l, const mix *m, const shape &s, int tokens) {
+    memset(l, 0, sizeof *l);
+    l->n = m->n;
+    for (int i = 0; i < m->n; i++) {
+        width_class *c = &l->at[i];
+        c->key_bits = m->bits[i][0];
+        c->value_bits = m->bits[i][1];
+        c->stride = pages_of((int)ceil(m->share[i] * tokens) + 1);
+        c->value_at = (side_bytes(c->key_bits) + 127) / 128 * 128;
+        c->block_bytes = (c->value_at + side_bytes(c->value_bits) + 127) / 128 * 128;
+        size_t blocks = (size_t)s.layers * s.kv_heads * c->stride;
+        CHECK(cudaMalloc(&c->base, blocks * c->block_bytes));
+        fill_blocks<<<2048, 256>>>(c->base, blocks, c->block_bytes, 0, c->key_bits, 11 + i);
+        fill_blocks<<<2048, 256>>>(c->base, blocks, c->block_bytes, c->value_at, c->value_bits,
+                                   77 + i);
+    }
+    CHECK(cudaDeviceSynchronize());
+}
+
+// Sets how many tokens each class holds at a context; the last token of the largest is the new one.
+static void layout_set(layout *l, const mix *m, int tokens) {
+    double before = 0;
+    l->total_pages = 0;
+    l->new_class = 0;
+    for (int i = 0; i < m->n; i++) {
+        double after = i + 1 == m->n ? 1 : before + m->share[i];
+        l->at[i].tokens = (int)(lround(after * tokens) - lround(before * tokens));
+        before = after;
+        l->total_pages += pages_of(l->at[i].tokens);
+        if (l->at[i].tokens > l->at[l->new_class].tokens) l->new_class = i;
+    }
+    l->new_slot = l->at[l->new_class].tokens - 1;
+}
+
+static double layout_bytes(const layout *l, const shape &s) {
+    double bytes = 0;
+    for (int i = 0; i < l->n; i++)
+        bytes += (double)l->at[i].tokens *
+                 (side_bytes(l->at[i].key_bits) + side_bytes(l->at[i].value_bits)) / PAGE;
+    return bytes * s.layers * s.kv_heads;
+}
+
+static void layout_fini(layout *l) {
+    for (int i = 0; i < l->n; i++) CHECK(cudaFree(l->at[i].base));
+}
+
+#endif

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+// Formats against vectors that independent implementations made (sim/test/conformance).
+#include "sim/base/util.h"
+#include "sim/quant/code.h"
+
+#include <setjmp.h>
+#include <stdlib.h>
+#include <cmocka.h>
+#include <zlib.h>
+
+#define FOLDER "sim/test/conformance/"
+
+struct set {
+    float *x;
+    size_t n_floats;
+    uint8_t *codes;
+    size_t n_codes;
+    char *cases;
+};
+
+// One line of cases.tsv.
+struct line {
+    char spec[80], side, by[40];
+    unsigned bits, heads, offset, bytes, crc;
+};
+
+static int set_open(void **state) {
+    static struct set s;
+    struct kv_error e;
+    char *x, *codes;
+    size_t n, n_cases;
+    if (kv_read_file(FOLDER "input.f32", &x, &n, &e)) return -1;
+    s.x = kv_alloc(n, 1); // aligned
+    memcpy(s.x, x, n);
+    s.n_floats = n / sizeof(float);
+    free(x);
+    if (kv_read_file(FOLDER "codes.bin", &codes, &s.n_codes, &e)) return -1;
+    s.codes = (uint8_t *)codes;
+    *state = &s;
+    return kv_read_file(FOLDER "cases.tsv", &s.cases, &n_cases, &e);
+}
+
+static int set_close(void **state) {
+    struct set *s = *state;
+    free(s->x);
+    free(s->codes);
+    free(s->cases);
+    return 0;
+}
+
+static struct kv_format *open_format(const struct line *l, uint32_t *width) {
+    const struct kv_format_setting setting = {
+        .shape = {.n_layers = 1, .n_heads = l->heads, .n_kv_heads = l->heads, .head_dim = 64},
+        .order = KV_ORDER_GGML};
+    struct kv_format *f;
+    struct kv_error e = {0};
+    if (kv_format_open(&f, l->spec, &setting, &e)) fail_msg("%s: %s", l->spec, e.msg);
+    for (*width = 0; *width < f->n_widths; ++*width)
+        if (f->width_bits[*width] == l->bits) return f;
+    fail_msg("%s has no width of %u bits", l->spec, l->bits);
+    return f;
+}
+
+static void check(const struct set *s, const struct line *l) {
+    uint32_t width;
+    struct kv_format *f = open_format(l, &width);
+    struct kv_block b = {0, l->side == 'k' ? KV_KEY : KV_VALUE, width};
+    struct kv_unit_size size = kv_format_size(f, b.side, width);
+    size_t n = s->n_floats / size.values;
+    assert_int_equal(n * size.bytes, l->bytes);
+    assert_true((size_t)l->offset + l->bytes <= s->n_codes);
+    const uint8_t *want = s->codes + l->offset;
+    uint8_t *codes = kv_alloc(l->bytes, 1);
+    float *y = kv_alloc(s->n_floats, sizeof *y);
+    kv_format_encode(f, &b, s->x, n, codes);
+    for (size_t i = 0; i < l->bytes; i++)
+        if (codes[i] != want[i])
+            fail_msg("%s, %c, %u bits: byte %zu of unit %zu is %u, %s says %u", l->spec, l->side,
+                     l->bits, i % size.bytes, i / size.bytes, codes[i], l->by, want[i]);
+    kv_format_decode(f, &b, want, n, y);
+    if (crc32(0, (const Bytef *)y, (uInt)(s->n_floats * sizeof *y)) != l->crc)
+        fail_msg("%s, %c, %u bits: decoded values differ from what %s says", l->spec, l->side,
+                 l->bits, l->by);
+    free(codes);
+    free(y);
+    kv_format_close(f);
+}
+
+static void test_all(void **state) {
+    const struct set *s = *state;
+    size_t n = 0;
+    const char *at = strchr(s->cases, '\n');
+    for (struct line l;
+         at && sscanf(at + 1, "%79[^\t]\t%c\t%u\t%u\t%u\t%u\t%u\t%39[^\n]", l.spec, &l.side,
+                      &l.bits, &l.heads, &l.offset, &l.bytes, &l.crc, l.by) == 8;
+         at = strchr(at + 1, '\n')) {
+        check(s, &l);
+        n++;
+    }
+    assert_true(n > 50);
+}
+
+static void test_covers(void **state) {
+    const struct set *s = *state;
+    for (size_t i = 0; kv_format_type_at(i); i++) {
+        const char *name = kv_format_type_at(i)->name;
+        char start[48];
+        snprintf(start, sizeof start, "\n%s", name);
+        if (strcmp(name, "ggml") != 0 && !strstr(s->cases, start)) // a mix of types judged alone
+            fail_msg("no conformance vector judges format %s", name);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        {"codes and decoded values equal those of independent implementations", test_all, set_open,
+         set_close, 0},
+        {"every format is judged by a conformance vector", test_covers, set_open, set_close, 0},
+    };
+    return cmocka_run_group_tests_name("conformance", tests, NULL, NULL);
+}
