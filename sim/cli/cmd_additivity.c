@@ -230,9 +230,9 @@ static int draw(const struct work *w, const char *dir, const char *format, struc
                  format, w->n_items);
     char *settings = kv_text_take(&set), *tsv = kv_text_take(&t);
     struct kv_gnuplot g = {
-        .name = "additivity", .file = "additivity", .dir = dir, .settings = settings};
+        .name = "additivity", .file = "additivity", .dir = dir, .settings = settings, .data = tsv};
     int rc = kv_make_dir(dir, e);
-    if (rc == 0) rc = kv_gnuplot_draw_table(&g, tsv, e);
+    if (rc == 0) rc = kv_gnuplot_draw(&g, NULL, e);
     if (rc == 0) kv_say("drawn: %s/additivity.svg", dir);
     free(settings);
     free(tsv);

@@ -216,9 +216,10 @@ static int draw(const struct atlas *a, const char *dir, const char *format, stru
         "orange\"\n",
         places, a->n_layers, a->n_heads, a->format->width_bits[a->width], format, model, task,
         in->n_items);
-    struct kv_gnuplot g = {.name = "atlas", .file = "atlas", .dir = dir, .settings = settings};
+    struct kv_gnuplot g = {
+        .name = "atlas", .file = "atlas", .dir = dir, .settings = settings, .data = tsv};
     int rc = kv_make_dir(dir, e);
-    if (rc == 0) rc = kv_gnuplot_draw_table(&g, tsv, e);
+    if (rc == 0) rc = kv_gnuplot_draw(&g, NULL, e);
     if (rc == 0) kv_say("drawn: %s/atlas.svg", dir);
     free(places);
     free(task);
