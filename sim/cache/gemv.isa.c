@@ -79,7 +79,7 @@ static inline floats load_halves(const uint16_t *p) {
 #elif defined(__AVX2__)
     return (floats)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
 #else
-    floats v;
+    floats v = {0};
     for (int i = 0; i < LANES; i++) v[i] = kv_f16_to_f32(p[i]);
     return v;
 #endif

@@ -158,6 +158,9 @@ CELL(effective) {
 CELL(allocated) {
     kv_table_number(t, c->row->s.allocated_bits, 6);
 }
+CELL(entropy) {
+    kv_table_number(t, c->row->s.entropy_bits, 6);
+}
 CELL(nominal_text) {
     kv_table_number(t, c->row->s.nominal_bits, 2);
 }
@@ -260,6 +263,7 @@ static const struct show_column {
     {"nominal_bits", KV_RIGHT, MACHINE, nominal, NULL},
     {"effective_bits", KV_RIGHT, MACHINE, effective, NULL},
     {"allocated_bits", KV_RIGHT, MACHINE, allocated, NULL},
+    {"entropy_bits", KV_RIGHT, MACHINE, entropy, NULL},
     {"nominal", KV_RIGHT, TEXT | WIDE, nominal_text, NULL},
     {"effective", KV_RIGHT, TEXT | LATER, effective_text, NULL},
     {"allocated", KV_RIGHT, TEXT | WIDE, allocated_text, NULL},

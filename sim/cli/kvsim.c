@@ -83,7 +83,7 @@ static long find_option(const struct kv_option *own, size_t n_own, const char *n
                         char letter) {
     for (size_t i = 0; i < n_own + count_options(common); i++) {
         const struct kv_option *o = i < n_own ? &own[i] : &common[i - n_own];
-        if (letter ? o->letter == letter : strlen(o->name) == n && memcmp(o->name, name, n) == 0)
+        if (name ? strlen(o->name) == n && memcmp(o->name, name, n) == 0 : o->letter == letter)
             return (long)i;
     }
     return -1;

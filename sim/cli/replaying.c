@@ -45,7 +45,7 @@ static int add_expanded(struct spec_list *l, const char *text, struct kv_error *
     size_t n;
     int rc = kv_spec_expand(text, &list, &n, e);
     for (size_t i = 0; i < n && rc == 0; i++) rc = add_spec(l, list[i], n == 1, e);
-    if (rc == 0) kv_list_free(list, n);
+    kv_list_free(list, n);
     return rc;
 }
 

@@ -23,7 +23,7 @@ static const struct kv_asset *shipped_at(size_t i) {
 // "epyc" of "sim/cost/devices/epyc.json"
 static size_t shipped_name(const struct kv_asset *a, const char **name) {
     *name = a->path + strlen(DEVICE_DIR);
-    return strcspn(*name, ".");
+    return strlen(*name) - strlen(".json");
 }
 
 const char *kv_device_name_at(size_t i) {

@@ -35,6 +35,7 @@ struct pass {
     uint16_t *half;
     uint8_t *evicted; // [n_kv_heads][n_tokens]
     void *code_scratch;
+    uint64_t *histogram; // [n_widths][256] codes made, for the ledger's entropy
     uint32_t *positions;
     struct kv_layer_kv *kept; // [n_layers] where the prompt's K and V go; NULL = not kept
 };
@@ -79,7 +80,10 @@ static int code_side(const struct pass *p, uint32_t layer, enum kv_side side, co
                                         layer * (per_token / s->n_layers) + side,
                                .cell_token_stride = per_token,
                                .cell_head_stride = 2};
-        int rc = kv_code_rows(p->spec->format, &rows, p->code_scratch, NULL, e);
+        int rc = kv_code_rows(p->spec->format, &rows, p->code_scratch, p->histogram, e);
+        rows.x = rows.y; // a prompt that is handed on is coded again from what was read
+        for (uint32_t hop = 1; b == 0 && hop < p->spec->hops && rc == 0; hop++)
+            rc = kv_code_rows(p->spec->format, &rows, p->code_scratch, p->histogram, e);
         if (rc) return rc;
     }
     return 0;
@@ -137,6 +141,7 @@ static void pass_fini(struct pass *p) {
     free(p->half);
     free(p->evicted);
     free(p->code_scratch);
+    free(p->histogram);
     free(p->positions);
 }
 
@@ -200,10 +205,24 @@ static bool lay_out_reads(const struct kv_replay *r, const struct kv_replay_spec
     return exact;
 }
 
-// Final states at the item's scored rows, [n_final][hidden].
+// Order-0 entropy of all codes made, bits a code; NAN when some width's codes were not counted.
+static double entropy_of(const uint64_t *histogram, size_t n_widths) {
+    double codes = 0, bits = 0;
+    for (size_t w = 0; w < n_widths; w++) {
+        double n = 0;
+        for (int i = 0; i < 256; i++) n += (double)histogram[256 * w + (size_t)i];
+        if (n > 0) bits += n * kv_entropy_bits(histogram + 256 * w);
+        codes += n;
+    }
+    return codes > 0 ? bits / codes : NAN;
+}
+
+// Final states at the item's scored rows, [n_final][hidden], and the entropy of the codes on the
+// way.
 static int run_spec(const struct engine *g, struct kv_scratch *s, const struct kv_trace_item *it,
                     const struct kv_replay_spec *spec, const uint8_t *cells,
-                    const struct prompt *prompt, float *scored, struct kv_error *e) {
+                    const struct prompt *prompt, float *scored, double *entropy_bits,
+                    struct kv_error *e) {
     const struct kv_model *m = g->r->model;
     size_t h = m->shape.hidden;
     struct kv_tree tree = {it->n_tokens, it->n_context, it->n_choices, it->first, it->ids};
@@ -214,6 +233,7 @@ static int run_spec(const struct engine *g, struct kv_scratch *s, const struct k
     p.spec = spec;
     p.cells = cells;
     p.code_scratch = kv_alloc(kv_code_scratch_bytes(spec->format), 1);
+    p.histogram = kv_alloc(256 * spec->run.n_widths, sizeof *p.histogram);
     p.reads_exact = lay_out_reads(g->r, spec, &tree, upto);
     struct kv_forward job = {.tree = &tree,
                              .first_row = prompt->rows,
@@ -232,6 +252,7 @@ static int run_spec(const struct engine *g, struct kv_scratch *s, const struct k
             row < prompt->rows ? it->final + f * h : final + (row - prompt->rows) * h;
         memcpy(scored + f * h, from, h * sizeof *scored);
     }
+    *entropy_bits = entropy_of(p.histogram, spec->run.n_widths);
     pass_fini(&p);
     free(final);
     free(upto);
@@ -362,8 +383,10 @@ static int replay_specs(struct engine *g, struct kv_scratch *s, size_t i, const 
         kl[j] = kv_alloc(it->n_final, sizeof(double));
         list_targets(it, &targets[j]);
         rc = kv_decide(r, specs[j], i, cells, e);
-        if (rc == 0) rc = run_spec(g, s, it, spec, cells, prompt, scored[j], e);
+        double entropy_bits = NAN;
+        if (rc == 0) rc = run_spec(g, s, it, spec, cells, prompt, scored[j], &entropy_bits, e);
         if (rc == 0) kv_ledger_count(spec, it, cells, &outcome[j].ledger);
+        outcome[j].ledger.entropy_bits = entropy_bits;
         if (rc == 0 && kv_interrupted()) rc = kv_fail(e, KV_EINTR, "", "interrupted");
     }
     if (rc == 0) judge(g, s, it, n, scored, targets, kl);

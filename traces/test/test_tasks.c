@@ -289,8 +289,8 @@ static void wrong_specs_are_wrong_usage(void **state) {
 static void official_files_have_the_published_counts(void **state) {
     (void)state;
     const char *dir = getenv("KVSIM_DATA");
-    if (!dir) {
-        print_message("KVSIM_DATA is not set: the official files are not read\n");
+    if (!dir || !*dir) { // make sets it to nothing where no files were found
+        print_message("# KVSIM_DATA is not set: the official files are not read\n");
         skip();
     }
     const struct {
