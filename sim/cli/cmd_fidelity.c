@@ -76,7 +76,7 @@ static void judge(struct verdict *v) {
     v->acc_known =
         kv_decline_fit(&v->acc, v->left_out[v->headline], acc, n, top, v->j.chance, NULL) == 0;
     v->agree_known =
-        kv_decline_fit(&v->agree, v->left_out[v->headline], agree, n, 1, NAN, NULL) == 0;
+        kv_decline_fit(&v->agree, v->left_out[v->headline], agree, n, 1, v->j.chance, NULL) == 0;
     free(acc);
     free(agree);
 }
@@ -265,7 +265,7 @@ static int print_accuracy(const struct verdict *v, enum kv_output how, struct kv
     for (int measure = 0; measure < 2; measure++)
         for (int from = 0; from < 2; from++) {
             double *y = measure ? COLUMN(v, agree) : COLUMN(v, acc),
-                   top = measure ? 1 : v->j.at[0].acc_ref, floor = measure ? NAN : v->j.chance;
+                   top = measure ? 1 : v->j.at[0].acc_ref, floor = v->j.chance;
             const double *x = from ? v->left_out[v->headline] : v->kl;
             struct kv_decline d;
             if (kv_decline_fit(&d, x, y, n, top, floor, NULL) == 0) {
@@ -457,9 +457,9 @@ static int fidelity(struct kv_cli *c, struct kv_error *e) {
     rc = choose_form(c, &v, e);
     if (rc == 0) rc = choose_tables(c, &v, chosen, e);
     if (rc == 0) judge(&v);
-    for (size_t i = 0; i < N_TABLES && rc == 0; i++) {
+    for (size_t i = 0, printed = 0; i < N_TABLES && rc == 0; i++) {
         if (!chosen[i]) continue;
-        if (c->output == KV_OUT_TEXT) printf("%s%s\n", i ? "\n" : "", tables[i].heading);
+        if (c->output == KV_OUT_TEXT) printf("%s%s\n", printed++ ? "\n" : "", tables[i].heading);
         rc = tables[i].print(&v, c->output, e);
     }
     if (rc == 0 && kv_opt(c, "output")) rc = draw(&v, kv_opt(c, "output"), e);
