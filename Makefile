@@ -138,7 +138,7 @@ format: ## clang-format every source
 # ---- the rest --------------------------------------------------------------------------------------
 
 install: all ## install program, library, headers, man page and pkg-config file under PREFIX
-	@sh sim/base/install.sh '$(DESTDIR)$(PREFIX)' '$(PREFIX)' '$(VERSION)' '$(BUILD)' '$(LDLIBS)'
+	@sh sim/base/install.sh '$(DESTDIR)$(PREFIX)' '$(PREFIX)' '$(VERSION)' '$(BUILD)'
 
 clean: ## remove what was built (not what was fetched)
 	@rm -rf $(BUILD)

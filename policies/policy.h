@@ -286,6 +286,13 @@ static inline int kv_width_index(const struct kv_run *run, double bits) {
     return -1;
 }
 
+// Index of the narrowest width of at least `bits`, or of the widest where none is.
+static inline uint8_t kv_width_at_least(const struct kv_run *run, double bits) {
+    size_t i = 0;
+    while (i + 1 < run->n_widths && (double)run->width_bits[i] < bits) i++;
+    return (uint8_t)i;
+}
+
 // The usual refusal of a width, naming those offered.
 static inline int kv_width_refused(const struct kv_run *run, double bits, struct kv_error *e) {
     char offered[64] = "";

@@ -64,6 +64,7 @@ static void add_half(struct kv_text *t, const char *text, bool format, bool keep
     for (size_t i = 0; i < s.n_pairs; i++) {
         const char *key = s.keys[i];
         if (is_default(k, key, s.values[i])) continue;
+        if (!format && strcmp(key, "digest") == 0) continue; // of a file that the label names
         if (format && !keep_order && strcmp(key, "order") == 0) continue;
         if (fold && strcmp(key, "v") == 0) continue;
         kv_text_addf(t, "%c%s=%s", separator, fold && strcmp(key, "k") == 0 ? "bits" : key,

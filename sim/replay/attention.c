@@ -10,6 +10,8 @@
 #include "sim/model/paths.h"
 #include "sim/quant/code.h"
 
+enum { MAX_DIM = 256 }; // channels of a head
+
 // ---- one layer ------------------------------------------------------------------------
 
 // What attention in one layer reads, recorded [0] or decoded [1].
@@ -176,9 +178,39 @@ static void attend_reference(struct bench *b) {
     }
 }
 
-// Adds one row's and KV head's |o' - o|^2 / |o|^2 and KL to the layer's sums.
+// Row of the item at a position of `row`'s path.
+static size_t row_at(const struct bench *b, uint32_t row, size_t position) {
+    uint32_t n = b->tree.n_context;
+    return position < n ? position : b->tree.first[b->at.choice[row]] + position - n;
+}
+
+// |first-order change of one head's output|^2: sum over positions j of a_j (eps_j - mean eps) v_j +
+// a_j e_j, with eps the scores' errors, read up to a constant from how the weights changed. Where
+// tokens are evicted the weights' change is taken as it is.
+static double linear_change(const struct bench *b, uint32_t row, size_t head, const float *ref,
+                            const float *w, size_t coded_upto, bool evicted) {
+    const struct kv_shape *s = &b->info->shape;
+    size_t d = s->head_dim, len = b->at.position[row] + 1, width = s->n_kv_heads * d;
+    double mean = 0, sum = 0;
+    float change[MAX_DIM] = {0};
+    for (size_t j = 0; j < len; j++)
+        if (w[j] > 0 && ref[j] > 0) mean += (double)ref[j] * log((double)w[j] / (double)ref[j]);
+    for (size_t j = 0; j < len; j++) {
+        size_t from = row_at(b, row, j) * width + head * d;
+        float a = ref[j], tilt = w[j] - a, read = j < coded_upto ? a : 0;
+        if (!evicted && w[j] > 0 && a > 0) tilt = a * (float)(log((double)w[j] / (double)a) - mean);
+        const float *v = b->read[0].v + from, *coded = b->read[1].v + from;
+        for (size_t i = 0; i < d; i++) change[i] += tilt * v[i] + read * (coded[i] - v[i]);
+    }
+    for (size_t i = 0; i < d; i++) sum += (double)change[i] * (double)change[i];
+    return sum;
+}
+
+// Adds one row's and KV head's |o' - o|^2 / |o|^2 and KL to the layer's sums, and |o' - o|^2 itself
+// and to first order to change.
 static void compare_row(const struct bench *b, uint32_t layer, uint32_t row, size_t head,
-                        struct kv_attention_layer *to) {
+                        size_t coded_upto, bool evicted, struct kv_attention_layer *to,
+                        double change[2]) {
     const struct kv_shape *s = &b->info->shape;
     size_t d = s->head_dim, group = s->n_heads / s->n_kv_heads, len = b->at.position[row] + 1,
            n = b->item->n_tokens;
@@ -199,6 +231,8 @@ static void compare_row(const struct bench *b, uint32_t layer, uint32_t row, siz
                 lost += (double)ref[j];
         if (lost < 1) kl -= (1 - lost) * log1p(-lost); // of the positions that both runs see
         if (norm > 0) to->output += error / norm;
+        change[0] += error;
+        change[1] += linear_change(b, row, head, ref, w, coded_upto, evicted);
         to->kl_nats += fmax(0, kl);
     }
 }
@@ -237,6 +271,7 @@ static void attend_coded(struct bench *b, const struct kv_replay *r,
                                             b->at.position[row], r->self_exact);
     for (uint32_t l = 0; l < s->n_layers; l++) {
         struct kv_attention_layer *to = &layers[l];
+        double change[2] = {0, 0};
         *to = (struct kv_attention_layer){0};
         load_layer(b, l);
         add_error(b, l, error);
@@ -244,13 +279,14 @@ static void attend_coded(struct bench *b, const struct kv_replay *r,
             const uint8_t *masked = evicted_rows(b, cells, l, h, gone);
             for (uint32_t row = 0; row < n; row++) {
                 attend_row(b, row, h, upto[row], masked, b->mixed);
-                compare_row(b, l, row, h, to);
+                compare_row(b, l, row, h, upto[row][KV_VALUE], masked != NULL, to, change);
                 size_t at = row * n_kv + h * d;
                 to->key += relative_square(b->read[0].k + at, b->read[1].k + at, d);
                 to->value += relative_square(b->read[0].v + at, b->read[1].v + at, d);
             }
         }
         to->output /= (double)(n * s->n_heads);
+        to->stretch = change[1] > 0 ? change[0] / change[1] : 1;
         to->kl_nats /= (double)(n * s->n_heads);
         to->key /= (double)(n * s->n_kv_heads);
         to->value /= (double)(n * s->n_kv_heads);
@@ -281,6 +317,7 @@ static int replay_spec(struct engine *g, struct bench *b, size_t i, size_t j, ui
     struct kv_attention_error x = {.n_layers = n_layers, .layer = layers};
     for (size_t l = 0; l < n_layers; l++) {
         x.mean.output += layers[l].output / (double)n_layers;
+        x.mean.stretch += layers[l].stretch / (double)n_layers;
         x.mean.kl_nats += layers[l].kl_nats / (double)n_layers;
         x.mean.key += layers[l].key / (double)n_layers;
         x.mean.value += layers[l].value / (double)n_layers;
@@ -320,6 +357,9 @@ static int replay_item(void *self, unsigned worker, size_t index, struct kv_erro
 }
 
 int kv_attention_answers(const struct kv_trace_info *in, struct kv_error *e) {
+    if (in->shape.head_dim > MAX_DIM)
+        return kv_fail(e, KV_EFAIL, in->path, "has heads of %u channels; attention replay takes %d",
+                       in->shape.head_dim, MAX_DIM);
     if (in->keep & KV_KEEP_KV && in->keep & KV_KEEP_Q) return 0;
     return kv_fail(e, KV_EFAIL, in->path,
                    "keeps no Q, K and V, which attention replay reads; record with --keep q,kv");

@@ -19,6 +19,11 @@ struct kv_attention_layer {
     double output; // |o' - o|^2 / |o|^2, o a head's attention output
     double
         kl_nats; // KL(a || a'), a the head's softmax weights; evicted positions count as in output
+    // Sum over rows and heads of |o' - o|^2 over the same sum to first order in the errors of keys
+    // and values; 1 where both are 0. Far from 1, scores err beyond the softmax's linear range: a
+    // few coarse keys among fine ones draw attention to themselves, since exp is convex. Fisher
+    // replay is first order and does not see that; a layer's damage times its stretch does.
+    double stretch;
     double key, value; // |e|^2 / |x|^2 of the layer's keys and values, mean over rows and KV heads
 };
 

@@ -65,8 +65,7 @@ static double square_of(const float *x, size_t d) {
 }
 
 int kv_draws_of(struct kv_draw_work *w, size_t item, const uint8_t *cells,
-                struct kv_draw_sums *draw, double *layer_total, double *layer_square,
-                struct kv_error *e) {
+                struct kv_draw_sums *draw, double *layers, struct kv_error *e) {
     const struct kv_trace_info *in = kv_trace_info(w->trace);
     const struct kv_trace_item *it = kv_trace_item(w->trace, item);
     size_t n_cells = kv_cells(&in->shape), d = in->shape.head_dim, n_draws = in->adjoint.draws,
@@ -79,8 +78,9 @@ int kv_draws_of(struct kv_draw_work *w, size_t item, const uint8_t *cells,
     }
     int rc = kv_coding_error(in, it, w->format, cells, w->scratch, w->error, e);
     if (rc) return rc;
-    double *total = kv_alloc(n_draws * n_layers, sizeof *total),
-           *square = kv_alloc(n_draws * n_layers, sizeof *square), evicted = 0;
+    double *total = kv_alloc(3 * n_draws * n_layers, sizeof *total),
+           *square = total + n_draws * n_layers, *element = square + n_draws * n_layers,
+           evicted = 0;
     memset(draw, 0, n_draws * sizeof *draw);
     for (size_t row = 0; row < it->n_tokens; row++)
         for (size_t c = 0; c < n_cells; c++) {
@@ -100,6 +100,7 @@ int kv_draws_of(struct kv_draw_work *w, size_t item, const uint8_t *cells,
                 draw[r].form[2] += 0.5 * p.dot * p.dot;
                 total[r * n_layers + c / per_layer] += p.dot;
                 square[r * n_layers + c / per_layer] += p.dot * p.dot;
+                element[r * n_layers + c / per_layer] += p.squares;
             }
         }
     for (size_t r = 0; r < n_draws; r++) {
@@ -108,10 +109,8 @@ int kv_draws_of(struct kv_draw_work *w, size_t item, const uint8_t *cells,
         draw[r].form[3] = 0.5 * all * all;
         draw[r].evicted = evicted;
     }
-    if (layer_total) memcpy(layer_total, total, n_draws * n_layers * sizeof *total);
-    if (layer_square) memcpy(layer_square, square, n_draws * n_layers * sizeof *square);
+    if (layers) memcpy(layers, total, 3 * n_draws * n_layers * sizeof *total);
     free(total);
-    free(square);
     return 0;
 }
 
@@ -133,31 +132,30 @@ static int replay_item(void *self, unsigned worker, size_t index, struct kv_erro
     const struct kv_trace_item *it = kv_trace_item(r->trace, i);
     uint8_t *cells = kv_alloc(it->n_tokens * kv_cells(&in->shape), 1);
     struct kv_draw_sums *draw = kv_alloc(n_draws, sizeof *draw);
-    double *total = kv_alloc(n_draws * n_layers, sizeof *total),
-           *square = kv_alloc(n_draws * n_layers, sizeof *square);
+    double *layers = kv_alloc(3 * n_draws * n_layers, sizeof *layers);
     int rc = 0;
     (void)worker;
     for (size_t j = 0; j < r->n_specs && rc == 0; j++) {
         if (r->wanted && !r->wanted(r->self, i, j)) continue;
         struct kv_draw_work *w = kv_draw_work_new(r->trace, r->specs[j].format);
         rc = kv_decide(r, j, i, cells, e);
-        if (rc == 0) rc = kv_draws_of(w, i, cells, draw, total, square, e);
+        if (rc == 0) rc = kv_draws_of(w, i, cells, draw, layers, e);
         kv_draw_work_free(w);
         if (rc) break;
         struct kv_draws x = {.n_draws = n_draws,
                              .n_layers = n_layers,
                              .scored = kv_fisher_scored(in, it),
                              .draw = draw,
-                             .layer_total = total,
-                             .layer_square = square};
+                             .layer_total = layers,
+                             .layer_square = layers + n_draws * n_layers,
+                             .layer_element = layers + 2 * n_draws * n_layers};
         pthread_mutex_lock(&g->lock);
         rc = g->take(g->self, i, j, &x, e);
         pthread_mutex_unlock(&g->lock);
     }
     free(cells);
     free(draw);
-    free(total);
-    free(square);
+    free(layers);
     if (rc == 0) kv_progress_step(g->progress, r->n_specs);
     return rc;
 }

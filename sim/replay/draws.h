@@ -19,12 +19,13 @@ struct kv_draw_sums {
 };
 
 // Hands out draws[n_draws] of each item and spec; from any worker, one at a time. layer_total:
-// [n_draws][n_layers] signed sums of g . e, layer_vector: [n_draws][n_layers] sums of (g . e)^2.
+// [n_draws][n_layers] signed sums of g . e; layer_square: sums of (g . e)^2; layer_element: of
+// (g_i e_i)^2.
 struct kv_draws {
     size_t n_draws, n_layers;
     double scored; // positions
     const struct kv_draw_sums *draw;
-    const double *layer_total, *layer_square;
+    const double *layer_total, *layer_square, *layer_element;
 };
 // Errors: as kv_replay_fisher; a trace without whole gradients.
 KV_MUST_CHECK int kv_replay_draws(const struct kv_replay *r, unsigned jobs,
@@ -33,12 +34,11 @@ KV_MUST_CHECK int kv_replay_draws(const struct kv_replay *r, unsigned jobs,
                                   void *self, struct kv_error *e);
 
 // The same for decisions given outright: cells [n_tokens][n_cells] of item i, in a format. draw:
-// [n_draws]; layer_total and layer_square may be NULL.
+// [n_draws]; layers [3][n_draws][n_layers] gets the three layer sums, or is NULL.
 struct kv_draw_work;
 struct kv_draw_work *kv_draw_work_new(const struct kv_trace *t, const struct kv_format *f);
 void kv_draw_work_free(struct kv_draw_work *w);
 KV_MUST_CHECK int kv_draws_of(struct kv_draw_work *w, size_t item, const uint8_t *cells,
-                              struct kv_draw_sums *draw, double *layer_total, double *layer_square,
-                              struct kv_error *e);
+                              struct kv_draw_sums *draw, double *layers, struct kv_error *e);
 
 #endif

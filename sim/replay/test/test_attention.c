@@ -150,6 +150,21 @@ static void sixteen_bits_change_nothing_and_fewer_bits_change_more(void **state)
     for (size_t i = 0; i < 4; i++) kv_replay_spec_close(&specs[i]);
 }
 
+static void stretch_is_one_where_attention_is_linear(void **state) {
+    (void)state;
+    struct kv_replay_spec specs[] = {
+        tiny_spec(&whole, "static:k=16,v=2@sym"), tiny_spec(&whole, "static:bits=8@asym:group=16"),
+        tiny_spec(&whole, "static:bits=16@sym"), tiny_spec(&whole, "static:k=2,v=16@sym"),
+        tiny_spec(&whole, "static:k=16,v=2@sym:window=16")};
+    struct seen s = run(specs, 5, false, 1);
+    assert_true(fabs(s.mean[0].stretch - 1) < 1e-4);
+    assert_true(fabs(s.mean[1].stretch - 1) < 0.03);
+    assert_true(s.mean[2].stretch == 1);
+    assert_true(fabs(s.mean[3].stretch - 1) > 0.05);
+    assert_true(fabs(s.mean[4].stretch - 1) < 1e-4);
+    for (size_t i = 0; i < 5; i++) kv_replay_spec_close(&specs[i]);
+}
+
 static void a_window_keeps_new_tokens_exact(void **state) {
     (void)state;
     struct kv_replay_spec specs[] = {tiny_spec(&whole, "static:bits=2@sym"),
@@ -182,6 +197,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(matches_plain_attention),
         cmocka_unit_test(sixteen_bits_change_nothing_and_fewer_bits_change_more),
+        cmocka_unit_test(stretch_is_one_where_attention_is_linear),
         cmocka_unit_test(a_window_keeps_new_tokens_exact),
         cmocka_unit_test(workers_change_no_bit),
         cmocka_unit_test(a_trace_without_queries_is_refused),

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "sim/replay/draws.h"
+#include "sim/replay/sums.h"
 #include "sim/replay/test/tiny_trace.h"
 
 enum { ITEMS = 3 };
@@ -127,7 +128,6 @@ static void forms_times_their_cross_terms_foretell_the_exact_divergence(void **s
             double cross, ratio = (predicted.kl[j][0] + predicted.kl[j][1] + predicted.kl[j][2]) /
                                   (exact.kl[j][0] + exact.kl[j][1] + exact.kl[j][2]);
             assert_int_equal(kv_cross_terms(&r, j, &cross, NULL, &e), 0);
-            fprintf(stderr, "/ %g %g -> %g\n", ratio, cross, ratio * cross);
             if (ratio * cross < 0.7 || ratio * cross > 1.4)
                 fail_msg("form %s, spec %zu: predicted/exact %.3f, cross terms %.3f",
                          kv_table_kinds[forms[f]], j, ratio, cross);
@@ -231,6 +231,36 @@ static void the_mean_over_draws_is_what_the_tables_hold(void **state) {
     }
 }
 
+static void sums_made_in_advance_give_the_same_damage(void **state) {
+    (void)state;
+    static const char *const texts[] = {
+        "static:k=4,v=3@sym",  "layerwise:k=2/4,v=3@sym",     "class:word=4/2,first=8@sym",
+        "random:bits=2/4@sym", "random:bits=2/4,by=cell@sym", "sinks:keep=4,window=8,bits=4@sym"};
+    struct kv_error e;
+    struct kv_table *table;
+    struct kv_replay_spec first = tiny_spec(&whole, texts[0]);
+    assert_int_equal(kv_table_open(&table, whole.trace, first.format, KV_TABLE_ISO, 1, &e), 0);
+    struct kv_table_sums *s = kv_table_sums_new(whole.trace, table, first.run.n_widths);
+    kv_replay_spec_close(&first);
+    for (size_t j = 0; j < sizeof texts / sizeof *texts; j++) {
+        struct kv_replay_spec spec = tiny_spec(&whole, texts[j]);
+        struct kv_replay r = job(&whole, &spec, 1, NULL);
+        for (size_t i = 0; i < ITEMS; i++) {
+            const struct kv_trace_item *it = kv_trace_item(whole.trace, i);
+            uint8_t *cells = kv_alloc(it->n_tokens * kv_cells(&tiny_shape), 1);
+            assert_int_equal(kv_decide(&r, 0, i, cells, &e), 0);
+            double fast = kv_sums_damage(s, i, spec.varies, cells),
+                   slow = kv_fisher_kl(whole.trace, i, table, spec.run.n_widths, cells, NULL) *
+                          kv_fisher_scored(kv_trace_info(whole.trace), it);
+            assert_true(slow > 0 && fabs(fast - slow) < 1e-5 * slow);
+            free(cells);
+        }
+        kv_replay_spec_close(&spec);
+    }
+    kv_table_sums_free(s);
+    kv_table_close(table);
+}
+
 static void workers_change_no_bit(void **state) {
     (void)state;
     struct kv_error e;
@@ -288,6 +318,7 @@ int main(void) {
         cmocka_unit_test(the_standard_error_is_of_the_size_of_the_prediction),
         cmocka_unit_test(cross_terms_are_given_in_all_and_by_layer),
         cmocka_unit_test(the_mean_over_draws_is_what_the_tables_hold),
+        cmocka_unit_test(sums_made_in_advance_give_the_same_damage),
         cmocka_unit_test(workers_change_no_bit),
         cmocka_unit_test(what_the_recorded_adjoint_does_not_answer_for_is_refused),
         cmocka_unit_test(forms_and_cross_terms_that_need_whole_gradients_are_refused_without),

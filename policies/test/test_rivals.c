@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+// Published rules on items worked out by hand.
+#include "policies/test/fake_item.h"
+
+// An item whose queries are all zero: prompt row t gives each of its t + 1 tokens 1 / (t + 1).
+static struct fake *even_attention(const struct kv_run *run, uint32_t n_context,
+                                   uint32_t n_choices) {
+    struct fake *f = fake_new(run, n_context, n_choices, 2, 1);
+    memset((uint16_t *)f->item.q, 0,
+           (size_t)f->item.n_tokens * run->shape.n_layers * run->shape.n_heads *
+               run->shape.head_dim * sizeof(uint16_t));
+    return f;
+}
+
+// Makes a token's key and value in every head run from 0 to `range`.
+static void set_range(struct fake *f, size_t token, float range) {
+    const struct kv_shape *s = &f->item.run->shape;
+    size_t heads = kv_cells(s) / 2, d = s->head_dim;
+    for (size_t h = 0; h < heads; h++) {
+        uint16_t *k = (uint16_t *)f->item.k + (token * heads + h) * d,
+                 *v = (uint16_t *)f->item.v + (token * heads + h) * d;
+        memset(k, 0, d * sizeof *k);
+        memset(v, 0, d * sizeof *v);
+        k[3] = v[5] = kv_f32_to_f16(range);
+    }
+}
+
+// ---- QAQ, arXiv 2403.04643 ---------------------------------------------------------------
+
+// Prompt of T = 4, window 2: rows 2 and 3 count, so tokens 0 to 2 got at most S = 1/3. Values:
+// sigma = value-error / (sqrt(4) S) = 1.5 value-error = 0.15, and 2 sqrt(3) sigma = 0.5196. Keys:
+// sigma^2 = ln(4^3 / 3 + 1) / 300 = 3.1060 / 300, sigma = 0.10175, 2 sqrt(3) sigma = 0.35247.
+static void qaq_gives_the_bits_of_its_formulas(void **state) {
+    static const float range[3] = {1, 5, 16};
+    // Paper, log2(r / (2 sqrt(3) sigma)). Values: 1.92 -> 0.94 -> 1, below min; 9.62 -> 3.27 -> 4;
+    // 30.8 -> 4.94 -> 5. Keys: 2.84 -> 1.50 -> 2; 14.2 -> 3.83 -> 4; 45.4 -> 5.50 -> 6.
+    static const unsigned paper[3][2] = {{2, 2}, {4, 4}, {6, 5}};
+    // Code, log2(r / (2 sqrt(12) sigma) + 1). Values: 0.96 + 1 -> 0.97 -> 1; 4.81 + 1 -> 2.54 -> 3;
+    // 15.4 + 1 -> 4.04 -> 5. Keys: 1.42 + 1 -> 1.27 -> 2; 7.09 + 1 -> 3.02 -> 4;
+    // 22.7 + 1 -> 4.57 -> 5.
+    static const unsigned code[3][2] = {{2, 2}, {4, 3}, {5, 5}};
+    static const char *const specs[] = {
+        "qaq:rule=paper,q2=300,value-error=0.1,window=2,min=2,max=6@asym:group=32",
+        "qaq:rule=code,value-error=0.1,window=2,min=2,max=6@asym:group=32"};
+    (void)state;
+    for (size_t rule = 0; rule < 2; rule++) {
+        struct kv_replay_spec spec = fake_spec(specs[rule]);
+        struct fake *f = even_attention(&spec.run, 4, 1);
+        for (size_t t = 0; t < 3; t++) set_range(f, t, range[t]);
+        fake_ask(&spec, f);
+        for (size_t t = 0; t < 3; t++)
+            for (size_t c = 0; c < kv_cells(&spec.run.shape); c++)
+                assert_int_equal(fake_bits(&spec, f, t, c), (rule ? code : paper)[t][c & 1]);
+        for (size_t t = 3; t < 6; t++) // the window's last token and the choice
+            for (size_t c = 0; c < kv_cells(&spec.run.shape); c++)
+                assert_int_equal(fake_bits(&spec, f, t, c), 6);
+        fake_free(f);
+        kv_replay_spec_close(&spec);
+    }
+}
+
+// By token, the range is that of all its heads: one wide head makes the token wide.
+static void qaq_by_token_takes_the_range_over_all_heads(void **state) {
+    (void)state;
+    struct kv_replay_spec spec = fake_spec("qaq:rule=paper,level=token,q2=300,value-error=0.1,"
+                                           "window=2,min=2,max=6@asym:group=32");
+    struct fake *f = even_attention(&spec.run, 4, 0);
+    for (size_t t = 0; t < 3; t++) set_range(f, t, 1);
+    size_t heads = kv_cells(&spec.run.shape) / 2, d = spec.run.shape.head_dim;
+    ((uint16_t *)f->item.v)[(1 * heads + 4) * d + 5] = kv_f32_to_f16(16); // token 1, one head
+    fake_ask(&spec, f);
+    for (size_t c = 0; c < 2 * heads; c++) {
+        assert_int_equal(fake_bits(&spec, f, 0, c), 2);
+        assert_int_equal(fake_bits(&spec, f, 1, c), c & 1 ? 5 : 2);
+    }
+    fake_free(f);
+    kv_replay_spec_close(&spec);
+}
+
+// ---- ZipCache, arXiv 2405.14256 ----------------------------------------------------------
+
+// All four rows probe: token 0 got (1 + 1/2 + 1/3 + 1/4) / 4 = 0.52, token 1 (1/2 + 1/3 + 1/4) / 3
+// = 0.36, token 2 (1/3 + 1/4) / 2 = 0.29, token 3 1/4: the last two of four are the least. In the
+// second item row 3 gives token 3 twice what it gives each other, 0.4 and 0.2: 0.51, 0.34, 0.27 and
+// 0.4, the middle ones are the least; plain sums, 2.03, 1.03, 0.53 and 0.4, would say the last two.
+static void zipcache_divides_attention_by_the_rows_that_could_see_a_token(void **state) {
+    (void)state;
+    struct kv_replay_spec spec = fake_spec("zipcache:low=0.5,recent=1,random=0");
+    const struct kv_shape *s = &spec.run.shape;
+    struct fake *f = even_attention(&spec.run, 4, 1);
+    size_t cells = kv_cells(s), d = s->head_dim, heads = cells / 2;
+    const unsigned even[] = {4, 4, 2, 2, 4, 4}, late[] = {4, 2, 2, 4, 4, 4};
+    fake_ask(&spec, f);
+    for (size_t t = 0; t < 6; t++)
+        for (size_t c = 0; c < cells; c++) assert_int_equal(fake_bits(&spec, f, t, c), even[t]);
+    // exp(3.92 / sqrt(32)) = 2
+    memset((uint16_t *)f->item.k, 0, 6 * heads * d * sizeof(uint16_t));
+    for (size_t h = 0; h < heads; h++)
+        ((uint16_t *)f->item.k)[(3 * heads + h) * d] = kv_f32_to_f16(3.92f);
+    for (size_t h = 0; h < (size_t)s->n_layers * s->n_heads; h++)
+        ((uint16_t *)f->item.q)[(3 * (size_t)s->n_layers * s->n_heads + h) * d] = kv_f32_to_f16(20);
+    fake_ask(&spec, f);
+    for (size_t t = 0; t < 6; t++)
+        for (size_t c = 0; c < cells; c++) assert_int_equal(fake_bits(&spec, f, t, c), late[t]);
+    fake_free(f);
+    kv_replay_spec_close(&spec);
+}
+
+static void zipcache_stores_its_share_of_the_prompt_narrow_in_every_head(void **state) {
+    (void)state;
+    struct kv_replay_spec spec = fake_spec("zipcache");
+    struct fake *f = fake_new(&spec.run, 25, 2, 3, 8);
+    fake_ask(&spec, f);
+    for (size_t c = 0; c < kv_cells(&spec.run.shape); c++) {
+        size_t narrow = 0;
+        for (size_t t = 0; t < 25; t++) narrow += fake_bits(&spec, f, t, c) == 2;
+        assert_int_equal(narrow, 10);
+    }
+    fake_free(f);
+    kv_replay_spec_close(&spec);
+}
+
+// ---- RotateKV, arXiv 2501.16383 ----------------------------------------------------------
+
+// Two pivots a layer. Layer 0: both largest entries are token 4's, so that one token stays wide;
+// layer 1: tokens 0 and 2; a choice's token never does, however large.
+static void rotatekv_keeps_the_tokens_that_own_the_largest_activations(void **state) {
+    (void)state;
+    struct kv_replay_spec spec = fake_spec("rotatekv:pivots=2");
+    const struct kv_shape *s = &spec.run.shape;
+    struct fake *f = fake_new(&spec.run, 6, 1, 2, 3);
+    uint16_t *h = (uint16_t *)f->item.hidden;
+    size_t row = (size_t)s->n_layers * s->hidden;
+    h[4 * row + 3] = kv_f32_to_f16(-50);
+    h[4 * row + 9] = kv_f32_to_f16(40);
+    h[0 * row + s->hidden + 1] = kv_f32_to_f16(30);
+    h[2 * row + s->hidden + 1] = kv_f32_to_f16(-20);
+    h[6 * row] = h[6 * row + s->hidden] = kv_f32_to_f16(900);
+    fake_ask(&spec, f);
+    for (size_t t = 0; t < 8; t++)
+        for (size_t c = 0; c < 4; c++) { // a layer has 2 KV heads, K and V
+            assert_int_equal(fake_bits(&spec, f, t, c), t == 4 ? 16 : 2);
+            assert_int_equal(fake_bits(&spec, f, t, 4 + c), t == 0 || t == 2 ? 16 : 2);
+        }
+    fake_free(f);
+    kv_replay_spec_close(&spec);
+}
+
+// ---- PM-KVQ, arXiv 2505.18610 ------------------------------------------------------------
+
+// Budgets of 4, 6 and 40 tokens at 16 bits; a prompt of 9. 9 x 16 > 64, 9 x 8 > 64, 9 x 4 = 36: 4
+// bits; 9 x 16 > 96, 9 x 8 = 72: 8 bits; 16 bits. The choice's 4th token is the 13th: 13 x 4 = 52,
+// 13 x 8 = 104 > 96: 4 bits.
+static void pmkvq_halves_a_layer_until_its_budget_holds_the_prompt(void **state) {
+    (void)state;
+    struct kv_replay_spec spec = fake_spec("pmkvq:tokens=4/6/40");
+    struct fake *f = fake_new(&spec.run, 9, 1, 4, 3);
+    const unsigned prompt[] = {4, 8, 16}, last[] = {4, 4, 16};
+    fake_ask(&spec, f);
+    for (size_t l = 0; l < 3; l++)
+        for (size_t c = 0; c < 4; c++) {
+            for (size_t t = 0; t < 9; t++)
+                assert_int_equal(fake_bits(&spec, f, t, 4 * l + c), prompt[l]);
+            assert_int_equal(fake_bits(&spec, f, 12, 4 * l + c), last[l]);
+        }
+    fake_free(f);
+    kv_replay_spec_close(&spec);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(qaq_gives_the_bits_of_its_formulas),
+        cmocka_unit_test(qaq_by_token_takes_the_range_over_all_heads),
+        cmocka_unit_test(zipcache_divides_attention_by_the_rows_that_could_see_a_token),
+        cmocka_unit_test(zipcache_stores_its_share_of_the_prompt_narrow_in_every_head),
+        cmocka_unit_test(rotatekv_keeps_the_tokens_that_own_the_largest_activations),
+        cmocka_unit_test(pmkvq_halves_a_layer_until_its_budget_holds_the_prompt),
+    };
+    return cmocka_run_group_tests_name("rivals", tests, NULL, NULL);
+}
