@@ -145,6 +145,7 @@ enum kv_feature {
 #define KV_NEED_KV (1u << 20)        // kv_item.k, .v
 #define KV_NEED_Q (1u << 21)         // kv_item.q
 #define KV_NEED_HIDDEN (1u << 22)    // kv_item.hidden
+#define KV_NEED_NORMS (1u << 23)     // kv_item.norms
 #define KV_NEEDS_FUTURE (KV_NEED(KV_ATTN_FUTURE) | KV_NEED_DAMAGE)
 
 enum kv_token_kind {
@@ -195,6 +196,7 @@ struct kv_item {
     // [n_tokens][n_layers][n_heads] [head_dim], query head h reads KV head h / (n_heads /
     // n_kv_heads); hidden: what enters each layer, [n_tokens][n_layers][hidden].
     const uint16_t *k, *v, *q, *hidden;
+    const float *norms; // Frobenius norms of W_K and W_V, [n_layers][2]; NULL unless declared
 };
 
 struct kv_policy;
@@ -271,6 +273,9 @@ struct kv_policy {
     // Optional: one line on the answers given so far ("" = nothing to say); printed after a run.
     // Must not depend on the order of the items.
     void (*remark)(void *self, char *text, size_t room);
+    // Optional: how often the prompt is coded, each time from what was read (a cache handed on).
+    // Once where it is missing.
+    uint32_t (*hops_as_opened)(void *self);
 };
 
 // A shared object exports this; the host hands its ABI number and gets NULL for one it cannot

@@ -70,6 +70,22 @@ static int read_shape(const json_t *j, struct kv_shape *s, const char *path, str
     return 0;
 }
 
+// Absent in recordings made before they were kept.
+static int read_norms(const json_t *j, struct kv_trace_info *in, const char *path,
+                      struct kv_error *e) {
+    size_t n = 2 * (size_t)in->shape.n_layers, i;
+    const json_t *one;
+    if (!j) return 0;
+    if (json_array_size(j) != n) return missing(path, "kv_norms", "two numbers a layer", e);
+    in->kv_norms = kv_alloc(n, sizeof *in->kv_norms);
+    json_array_foreach(j, i, one) {
+        double x = json_number_value(one);
+        if (!(x > 0 && x < 1e30)) return missing(path, "kv_norms", "numbers above zero", e);
+        in->kv_norms[i] = (float)x;
+    }
+    return 0;
+}
+
 static int read_adjoint(const json_t *j, struct kv_adjoint_info *a, const char *path,
                         struct kv_error *e) {
     const struct {
@@ -130,6 +146,7 @@ static int read_info(const json_t *j, struct kv_trace_info *in, const char *path
         (rc = get_count(j, "n_tokens", 1ull << 40, &n_tokens, path, e)) ||
         (rc = get_count(json_object_get(j, "tasks"), "window_tokens", 1u << 20, &window, path, e)))
         return rc;
+    if ((rc = read_norms(json_object_get(model, "kv_norms"), in, path, e))) return rc;
     if ((rc = read_adjoint(json_object_get(j, "adjoint"), &in->adjoint, path, e))) return rc;
     in->n_items = n_items;
     in->n_tokens = n_tokens;
@@ -330,6 +347,7 @@ void kv_trace_close(struct kv_trace *t) {
         in->task_name,    in->task_path,  in->task_prompt,     in->task_digest,  in->subset,
         in->tool_version, in->blas,       in->tokenizer_digest};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) free(texts[i]);
+    free(in->kv_norms);
     free(t->shards);
     free(t->items);
     json_decref(t->manifest);

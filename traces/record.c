@@ -259,6 +259,26 @@ static int close_tables(struct recorder *r, const struct kv_record_options *o, b
     return rc;
 }
 
+static float weight(const struct kv_matrix *w, size_t i) {
+    return w->f32 ? w->f32[i] : kv_bf16_to_f32(w->bf16[i]);
+}
+
+// Frobenius norms of W_K and W_V, [n_layers][2].
+static float *kv_norms(const struct kv_model *m) {
+    size_t kv = (size_t)m->shape.n_kv_heads * m->shape.head_dim,
+           q = (size_t)m->shape.n_heads * m->shape.head_dim;
+    float *norms = kv_alloc(2 * m->n_layers, sizeof *norms);
+    for (size_t l = 0; l < m->n_layers; l++)
+        for (size_t side = 0; side < 2; side++) {
+            const struct kv_matrix *w = &m->layers[l].qkv;
+            double sum = 0;
+            for (size_t i = (q + side * kv) * w->cols; i < (q + (side + 1) * kv) * w->cols; i++)
+                sum += pow((double)weight(w, i), 2);
+            norms[2 * l + side] = (float)sqrt(sum);
+        }
+    return norms;
+}
+
 int kv_record(const struct kv_model *m, const struct kv_tasks *tasks,
               const struct kv_record_options *o, struct kv_error *e) {
     struct kv_items *items;
@@ -288,6 +308,7 @@ int kv_record(const struct kv_model *m, const struct kv_tasks *tasks,
         .n_tokens = items->n_tokens,
         .tool_version = KV_VERSION,
         .blas = openblas_get_corename(),
+        .kv_norms = kv_norms(m),
     };
     if (!o->n_tables && !(o->keep & (KV_KEEP_SENS | KV_KEEP_GRAD)))
         info.adjoint = (struct kv_adjoint_info){.mode = "none", .self = "none", .score = "none"};
@@ -312,6 +333,7 @@ int kv_record(const struct kv_model *m, const struct kv_tasks *tasks,
     }
     for (unsigned w = 0; w < o->jobs; w++) kv_scratch_free(r.scratch[w]);
     free(r.scratch);
+    free(info.kv_norms);
     kv_items_free(items);
     return rc;
 }

@@ -11,6 +11,7 @@
 #include "sim/base/util.h"
 #include "sim/model/safetensors.h"
 #include "sim/quant/code.h"
+#include "traces/products.h"
 
 const char *const kv_table_kinds[] = {"iso", "element", "vector", "error", "relative", NULL};
 
@@ -128,41 +129,26 @@ int kv_coding_error(const struct kv_trace_info *in, const struct kv_trace_item *
     return 0;
 }
 
-// Sums over a vector's elements in four lanes, so that the order is fixed and the compiler may use
-// vectors.
-static float sum_squares(const float *x, size_t n) {
-    float s[8] = {0};
-    for (size_t i = 0; i + 8 <= n; i += 8)
-        for (size_t j = 0; j < 8; j++) s[j] += x[i + j] * x[i + j];
-    for (size_t i = n / 8 * 8; i < n; i++) s[0] += x[i] * x[i];
-    return ((s[0] + s[4]) + (s[1] + s[5])) + ((s[2] + s[6]) + (s[3] + s[7]));
-}
-
 // One cell's entry for its error vector.
 static float entry(const struct kv_trace_info *in, const struct kv_trace_item *it,
                    enum kv_table_kind kind, size_t row, size_t cell, const float *error) {
     size_t d = in->shape.head_dim, cells = kv_cells(&in->shape), head = cell / 2,
            draws = in->adjoint.draws;
-    if (kind == KV_TABLE_ERROR) return sum_squares(error, d);
+    if (kind == KV_TABLE_ERROR) return kv_square(error, d);
     if (kind == KV_TABLE_ISO)
-        return 0.5f * it->sens[row * cells + cell] * sum_squares(error, d) / (float)d;
+        return 0.5f * it->sens[row * cells + cell] * kv_square(error, d) / (float)d;
     if (kind == KV_TABLE_RELATIVE) {
         const uint16_t *half = (cell & 1 ? it->v : it->k) + (row * cells / 2 + head) * d;
         double norm = 0;
         for (size_t i = 0; i < d; i++) norm += pow((double)kv_f16_to_f32(half[i]), 2);
-        return norm > 0 ? (float)((double)sum_squares(error, d) / norm) : 0;
+        return norm > 0 ? (float)((double)kv_square(error, d) / norm) : 0;
     }
     const uint16_t *grad = cell & 1 ? it->v_grad : it->k_grad;
     double sum = 0;
     for (size_t r = 0; r < draws; r++) {
         const uint16_t *g = grad + ((row * draws + r) * cells / 2 + head) * d;
-        float dot = 0, squares = 0;
-        for (size_t i = 0; i < d; i++) {
-            float ge = kv_bf16_to_f32(g[i]) * error[i];
-            dot += ge;
-            squares += ge * ge;
-        }
-        sum += kind == KV_TABLE_VECTOR ? (double)dot * (double)dot : (double)squares;
+        struct kv_products p = kv_gradient_products(g, error, d);
+        sum += kind == KV_TABLE_VECTOR ? (double)p.dot * (double)p.dot : (double)p.squares;
     }
     return (float)(0.5 * sum / (double)draws);
 }

@@ -88,6 +88,9 @@ struct kv_trace_info {
     uint32_t keep; // enum kv_keep bits
     size_t n_items, n_tokens;
     char *tool_version, *blas;
+    // Frobenius norms of each layer's key and value projection as the file holds them,
+    // [n_layers][2]; NULL in recordings that lack them.
+    float *kv_norms;
 };
 
 struct kv_trace;

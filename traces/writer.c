@@ -227,10 +227,13 @@ static int seal_shard(struct shard *s, json_t *list, struct kv_error *e) {
 }
 
 static json_t *model_json(const struct kv_trace_info *in) {
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:f, s:o}", "name", in->model_name, "digest",
+    json_t *norms = in->kv_norms ? json_array() : NULL;
+    for (size_t i = 0; norms && i < 2 * (size_t)in->shape.n_layers; i++)
+        json_array_append_new(norms, json_real((double)in->kv_norms[i]));
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:f, s:o, s:o*}", "name", in->model_name, "digest",
                      in->model_digest, "source", in->model_source, "weights", in->weights_as,
                      "channel_order", in->order == KV_ORDER_GGML ? "ggml" : "hf", "rope_base",
-                     (double)in->rope_base, "shape", shape_json(&in->shape));
+                     (double)in->rope_base, "shape", shape_json(&in->shape), "kv_norms", norms);
 }
 
 static json_t *tasks_json(const struct kv_trace_info *in) {

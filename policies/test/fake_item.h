@@ -91,13 +91,16 @@ static inline struct fake *fake_new(const struct kv_run *run, uint32_t n_context
                          .v = fake_halves(n * kv, seed + 2, 1),
                          .q = fake_halves(n * s->n_layers * s->n_heads * s->head_dim, seed + 3, 2),
                          .hidden = fake_halves(n * s->n_layers * s->hidden, seed + 4, 3)};
+    float *norms = kv_alloc(2 * s->n_layers, sizeof *norms);
+    for (size_t i = 0; i < 2 * s->n_layers; i++) norms[i] = (float)(1 + 9 * kv_draw(seed, 8, i));
+    f->item.norms = norms;
     f->cells = kv_alloc(n * cells, 1);
     return f;
 }
 
 static inline void fake_free(struct fake *f) {
-    const void *owned[] = {f->item.tokens, f->item.damage, f->item.error, f->item.k,
-                           f->item.v,      f->item.q,      f->item.hidden};
+    const void *owned[] = {f->item.tokens, f->item.damage, f->item.error,  f->item.k,
+                           f->item.v,      f->item.q,      f->item.hidden, f->item.norms};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free((void *)owned[i]);
     free(f->cells);
     free(f);

@@ -16,11 +16,13 @@ static const char *const online[] = {
     "h2o",
     "h2o:by=token",
     "shuffle(threshold)",
+    "qkvshare(h2o):hops=3",
     "qaq:value-error=0.05,max=8",
     "qaq:level=token,rule=code",
     "zipcache:random=0.3",
     "rotatekv:pivots=3",
     "pmkvq:tokens=4/9/30",
+    "kvadaquant:bits=4",
     "class:first=16,digit=8,space=2",
     "mlp:weights=", // of a file made for the test
 };

@@ -167,6 +167,58 @@ static void pmkvq_halves_a_layer_until_its_budget_holds_the_prompt(void **state)
     kv_replay_spec_close(&spec);
 }
 
+// ---- KV-AdaQuant, arXiv 2502.15075 -------------------------------------------------------
+
+// Three layers, norms K 4, 2, 1 and V 1, 1, 1; widths 2, 4, 8, mean 4: six tensors share 24 bits,
+// 12 are spent at the start. Gain a bit of 2 -> 4: c (1/16 - 1/256) / 2 = 0.0293 c, of 4 -> 8: c
+// (1/256
+// - 1/65536) / 4 = 0.00097 c, c = 16, 4, 1; 1, 1, 1. So K0 (0.469), K1 (0.117), then of the equal
+// ones (0.0293) V0, V1, K2 in the order K0 V0 K1 V1 K2 V2, which leaves 2 bits: V2. The 4 -> 8 of
+// K0 (0.0155) comes too late.
+static void kvadaquant_spends_bits_where_the_norms_say(void **state) {
+    (void)state;
+    struct kv_replay_spec even = fake_spec("kvadaquant:bits=4,widths=2/4/8"),
+                          keys = fake_spec("kvadaquant:bits=3.5,widths=2/4/8");
+    struct fake *f = fake_new(&even.run, 3, 0, 0, 1);
+    const float mild[] = {4, 1, 2, 1, 1, 1}, steep[] = {16, 1, 2, 1, 1, 1};
+    memcpy((float *)f->item.norms, mild, sizeof mild);
+    fake_ask(&even, f);
+    for (size_t c = 0; c < 12; c++) assert_int_equal(fake_bits(&even, f, 1, c), 4);
+    // K0 at 16: c = 256, its 4 -> 8 gains 0.249 a bit, more than K1's first step (0.117): 21 bits,
+    // 12 spent, K0 takes 6, 3 remain: K1 takes 2, 1 is left over.
+    memcpy((float *)f->item.norms, steep, sizeof steep);
+    fake_ask(&keys, f);
+    const unsigned expected[3][2] = {{8, 2}, {4, 2}, {2, 2}};
+    for (size_t t = 0; t < 3; t++)
+        for (size_t c = 0; c < 12; c++)
+            assert_int_equal(fake_bits(&keys, f, t, c), expected[c / 4][c & 1]);
+    fake_free(f);
+    kv_replay_spec_close(&even);
+    kv_replay_spec_close(&keys);
+}
+
+// ---- QKVShare, arXiv 2605.03884 ----------------------------------------------------------
+
+static void qkvshare_takes_its_widths_from_the_policy_inside_and_counts_hops(void **state) {
+    (void)state;
+    struct kv_replay_spec spec = fake_spec("qkvshare(context:cuts=2,bits=8/4):hops=3"),
+                          plain = fake_spec("context:cuts=2,bits=8/4"),
+                          null = fake_spec("shuffle(qkvshare(static:bits=4):hops=5)");
+    struct fake *f = fake_new(&spec.run, 5, 1, 2, 3);
+    fake_ask(&spec, f);
+    for (size_t t = 0; t < 7; t++)
+        for (size_t c = 0; c < kv_cells(&spec.run.shape); c++)
+            assert_int_equal(fake_bits(&spec, f, t, c), t < 2 ? 8 : 4);
+    assert_int_equal(spec.hops, 3);
+    assert_int_equal(plain.hops, 1);
+    assert_int_equal(null.hops, 5); // a null is handed on as often
+    assert_string_equal(spec.policy->tag, "not published");
+    fake_free(f);
+    kv_replay_spec_close(&spec);
+    kv_replay_spec_close(&plain);
+    kv_replay_spec_close(&null);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(qaq_gives_the_bits_of_its_formulas),
@@ -175,6 +227,8 @@ int main(void) {
         cmocka_unit_test(zipcache_stores_its_share_of_the_prompt_narrow_in_every_head),
         cmocka_unit_test(rotatekv_keeps_the_tokens_that_own_the_largest_activations),
         cmocka_unit_test(pmkvq_halves_a_layer_until_its_budget_holds_the_prompt),
+        cmocka_unit_test(kvadaquant_spends_bits_where_the_norms_say),
+        cmocka_unit_test(qkvshare_takes_its_widths_from_the_policy_inside_and_counts_hops),
     };
     return cmocka_run_group_tests_name("rivals", tests, NULL, NULL);
 }

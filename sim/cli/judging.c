@@ -306,6 +306,23 @@ static void add_up(struct filling *f, size_t spec, bool whole, bool rivals) {
     free(s);
 }
 
+// Allocated bits of policies that were not run.
+static int count_bits(struct filling *f, const struct kv_replay *job, struct kv_error *e) {
+    int rc = 0;
+    for (size_t j = f->j->n_exact; j < f->j->n && rc == 0; j++)
+        for (size_t i = f->first; i < f->first + f->count && rc == 0; i++) {
+            const struct kv_trace_item *it = kv_trace_item(f->j->trace, i);
+            struct kv_ledger ledger;
+            if (!wanted(f, i, j)) continue;
+            uint8_t *cells = kv_alloc(it->n_tokens * kv_cells(&job->specs[j].run.shape), 1);
+            rc = kv_decide(job, j, i, cells, e);
+            if (rc == 0) kv_ledger_count(&job->specs[j], it, cells, &ledger);
+            if (rc == 0) f->bits[j * f->n_items + i] = ledger.allocated_bits;
+            free(cells);
+        }
+    return rc;
+}
+
 static int predict(struct filling *f, struct kv_cli *c, struct kv_error *e) {
     struct kv_judging *j = f->j;
     const struct kv_trace_info *in = kv_trace_info(j->trace);
@@ -335,6 +352,7 @@ static int predict(struct filling *f, struct kv_cli *c, struct kv_error *e) {
     int rc = kv_replay_open_tables(&job, KV_TABLE_ISO, c->jobs, e);
     if (rc == 0 && !whole) rc = kv_replay_fisher(&job, KV_TABLE_ISO, c->jobs, e);
     if (rc == 0 && whole) rc = kv_replay_draws(&job, c->jobs, take_draws, f, e);
+    if (rc == 0) rc = count_bits(f, &job, e);
     if (rc == 0 && rivals) rc = kv_replay_attention(&job, c->jobs, take_attention, f, e);
     kv_replay_close_tables(&job);
     for (size_t i = 0; i < j->n && rc == 0; i++) add_up(f, i, whole, rivals);

@@ -27,6 +27,7 @@ struct bench {
     struct kv_paths at;
     struct reading read[2];
     float *q, *q_scaled, *weights; // one layer's queries; a row's group; [group][ld_row]
+    float *log_ratio;              // [longest path] of one query head
     uint8_t *masked;
     // The recorded run's attention, kept for all specs of the item: outputs
     // [n_layers][n_tokens][n_heads * d] and weights, each row's group at its offset.
@@ -50,6 +51,7 @@ static void bench_open(struct bench *b, const struct kv_trace_info *in,
     b->q = kv_alloc(n * n_q, sizeof(float));
     b->q_scaled = kv_alloc(group * s->head_dim, sizeof(float));
     b->weights = kv_alloc(group * b->at.ld_row, sizeof(float));
+    b->log_ratio = kv_alloc(b->at.longest + 1, sizeof(float));
     b->masked = kv_alloc(b->at.longest + 1, 1);
     b->mixed = kv_alloc(n * n_q, sizeof(float));
     b->offset = kv_alloc(n + 1, sizeof *b->offset);
@@ -65,7 +67,7 @@ static void bench_close(struct bench *b) {
         free(b->read[c].v);
         free(b->read[c].k_t);
     }
-    void *blocks[] = {b->q,   b->q_scaled,    b->weights, b->masked,
+    void *blocks[] = {b->q,   b->q_scaled,    b->weights, b->masked, b->log_ratio,
                       b->out, b->ref_weights, b->offset,  b->mixed};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) free(blocks[i]);
     kv_paths_fini(&b->at);
@@ -185,16 +187,15 @@ static size_t row_at(const struct bench *b, uint32_t row, size_t position) {
 }
 
 // |first-order change of one head's output|^2: sum over positions j of a_j (eps_j - mean eps) v_j +
-// a_j e_j, with eps the scores' errors, read up to a constant from how the weights changed. Where
-// tokens are evicted the weights' change is taken as it is.
+// a_j e_j, with eps the scores' errors, read up to a constant from b->log_ratio, how the weights
+// changed. Where tokens are evicted the weights' change is taken as it is.
 static double linear_change(const struct bench *b, uint32_t row, size_t head, const float *ref,
                             const float *w, size_t coded_upto, bool evicted) {
     const struct kv_shape *s = &b->info->shape;
     size_t d = s->head_dim, len = b->at.position[row] + 1, width = s->n_kv_heads * d;
     double mean = 0, sum = 0;
     float change[MAX_DIM] = {0};
-    for (size_t j = 0; j < len; j++)
-        if (w[j] > 0 && ref[j] > 0) mean += (double)ref[j] * log((double)w[j] / (double)ref[j]);
+    for (size_t j = 0; j < len; j++) mean += (double)(ref[j] * b->log_ratio[j]);
     for (size_t j = 0; j < len; j++) {
         size_t from = row_at(b, row, j) * width + head * d;
         float a = ref[j], tilt = w[j] - a, read = j < coded_upto ? a : 0;
@@ -224,12 +225,16 @@ static void compare_row(const struct bench *b, uint32_t layer, uint32_t row, siz
             norm += (double)o[i] * (double)o[i];
             error += (double)(x[i] - o[i]) * (double)(x[i] - o[i]);
         }
-        for (size_t j = 0; j < len; j++)
-            if (w[j] > 0 && ref[j] > 0)
-                kl += (double)ref[j] * log((double)ref[j] / (double)w[j]);
-            else
-                lost += (double)ref[j];
-        if (lost < 1) kl -= (1 - lost) * log1p(-lost); // of the positions that both runs see
+        // KL as a sum of terms that are not negative: rounded weights that do not add up to 1
+        // exactly must not show. Where positions are lost, the rest are compared, scaled to add up
+        // to 1.
+        for (size_t j = 0; j < len; j++) {
+            bool both = w[j] > 0 && ref[j] > 0;
+            b->log_ratio[j] = both ? logf(w[j] / ref[j]) : 0;
+            kl += (double)(w[j] - ref[j] - ref[j] * b->log_ratio[j]);
+            lost += both ? 0 : (double)ref[j];
+        }
+        if (lost > 0 && lost < 1) kl = kl / (1 - lost) - log1p(-lost);
         if (norm > 0) to->output += error / norm;
         change[0] += error;
         change[1] += linear_change(b, row, head, ref, w, coded_upto, evicted);

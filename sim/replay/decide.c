@@ -82,6 +82,7 @@ int kv_decide(const struct kv_replay *r, size_t which, size_t item, uint8_t *cel
     if (needs & KV_NEED_QUANTILES) view.quantiles = r->quantiles;
     show_tokens(tokens, it, needs);
     show_vectors(&view, it, needs);
+    if (needs & KV_NEED_NORMS) view.norms = kv_trace_info(r->trace)->kv_norms;
     int rc = 0;
     if ((needs & KV_NEED_DAMAGE && !view.damage) || (needs & KV_NEED_ERROR && !view.error) ||
         (needs & KV_NEED_QUANTILES && !view.quantiles))
@@ -125,6 +126,10 @@ static int check_kept(const struct kv_trace_info *in, const struct kv_replay_spe
             return kv_fail(e, KV_EFAIL, in->path,
                            "keeps no %s, which policy %s reads; record with --keep %s",
                            kept[i].what, spec->policy_name, kept[i].word);
+    if (spec->needs & KV_NEED_NORMS && !in->kv_norms)
+        return kv_fail(e, KV_EFAIL, in->path,
+                       "holds no norms of the projections, which policy %s reads; record it again",
+                       spec->policy_name);
     return 0;
 }
 

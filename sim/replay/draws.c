@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "sim/base/util.h"
+#include "traces/products.h"
 
 const char *const kv_draw_forms[] = {"iso", "element", "vector", "total", NULL};
 
@@ -30,38 +31,6 @@ void kv_draw_work_free(struct kv_draw_work *w) {
     kv_table_scratch_free(w->scratch);
     free(w->error);
     free(w);
-}
-
-enum { LANES = 8 };
-
-static double lanes_sum(const float x[LANES]) {
-    return (double)(((x[0] + x[4]) + (x[1] + x[5])) + ((x[2] + x[6]) + (x[3] + x[7])));
-}
-
-// g . e, sum of (g_i e_i)^2 and |g|^2 of one vector, in fixed lanes. d is a multiple of 8.
-struct products {
-    double dot, squares, gradient;
-};
-static struct products multiply(const uint16_t *g, const float *e, size_t d) {
-    float dot[LANES] = {0}, squares[LANES] = {0}, gradient[LANES] = {0};
-    for (size_t i = 0; i + LANES <= d; i += LANES)
-        for (size_t j = 0; j < LANES; j++) {
-            uint32_t bits = (uint32_t)g[i + j] << 16; // bf16 is float32's upper half
-            float x;
-            memcpy(&x, &bits, sizeof x);
-            float ge = x * e[i + j];
-            dot[j] += ge;
-            squares[j] += ge * ge;
-            gradient[j] += x * x;
-        }
-    return (struct products){lanes_sum(dot), lanes_sum(squares), lanes_sum(gradient)};
-}
-
-static double square_of(const float *x, size_t d) {
-    float s[LANES] = {0};
-    for (size_t i = 0; i + LANES <= d; i += LANES)
-        for (size_t j = 0; j < LANES; j++) s[j] += x[i + j] * x[i + j];
-    return lanes_sum(s);
 }
 
 int kv_draws_of(struct kv_draw_work *w, size_t item, const uint8_t *cells,
@@ -89,18 +58,19 @@ int kv_draws_of(struct kv_draw_work *w, size_t item, const uint8_t *cells,
                 if (c % 2 == 0) evicted += 0.5 * (double)it->evict[(row * n_cells + c) / 2];
                 continue;
             }
-            double size = square_of(x, d);
+            double size = (double)kv_square(x, d);
             if (size == 0) continue;
             for (size_t r = 0; r < n_draws; r++) {
                 const uint16_t *g = (c & 1 ? it->v_grad : it->k_grad) +
                                     ((row * n_draws + r) * n_cells / 2 + c / 2) * d;
-                struct products p = multiply(g, x, d);
-                draw[r].form[0] += 0.5 * p.gradient * size / (double)d;
-                draw[r].form[1] += 0.5 * p.squares;
-                draw[r].form[2] += 0.5 * p.dot * p.dot;
-                total[r * n_layers + c / per_layer] += p.dot;
-                square[r * n_layers + c / per_layer] += p.dot * p.dot;
-                element[r * n_layers + c / per_layer] += p.squares;
+                struct kv_products p = kv_gradient_products(g, x, d);
+                double dot = (double)p.dot;
+                draw[r].form[0] += 0.5 * (double)p.gradient * size / (double)d;
+                draw[r].form[1] += 0.5 * (double)p.squares;
+                draw[r].form[2] += 0.5 * dot * dot;
+                total[r * n_layers + c / per_layer] += dot;
+                square[r * n_layers + c / per_layer] += dot * dot;
+                element[r * n_layers + c / per_layer] += (double)p.squares;
             }
         }
     for (size_t r = 0; r < n_draws; r++) {

@@ -80,6 +80,9 @@ static int code_side(const struct pass *p, uint32_t layer, enum kv_side side, co
                                .cell_token_stride = per_token,
                                .cell_head_stride = 2};
         int rc = kv_code_rows(p->spec->format, &rows, p->code_scratch, NULL, e);
+        rows.x = rows.y; // a prompt that is handed on is coded again from what was read
+        for (uint32_t hop = 1; b == 0 && hop < p->spec->hops && rc == 0; hop++)
+            rc = kv_code_rows(p->spec->format, &rows, p->code_scratch, NULL, e);
         if (rc) return rc;
     }
     return 0;

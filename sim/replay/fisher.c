@@ -119,6 +119,11 @@ int kv_fisher_answers(const struct kv_trace_info *in, const struct kv_replay_spe
         return kv_fail(e, KV_EFAIL, in->path,
                        "its sensitivities were recorded for the own step read %s",
                        in->adjoint.self);
+    if (spec->hops > 1)
+        return kv_fail(e, KV_EFAIL, spec->canonical,
+                       "fisher replay does not answer for a prompt coded %u times; use --fidelity "
+                       "exact",
+                       spec->hops);
     if (f->window[KV_KEY] || f->window[KV_VALUE] || f->flush[KV_KEY] > 1 || f->flush[KV_VALUE] > 1)
         return kv_fail(e, KV_EFAIL, spec->canonical,
                        "fisher replay does not answer for windows or open groups of tokens: who "

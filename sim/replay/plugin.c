@@ -28,7 +28,7 @@ static int check_policy(const struct kv_policy *p, const char *path, struct kv_e
 static int check_contents(const struct kv_policy *p, const char *path, struct kv_error *e) {
     const uint32_t known = (KV_NEED(KV_N_FEATURES) - 1) | KV_NEED_CLASS | KV_NEED_DAMAGE |
                            KV_NEED_ERROR | KV_NEED_QUANTILES | KV_NEED_KV | KV_NEED_Q |
-                           KV_NEED_HIDDEN;
+                           KV_NEED_HIDDEN | KV_NEED_NORMS;
     const char *missing = !p->name || !*p->name    ? "name"
                           : !p->open               ? "open"
                           : !p->plan && !p->decide ? "plan or decide"

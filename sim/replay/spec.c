@@ -112,6 +112,7 @@ static void describe_policy(struct kv_replay_spec *spec) {
         p->options_as_opened ? p->options_as_opened(spec->self) : (uint32_t)spec->run.n_widths;
     spec->needs =
         (p->needs_as_opened ? p->needs_as_opened(spec->self) : p->needs) | (in ? in->needs : 0);
+    spec->hops = p->hops_as_opened ? p->hops_as_opened(spec->self) : in ? in->hops : 1;
     spec->delay_tokens =
         in && in->delay_tokens > p->delay_tokens ? in->delay_tokens : p->delay_tokens;
 }

@@ -165,6 +165,16 @@ static void stretch_is_one_where_attention_is_linear(void **state) {
     for (size_t i = 0; i < 5; i++) kv_replay_spec_close(&specs[i]);
 }
 
+static void eviction_changes_outputs_but_not_how_the_rest_compare(void **state) {
+    (void)state;
+    struct kv_replay_spec specs[] = {tiny_spec(&whole, "sinks:keep=4,window=8,bits=16@sym"),
+                                     tiny_spec(&whole, "sinks:keep=4,window=8,bits=4@sym")};
+    struct seen s = run(specs, 2, false, 1);
+    assert_true(s.mean[0].output > 0.01 && s.mean[0].kl_nats < 1e-6 && s.mean[0].key == 0);
+    assert_true(s.mean[1].output > s.mean[0].output && s.mean[1].kl_nats > 1e-4);
+    for (size_t i = 0; i < 2; i++) kv_replay_spec_close(&specs[i]);
+}
+
 static void a_window_keeps_new_tokens_exact(void **state) {
     (void)state;
     struct kv_replay_spec specs[] = {tiny_spec(&whole, "static:bits=2@sym"),
@@ -198,6 +208,7 @@ int main(void) {
         cmocka_unit_test(matches_plain_attention),
         cmocka_unit_test(sixteen_bits_change_nothing_and_fewer_bits_change_more),
         cmocka_unit_test(stretch_is_one_where_attention_is_linear),
+        cmocka_unit_test(eviction_changes_outputs_but_not_how_the_rest_compare),
         cmocka_unit_test(a_window_keeps_new_tokens_exact),
         cmocka_unit_test(workers_change_no_bit),
         cmocka_unit_test(a_trace_without_queries_is_refused),

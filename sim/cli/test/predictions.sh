@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+# tune, atlas, fidelity and additivity on two samples: plans against all plans, sums, refusals, and
+# predictions where no model is to be found.
+set -u
+kvsim=$(cd "$(dirname "${BUILD:-build}/kvsim")" && pwd)/kvsim
+model=${MODEL:-data/SmolLM2-135M-Instruct.Q4_1.gguf}
+dir=$(mktemp -d) && trap 'rm -rf "$dir"' EXIT
+n=0
+# check NAME EXPECTED ACTUAL
+check() {
+    n=$((n + 1))
+    if [ "$2" = "$3" ]; then echo "ok $n - $1"; else
+        echo "not ok $n - $1"
+        printf 'expected: %s\ngot:      %s\n' "$2" "$3"
+    fi
+}
+# refused NAME CODE MESSAGE ARGS...: exit code and a part of stderr
+refused() {
+    name=$1 code=$2 message=$3
+    shift 3
+    said=$("$kvsim" "$@" 2>&1 >/dev/null)
+    found="$? $(printf '%s' "$said" | grep -o -F -- "$message")"
+    check "$name" "$code $message" "$found"
+}
+if [ ! -e "$model" ]; then
+    echo "ok 1 - predictions # SKIP no model at $model"
+    exit 0
+fi
+case $model in /*) ;; *) model=$PWD/$model ;; esac
+t=$dir/t.trace
+"$kvsim" record -m "$model" -t samples -n 2 --keep final,kv,q,sens,grad --draws 2 -o "$t" -q || exit 1
+
+# Without a model in reach: another folder, no $KVSIM_MODEL.
+apart() { (cd "$dir" && env -u KVSIM_MODEL "$kvsim" "$@"); }
+check "fisher replay needs no model" "fisher
+fisher" "$(apart replay t.trace 'static:bits={3,4}@sym' --fidelity fisher -q --tsv | tail -n +2 | cut -f2)"
+check "exact replay does" "2" "$(apart replay t.trace static:bits=4@sym -q >/dev/null 2>&1; echo $?)"
+
+plans=$(for k in 2 3 4 5 6; do for v in 2 3 4 5 6; do echo "static:k=$k,v=$v@asym:group=32"; done; done)
+best=$(apart tune t.trace --no-exact -q --tsv --budget bits=5 $plans |
+    awk -F'\t' '$4 <= 5.0001 && $1 != "spec" { print $5, $1 }' | sort -g | head -1 | cut -d' ' -f2)
+check "a plan is the best of all plans within its budget" "$best" \
+    "$(apart tune t.trace --no-exact -q --tsv --budget bits=5 --widths 2/3/4/5/6 static@asym:group=32 | tail -1 | cut -f1)"
+check "finer families are predicted no worse, and proven" "yes yes" \
+    "$(apart tune t.trace --no-exact -q --tsv --budget bits=4 static@asym:group=32 layerwise@asym:group=32 layerwise:by=head@asym:group=32 |
+        awk -F'\t' '$1 ~ /^static/ { s = $5 } $1 ~ /by=head/ { h = $5 } $1 ~ /^layerwise:k/ { l = $5 } $1 != "spec" { bad += $11 != "0.000" || $4 > 4.0001 }
+            END { print (h <= l && l <= s ? "yes" : "no"), (bad ? "no" : "yes") }')"
+check "a searched cut stays within its budget" "yes" \
+    "$(apart tune t.trace --no-exact -q --tsv --budget bits=4.5 --tries 60 'threshold:feature=entropy,quantiles=0..1,bits=3/5@asym:group=32' | tail -1 | cut -f12)"
+check "shares of damage add up to the whole by each axis but rare words" "100 100 100 " \
+    "$(for by in head position segment; do apart atlas t.trace --by $by --tsv | awk -F'\t' 'NR > 1 { s += $8 } END { printf "%.0f ", s }'; done)"
+
+refused "a budget below the cheapest plan" 1 "is below the cheapest plan" tune "$t" --no-exact --budget bits=1 static@sym
+refused "a budget in ms without a device" 2 "ms=X@DEVICE" tune "$t" --no-exact --budget ms=3 static@sym
+refused "an unknown method" 2 "grid, random, simplex or anneal" tune "$t" --no-exact --method hope 'threshold:quantiles=0..1,bits=2/4@sym'
+refused "an unknown axis" 2 "head, position, class, distance" atlas "$t" --by colour
+
+"$kvsim" sweep "$t" -m "$model" --db "$dir/s.db" -q 'static:bits={3,4,5,8}@asym:group=32' 'static:k=5,v=3@asym:group=32' || exit 1
+"$kvsim" fidelity "$t" --db "$dir/s.db" -q --tsv >"$dir/f.tsv"
+check "fidelity puts exact rows in order of divergence" "5 yes" \
+    "$(awk -F'\t' 'NR > 1 { bad += $5 < last; last = $5 } END { print NR - 1, (bad ? "no" : "yes") }' "$dir/f.tsv")"
+check "forms foretell fine widths within a third" "yes" \
+    "$(awk -F'\t' '$1 ~ /bits=[58]/ { for (i = 8; i <= 9; i++) bad += $i < 0.67 * $5 || $i > 1.5 * $5 } END { print (bad ? "no" : "yes") }' "$dir/f.tsv")"
+check "a policy that was not run is calibrated and marked" "static:k=8,v=2@asym:group=32 yes" \
+    "$("$kvsim" fidelity "$t" --db "$dir/s.db" -q --tsv -t predicted static:k=8,v=2@asym:group=32 |
+        awk -F'\t' 'NR > 1 && $3 == "6.000" { print $1, ($6 < $5 && $5 < $7 || $6 <= $5 ? "yes" : "no") }')"
+"$kvsim" sweep "$t" --fidelity fisher --db "$dir/none.db" -q static:bits=4@sym || exit 1
+refused "fidelity without exact rows" 1 "kvsim sweep" fidelity "$t" --db "$dir/none.db"
+refused "a form the trace does not keep" 2 "iso, element, vector, total or mended" fidelity "$t" --db "$dir/s.db" --form guess
+check "equal parts flipped alone are their own sum" "1.000 1.000" \
+    "$("$kvsim" additivity "$t" -m "$model" --items 0-0 --bits 4 --units position --sets 1 -q --tsv |
+        awk -F'\t' '$3 == 1 { print $8, $9 }')"
+echo "1..$n"
