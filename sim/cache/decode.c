@@ -253,7 +253,7 @@ static void read_features(struct kv_decoder *d) {
         sum += p;
         weighted += p * (y[i] - top);
     }
-    d->entropy = log(sum) - weighted / sum; // cppcheck-suppress invalidFunctionArg; the top adds 1
+    d->entropy = log(sum) - weighted / sum;
     d->confidence = 1 / sum;
 }
 
