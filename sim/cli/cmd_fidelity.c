@@ -29,8 +29,12 @@ static double *logs(const double *x, size_t n) {
     return y;
 }
 
+// A 5 % and a 95 % quantile cannot be seen in fewer left-out policies than this; below it no band
+// is given.
+enum { BAND_POLICIES = 20 };
+
 static void calibrate(struct verdict *v, enum kv_predictor p) {
-    size_t n = v->j.n_exact;
+    size_t n = v->j.n_exact, judged = 0;
     double *x = logs(v->by[p], n), *y = logs(v->kl, n), *ratio = kv_alloc(n + 1, sizeof *ratio),
            *off = kv_alloc(n + 1, sizeof *off);
     v->left_out[p] = kv_alloc(n + 1, sizeof(double));
@@ -40,9 +44,10 @@ static void calibrate(struct verdict *v, enum kv_predictor p) {
         v->left_out[p][i] = exp(v->left_out[p][i]);
         ratio[i] = v->kl[i] > 0 ? v->kl[i] / v->left_out[p][i] : NAN;
         off[i] = fabs(1 / ratio[i] - 1);
+        judged += !isnan(ratio[i]);
     }
-    v->band[p][0] = kv_quantile(ratio, n, 0.05);
-    v->band[p][1] = kv_quantile(ratio, n, 0.95);
+    v->band[p][0] = judged < BAND_POLICIES ? NAN : kv_quantile(ratio, n, 0.05);
+    v->band[p][1] = judged < BAND_POLICIES ? NAN : kv_quantile(ratio, n, 0.95);
     v->error[p][0] = kv_quantile(off, n, 0.5);
     v->error[p][1] = kv_quantile(off, n, 0.95);
     free(x);
