@@ -141,6 +141,8 @@ static int print(const struct kv_calibration *c, enum kv_output how, struct kv_e
         interval_of(d, "round_ns", &low, &high);
         row(t, "round_ns", d->round_ns, low, high, "a round of attention");
         row(t, "round_tokens", d->round_tokens, NAN, NAN, "tokens of a round, told by the runs");
+        interval_of(d, "switch_ns", &low, &high);
+        row(t, "switch_ns", d->switch_ns, low, high, "each further width a processor meets");
     }
     cost_rows(t, d);
     row(t, "bandwidth", d->bandwidth_bytes_per_ns, NAN, NAN, "GB/s, streaming read measured apart");
@@ -148,6 +150,8 @@ static int print(const struct kv_calibration *c, enum kv_output how, struct kv_e
         row(t, "knee_bytes", d->knee_bytes, NAN, NAN, "bytes of cache");
         row(t, "knee_factor", d->knee_factor, NAN, NAN, "cost of what lies beyond");
     }
+    if (d->hidden_bytes > 0)
+        row(t, "hidden_bytes", d->hidden_bytes, NAN, NAN, "bytes of cache that cost nothing");
     row(t, "residual_scale", c->sigma, NAN, NAN, "times the runs' own uncertainty");
     error_rows(t, "fitted", &c->fitted);
     error_rows(t, "left_out_context", &c->by_context);

@@ -209,7 +209,9 @@ static void set_text(char **field, char *text) {
 static void fill_device(struct kv_device *dev, const struct kv_design *d, const struct kv_design_fit *o,
                         const struct kv_runs *runs, const char *name) {
     const struct kv_device_run *r = &d->run[0];
-    double zero = cost_at_zero_bits(d, o),
+    // Where the cache's cost is no straight line, all of it is the widths'.
+    bool straight = isinf(d->knee_bytes) && d->hidden_bytes == 0;
+    double zero = straight ? cost_at_zero_bits(d, o) : 0,
            t = gsl_cdf_tdist_Pinv(0.975, fmax(1, (double)o->n_rows - (double)d->n_terms));
     set_text(&dev->name, kv_strdup(name));
     set_text(&dev->machine, kv_strdup(runs->machine));
@@ -229,6 +231,7 @@ static void fill_device(struct kv_device *dev, const struct kv_design *d, const 
     dev->base_ns = o->p[0] - dev->append_ns;
     for (size_t j = 0; j < d->n_plain; j++) {
         if (d->term[j].kind == KV_TERM_CLASS) dev->class_ns = o->p[j];
+        if (d->term[j].kind == KV_TERM_SWITCH) dev->switch_ns = o->p[j];
         if (d->term[j].kind != KV_TERM_ROUND) continue;
         dev->round_ns = o->p[j];
         dev->round_tokens = d->round_tokens;
@@ -236,6 +239,7 @@ static void fill_device(struct kv_device *dev, const struct kv_design *d, const 
     dev->attend_ns = zero * d->values;
     dev->bandwidth_bytes_per_ns = runs->bandwidth_bytes_per_ns;
     dev->knee_bytes = d->knee_bytes;
+    dev->hidden_bytes = d->hidden_bytes;
     dev->knee_factor = o->knee_factor;
     dev->context_min = UINT32_MAX;
     for (size_t i = 0; i < d->n_runs; i++) {

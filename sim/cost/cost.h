@@ -2,11 +2,12 @@
 // The latency model: what a decode step costs on a device, given the context and the mix of widths.
 //
 //   ns/token = base + T (a_heads + sum over widths w of n_Kw cK_w + n_Vw cV_w) + append + policy
-//            + (widths in use - 1) class + ceil(T / R) round
+//            + (widths - 1) class + ceil(T / R) round + (min(ceil(T / R), widths) - 1) switch
 //
 // T: context in tokens; n_Kw, n_Vw: K and V values a token stores at width w; c: ns a value. The
-// part of the cache beyond knee_bytes costs knee_factor times that. A processor that attends to R
-// tokens at once takes whole rounds. Widths that a device cannot
+// part of the cache beyond knee_bytes costs knee_factor times that; its first hidden_bytes cost
+// nothing. A device that attends to R tokens at once takes whole rounds, and each of its processors
+// meets at most one more width a round. Widths that a device cannot
 // address round up to its next port. Every device carries the runs it was fitted to and where it
 // was measured.
 #ifndef KV_COST_H
@@ -31,8 +32,10 @@ struct kv_device {
     double append_ns;                 // coding and storing the new token
     double class_ns;                  // each width in use beyond the first, whatever its tokens
     double round_ns, round_tokens;    // a round, and the tokens it takes; 0 tokens = no rounds
+    double switch_ns;                 // each width beyond the first that a processor meets
     double bandwidth_bytes_per_ns;    // memory bandwidth measured apart
     double knee_bytes, knee_factor;   // INFINITY, 1 = none
+    double hidden_bytes;              // of the cache, read while something else is waited for
     uint32_t context_min, context_max; // measured range: beyond it a prediction is extrapolated
     double error_median,
         error_worst;           // relative, of the step, on contexts left out; NAN = not judged

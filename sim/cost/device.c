@@ -64,6 +64,8 @@ static const struct number_field {
     {"class_ns", offsetof(struct kv_device, class_ns), 0, 0, false},
     {"round_ns", offsetof(struct kv_device, round_ns), 0, 0, false},
     {"round_tokens", offsetof(struct kv_device, round_tokens), 0, 0, false},
+    {"switch_ns", offsetof(struct kv_device, switch_ns), 0, 0, false},
+    {"hidden_bytes", offsetof(struct kv_device, hidden_bytes), 0, 0, false},
     {"bandwidth_bytes_per_ns", offsetof(struct kv_device, bandwidth_bytes_per_ns), 0, NAN, false},
     {"knee_bytes", offsetof(struct kv_device, knee_bytes), 0, INFINITY, false},
     {"knee_factor", offsetof(struct kv_device, knee_factor), 0, 1, false},
