@@ -15,6 +15,7 @@ static const struct kv_option options[] = {
     {"shape", 0, "NAME", NULL, "take the runs of this shape, or say it when the file does not"},
     {"weights", 0, "KIND", NULL, "take the runs with these weights"},
     {"threads", 0, "N", NULL, "take the runs with this many threads"},
+    {"note", 0, "TEXT", NULL, "add to the device's provenance, say how busy the machine was"},
     {"db", 0, "FILE", NULL, "put the device and its runs into a store"},
     {"figures", 0, "DIR", NULL, "draw residuals, predicted against measured, and ms a token"},
     {0}};
@@ -213,6 +214,12 @@ static int run(struct kv_cli *c, struct kv_error *e) {
     rc = choose_rows(c, r, e);
     if (rc == 0) rc = kv_calibrate(&fit, r, kv_opt(c, "device"), e);
     if (rc == 0) {
+        struct kv_device *d = fit->device;
+        if (kv_opt(c, "note")) {
+            char *noted = kv_format_text("%s; %s", d->provenance, kv_opt(c, "note"));
+            free(d->provenance);
+            d->provenance = noted;
+        }
         for (size_t i = 0; i < fit->n_warnings; i++) kv_say("warning: %s", fit->warnings[i]);
         rc = print(fit, c->output, e);
     }

@@ -362,6 +362,8 @@ int kv_calibrate(struct kv_calibration **out, const struct kv_runs *runs, const 
     c->device->error_median = c->by_context.step_median;
     c->device->error_worst = c->by_context.step_worst;
     c->device->share_error_median = c->by_context.share_median;
+    c->device->share_error_mix_median = c->by_mix.share_median;
+    c->device->sign_right = c->by_context.clear_sign_right;
     find_warnings(c, &d, &o);
     free(start);
     free(sixteen);

@@ -40,6 +40,8 @@ struct kv_device {
     double error_median,
         error_worst;           // relative, of the step, on contexts left out; NAN = not judged
     double share_error_median; // relative, of the cache's share of a step, where it exceeds 10 %
+    double share_error_mix_median; // the same on mixes left out
+    double sign_right; // of clear speed-ups over 16 bit, the share predicted as such; as above
     size_t n_ports;
     uint8_t ports[KV_DEVICE_WIDTHS]; // widths the hardware can address, ascending; 0 entries = all
     size_t n_intervals;              // 95 % intervals of the fitted parameters
@@ -66,6 +68,9 @@ KV_MUST_CHECK int kv_device_open(struct kv_device **d, const char *name_or_path,
 void kv_device_free(struct kv_device *d);
 // Names of the shipped devices; NULL past the end.
 const char *kv_device_name_at(size_t i);
+// The one that commands take when none is named: of the CPU devices (threads above 0) of the
+// smallest model, the one with the least error of the cache's share; NULL when none is shipped.
+const char *kv_device_default_name(void);
 
 // The file's text, which kv_device_open reads back; the caller frees.
 char *kv_device_text(const struct kv_device *d);
