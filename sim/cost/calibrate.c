@@ -218,9 +218,12 @@ static void fill_device(struct kv_device *dev, const struct kv_design *d, const 
     set_text(&dev->date, kv_strdup(runs->date));
     set_text(&dev->engine, kv_strdup(runs->engine));
     set_text(&dev->weights, kv_strdup(r->weights));
-    set_text(&dev->summary, kv_format_text("%s, %s weights, %u threads, %s",
-                                           *r->shape_name ? r->shape_name : "model", r->weights,
-                                           r->threads, runs->machine));
+    char threads[32] = ""; // a GPU has none
+    if (r->threads)
+        snprintf(threads, sizeof threads, "%u thread%s, ", r->threads, r->threads > 1 ? "s" : "");
+    set_text(&dev->summary,
+             kv_format_text("%s, %s weights, %s%s", *r->shape_name ? r->shape_name : "model",
+                            r->weights, threads, runs->machine));
     set_text(&dev->provenance,
              kv_format_text("%s%skvsim calibrate", runs->command, *runs->command ? "; " : ""));
     set_text(&dev->runs_meta, kv_format_text("%s; %s; %.0f MHz", runs->engine, runs->compiler,
