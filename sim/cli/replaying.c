@@ -2,7 +2,6 @@
 // Opening and running replays for the commands that do so.
 #include "sim/cli/replaying.h"
 
-#include <cblas.h>
 #include <stdlib.h>
 
 #include "analysis/store.h"
@@ -114,9 +113,6 @@ static int read_fidelities(struct kv_replaying *r, struct kv_cli *c, struct kv_e
 
 static int check_options(struct kv_replaying *r, struct kv_cli *c, struct kv_error *e) {
     const char *self = kv_opt(c, "self");
-    if (strcmp(kv_opt(c, "compute"), "f32") != 0)
-        return kv_fail(e, KV_EUSAGE, "--compute", "%s: this kvsim offers f32",
-                       kv_opt(c, "compute"));
     if (strcmp(self, "coded") != 0 && strcmp(self, "exact") != 0)
         return kv_fail(e, KV_EUSAGE, "--self", "%s: coded or exact is expected", self);
     r->self_exact = strcmp(self, "exact") == 0;
@@ -187,25 +183,25 @@ static int open_runs(struct sink *s, const struct kv_replaying *r, const struct 
                      long long trace, long redraw, struct kv_error *e) {
     for (size_t i = 0; i < r->n_specs; i++) {
         const struct kv_replay_spec *spec = &r->specs[i];
-        struct kv_run_key key = {.trace = trace,
-                                 .spec = spec->canonical,
-                                 .policy = spec->policy_name,
-                                 .format = spec->format_text,
-                                 .tag = spec->policy->tag,
-                                 .oracle = (spec->needs & KV_NEEDS_FUTURE) != 0,
-                                 .fidelity = kv_fidelity_names[s->fidelity],
-                                 .variant = s->fidelity == KV_FISHER || spec->needs & KV_NEED_DAMAGE
-                                                ? variants[r->form]
-                                                : "",
-                                 .mode = kv_mode_names[s->mode],
-                                 .self = r->self_exact ? "exact" : "coded",
-                                 .compute = "f32",
-                                 .seed = c->seed,
-                                 .redraw = (uint32_t)redraw,
-                                 .version = KV_VERSION,
-                                 .commit = KV_COMMIT,
-                                 .cpu = kv_cpu_level_name(kv_cpu_level()),
-                                 .blas = openblas_get_corename()};
+        struct kv_run_key key = {
+            .trace = trace,
+            .spec = spec->canonical,
+            .policy = spec->policy_name,
+            .format = spec->format_text,
+            .tag = spec->policy->tag,
+            .oracle = (spec->needs & KV_NEEDS_FUTURE) != 0,
+            .fidelity = kv_fidelity_names[s->fidelity],
+            .variant =
+                s->fidelity == KV_FISHER || spec->needs & KV_NEED_DAMAGE ? variants[r->form] : "",
+            .mode = kv_mode_names[s->mode],
+            .self = r->self_exact ? "exact" : "coded",
+            .compute = kv_compute_name(s->fidelity == KV_EXACT ? r->model : NULL),
+            .seed = c->seed,
+            .redraw = (uint32_t)redraw,
+            .version = KV_VERSION,
+            .commit = KV_COMMIT,
+            .cpu = kv_cpu_level_name(kv_cpu_level()),
+            .blas = kv_compute_blas(r->model)};
         int rc = kv_store_run(s->store, &key, &s->run[i], e);
         if (rc == 0)
             rc = kv_store_done(s->store, s->run[i], s->done + i * s->stride, s->stride, NULL, e);
