@@ -37,8 +37,7 @@ struct kv_mcnemar kv_mcnemar(unsigned b, unsigned c) {
     return (struct kv_mcnemar){fmin(1, two_tails), fmin(1, two_tails - at)};
 }
 
-// Tango's statistic for the hypothesis that the difference is d; falls as d rises.
-static double tango_score(double b, double c, double n, double d) {
+double kv_tango_score(double b, double c, double n, double d) {
     double linear = -b - c + (2 * n - b + c) * d, constant = -c * d * (1 - d);
     double root = sqrt(fmax(0, linear * linear - 8 * n * constant));
     double q = (root - linear) / (4 * n); // constrained estimate of P(right only in the second)
@@ -51,7 +50,7 @@ static double tango_score(double b, double c, double n, double d) {
 static double tango_limit(double b, double c, double n, double low, double high, double z) {
     for (int i = 0; i < 100; i++) {
         double middle = (low + high) / 2;
-        if (tango_score(b, c, n, middle) > z)
+        if (kv_tango_score(b, c, n, middle) > z)
             low = middle;
         else
             high = middle;

@@ -34,6 +34,10 @@ struct kv_mcnemar kv_mcnemar(unsigned b, unsigned c);
 // +-z^2 / (n + z^2).
 struct kv_interval kv_tango(double b, double c, double n, double confidence);
 
+// Tango's statistic for the hypothesis that the difference is d: approximately standard normal when
+// it is, falling as d rises. +-INFINITY where the constrained variance is 0; n > 0, |d| < 1.
+double kv_tango_score(double b, double c, double n, double d);
+
 // Paired comparison of two policies on the same items: a[i], b[i] in 0..1 say how right each was.
 // Items where either is NAN are left out.
 struct kv_paired {
