@@ -235,6 +235,13 @@ void kv_resampler_draw(const struct kv_resampler *r, uint64_t seed, uint64_t dra
     gsl_rng_free(rng);
 }
 
+struct kv_interval kv_percentile_interval(double *x, size_t n, double confidence) {
+    if (n == 0) return nothing;
+    gsl_sort(x, 1, n);
+    return (struct kv_interval){gsl_stats_quantile_from_sorted_data(x, 1, n, (1 - confidence) / 2),
+                                gsl_stats_quantile_from_sorted_data(x, 1, n, (1 + confidence) / 2)};
+}
+
 struct kv_interval kv_bootstrap_mean(const struct kv_resampler *r, const double *x, size_t n,
                                      uint64_t seed, size_t draws, double confidence) {
     if (n == 0 || n != r->n || draws == 0) return nothing;
@@ -251,13 +258,7 @@ struct kv_interval kv_bootstrap_mean(const struct kv_resampler *r, const double 
         }
         if (count > 0) means[kept++] = sum / count;
     }
-    struct kv_interval result = nothing;
-    if (kept) {
-        gsl_sort(means, 1, kept);
-        result = (struct kv_interval){
-            gsl_stats_quantile_from_sorted_data(means, 1, kept, (1 - confidence) / 2),
-            gsl_stats_quantile_from_sorted_data(means, 1, kept, (1 + confidence) / 2)};
-    }
+    struct kv_interval result = kv_percentile_interval(means, kept, confidence);
     free(means);
     free(times);
     return result;

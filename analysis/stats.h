@@ -81,6 +81,9 @@ void kv_resampler_free(struct kv_resampler *r);
 // in any order.
 void kv_resampler_draw(const struct kv_resampler *r, uint64_t seed, uint64_t draw, uint32_t *times);
 
+// The middle `confidence` of n values (Hyndman and Fan's quantile 7); sorts them. n = 0: NAN.
+struct kv_interval kv_percentile_interval(double *x, size_t n, double confidence);
+
 // Percentile interval of the mean of x (NANs left out) over `draws` resamples.
 struct kv_interval kv_bootstrap_mean(const struct kv_resampler *r, const double *x, size_t n,
                                      uint64_t seed, size_t draws, double confidence);
