@@ -83,8 +83,9 @@ static int read_modes(struct kv_replaying *r, const char *list, struct kv_error 
         while (kv_mode_names[m] && strcmp(kv_mode_names[m], word) != 0) m++;
         if (!kv_mode_names[m])
             rc = kv_fail(e, KV_EUSAGE, "--mode",
-                         "no mode is named '%s'; there are inline, prefill, prefill1", word);
-        else if (r->n_modes < 3)
+                         "no mode is named '%s'; there are inline, prefill, prefill1, requant",
+                         word);
+        else if (r->n_modes < KV_N_MODES)
             r->modes[r->n_modes++] = (enum kv_mode)m;
     }
     free(copy);
@@ -239,7 +240,7 @@ static int run_once(struct kv_replaying *r, struct kv_cli *c, struct sink *s, lo
                                       : kv_replay_exact(&job, c->jobs, e);
     kv_replay_close_tables(&job);
     for (size_t i = 0; i < r->n_specs && rc == 0; i++) {
-        char text[256] = "";
+        char text[1024] = "";
         if (r->specs[i].policy->remark)
             r->specs[i].policy->remark(r->specs[i].self, text, sizeof text);
         if (*text) kv_say("%s: %s", r->specs[i].canonical, text);

@@ -13,7 +13,8 @@
         {"fidelity", 0, "LIST", "exact", "how outcomes are obtained: exact, fisher"},              \
         {"form", 0, "FORM", "iso",                                                                 \
          "of fisher's damage: iso; element and vector need --keep grad"},                          \
-        {"mode", 0, "LIST", "inline", "when coded values are read: inline, prefill, prefill1"},    \
+        {"mode", 0, "LIST", "inline",                                                              \
+         "when coded values are read: inline, prefill, prefill1, requant"},                        \
         {"self", 0, "HOW", "coded", "a token's own query reads its K and V coded or exact"},       \
         {"redraws", 0, "R", "1",                                                                   \
          "repeat under a seeded relative disturbance of 1e-6, to see rounding noise"},             \
@@ -33,7 +34,7 @@ struct kv_replaying {
     size_t n_specs;
     bool exact, fisher;
     enum kv_table_kind form;
-    enum kv_mode modes[3];
+    enum kv_mode modes[KV_N_MODES];
     size_t n_modes;
     bool self_exact;
     long redraws;
