@@ -276,6 +276,10 @@ struct kv_policy {
     // Optional: how often the prompt is coded, each time from what was read (a cache handed on).
     // Once where it is missing.
     uint32_t (*hops_as_opened)(void *self);
+    // Optional, for those that declare KV_NEED_DAMAGE: in how many rounds it decides. After each
+    // but the last the host measures the damage again where the answer has taken the cache, and
+    // asks with what it then knows; only the last answer stands. Once where it is missing.
+    uint32_t (*rounds_as_opened)(void *self);
 };
 
 // A shared object exports this; the host hands its ABI number and gets NULL for one it cannot
