@@ -6,6 +6,7 @@
 
 #include "sim/base/util.h"
 #include "sim/quant/code.h"
+#include "sim/replay/pass.h"
 #include "sim/replay/requant.h"
 
 static const double disturbance = 1e-6; // relative, on the embeddings of a redraw

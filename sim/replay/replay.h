@@ -24,6 +24,7 @@ struct kv_replay {
     // Tables for policies that declare KV_NEED_DAMAGE or KV_NEED_ERROR, one a spec
     // (kv_replay_open_tables).
     struct kv_table **damage, **error;
+    enum kv_table_kind form;        // of the damage, as opened
     struct kv_quantiles *quantiles; // for those that declare KV_NEED_QUANTILES
     bool audit;                     // ask each policy again with the future scrambled: kv_audit
     size_t first_item, n_items;     // the part of the trace to replay
