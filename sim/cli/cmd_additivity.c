@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim additivity: is the damage of many coarse parts the sum of each part's own? Exact replay of
 // single parts and of random joint ones, beside their sums and predictions.
-#include <glob.h>
 #include <stdlib.h>
 
 #include "sim/base/args.h"
 #include "sim/cli/cli.h"
 #include "sim/cli/gnuplot.h"
+#include "sim/cli/replaying.h"
 #include "sim/replay/fisher.h"
 
 enum { MAX_PARTS = 64, POSITIONS = 6 }; // ranges of positions: as many as policy context can hold
@@ -241,18 +241,15 @@ static int draw(const struct work *w, const char *dir, const char *format, struc
 
 // ---- command --------------------------------------------------------------------------
 
-static int open_model(const struct kv_trace_info *in, const char *path, struct kv_model **m,
+static int open_model(const struct kv_trace_info *in, const char *given, struct kv_model **m,
                       struct kv_error *e) {
-    glob_t found = {0};
-    if (!path) path = getenv("KVSIM_MODEL");
-    if (!path && glob("data/*.gguf", 0, NULL, &found) == 0 && found.gl_pathc == 1)
-        path = found.gl_pathv[0];
+    char *path = kv_model_path(given);
     int rc =
         path ? kv_model_open(m, path,
                              strcmp(in->weights_as, "bf16") == 0 ? KV_WEIGHTS_BF16 : KV_WEIGHTS_F32,
                              e)
              : kv_fail(e, KV_EUSAGE, "additivity", "-m MODEL is needed: flips are run exactly");
-    globfree(&found);
+    free(path);
     return rc;
 }
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim tune: searches policies on predicted divergence and confirms the winners by exact replay on
 // items they were not chosen on.
-#include <glob.h>
 #include <stdlib.h>
 
 #include "analysis/search.h"
 #include "analysis/stats.h"
 #include "sim/base/args.h"
+#include "sim/cli/replaying.h"
 #include "sim/cli/tuning.h"
 
 // One policy to confirm.
@@ -231,18 +231,14 @@ static int take(void *self, size_t item, size_t spec, const struct kv_outcome *o
 
 static int confirm(struct tune *u, struct kv_error *e) {
     const struct kv_trace_info *in = kv_trace_info(u->t.trace);
-    const char *path = kv_opt(u->c, "model");
     struct kv_model *m;
-    glob_t found = {0};
-    if (!path) path = getenv("KVSIM_MODEL");
-    if (!path && glob("data/*.gguf", 0, NULL, &found) == 0 && found.gl_pathc == 1)
-        path = found.gl_pathv[0];
+    char *path = kv_model_path(kv_opt(u->c, "model"));
     int rc = path ? kv_model_open(
                         &m, path,
                         strcmp(in->weights_as, "bf16") == 0 ? KV_WEIGHTS_BF16 : KV_WEIGHTS_F32, e)
                   : kv_fail(e, KV_EUSAGE, "tune",
                             "-m MODEL is needed to confirm plans; --no-exact leaves that out");
-    globfree(&found);
+    free(path);
     if (rc) return rc;
     struct kv_replay_spec *specs = kv_alloc(u->n, sizeof *specs);
     for (size_t i = 0; i < u->n; i++) {

@@ -103,18 +103,25 @@ static int read_items(struct kv_replaying *r, const char *range, struct kv_error
     return 0;
 }
 
-static int open_model(struct kv_replaying *r, const char *path, struct kv_error *e) {
+char *kv_model_path(const char *given) {
+    glob_t found = {0};
+    if (!given) given = getenv("KVSIM_MODEL");
+    if (!given && glob("data/*.gguf", 0, NULL, &found) == 0 && found.gl_pathc == 1)
+        given = found.gl_pathv[0];
+    char *path = given ? kv_strdup(given) : NULL;
+    globfree(&found);
+    return path;
+}
+
+static int open_model(struct kv_replaying *r, const char *given, struct kv_error *e) {
     const struct kv_trace_info *info = kv_trace_info(r->trace);
     enum kv_weights_as as =
         strcmp(info->weights_as, "bf16") == 0 ? KV_WEIGHTS_BF16 : KV_WEIGHTS_F32;
-    glob_t found = {0};
-    if (!path) path = getenv("KVSIM_MODEL");
-    if (!path && glob("data/*.gguf", 0, NULL, &found) == 0 && found.gl_pathc == 1)
-        path = found.gl_pathv[0];
+    char *path = kv_model_path(given);
     int rc = path ? kv_model_open(&r->model, path, as, e)
                   : kv_fail(e, KV_EUSAGE, "replay",
                             "-m MODEL is needed: exact replay runs %s again", info->model_name);
-    globfree(&found);
+    free(path);
     return rc;
 }
 

@@ -53,4 +53,8 @@ KV_MUST_CHECK int kv_replaying_run(struct kv_replaying *r, struct kv_cli *c, con
                                                 enum kv_mode mode, const struct kv_outcome *o),
                                    void *self, struct kv_error *e);
 
+// The model that is meant: the path given, else $KVSIM_MODEL, else the only GGUF file in data/.
+// NULL = none. Caller frees.
+char *kv_model_path(const char *given);
+
 #endif
