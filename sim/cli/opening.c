@@ -25,19 +25,25 @@ int kv_opt_items(const struct kv_cli *c, const char *name, size_t n_items, size_
     return 0;
 }
 
+char *kv_model_path(const char *given) {
+    glob_t found = {0};
+    if (!given) given = getenv("KVSIM_MODEL");
+    if (!given && glob("data/*.gguf", 0, NULL, &found) == 0 && found.gl_pathc == 1)
+        given = found.gl_pathv[0];
+    char *path = given ? kv_strdup(given) : NULL;
+    globfree(&found);
+    return path;
+}
+
 int kv_opt_model(const struct kv_cli *c, const struct kv_trace_info *info, struct kv_model **m,
                  struct kv_error *e) {
     enum kv_weights_as as =
         strcmp(info->weights_as, "bf16") == 0 ? KV_WEIGHTS_BF16 : KV_WEIGHTS_F32;
-    const char *path = kv_opt(c, "model");
-    glob_t found = {0};
-    if (!path) path = getenv("KVSIM_MODEL");
-    if (!path && glob("data/*.gguf", 0, NULL, &found) == 0 && found.gl_pathc == 1)
-        path = found.gl_pathv[0];
+    char *path = kv_model_path(kv_opt(c, "model"));
     int rc = path ? kv_model_open(m, path, as, e)
                   : kv_fail(e, KV_EUSAGE, c->command->name,
                             "-m MODEL is needed: exact replay runs %s again", info->model_name);
-    globfree(&found);
+    free(path);
     if (rc == 0 && (rc = kv_opt_compute(c, *m, e))) {
         kv_model_close(*m);
         *m = NULL;

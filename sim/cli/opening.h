@@ -12,8 +12,12 @@
 KV_MUST_CHECK int kv_opt_items(const struct kv_cli *c, const char *name, size_t n_items,
                                size_t *first, size_t *n, struct kv_error *e);
 
-// Opens the model that exact replay of a trace runs: --model, else $KVSIM_MODEL, else the only file
-// data/*.gguf; its products run where --compute says. KV_EUSAGE when there is none.
+// The model file named, else $KVSIM_MODEL, else the only file data/*.gguf; NULL when there is none.
+// Caller frees.
+char *kv_model_path(const char *given);
+
+// Opens the model that exact replay of a trace runs: by kv_model_path of --model;
+// its products run where --compute says. KV_EUSAGE when there is none.
 KV_MUST_CHECK int kv_opt_model(const struct kv_cli *c, const struct kv_trace_info *info,
                                struct kv_model **m, struct kv_error *e);
 
