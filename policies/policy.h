@@ -295,6 +295,10 @@ struct kv_policy {
     // Optional: called before a replay's first question and again before the next one's; one that
     // is fitted returns at once.
     int (*fit)(void *self, const struct kv_fitting *f, struct kv_error *e);
+    // Optional, for those that declare KV_NEED_DAMAGE: in how many rounds it decides. After each
+    // but the last the host measures the damage again where the answer has taken the cache, and
+    // asks with what it then knows; only the last answer stands. Once where it is missing.
+    uint32_t (*rounds_as_opened)(void *self);
 };
 
 // A shared object exports this; the host hands its ABI number and gets NULL for one it cannot

@@ -2,12 +2,11 @@
 // Opening and running replays for the commands that do so.
 #include "sim/cli/replaying.h"
 
-#include <cblas.h>
-#include <glob.h>
 #include <stdlib.h>
 
 #include "analysis/store.h"
 #include "sim/base/args.h"
+#include "sim/cli/opening.h"
 
 #ifndef KV_COMMIT
 #define KV_COMMIT "unknown"
@@ -93,32 +92,6 @@ static int read_modes(struct kv_replaying *r, const char *list, struct kv_error 
     return rc;
 }
 
-static int read_items(struct kv_replaying *r, const char *range, struct kv_error *e) {
-    size_t n = kv_trace_info(r->trace)->n_items, a = 0, b = n - 1;
-    char rest;
-    if (range && (sscanf(range, "%zu-%zu%c", &a, &b, &rest) != 2 || a > b || b >= n))
-        return kv_fail(e, KV_EUSAGE, "--items", "%s: A-B with A <= B <= %zu is expected", range,
-                       n - 1);
-    r->first_item = a;
-    r->n_items = b - a + 1;
-    return 0;
-}
-
-static int open_model(struct kv_replaying *r, const char *path, struct kv_error *e) {
-    const struct kv_trace_info *info = kv_trace_info(r->trace);
-    enum kv_weights_as as =
-        strcmp(info->weights_as, "bf16") == 0 ? KV_WEIGHTS_BF16 : KV_WEIGHTS_F32;
-    glob_t found = {0};
-    if (!path) path = getenv("KVSIM_MODEL");
-    if (!path && glob("data/*.gguf", 0, NULL, &found) == 0 && found.gl_pathc == 1)
-        path = found.gl_pathv[0];
-    int rc = path ? kv_model_open(&r->model, path, as, e)
-                  : kv_fail(e, KV_EUSAGE, "replay",
-                            "-m MODEL is needed: exact replay runs %s again", info->model_name);
-    globfree(&found);
-    return rc;
-}
-
 static int read_fidelities(struct kv_replaying *r, struct kv_cli *c, struct kv_error *e) {
     char *copy = kv_strdup(kv_opt(c, "fidelity")), *rest = copy, *word;
     const char *form = kv_opt(c, "form");
@@ -141,9 +114,6 @@ static int read_fidelities(struct kv_replaying *r, struct kv_cli *c, struct kv_e
 
 static int check_options(struct kv_replaying *r, struct kv_cli *c, struct kv_error *e) {
     const char *self = kv_opt(c, "self"), *feedback = kv_opt(c, "feedback");
-    if (strcmp(kv_opt(c, "compute"), "f32") != 0)
-        return kv_fail(e, KV_EUSAGE, "--compute", "%s: this kvsim offers f32",
-                       kv_opt(c, "compute"));
     if (strcmp(self, "coded") != 0 && strcmp(self, "exact") != 0)
         return kv_fail(e, KV_EUSAGE, "--self", "%s: coded or exact is expected", self);
     if (strcmp(feedback, "open") != 0 && strcmp(feedback, "closed") != 0)
@@ -164,7 +134,10 @@ int kv_replaying_open(struct kv_replaying *r, struct kv_cli *c, struct kv_error 
     *r = (struct kv_replaying){0};
     int rc = check_options(r, c, e);
     if (rc == 0) rc = kv_trace_open(&r->trace, c->args[0], e);
-    if (rc == 0) rc = read_items(r, kv_opt(c, "items"), e);
+    if (rc == 0) {
+        r->n_items = kv_trace_info(r->trace)->n_items;
+        rc = kv_opt_items(c, "items", r->n_items, &r->first_item, &r->n_items, e);
+    }
     if (rc == 0) {
         const struct kv_trace_info *info = kv_trace_info(r->trace);
         struct spec_list l = {r, {info->shape, info->order}, c->seed};
@@ -174,7 +147,7 @@ int kv_replaying_open(struct kv_replaying *r, struct kv_cli *c, struct kv_error 
     }
     if (rc == 0 && r->n_specs == 0)
         rc = kv_fail(e, KV_EUSAGE, c->command->name, "no spec is left to replay");
-    if (rc == 0 && r->exact) rc = open_model(r, kv_opt(c, "model"), e);
+    if (rc == 0 && r->exact) rc = kv_opt_model(c, kv_trace_info(r->trace), &r->model, e);
     if (rc) kv_replaying_close(r);
     return rc;
 }
@@ -218,25 +191,26 @@ static int open_runs(struct sink *s, const struct kv_replaying *r, const struct 
                      long long trace, long redraw, struct kv_error *e) {
     for (size_t i = 0; i < r->n_specs; i++) {
         const struct kv_replay_spec *spec = &r->specs[i];
-        struct kv_run_key key = {.trace = trace,
-                                 .spec = spec->canonical,
-                                 .policy = spec->policy_name,
-                                 .format = spec->format_text,
-                                 .tag = spec->policy->tag,
-                                 .oracle = (spec->needs & KV_NEEDS_FUTURE) != 0,
-                                 .fidelity = kv_fidelity_names[s->fidelity],
-                                 .variant = s->fidelity == KV_FISHER ? variants[r->form]
-                                            : r->closed              ? "feedback=closed"
-                                                                     : "",
-                                 .mode = kv_mode_names[s->mode],
-                                 .self = r->self_exact ? "exact" : "coded",
-                                 .compute = "f32",
-                                 .seed = c->seed,
-                                 .redraw = (uint32_t)redraw,
-                                 .version = KV_VERSION,
-                                 .commit = KV_COMMIT,
-                                 .cpu = kv_cpu_level_name(kv_cpu_level()),
-                                 .blas = openblas_get_corename()};
+        struct kv_run_key key = {
+            .trace = trace,
+            .spec = spec->canonical,
+            .policy = spec->policy_name,
+            .format = spec->format_text,
+            .tag = spec->policy->tag,
+            .oracle = (spec->needs & KV_NEEDS_FUTURE) != 0,
+            .fidelity = kv_fidelity_names[s->fidelity],
+            .variant = s->fidelity == KV_FISHER || spec->needs & KV_NEED_DAMAGE ? variants[r->form]
+                       : r->closed                                              ? "feedback=closed"
+                                                                                : "",
+            .mode = kv_mode_names[s->mode],
+            .self = r->self_exact ? "exact" : "coded",
+            .compute = kv_compute_name(s->fidelity == KV_EXACT ? r->model : NULL),
+            .seed = c->seed,
+            .redraw = (uint32_t)redraw,
+            .version = KV_VERSION,
+            .commit = KV_COMMIT,
+            .cpu = kv_cpu_level_name(kv_cpu_level()),
+            .blas = kv_compute_blas(r->model)};
         int rc = kv_store_run(s->store, &key, &s->run[i], e);
         if (rc == 0)
             rc = kv_store_done(s->store, s->run[i], s->done + i * s->stride, s->stride, NULL, e);

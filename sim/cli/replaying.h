@@ -3,7 +3,7 @@
 #ifndef KV_REPLAYING_H
 #define KV_REPLAYING_H
 
-#include "sim/cli/cli.h"
+#include "sim/cli/opening.h"
 #include "sim/replay/fisher.h"
 
 // Rows of option tables that both commands show.
@@ -20,7 +20,7 @@
          "policies read the recording's features (open) or those of the run they steer (closed)"}, \
         {"redraws", 0, "R", "1",                                                                   \
          "repeat under a seeded relative disturbance of 1e-6, to see rounding noise"},             \
-        {"compute", 0, "LIST", "f32", "arithmetic of the forward pass: f32"},                      \
+        KV_COMPUTE_OPTION,                                                                         \
         {"items", 0, "A-B", NULL, "only items A to B of the trace, counted from 0"},               \
         {"audit", 0, NULL, NULL,                                                                   \
          "ask each policy again with the future scrambled: none may answer otherwise"},            \

@@ -7,6 +7,7 @@
 #include "sim/base/util.h"
 #include "sim/quant/code.h"
 #include "sim/replay/closed.h"
+#include "sim/replay/pass.h"
 #include "sim/replay/requant.h"
 #include "traces/features.h"
 

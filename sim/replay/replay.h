@@ -30,6 +30,7 @@ struct kv_replay {
     // Tables for policies that declare KV_NEED_DAMAGE or KV_NEED_ERROR, one a spec
     // (kv_replay_open_tables).
     struct kv_table **damage, **error;
+    enum kv_table_kind form;        // of the damage, as opened
     struct kv_quantiles *quantiles; // for those that declare KV_NEED_QUANTILES
     bool audit;                     // ask each policy again with the future scrambled: kv_audit
     bool closed;                    // policies read the run they steer: closed.h; exact replay only
@@ -56,8 +57,7 @@ KV_MUST_CHECK int kv_replay_open_tables(struct kv_replay *r, enum kv_table_kind 
 void kv_replay_close_tables(struct kv_replay *r);
 // Lets the policies that want it fit themselves to the trace's first items (kv_replay_open_tables
 // does so too). Errors: a trace that does not keep what they measure. (fit.c)
-KV_MUST_CHECK int kv_replay_fit(const struct kv_replay *r, enum kv_table_kind form, unsigned jobs,
-                                struct kv_error *e);
+KV_MUST_CHECK int kv_replay_fit(const struct kv_replay *r, unsigned jobs, struct kv_error *e);
 // Closes an array of n tables, some of which may be shared or NULL, and frees it.
 void kv_tables_close(struct kv_table **tables, size_t n);
 
