@@ -13,6 +13,8 @@ enum { ITEMS_ASKED = 16 };
 static const struct kv_option options[] = {
     KV_ROWS_OPTIONS,
     {"out", 'o', "DIR", "build/report", "folder for figures and page; made when missing"},
+    {"claims", 0, "LIST", NULL,
+     "claim files to judge (default: those that are shipped; \"\" = none)"},
     {"format", 0, "LIST", "svg,png", "of the figures: svg (which the page needs), png, pdf"},
     {"trace", 0, "LIST", NULL,
      "recordings to ask for decisions (default: where the store says they were)"},
@@ -176,6 +178,54 @@ static int draw(struct kv_page *page, struct kv_page_part *parts, const struct k
     return code;
 }
 
+// ---- claims ---------------------------------------------------------------------------
+
+enum { DRAWS = 2000 };
+
+static int add_claims(const char *name, struct kv_claim **all, size_t *n, struct kv_error *e) {
+    struct kv_claim *some;
+    size_t n_some;
+    int code = kv_claims_open(name, &some, &n_some, e);
+    if (code) return code;
+    *all = kv_grow(*all, *n + n_some + 1, sizeof **all);
+    memcpy(*all + *n, some, n_some * sizeof **all);
+    *n += n_some;
+    free(some);
+    return 0;
+}
+
+// All claims of a list of files, or (NULL) of those shipped.
+static int open_claims(const char *list, struct kv_claim **all, size_t *n, struct kv_error *e) {
+    char *copy = kv_strdup(list ? list : ""), *rest = copy, *word;
+    const char *shipped;
+    int code = 0;
+    *all = NULL;
+    *n = 0;
+    for (size_t i = 0; !list && !code && (shipped = kv_shipped_claim(i)); i++)
+        code = add_claims(shipped, all, n, e);
+    while (list && *list && !code && (word = strsep(&rest, ",")))
+        code = add_claims(word, all, n, e);
+    free(copy);
+    return code;
+}
+
+static int write_page(struct kv_page *page, struct kv_page_part *parts, const struct kv_cli *c,
+                      struct kv_error *e) {
+    struct kv_claim *claims;
+    struct kv_verdict *verdicts = NULL;
+    size_t n_claims, n_verdicts = 0;
+    int code = open_claims(kv_opt(c, "claims"), &claims, &n_claims, e);
+    if (!code && n_claims)
+        code = kv_verdicts_judge(page->store, claims, n_claims, page->all->device, c->seed, DRAWS,
+                                 &verdicts, &n_verdicts, e);
+    page->verdicts = verdicts;
+    page->n_verdicts = n_verdicts;
+    if (!code) code = draw(page, parts, c, e);
+    kv_verdicts_free(verdicts, n_verdicts);
+    kv_claims_free(claims, n_claims);
+    return code;
+}
+
 static int write_report(struct kv_rows *all, struct kv_store *s, const struct kv_cli *c,
                         struct kv_error *e) {
     const char *dir = kv_opt(c, "out");
@@ -197,7 +247,7 @@ static int write_report(struct kv_rows *all, struct kv_store *s, const struct kv
                    ? kv_make_dir(dir, e)
                    : kv_fail(e, KV_EFAIL, kv_opt(c, "db"),
                              "no row has an accuracy or a divergence, so there is nothing to draw");
-    if (!code) code = draw(&page, parts, c, e);
+    if (!code) code = write_page(&page, parts, c, e);
     for (size_t i = 0; i < page.n_parts; i++)
         for (size_t k = 0; k < parts[i].n_figures; k++) {
             if (!code) kv_say("%s/%s.{%s}", dir, parts[i].figures[k].name, formats);
