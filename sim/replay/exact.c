@@ -5,9 +5,9 @@
 #include <stdlib.h>
 
 #include "sim/base/util.h"
-#include "sim/model/forward.h"
 #include "sim/quant/code.h"
-#include "sim/replay/replay.h"
+#include "sim/replay/pass.h"
+#include "sim/replay/requant.h"
 
 static const double disturbance = 1e-6; // relative, on the embeddings of a redraw
 
@@ -23,127 +23,6 @@ struct engine {
     pthread_mutex_t lock; // around r->take
     struct kv_progress *progress;
 };
-
-// One forward pass with a decided cache; the store hook's state.
-struct pass {
-    const struct kv_model *m;
-    const struct kv_replay_spec *spec; // NULL: fp16 everywhere (the prompt of the prefill modes)
-    const struct kv_tree *tree;
-    const uint8_t *cells;
-    bool reads_exact;           // some query reads exact values
-    float *exact[2], *coded[2]; // [n_tokens][n_kv] K, V
-    uint16_t *half;
-    uint8_t *evicted; // [n_kv_heads][n_tokens]
-    void *code_scratch;
-    uint64_t *histogram; // [n_widths][256] codes made, for the ledger's entropy
-    uint32_t *positions;
-    struct kv_layer_kv *kept; // [n_layers] where the prompt's K and V go; NULL = not kept
-};
-
-static void round_rows(const struct pass *p, const float *x, float *y, size_t n) {
-    kv_f32_to_f16_n(x, p->half, n);
-    kv_f16_to_f32_n(p->half, y, n);
-}
-
-static bool mark_evicted(const struct pass *p, uint32_t layer) {
-    const struct kv_shape *s = &p->m->shape;
-    size_t per_token = kv_cells(s), per_layer = per_token / s->n_layers;
-    bool any = false;
-    for (size_t h = 0; h < s->n_kv_heads; h++)
-        for (size_t row = 0; row < p->tree->n_tokens; row++) {
-            bool gone = p->cells[row * per_token + layer * per_layer + 2 * h] == KV_EVICT;
-            p->evicted[h * p->tree->n_tokens + row] = gone;
-            any |= gone;
-        }
-    return any;
-}
-
-// Codes the context's rows and then each choice's: a choice's groups of tokens begin at the branch.
-static int code_side(const struct pass *p, uint32_t layer, enum kv_side side, const float *x,
-                     float *y, struct kv_error *e) {
-    const struct kv_shape *s = &p->m->shape;
-    const struct kv_tree *t = p->tree;
-    size_t width = (size_t)s->n_kv_heads * s->head_dim, per_token = kv_cells(s);
-    for (uint32_t b = 0; b <= t->n_choices; b++) {
-        size_t row = b ? t->first[b - 1] : 0, end = b ? t->first[b] : t->n_context;
-        size_t start = b ? t->n_context : 0;
-        struct kv_rows rows = {.layer = layer,
-                               .side = side,
-                               .start = start,
-                               .first = start,
-                               .n = end - row,
-                               .x = x + row * width,
-                               .x_stride = width,
-                               .y = y + row * width,
-                               .y_stride = width,
-                               .cells = p->cells + row * per_token +
-                                        layer * (per_token / s->n_layers) + side,
-                               .cell_token_stride = per_token,
-                               .cell_head_stride = 2};
-        int rc = kv_code_rows(p->spec->format, &rows, p->code_scratch, p->histogram, e);
-        rows.x = rows.y; // a prompt that is handed on is coded again from what was read
-        for (uint32_t hop = 1; b == 0 && hop < p->spec->hops && rc == 0; hop++)
-            rc = kv_code_rows(p->spec->format, &rows, p->code_scratch, p->histogram, e);
-        if (rc) return rc;
-    }
-    return 0;
-}
-
-static int store(void *self, uint32_t layer, const struct kv_layer_kv *kv,
-                 struct kv_layer_view *view, struct kv_error *e) {
-    struct pass *p = self;
-    size_t n = (size_t)p->tree->n_tokens * p->m->shape.n_kv_heads * p->m->shape.head_dim;
-    if (p->reads_exact) {
-        round_rows(p, kv->k, p->exact[KV_KEY], n);
-        round_rows(p, kv->v, p->exact[KV_VALUE], n);
-        view->k_exact = p->exact[KV_KEY];
-        view->v_exact = p->exact[KV_VALUE];
-    }
-    if (p->spec && !*p->spec->format_text) { // policy none: nothing is rounded
-        view->k_exact = kv->k;
-        view->v_exact = kv->v;
-    }
-    if (p->kept) {
-        memcpy(p->kept[layer].k_raw, kv->k_raw, n * sizeof(float));
-        memcpy(p->kept[layer].k, kv->k, n * sizeof(float));
-        memcpy(p->kept[layer].v, kv->v, n * sizeof(float));
-    }
-    if (!p->spec) return 0;
-    bool raw = p->spec->format->keys_before_rope;
-    int rc = code_side(p, layer, KV_KEY, raw ? kv->k_raw : kv->k, p->coded[KV_KEY], e);
-    if (rc == 0) rc = code_side(p, layer, KV_VALUE, kv->v, p->coded[KV_VALUE], e);
-    if (rc) return rc;
-    if (raw) kv_rope_keys(p->m, p->coded[KV_KEY], p->tree->n_tokens, p->positions);
-    view->k_coded = p->coded[KV_KEY];
-    view->v_coded = p->coded[KV_VALUE];
-    view->evicted = mark_evicted(p, layer) ? p->evicted : NULL;
-    return 0;
-}
-
-static void pass_init(struct pass *p, const struct kv_model *m, const struct kv_tree *t) {
-    size_t n = (size_t)t->n_tokens * m->shape.n_kv_heads * m->shape.head_dim;
-    *p = (struct pass){.m = m, .tree = t};
-    for (int s = 0; s < 2; s++) {
-        p->exact[s] = kv_alloc(n, sizeof(float));
-        p->coded[s] = kv_alloc(n, sizeof(float));
-    }
-    p->half = kv_alloc(n, sizeof *p->half);
-    p->evicted = kv_alloc((size_t)t->n_tokens * m->shape.n_kv_heads, 1);
-    p->positions = kv_alloc(t->n_tokens, sizeof *p->positions);
-    for (uint32_t row = 0; row < t->n_tokens; row++) p->positions[row] = kv_tree_position(t, row);
-}
-
-static void pass_fini(struct pass *p) {
-    for (int s = 0; s < 2; s++) {
-        free(p->exact[s]);
-        free(p->coded[s]);
-    }
-    free(p->half);
-    free(p->evicted);
-    free(p->code_scratch);
-    free(p->histogram);
-    free(p->positions);
-}
 
 // ---- the prompt of the prefill modes --------------------------------------------------
 
@@ -165,20 +44,20 @@ static int run_prompt(const struct engine *g, struct kv_scratch *s, const struct
                                               out->block + (3 * l + 2) * n};
     if (rows == 0) return 0;
     struct kv_tree tree = {rows, rows, 0, NULL, it->ids};
-    struct pass p;
-    pass_init(&p, m, &tree);
+    struct kv_pass p;
+    kv_pass_init(&p, m, &tree);
     p.reads_exact = true;
     p.kept = out->layers;
     float *final = kv_alloc((size_t)rows * m->shape.hidden, sizeof *final);
     struct kv_forward job = {.tree = &tree,
-                             .store = store,
+                             .store = kv_pass_store,
                              .self = &p,
                              .final = final,
                              .disturb = g->r->redraw ? disturbance : 0,
                              .disturb_seed = g->r->seed + g->r->redraw + it->key};
     int rc = kv_forward(m, &job, s, e);
     free(final);
-    pass_fini(&p);
+    kv_pass_fini(&p);
     return rc;
 }
 
@@ -225,11 +104,19 @@ static int run_spec(const struct engine *g, struct kv_scratch *s, const struct k
                     struct kv_error *e) {
     const struct kv_model *m = g->r->model;
     size_t h = m->shape.hidden;
+    if (g->r->mode == KV_REQUANT) {
+        uint64_t *histogram = kv_alloc(256 * spec->run.n_widths, sizeof *histogram);
+        int rc = kv_requant_run(g->r, s, it, spec, cells, prompt->layers,
+                                g->r->redraw ? disturbance : 0, scored, histogram, e);
+        *entropy_bits = entropy_of(histogram, spec->run.n_widths);
+        free(histogram);
+        return rc;
+    }
     struct kv_tree tree = {it->n_tokens, it->n_context, it->n_choices, it->first, it->ids};
     uint32_t *upto = kv_alloc(2 * (size_t)it->n_tokens, sizeof *upto);
     float *final = kv_alloc((size_t)(it->n_tokens - prompt->rows) * h, sizeof *final);
-    struct pass p;
-    pass_init(&p, m, &tree);
+    struct kv_pass p;
+    kv_pass_init(&p, m, &tree);
     p.spec = spec;
     p.cells = cells;
     p.code_scratch = kv_alloc(kv_code_scratch_bytes(spec->format), 1);
@@ -239,7 +126,7 @@ static int run_spec(const struct engine *g, struct kv_scratch *s, const struct k
                              .first_row = prompt->rows,
                              .prefix = prompt->layers,
                              .coded_upto = upto,
-                             .store = store,
+                             .store = kv_pass_store,
                              .self = &p,
                              .final = final,
                              .disturb = g->r->redraw ? disturbance : 0,
@@ -253,7 +140,7 @@ static int run_spec(const struct engine *g, struct kv_scratch *s, const struct k
         memcpy(scored + f * h, from, h * sizeof *scored);
     }
     *entropy_bits = entropy_of(p.histogram, spec->run.n_widths);
-    pass_fini(&p);
+    kv_pass_fini(&p);
     free(final);
     free(upto);
     return rc;
@@ -385,7 +272,10 @@ static int replay_specs(struct engine *g, struct kv_scratch *s, size_t i, const 
         rc = kv_decide(r, specs[j], i, cells, e);
         double entropy_bits = NAN;
         if (rc == 0) rc = run_spec(g, s, it, spec, cells, prompt, scored[j], &entropy_bits, e);
-        if (rc == 0) kv_ledger_count(spec, it, cells, &outcome[j].ledger);
+        if (rc == 0 && r->mode == KV_REQUANT)
+            kv_ledger_count_requant(spec, it, cells, &outcome[j].ledger);
+        else if (rc == 0)
+            kv_ledger_count(spec, it, cells, &outcome[j].ledger);
         outcome[j].ledger.entropy_bits = entropy_bits;
         if (rc == 0 && kv_interrupted()) rc = kv_fail(e, KV_EINTR, "", "interrupted");
     }
@@ -415,9 +305,9 @@ static int replay_item(void *self, unsigned worker, size_t index, struct kv_erro
     for (size_t j = 0; j < r->n_specs; j++)
         if (!r->wanted || r->wanted(r->self, i, j)) specs[n++] = j;
     struct prompt prompt = {0};
-    uint32_t rows = r->mode == KV_PREFILL    ? it->n_context - 1
+    uint32_t rows = r->mode == KV_INLINE     ? 0
                     : r->mode == KV_PREFILL1 ? it->n_context
-                                             : 0;
+                                             : it->n_context - 1;
     int rc = n && rows ? run_prompt(g, g->workers[worker].scratch, it, rows, &prompt, e) : 0;
     for (size_t from = 0; from < n && rc == 0; from += SPECS_AT_ONCE) {
         size_t some = n - from < SPECS_AT_ONCE ? n - from : SPECS_AT_ONCE;

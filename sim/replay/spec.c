@@ -113,6 +113,7 @@ static void describe_policy(struct kv_replay_spec *spec) {
     spec->needs =
         (p->needs_as_opened ? p->needs_as_opened(spec->self) : p->needs) | (in ? in->needs : 0);
     spec->hops = p->hops_as_opened ? p->hops_as_opened(spec->self) : in ? in->hops : 1;
+    spec->rounds = p->rounds_as_opened ? p->rounds_as_opened(spec->self) : in ? in->rounds : 1;
     spec->delay_tokens =
         in && in->delay_tokens > p->delay_tokens ? in->delay_tokens : p->delay_tokens;
 }
@@ -125,6 +126,14 @@ static int check_delay(const struct kv_replay_spec *spec, const char *name, stru
                                "prompt has been read, but says it decides %u tokens late",
                                spec->delay_tokens)
                      : 0;
+}
+
+static int check_rounds(const struct kv_replay_spec *spec, const char *name, struct kv_error *e) {
+    return spec->rounds > 1 && !(spec->needs & KV_NEED_DAMAGE)
+               ? kv_fail(e, KV_EFAIL, name,
+                         "decides in %u rounds but does not read the damage that they measure",
+                         spec->rounds)
+               : 0;
 }
 
 static int open_policy(struct kv_replay_spec *spec, const char *text, struct kv_error *e) {
@@ -143,6 +152,7 @@ static int open_policy(struct kv_replay_spec *spec, const char *text, struct kv_
         spec->policy_name = kv_strdup(s.name);
         describe_policy(spec);
         rc = check_delay(spec, s.name, e);
+        if (rc == 0) rc = check_rounds(spec, s.name, e);
     }
     if (rc == 0) {
         char own[512] = "";
