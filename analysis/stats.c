@@ -37,8 +37,7 @@ struct kv_mcnemar kv_mcnemar(unsigned b, unsigned c) {
     return (struct kv_mcnemar){fmin(1, two_tails), fmin(1, two_tails - at)};
 }
 
-// Tango's statistic for the hypothesis that the difference is d; falls as d rises.
-static double tango_score(double b, double c, double n, double d) {
+double kv_tango_score(double b, double c, double n, double d) {
     double linear = -b - c + (2 * n - b + c) * d, constant = -c * d * (1 - d);
     double root = sqrt(fmax(0, linear * linear - 8 * n * constant));
     double q = (root - linear) / (4 * n); // constrained estimate of P(right only in the second)
@@ -51,7 +50,7 @@ static double tango_score(double b, double c, double n, double d) {
 static double tango_limit(double b, double c, double n, double low, double high, double z) {
     for (int i = 0; i < 100; i++) {
         double middle = (low + high) / 2;
-        if (tango_score(b, c, n, middle) > z)
+        if (kv_tango_score(b, c, n, middle) > z)
             low = middle;
         else
             high = middle;
@@ -236,6 +235,13 @@ void kv_resampler_draw(const struct kv_resampler *r, uint64_t seed, uint64_t dra
     gsl_rng_free(rng);
 }
 
+struct kv_interval kv_percentile_interval(double *x, size_t n, double confidence) {
+    if (n == 0) return nothing;
+    gsl_sort(x, 1, n);
+    return (struct kv_interval){gsl_stats_quantile_from_sorted_data(x, 1, n, (1 - confidence) / 2),
+                                gsl_stats_quantile_from_sorted_data(x, 1, n, (1 + confidence) / 2)};
+}
+
 struct kv_interval kv_bootstrap_mean(const struct kv_resampler *r, const double *x, size_t n,
                                      uint64_t seed, size_t draws, double confidence) {
     if (n == 0 || n != r->n || draws == 0) return nothing;
@@ -252,13 +258,7 @@ struct kv_interval kv_bootstrap_mean(const struct kv_resampler *r, const double 
         }
         if (count > 0) means[kept++] = sum / count;
     }
-    struct kv_interval result = nothing;
-    if (kept) {
-        gsl_sort(means, 1, kept);
-        result = (struct kv_interval){
-            gsl_stats_quantile_from_sorted_data(means, 1, kept, (1 - confidence) / 2),
-            gsl_stats_quantile_from_sorted_data(means, 1, kept, (1 + confidence) / 2)};
-    }
+    struct kv_interval result = kv_percentile_interval(means, kept, confidence);
     free(means);
     free(times);
     return result;

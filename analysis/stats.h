@@ -34,6 +34,10 @@ struct kv_mcnemar kv_mcnemar(unsigned b, unsigned c);
 // +-z^2 / (n + z^2).
 struct kv_interval kv_tango(double b, double c, double n, double confidence);
 
+// Tango's statistic for the hypothesis that the difference is d: approximately standard normal when
+// it is, falling as d rises. +-INFINITY where the constrained variance is 0; n > 0, |d| < 1.
+double kv_tango_score(double b, double c, double n, double d);
+
 // Paired comparison of two policies on the same items: a[i], b[i] in 0..1 say how right each was.
 // Items where either is NAN are left out.
 struct kv_paired {
@@ -76,6 +80,9 @@ void kv_resampler_free(struct kv_resampler *r);
 // Fills times[n]: how often each item is in draw number `draw` of this seed. Draws may be asked for
 // in any order.
 void kv_resampler_draw(const struct kv_resampler *r, uint64_t seed, uint64_t draw, uint32_t *times);
+
+// The middle `confidence` of n values (Hyndman and Fan's quantile 7); sorts them. n = 0: NAN.
+struct kv_interval kv_percentile_interval(double *x, size_t n, double confidence);
 
 // Percentile interval of the mean of x (NANs left out) over `draws` resamples.
 struct kv_interval kv_bootstrap_mean(const struct kv_resampler *r, const double *x, size_t n,

@@ -89,6 +89,7 @@ static void describe_policy(struct sheet *t, const struct kv_policy *p) {
     take(t, "varies by", kv_listing_varies(p->varies));
     take(t, "reads", kv_listing_needs(p->needs));
     add(t, "decides", p->plan ? "a whole item at once" : p->decide ? "token by token" : "");
+    add(t, "fitted", p->fit ? "to the first items of the recording, before it decides" : "");
     if (p->delay_tokens) {
         char text[64];
         snprintf(text, sizeof text, "%u tokens late", p->delay_tokens);

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "sim/base/args.h"
-#include "sim/cli/cli.h"
+#include "sim/cli/opening.h"
 #include "traces/record.h"
 #include "traces/sensitivity.h"
 
@@ -106,6 +106,7 @@ static int record(struct kv_cli *c, struct kv_error *e) {
     if (rc == 0)
         rc = kv_model_open(&m, model_path,
                            strcmp(weights, "bf16") == 0 ? KV_WEIGHTS_BF16 : KV_WEIGHTS_F32, e);
+    if (rc == 0) rc = kv_opt_compute(c, m, e);
     if (rc == 0) rc = kv_record(m, tasks, &o, e);
     if (rc == 0) kv_say("recorded: %s", o.dir);
     kv_model_close(m);
@@ -134,6 +135,7 @@ static const struct kv_option options[] = {
      "memory of a worker for activations that sens goes back over; beyond it they are computed "
      "again, to the same bits"},
     {"weights", 0, "TYPE", "f32", "how weights are held in memory: f32 or bf16"},
+    KV_COMPUTE_OPTION,
     {0}};
 
 const struct kv_command kv_cmd_record = {

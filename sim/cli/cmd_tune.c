@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim tune: searches policies on predicted divergence and confirms the winners by exact replay on
 // items they were not chosen on.
-#include <glob.h>
 #include <stdlib.h>
 
 #include "analysis/search.h"
 #include "analysis/stats.h"
 #include "sim/base/args.h"
+#include "sim/cli/opening.h"
 #include "sim/cli/tuning.h"
 
 // One policy to confirm.
@@ -231,18 +231,8 @@ static int take(void *self, size_t item, size_t spec, const struct kv_outcome *o
 
 static int confirm(struct tune *u, struct kv_error *e) {
     const struct kv_trace_info *in = kv_trace_info(u->t.trace);
-    const char *path = kv_opt(u->c, "model");
     struct kv_model *m;
-    glob_t found = {0};
-    if (!path) path = getenv("KVSIM_MODEL");
-    if (!path && glob("data/*.gguf", 0, NULL, &found) == 0 && found.gl_pathc == 1)
-        path = found.gl_pathv[0];
-    int rc = path ? kv_model_open(
-                        &m, path,
-                        strcmp(in->weights_as, "bf16") == 0 ? KV_WEIGHTS_BF16 : KV_WEIGHTS_F32, e)
-                  : kv_fail(e, KV_EUSAGE, "tune",
-                            "-m MODEL is needed to confirm plans; --no-exact leaves that out");
-    globfree(&found);
+    int rc = kv_opt_model(u->c, in, &m, e);
     if (rc) return rc;
     struct kv_replay_spec *specs = kv_alloc(u->n, sizeof *specs);
     for (size_t i = 0; i < u->n; i++) {
@@ -350,6 +340,7 @@ static int tune(struct kv_cli *c, struct kv_error *e) {
     int rc = read_widths(&u, e);
     if (rc == 0) rc = kv_tuning_open(&u.t, c, e);
     if (rc) return rc;
+    rc = kv_tuning_budget(&u.t, c, e);
     for (size_t i = 1; i < c->n_args && rc == 0; i++) rc = add_word(&u, c->args[i], e);
     if (rc == 0 && !kv_opt(c, "no-exact")) rc = confirm(&u, e);
     if (rc == 0) rc = print(&u, e);
@@ -378,6 +369,7 @@ static const struct kv_option options[] = {
     {"form", 0, "FORM", NULL, "of damage: iso, element, vector (default: element, else iso)"},
     {"context", 'c', "N", "2048", "context in tokens at which a budget in ms is meant"},
     {"model", 'm', "MODEL", NULL, "the trace's model, for exact replay (default: as in replay)"},
+    KV_COMPUTE_OPTION,
     {"no-exact", 0, NULL, NULL, "print predictions without confirming them"},
     {0}};
 

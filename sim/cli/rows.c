@@ -6,8 +6,6 @@
 
 #include <stdlib.h>
 
-static const double confidence = 0.95;
-
 static int read_contexts(struct kv_rows *rows, const char *text, struct kv_error *e) {
     for (const char *p = text; *p;) {
         char *end;
@@ -33,21 +31,28 @@ static void judge(struct kv_row *row, const struct kv_item_result *items, size_t
             a[i] = items[i].right[k];
             b[i] = items[i].right_ref[k];
         }
-        row->interval[k] = kv_wilson(row->s.acc[k], (double)row->s.n_judged, confidence);
-        row->to16[k] = kv_paired_compare(a, b, n, confidence);
+        row->interval[k] = kv_wilson(row->s.acc[k], (double)row->s.n_judged, KV_CONFIDENCE);
+        row->to16[k] = kv_paired_compare(a, b, n, KV_CONFIDENCE);
+        row->error[k] = kv_mean_interval(a, n, KV_CONFIDENCE).standard_error;
     }
     for (size_t i = 0; i < n; i++) {
         a[i] = items[i].kl_nats;
         b[i] = items[i].n_scored;
     }
-    row->kl = kv_ratio_interval(a, b, n, confidence);
+    row->kl = kv_ratio_interval(a, b, n, KV_CONFIDENCE);
     free(a);
     free(b);
-    row->right = kv_alloc(row->s.n_trace_items + 1, sizeof *row->right);
-    for (size_t i = 0; i < row->s.n_trace_items; i++) row->right[i] = NAN;
-    for (size_t i = 0; i < n; i++)
-        if (items[i].item < row->s.n_trace_items)
-            row->right[items[i].item] = items[i].right[KV_ACC];
+    double **arrays[] = {&row->right, &row->item_kl, &row->item_scored};
+    for (size_t k = 0; k < 3; k++) {
+        *arrays[k] = kv_alloc(row->s.n_trace_items + 1, sizeof(double));
+        for (size_t i = 0; i < row->s.n_trace_items; i++) (*arrays[k])[i] = NAN;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (items[i].item >= row->s.n_trace_items) continue;
+        row->right[items[i].item] = items[i].right[KV_ACC];
+        row->item_kl[items[i].item] = items[i].kl_nats;
+        row->item_scored[items[i].item] = items[i].n_scored;
+    }
 }
 
 static int fill_row(struct kv_rows *rows, struct kv_row *row, struct kv_store *s,
@@ -85,6 +90,19 @@ static int label_rows(struct kv_rows *rows, struct kv_store *s, struct kv_error 
     return 0;
 }
 
+// The samples have the form of a benchmark and are none: they go by their own name.
+static int name_sample(void *self, size_t n, const char *const *names, const struct kv_sql_value *v,
+                       struct kv_error *e) {
+    struct kv_rows *rows = self;
+    (void)n, (void)names, (void)e;
+    for (size_t i = 0; i < rows->n; i++)
+        if (rows->row[i].s.trace == v[0].n) {
+            free(rows->row[i].s.task);
+            rows->row[i].s.task = kv_strdup("samples");
+        }
+    return 0;
+}
+
 int kv_rows_open(struct kv_rows *rows, struct kv_store **s, const struct kv_cli *c,
                  struct kv_error *e) {
     struct kv_summary *summaries = NULL;
@@ -107,9 +125,14 @@ int kv_rows_open(struct kv_rows *rows, struct kv_store **s, const struct kv_cli 
     rows->row = kv_alloc(n, sizeof *rows->row);
     for (size_t i = 0; i < n; i++) rows->row[i].s = summaries[i];
     free(summaries);
-    code = label_rows(rows, *s, e);
+    code = kv_store_query(*s, "SELECT id FROM trace WHERE task_path = 'samples'", NULL, 0,
+                          name_sample, rows, e);
+    if (!code) code = label_rows(rows, *s, e);
     for (size_t i = 0; !code && i < n; i++) code = fill_row(rows, &rows->row[i], *s, e);
-    if (!code) return 0;
+    if (!code) {
+        kv_rows_versus(rows);
+        return 0;
+    }
 fail:
     kv_rows_fini(rows);
     kv_store_abandon(*s);
@@ -124,6 +147,10 @@ void kv_rows_fini(struct kv_rows *rows) {
         kv_summaries_free(s, 1);
         free(rows->row[i].label);
         free(rows->row[i].right);
+        free(rows->row[i].item_kl);
+        free(rows->row[i].item_scored);
+        free(rows->row[i].static4.label);
+        free(rows->row[i].shuffle.label);
     }
     free(rows->row);
     kv_device_free(rows->device);

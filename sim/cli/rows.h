@@ -10,15 +10,28 @@
 #include "sim/cost/cost.h"
 
 enum { KV_MAX_CONTEXTS = 8 };
+#define KV_CONFIDENCE 0.95 // of all intervals that tables and figures show
+
+// A row against others on the same items, whose results are averaged within an item.
+struct kv_versus {
+    size_t n_runs; // compared with; 0 = the store holds none
+    char *label;   // of the first
+    struct kv_paired acc;
+    struct kv_mean kl; // difference, nats a scored token
+};
 
 struct kv_row {
     struct kv_summary s;
     char *label;                               // the spec without keys that say nothing
     struct kv_interval interval[KV_N_SCORERS]; // Wilson's, of each accuracy
+    double error[KV_N_SCORERS];                // standard error of each, from its spread over items
     struct kv_paired to16[KV_N_SCORERS];       // against the 16-bit run on the same items
     struct kv_mean kl;                         // nats a scored token
     struct kv_latency at[KV_MAX_CONTEXTS];     // price at each context
-    double *right;                             // [s.n_trace_items], acc; NAN = not there
+    // By item of the trace, NAN = not there: how right by acc, nats a scored token, tokens scored.
+    double *right, *item_kl, *item_scored;
+    struct kv_versus static4; // static 4 bit in the same format, where there is one
+    struct kv_versus shuffle; // the same widths on the wrong tokens, all seeds there are
 };
 
 struct kv_rows {
@@ -47,6 +60,11 @@ void kv_rows_fini(struct kv_rows *rows);
 // Orders rows within their trace: "bits" (effective, widest first), "acc", "kl", "ms" (at the
 // largest context), "spec". KV_EUSAGE names the keys.
 KV_MUST_CHECK int kv_rows_sort(struct kv_rows *rows, const char *key, struct kv_error *e);
+
+// Same recording, fidelity, mode and settings: rows that may be compared and drawn together.
+bool kv_rows_alike(const struct kv_row *a, const struct kv_row *b);
+// Fills static4 and shuffle of every row; kv_rows_open does. (versus.c)
+void kv_rows_versus(struct kv_rows *rows);
 
 // Short names of specs for tables and figures: defaults are left out, and the channel order where
 // it is the one that the format takes by itself; two that would read alike keep all keys.

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "sim/base/args.h"
+#include "sim/cli/opening.h"
 
 // ---- prices ---------------------------------------------------------------------------
 
@@ -141,6 +142,7 @@ int kv_tuning_forecast(struct kv_tuning *t, const struct kv_replay_spec *spec,
         f.job.quantiles = NULL;
         kv_replay_close_tables(&f.job);
     }
+    if (rc == 0) rc = kv_replay_fit(&f.job, t->form, t->jobs, e);
     struct kv_table *damage[1] = {g->table};
     f.job.quantiles = t->quantiles;
     f.job.damage = damage;
@@ -278,7 +280,7 @@ int kv_tuning_plan(struct kv_tuning *t, enum kv_family family, const char *forma
 
 // ---- opening --------------------------------------------------------------------------
 
-static int read_budget(struct kv_tuning *t, struct kv_cli *c, struct kv_error *e) {
+int kv_tuning_budget(struct kv_tuning *t, struct kv_cli *c, struct kv_error *e) {
     static const struct {
         const char *key;
         int unit;
@@ -302,28 +304,12 @@ static int read_budget(struct kv_tuning *t, struct kv_cli *c, struct kv_error *e
     return rc;
 }
 
-static int read_range(const struct kv_cli *c, const char *option, size_t n_items,
-                      struct kv_item_range *out, struct kv_error *e) {
-    const char *text = kv_opt(c, option);
-    size_t a, b;
-    char rest;
-    if (!text) return 0;
-    if (sscanf(text, "%zu-%zu%c", &a, &b, &rest) != 2 || a > b || b >= n_items) {
-        char where[32];
-        snprintf(where, sizeof where, "--%s", option);
-        return kv_fail(e, KV_EUSAGE, where, "%s: A-B with A <= B <= %zu is expected", text,
-                       n_items - 1);
-    }
-    *out = (struct kv_item_range){a, b - a + 1};
-    return 0;
-}
-
 int kv_tuning_open(struct kv_tuning *t, struct kv_cli *c, struct kv_error *e) {
     *t = (struct kv_tuning){.jobs = c->jobs, .seed = c->seed};
     int rc = kv_trace_open(&t->trace, c->args[0], e);
     if (rc) return rc;
     const struct kv_trace_info *in = kv_trace_info(t->trace);
-    const char *form = kv_opt(c, "form");
+    const char *form = kv_opt_given(c, "form") ? kv_opt(c, "form") : NULL;
     t->form = in->keep & KV_KEEP_GRAD ? KV_TABLE_ELEMENT : KV_TABLE_ISO;
     for (int k = KV_TABLE_ISO; form && k <= KV_TABLE_VECTOR + 1; k++) {
         if (k > KV_TABLE_VECTOR)
@@ -336,9 +322,8 @@ int kv_tuning_open(struct kv_tuning *t, struct kv_cli *c, struct kv_error *e) {
     t->train = (struct kv_item_range){0, (in->n_items + 1) / 2};
     t->test = (struct kv_item_range){t->train.n % in->n_items,
                                      in->n_items > 1 ? in->n_items - t->train.n : 1};
-    if (rc == 0) rc = read_range(c, "train", in->n_items, &t->train, e);
-    if (rc == 0) rc = read_range(c, "test", in->n_items, &t->test, e);
-    if (rc == 0) rc = read_budget(t, c, e);
+    if (rc == 0) rc = kv_opt_items(c, "train", in->n_items, &t->train.first, &t->train.n, e);
+    if (rc == 0) rc = kv_opt_items(c, "test", in->n_items, &t->test.first, &t->test.n, e);
     if (rc) kv_tuning_close(t);
     return rc;
 }

@@ -44,8 +44,10 @@ struct kv_tuning {
     struct kv_quantiles *quantiles; // made when a policy first asks
 };
 
-// Opens trace and budget from the options --budget, --context, --form, --train, --test.
+// Opens the trace named by the first argument, from the options --form, --train, --test; the budget
+// is for the caller to set, or read from --budget and --context.
 KV_MUST_CHECK int kv_tuning_open(struct kv_tuning *t, struct kv_cli *c, struct kv_error *e);
+KV_MUST_CHECK int kv_tuning_budget(struct kv_tuning *t, struct kv_cli *c, struct kv_error *e);
 void kv_tuning_close(struct kv_tuning *t);
 
 // The ground of a format, made when first asked for. Borrowed until the next call.

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "sim/base/util.h"
+#include "sim/model/accelerator.h"
 #include "sim/model/kernels.h"
 #include "sim/model/paths.h"
 #include "sim/model/scratch.h"
@@ -40,16 +41,32 @@ static const float *as_f32(const struct kv_matrix *w, struct kv_scratch *s) {
     return wide;
 }
 
+// On the accelerator that holds the matrix. A device that fails ends the run: what was finished is
+// in the store.
+static bool elsewhere(bool transposed, const struct kv_matrix *w, const float *x, size_t rows,
+                      float *y) {
+    char why[256] = "";
+    const struct kv_accelerator *a = w->accelerator;
+    if (!a) return false;
+    size_t n = transposed ? w->rows : w->cols, k = transposed ? w->cols : w->rows;
+    if (a->multiply(transposed, rows, n, k, x, w->f32, y, why, sizeof why)) {
+        fprintf(stderr, "kvsim: %s: a product of %zu x %zu x %zu failed: %s\n", a->hardware, rows,
+                n, k, why);
+        exit(1);
+    }
+    return true;
+}
+
 void kv_product(const struct kv_matrix *w, const float *x, size_t rows, float *y,
                 struct kv_scratch *s) {
-    if (rows == 0) return;
+    if (rows == 0 || elsewhere(true, w, x, rows, y)) return;
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)rows, (int)w->rows, (int)w->cols, 1,
                 x, (int)w->cols, as_f32(w, s), (int)w->cols, 0, y, (int)w->rows);
 }
 
 void kv_product_back(const struct kv_matrix *w, const float *dy, size_t rows, float *dx,
                      struct kv_scratch *s) {
-    if (rows == 0) return;
+    if (rows == 0 || elsewhere(false, w, dy, rows, dx)) return;
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)rows, (int)w->cols, (int)w->rows, 1,
                 dy, (int)w->rows, as_f32(w, s), (int)w->cols, 0, dx, (int)w->cols);
 }

@@ -191,7 +191,8 @@ int kv_replay_open_tables(struct kv_replay *r, enum kv_table_kind form, unsigned
     r->damage = kv_alloc(r->n_specs, sizeof(struct kv_table *));
     r->error = kv_alloc(r->n_specs, sizeof(struct kv_table *));
     rc = open_kind(r, KV_NEED_DAMAGE, form, r->damage, jobs, e);
-    return rc ? rc : open_kind(r, KV_NEED_ERROR, KV_TABLE_ERROR, r->error, jobs, e);
+    if (rc == 0) rc = open_kind(r, KV_NEED_ERROR, KV_TABLE_ERROR, r->error, jobs, e);
+    return rc ? rc : kv_replay_fit(r, form, jobs, e);
 }
 
 void kv_tables_close(struct kv_table **tables, size_t n) {

@@ -5,10 +5,9 @@
 #include <stdlib.h>
 
 #include "sim/base/util.h"
-#include "sim/model/forward.h"
 #include "sim/quant/code.h"
 #include "sim/replay/pass.h"
-#include "sim/replay/replay.h"
+#include "sim/replay/requant.h"
 
 static const double disturbance = 1e-6; // relative, on the embeddings of a redraw
 
@@ -105,6 +104,14 @@ static int run_spec(const struct engine *g, struct kv_scratch *s, const struct k
                     struct kv_error *e) {
     const struct kv_model *m = g->r->model;
     size_t h = m->shape.hidden;
+    if (g->r->mode == KV_REQUANT) {
+        uint64_t *histogram = kv_alloc(256 * spec->run.n_widths, sizeof *histogram);
+        int rc = kv_requant_run(g->r, s, it, spec, cells, prompt->layers,
+                                g->r->redraw ? disturbance : 0, scored, histogram, e);
+        *entropy_bits = entropy_of(histogram, spec->run.n_widths);
+        free(histogram);
+        return rc;
+    }
     struct kv_tree tree = {it->n_tokens, it->n_context, it->n_choices, it->first, it->ids};
     uint32_t *upto = kv_alloc(2 * (size_t)it->n_tokens, sizeof *upto);
     float *final = kv_alloc((size_t)(it->n_tokens - prompt->rows) * h, sizeof *final);
@@ -265,7 +272,10 @@ static int replay_specs(struct engine *g, struct kv_scratch *s, size_t i, const 
         rc = kv_decide(r, specs[j], i, cells, e);
         double entropy_bits = NAN;
         if (rc == 0) rc = run_spec(g, s, it, spec, cells, prompt, scored[j], &entropy_bits, e);
-        if (rc == 0) kv_ledger_count(spec, it, cells, &outcome[j].ledger);
+        if (rc == 0 && r->mode == KV_REQUANT)
+            kv_ledger_count_requant(spec, it, cells, &outcome[j].ledger);
+        else if (rc == 0)
+            kv_ledger_count(spec, it, cells, &outcome[j].ledger);
         outcome[j].ledger.entropy_bits = entropy_bits;
         if (rc == 0 && kv_interrupted()) rc = kv_fail(e, KV_EINTR, "", "interrupted");
     }
@@ -295,9 +305,9 @@ static int replay_item(void *self, unsigned worker, size_t index, struct kv_erro
     for (size_t j = 0; j < r->n_specs; j++)
         if (!r->wanted || r->wanted(r->self, i, j)) specs[n++] = j;
     struct prompt prompt = {0};
-    uint32_t rows = r->mode == KV_PREFILL    ? it->n_context - 1
+    uint32_t rows = r->mode == KV_INLINE     ? 0
                     : r->mode == KV_PREFILL1 ? it->n_context
-                                             : 0;
+                                             : it->n_context - 1;
     int rc = n && rows ? run_prompt(g, g->workers[worker].scratch, it, rows, &prompt, e) : 0;
     for (size_t from = 0; from < n && rc == 0; from += SPECS_AT_ONCE) {
         size_t some = n - from < SPECS_AT_ONCE ? n - from : SPECS_AT_ONCE;

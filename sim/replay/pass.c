@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Coding each layer's K and V as decided, on the way through the model.
+// The store hook of exact replay: from a layer's K and V to what attention reads of them.
 #include "sim/replay/pass.h"
 
 #include <stdlib.h>
@@ -7,9 +7,12 @@
 #include "sim/base/util.h"
 #include "sim/quant/code.h"
 
+// What an exact read returns: held rows as they are, the others rounded to fp16.
 static void round_rows(const struct kv_pass *p, const float *x, float *y, size_t n) {
-    kv_f32_to_f16_n(x, p->half, n);
-    kv_f16_to_f32_n(p->half, y, n);
+    size_t held = (size_t)p->held_rows * p->m->shape.n_kv_heads * p->m->shape.head_dim;
+    memcpy(y, x, held * sizeof *y);
+    kv_f32_to_f16_n(x + held, p->half, n - held);
+    kv_f16_to_f32_n(p->half, y + held, n - held);
 }
 
 static bool mark_evicted(const struct kv_pass *p, uint32_t layer) {
@@ -31,7 +34,7 @@ static int code_side(const struct kv_pass *p, uint32_t layer, enum kv_side side,
     const struct kv_shape *s = &p->m->shape;
     const struct kv_tree *t = p->tree;
     size_t width = (size_t)s->n_kv_heads * s->head_dim, per_token = kv_cells(s);
-    for (uint32_t b = 0; b <= t->n_choices; b++) {
+    for (uint32_t b = 0; b < p->coded_segments; b++) {
         size_t row = b ? t->first[b - 1] : 0, end = b ? t->first[b] : t->n_context;
         size_t start = b ? t->n_context : 0;
         struct kv_rows rows = {.layer = layer,
@@ -89,7 +92,7 @@ int kv_pass_store(void *self, uint32_t layer, const struct kv_layer_kv *kv,
 
 void kv_pass_init(struct kv_pass *p, const struct kv_model *m, const struct kv_tree *t) {
     size_t n = (size_t)t->n_tokens * m->shape.n_kv_heads * m->shape.head_dim;
-    *p = (struct kv_pass){.m = m, .tree = t};
+    *p = (struct kv_pass){.m = m, .tree = t, .coded_segments = t->n_choices + 1};
     for (int s = 0; s < 2; s++) {
         p->exact[s] = kv_alloc(n, sizeof(float));
         p->coded[s] = kv_alloc(n, sizeof(float));

@@ -47,6 +47,10 @@ KV_MUST_CHECK int kv_replay_exact(const struct kv_replay *r, unsigned jobs, stru
 KV_MUST_CHECK int kv_replay_open_tables(struct kv_replay *r, enum kv_table_kind form, unsigned jobs,
                                         struct kv_error *e);
 void kv_replay_close_tables(struct kv_replay *r);
+// Lets the policies that want it fit themselves to the trace's first items (kv_replay_open_tables
+// does so too). Errors: a trace that does not keep what they measure. (fit.c)
+KV_MUST_CHECK int kv_replay_fit(const struct kv_replay *r, enum kv_table_kind form, unsigned jobs,
+                                struct kv_error *e);
 // Closes an array of n tables, some of which may be shared or NULL, and frees it.
 void kv_tables_close(struct kv_table **tables, size_t n);
 
@@ -72,5 +76,9 @@ KV_MUST_CHECK int kv_audit(const struct kv_replay_spec *spec, const struct kv_it
 // Bits that the decisions take at the end of each context + choice, averaged over choices.
 void kv_ledger_count(const struct kv_replay_spec *spec, const struct kv_trace_item *item,
                      const uint8_t *cells, struct kv_ledger *ledger);
+// The same in mode requant: coded up to the last time a window was full, groups of tokens running
+// on over the branch point, exact from there on.
+void kv_ledger_count_requant(const struct kv_replay_spec *spec, const struct kv_trace_item *item,
+                             const uint8_t *cells, struct kv_ledger *ledger);
 
 #endif

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+// Asks policies about a recording again and adds up their decisions by token, layer and head.
+#include "sim/cli/widths.h"
+#include "sim/base/util.h"
+#include "sim/replay/replay.h"
+
+#include <stdlib.h>
+
+struct kv_trace *kv_widths_trace(const char *list, const char *path, const char *digest) {
+    struct kv_trace *t = NULL;
+    struct kv_error ignored;
+    char *copy = kv_format_text("%s%s%s", list ? list : "", list ? "," : "", path ? path : ""),
+         *rest = copy, *word;
+    while (!t && (word = strsep(&rest, ","))) {
+        if (!*word || kv_trace_open(&t, word, &ignored)) {
+            t = NULL;
+        } else if (strcmp(kv_trace_info(t)->digest, digest) != 0) {
+            kv_trace_close(t);
+            t = NULL;
+        }
+    }
+    free(copy);
+    return t;
+}
+
+// ---- one spec -------------------------------------------------------------------------
+
+static double bits_of(const struct kv_run *run, uint8_t cell) {
+    return cell == KV_EVICT ? 0 : cell == KV_FLOAT32 ? 32 : run->width_bits[cell];
+}
+
+// Adds one item's decisions.
+static void add_item(struct kv_widths *w, const struct kv_run *run, const struct kv_trace_item *it,
+                     const uint8_t *cells, size_t *n_place, bool keep) {
+    size_t heads = run->shape.n_kv_heads, n_cells = kv_cells(&run->shape), choice = 0;
+    for (size_t row = 0; row < it->n_tokens; row++) {
+        const uint8_t *at = cells + row * n_cells;
+        double sum = 0;
+        while (choice < it->n_choices && row >= it->first[choice]) choice++;
+        size_t begin = choice ? it->first[choice - 1] : 0;
+        size_t end = choice ? it->first[choice] : it->n_context;
+        size_t pos = row - begin + (choice ? it->n_context : 0);
+        size_t length = choice ? it->n_context + end - begin
+                               : it->n_context + (it->n_tokens - it->n_context) /
+                                                     (it->n_choices ? it->n_choices : 1);
+        for (size_t c = 0; c < n_cells; c++) {
+            double bits = bits_of(run, at[c]);
+            sum += bits;
+            w->head[c & 1][c / 2] += bits;
+            w->by_token = w->by_token || at[c] != cells[c];
+            w->by_side = w->by_side || at[c] != at[c ^ 1];
+            w->by_head = w->by_head || at[c] != at[c / 2 / heads * heads * 2 + (c & 1)];
+            w->by_layer = w->by_layer || at[c] != at[c % (2 * heads)];
+        }
+        sum /= (double)n_cells;
+        size_t place = KV_N_PLACES * pos / length;
+        if (place >= KV_N_PLACES) place = KV_N_PLACES - 1;
+        w->place[place] += sum;
+        n_place[place]++;
+        w->share[(size_t)lround(sum)]++;
+        if (keep) w->token[row] = (float)sum;
+    }
+    w->n_tokens += it->n_tokens;
+    w->n_items++;
+}
+
+static void average(struct kv_widths *w, const struct kv_shape *shape, const size_t *n_place) {
+    size_t heads = shape->n_kv_heads, layers = shape->n_layers;
+    double n = (double)w->n_tokens;
+    for (int side = 0; side < 2; side++)
+        for (size_t i = 0; i < layers * heads; i++) {
+            w->head[side][i] /= n;
+            w->layer[side][i / heads] += w->head[side][i] / (double)heads;
+            w->mean[side] += w->head[side][i] / (double)(heads * layers);
+        }
+    for (size_t p = 0; p < KV_N_PLACES; p++)
+        w->place[p] = n_place[p] ? w->place[p] / (double)n_place[p] : NAN;
+    for (size_t b = 0; b < sizeof w->share / sizeof *w->share; b++) w->share[b] /= n;
+}
+
+static int ask(const struct kv_trace *trace, const char *text, uint64_t seed, const size_t *items,
+               size_t n_items, size_t drawn, unsigned jobs, struct kv_widths *w,
+               struct kv_error *e) {
+    const struct kv_trace_info *in = kv_trace_info(trace);
+    const struct kv_format_setting setting = {in->shape, in->order};
+    struct kv_replay_spec spec = {0};
+    size_t n_place[KV_N_PLACES] = {0};
+    int rc = kv_replay_spec_open(&spec, text, &setting, seed, e);
+    if (rc) return rc;
+    struct kv_replay job = {.trace = trace, .specs = &spec, .n_specs = 1, .seed = seed};
+    rc = kv_replay_open_tables(&job, KV_TABLE_ISO, jobs, e);
+    for (int side = 0; side < 2; side++) {
+        w->layer[side] = kv_alloc(in->shape.n_layers, sizeof(double));
+        w->head[side] = kv_alloc((size_t)in->shape.n_layers * in->shape.n_kv_heads, sizeof(double));
+    }
+    w->item = items[drawn];
+    w->token = kv_alloc(kv_trace_item(trace, w->item)->n_tokens + 1, sizeof *w->token);
+    for (size_t i = 0; i < n_items && rc == 0; i++) {
+        const struct kv_trace_item *it = kv_trace_item(trace, items[i]);
+        uint8_t *cells = kv_alloc(it->n_tokens * kv_cells(&in->shape), 1);
+        rc = kv_decide(&job, 0, items[i], cells, e);
+        if (rc == 0) add_item(w, &spec.run, it, cells, n_place, i == drawn);
+        free(cells);
+    }
+    if (rc == 0) average(w, &in->shape, n_place);
+    w->known = rc == 0;
+    kv_replay_close_tables(&job);
+    kv_replay_spec_close(&spec);
+    return rc;
+}
+
+// ---- all of them ----------------------------------------------------------------------
+
+// Of the items asked about, the one of median length.
+static size_t middle(const struct kv_trace *trace, const size_t *items, size_t n) {
+    size_t best = 0;
+    for (size_t i = 0; i < n; i++) {
+        size_t shorter = 0, equal = 0, length = kv_trace_item(trace, items[i])->n_tokens;
+        for (size_t k = 0; k < n; k++) {
+            size_t other = kv_trace_item(trace, items[k])->n_tokens;
+            shorter += other < length;
+            equal += other == length;
+        }
+        if (shorter <= n / 2 && shorter + equal > n / 2) return i;
+    }
+    return best;
+}
+
+void kv_widths_read(const struct kv_trace *trace, const char *const *specs, const uint64_t *seeds,
+                    size_t n, size_t most_items, unsigned jobs, struct kv_widths *w) {
+    size_t n_trace = kv_trace_info(trace)->n_items,
+           n_items = n_trace < most_items ? n_trace : most_items;
+    size_t *items = kv_alloc(n_items + 1, sizeof *items);
+    for (size_t i = 0; i < n_items; i++) items[i] = i * n_trace / n_items;
+    for (size_t i = 0; i < n; i++) {
+        struct kv_error why = {0};
+        w[i] = (struct kv_widths){0};
+        if (n_items == 0 || ask(trace, specs[i], seeds[i], items, n_items,
+                                middle(trace, items, n_items), jobs, &w[i], &why))
+            snprintf(w[i].why, sizeof w[i].why, "%s", n_items ? why.msg : "an empty recording");
+    }
+    free(items);
+}
+
+void kv_widths_free(struct kv_widths *w, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        for (int side = 0; side < 2; side++) {
+            free(w[i].layer[side]);
+            free(w[i].head[side]);
+        }
+        free(w[i].token);
+    }
+}
