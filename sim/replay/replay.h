@@ -27,6 +27,7 @@ struct kv_replay {
     enum kv_table_kind form;        // of the damage, as opened
     struct kv_quantiles *quantiles; // for those that declare KV_NEED_QUANTILES
     bool audit;                     // ask each policy again with the future scrambled: kv_audit
+    bool quiet;                     // no progress is drawn
     size_t first_item, n_items;     // the part of the trace to replay
     // Says which pairs are wanted (NULL = all); called before an item is run, from any worker.
     bool (*wanted)(void *self, size_t item, size_t spec);
