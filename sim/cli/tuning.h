@@ -85,4 +85,10 @@ KV_MUST_CHECK int kv_tuning_plan(struct kv_tuning *t, enum kv_family family, con
                                  const double *widths, size_t n_widths, struct kv_plan *out,
                                  struct kv_error *e);
 
+// KVTuner's plan within a budget of bits (policies/kvtuner.c), calibrated on the train items, as a
+// layerwise spec; *how says what was searched. Caller frees both. Errors: a budget in another unit,
+// train items that are not the trace's first, a trace without queries.
+KV_MUST_CHECK int kv_tuning_kvtuner(struct kv_tuning *t, const char *format, char **spec,
+                                    char **how, struct kv_error *e);
+
 #endif
