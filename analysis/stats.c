@@ -242,6 +242,12 @@ struct kv_interval kv_percentile_interval(double *x, size_t n, double confidence
                                 gsl_stats_quantile_from_sorted_data(x, 1, n, (1 + confidence) / 2)};
 }
 
+double kv_expanded_confidence(double n, double confidence) {
+    if (n < 2) return 1;
+    double t = gsl_cdf_tdist_Pinv(0.5 + confidence / 2, n - 1);
+    return 1 - 2 * gsl_cdf_ugaussian_Q(sqrt(n / (n - 1)) * t);
+}
+
 struct kv_interval kv_bootstrap_mean(const struct kv_resampler *r, const double *x, size_t n,
                                      uint64_t seed, size_t draws, double confidence) {
     if (n == 0 || n != r->n || draws == 0) return nothing;

@@ -84,6 +84,11 @@ void kv_resampler_draw(const struct kv_resampler *r, uint64_t seed, uint64_t dra
 // The middle `confidence` of n values (Hyndman and Fan's quantile 7); sorts them. n = 0: NAN.
 struct kv_interval kv_percentile_interval(double *x, size_t n, double confidence);
 
+// The confidence at which a percentile interval of n items covers as a t interval would: it makes
+// up for resamples of few items varying too little (Hesterberg, Am. Stat. 69:371, 2015, section
+// 5.2). n < 2: 1.
+double kv_expanded_confidence(double n, double confidence);
+
 // Percentile interval of the mean of x (NANs left out) over `draws` resamples.
 struct kv_interval kv_bootstrap_mean(const struct kv_resampler *r, const double *x, size_t n,
                                      uint64_t seed, size_t draws, double confidence);

@@ -168,4 +168,23 @@ KV_MUST_CHECK int kv_store_query(struct kv_store *s, const char *sql,
                                             const struct kv_sql_value *values, struct kv_error *e),
                                  void *self, struct kv_error *e);
 
+// Runs one statement that only reads, for users: `head` gets its columns (also when no row comes),
+// then each row goes to `row`. KV_EUSAGE: SQL that is none, several statements, or one that would
+// change anything or read another file.
+KV_MUST_CHECK int kv_store_select(struct kv_store *s, const char *sql,
+                                  int (*head)(void *self, size_t n, const char *const *names,
+                                              struct kv_error *e),
+                                  int (*row)(void *self, size_t n, const char *const *names,
+                                             const struct kv_sql_value *values, struct kv_error *e),
+                                  void *self, struct kv_error *e);
+
+// What a store is made of: each view, then each table, with its columns ("a, b, c") and what
+// schema.sql says above it. Needs no file.
+struct kv_store_part {
+    const char *kind, *name, *columns, *about; // borrowed for the call
+};
+KV_MUST_CHECK int kv_store_describe(int (*take)(void *self, const struct kv_store_part *part,
+                                                struct kv_error *e),
+                                    void *self, struct kv_error *e);
+
 #endif

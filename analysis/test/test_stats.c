@@ -216,6 +216,16 @@ static void the_bootstrap_agrees_with_the_t_interval_on_many_items(void **state)
     kv_resampler_free(r);
 }
 
+// 1 - 2 scipy.stats.norm.sf(sqrt(n / (n - 1)) scipy.stats.t.isf(0.025, n - 1)).
+static void percentile_intervals_of_few_items_are_widened(void **state) {
+    (void)state;
+    near(1 - kv_expanded_confidence(5, 0.95), 0.00190820110376, 1e-12);
+    near(1 - kv_expanded_confidence(10, 0.95), 0.0171012780488, 1e-12);
+    near(1 - kv_expanded_confidence(20, 0.95), 0.0317616598407, 1e-12);
+    near(kv_expanded_confidence(1e6, 0.95), 0.95, 1e-5);
+    assert_true(kv_expanded_confidence(1, 0.95) == 1);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(wilsons_interval_is_that_of_statsmodels),
@@ -226,6 +236,7 @@ int main(void) {
         cmocka_unit_test(the_t_interval_is_that_of_scipy),
         cmocka_unit_test(a_ratio_weighs_items_by_their_tokens),
         cmocka_unit_test(holms_adjustment_is_that_of_statsmodels),
+        cmocka_unit_test(percentile_intervals_of_few_items_are_widened),
         cmocka_unit_test(a_resample_keeps_clusters_whole_and_strata_full),
         cmocka_unit_test(the_bootstrap_agrees_with_the_t_interval_on_many_items),
     };

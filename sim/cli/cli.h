@@ -65,6 +65,7 @@ void kv_table_count(struct kv_table *t, long long n);
 // width.
 // TSV writes tab, newline, return and backslash inside a text as \t, \n, \r and \\.
 KV_MUST_CHECK int kv_table_print(struct kv_table *t, enum kv_output how, struct kv_error *e);
+void kv_table_free(struct kv_table *t); // one that is not printed; NULL is fine
 // Columns of stdout's terminal (COLUMNS, else the terminal's own); 0 = unlimited.
 size_t kv_terminal_width(void);
 

@@ -68,39 +68,35 @@ static int fill_row(struct kv_rows *rows, struct kv_row *row, struct kv_store *s
     return 0;
 }
 
-static int label_rows(struct kv_rows *rows, struct kv_store *s, struct kv_error *e) {
+int kv_summary_labels(struct kv_store *s, const struct kv_summary *const *rows, size_t n,
+                      char **labels, struct kv_error *e) {
     struct kv_store_setting *settings;
     size_t n_settings;
     int code = kv_store_settings(s, &settings, &n_settings, e);
     if (code) return code;
-    const char **specs = kv_alloc(rows->n + 1, sizeof *specs);
-    const struct kv_format_setting **of = kv_alloc(rows->n + 1, sizeof *of);
-    char **labels = kv_alloc(rows->n + 1, sizeof *labels);
-    for (size_t i = 0; i < rows->n; i++) {
-        specs[i] = rows->row[i].s.spec;
+    const char **specs = kv_alloc(n + 1, sizeof *specs);
+    const struct kv_format_setting **of = kv_alloc(n + 1, sizeof *of);
+    for (size_t i = 0; i < n; i++) {
+        specs[i] = rows[i]->spec;
         for (size_t k = 0; k < n_settings; k++)
-            if (settings[k].trace == rows->row[i].s.trace) of[i] = &settings[k].setting;
+            if (settings[k].trace == rows[i]->trace) of[i] = &settings[k].setting;
     }
-    kv_spec_labels(specs, of, rows->n, labels);
-    for (size_t i = 0; i < rows->n; i++) rows->row[i].label = labels[i];
-    free(labels);
+    kv_spec_labels(specs, of, n, labels);
     free(of);
     free(specs);
     free(settings);
     return 0;
 }
 
-// The samples have the form of a benchmark and are none: they go by their own name.
-static int name_sample(void *self, size_t n, const char *const *names, const struct kv_sql_value *v,
-                       struct kv_error *e) {
-    struct kv_rows *rows = self;
-    (void)n, (void)names, (void)e;
-    for (size_t i = 0; i < rows->n; i++)
-        if (rows->row[i].s.trace == v[0].n) {
-            free(rows->row[i].s.task);
-            rows->row[i].s.task = kv_strdup("samples");
-        }
-    return 0;
+static int label_rows(struct kv_rows *rows, struct kv_store *s, struct kv_error *e) {
+    const struct kv_summary **summaries = kv_alloc(rows->n + 1, sizeof *summaries);
+    char **labels = kv_alloc(rows->n + 1, sizeof *labels);
+    for (size_t i = 0; i < rows->n; i++) summaries[i] = &rows->row[i].s;
+    int code = kv_summary_labels(s, summaries, rows->n, labels, e);
+    for (size_t i = 0; i < rows->n; i++) rows->row[i].label = labels[i];
+    free(labels);
+    free(summaries);
+    return code;
 }
 
 int kv_rows_open(struct kv_rows *rows, struct kv_store **s, const struct kv_cli *c,
@@ -125,9 +121,7 @@ int kv_rows_open(struct kv_rows *rows, struct kv_store **s, const struct kv_cli 
     rows->row = kv_alloc(n, sizeof *rows->row);
     for (size_t i = 0; i < n; i++) rows->row[i].s = summaries[i];
     free(summaries);
-    code = kv_store_query(*s, "SELECT id FROM trace WHERE task_path = 'samples'", NULL, 0,
-                          name_sample, rows, e);
-    if (!code) code = label_rows(rows, *s, e);
+    code = label_rows(rows, *s, e);
     for (size_t i = 0; !code && i < n; i++) code = fill_row(rows, &rows->row[i], *s, e);
     if (!code) {
         kv_rows_versus(rows);

@@ -73,6 +73,11 @@ void kv_rows_versus(struct kv_rows *rows);
 void kv_spec_labels(const char *const *specs, const struct kv_format_setting *const *settings,
                     size_t n, char **labels);
 
+// The same for rows of a store, whose traces say what the formats take by themselves. labels[n] are
+// the caller's; none on error.
+KV_MUST_CHECK int kv_summary_labels(struct kv_store *s, const struct kv_summary *const *rows,
+                                    size_t n, char **labels, struct kv_error *e);
+
 // Which of a spec's runs are meant; NULL = any.
 struct kv_row_choice {
     const char *fidelity, *mode, *trace; // trace: start of its digest

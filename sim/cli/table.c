@@ -228,14 +228,19 @@ static void print_json(const struct kv_table *t) {
     fputs(t->n_cells ? "\n]\n" : "]\n", stdout);
 }
 
-int kv_table_print(struct kv_table *t, enum kv_output how, struct kv_error *e) {
-    static void (*const print[])(const struct kv_table *) = {
-        [KV_OUT_TEXT] = print_text, [KV_OUT_TSV] = print_tsv, [KV_OUT_JSON] = print_json};
-    print[how](t);
+void kv_table_free(struct kv_table *t) {
+    if (!t) return;
     for (size_t i = 0; i < t->n_cells; i++) free(t->cells[i].text);
     for (size_t i = 0; i < t->n_columns; i++) free((char *)(uintptr_t)t->columns[i].name);
     free(t->cells);
     free(t->columns);
     free(t);
+}
+
+int kv_table_print(struct kv_table *t, enum kv_output how, struct kv_error *e) {
+    static void (*const print[])(const struct kv_table *) = {
+        [KV_OUT_TEXT] = print_text, [KV_OUT_TSV] = print_tsv, [KV_OUT_JSON] = print_json};
+    print[how](t);
+    kv_table_free(t);
     return kv_flush_stdout(e);
 }

@@ -111,11 +111,14 @@ static int mark(const struct search *q, const char *text, const char *const *lab
 static char *shuffled(const struct kv_summary *s) {
     struct kv_spec spec = {0};
     struct kv_error ignored;
-    char *inner = NULL;
-    if (kv_spec_parse(&spec, s->policy, &ignored) == 0 && strcmp(spec.name, "shuffle") == 0 &&
+    char *policy = NULL, *format = NULL, *inner = NULL;
+    if (kv_spec_split(s->spec, &policy, &format, &ignored) == 0 &&
+        kv_spec_parse(&spec, policy, &ignored) == 0 && strcmp(spec.name, "shuffle") == 0 &&
         spec.inner)
-        inner = *s->format ? kv_format_text("%s@%s", spec.inner, s->format) : kv_strdup(spec.inner);
+        inner = format ? kv_format_text("%s@%s", spec.inner, format) : kv_strdup(spec.inner);
     kv_spec_fini(&spec);
+    free(policy);
+    free(format);
     return inner;
 }
 
@@ -159,6 +162,7 @@ static char *reason(const struct kv_verdict *v) {
     if (v->analogue == KV_FAILS)
         return kv_strdup("the 95 % interval and what is claimed do not meet");
     if (isnan(v->estimate)) return kv_strdup("nothing was measured on items that both specs hold");
+    if (isnan(v->low)) return kv_format_text("%zu items are too few for an interval", v->n);
     if (isnan(v->items_needed))
         return kv_strdup("the 95 % interval lies partly within what is claimed; items cannot "
                          "narrow it, more runs on the device can");
@@ -292,20 +296,20 @@ int kv_verdicts_judge(struct kv_store *s, const struct kv_claim *claims, size_t 
     struct verdict_list l = {0};
     size_t n_all = 0;
     int code = kv_store_summaries(s, NULL, &all, &n_all, e);
-    const char **specs = kv_alloc(n_all + 1, sizeof *specs);
+    const struct kv_summary **rows = kv_alloc(n_all + 1, sizeof *rows);
     char **labels = kv_alloc(n_all + 1, sizeof *labels);
     struct search q = {.store = s, .all = all, .n_all = n_all};
     const struct kv_measuring how = {.device = device, .seed = seed, .draws = draws};
     q.trace_fits = kv_alloc(n_all + 1, sizeof *q.trace_fits);
-    for (size_t i = 0; i < n_all; i++) specs[i] = all[i].spec;
-    kv_spec_labels(specs, NULL, n_all, labels);
+    for (size_t i = 0; i < n_all; i++) rows[i] = &all[i];
+    if (!code) code = kv_summary_labels(s, rows, n_all, labels, e);
     for (size_t i = 0; !code && i < n_claims; i++) {
         q.claim = &claims[i];
         code = judge_claim(&q, (const char *const *)labels, &how, &l, e);
     }
     for (size_t i = 0; i < n_all; i++) free(labels[i]);
     free(labels);
-    free(specs);
+    free(rows);
     free(q.trace_fits);
     kv_summaries_free(all, n_all);
     if (code) kv_verdicts_free(l.rows, l.n);
