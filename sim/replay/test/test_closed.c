@@ -209,7 +209,6 @@ static void one_after_another(const struct kv_replay *job, const struct kv_repla
 
 static void decisions_are_those_of_one_token_after_another(void **state) {
     static const char *const specs[] = {"threshold:feature=entropy,bits=2/3/4/8@sym",
-                                        "threshold:feature=attn-var,bits=8/4/2@sym",
                                         "threshold:feature=key-range,bits=2/4@asym:group=32",
                                         "threshold:feature=mean,bits=2/3/4/8@asym:group=32"};
     (void)state;
