@@ -19,17 +19,20 @@ static const struct family {
     int plan;                      // kv_family that is planned on the training items, or -1
     const char *grain, *kv, *more; // else an oracle's
     bool null;                     // its widths, on the wrong tokens or cells of the item
+    bool again;                    // damage measured again at the allocation, --rounds times in all
 } families[] = {{.name = "uniform", .plan = -1},
                 {.name = "K and V", .plan = KV_FAMILY_STATIC},
                 {.name = "layer, K and V", .plan = KV_FAMILY_LAYER},
                 {.name = "head, K and V", .plan = KV_FAMILY_HEAD},
-                {"token", -1, "token", "joint", "", false},
-                {"token, shuffled", -1, "token", "joint", "", true},
-                {"token, K and V", -1, "token", "apart", "", false},
-                {"token, K and V, shuffled", -1, "token", "apart", "", true},
-                {"cell", -1, "cell", "apart", "", false},
-                {"cell, shuffled", -1, "cell", "apart", "", true},
-                {"cell, by coding error", -1, "cell", "apart", ",by=error", false}};
+                {"token", -1, "token", "joint", "", false, false},
+                {"token, shuffled", -1, "token", "joint", "", true, false},
+                {"token, K and V", -1, "token", "apart", "", false, false},
+                {"token, K and V, shuffled", -1, "token", "apart", "", true, false},
+                {"cell", -1, "cell", "apart", "", false, false},
+                {"cell, shuffled", -1, "cell", "apart", "", true, false},
+                {"token, K and V, measured again", -1, "token", "apart", "", false, true},
+                {"cell, measured again", -1, "cell", "apart", "", false, true},
+                {"cell, by coding error", -1, "cell", "apart", ",by=error", false, false}};
 enum { N_FAMILIES = sizeof families / sizeof *families, MAX_BUDGETS = 8 };
 
 // One family at one budget.
@@ -49,6 +52,7 @@ struct headroom {
     double width[KV_MAX_WIDTHS], budget[MAX_BUDGETS], limit[MAX_BUDGETS];
     size_t n_widths, n_budgets, n;
     struct entry at[N_FAMILIES * MAX_BUDGETS];
+    long rounds;
     enum kv_table_kind form; // of predicted damage
     size_t first, n_items;   // judged
     char digest[17], *subtitle;
@@ -71,7 +75,8 @@ static int read_list(const char *option, const char *text, char between, double 
 }
 
 static void add(struct headroom *h, size_t family, size_t budget, char *text) {
-    h->at[h->n++] = (struct entry){.family = family, .budget = budget, .text = text};
+    h->at[h->n++] =
+        (struct entry){.family = family, .budget = budget, .text = text, .predicted = NAN};
 }
 
 // The budget is what uniform storage at this width takes, scales and all.
@@ -93,12 +98,13 @@ static int choose(struct headroom *h, struct kv_tuning *t, size_t b, struct kv_e
             rc = kv_tuning_plan(t, (enum kv_family)families[f].plan, h->format, h->width,
                                 h->n_widths, &plan, e);
             if (rc == 0) add(h, f, b, plan.spec);
-        } else {
+        } else if (!families[f].again || h->rounds > 1) {
             const struct family *x = &families[f];
             add(h, f, b,
-                kv_format_text("%soracle:bits=%.9g,widths=%s,grain=%s,kv=%s%s%s@%s",
+                kv_format_text("%soracle:bits=%.9g,widths=%s,grain=%s,kv=%s,rounds=%ld%s%s@%s",
                                x->null ? "shuffle(" : "", h->limit[b], h->widths, x->grain, x->kv,
-                               x->more, x->null ? "):within=item" : "", h->format));
+                               x->again ? h->rounds : 1, x->more, x->null ? "):within=item" : "",
+                               h->format));
         }
     }
     return rc;
@@ -123,30 +129,35 @@ static int choose_all(struct headroom *h, struct kv_error *e) {
 
 // ---- running --------------------------------------------------------------------------
 
-// Exact and predicted, into the store; what it holds already is not run again.
-static int run(struct headroom *h, struct kv_error *e) {
+// One fidelity of all that it answers for, into the store; what that holds is not run again.
+static int run(struct headroom *h, bool exact, struct kv_error *e) {
     struct kv_cli own = *h->c;
     struct kv_replaying r;
-    own.n_args = h->n + 1;
-    own.args = kv_alloc(own.n_args, sizeof *own.args);
+    own.n_args = 1;
+    own.args = kv_alloc(h->n + 1, sizeof *own.args);
     own.args[0] = h->c->args[0];
-    for (size_t i = 0; i < h->n; i++) own.args[i + 1] = h->at[i].text;
+    for (size_t i = 0; i < h->n; i++)
+        if (exact || !families[h->at[i].family].again) own.args[own.n_args++] = h->at[i].text;
     int rc = kv_replaying_open(&r, &own, e);
     free(own.args);
     if (rc) return rc;
     r.form = h->form;
-    r.fisher = true;
-    kv_say("running %zu specs over %zu items into %s", r.n_specs, r.n_items, kv_opt(h->c, "db"));
+    r.exact = exact;
+    r.fisher = !exact;
+    kv_say("%s %zu specs over %zu items into %s", exact ? "running" : "predicting", r.n_specs,
+           r.n_items, kv_opt(h->c, "db"));
     rc = kv_replaying_run(&r, h->c, kv_opt(h->c, "db"), NULL, NULL, e);
     const struct kv_trace_info *in = kv_trace_info(r.trace);
     struct kv_format_setting setting = {in->shape, in->order};
-    for (size_t i = 0; i < h->n && rc == 0; i++)
+    for (size_t i = 0; i < h->n && rc == 0 && exact; i++)
         rc = kv_spec_canonical(h->at[i].text, &setting, &h->at[i].canonical, e);
-    h->first = r.first_item;
-    h->n_items = r.n_items;
-    snprintf(h->digest, sizeof h->digest, "%s", in->digest);
-    h->subtitle = kv_format_text("%s, %s, %s, %zu items not chosen on", h->format, in->model_name,
-                                 in->task_name, r.n_items);
+    if (exact) {
+        h->first = r.first_item;
+        h->n_items = r.n_items;
+        snprintf(h->digest, sizeof h->digest, "%s", in->digest);
+        h->subtitle = kv_format_text("%s, %s, %s, %zu items not chosen on", h->format,
+                                     in->model_name, in->task_name, r.n_items);
+    }
     kv_replaying_close(&r);
     return rc;
 }
@@ -269,8 +280,10 @@ static int headroom(struct kv_cli *c, struct kv_error *e) {
     int rc = read_list("--widths", h.widths, '/', h.width, KV_MAX_WIDTHS, &h.n_widths, e);
     if (rc == 0)
         rc = read_list("--bits", kv_opt(c, "bits"), ',', h.budget, MAX_BUDGETS, &h.n_budgets, e);
+    if (rc == 0) rc = kv_opt_int(c, "rounds", 1, 16, &h.rounds, e);
     if (rc == 0) rc = choose_all(&h, e);
-    if (rc == 0) rc = run(&h, e);
+    if (rc == 0) rc = run(&h, false, e);
+    if (rc == 0) rc = run(&h, true, e);
     if (rc == 0) rc = read_back(&h, e);
     if (rc == 0) rc = print(&h, e);
     if (rc == 0 && kv_opt(c, "output")) rc = draw(&h, kv_opt(c, "output"), e);
@@ -288,6 +301,8 @@ static const struct kv_option options[] = {
     {"bits", 'b', "LIST", "3,4,5",
      "budgets: the allocated bits of uniform storage at these widths"},
     {"widths", 0, "LIST", "2/3/4/5/6/8", "widths that plans may use"},
+    {"rounds", 0, "R", "1",
+     "above 1, oracles also measure damage again at their own allocation, so often"},
     {"train", 0, "A-B", NULL, "items that plans are chosen on (default: the first half)"},
     {"output", 'o', "DIR", NULL, "also draws the figure there"},
     {0}};
