@@ -117,8 +117,9 @@ static void exact_intervals_cover_at_least_what_they_promise(void **state) {
     }
 }
 
-// The exact test rejects at most 5 % of equal policies whatever the discordance; mid-p comes
-// closer.
+// The exact test rejects at most 5 % of equal policies whatever the number of items that differ.
+// Mid-p comes closer and passes 5 % at times: at worst 7.68 % where 16 items differ (SciPy's
+// binom).
 static void mcnemars_tests_keep_their_level(void **state) {
     (void)state;
     for (unsigned n = 1; n <= 200; n++) {
@@ -131,7 +132,7 @@ static void mcnemars_tests_keep_their_level(void **state) {
             log_choose += log(n - b) - log(b + 1.0);
         }
         assert_true(exact <= 0.05 + 1e-12);
-        assert_true(mid >= exact - 1e-12 && mid <= 18.0 / 256 + 1e-12);
+        assert_true(mid >= exact - 1e-12 && mid < 0.0769);
     }
 }
 
