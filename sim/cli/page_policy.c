@@ -13,8 +13,8 @@ enum { MOST_TOKENS = 400 };
 static const struct {
     double most; // bits
     const char *name;
-} classes[] = {{0, "dropped"}, {2, "to 2"}, {3, "to 3"},   {4, "to 4"},
-               {6, "to 6"},    {8, "to 8"}, {16, "to 16"}, {32, "float32"}};
+} classes[] = {{0, "dropped"}, {2, "≤2"}, {3, "≤3"},   {4, "≤4"},
+               {6, "≤6"},      {8, "≤8"}, {16, "≤16"}, {32, "float32"}};
 enum { N_CLASSES = sizeof classes / sizeof *classes };
 
 static size_t class_of(double bits) {
