@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim show: the table of a store, each accuracy with its interval and its difference to 16 bit.
-#include "sim/cli/rows.h"
+#include "sim/cli/scorers.h"
 
 #include <stdlib.h>
 
 static const struct kv_option options[] = {
     KV_ROWS_OPTIONS,
     {"sort", 0, "KEY", "bits", "order of rows: bits, acc, kl, ms (at the last context) or spec"},
+    {"scorers", 0, NULL, NULL, "how the ranking changes with the scorer, instead"},
     {0}};
 
 // When a column is printed. WIDE: in text only on a wide terminal; PRICED: only with a device, once
-// a context.
-enum { WIDE = 1, TEXT = 2, MACHINE = 4, PRICED = 8, LATER = 16 };
+// a context; REDRAWN: only where a row was redrawn.
+enum { WIDE = 1, TEXT = 2, MACHINE = 4, PRICED = 8, LATER = 16, REDRAWN = 32 };
 enum { WIDE_TERMINAL = 130, NARROW_TERMINAL = 100 };
 // On a narrow terminal the columns marked LATER stand in a table of their own, below.
 enum part { WHOLE, FIRST, SECOND };
@@ -130,6 +131,24 @@ CELL(lost) {
 }
 CELL(mid_p) {
     kv_table_number(t, c->row->to16[KV_ACC].mid_p, 6);
+}
+CELL(holm_p) {
+    kv_table_number(t, c->row->holm_p, 6);
+}
+CELL(holm_p_text) {
+    kv_table_number(t, c->row->holm_p, 3);
+}
+CELL(rounding) {
+    kv_table_number(t, c->row->split.rounding_share, 4);
+}
+CELL(rounding_kl) {
+    kv_table_number(t, c->row->split_kl.rounding_share, 4);
+}
+CELL(rounding_text) {
+    kv_table_number(t, 100 * c->row->split.rounding_share, 0);
+}
+CELL(rounding_kl_text) {
+    kv_table_number(t, 100 * c->row->split_kl.rounding_share, 0);
 }
 CELL(kl) {
     kv_table_number(t, c->row->kl.mean, 6);
@@ -254,6 +273,12 @@ static const struct show_column {
     {"won", KV_RIGHT, MACHINE, won, NULL},
     {"lost", KV_RIGHT, MACHINE, lost, NULL},
     {"mid_p", KV_RIGHT, MACHINE, mid_p, NULL},
+    {"holm_p", KV_RIGHT, MACHINE, holm_p, NULL},
+    {"p, Holm", KV_RIGHT, TEXT | WIDE, holm_p_text, NULL},
+    {"rounding_share", KV_RIGHT, MACHINE, rounding, NULL},
+    {"kl_rounding_share", KV_RIGHT, MACHINE, rounding_kl, NULL},
+    {"rounding %", KV_RIGHT, TEXT | REDRAWN | LATER, rounding_text, NULL},
+    {"of KL %", KV_RIGHT, TEXT | REDRAWN | LATER, rounding_kl_text, NULL},
     {"kl_nats", KV_RIGHT, MACHINE, kl, NULL},
     {"kl_nats_low", KV_RIGHT, MACHINE, kl_low, NULL},
     {"kl_nats_high", KV_RIGHT, MACHINE, kl_high, NULL},
@@ -298,11 +323,18 @@ static bool all_same(const struct show_column *c, const struct kv_row *rows, siz
     return true;
 }
 
+static bool any_redrawn(const struct kv_row *rows, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (rows[i].s.n_redraws > 1) return true;
+    return false;
+}
+
 static bool printed(const struct show_column *c, const struct kv_rows *all,
                     const struct kv_row *rows, size_t n, enum kv_output how, enum part part) {
     size_t width = kv_terminal_width();
     if (!(c->when & (how == KV_OUT_TEXT ? TEXT : MACHINE))) return false;
     if ((c->when & PRICED) && !all->device) return false;
+    if ((c->when & REDRAWN) && !any_redrawn(rows, n)) return false;
     if (part == FIRST && (c->when & LATER)) return false;
     if (part == SECOND && !(c->when & LATER) && c->cell != label) return false;
     if (how != KV_OUT_TEXT) return true;
@@ -368,19 +400,34 @@ static void print_device(const struct kv_rows *all) {
     if (extrapolated) puts("* beyond the contexts or widths this device was measured at");
 }
 
-static int show_text(const struct kv_rows *all, struct kv_error *e) {
+// What the rarer columns mean.
+static void print_legend(const struct kv_rows *all) {
+    size_t width = kv_terminal_width();
+    if (!width || width >= WIDE_TERMINAL)
+        puts("p, Holm: mid-p McNemar against 16 bit by acc, adjusted over the rows that it could "
+             "have been");
+    if (any_redrawn(all->row, all->n))
+        puts("rounding %: of an item's variance of the difference to 16 bit, what redraws alone "
+             "make; of KL %: the same of kl_nats");
+}
+
+// One trace after the other under its heading.
+static int show_text(const struct kv_rows *all, bool scorers, struct kv_error *e) {
     for (size_t first = 0, last; first < all->n; first = last) {
         for (last = first; last < all->n && all->row[last].s.trace == all->row[first].s.trace;)
             last++;
         if (first) putchar('\n');
         print_heading(&all->row[first], last - first);
         bool narrow = kv_terminal_width() && kv_terminal_width() < NARROW_TERMINAL;
-        int code =
-            print_rows(all, &all->row[first], last - first, KV_OUT_TEXT, narrow ? FIRST : WHOLE, e);
-        if (!code && narrow)
-            code = print_rows(all, &all->row[first], last - first, KV_OUT_TEXT, SECOND, e);
+        const struct kv_row *rows = &all->row[first];
+        size_t n = last - first;
+        int code = scorers ? kv_scorers_print(rows, n, KV_OUT_TEXT, e)
+                           : print_rows(all, rows, n, KV_OUT_TEXT, narrow ? FIRST : WHOLE, e);
+        if (!code && narrow && !scorers) code = print_rows(all, rows, n, KV_OUT_TEXT, SECOND, e);
         if (code) return code;
     }
+    if (scorers) return kv_flush_stdout(e);
+    print_legend(all);
     print_device(all);
     return kv_flush_stdout(e);
 }
@@ -391,8 +438,10 @@ static int show(struct kv_cli *c, struct kv_error *e) {
     int code = kv_rows_open(&rows, &s, c, e);
     if (code) return code;
     code = kv_rows_sort(&rows, kv_opt(c, "sort"), e);
+    bool scorers = kv_opt_given(c, "scorers");
     if (!code)
-        code = c->output == KV_OUT_TEXT ? show_text(&rows, e)
+        code = c->output == KV_OUT_TEXT ? show_text(&rows, scorers, e)
+               : scorers                ? kv_scorers_print(rows.row, rows.n, c->output, e)
                                         : print_rows(&rows, rows.row, rows.n, c->output, WHOLE, e);
     kv_rows_fini(&rows);
     kv_store_abandon(s);

@@ -3,6 +3,7 @@
 #include "analysis/pareto.h"
 #include "sim/cli/html.h"
 #include "sim/cli/page.h"
+#include "sim/cli/scorers.h"
 
 #include <stdlib.h>
 
@@ -163,18 +164,6 @@ int kv_page_table(struct kv_text *t, const struct kv_page *p, const struct kv_pa
 
 // ---- ranking by scorer ----------------------------------------------------------------
 
-static double score_of(const struct kv_row *r, int scorer) {
-    return scorer < KV_N_SCORERS ? r->s.acc[scorer] : -r->kl.mean;
-}
-
-// 1 = best; equal scores share the better place. 0 = not judged.
-static size_t place_of(const struct kv_figure_set *set, size_t row, int scorer) {
-    size_t place = 1;
-    double own = score_of(&set->rows[row], scorer);
-    for (size_t i = 0; i < set->n; i++) place += score_of(&set->rows[i], scorer) > own;
-    return isnan(own) ? 0 : place;
-}
-
 void kv_page_scorers(struct kv_text *t, const struct kv_page_part *part) {
     const struct kv_figure_set *set = &part->set;
     if (isnan(set->rows[0].s.acc[KV_ACC])) return;
@@ -193,7 +182,7 @@ void kv_page_scorers(struct kv_text *t, const struct kv_page_part *part) {
         kv_html_spec(t, set->rows[i].label);
         kv_text_addf(t, "</th>");
         for (int k = 0; k <= KV_N_SCORERS; k++) {
-            size_t place = place_of(set, i, k);
+            size_t place = kv_ranking_place(set->rows, set->n, i, k);
             kv_text_addf(t, "<td>");
             if (place) kv_text_addf(t, "%zu", place);
             if (place && k < KV_N_SCORERS)

@@ -206,40 +206,46 @@ static int judge_pair(const struct search *q, size_t a, size_t b, const char *co
 
 // ---- one claim ------------------------------------------------------------------------
 
-// The first marked row of each spec and trace stands for all of them; rows of one lie together.
-static bool leads(const struct search *q, const bool *marked, size_t i) {
-    for (size_t k = 0; k < i; k++)
-        if (marked[k] && q->all[k].trace == q->all[i].trace &&
-            strcmp(q->all[k].spec, q->all[i].spec) == 0)
-            return false;
-    return marked[i];
+// End of the rows that have row i's spec and trace; rows of one lie together.
+static size_t end_of_spec(const struct search *q, size_t i) {
+    size_t end = i + 1;
+    while (end < q->n_all && q->all[end].trace == q->all[i].trace &&
+           strcmp(q->all[end].spec, q->all[i].spec) == 0)
+        end++;
+    return end;
 }
 
-// Each marked spec with each other marked one of its trace, in the two runs most alike.
+// The marked rows of two specs that are most alike; false when there are none of one trace.
+static bool most_alike(const struct search *q, const bool *first, const bool *second, size_t i,
+                       size_t k, size_t *a, size_t *b) {
+    int best = -1;
+    for (size_t x = i; x < end_of_spec(q, i); x++)
+        for (size_t y = k; y < end_of_spec(q, k); y++) {
+            int likeness = kv_pairs_likeness(&q->all[x], &q->all[y]);
+            if (!first[x] || !second[y] || likeness <= best) continue;
+            best = likeness;
+            *a = x;
+            *b = y;
+        }
+    return best >= 0;
+}
+
+// Each marked spec with each other marked one of its trace, in the two runs most alike; without
+// `second`, each marked spec in its first run.
 static int judge_marked(const struct search *q, const bool *first, const bool *second,
                         const char *const *labels, const struct kv_measuring *how,
                         struct verdict_list *l, struct kv_error *e) {
-    const struct kv_summary *all = q->all;
     int code = 0;
-    for (size_t i = 0; !code && i < q->n_all; i++) {
-        if (!leads(q, first, i)) continue;
-        if (!second) {
-            code = judge_pair(q, i, i, labels, how, l, e);
-            continue;
-        }
-        for (size_t k = 0; !code && k < q->n_all; k++) {
-            if (!leads(q, second, k) || strcmp(all[i].spec, all[k].spec) == 0) continue;
-            size_t a = i, b = k;
-            for (size_t x = 0; x < q->n_all; x++)
-                for (size_t y = 0; y < q->n_all; y++)
-                    if (first[x] && second[y] && strcmp(all[x].spec, all[i].spec) == 0 &&
-                        strcmp(all[y].spec, all[k].spec) == 0 && all[x].trace == all[i].trace &&
-                        kv_pairs_likeness(&all[x], &all[y]) > kv_pairs_likeness(&all[a], &all[b])) {
-                        a = x;
-                        b = y;
-                    }
-            if (all[a].trace == all[b].trace) code = judge_pair(q, a, b, labels, how, l, e);
-        }
+    size_t a, b;
+    for (size_t i = 0; !code && i < q->n_all; i = end_of_spec(q, i)) {
+        for (size_t x = i; !second && x < end_of_spec(q, i); x++)
+            if (first[x]) {
+                code = judge_pair(q, x, x, labels, how, l, e);
+                break;
+            }
+        for (size_t k = 0; second && !code && k < q->n_all; k = end_of_spec(q, k))
+            if (k != i && most_alike(q, first, second, i, k, &a, &b))
+                code = judge_pair(q, a, b, labels, how, l, e);
     }
     return code;
 }
