@@ -50,7 +50,7 @@ static const struct column {
     {"self", C_TEXT, FIELD(self)},
     {"compute", C_TEXT, FIELD(compute)},
     {"variant", C_TEXT, FIELD(variant)},
-    {"task_name", C_TEXT, FIELD(task)},
+    {"task", C_TEXT, FIELD(task)},
     {"task_prompt", C_TEXT, FIELD(prompt)},
     {"subset", C_TEXT, FIELD(subset)},
     {"model_name", C_TEXT, FIELD(model)},
@@ -155,8 +155,12 @@ int kv_store_summaries(struct kv_store *s, const struct kv_store_filter *filter,
     struct list l = {.size = sizeof **rows};
     *rows = NULL;
     *n = 0;
-    int code = kv_store_query(s, "SELECT * FROM summary ORDER BY trace, spec, family", NULL, 0,
-                              take_summary, &l, e);
+    // The samples have the form of a benchmark and are none: they go by their own name.
+    int code = kv_store_query(
+        s,
+        "SELECT s.*, CASE t.task_path WHEN 'samples' THEN 'samples' ELSE s.task_name END AS task "
+        "FROM summary AS s JOIN trace AS t ON t.id = s.trace ORDER BY s.trace, s.spec, s.family",
+        NULL, 0, take_summary, &l, e);
     if (!code)
         code = kv_store_query(s, "SELECT family, side, bits, share FROM share", NULL, 0, take_share,
                               &l, e);

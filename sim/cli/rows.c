@@ -88,19 +88,6 @@ int kv_summary_labels(struct kv_store *s, const struct kv_summary *const *rows, 
     return 0;
 }
 
-// The samples have the form of a benchmark and are none: they go by their own name.
-static int name_sample(void *self, size_t n, const char *const *names, const struct kv_sql_value *v,
-                       struct kv_error *e) {
-    struct kv_rows *rows = self;
-    (void)n, (void)names, (void)e;
-    for (size_t i = 0; i < rows->n; i++)
-        if (rows->row[i].s.trace == v[0].n) {
-            free(rows->row[i].s.task);
-            rows->row[i].s.task = kv_strdup("samples");
-        }
-    return 0;
-}
-
 static int label_rows(struct kv_rows *rows, struct kv_store *s, struct kv_error *e) {
     const struct kv_summary **summaries = kv_alloc(rows->n + 1, sizeof *summaries);
     char **labels = kv_alloc(rows->n + 1, sizeof *labels);
@@ -134,9 +121,7 @@ int kv_rows_open(struct kv_rows *rows, struct kv_store **s, const struct kv_cli 
     rows->row = kv_alloc(n, sizeof *rows->row);
     for (size_t i = 0; i < n; i++) rows->row[i].s = summaries[i];
     free(summaries);
-    code = kv_store_query(*s, "SELECT id FROM trace WHERE task_path = 'samples'", NULL, 0,
-                          name_sample, rows, e);
-    if (!code) code = label_rows(rows, *s, e);
+    code = label_rows(rows, *s, e);
     for (size_t i = 0; !code && i < n; i++) code = fill_row(rows, &rows->row[i], *s, e);
     if (!code) {
         kv_rows_versus(rows);
