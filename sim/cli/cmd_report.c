@@ -87,27 +87,6 @@ struct recordings {
     struct kv_trace **at;
 };
 
-static int take_path(void *self, size_t n, const char *const *names, const struct kv_sql_value *v,
-                     struct kv_error *e) {
-    (void)n, (void)names, (void)e;
-    *(char **)self = kv_strdup(v[0].kind == KV_SQL_TEXT ? v[0].text : "");
-    return 0;
-}
-
-static struct kv_trace *open_trace(struct kv_store *s, const struct kv_summary *row,
-                                   const char *list) {
-    const struct kv_sql_value id = {.kind = KV_SQL_INT, .n = row->trace};
-    struct kv_error ignored;
-    char *path = NULL;
-    if (kv_store_query(s, "SELECT path FROM trace WHERE id = ?", &id, 1, take_path, &path,
-                       &ignored) &&
-        !path)
-        return NULL;
-    struct kv_trace *t = kv_widths_trace(list, path, row->trace_digest);
-    free(path);
-    return t;
-}
-
 // The specs of all parts, each once, asked about the first recording that has it and can be read.
 static size_t find_policies(const struct kv_page_part *parts, size_t n_parts,
                             const struct recordings *traces, unsigned jobs,
@@ -150,7 +129,8 @@ static int draw(struct kv_page *page, struct kv_page_part *parts, const struct k
     for (size_t i = 0; i < page->n_parts; i++) {
         const struct kv_summary *s = &parts[i].set.rows[0].s;
         bool known = i && s->trace == parts[i - 1].set.rows[0].s.trace;
-        traces.at[i] = known ? traces.at[i - 1] : open_trace(page->store, s, kv_opt(c, "trace"));
+        traces.at[i] =
+            known ? traces.at[i - 1] : kv_widths_open(page->store, s, kv_opt(c, "trace"));
     }
     for (size_t i = 0; !code && i < page->n_parts; i++)
         code =

@@ -1,20 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim show: the table of a store, each accuracy with its interval and its difference to 16 bit.
 #include "sim/cli/rows.h"
+#include "sim/cli/widths.h"
 
 #include <stdlib.h>
 
 static const struct kv_option options[] = {
     KV_ROWS_OPTIONS,
+    {"color", 0, "WHEN", "auto", "auto, always, never: rows on the frontier stand out"},
+    {"layers", 0, NULL, NULL, "bits by layer, as the policies answer when asked again"},
+    {"trace", 0, "LIST", NULL, "recordings to ask (default: where the store says they were)"},
     {"sort", 0, "KEY", "bits", "order of rows: bits, acc, kl, ms (at the last context) or spec"},
     {0}};
 
 // When a column is printed. WIDE: in text only on a wide terminal; PRICED: only with a device, once
-// a context.
-enum { WIDE = 1, TEXT = 2, MACHINE = 4, PRICED = 8, LATER = 16 };
-enum { WIDE_TERMINAL = 130, NARROW_TERMINAL = 100 };
-// On a narrow terminal the columns marked LATER stand in a table of their own, below.
-enum part { WHOLE, FIRST, SECOND };
+// a context; NULLED: in text only where a row has its own shuffle beside it; LAYERS: when asked
+// for.
+enum { WIDE = 1, TEXT = 2, MACHINE = 4, PRICED = 8, NULLED = 16, LAYERS = 32 };
+enum { WIDE_TERMINAL = 130 };
 
 // ---- what a column says ---------------------------------------------------------------
 
@@ -22,6 +25,8 @@ struct cell_of {
     const struct kv_row *row;
     const struct kv_rows *rows;
     size_t context;
+    bool on_frontier;
+    const char *layers; // sparkline, or NULL
 };
 
 // "0.415 [0.372 0.459]"
@@ -34,6 +39,7 @@ static char *range_text(double x, struct kv_interval i) {
 // "+0.008 [-0.023 +0.046]"
 static char *signed_range_text(double x, struct kv_interval i) {
     if (isnan(x)) return NULL;
+    if (fabs(x) < 0.0005) x = 0; // no "-0.000"
     return isnan(i.low) ? kv_format_text("%+.3f", x)
                         : kv_format_text("%+.3f [%+.3f %+.3f]", x, i.low, i.high);
 }
@@ -186,6 +192,31 @@ CELL(ms_text) {
     const struct kv_latency *l = &c->row->at[c->context];
     take_text(t, kv_format_text("%.2f%s", l->step_ns / 1e6, l->extrapolated ? "*" : " "));
 }
+CELL(shuffle_diff) {
+    kv_table_number(t, c->row->shuffle.n_runs ? c->row->shuffle.acc.difference : NAN, 6);
+}
+CELL(shuffle_low) {
+    kv_table_number(t, c->row->shuffle.n_runs ? c->row->shuffle.acc.interval.low : NAN, 6);
+}
+CELL(shuffle_high) {
+    kv_table_number(t, c->row->shuffle.n_runs ? c->row->shuffle.acc.interval.high : NAN, 6);
+}
+CELL(shuffle_kl) {
+    kv_table_number(t, c->row->shuffle.n_runs ? c->row->shuffle.kl.mean : NAN, 6);
+}
+CELL(shuffle_runs) {
+    kv_table_count(t, (long long)c->row->shuffle.n_runs);
+}
+CELL(shuffle_text) {
+    const struct kv_versus *v = &c->row->shuffle;
+    take_text(t, v->n_runs ? signed_range_text(v->acc.difference, v->acc.interval) : NULL);
+}
+CELL(frontier) {
+    kv_table_count(t, c->on_frontier);
+}
+CELL(layers) {
+    kv_table_text(t, c->layers);
+}
 CELL(task) {
     kv_table_text(t, c->row->s.task);
 }
@@ -251,13 +282,14 @@ static const struct show_column {
     {"diff16_low", KV_RIGHT, MACHINE, diff_low, NULL},
     {"diff16_high", KV_RIGHT, MACHINE, diff_high, NULL},
     {"to 16 bit [95 %]  ", KV_RIGHT, TEXT, diff_text, NULL},
+    {"to its shuffle    ", KV_RIGHT, TEXT | NULLED, shuffle_text, NULL},
     {"won", KV_RIGHT, MACHINE, won, NULL},
     {"lost", KV_RIGHT, MACHINE, lost, NULL},
     {"mid_p", KV_RIGHT, MACHINE, mid_p, NULL},
     {"kl_nats", KV_RIGHT, MACHINE, kl, NULL},
     {"kl_nats_low", KV_RIGHT, MACHINE, kl_low, NULL},
     {"kl_nats_high", KV_RIGHT, MACHINE, kl_high, NULL},
-    {"kl_nats", KV_RIGHT, TEXT | LATER, kl_text, NULL},
+    {"kl_nats", KV_RIGHT, TEXT, kl_text, NULL},
     {"agree", KV_RIGHT, MACHINE, agree, NULL},
     {"agree", KV_RIGHT, TEXT | WIDE, agree_text, NULL},
     {"nominal_bits", KV_RIGHT, MACHINE, nominal, NULL},
@@ -265,13 +297,20 @@ static const struct show_column {
     {"allocated_bits", KV_RIGHT, MACHINE, allocated, NULL},
     {"entropy_bits", KV_RIGHT, MACHINE, entropy, NULL},
     {"nominal", KV_RIGHT, TEXT | WIDE, nominal_text, NULL},
-    {"effective", KV_RIGHT, TEXT | LATER, effective_text, NULL},
+    {"effective", KV_RIGHT, TEXT, effective_text, NULL},
     {"allocated", KV_RIGHT, TEXT | WIDE, allocated_text, NULL},
     {"bytes_per_token", KV_RIGHT, MACHINE, bytes, NULL},
     {"ms_%g", KV_RIGHT, MACHINE | PRICED, ms, NULL},
     {"ceiling_ms_%g", KV_RIGHT, MACHINE | PRICED, ceiling, NULL},
     {"extrapolated_%g", KV_RIGHT, MACHINE | PRICED, extrapolated, NULL},
-    {"ms@%g ", KV_RIGHT, TEXT | PRICED | LATER, ms_text, NULL},
+    {"ms@%g ", KV_RIGHT, TEXT | PRICED, ms_text, NULL},
+    {"bits by layer", KV_LEFT, TEXT | LAYERS, layers, NULL},
+    {"shuffle_diff", KV_RIGHT, MACHINE, shuffle_diff, NULL},
+    {"shuffle_diff_low", KV_RIGHT, MACHINE, shuffle_low, NULL},
+    {"shuffle_diff_high", KV_RIGHT, MACHINE, shuffle_high, NULL},
+    {"shuffle_kl_diff", KV_RIGHT, MACHINE, shuffle_kl, NULL},
+    {"shuffle_runs", KV_RIGHT, MACHINE, shuffle_runs, NULL},
+    {"on_frontier", KV_RIGHT, MACHINE, frontier, NULL},
     {"tag", KV_LEFT, MACHINE, tag, NULL},
     {"oracle", KV_RIGHT, MACHINE, oracle, NULL},
     {"self", KV_LEFT, MACHINE | TEXT, own, same_own},
@@ -298,31 +337,41 @@ static bool all_same(const struct show_column *c, const struct kv_row *rows, siz
     return true;
 }
 
-static bool printed(const struct show_column *c, const struct kv_rows *all,
-                    const struct kv_row *rows, size_t n, enum kv_output how, enum part part) {
+struct table {
+    const struct kv_rows *all;
+    const struct kv_row *rows;
+    size_t n;
+    enum kv_output how;
+    bool colour;
+    const bool *on; // [n] on the frontier of its recording and setting
+    char **layers;  // [n] sparklines; NULL = not asked for
+};
+
+static bool printed(const struct show_column *c, const struct table *x) {
     size_t width = kv_terminal_width();
-    if (!(c->when & (how == KV_OUT_TEXT ? TEXT : MACHINE))) return false;
-    if ((c->when & PRICED) && !all->device) return false;
-    if (part == FIRST && (c->when & LATER)) return false;
-    if (part == SECOND && !(c->when & LATER) && c->cell != label) return false;
-    if (how != KV_OUT_TEXT) return true;
+    if (!(c->when & (x->how == KV_OUT_TEXT ? TEXT : MACHINE))) return false;
+    if ((c->when & PRICED) && !x->all->device) return false;
+    if ((c->when & LAYERS) && !x->layers) return false;
+    if (x->how != KV_OUT_TEXT) return true;
+    bool shuffled = false;
+    for (size_t i = 0; i < x->n; i++) shuffled = shuffled || x->rows[i].shuffle.n_runs;
+    if ((c->when & NULLED) && !shuffled) return false;
     if ((c->when & WIDE) && width && width < WIDE_TERMINAL) return false;
-    return !c->same || !all_same(c, rows, n);
+    return !c->same || !all_same(c, x->rows, x->n);
 }
 
-static int print_rows(const struct kv_rows *all, const struct kv_row *rows, size_t n,
-                      enum kv_output how, enum part part, struct kv_error *e) {
+static int print_rows(const struct table *x, struct kv_error *e) {
     struct kv_column head[N_COLUMNS * KV_MAX_CONTEXTS];
     const struct show_column *from[N_COLUMNS * KV_MAX_CONTEXTS];
     size_t context[N_COLUMNS * KV_MAX_CONTEXTS], n_head = 0;
     char names[N_COLUMNS * KV_MAX_CONTEXTS][40];
     for (size_t c = 0; c < N_COLUMNS; c++) {
-        if (!printed(&columns[c], all, rows, n, how, part)) continue;
-        for (size_t k = 0; k < (columns[c].when & PRICED ? all->n_contexts : 1); k++) {
+        if (!printed(&columns[c], x)) continue;
+        for (size_t k = 0; k < (columns[c].when & PRICED ? x->all->n_contexts : 1); k++) {
             const char *mark = strstr(columns[c].name, "%g");
             if (mark)
                 snprintf(names[n_head], sizeof *names, "%.*s%g%s", (int)(mark - columns[c].name),
-                         columns[c].name, all->context[k], mark + 2);
+                         columns[c].name, x->all->context[k], mark + 2);
             head[n_head] =
                 (struct kv_column){mark ? names[n_head] : columns[c].name, columns[c].align};
             context[n_head] = k;
@@ -330,10 +379,39 @@ static int print_rows(const struct kv_rows *all, const struct kv_row *rows, size
         }
     }
     struct kv_table *t = kv_table_new(head, n_head);
-    for (size_t i = 0; i < n; i++)
+    kv_table_colour(t, x->colour);
+    for (size_t i = 0; i < x->n; i++) {
+        if (x->on[i]) kv_table_mark(t);
         for (size_t c = 0; c < n_head; c++)
-            from[c]->cell(t, &(struct cell_of){&rows[i], all, context[c]});
-    return kv_table_print(t, how, e);
+            from[c]->cell(t, &(struct cell_of){&x->rows[i], x->all, context[c], x->on[i],
+                                               x->layers ? x->layers[i] : NULL});
+    }
+    return kv_table_print(t, x->how, e);
+}
+
+// ---- layers ---------------------------------------------------------------------------
+
+// Sparklines of the rows of one recording; NULL when it is not to be found.
+static char **ask_layers(const struct kv_cli *c, struct kv_store *s, const struct kv_row *rows,
+                         size_t n) {
+    enum { ITEMS_ASKED = 4 };
+    struct kv_trace *trace = kv_widths_open(s, &rows[0].s, kv_opt(c, "trace"));
+    if (!trace) {
+        kv_say(
+            "the recording of %s is not here, so its policies cannot be asked (--trace names it)",
+            rows[0].s.task);
+        return NULL;
+    }
+    char **lines = kv_alloc(n + 1, sizeof *lines);
+    for (size_t i = 0; i < n; i++) {
+        struct kv_widths w;
+        const char *spec = rows[i].s.spec;
+        kv_widths_read(trace, &spec, &rows[i].s.seed, 1, ITEMS_ASKED, c->jobs, &w);
+        lines[i] = kv_widths_sparkline(&w, kv_trace_info(trace)->shape.n_layers);
+        kv_widths_free(&w, 1);
+    }
+    kv_trace_close(trace);
+    return lines;
 }
 
 // What all rows of a trace share, above their table.
@@ -368,32 +446,49 @@ static void print_device(const struct kv_rows *all) {
     if (extrapolated) puts("* beyond the contexts or widths this device was measured at");
 }
 
-static int show_text(const struct kv_rows *all, struct kv_error *e) {
-    for (size_t first = 0, last; first < all->n; first = last) {
+// A table for each recording.
+static int show_text(const struct kv_rows *all, struct kv_store *s, const struct kv_cli *c,
+                     bool colour, const bool *on, struct kv_error *e) {
+    int code = 0;
+    for (size_t first = 0, last; !code && first < all->n; first = last) {
         for (last = first; last < all->n && all->row[last].s.trace == all->row[first].s.trace;)
             last++;
+        struct table x = {.all = all,
+                          .rows = &all->row[first],
+                          .n = last - first,
+                          .how = KV_OUT_TEXT,
+                          .colour = colour,
+                          .on = on + first};
+        if (kv_opt_given(c, "layers")) x.layers = ask_layers(c, s, x.rows, x.n);
         if (first) putchar('\n');
-        print_heading(&all->row[first], last - first);
-        bool narrow = kv_terminal_width() && kv_terminal_width() < NARROW_TERMINAL;
-        int code =
-            print_rows(all, &all->row[first], last - first, KV_OUT_TEXT, narrow ? FIRST : WHOLE, e);
-        if (!code && narrow)
-            code = print_rows(all, &all->row[first], last - first, KV_OUT_TEXT, SECOND, e);
-        if (code) return code;
+        print_heading(x.rows, x.n);
+        code = print_rows(&x, e);
+        for (size_t i = 0; x.layers && i < x.n; i++) free(x.layers[i]);
+        free(x.layers);
     }
-    print_device(all);
-    return kv_flush_stdout(e);
+    if (!code) print_device(all);
+    return code ? code : kv_flush_stdout(e);
 }
 
 static int show(struct kv_cli *c, struct kv_error *e) {
     struct kv_rows rows;
     struct kv_store *s;
-    int code = kv_rows_open(&rows, &s, c, e);
+    bool colour;
+    int code = kv_wants_colour(kv_opt(c, "color"), &colour, e);
+    if (!code) code = kv_rows_open(&rows, &s, c, e);
     if (code) return code;
+    bool *on = kv_alloc(rows.n + 1, sizeof *on);
     code = kv_rows_sort(&rows, kv_opt(c, "sort"), e);
+    if (!code) kv_rows_frontier(rows.row, rows.n, on);
     if (!code)
-        code = c->output == KV_OUT_TEXT ? show_text(&rows, e)
-                                        : print_rows(&rows, rows.row, rows.n, c->output, WHOLE, e);
+        code =
+            c->output == KV_OUT_TEXT
+                ? show_text(&rows, s, c, colour, on, e)
+                : print_rows(
+                      &(struct table){
+                          .all = &rows, .rows = rows.row, .n = rows.n, .how = c->output, .on = on},
+                      e);
+    free(on);
     kv_rows_fini(&rows);
     kv_store_abandon(s);
     return code;

@@ -98,6 +98,7 @@ static int add_part(struct kv_text *t, const struct kv_page *p, size_t i, struct
         code = add_figure(t, p, &part->figures[k], e);
     if (!code) code = kv_page_table(t, p, part, e);
     kv_page_scorers(t, part);
+    if (!code) code = kv_page_redraws(t, p, part, e);
     if (closes) kv_text_addf(t, "</section>\n");
     return code;
 }

@@ -8,16 +8,18 @@
 
 enum { DRAWS = 1000 };
 
-// How often each row is on the frontier of accuracy and effective bits when items are drawn again.
+// How often each row is on the frontier of accuracy (or divergence) and effective bits when items
+// are drawn again.
 static int bootstrap(const struct kv_figure_set *set, struct kv_store *s, uint64_t seed,
-                     double *frequency, struct kv_error *e) {
+                     bool accuracy, double *frequency, struct kv_error *e) {
     struct kv_item_result *items;
     size_t n_stored, n_items = set->rows[0].s.n_trace_items;
     int code = kv_store_items(s, set->rows[0].s.family, &items, &n_stored, e);
     if (code) return code;
     uint64_t *cluster = kv_alloc(n_items + 1, sizeof *cluster);
     const char **source = kv_alloc(n_items + 1, sizeof *source);
-    double *right = kv_alloc(n_items * set->n + 1, sizeof *right);
+    double *value = kv_alloc(n_items * set->n + 1, sizeof *value);
+    double *weight = kv_alloc(n_items * set->n + 1, sizeof *weight);
     double *bits = kv_alloc(set->n + 1, sizeof *bits);
     for (size_t i = 0; i < n_items; i++) cluster[i] = i;
     for (size_t i = 0; i < n_stored; i++) {
@@ -26,16 +28,28 @@ static int bootstrap(const struct kv_figure_set *set, struct kv_store *s, uint64
         source[items[i].item] = items[i].source;
     }
     for (size_t r = 0; r < set->n; r++) {
-        bits[r] = set->rows[r].s.effective_bits;
-        memcpy(&right[r * n_items], set->rows[r].right, n_items * sizeof *right);
+        const struct kv_row *row = &set->rows[r];
+        bits[r] = row->s.effective_bits;
+        memcpy(&value[r * n_items], accuracy ? row->right : row->item_kl, n_items * sizeof *value);
+        memcpy(&weight[r * n_items], row->item_scored, n_items * sizeof *weight);
     }
     struct kv_resampler *again = kv_resampler_new(n_items, cluster, source);
-    kv_pareto_frequency(again, right, bits, set->n, n_items, seed, DRAWS, frequency);
+    kv_pareto_bootstrap(&(struct kv_pareto_draws){.resampler = again,
+                                                  .x = value,
+                                                  .w = accuracy ? NULL : weight,
+                                                  .cost = bits,
+                                                  .n_points = set->n,
+                                                  .n_items = n_items,
+                                                  .lower_is_better = !accuracy,
+                                                  .seed = seed,
+                                                  .draws = DRAWS},
+                        frequency, NULL, KV_CONFIDENCE);
     kv_resampler_free(again);
     kv_item_results_free(items, n_stored);
     free(cluster);
     free(source);
-    free(right);
+    free(value);
+    free(weight);
     free(bits);
     return 0;
 }
@@ -47,6 +61,7 @@ struct extra {
     bool accuracy, shuffle, static4;
     double *frequency, *holm; // [rows]
     bool *on;
+    size_t *by, knee; // [rows] the frontier's point that beats it, n = none; the knee, n = none
 };
 
 static double p_of(const struct kv_row *r) {
@@ -67,7 +82,7 @@ static void add_head(struct kv_text *t, const struct kv_rows *all, const struct 
                     "<th scope=\"col\">allocated bits</th>");
     for (size_t k = 0; all->device && k < all->n_contexts; k++)
         kv_text_addf(t, "<th scope=\"col\">ms at %g</th>", all->context[k]);
-    if (x->accuracy) kv_text_addf(t, "<th scope=\"col\">on frontier, %%</th>");
+    kv_text_addf(t, "<th scope=\"col\">on frontier, %%</th><th scope=\"col\">beaten by #</th>");
     kv_text_addf(t, "</tr></thead>\n<tbody>\n");
 }
 
@@ -106,8 +121,11 @@ static void add_row(struct kv_text *t, const struct kv_page *p, const struct kv_
     for (size_t k = 0; p->all->device && k < p->all->n_contexts; k++)
         kv_text_addf(t, "<td>%.2f%s</td>", r->at[k].step_ns / 1e6,
                      r->at[k].extrapolated ? "*" : "");
-    if (x->accuracy) kv_html_number(t, 0, 100 * x->frequency[i]);
-    kv_text_addf(t, "</tr>\n");
+    kv_html_number(t, 0, 100 * x->frequency[i]);
+    kv_text_addf(t, "<td>");
+    if (x->by[i] < part->set.n) kv_text_addf(t, "%zu", x->by[i] + 1);
+    if (x->knee == i) kv_text_addf(t, "knee");
+    kv_text_addf(t, "</td></tr>\n");
 }
 
 static void add_ceiling(struct kv_text *t, const struct kv_page *p, const struct kv_row *r) {
@@ -126,7 +144,8 @@ int kv_page_table(struct kv_text *t, const struct kv_page *p, const struct kv_pa
     const struct kv_figure_set *set = &part->set;
     struct extra x = {.frequency = kv_alloc(set->n + 1, sizeof(double)),
                       .holm = kv_alloc(set->n + 1, sizeof(double)),
-                      .on = kv_alloc(set->n + 1, sizeof(bool))};
+                      .on = kv_alloc(set->n + 1, sizeof(bool)),
+                      .by = kv_alloc(set->n + 1, sizeof(size_t))};
     double *bits = kv_alloc(set->n + 1, sizeof *bits), *acc = kv_alloc(set->n + 1, sizeof *acc);
     double *p_value = kv_alloc(set->n + 1, sizeof *p_value);
     for (size_t i = 0; i < set->n; i++) {
@@ -140,7 +159,9 @@ int kv_page_table(struct kv_text *t, const struct kv_page *p, const struct kv_pa
     }
     kv_holm(p_value, set->n, x.holm);
     kv_pareto(bits, acc, set->n, x.on);
-    int code = x.accuracy ? bootstrap(set, p->store, p->seed, x.frequency, e) : 0;
+    kv_pareto_dominators(bits, acc, set->n, x.by);
+    x.knee = kv_pareto_knee(bits, acc, set->n);
+    int code = bootstrap(set, p->store, p->seed, x.accuracy, x.frequency, e);
     kv_text_addf(t,
                  "<p class=\"soft\">Numbers are those of the figures; rows in colour are on the "
                  "frontier of %s and effective bits.",
@@ -155,6 +176,7 @@ int kv_page_table(struct kv_text *t, const struct kv_page *p, const struct kv_pa
     free(x.frequency);
     free(x.holm);
     free(x.on);
+    free(x.by);
     free(bits);
     free(acc);
     free(p_value);

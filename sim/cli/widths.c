@@ -6,20 +6,38 @@
 
 #include <stdlib.h>
 
-struct kv_trace *kv_widths_trace(const char *list, const char *path, const char *digest) {
+static int take_path(void *self, size_t n, const char *const *names, const struct kv_sql_value *v,
+                     struct kv_error *e) {
+    char **path = self;
+    (void)n, (void)names, (void)e;
+    free(*path);
+    *path = kv_strdup(v[0].kind == KV_SQL_TEXT ? v[0].text : "");
+    return 0;
+}
+
+struct kv_trace *kv_widths_open(struct kv_store *s, const struct kv_summary *row,
+                                const char *list) {
+    const struct kv_sql_value id = {.kind = KV_SQL_INT, .n = row->trace};
     struct kv_trace *t = NULL;
     struct kv_error ignored;
-    char *copy = kv_format_text("%s%s%s", list ? list : "", list ? "," : "", path ? path : ""),
-         *rest = copy, *word;
+    char *path = NULL, *word;
+    if (kv_store_query(s, "SELECT path FROM trace WHERE id = ?", &id, 1, take_path, &path,
+                       &ignored)) {
+        free(path);
+        path = NULL;
+    }
+    char *all = kv_format_text("%s%s%s", list ? list : "", list ? "," : "", path ? path : ""),
+         *rest = all;
     while (!t && (word = strsep(&rest, ","))) {
         if (!*word || kv_trace_open(&t, word, &ignored)) {
             t = NULL;
-        } else if (strcmp(kv_trace_info(t)->digest, digest) != 0) {
+        } else if (strcmp(kv_trace_info(t)->digest, row->trace_digest) != 0) {
             kv_trace_close(t);
             t = NULL;
         }
     }
-    free(copy);
+    free(all);
+    free(path);
     return t;
 }
 
@@ -150,4 +168,20 @@ void kv_widths_free(struct kv_widths *w, size_t n) {
         }
         free(w[i].token);
     }
+}
+
+// ---- as text --------------------------------------------------------------------------
+
+char *kv_widths_sparkline(const struct kv_widths *w, size_t layers) {
+    static const double most[] = {0.5, 2, 3, 4, 5, 6.5, 8, 15.9};
+    static const char *const bars[] = {" ",      "\u2581", "\u2582", "\u2583", "\u2584",
+                                       "\u2585", "\u2586", "\u2587", "\u2588"};
+    struct kv_text t = {0};
+    for (size_t l = 0; w->known && l < layers; l++) {
+        double bits = (w->layer[0][l] + w->layer[1][l]) / 2;
+        size_t k = 0;
+        while (k < sizeof most / sizeof *most && bits > most[k]) k++;
+        kv_text_addf(&t, "%s", bars[k]);
+    }
+    return kv_text_take(&t);
 }
