@@ -56,6 +56,9 @@ static void describe_format(struct sheet *t, const struct kv_format *f) {
     const struct kv_format_type *type = f->type;
     add(t, "kind", "format");
     add(t, "name", type->name);
+    take(t, "in a spec",
+         kv_format_text("static:bits=%u@%s%s", f->width_bits[0], type->name,
+                        type->wraps ? "(sym)" : ""));
     add(t, "summary", type->summary);
     add(t, "source", type->citation);
     add(t, "tag", type->tag);

@@ -142,7 +142,7 @@ int kv_tuning_forecast(struct kv_tuning *t, const struct kv_replay_spec *spec,
         f.job.quantiles = NULL;
         kv_replay_close_tables(&f.job);
     }
-    if (rc == 0) rc = kv_replay_fit(&f.job, t->form, t->jobs, e);
+    if (rc == 0) rc = kv_replay_fit(&f.job, t->jobs, e);
     struct kv_table *damage[1] = {g->table};
     f.job.quantiles = t->quantiles;
     f.job.damage = damage;

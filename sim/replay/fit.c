@@ -11,7 +11,6 @@ struct fitting {
     struct kv_fitting view;
     const struct kv_replay *r;
     const struct kv_replay_spec *spec; // whose format is meant
-    enum kv_table_kind form;
     unsigned jobs;
 };
 
@@ -80,7 +79,7 @@ static int damage(const struct kv_fitting *view, size_t n, double *out, struct k
            n_widths = f->spec->run.n_widths, all = in->shape.n_layers * 2 * n_widths;
     struct kv_table *table;
     double scored = 0;
-    int rc = kv_table_open(&table, f->r->trace, f->spec->format, f->form, f->jobs, e);
+    int rc = kv_table_open(&table, f->r->trace, f->spec->format, KV_TABLE_ISO, f->jobs, e);
     if (rc) return rc;
     memset(out, 0, all * sizeof *out);
     for (size_t i = 0; i < at_most(view, n); i++) {
@@ -97,8 +96,7 @@ static int damage(const struct kv_fitting *view, size_t n, double *out, struct k
     return 0;
 }
 
-int kv_replay_fit(const struct kv_replay *r, enum kv_table_kind form, unsigned jobs,
-                  struct kv_error *e) {
+int kv_replay_fit(const struct kv_replay *r, unsigned jobs, struct kv_error *e) {
     int rc = 0;
     for (size_t j = 0; j < r->n_specs && rc == 0; j++)
         for (const struct kv_replay_spec *s = &r->specs[j]; s && rc == 0; s = s->inner) {
@@ -109,7 +107,6 @@ int kv_replay_fit(const struct kv_replay *r, enum kv_table_kind form, unsigned j
                                          .damage = damage},
                                 .r = r,
                                 .spec = &r->specs[j],
-                                .form = form,
                                 .jobs = jobs};
             if (s->policy->fit) rc = s->policy->fit(s->self, &f.view, e);
         }

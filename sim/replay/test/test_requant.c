@@ -268,12 +268,15 @@ static void a_stable_format_loses_nothing_by_being_coded_again(void **state) {
     }
 }
 
+// turbo codes a vector's direction and keeps its norm, so each coding shortens what is decoded.
 static void other_formats_drift_the_more_the_oftener_they_are_coded(void **state) {
     (void)state;
     for (size_t item = 0; item < ITEMS; item++) {
-        double seldom = drift("static:bits=4@hadamard(sym):window=512", item),
-               often = drift("static:bits=4@hadamard(sym):window=1", item);
-        if (!(seldom < 1e-5 && often > 1e-3)) fail_msg("item %zu: %.3g, %.3g", item, seldom, often);
+        double never = drift("static:bits=4@turbo:window=512", item),
+               seldom = drift("static:bits=4@turbo:window=16", item),
+               often = drift("static:bits=4@turbo:window=1", item);
+        if (!(never < 1e-5 && seldom > 1e-2 && often > 1.5 * seldom))
+            fail_msg("item %zu: %.3g, %.3g, %.3g", item, never, seldom, often);
     }
 }
 
