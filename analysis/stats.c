@@ -164,6 +164,19 @@ void kv_holm(const double *p, size_t n, double *adjusted) {
     free(from);
 }
 
+double kv_kendall(const double *x, const double *y, size_t n) {
+    double alike = 0, in_x = 0, in_y = 0;
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < i; k++) {
+            double dx = x[i] - x[k], dy = y[i] - y[k];
+            if (isnan(dx) || isnan(dy)) continue;
+            alike += ((dx > 0) - (dx < 0)) * ((dy > 0) - (dy < 0));
+            in_x += dx != 0;
+            in_y += dy != 0;
+        }
+    return in_x > 0 && in_y > 0 ? alike / sqrt(in_x * in_y) : NAN;
+}
+
 // ---- bootstrap ------------------------------------------------------------------------
 
 struct kv_resampler {

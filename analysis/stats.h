@@ -68,6 +68,11 @@ struct kv_mean kv_ratio_interval(const double *x, const double *w, size_t n, dou
 // Holm's (1979) step-down adjustment of n p-values for a sweep; NANs stay and do not count.
 void kv_holm(const double *p, size_t n, double *adjusted);
 
+// Kendall's tau-b between two rankings of n things (Kendall, Biometrika 33:239, 1945): 1 = the same
+// order, -1 = the reverse, ties taken out of the scale. Pairs with a NAN are left out; NAN when
+// either does not order anything.
+double kv_kendall(const double *x, const double *y, size_t n);
+
 // ---- bootstrap ------------------------------------------------------------------------
 
 // Draws items with replacement: whole clusters (items that share a context) within strata (the

@@ -129,6 +129,16 @@ KV_MUST_CHECK int kv_store_items(struct kv_store *s, long long family, struct kv
                                  size_t *n, struct kv_error *e);
 void kv_item_results_free(struct kv_item_result *rows, size_t n);
 
+// A family's results redraw by redraw, ascending by item and redraw: what rounding alone changes.
+struct kv_redraw_result {
+    uint32_t item, redraw;
+    double right[KV_N_SCORERS], right_ref[KV_N_SCORERS]; // 0 or 1; NAN where not judged
+    double kl_nats;
+};
+// Caller frees the array.
+KV_MUST_CHECK int kv_store_redraws(struct kv_store *s, long long family,
+                                   struct kv_redraw_result **rows, size_t *n, struct kv_error *e);
+
 // A family's results on each choice, ascending by item, redraw and choice.
 struct kv_choice_result {
     uint32_t item, redraw, choice;

@@ -235,6 +235,46 @@ void kv_item_results_free(struct kv_item_result *rows, size_t n) {
     free(rows);
 }
 
+// ---- redraws --------------------------------------------------------------------------
+
+static int take_redraw(void *self, size_t n, const char *const *names, const struct kv_sql_value *v,
+                       struct kv_error *e) {
+    struct kv_redraw_result *r = append(self);
+    (void)n, (void)names, (void)e;
+    r->item = (uint32_t)v[0].n;
+    r->redraw = (uint32_t)v[1].n;
+    r->kl_nats = v[2].x;
+    for (int i = 0; i < KV_N_SCORERS; i++) {
+        r->right[i] = v[3 + i].x;
+        r->right_ref[i] = v[3 + KV_N_SCORERS + i].x;
+    }
+    return 0;
+}
+
+int kv_store_redraws(struct kv_store *s, long long family, struct kv_redraw_result **rows,
+                     size_t *n, struct kv_error *e) {
+    struct list l = {.size = sizeof **rows};
+    // Where there is no gold choice nothing equals it: NULLIF makes that unknown.
+    int code = kv_store_query(
+        s,
+        "SELECT o.item, r.redraw, o.kl_nats, o.pick_acc = NULLIF(i.gold, -1), "
+        "o.pick_acc_norm = NULLIF(i.gold, -1), o.pick_acc_bytes = NULLIF(i.gold, -1), "
+        "o.pick_acc_token = NULLIF(i.gold, -1), o.pick_ref_acc = NULLIF(i.gold, -1), "
+        "o.pick_ref_acc_norm = NULLIF(i.gold, -1), o.pick_ref_acc_bytes = NULLIF(i.gold, -1), "
+        "o.pick_ref_acc_token = NULLIF(i.gold, -1) "
+        "FROM family AS f JOIN run AS r ON r.id = f.run JOIN outcome_item AS o ON o.run = f.run "
+        "JOIN item AS i ON i.trace = r.trace AND i.item = o.item "
+        "WHERE f.family = ? ORDER BY o.item, r.redraw",
+        &INT(family), 1, take_redraw, &l, e);
+    if (code) {
+        free(l.rows);
+        l = (struct list){0};
+    }
+    *rows = l.rows;
+    *n = l.n;
+    return code;
+}
+
 // ---- choices --------------------------------------------------------------------------
 
 static int take_choice(void *self, size_t n, const char *const *names, const struct kv_sql_value *v,

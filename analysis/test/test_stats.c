@@ -216,6 +216,17 @@ static void the_bootstrap_agrees_with_the_t_interval_on_many_items(void **state)
     kv_resampler_free(r);
 }
 
+// scipy.stats.kendalltau(x, y).statistic, without the pair that holds NAN.
+static void rankings_are_compared_as_scipy_does(void **state) {
+    static const double x[] = {0.42, 0.40, NAN, 0.40, 0.33, 0.31, 0.25};
+    static const double y[] = {0.50, 0.52, 0.51, 0.47, 0.47, 0.30, 0.29};
+    static const double flat[] = {1, 1, 1, 1, 1, 1, 1};
+    (void)state;
+    near(kv_kendall(x, y, COUNT(x)), 0.7857142857142857, 1e-12);
+    near(kv_kendall(y, y, COUNT(y)), 1, 1e-15);
+    assert_true(isnan(kv_kendall(x, flat, COUNT(x))));
+}
+
 // 1 - 2 scipy.stats.norm.sf(sqrt(n / (n - 1)) scipy.stats.t.isf(0.025, n - 1)).
 static void percentile_intervals_of_few_items_are_widened(void **state) {
     (void)state;
@@ -236,6 +247,7 @@ int main(void) {
         cmocka_unit_test(the_t_interval_is_that_of_scipy),
         cmocka_unit_test(a_ratio_weighs_items_by_their_tokens),
         cmocka_unit_test(holms_adjustment_is_that_of_statsmodels),
+        cmocka_unit_test(rankings_are_compared_as_scipy_does),
         cmocka_unit_test(percentile_intervals_of_few_items_are_widened),
         cmocka_unit_test(a_resample_keeps_clusters_whole_and_strata_full),
         cmocka_unit_test(the_bootstrap_agrees_with_the_t_interval_on_many_items),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim show: the table of a store, each accuracy with its interval and its difference to 16 bit.
-#include "sim/cli/rows.h"
+#include "sim/cli/scorers.h"
 #include "sim/cli/widths.h"
 
 #include <stdlib.h>
@@ -11,12 +11,13 @@ static const struct kv_option options[] = {
     {"layers", 0, NULL, NULL, "bits by layer, as the policies answer when asked again"},
     {"trace", 0, "LIST", NULL, "recordings to ask (default: where the store says they were)"},
     {"sort", 0, "KEY", "bits", "order of rows: bits, acc, kl, ms (at the last context) or spec"},
+    {"scorers", 0, NULL, NULL, "how the ranking changes with the scorer, instead"},
     {0}};
 
 // When a column is printed. WIDE: in text only on a wide terminal; PRICED: only with a device, once
 // a context; NULLED: in text only where a row has its own shuffle beside it; LAYERS: when asked
-// for.
-enum { WIDE = 1, TEXT = 2, MACHINE = 4, PRICED = 8, NULLED = 16, LAYERS = 32 };
+// for; REDRAWN: only where a row was redrawn.
+enum { WIDE = 1, TEXT = 2, MACHINE = 4, PRICED = 8, NULLED = 16, LAYERS = 32, REDRAWN = 64 };
 enum { WIDE_TERMINAL = 130 };
 
 // ---- what a column says ---------------------------------------------------------------
@@ -136,6 +137,24 @@ CELL(lost) {
 }
 CELL(mid_p) {
     kv_table_number(t, c->row->to16[KV_ACC].mid_p, 6);
+}
+CELL(holm_p) {
+    kv_table_number(t, c->row->holm_p, 6);
+}
+CELL(holm_p_text) {
+    kv_table_number(t, c->row->holm_p, 3);
+}
+CELL(rounding) {
+    kv_table_number(t, c->row->split.rounding_share, 4);
+}
+CELL(rounding_kl) {
+    kv_table_number(t, c->row->split_kl.rounding_share, 4);
+}
+CELL(rounding_text) {
+    kv_table_number(t, 100 * c->row->split.rounding_share, 0);
+}
+CELL(rounding_kl_text) {
+    kv_table_number(t, 100 * c->row->split_kl.rounding_share, 0);
 }
 CELL(kl) {
     kv_table_number(t, c->row->kl.mean, 6);
@@ -286,6 +305,12 @@ static const struct show_column {
     {"won", KV_RIGHT, MACHINE, won, NULL},
     {"lost", KV_RIGHT, MACHINE, lost, NULL},
     {"mid_p", KV_RIGHT, MACHINE, mid_p, NULL},
+    {"holm_p", KV_RIGHT, MACHINE, holm_p, NULL},
+    {"p, Holm", KV_RIGHT, TEXT | WIDE, holm_p_text, NULL},
+    {"rounding_share", KV_RIGHT, MACHINE, rounding, NULL},
+    {"kl_rounding_share", KV_RIGHT, MACHINE, rounding_kl, NULL},
+    {"rounding %", KV_RIGHT, TEXT | REDRAWN, rounding_text, NULL},
+    {"of KL %", KV_RIGHT, TEXT | REDRAWN, rounding_kl_text, NULL},
     {"kl_nats", KV_RIGHT, MACHINE, kl, NULL},
     {"kl_nats_low", KV_RIGHT, MACHINE, kl_low, NULL},
     {"kl_nats_high", KV_RIGHT, MACHINE, kl_high, NULL},
@@ -337,6 +362,12 @@ static bool all_same(const struct show_column *c, const struct kv_row *rows, siz
     return true;
 }
 
+static bool any_redrawn(const struct kv_row *rows, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (rows[i].s.n_redraws > 1) return true;
+    return false;
+}
+
 struct table {
     const struct kv_rows *all;
     const struct kv_row *rows;
@@ -351,6 +382,7 @@ static bool printed(const struct show_column *c, const struct table *x) {
     size_t width = kv_terminal_width();
     if (!(c->when & (x->how == KV_OUT_TEXT ? TEXT : MACHINE))) return false;
     if ((c->when & PRICED) && !x->all->device) return false;
+    if ((c->when & REDRAWN) && !any_redrawn(x->rows, x->n)) return false;
     if ((c->when & LAYERS) && !x->layers) return false;
     if (x->how != KV_OUT_TEXT) return true;
     bool shuffled = false;
@@ -446,9 +478,21 @@ static void print_device(const struct kv_rows *all) {
     if (extrapolated) puts("* beyond the contexts or widths this device was measured at");
 }
 
+// What the rarer columns mean.
+static void print_legend(const struct kv_rows *all) {
+    size_t width = kv_terminal_width();
+    if (!width || width >= WIDE_TERMINAL)
+        puts("p, Holm: mid-p McNemar against 16 bit by acc, adjusted over the rows that it could "
+             "have been");
+    if (any_redrawn(all->row, all->n))
+        puts("rounding %: of an item's variance of the difference to 16 bit, what redraws alone "
+             "make; of KL %: the same of kl_nats");
+}
+
 // A table for each recording.
 static int show_text(const struct kv_rows *all, struct kv_store *s, const struct kv_cli *c,
                      bool colour, const bool *on, struct kv_error *e) {
+    bool scorers = kv_opt_given(c, "scorers");
     int code = 0;
     for (size_t first = 0, last; !code && first < all->n; first = last) {
         for (last = first; last < all->n && all->row[last].s.trace == all->row[first].s.trace;)
@@ -462,11 +506,14 @@ static int show_text(const struct kv_rows *all, struct kv_store *s, const struct
         if (kv_opt_given(c, "layers")) x.layers = ask_layers(c, s, x.rows, x.n);
         if (first) putchar('\n');
         print_heading(x.rows, x.n);
-        code = print_rows(&x, e);
+        code = scorers ? kv_scorers_print(x.rows, x.n, KV_OUT_TEXT, e) : print_rows(&x, e);
         for (size_t i = 0; x.layers && i < x.n; i++) free(x.layers[i]);
         free(x.layers);
     }
-    if (!code) print_device(all);
+    if (!code && !scorers) {
+        print_legend(all);
+        print_device(all);
+    }
     return code ? code : kv_flush_stdout(e);
 }
 
@@ -482,8 +529,9 @@ static int show(struct kv_cli *c, struct kv_error *e) {
     if (!code) kv_rows_frontier(rows.row, rows.n, on);
     if (!code)
         code =
-            c->output == KV_OUT_TEXT
-                ? show_text(&rows, s, c, colour, on, e)
+            c->output == KV_OUT_TEXT ? show_text(&rows, s, c, colour, on, e)
+            : kv_opt_given(c, "scorers")
+                ? kv_scorers_print(rows.row, rows.n, c->output, e)
                 : print_rows(
                       &(struct table){
                           .all = &rows, .rows = rows.row, .n = rows.n, .how = c->output, .on = on},

@@ -55,6 +55,44 @@ static void judge(struct kv_row *row, const struct kv_item_result *items, size_t
     }
 }
 
+// What an item's redraws say of rounding.
+static int split_row(struct kv_row *row, struct kv_store *s, struct kv_error *e) {
+    struct kv_redraw_result *draws = NULL;
+    size_t n = 0;
+    int code = kv_store_redraws(s, row->s.family, &draws, &n, e);
+    uint32_t *item = kv_alloc(n + 1, sizeof *item);
+    double *change = kv_alloc(n + 1, sizeof *change), *kl = kv_alloc(n + 1, sizeof *kl);
+    for (size_t i = 0; i < n; i++) {
+        item[i] = draws[i].item;
+        change[i] = draws[i].right[KV_ACC] - draws[i].right_ref[KV_ACC];
+        kl[i] = draws[i].kl_nats;
+    }
+    row->split = kv_split_variance(item, change, n);
+    row->split_kl = kv_split_variance(item, kl, n);
+    free(item);
+    free(change);
+    free(kl);
+    free(draws);
+    return code;
+}
+
+// Holm over the rows that one would choose among: alike, and not 16 bit throughout.
+static void adjust(struct kv_rows *rows) {
+    double *p = kv_alloc(rows->n + 1, sizeof *p), *adjusted = kv_alloc(rows->n + 1, sizeof *p);
+    for (size_t i = 0; i < rows->n; i++) {
+        for (size_t k = 0; k < rows->n; k++) {
+            const struct kv_row *r = &rows->row[k];
+            const struct kv_paired *d = &r->to16[KV_ACC];
+            bool counts = kv_rows_alike(&rows->row[i], r) && r->s.nominal_bits < 16;
+            p[k] = !counts ? NAN : isnan(d->mid_p) ? d->t_p : d->mid_p;
+        }
+        kv_holm(p, rows->n, adjusted);
+        rows->row[i].holm_p = adjusted[i];
+    }
+    free(p);
+    free(adjusted);
+}
+
 static int fill_row(struct kv_rows *rows, struct kv_row *row, struct kv_store *s,
                     struct kv_error *e) {
     struct kv_item_result *items;
@@ -63,6 +101,8 @@ static int fill_row(struct kv_rows *rows, struct kv_row *row, struct kv_store *s
     if (code) return code;
     judge(row, items, n);
     kv_item_results_free(items, n);
+    row->split = row->split_kl = kv_split_variance(NULL, NULL, 0);
+    if (row->s.n_redraws > 1 && (code = split_row(row, s, e))) return code;
     for (size_t i = 0; rows->device && i < rows->n_contexts; i++)
         row->at[i] = kv_device_step(rows->device, &row->s.ledger, rows->context[i], 0);
     return 0;
@@ -125,6 +165,7 @@ int kv_rows_open(struct kv_rows *rows, struct kv_store **s, const struct kv_cli 
     for (size_t i = 0; !code && i < n; i++) code = fill_row(rows, &rows->row[i], *s, e);
     if (!code) {
         kv_rows_versus(rows);
+        adjust(rows);
         return 0;
     }
 fail:

@@ -4,7 +4,7 @@
 #ifndef KV_CLI_ROWS_H
 #define KV_CLI_ROWS_H
 
-#include "analysis/stats.h"
+#include "analysis/evidence.h"
 #include "analysis/store.h"
 #include "sim/cli/cli.h"
 #include "sim/cost/cost.h"
@@ -26,6 +26,8 @@ struct kv_row {
     struct kv_interval interval[KV_N_SCORERS]; // Wilson's, of each accuracy
     double error[KV_N_SCORERS];                // standard error of each, from its spread over items
     struct kv_paired to16[KV_N_SCORERS];       // against the 16-bit run on the same items
+    double holm_p;                             // of to16's acc, adjusted over the rows alike
+    struct kv_variance_split split, split_kl;  // of right - right16 by acc, and of KL, by redraws
     struct kv_mean kl;                         // nats a scored token
     struct kv_latency at[KV_MAX_CONTEXTS];     // price at each context
     // By item of the trace, NAN = not there: how right by acc, nats a scored token, tokens scored.
