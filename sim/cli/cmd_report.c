@@ -87,11 +87,31 @@ struct recordings {
     struct kv_trace **at;
 };
 
+// Asks the policies that are to be asked about this recording.
+static void ask(struct kv_page_policy *policies, size_t n, const struct kv_trace *trace,
+                unsigned jobs) {
+    const char **specs = kv_alloc(n + 1, sizeof *specs);
+    uint64_t *seeds = kv_alloc(n + 1, sizeof *seeds);
+    struct kv_widths *w = kv_alloc(n + 1, sizeof *w);
+    size_t n_asked = 0, taken = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (policies[i].trace != trace) continue;
+        specs[n_asked] = policies[i].row->s.spec;
+        seeds[n_asked++] = policies[i].row->s.seed;
+    }
+    kv_widths_read(trace, specs, seeds, n_asked, ITEMS_ASKED, jobs, w);
+    for (size_t i = 0; i < n; i++)
+        if (policies[i].trace == trace) policies[i].widths = w[taken++];
+    free(specs);
+    free(seeds);
+    free(w);
+}
+
 // The specs of all parts, each once, asked about the first recording that has it and can be read.
 static size_t find_policies(const struct kv_page_part *parts, size_t n_parts,
                             const struct recordings *traces, unsigned jobs,
                             struct kv_page_policy *policies) {
-    size_t n = 0, n_asked = 0;
+    size_t n = 0;
     for (size_t i = 0; i < n_parts; i++)
         for (size_t k = 0; k < parts[i].set.n; k++) {
             const struct kv_row *r = &parts[i].set.rows[k];
@@ -103,18 +123,9 @@ static size_t find_policies(const struct kv_page_part *parts, size_t n_parts,
                 policies[known].trace = traces->at[i];
             }
         }
-    for (size_t i = 0; i < n; i++) n_asked += policies[i].trace != NULL;
-    struct kv_progress *progress =
-        n_asked ? kv_progress_start("asking", n_asked, "policies") : NULL;
-    for (size_t i = 0; i < n; i++) {
-        const struct kv_summary *s = &policies[i].row->s;
-        if (!policies[i].trace) continue;
-        const char *spec = s->spec;
-        kv_widths_read(policies[i].trace, &spec, &s->seed, 1, ITEMS_ASKED, jobs,
-                       &policies[i].widths);
-        kv_progress_step(progress, 1);
-    }
-    kv_progress_end(progress);
+    for (size_t i = 0; i < n_parts; i++)
+        if (traces->at[i] && (i == 0 || traces->at[i] != traces->at[i - 1]))
+            ask(policies, n, traces->at[i], jobs);
     return n;
 }
 

@@ -435,13 +435,20 @@ static char **ask_layers(const struct kv_cli *c, struct kv_store *s, const struc
         return NULL;
     }
     char **lines = kv_alloc(n + 1, sizeof *lines);
+    const char **specs = kv_alloc(n + 1, sizeof *specs);
+    uint64_t *seeds = kv_alloc(n + 1, sizeof *seeds);
+    struct kv_widths *w = kv_alloc(n + 1, sizeof *w);
     for (size_t i = 0; i < n; i++) {
-        struct kv_widths w;
-        const char *spec = rows[i].s.spec;
-        kv_widths_read(trace, &spec, &rows[i].s.seed, 1, ITEMS_ASKED, c->jobs, &w);
-        lines[i] = kv_widths_sparkline(&w, kv_trace_info(trace)->shape.n_layers);
-        kv_widths_free(&w, 1);
+        specs[i] = rows[i].s.spec;
+        seeds[i] = rows[i].s.seed;
     }
+    kv_widths_read(trace, specs, seeds, n, ITEMS_ASKED, c->jobs, w);
+    for (size_t i = 0; i < n; i++)
+        lines[i] = kv_widths_sparkline(&w[i], kv_trace_info(trace)->shape.n_layers);
+    kv_widths_free(w, n);
+    free(w);
+    free(specs);
+    free(seeds);
     kv_trace_close(trace);
     return lines;
 }
