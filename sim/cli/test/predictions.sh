@@ -50,6 +50,14 @@ check "a searched cut stays within its budget" "yes" \
 check "shares of damage add up to the whole by each axis but rare words" "100 100 100 " \
     "$(for by in head position segment; do apart atlas t.trace --by $by --tsv | awk -F'\t' 'NR > 1 { s += $8 } END { printf "%.0f ", s }'; done)"
 
+"$kvsim" tune "$t" -m "$model" -q --tsv --budget bits=4.25 --method greedy-exact --evaluations 7 --verify 1 \
+    layerwise@sym >"$dir/g.tsv"
+check "greedy-exact stands beside the additive plan, verified no worse, within budget and evaluations" "2 yes yes yes" \
+    "$(awk -F'\t' '$2 ~ /^knapsack/ { a = $13; tried = $3 } $2 ~ /^greedy-exact/ { g = $13; n = $3 } NR > 1 { rows++; bad += $4 > 4.2501 }
+        END { print rows, (g != "" && g <= a ? "yes" : "no"), (bad ? "no" : "yes"), (n > 1 && n <= 7 ? "yes" : "no") }' "$dir/g.tsv")"
+refused "greedy-exact without exact replay" 2 "which --no-exact forbids" tune "$t" --no-exact --method greedy-exact layerwise@sym
+refused "rounds in prediction" 1 "only exact replay" replay "$t" --fidelity fisher 'oracle:bits=4.25,rounds=2@sym'
+
 refused "a budget below the cheapest plan" 1 "is below the cheapest plan" tune "$t" --no-exact --budget bits=1 static@sym
 refused "a budget in ms without a device" 2 "ms=X@DEVICE" tune "$t" --no-exact --budget ms=3 static@sym
 refused "an unknown method" 2 "grid, random, simplex or anneal" tune "$t" --no-exact --method hope 'threshold:quantiles=0..1,bits=2/4@sym'
