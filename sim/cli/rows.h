@@ -68,6 +68,10 @@ bool kv_rows_alike(const struct kv_row *a, const struct kv_row *b);
 // Fills static4 and shuffle of every row; kv_rows_open does. (versus.c)
 void kv_rows_versus(struct kv_rows *rows);
 
+// Marks the rows that no other of the same recording and setting beats in accuracy (without one: in
+// divergence) and effective bits.
+void kv_rows_frontier(const struct kv_row *rows, size_t n, bool *on);
+
 // Short names of specs for tables and figures: defaults are left out, and the channel order where
 // it is the one that the format takes by itself; two that would read alike keep all keys.
 // settings[n]: of each spec's trace, NULL entries or no array = unknown. labels[n] are the
