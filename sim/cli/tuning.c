@@ -337,20 +337,23 @@ int kv_tuning_kvtuner(struct kv_tuning *t, const char *format, char **out, char 
     char *text =
         kv_format_text("kvtuner:bits=%.9g,items=%zu@%s", t->budget.limit, t->train.n, format);
     uint8_t *cells = kv_alloc(kv_trace_item(t->trace, 0)->n_tokens, n_cells),
-            *bits = kv_alloc(2 * n_layers, 1);
+            *choice = kv_alloc(2 * n_layers, 1);
     struct kv_replay job = {.trace = t->trace, .specs = &spec, .n_specs = 1, .seed = t->seed};
     int rc = kv_replay_spec_open(&spec, text, &setting, t->seed, e);
     if (rc == 0) rc = kv_replay_fit(&job, t->jobs, e);
     if (rc == 0) rc = kv_decide(&job, 0, 0, cells, e);
     for (size_t i = 0; i < 2 * n_layers && rc == 0; i++)
-        bits[i] = spec.run.width_bits[cells[i / 2 * (n_cells / n_layers) + (i & 1)]];
+        choice[i] = cells[i / 2 * (n_cells / n_layers) + (i & 1)];
     if (rc == 0) {
-        *out = plan_text(KV_FAMILY_LAYER, format, bits, 2 * n_layers);
+        struct kv_plan plan = {
+            .family = KV_FAMILY_LAYER, .format = (char *)format, .n_groups = 2 * n_layers};
+        memcpy(plan.width_bits, spec.run.width_bits, sizeof plan.width_bits);
+        *out = kv_plan_text(&plan, choice);
         *how = kv_format_text("kvtuner on %zu items", t->train.n);
     }
     kv_replay_spec_close(&spec);
     free(cells);
-    free(bits);
+    free(choice);
     free(text);
     return rc;
 }
