@@ -45,18 +45,23 @@ static int print_all(const struct kv_attribution *t, enum kv_output how, struct 
 
 // ---- in text --------------------------------------------------------------------------
 
+// Without the interval where there is none, empty where nothing is known.
 static void add_acc(struct kv_table *table, const struct kv_effect_size *x) {
-    char *s = isnan(x->estimate) ? NULL
-              : isnan(x->low)    ? kv_format_text("%+.1f", x->estimate)
-                              : kv_format_text("%+.1f [%+.1f %+.1f]", x->estimate, x->low, x->high);
+    char *s = NULL;
+    if (!isnan(x->low))
+        s = kv_format_text("%+.1f [%+.1f %+.1f]", x->estimate, x->low, x->high);
+    else if (!isnan(x->estimate))
+        s = kv_format_text("%+.1f", x->estimate);
     kv_table_text(table, s);
     free(s);
 }
 
 static void add_kl(struct kv_table *table, const struct kv_effect_size *x) {
-    char *s = isnan(x->estimate)
-                  ? NULL
-                  : kv_format_text("%.2f [%.2f %.2f]", exp(x->estimate), exp(x->low), exp(x->high));
+    char *s = NULL;
+    if (!isnan(x->low))
+        s = kv_format_text("%.2f [%.2f %.2f]", exp(x->estimate), exp(x->low), exp(x->high));
+    else if (!isnan(x->estimate))
+        s = kv_format_text("%.2f", exp(x->estimate));
     kv_table_text(table, s);
     free(s);
 }
@@ -140,8 +145,7 @@ static int print_text(const struct kv_attribution *t, const struct kv_summary *s
          "KL: the same as a factor");
     for (size_t k = 0; k < t->factors.n; k++)
         if (!kv_attribution_has(t, k))
-            printf("%s is left out: the factors above it determine it\n",
-                   kv_attribution_factor(t, k));
+            printf("%s is left out: other factors determine it\n", kv_attribution_factor(t, k));
     int code = print_main(t, e);
     if (code) return code;
     printf("main effects together: %.0f %% of the variance of acc among runs and scorers, %.0f %% "
