@@ -11,6 +11,7 @@ static const struct kv_option options[] = {
     {"trace", 0, "DIGEST", NULL, "which trace, where the store holds several (as show prints it)"},
     {"only", 0, "PATTERN", NULL, "only specs like this, with * for anything: 'static:*'"},
     {"mode", 0, "NAME", NULL, "only runs of this mode"},
+    {"self", 0, "HOW", NULL, "only runs of this own step: coded, exact"},
     {"top", 0, "N", "12", "so many interactions, the largest first; 0 = all"},
     {"draws", 0, "N", "1000", "bootstrap draws over items"},
     {0}};
@@ -157,10 +158,12 @@ static int print_text(const struct kv_attribution *t, const struct kv_summary *s
 // ---- choosing runs --------------------------------------------------------------------
 
 static bool wanted(const struct kv_cli *c, const struct kv_summary *s) {
-    const char *only = kv_opt(c, "only"), *mode = kv_opt(c, "mode"), *trace = kv_opt(c, "trace");
+    const char *only = kv_opt(c, "only"), *trace = kv_opt(c, "trace");
+    const char *mode = kv_opt(c, "mode"), *own = kv_opt(c, "self");
     if (strcmp(s->fidelity, "exact") != 0 || s->oracle || !(s->nominal_bits < 16)) return false;
     if (only && fnmatch(only, s->spec, 0) != 0) return false;
     if (mode && strcmp(mode, s->mode) != 0) return false;
+    if (own && strcmp(own, s->self) != 0) return false;
     return !trace || strncmp(trace, s->trace_digest, strlen(trace)) == 0;
 }
 
