@@ -5,7 +5,7 @@
 if (format eq "svg") {
     set terminal svg size canvas_x, canvas_y noenhanced font "DejaVu Sans,Verdana,sans-serif,12" background "white" linewidth 1
 } else { if (format eq "pdf") {
-    set terminal pdfcairo size canvas_x / 100.0, canvas_y / 100.0 noenhanced font "DejaVu Sans,8.6" background "white" linewidth 1 fontscale 1
+    set terminal pdfcairo size canvas_x / 100.0, canvas_y / 100.0 noenhanced font "DejaVu Sans,12" background "white" linewidth 0.6 fontscale 0.58 pointscale 0.9
 } else {
     set terminal pngcairo size 2 * canvas_x, 2 * canvas_y noenhanced font "DejaVu Sans,10" background "white" fontscale 2 linewidth 2 pointscale 2
 } }

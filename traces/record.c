@@ -31,6 +31,7 @@ struct recorder {
     uint32_t keep;
     const struct kv_trace_info *info;
     struct kv_adjoint_info adjoint;
+    size_t tape_bytes;
     size_t n_tables;
     struct kv_format **formats;       // [n_tables]
     struct kv_table_writer *tables;   // [n_tables]
@@ -148,7 +149,7 @@ static int record_item(void *self, unsigned worker, size_t i, struct kv_error *e
                              .stats = &attention,
                              .final = final};
     struct kv_sensitivity sens = {0};
-    if (sensitive) job.tape = kv_tape_new(s, n);
+    if (sensitive) job.tape = kv_tape_new(s, n, r->tape_bytes);
     int rc = kv_forward(r->m, &job, r->scratch[worker], e);
     if (rc == 0 && job.tape)
         kv_sensitivity_measure(r->m, &item, &r->adjoint, r->keep & KV_KEEP_GRAD, job.tape, final,
@@ -302,8 +303,12 @@ int kv_record(const struct kv_model *m, const struct kv_tasks *tasks,
     kv_say("recording %zu items (%s), %zu tokens: %.1f KB a token, %.2f GB in all, to %s", items->n,
            items->subset, items->n_tokens, 1e-3 * size.bytes_per_token,
            1e-9 * (double)size.total_bytes, o->dir);
-    struct recorder r = {
-        .m = m, .items = items, .keep = o->keep, .adjoint = o->adjoint, .info = &info};
+    struct recorder r = {.m = m,
+                         .items = items,
+                         .keep = o->keep,
+                         .adjoint = o->adjoint,
+                         .tape_bytes = o->tape_bytes ? o->tape_bytes : KV_TAPE_BYTES,
+                         .info = &info};
     r.scratch = kv_alloc(o->jobs, sizeof(struct kv_scratch *));
     for (unsigned w = 0; w < o->jobs; w++) r.scratch[w] = kv_scratch_new();
     rc = kv_trace_writer_open(&r.writer, o->dir, &info, items->items, items->n, e);

@@ -15,7 +15,7 @@ struct kv_sensitivity {
 // the distributions that it leads to. Free with kv_sensitivity_fini.
 void kv_sensitivity_measure(const struct kv_model *m, const struct kv_trace_item *item,
                             const struct kv_adjoint_info *how, bool keep_gradients,
-                            const struct kv_tape *tape, const float *final, struct kv_scratch *s,
+                            struct kv_tape *tape, const float *final, struct kv_scratch *s,
                             struct kv_sensitivity *out);
 void kv_sensitivity_fini(struct kv_sensitivity *s);
 

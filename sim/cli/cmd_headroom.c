@@ -97,7 +97,8 @@ static int choose(struct headroom *h, struct kv_tuning *t, size_t b, struct kv_e
         if (families[f].plan >= 0) {
             rc = kv_tuning_plan(t, (enum kv_family)families[f].plan, h->format, h->width,
                                 h->n_widths, &plan, e);
-            if (rc == 0) add(h, f, b, plan.spec);
+            if (rc == 0) add(h, f, b, kv_plan_text(&plan, plan.choice));
+            kv_plan_fini(&plan);
         } else if (!families[f].again || h->rounds > 1) {
             const struct family *x = &families[f];
             add(h, f, b,

@@ -87,32 +87,31 @@ struct recordings {
     struct kv_trace **at;
 };
 
-static int take_path(void *self, size_t n, const char *const *names, const struct kv_sql_value *v,
-                     struct kv_error *e) {
-    (void)n, (void)names, (void)e;
-    *(char **)self = kv_strdup(v[0].kind == KV_SQL_TEXT ? v[0].text : "");
-    return 0;
-}
-
-static struct kv_trace *open_trace(struct kv_store *s, const struct kv_summary *row,
-                                   const char *list) {
-    const struct kv_sql_value id = {.kind = KV_SQL_INT, .n = row->trace};
-    struct kv_error ignored;
-    char *path = NULL;
-    if (kv_store_query(s, "SELECT path FROM trace WHERE id = ?", &id, 1, take_path, &path,
-                       &ignored) &&
-        !path)
-        return NULL;
-    struct kv_trace *t = kv_widths_trace(list, path, row->trace_digest);
-    free(path);
-    return t;
+// Asks the policies that are to be asked about this recording.
+static void ask(struct kv_page_policy *policies, size_t n, const struct kv_trace *trace,
+                unsigned jobs) {
+    const char **specs = kv_alloc(n + 1, sizeof *specs);
+    uint64_t *seeds = kv_alloc(n + 1, sizeof *seeds);
+    struct kv_widths *w = kv_alloc(n + 1, sizeof *w);
+    size_t n_asked = 0, taken = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (policies[i].trace != trace) continue;
+        specs[n_asked] = policies[i].row->s.spec;
+        seeds[n_asked++] = policies[i].row->s.seed;
+    }
+    kv_widths_read(trace, specs, seeds, n_asked, ITEMS_ASKED, jobs, w);
+    for (size_t i = 0; i < n; i++)
+        if (policies[i].trace == trace) policies[i].widths = w[taken++];
+    free(specs);
+    free(seeds);
+    free(w);
 }
 
 // The specs of all parts, each once, asked about the first recording that has it and can be read.
 static size_t find_policies(const struct kv_page_part *parts, size_t n_parts,
                             const struct recordings *traces, unsigned jobs,
                             struct kv_page_policy *policies) {
-    size_t n = 0, n_asked = 0;
+    size_t n = 0;
     for (size_t i = 0; i < n_parts; i++)
         for (size_t k = 0; k < parts[i].set.n; k++) {
             const struct kv_row *r = &parts[i].set.rows[k];
@@ -124,18 +123,9 @@ static size_t find_policies(const struct kv_page_part *parts, size_t n_parts,
                 policies[known].trace = traces->at[i];
             }
         }
-    for (size_t i = 0; i < n; i++) n_asked += policies[i].trace != NULL;
-    struct kv_progress *progress =
-        n_asked ? kv_progress_start("asking", n_asked, "policies") : NULL;
-    for (size_t i = 0; i < n; i++) {
-        const struct kv_summary *s = &policies[i].row->s;
-        if (!policies[i].trace) continue;
-        const char *spec = s->spec;
-        kv_widths_read(policies[i].trace, &spec, &s->seed, 1, ITEMS_ASKED, jobs,
-                       &policies[i].widths);
-        kv_progress_step(progress, 1);
-    }
-    kv_progress_end(progress);
+    for (size_t i = 0; i < n_parts; i++)
+        if (traces->at[i] && (i == 0 || traces->at[i] != traces->at[i - 1]))
+            ask(policies, n, traces->at[i], jobs);
     return n;
 }
 
@@ -150,7 +140,8 @@ static int draw(struct kv_page *page, struct kv_page_part *parts, const struct k
     for (size_t i = 0; i < page->n_parts; i++) {
         const struct kv_summary *s = &parts[i].set.rows[0].s;
         bool known = i && s->trace == parts[i - 1].set.rows[0].s.trace;
-        traces.at[i] = known ? traces.at[i - 1] : open_trace(page->store, s, kv_opt(c, "trace"));
+        traces.at[i] =
+            known ? traces.at[i - 1] : kv_widths_open(page->store, s, kv_opt(c, "trace"));
     }
     for (size_t i = 0; !code && i < page->n_parts; i++)
         code =

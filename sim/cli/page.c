@@ -96,8 +96,9 @@ static int add_part(struct kv_text *t, const struct kv_page *p, size_t i, struct
                         "items is what <code>kvsim fidelity</code> measures.</p>\n");
     for (size_t k = 0; !code && k < part->n_figures; k++)
         code = add_figure(t, p, &part->figures[k], e);
-    if (!code) code = kv_page_table(t, p, part, e);
+    kv_page_table(t, p, part);
     kv_page_scorers(t, part);
+    kv_page_redraws(t, part);
     if (closes) kv_text_addf(t, "</section>\n");
     return code;
 }

@@ -57,7 +57,7 @@ static void add_verdict(struct kv_text *t, const struct kv_verdict *v) {
         add_answer(t, v->analogue, "");
     }
     kv_text_addf(t, "</td><td>");
-    if (measured(v)) kv_text_addf(t, "%.4g", v->estimate);
+    if (measured(v)) kv_text_addf(t, "%.4g", fabs(v->estimate) < 1e-9 ? 0 : v->estimate);
     if (measured(v) && !isnan(v->low))
         kv_text_addf(t, " <small>[%.4g %.4g]</small>", v->low, v->high);
     if (measured(v)) kv_text_addf(t, " %s", unit);
@@ -77,44 +77,69 @@ static void add_verdict(struct kv_text *t, const struct kv_verdict *v) {
     if (measured(v)) kv_text_addf(t, ", n %zu", v->n);
     kv_text_addf(t, "</td><td>");
     kv_html_text(t, v->because);
-    if (measured(v) && v->analogue == KV_CANNOT_TELL && isfinite(v->items_needed))
+    if (measured(v) && !v->here && v->analogue == KV_CANNOT_TELL && isfinite(v->items_needed))
         kv_text_addf(t, " About %.0f items would tell.", v->items_needed);
     kv_text_addf(t, "</td></tr>\n");
 }
 
+static bool any_measured(const struct kv_verdict *v, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (measured(&v[i])) return true;
+    return false;
+}
+
+// "holds for 2, cannot be told for 3 of 5 pairs"
+static void add_counts(struct kv_text *t, const struct kv_verdict *v, size_t n) {
+    size_t count[KV_CANNOT_TELL + 1] = {0}, said = 0;
+    for (size_t i = 0; i < n; i++) count[v[i].answer]++;
+    kv_text_addf(t, "<p>");
+    for (size_t a = 0; a <= KV_CANNOT_TELL; a++) {
+        if (count[a] == 0) continue;
+        if (said++) kv_text_addf(t, ", ");
+        add_answer(t, (enum kv_answer)a, "");
+        if (n > 1) kv_text_addf(t, " for %zu", count[a]);
+    }
+    kv_text_addf(t, n > 1 ? " of %zu specs</p>\n" : "</p>\n", n);
+}
+
+static void add_judged(struct kv_text *t, const struct kv_verdict *v, size_t n) {
+    enum { MOST_SHOWN = 2 };
+    add_claim(t, v->claim);
+    if (n > MOST_SHOWN) {
+        add_counts(t, v, n);
+        kv_text_addf(t, "<details><summary>each of them</summary>");
+    }
+    kv_html_wide(t, "Verdict");
+    kv_text_addf(t, "<table class=\"text prose\"><thead><tr><th scope=\"col\">verdict</th>"
+                    "<th scope=\"col\">measured</th><th scope=\"col\">of</th>"
+                    "<th scope=\"col\">on</th><th scope=\"col\">because</th></tr></thead>"
+                    "<tbody>\n");
+    for (size_t k = 0; k < n; k++) add_verdict(t, &v[k]);
+    kv_text_addf(t, "</tbody></table></div>%s\n", n > MOST_SHOWN ? "</details>" : "");
+}
+
 void kv_page_verdicts(struct kv_text *t, const struct kv_page *p) {
-    size_t untold = 0;
-    for (size_t i = 0, end; i < p->n_verdicts; i = end) {
-        bool any = false;
-        for (end = i; end < p->n_verdicts && p->verdicts[end].claim == p->verdicts[i].claim; end++)
-            any = any || measured(&p->verdicts[end]);
-        if (!any) {
-            untold++;
+    struct kv_text untold = {0};
+    size_t n_untold = 0;
+    for (size_t i = 0, n; i < p->n_verdicts; i += n) {
+        const struct kv_verdict *v = &p->verdicts[i];
+        for (n = 1; i + n < p->n_verdicts && v[n].claim == v->claim;) n++;
+        if (any_measured(v, n)) {
+            add_judged(t, v, n);
             continue;
         }
-        add_claim(t, p->verdicts[i].claim);
-        kv_html_wide(t, "Verdict");
-        kv_text_addf(t, "<table class=\"text prose\"><thead><tr><th scope=\"col\">verdict</th>"
-                        "<th scope=\"col\">measured</th><th scope=\"col\">of</th>"
-                        "<th scope=\"col\">on</th><th scope=\"col\">because</th></tr></thead>"
-                        "<tbody>\n");
-        for (size_t k = i; k < end; k++) add_verdict(t, &p->verdicts[k]);
-        kv_text_addf(t, "</tbody></table></div>\n");
+        n_untold++;
+        kv_text_addf(&untold, "<li>");
+        kv_html_text(&untold, v->claim->claim);
+        kv_text_addf(&untold, ": ");
+        kv_html_text(&untold, v->because);
+        kv_text_addf(&untold, "</li>\n");
     }
-    if (untold == 0) return;
-    kv_text_addf(t,
-                 "<details><summary>%zu claim%s of which this store says nothing</summary><ul>\n",
-                 untold, untold == 1 ? "" : "s");
-    for (size_t i = 0, end; i < p->n_verdicts; i = end) {
-        bool any = false;
-        for (end = i; end < p->n_verdicts && p->verdicts[end].claim == p->verdicts[i].claim; end++)
-            any = any || measured(&p->verdicts[end]);
-        if (any) continue;
-        kv_text_addf(t, "<li>");
-        kv_html_text(t, p->verdicts[i].claim->claim);
-        kv_text_addf(t, ": ");
-        kv_html_text(t, p->verdicts[i].because);
-        kv_text_addf(t, "</li>\n");
-    }
-    kv_text_addf(t, "</ul></details>\n");
+    if (n_untold)
+        kv_text_addf(
+            t,
+            "<details><summary>%zu claim%s of which this store says nothing</summary><ul>\n"
+            "%s</ul></details>\n",
+            n_untold, n_untold == 1 ? "" : "s", untold.s);
+    free(untold.s);
 }

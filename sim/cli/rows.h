@@ -68,6 +68,10 @@ bool kv_rows_alike(const struct kv_row *a, const struct kv_row *b);
 // Fills static4 and shuffle of every row; kv_rows_open does. (versus.c)
 void kv_rows_versus(struct kv_rows *rows);
 
+// Marks the rows that no other of the same recording and setting beats in accuracy (without one: in
+// divergence) and effective bits.
+void kv_rows_frontier(const struct kv_row *rows, size_t n, bool *on);
+
 // Short names of specs for tables and figures: defaults are left out, and the channel order where
 // it is the one that the format takes by itself; two that would read alike keep all keys.
 // settings[n]: of each spec's trace, NULL entries or no array = unknown. labels[n] are the
@@ -83,7 +87,11 @@ KV_MUST_CHECK int kv_summary_labels(struct kv_store *s, const struct kv_summary 
 // Which of a spec's runs are meant; NULL = any.
 struct kv_row_choice {
     const char *fidelity, *mode, *trace; // trace: start of its digest
+    const char *feedback;                // "open", "closed"; NULL = open
 };
+
+// Whether a row's policy read the run that it steered (--feedback closed).
+bool kv_row_is_closed(const struct kv_summary *s);
 
 // Finds the rows whose spec is `text` in any spelling, of the choice. KV_EUSAGE when the spec is
 // none; KV_EFAIL when the store holds no such row, naming a spec that is near. Free with

@@ -57,7 +57,7 @@ static bool fits_benchmark(const struct kv_claim *c, const struct kv_summary *s)
 static bool usable(const struct search *q, const struct kv_summary *s) {
     const struct kv_claim *c = q->claim;
     return strcmp(s->fidelity, "exact") == 0 && (!c->mode || strcmp(c->mode, s->mode) == 0) &&
-           (!c->self || strcmp(c->self, s->self) == 0);
+           (!c->self || strcmp(c->self, s->self) == 0) && !kv_row_is_closed(s);
 }
 
 // Takes the traces nearest to the claim: its model and benchmark, else its benchmark, else all.

@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a row is compared with besides 16 bit: static 4 bit, and its own widths on the wrong tokens.
+#include "analysis/pareto.h"
 #include "sim/base/args.h"
 #include "sim/cli/rows.h"
 
 #include <stdlib.h>
 
+// An exact run is an exact run whatever damage an oracle went by.
 bool kv_rows_alike(const struct kv_row *a, const struct kv_row *b) {
     return a->s.trace == b->s.trace && strcmp(a->s.fidelity, b->s.fidelity) == 0 &&
            strcmp(a->s.mode, b->s.mode) == 0 && strcmp(a->s.self, b->s.self) == 0 &&
-           strcmp(a->s.compute, b->s.compute) == 0 && strcmp(a->s.variant, b->s.variant) == 0;
+           strcmp(a->s.compute, b->s.compute) == 0 &&
+           (strncmp(a->s.variant, "form=", 5) == 0 || strncmp(b->s.variant, "form=", 5) == 0
+                ? strcmp(a->s.fidelity, "exact") == 0
+                : strcmp(a->s.variant, b->s.variant) == 0);
 }
 
 // A row's spec, taken apart.
@@ -62,6 +67,7 @@ static bool same_items(const struct kv_row *a, const struct kv_row *b) {
 static void find_static4(struct kv_rows *rows, size_t own, const struct parts *part) {
     const struct kv_row *found = NULL;
     int best = 0;
+    if (strcmp(part[own].policy, "static:k=4,v=4") == 0) return;
     for (size_t i = 0; i < rows->n; i++) {
         if (!same_items(&rows->row[own], &rows->row[i]) ||
             strcmp(part[i].policy, "static:k=4,v=4") != 0)
@@ -113,4 +119,30 @@ void kv_rows_versus(struct kv_rows *rows) {
         free(part[i].within);
     }
     free(part);
+}
+
+// ---- frontier -------------------------------------------------------------------------
+
+void kv_rows_frontier(const struct kv_row *rows, size_t n, bool *on) {
+    double *bits = kv_alloc(n + 1, sizeof *bits), *value = kv_alloc(n + 1, sizeof *value);
+    size_t *of = kv_alloc(n + 1, sizeof *of);
+    bool *taken = kv_alloc(n + 1, sizeof *taken), *best = kv_alloc(n + 1, sizeof *best);
+    for (size_t i = 0; i < n; i++) {
+        size_t m = 0;
+        for (size_t k = i; k < n; k++) {
+            if (taken[k] || !kv_rows_alike(&rows[i], &rows[k])) continue;
+            double acc = rows[k].s.acc[KV_ACC];
+            taken[k] = true;
+            of[m] = k;
+            bits[m] = rows[k].s.effective_bits;
+            value[m++] = isnan(acc) ? -rows[k].kl.mean : acc;
+        }
+        kv_pareto(bits, value, m, best);
+        for (size_t k = 0; k < m; k++) on[of[k]] = best[k];
+    }
+    free(bits);
+    free(value);
+    free(of);
+    free(taken);
+    free(best);
 }

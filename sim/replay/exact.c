@@ -448,7 +448,7 @@ int kv_replay_exact(const struct kv_replay *r, unsigned jobs, struct kv_error *e
         for (size_t j = 0; j < r->n_specs; j++) total += !r->wanted || r->wanted(r->self, i, j);
     pthread_mutex_init(&g.lock, NULL);
     for (unsigned w = 0; w < jobs; w++) g.workers[w].scratch = kv_scratch_new();
-    g.progress = kv_progress_start("replaying", total, "item-specs");
+    if (!r->quiet) g.progress = kv_progress_start("replaying", total, "item-specs");
     rc = kv_parallel(r->n_items, jobs, replay_item, &g, e);
     kv_progress_end(g.progress);
     for (unsigned w = 0; w < jobs; w++) kv_scratch_free(g.workers[w].scratch);

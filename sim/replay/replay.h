@@ -35,6 +35,7 @@ struct kv_replay {
     bool audit;                     // ask each policy again with the future scrambled: kv_audit
     bool closed;                    // policies read the run they steer: closed.h; exact replay only
     struct kv_closed_count *counts; // [n_specs] what closed feedback changed, or NULL
+    bool quiet;                     // no progress is drawn
     size_t first_item, n_items;     // the part of the trace to replay
     // Says which pairs are wanted (NULL = all); called before an item is run, from any worker.
     bool (*wanted)(void *self, size_t item, size_t spec);

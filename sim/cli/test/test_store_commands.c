@@ -41,22 +41,49 @@ static void show_prints_every_row_as_json_with_all_digits(void **state) {
     free(arguments);
 }
 
-static void show_fits_a_terminal_of_eighty_columns(void **state) {
-    const struct fixture *f = *state;
-    char *said, *arguments = kv_format_text("show --db %s", f->db);
-    assert_int_equal(run(f, "COLUMNS=80", arguments, &said), 0);
-    size_t n_lines = 0;
+// Columns of the longest line below the heading, which wraps as text does.
+static size_t widest_line(char *said) {
+    size_t n_lines = 0, widest = 0;
     for (char *line = strtok(said, "\n"); line; line = strtok(NULL, "\n"), n_lines++) {
         size_t width = 0;
         for (const char *p = line; *p; p++) {
             width += ((unsigned char)*p & 0xC0) != 0x80;
             assert_true((unsigned char)*p >= 0x20);
         }
-        if (n_lines > 0) assert_in_range(width, 1, 80); // the heading wraps as text does
+        if (n_lines > 0 && width > widest) widest = width;
     }
     assert_true(n_lines >= 6);
-    free(said);
+    return widest;
+}
+
+static void show_fits_the_terminal(void **state) {
+    const struct fixture *f = *state;
+    static const char *const settings[] = {"COLUMNS=60", "COLUMNS=80", "COLUMNS=100",
+                                           "COLUMNS=133"};
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+        char *said, *arguments = kv_format_text("show --db %s", f->db);
+        assert_int_equal(run(f, settings[i], arguments, &said), 0);
+        assert_in_range(widest_line(said), 40, strtoul(settings[i] + 8, NULL, 10));
+        free(said);
+        free(arguments);
+    }
+}
+
+static void show_is_in_colour_only_when_asked(void **state) {
+    const struct fixture *f = *state;
+    char *plain, *colour, *arguments = kv_format_text("show --db %s", f->db);
+    char *always = kv_format_text("show --db %s --color always", f->db);
+    assert_int_equal(run(f, "", arguments, &plain), 0); // a pipe is no terminal
+    assert_null(strchr(plain, '\033'));
+    assert_int_equal(run(f, "NO_COLOR=1", always, &colour), 0);
+    assert_non_null(strstr(colour, "\033[33mstatic"));
+    free(plain);
+    free(colour);
     free(arguments);
+    free(always);
+    char *wrong = kv_format_text("show --db %s --color red", f->db);
+    expect(f, wrong, 2, "kvsim: --color: 'red' is not one of auto, always, never\n");
+    free(wrong);
 }
 
 static void outcomes_are_found_by_any_spelling(void **state) {
@@ -182,7 +209,8 @@ static void without_gnuplot_the_report_says_how_to_get_it(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(show_prints_every_row_as_json_with_all_digits),
-        cmocka_unit_test(show_fits_a_terminal_of_eighty_columns),
+        cmocka_unit_test(show_fits_the_terminal),
+        cmocka_unit_test(show_is_in_colour_only_when_asked),
         cmocka_unit_test(outcomes_are_found_by_any_spelling),
         cmocka_unit_test(diff_pairs_two_specs),
         cmocka_unit_test(what_is_not_there_is_said_in_one_sentence),
