@@ -270,7 +270,7 @@ void kv_resampler_draw(const struct kv_resampler *r, uint64_t seed, uint64_t dra
 }
 
 struct kv_interval kv_percentile_interval(double *x, size_t n, double confidence) {
-    if (n == 0) return nothing;
+    if (n == 0 || isnan(confidence)) return nothing;
     gsl_sort(x, 1, n);
     return (struct kv_interval){gsl_stats_quantile_from_sorted_data(x, 1, n, (1 - confidence) / 2),
                                 gsl_stats_quantile_from_sorted_data(x, 1, n, (1 + confidence) / 2)};

@@ -90,7 +90,8 @@ void kv_resampler_free(struct kv_resampler *r);
 // in any order.
 void kv_resampler_draw(const struct kv_resampler *r, uint64_t seed, uint64_t draw, uint32_t *times);
 
-// The middle `confidence` of n values (Hyndman and Fan's quantile 7); sorts them. n = 0: NAN.
+// The middle `confidence` of n values (Hyndman and Fan's quantile 7); sorts them. n = 0 or no
+// confidence: NAN.
 struct kv_interval kv_percentile_interval(double *x, size_t n, double confidence);
 
 // The confidence at which a percentile interval of n items covers as a t interval would: it makes

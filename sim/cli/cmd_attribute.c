@@ -11,6 +11,7 @@ static const struct kv_option options[] = {
     {"trace", 0, "DIGEST", NULL, "which trace, where the store holds several (as show prints it)"},
     {"only", 0, "PATTERN", NULL, "only specs like this, with * for anything: 'static:*'"},
     {"mode", 0, "NAME", NULL, "only runs of this mode"},
+    {"self", 0, "HOW", NULL, "only runs of this own step: coded, exact"},
     {"top", 0, "N", "12", "so many interactions, the largest first; 0 = all"},
     {"draws", 0, "N", "1000", "bootstrap draws over items"},
     {0}};
@@ -45,18 +46,23 @@ static int print_all(const struct kv_attribution *t, enum kv_output how, struct 
 
 // ---- in text --------------------------------------------------------------------------
 
+// Without the interval where there is none, empty where nothing is known.
 static void add_acc(struct kv_table *table, const struct kv_effect_size *x) {
-    char *s = isnan(x->estimate) ? NULL
-              : isnan(x->low)    ? kv_format_text("%+.1f", x->estimate)
-                              : kv_format_text("%+.1f [%+.1f %+.1f]", x->estimate, x->low, x->high);
+    char *s = NULL;
+    if (!isnan(x->low))
+        s = kv_format_text("%+.1f [%+.1f %+.1f]", x->estimate, x->low, x->high);
+    else if (!isnan(x->estimate))
+        s = kv_format_text("%+.1f", x->estimate);
     kv_table_text(table, s);
     free(s);
 }
 
 static void add_kl(struct kv_table *table, const struct kv_effect_size *x) {
-    char *s = isnan(x->estimate)
-                  ? NULL
-                  : kv_format_text("%.2f [%.2f %.2f]", exp(x->estimate), exp(x->low), exp(x->high));
+    char *s = NULL;
+    if (!isnan(x->low))
+        s = kv_format_text("%.2f [%.2f %.2f]", exp(x->estimate), exp(x->low), exp(x->high));
+    else if (!isnan(x->estimate))
+        s = kv_format_text("%.2f", exp(x->estimate));
     kv_table_text(table, s);
     free(s);
 }
@@ -140,8 +146,7 @@ static int print_text(const struct kv_attribution *t, const struct kv_summary *s
          "KL: the same as a factor");
     for (size_t k = 0; k < t->factors.n; k++)
         if (!kv_attribution_has(t, k))
-            printf("%s is left out: the factors above it determine it\n",
-                   kv_attribution_factor(t, k));
+            printf("%s is left out: other factors determine it\n", kv_attribution_factor(t, k));
     int code = print_main(t, e);
     if (code) return code;
     printf("main effects together: %.0f %% of the variance of acc among runs and scorers, %.0f %% "
@@ -153,10 +158,12 @@ static int print_text(const struct kv_attribution *t, const struct kv_summary *s
 // ---- choosing runs --------------------------------------------------------------------
 
 static bool wanted(const struct kv_cli *c, const struct kv_summary *s) {
-    const char *only = kv_opt(c, "only"), *mode = kv_opt(c, "mode"), *trace = kv_opt(c, "trace");
+    const char *only = kv_opt(c, "only"), *trace = kv_opt(c, "trace");
+    const char *mode = kv_opt(c, "mode"), *own = kv_opt(c, "self");
     if (strcmp(s->fidelity, "exact") != 0 || s->oracle || !(s->nominal_bits < 16)) return false;
     if (only && fnmatch(only, s->spec, 0) != 0) return false;
     if (mode && strcmp(mode, s->mode) != 0) return false;
+    if (own && strcmp(own, s->self) != 0) return false;
     return !trace || strncmp(trace, s->trace_digest, strlen(trace)) == 0;
 }
 

@@ -81,9 +81,9 @@ static void add_policy(struct words *w, const char *text) {
     struct kv_spec s = {0};
     struct kv_error ignored;
     if (kv_spec_parse(&s, text, &ignored)) return;
-    bool uniform = strcmp(s.name, "static") == 0;
-    add(w, "policy", uniform ? "static" : text, false);
-    for (size_t i = 0; i < s.n_pairs && uniform; i++) add(w, s.keys[i], s.values[i], false);
+    add(w, "policy", text, false);
+    for (size_t i = 0; i < s.n_pairs && strcmp(s.name, "static") == 0; i++)
+        add(w, s.keys[i], s.values[i], false);
     kv_spec_fini(&s);
 }
 
@@ -160,8 +160,18 @@ static void fold_partial_keys(struct words *rows, size_t n) {
         }
 }
 
-// k and v that are always equal are one factor, "bits".
+// Uniform widths are told by k and v, or by "bits" where these are always equal; where other
+// policies are among them, each policy is a level of its own.
 static void join_sides(struct words *rows, size_t n) {
+    bool uniform = all_have(rows, n, "k") && all_have(rows, n, "v");
+    for (size_t i = 0; i < n; i++) {
+        if (uniform) {
+            drop(&rows[i], "policy");
+            continue;
+        }
+        drop(&rows[i], "k");
+        drop(&rows[i], "v");
+    }
     for (size_t i = 0; i < n; i++) {
         const char *k = find(&rows[i], "k"), *v = find(&rows[i], "v");
         if (!k || !v || strcmp(k, v) != 0) return;
@@ -198,8 +208,8 @@ static int add_factor(struct kv_factors *f, const struct words *rows, const char
 int kv_factors_find(struct kv_factors *f, const struct kv_summary *const *rows, size_t n_rows,
                     struct kv_error *e) {
     // What one asks for first, so that what follows from it is left out and not it.
-    static const char *const order[] = {"format", "group", "rotation", "bits",  "k",
-                                        "v",      "mode",  "own step", "policy"};
+    static const char *const order[] = {"policy", "format", "group", "rotation", "bits",
+                                        "k",      "v",      "mode",  "own step"};
     enum { N_ORDER = sizeof order / sizeof *order };
     struct words *w = kv_alloc(n_rows + 1, sizeof *w);
     int code = 0;

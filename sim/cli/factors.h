@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The factors that a store's runs differ in, read off their specs and settings.
 //
-// Factors are: the policy's keys (k and v; "bits" where both are always equal), the format,
-// rotation around it, every key that all formats have (group, order, ...), mode and own step. A key
-// that only some formats have is part of the format's level ("sym:levels=max3"). What never varies
-// is none.
+// Factors are: the policy, or k and v where all are static ("bits" where both are always equal);
+// the format; rotation around it; every key that all formats have (group, order, ...); mode and own
+// step. A key that only some formats have is part of the format's level ("sym:levels=max3"). What
+// never varies is none.
 #ifndef KV_CLI_FACTORS_H
 #define KV_CLI_FACTORS_H
 
