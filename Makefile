@@ -41,7 +41,7 @@ BENCHES  := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/bench/bench_*.c sim/*/bench
 ASSETS   := $(sort $(wildcard analysis/schema.sql reports/*.gp reports/*.sql reports/*.html reports/claims/*.claim sim/cost/devices/*.json \
               traces/samples/sentences.jsonl traces/samples/text.txt policies/template.c))
 
-.PHONY: all deps model data demo check test bench install asan ubsan tsan lint format cuda clean help
+.PHONY: all deps model data demo figures check test bench install asan ubsan tsan lint format cuda clean help
 .DEFAULT_GOAL := all
 
 all: $(BUILD)/kvsim ## build kvsim (the default)
@@ -103,6 +103,9 @@ DEMO := $(BUILD)/demo
 demo: deps ## record the samples with the real model, sweep 11 formats, draw the frontier
 	@$(MAKE) --no-print-directory all model
 	@BUILD=$(BUILD) MODEL=$(MODEL) sh reports/demo.sh $(DEMO)
+
+figures: demo ## rebuild the README's figures (STORE=FILE: the report that is pictured; needs chromium)
+	@BUILD=$(BUILD) sh reports/figures.sh $(DEMO) $(STORE)
 
 # ---- checks ----------------------------------------------------------------------------------------
 

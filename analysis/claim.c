@@ -16,7 +16,7 @@ const struct kv_quantity_row kv_quantities[] = {
     {"acc_norm difference", KV_Q_DIFFERENCE, KV_ACC_NORM, "points", true, "... a character"},
     {"acc_bytes difference", KV_Q_DIFFERENCE, KV_ACC_BYTES, "points", true, "... a byte"},
     {"acc_token difference", KV_Q_DIFFERENCE, KV_ACC_TOKEN, "points", true, "... a token"},
-    {"kl ratio", KV_Q_KL_RATIO, KV_ACC, "times", true, "divergence from 16 bit, first / second"},
+    {"kl ratio", KV_Q_KL_RATIO, KV_ACC, "", true, "divergence from 16 bit, first / second"},
     {"kl", KV_Q_KL, KV_ACC, "nats a token", false, "divergence from 16 bit"},
     {"agreement", KV_Q_AGREE, KV_ACC, "%", false, "picks that are the 16-bit run's"},
     {"perplexity difference", KV_Q_PERPLEXITY, KV_ACC, "", true, "of text windows"},
@@ -258,34 +258,32 @@ char *kv_claim_region_text(const struct kv_claim *c) {
 
 // ---- models ---------------------------------------------------------------------------
 
-// Letters, digits and points in lower case, without a suffix that names a weight type.
-static void plain_name(const char *s, char out[96]) {
-    static const char *const types[] = {".gguf", "f32", "bf16", "f16", "q40",
-                                        "q41",   "q50", "q51",  "q80", NULL};
+// The next word of letters, digits and points in lower case; false at the end.
+static bool next_word(const char **s, char word[32]) {
     size_t n = 0;
-    const char *slash = strrchr(s, '/');
-    for (s = slash ? slash + 1 : s; *s && n + 1 < 96; s++)
-        if (isalnum((unsigned char)*s) || *s == '.') out[n++] = (char)tolower((unsigned char)*s);
-    out[n] = '\0';
-    for (bool again = true; again;) {
-        again = false;
-        for (size_t i = 0; types[i]; i++) {
-            size_t length = strlen(types[i]);
-            if (n <= length || strcmp(out + n - length, types[i]) != 0) continue;
-            n -= length;
-            again = true;
-        }
-        if (n && out[n - 1] == '.') n--;
-        out[n] = '\0';
-    }
+    while (**s && !isalnum((unsigned char)**s)) (*s)++;
+    for (; isalnum((unsigned char)**s) || **s == '.'; (*s)++)
+        if (n + 1 < 32) word[n++] = (char)tolower((unsigned char)**s);
+    word[n] = '\0';
+    return n > 0;
+}
+
+static bool has_word(const char *s, const char *wanted) {
+    char word[32];
+    while (next_word(&s, word))
+        if (strcmp(word, wanted) == 0) return true;
+    return false;
 }
 
 bool kv_same_model(const char *claimed, const char *recorded) {
-    char a[96], b[96];
+    static const char *const tuned[] = {"instruct", "chat", "it", NULL};
+    char word[32];
     if (strcasecmp(claimed, "any") == 0) return true;
-    plain_name(claimed, a);
-    plain_name(recorded, b);
-    return strcmp(a, b) == 0;
+    for (size_t i = 0; tuned[i]; i++)
+        if (has_word(recorded, tuned[i]) && !has_word(claimed, tuned[i])) return false;
+    for (const char *s = claimed; next_word(&s, word);)
+        if (!has_word(recorded, word)) return false;
+    return true;
 }
 
 // ---- answers --------------------------------------------------------------------------

@@ -71,8 +71,9 @@ void kv_claims_free(struct kv_claim *claims, size_t n);
 // "7.6 +- 1 points", "at least -0.3 points": caller frees.
 char *kv_claim_region_text(const struct kv_claim *c);
 
-// Do two names mean one model? Case, and everything but letters, digits and points, is ignored, as
-// are suffixes of weight types ("SmolLM2-135M-Instruct.Q4_1", ".gguf", "-F16"). "any" is all.
+// Is the recorded model the claimed one? Every word of the claimed name ("SmolLM2-135M": two) must
+// stand in the recorded one, in any case; a tuned model (instruct, chat, it) is not its base. "any"
+// is every model.
 bool kv_same_model(const char *claimed, const char *recorded);
 
 enum kv_answer { KV_HOLDS, KV_FAILS, KV_CANNOT_TELL };

@@ -29,6 +29,27 @@ struct kv_interval kv_wilson(double p, double n, double confidence) {
                                 p == 1 ? 1 : fmin(1, centre + half)};
 }
 
+// The x whose beta distribution function is p. By bisection: GSL's own inverse does not converge
+// for some counts in the hundreds.
+static double beta_quantile(double p, double a, double b) {
+    double low = 0, high = 1;
+    for (int i = 0; i < 60; i++) {
+        double middle = (low + high) / 2;
+        if (gsl_cdf_beta_P(middle, a, b) < p)
+            low = middle;
+        else
+            high = middle;
+    }
+    return (low + high) / 2;
+}
+
+struct kv_interval kv_clopper_pearson(unsigned k, unsigned n, double confidence) {
+    double tail = (1 - confidence) / 2;
+    if (n == 0) return nothing;
+    return (struct kv_interval){k == 0 ? 0 : beta_quantile(tail, k, n - k + 1.0),
+                                k == n ? 1 : beta_quantile(1 - tail, k + 1.0, n - k)};
+}
+
 struct kv_mcnemar kv_mcnemar(unsigned b, unsigned c) {
     unsigned fewer = b < c ? b : c, n = b + c;
     if (n == 0) return (struct kv_mcnemar){1, 1};
@@ -164,6 +185,19 @@ void kv_holm(const double *p, size_t n, double *adjusted) {
     free(from);
 }
 
+double kv_kendall(const double *x, const double *y, size_t n) {
+    double alike = 0, in_x = 0, in_y = 0;
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < i; k++) {
+            double dx = x[i] - x[k], dy = y[i] - y[k];
+            if (isnan(dx) || isnan(dy)) continue;
+            alike += ((dx > 0) - (dx < 0)) * ((dy > 0) - (dy < 0));
+            in_x += dx != 0;
+            in_y += dy != 0;
+        }
+    return in_x > 0 && in_y > 0 ? alike / sqrt(in_x * in_y) : NAN;
+}
+
 // ---- bootstrap ------------------------------------------------------------------------
 
 struct kv_resampler {
@@ -240,6 +274,12 @@ struct kv_interval kv_percentile_interval(double *x, size_t n, double confidence
     gsl_sort(x, 1, n);
     return (struct kv_interval){gsl_stats_quantile_from_sorted_data(x, 1, n, (1 - confidence) / 2),
                                 gsl_stats_quantile_from_sorted_data(x, 1, n, (1 + confidence) / 2)};
+}
+
+double kv_expanded_confidence(double n, double confidence) {
+    if (n < 2) return 1;
+    double t = gsl_cdf_tdist_Pinv(0.5 + confidence / 2, n - 1);
+    return 1 - 2 * gsl_cdf_ugaussian_Q(sqrt(n / (n - 1)) * t);
 }
 
 struct kv_interval kv_bootstrap_mean(const struct kv_resampler *r, const double *x, size_t n,

@@ -20,6 +20,10 @@ struct kv_interval {
 // p may be a mean of fractions (redraws averaged within an item). n = 0: NAN.
 struct kv_interval kv_wilson(double p, double n, double confidence);
 
+// The exact interval of k in n items (Clopper and Pearson, Biometrika 26:404, 1934): never covers
+// less than it promises, and is wider for it. n = 0: NAN.
+struct kv_interval kv_clopper_pearson(unsigned k, unsigned n, double confidence);
+
 // McNemar's test that two policies are equally often right: b items where only the first is, c
 // where only the second. Exact two-sided conditional p (McNemar 1947) and its mid-p variant
 // (Fagerland, Lydersen and Laake, BMC Med. Res. Methodol. 13:91, 2013), which is less conservative.
@@ -68,6 +72,11 @@ struct kv_mean kv_ratio_interval(const double *x, const double *w, size_t n, dou
 // Holm's (1979) step-down adjustment of n p-values for a sweep; NANs stay and do not count.
 void kv_holm(const double *p, size_t n, double *adjusted);
 
+// Kendall's tau-b between two rankings of n things (Kendall, Biometrika 33:239, 1945): 1 = the same
+// order, -1 = the reverse, ties taken out of the scale. Pairs with a NAN are left out; NAN when
+// either does not order anything.
+double kv_kendall(const double *x, const double *y, size_t n);
+
 // ---- bootstrap ------------------------------------------------------------------------
 
 // Draws items with replacement: whole clusters (items that share a context) within strata (the
@@ -83,6 +92,11 @@ void kv_resampler_draw(const struct kv_resampler *r, uint64_t seed, uint64_t dra
 
 // The middle `confidence` of n values (Hyndman and Fan's quantile 7); sorts them. n = 0: NAN.
 struct kv_interval kv_percentile_interval(double *x, size_t n, double confidence);
+
+// The confidence at which a percentile interval of n items covers as a t interval would: it makes
+// up for resamples of few items varying too little (Hesterberg, Am. Stat. 69:371, 2015, section
+// 5.2). n < 2: 1.
+double kv_expanded_confidence(double n, double confidence);
 
 // Percentile interval of the mean of x (NANs left out) over `draws` resamples.
 struct kv_interval kv_bootstrap_mean(const struct kv_resampler *r, const double *x, size_t n,

@@ -9,7 +9,7 @@ of(b, c) = column("budget") == b ? column(c) : NaN
 known(b, c) = column("null") == 0 ? of(b, c) : NaN
 wrong(b, c) = column("null") == 1 ? of(b, c) : NaN
 
-set margins 24, 4, 4.5, 6.5
+set margins 32, 4, 4.5, 6.5
 set label 1 "What each freedom to choose widths is worth, at the bits of uniform storage" at screen 16.0 / canvas_x, 1 - 22.0 / canvas_y left font ",14" textcolor rgb ink
 set label 2 subtitle_text at screen 16.0 / canvas_x, 1 - 44.0 / canvas_y left textcolor rgb grey
 set logscale x

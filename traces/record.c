@@ -8,6 +8,7 @@
 
 #include "sim/base/util.h"
 #include "sim/model/forward.h"
+#include "traces/features.h"
 #include "traces/items.h"
 #include "traces/sensitivity.h"
 #include "traces/tables.h"
@@ -39,21 +40,6 @@ struct recorder {
     struct kv_scratch **scratch;      // [jobs]
     struct kv_progress *progress;
 };
-
-static void add_ranges(const struct pass *p, const float *x, enum kv_feature which) {
-    const struct kv_shape *s = &p->m->shape;
-    float share = 1.0f / (float)(s->n_layers * s->n_kv_heads);
-    for (size_t row = 0; row < p->item->n_tokens; row++)
-        for (size_t h = 0; h < s->n_kv_heads; h++) {
-            const float *head = x + (row * s->n_kv_heads + h) * s->head_dim;
-            float low = head[0], high = head[0];
-            for (size_t i = 1; i < s->head_dim; i++) {
-                low = fminf(low, head[i]);
-                high = fmaxf(high, head[i]);
-            }
-            p->features[row * KV_N_FEATURES + which] += share * (high - low);
-        }
-}
 
 // Copies one layer's rows [n_tokens][width] into [n_tokens][n_layers][width] as fp16.
 static void keep_rows(const struct pass *p, uint16_t *to, uint32_t layer, const float *x,
@@ -87,8 +73,8 @@ static int store_half(void *self, uint32_t layer, const struct kv_layer_kv *kv,
     round_to_half(kv->k, half, p->exact_k, n);
     round_to_half(kv->v, half, p->exact_v, n);
     free(half);
-    add_ranges(p, p->exact_k, KV_KEY_RANGE);
-    add_ranges(p, p->exact_v, KV_VALUE_RANGE);
+    kv_add_ranges(&p->m->shape, p->exact_k, 0, p->item->n_tokens, KV_KEY_RANGE, p->features);
+    kv_add_ranges(&p->m->shape, p->exact_v, 0, p->item->n_tokens, KV_VALUE_RANGE, p->features);
     keep_rows(p, p->k, layer, p->exact_k, width);
     keep_rows(p, p->v, layer, p->exact_v, width);
     *view = (struct kv_layer_view){.k_exact = p->exact_k, .v_exact = p->exact_v};

@@ -108,7 +108,10 @@ static void error_rows(struct kv_table *t, const char *what, const struct kv_fit
         {"share_worst", x->share_worst, "of t(T) - t(T0), where above 10 % of the step"},
         {"share_cells", (double)x->n_share, "cells"},
         {"sign_right", x->sign_right, "of cells: speed-up over 16 bit"},
-        {"clear_sign_right", x->clear_sign_right, "of cells whose difference exceeds their spread"},
+        {"sign_cells", (double)x->n_sign, "cells"},
+        {"clear_sign_right", x->clear_sign_right,
+         "of cells whose difference exceeds twice its uncertainty"},
+        {"clear_sign_cells", (double)x->n_clear_sign, "cells"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         char name[64];
@@ -130,6 +133,15 @@ static int print(const struct kv_calibration *c, enum kv_output how, struct kv_e
     row(t, "base_ns", d->base_ns, low, high, "a step at empty cache, without append_ns");
     row(t, "append_ns", d->append_ns, NAN, NAN, "coding and storing the new token");
     row(t, "attend_ns", d->attend_ns, NAN, NAN, "a context token, whatever the width");
+    if (d->class_ns > 0) {
+        interval_of(d, "class_ns", &low, &high);
+        row(t, "class_ns", d->class_ns, low, high, "each width in use beyond the first");
+    }
+    if (d->round_tokens > 0) {
+        interval_of(d, "round_ns", &low, &high);
+        row(t, "round_ns", d->round_ns, low, high, "a round of attention");
+        row(t, "round_tokens", d->round_tokens, NAN, NAN, "tokens of a round, told by the runs");
+    }
     cost_rows(t, d);
     row(t, "bandwidth", d->bandwidth_bytes_per_ns, NAN, NAN, "GB/s, streaming read measured apart");
     if (isfinite(d->knee_bytes)) {

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim report: figures, one page and result files of a store.
+#include "sim/cli/gnuplot.h"
+#include "sim/cli/harness.h"
 #include "sim/cli/page.h"
 #include "sim/cli/replaying.h"
 #include "sim/model/model.h"
@@ -11,6 +13,9 @@ enum { ITEMS_ASKED = 16 };
 static const struct kv_option options[] = {
     KV_ROWS_OPTIONS,
     {"out", 'o', "DIR", "build/report", "folder for figures and page; made when missing"},
+    {"claims", 0, "LIST", NULL,
+     "claim files to judge (default: those that are shipped; \"\" = none)"},
+    {"format", 0, "LIST", "svg,png", "of the figures: svg (which the page needs), png, pdf"},
     {"trace", 0, "LIST", NULL,
      "recordings to ask for decisions (default: where the store says they were)"},
     {"model", 'm', "MODEL", NULL,
@@ -46,8 +51,8 @@ static void tell_apart(struct kv_rows *all) {
 
 // Splits rows (sorted by trace) into a part for each recording and setting, exact ones first; rows
 // keep their order within. rows[all->n] holds them.
-static size_t make_parts(const struct kv_rows *all, const char *dir, struct kv_row *rows,
-                         struct kv_page_part *parts) {
+static size_t make_parts(const struct kv_rows *all, const char *dir, const char *formats,
+                         struct kv_row *rows, struct kv_page_part *parts) {
     bool *taken = kv_alloc(all->n + 1, sizeof *taken);
     size_t n = 0, n_rows = 0;
     for (size_t first = 0, last; first < all->n; first = last) {
@@ -58,7 +63,8 @@ static size_t make_parts(const struct kv_rows *all, const char *dir, struct kv_r
                 const struct kv_row *r = &all->row[i];
                 if (taken[i] || !drawable(r) || (strcmp(r->s.fidelity, "exact") == 0) != exact)
                     continue;
-                struct kv_page_part part = {.set = {.all = all, .rows = rows + n_rows, .dir = dir}};
+                struct kv_page_part part = {
+                    .set = {.all = all, .rows = rows + n_rows, .dir = dir, .formats = formats}};
                 for (size_t k = i; k < last; k++) {
                     if (taken[k] || !drawable(&all->row[k]) || !kv_rows_alike(r, &all->row[k]))
                         continue;
@@ -81,32 +87,31 @@ struct recordings {
     struct kv_trace **at;
 };
 
-static int take_path(void *self, size_t n, const char *const *names, const struct kv_sql_value *v,
-                     struct kv_error *e) {
-    (void)n, (void)names, (void)e;
-    *(char **)self = kv_strdup(v[0].kind == KV_SQL_TEXT ? v[0].text : "");
-    return 0;
-}
-
-static struct kv_trace *open_trace(struct kv_store *s, const struct kv_summary *row,
-                                   const char *list) {
-    const struct kv_sql_value id = {.kind = KV_SQL_INT, .n = row->trace};
-    struct kv_error ignored;
-    char *path = NULL;
-    if (kv_store_query(s, "SELECT path FROM trace WHERE id = ?", &id, 1, take_path, &path,
-                       &ignored) &&
-        !path)
-        return NULL;
-    struct kv_trace *t = kv_widths_trace(list, path, row->trace_digest);
-    free(path);
-    return t;
+// Asks the policies that are to be asked about this recording.
+static void ask(struct kv_page_policy *policies, size_t n, const struct kv_trace *trace,
+                unsigned jobs) {
+    const char **specs = kv_alloc(n + 1, sizeof *specs);
+    uint64_t *seeds = kv_alloc(n + 1, sizeof *seeds);
+    struct kv_widths *w = kv_alloc(n + 1, sizeof *w);
+    size_t n_asked = 0, taken = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (policies[i].trace != trace) continue;
+        specs[n_asked] = policies[i].row->s.spec;
+        seeds[n_asked++] = policies[i].row->s.seed;
+    }
+    kv_widths_read(trace, specs, seeds, n_asked, ITEMS_ASKED, jobs, w);
+    for (size_t i = 0; i < n; i++)
+        if (policies[i].trace == trace) policies[i].widths = w[taken++];
+    free(specs);
+    free(seeds);
+    free(w);
 }
 
 // The specs of all parts, each once, asked about the first recording that has it and can be read.
 static size_t find_policies(const struct kv_page_part *parts, size_t n_parts,
                             const struct recordings *traces, unsigned jobs,
                             struct kv_page_policy *policies) {
-    size_t n = 0, n_asked = 0;
+    size_t n = 0;
     for (size_t i = 0; i < n_parts; i++)
         for (size_t k = 0; k < parts[i].set.n; k++) {
             const struct kv_row *r = &parts[i].set.rows[k];
@@ -118,18 +123,9 @@ static size_t find_policies(const struct kv_page_part *parts, size_t n_parts,
                 policies[known].trace = traces->at[i];
             }
         }
-    for (size_t i = 0; i < n; i++) n_asked += policies[i].trace != NULL;
-    struct kv_progress *progress =
-        n_asked ? kv_progress_start("asking", n_asked, "policies") : NULL;
-    for (size_t i = 0; i < n; i++) {
-        const struct kv_summary *s = &policies[i].row->s;
-        if (!policies[i].trace) continue;
-        const char *spec = s->spec;
-        kv_widths_read(policies[i].trace, &spec, &s->seed, 1, ITEMS_ASKED, jobs,
-                       &policies[i].widths);
-        kv_progress_step(progress, 1);
-    }
-    kv_progress_end(progress);
+    for (size_t i = 0; i < n_parts; i++)
+        if (traces->at[i] && (i == 0 || traces->at[i] != traces->at[i - 1]))
+            ask(policies, n, traces->at[i], jobs);
     return n;
 }
 
@@ -144,7 +140,8 @@ static int draw(struct kv_page *page, struct kv_page_part *parts, const struct k
     for (size_t i = 0; i < page->n_parts; i++) {
         const struct kv_summary *s = &parts[i].set.rows[0].s;
         bool known = i && s->trace == parts[i - 1].set.rows[0].s.trace;
-        traces.at[i] = known ? traces.at[i - 1] : open_trace(page->store, s, kv_opt(c, "trace"));
+        traces.at[i] =
+            known ? traces.at[i - 1] : kv_widths_open(page->store, s, kv_opt(c, "trace"));
     }
     for (size_t i = 0; !code && i < page->n_parts; i++)
         code =
@@ -172,30 +169,84 @@ static int draw(struct kv_page *page, struct kv_page_part *parts, const struct k
     return code;
 }
 
+// ---- claims ---------------------------------------------------------------------------
+
+enum { DRAWS = 2000 };
+
+static int add_claims(const char *name, struct kv_claim **all, size_t *n, struct kv_error *e) {
+    struct kv_claim *some;
+    size_t n_some;
+    int code = kv_claims_open(name, &some, &n_some, e);
+    if (code) return code;
+    *all = kv_grow(*all, *n + n_some + 1, sizeof **all);
+    memcpy(*all + *n, some, n_some * sizeof **all);
+    *n += n_some;
+    free(some);
+    return 0;
+}
+
+// All claims of a list of files, or (NULL) of those shipped.
+static int open_claims(const char *list, struct kv_claim **all, size_t *n, struct kv_error *e) {
+    char *copy = kv_strdup(list ? list : ""), *rest = copy, *word;
+    const char *shipped;
+    int code = 0;
+    *all = NULL;
+    *n = 0;
+    for (size_t i = 0; !list && !code && (shipped = kv_shipped_claim(i)); i++)
+        code = add_claims(shipped, all, n, e);
+    while (list && *list && !code && (word = strsep(&rest, ",")))
+        code = add_claims(word, all, n, e);
+    free(copy);
+    return code;
+}
+
+static int write_page(struct kv_page *page, struct kv_page_part *parts, const struct kv_cli *c,
+                      struct kv_error *e) {
+    struct kv_claim *claims;
+    struct kv_verdict *verdicts = NULL;
+    size_t n_claims, n_verdicts = 0;
+    int code = open_claims(kv_opt(c, "claims"), &claims, &n_claims, e);
+    if (!code && n_claims)
+        code = kv_verdicts_judge(page->store, claims, n_claims, page->all->device, c->seed, DRAWS,
+                                 &verdicts, &n_verdicts, e);
+    page->verdicts = verdicts;
+    page->n_verdicts = n_verdicts;
+    if (!code) code = draw(page, parts, c, e);
+    kv_verdicts_free(verdicts, n_verdicts);
+    kv_claims_free(claims, n_claims);
+    return code;
+}
+
 static int write_report(struct kv_rows *all, struct kv_store *s, const struct kv_cli *c,
                         struct kv_error *e) {
     const char *dir = kv_opt(c, "out");
     struct kv_row *rows = kv_alloc(all->n + 1, sizeof *rows);
     struct kv_page_part *parts = kv_alloc(all->n + 1, sizeof *parts);
+    const char *given = kv_opt(c, "format");
+    char *formats = kv_format_text("%s%s", strstr(given, "svg") ? "" : "svg,", given);
+    int code = kv_gnuplot_formats(given, e);
     tell_apart(all);
     struct kv_page page = {.all = all,
                            .parts = parts,
-                           .n_parts = make_parts(all, dir, rows, parts),
+                           .n_parts = make_parts(all, dir, formats, rows, parts),
                            .store = s,
                            .dir = dir,
                            .db = kv_opt(c, "db"),
                            .seed = c->seed};
-    int code = page.n_parts
+    if (!code)
+        code = page.n_parts
                    ? kv_make_dir(dir, e)
                    : kv_fail(e, KV_EFAIL, kv_opt(c, "db"),
                              "no row has an accuracy or a divergence, so there is nothing to draw");
-    if (!code) code = draw(&page, parts, c, e);
+    if (!code) code = write_page(&page, parts, c, e);
     for (size_t i = 0; i < page.n_parts; i++)
         for (size_t k = 0; k < parts[i].n_figures; k++) {
-            if (!code) kv_say("%s/%s.svg and .png", dir, parts[i].figures[k].name);
+            if (!code) kv_say("%s/%s.{%s}", dir, parts[i].figures[k].name, formats);
             free(parts[i].figures[k].name);
         }
-    if (!code) kv_say("%s/index.html", dir);
+    if (!code) code = kv_harness_write(all, dir, e);
+    if (!code) kv_say("%s/results.{json,tsv}\n%s/index.html", dir, dir);
+    free(formats);
     free(parts);
     free(rows);
     return code;

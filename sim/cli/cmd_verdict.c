@@ -68,7 +68,9 @@ static void print_verdict(const struct kv_verdict *v) {
         return;
     }
     const char *space = *c->quantity->unit ? " " : "";
-    printf(": %.4g [%.4g, %.4g]%s%s", v->estimate, v->low, v->high, space, c->quantity->unit);
+    printf(": %.4g", v->estimate);
+    if (!isnan(v->low)) printf(" [%.4g, %.4g]", v->low, v->high);
+    printf("%s%s", space, c->quantity->unit);
     if (v->device)
         printf(" on %s", v->device);
     else

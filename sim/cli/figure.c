@@ -466,6 +466,7 @@ static int draw(struct figure *f, struct kv_store *s, struct kv_drawn *drawn, st
         code = kv_gnuplot_draw(&(struct kv_gnuplot){.name = f->name,
                                                     .file = drawn->name,
                                                     .dir = f->set->dir,
+                                                    .formats = f->set->formats,
                                                     .settings = settings,
                                                     .values = values,
                                                     .n_values = COUNT(values)},

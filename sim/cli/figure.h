@@ -10,8 +10,9 @@ struct kv_figure_set {
     const struct kv_rows *all;
     const struct kv_row *rows;
     size_t n;
-    char suffix[24]; // added to file names where a report has several traces: "-2"
-    const char *dir; // exists
+    char suffix[24];     // added to file names where a report has several traces: "-2"
+    const char *dir;     // exists
+    const char *formats; // of the pictures, as gnuplot.h says
 };
 
 struct kv_drawn {
@@ -19,7 +20,7 @@ struct kv_drawn {
     double plot_y; // height of head and panels in pixels; a list of names may stand below
 };
 
-// Draws frontier_bits and, with a device, frontier_latency as SVG and PNG into the set's folder,
+// Draws frontier_bits and, with a device, frontier_latency into the set's folder,
 // with the data (NAME.tsv) and the script (NAME.gp) that `gnuplot NAME.gp` draws again there.
 // drawn: at most 2. Errors: gnuplot missing or failing, a folder that cannot be written.
 KV_MUST_CHECK int kv_figures_draw(const struct kv_figure_set *set, struct kv_store *s,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A claim's quantity measured on two rows of a store, with a 95 % interval.
 #include "sim/cli/measure.h"
+#include "analysis/evidence.h"
 
 #include <stdlib.h>
 
@@ -27,6 +28,7 @@ static void measure_kl(const struct kv_pairs *j, struct kv_measured *m) {
     struct kv_mean x = kv_ratio_interval(j->kl_a, j->n_scored, j->n, confidence);
     m->n = x.n;
     m->estimate = x.mean;
+    if (x.n < KV_LEAST_ITEMS) return;
     m->low = x.interval.low;
     m->high = x.interval.high;
     m->standard_error = x.standard_error;
@@ -45,8 +47,7 @@ static void measure_agreement(const struct kv_item_result *items, size_t n, stru
     m->standard_error = fmax(100 * x.standard_error, (m->high - m->low) / (2 * z95));
 }
 
-// exp(sum a / sum w) or its difference to that of b: one bootstrap for ratios and perplexities.
-// log_a, log_b: [n] summands of a numerator, w their denominators.
+// Ratios and perplexities: functions of sums over items, with one bootstrap.
 struct two_sums {
     size_t n;
     double *a, *b, *w;
@@ -75,11 +76,13 @@ static void bootstrap(const struct two_sums *t, const struct kv_resampler *r,
         double y = combined(t, times);
         if (isfinite(y)) x[kept++] = y;
     }
-    struct kv_interval i = kv_percentile_interval(x, kept, confidence);
+    struct kv_interval i =
+        kv_percentile_interval(x, kept, kv_expanded_confidence((double)t->n, confidence));
     free(x);
     free(times);
     m->n = t->n;
     m->estimate = combined(t, NULL);
+    if (t->n < KV_LEAST_ITEMS) i = (struct kv_interval){NAN, NAN};
     m->low = i.low;
     m->high = i.high;
     m->standard_error = (i.high - i.low) / (2 * z95);

@@ -96,8 +96,9 @@ static int add_part(struct kv_text *t, const struct kv_page *p, size_t i, struct
                         "items is what <code>kvsim fidelity</code> measures.</p>\n");
     for (size_t k = 0; !code && k < part->n_figures; k++)
         code = add_figure(t, p, &part->figures[k], e);
-    if (!code) code = kv_page_table(t, p, part, e);
+    kv_page_table(t, p, part);
     kv_page_scorers(t, part);
+    kv_page_redraws(t, part);
     if (closes) kv_text_addf(t, "</section>\n");
     return code;
 }
@@ -151,17 +152,19 @@ static char *fill(const char *text, const char *const names[], char *const value
 }
 
 int kv_page_write(const struct kv_page *p, struct kv_error *e) {
-    static const char *const names[] = {"@lead@",       "@nav@",     "@parts@",  "@policies@",
-                                        "@provenance@", "@rebuild@", "@version@"};
+    static const char *const names[] = {"@lead@",     "@verdicts@",   "@nav@",     "@parts@",
+                                        "@policies@", "@provenance@", "@rebuild@", "@version@"};
     enum { N = sizeof names / sizeof *names };
     const struct kv_asset *page = kv_asset_find("reports/page.html");
-    struct kv_text parts = {0}, policies = {0}, provenance = {0}, rebuild = {0};
+    struct kv_text parts = {0}, policies = {0}, provenance = {0}, rebuild = {0}, verdicts = {0};
     int code = page ? 0 : kv_fail(e, KV_EFAIL, "report", "the page's template was not built in");
     for (size_t i = 0; !code && i < p->n_parts; i++) code = add_part(&parts, p, i, e);
     if (!code) code = kv_page_provenance(&provenance, p, e);
+    kv_page_verdicts(&verdicts, p);
     kv_page_policies(&policies, p);
     kv_page_rebuild(&rebuild, p);
     char *values[N] = {lead(p),
+                       kv_text_take(&verdicts),
                        navigation(p),
                        kv_text_take(&parts),
                        kv_text_take(&policies),

@@ -5,6 +5,7 @@
 #define KV_PAGE_H
 
 #include "sim/cli/figure.h"
+#include "sim/cli/verdicts.h"
 #include "sim/cli/widths.h"
 
 // Rows that are drawn together, with the names of their figures: one recording, one setting.
@@ -28,6 +29,8 @@ struct kv_page {
     size_t n_parts;
     const struct kv_page_policy *policies;
     size_t n_policies;
+    const struct kv_verdict *verdicts; // those of a claim beside each other
+    size_t n_verdicts;
     const struct kv_tokenizer *tokenizer; // of the recordings; NULL = tokens are drawn without text
     char tokenizer_digest[17];
     struct kv_store *store;
@@ -38,12 +41,16 @@ struct kv_page {
 // Writes DIR/index.html. All texts from store, recording and figures are escaped.
 KV_MUST_CHECK int kv_page_write(const struct kv_page *p, struct kv_error *e);
 
-// ---- its sections (page_table.c, page_policy.c, page_source.c) ------------------------
+// ---- its sections (page_verdict.c, page_table.c, page_redraws.c, ...) -------------
+
+// What the store says of each claim; claims of which it says nothing are only named.
+void kv_page_verdicts(struct kv_text *t, const struct kv_page *p);
 
 // Results of a part, sortable, each row naming its policy's section, and the ranking by scorer.
-KV_MUST_CHECK int kv_page_table(struct kv_text *t, const struct kv_page *p,
-                                const struct kv_page_part *part, struct kv_error *e);
+void kv_page_table(struct kv_text *t, const struct kv_page *p, const struct kv_page_part *part);
 void kv_page_scorers(struct kv_text *t, const struct kv_page_part *part);
+// How much of an item's spread is rounding, where the store holds redraws; else nothing.
+void kv_page_redraws(struct kv_text *t, const struct kv_page_part *part);
 // A section for each policy: what it is, how it does everywhere, what it decided, an item drawn.
 void kv_page_policies(struct kv_text *t, const struct kv_page *p);
 // Where everything comes from and how to make it again.

@@ -13,8 +13,8 @@ enum { MOST_TOKENS = 400 };
 static const struct {
     double most; // bits
     const char *name;
-} classes[] = {{0, "dropped"}, {2, "to 2"}, {3, "to 3"},   {4, "to 4"},
-               {6, "to 6"},    {8, "to 8"}, {16, "to 16"}, {32, "float32"}};
+} classes[] = {{0, "dropped"}, {2, "≤2"}, {3, "≤3"},   {4, "≤4"},
+               {6, "≤6"},      {8, "≤8"}, {16, "≤16"}, {32, "float32"}};
 enum { N_CLASSES = sizeof classes / sizeof *classes };
 
 static size_t class_of(double bits) {
@@ -130,7 +130,8 @@ static void add_layers(struct kv_text *t, const struct kv_widths *w, size_t laye
     double most = largest(w->layer[1], layers, largest(w->layer[0], layers, 1));
     kv_text_addf(t,
                  "<figure class=\"strip\"><figcaption>bits by layer, 0 to %zu: keys left, values "
-                 "right; highest %.3g</figcaption><svg viewBox=\"0 0 %zu 43\" role=\"img\" "
+                 "right; highest %.3g</figcaption><svg viewBox=\"0 0 %zu 43\" height=\"52\" "
+                 "preserveAspectRatio=\"none\" role=\"img\" "
                  "aria-label=\"mean bits by layer\">",
                  layers - 1, most, layers * 10);
     add_columns(t, "blue", w->layer[0], layers, most, 1, 4, 10);
@@ -144,7 +145,8 @@ static void add_places(struct kv_text *t, const struct kv_widths *w) {
     kv_text_addf(
         t,
         "<figure class=\"strip\"><figcaption>bits by position in the sequence, in %d equal "
-        "parts; highest %.3g</figcaption><svg viewBox=\"0 0 %d 43\" role=\"img\" "
+        "parts; highest %.3g</figcaption><svg viewBox=\"0 0 %d 43\" height=\"52\" "
+        "preserveAspectRatio=\"none\" role=\"img\" "
         "aria-label=\"mean bits by position\">",
         KV_N_PLACES, most, KV_N_PLACES * 25);
     add_columns(t, "green", w->place, KV_N_PLACES, most, 2, 21, 25);
@@ -157,9 +159,10 @@ static void add_heads(struct kv_text *t, const struct kv_widths *w, size_t layer
     size_t height = 2 * heads * 8 + 4;
     kv_text_addf(t,
                  "<figure class=\"strip\"><figcaption>bits by layer (across) and KV head (down): "
-                 "keys above, values below</figcaption><svg viewBox=\"0 0 %zu %zu\" role=\"img\" "
+                 "keys above, values below</figcaption><svg viewBox=\"0 0 %zu %zu\" height=\"%zu\" "
+                 "preserveAspectRatio=\"none\" role=\"img\" "
                  "aria-label=\"mean bits by layer and head\">",
-                 layers * 10, height);
+                 layers * 10, height, height);
     for (size_t side = 0; side < 2; side++)
         for (size_t h = 0; h < heads; h++)
             for (size_t l = 0, end; l < layers; l = end) {
@@ -221,8 +224,8 @@ static void add_item(struct kv_text *t, const struct kv_page *p, const struct kv
     kv_text_addf(t, "</code> token by token: ");
     for (size_t c = 0, n = 0; c < N_CLASSES; c++)
         if (count[c])
-            kv_text_addf(t, "%s%zu at %s%s", n++ ? ", " : "", count[c], classes[c].name,
-                         c && c + 1 < N_CLASSES ? " bits" : "");
+            kv_text_addf(t, "%s%zu %s%s%s", n++ ? ", " : "", count[c], c ? "at " : "",
+                         classes[c].name, c && c + 1 < N_CLASSES ? " bits" : "");
     kv_text_addf(t, ".</p>\n");
     add_legend(t);
     size_t context = it->n_choices ? it->n_context : it->n_tokens;

@@ -1,52 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // The page's tables of a part: results, and how the ranking depends on the scorer.
-#include "analysis/pareto.h"
+#include "sim/cli/front.h"
 #include "sim/cli/html.h"
 #include "sim/cli/page.h"
+#include "sim/cli/scorers.h"
 
 #include <stdlib.h>
 
 enum { DRAWS = 1000 };
 
-// How often each row is on the frontier of accuracy and effective bits when items are drawn again.
-static int bootstrap(const struct kv_figure_set *set, struct kv_store *s, uint64_t seed,
-                     double *frequency, struct kv_error *e) {
-    struct kv_item_result *items;
-    size_t n_stored, n_items = set->rows[0].s.n_trace_items;
-    int code = kv_store_items(s, set->rows[0].s.family, &items, &n_stored, e);
-    if (code) return code;
-    uint64_t *cluster = kv_alloc(n_items + 1, sizeof *cluster);
-    const char **source = kv_alloc(n_items + 1, sizeof *source);
-    double *right = kv_alloc(n_items * set->n + 1, sizeof *right);
-    double *bits = kv_alloc(set->n + 1, sizeof *bits);
-    for (size_t i = 0; i < n_items; i++) cluster[i] = i;
-    for (size_t i = 0; i < n_stored; i++) {
-        if (items[i].item >= n_items) continue;
-        cluster[items[i].item] = items[i].context_key;
-        source[items[i].item] = items[i].source;
-    }
-    for (size_t r = 0; r < set->n; r++) {
-        bits[r] = set->rows[r].s.effective_bits;
-        memcpy(&right[r * n_items], set->rows[r].right, n_items * sizeof *right);
-    }
-    struct kv_resampler *again = kv_resampler_new(n_items, cluster, source);
-    kv_pareto_frequency(again, right, bits, set->n, n_items, seed, DRAWS, frequency);
-    kv_resampler_free(again);
-    kv_item_results_free(items, n_stored);
-    free(cluster);
-    free(source);
-    free(right);
-    free(bits);
-    return 0;
-}
-
-// ---- results --------------------------------------------------------------------------
-
 // What the rows of a part have beside the numbers that all have.
 struct extra {
     bool accuracy, shuffle, static4;
-    double *frequency, *holm; // [rows]
-    bool *on;
+    bool known; // the frontier is
+    struct kv_front front;
 };
 
 static double p_of(const struct kv_row *r) {
@@ -67,7 +34,7 @@ static void add_head(struct kv_text *t, const struct kv_rows *all, const struct 
                     "<th scope=\"col\">allocated bits</th>");
     for (size_t k = 0; all->device && k < all->n_contexts; k++)
         kv_text_addf(t, "<th scope=\"col\">ms at %g</th>", all->context[k]);
-    if (x->accuracy) kv_text_addf(t, "<th scope=\"col\">on frontier, %%</th>");
+    kv_text_addf(t, "<th scope=\"col\">on frontier, %%</th><th scope=\"col\">beaten by #</th>");
     kv_text_addf(t, "</tr></thead>\n<tbody>\n");
 }
 
@@ -87,14 +54,15 @@ static void add_versus(struct kv_text *t, const struct kv_versus *v) {
 static void add_row(struct kv_text *t, const struct kv_page *p, const struct kv_page_part *part,
                     size_t i, const struct extra *x) {
     const struct kv_row *r = &part->set.rows[i];
-    kv_text_addf(t, "<tr%s><td>%zu</td>", x->on[i] ? " class=\"best\"" : "", i + 1);
+    kv_text_addf(t, "<tr%s><td>%zu</td>", x->known && x->front.on[i] ? " class=\"best\"" : "",
+                 i + 1);
     add_name(t, p, r);
     if (x->accuracy) {
         kv_html_interval(t, r->s.acc[KV_ACC], r->interval[KV_ACC], false);
         kv_html_interval(t, r->s.acc[KV_ACC_NORM], r->interval[KV_ACC_NORM], false);
         kv_html_interval(t, r->to16[KV_ACC].difference, r->to16[KV_ACC].interval, true);
         kv_html_number(t, 3, p_of(r));
-        kv_html_number(t, 3, x->holm[i]);
+        kv_html_number(t, 3, r->holm_p);
         if (x->static4) add_versus(t, &r->static4);
         if (x->shuffle) add_versus(t, &r->shuffle);
     }
@@ -106,8 +74,11 @@ static void add_row(struct kv_text *t, const struct kv_page *p, const struct kv_
     for (size_t k = 0; p->all->device && k < p->all->n_contexts; k++)
         kv_text_addf(t, "<td>%.2f%s</td>", r->at[k].step_ns / 1e6,
                      r->at[k].extrapolated ? "*" : "");
-    if (x->accuracy) kv_html_number(t, 0, 100 * x->frequency[i]);
-    kv_text_addf(t, "</tr>\n");
+    kv_html_number(t, 0, x->known ? 100 * x->front.frequency[i] : NAN);
+    kv_text_addf(t, "<td>");
+    if (x->known && x->front.by[i] < part->set.n) kv_text_addf(t, "%zu", x->front.by[i] + 1);
+    if (x->known && x->front.knee == i) kv_text_addf(t, "knee");
+    kv_text_addf(t, "</td></tr>\n");
 }
 
 static void add_ceiling(struct kv_text *t, const struct kv_page *p, const struct kv_row *r) {
@@ -121,59 +92,47 @@ static void add_ceiling(struct kv_text *t, const struct kv_page *p, const struct
     kv_text_addf(t, ".");
 }
 
-int kv_page_table(struct kv_text *t, const struct kv_page *p, const struct kv_page_part *part,
-                  struct kv_error *e) {
+// The frontier of accuracy, or without accuracies of divergence, and effective bits.
+static bool find_front(struct extra *x, const struct kv_page *p, const struct kv_figure_set *set) {
+    struct kv_error ignored; // rows without a common item have no frontier
+    const struct kv_row **rows = kv_alloc(set->n + 1, sizeof *rows);
+    const struct kv_front_value *value = kv_front_values;
+    for (size_t i = 0; i < set->n; i++) rows[i] = &set->rows[i];
+    while (!x->accuracy && strcmp(value->name, "kl") != 0) value++;
+    bool known = kv_front_find(&x->front, p->store, rows, set->n, value, &kv_front_costs[0], 0,
+                               p->seed, DRAWS, &ignored) == 0;
+    free(rows);
+    return known;
+}
+
+void kv_page_table(struct kv_text *t, const struct kv_page *p, const struct kv_page_part *part) {
     const struct kv_figure_set *set = &part->set;
-    struct extra x = {.frequency = kv_alloc(set->n + 1, sizeof(double)),
-                      .holm = kv_alloc(set->n + 1, sizeof(double)),
-                      .on = kv_alloc(set->n + 1, sizeof(bool))};
-    double *bits = kv_alloc(set->n + 1, sizeof *bits), *acc = kv_alloc(set->n + 1, sizeof *acc);
-    double *p_value = kv_alloc(set->n + 1, sizeof *p_value);
+    struct extra x = {0};
     for (size_t i = 0; i < set->n; i++) {
         const struct kv_row *r = &set->rows[i];
-        bits[i] = r->s.effective_bits;
-        acc[i] = isnan(r->s.acc[KV_ACC]) ? -r->kl.mean : r->s.acc[KV_ACC];
-        p_value[i] = p_of(r);
         x.accuracy = x.accuracy || !isnan(r->s.acc[KV_ACC]);
         x.shuffle = x.shuffle || r->shuffle.n_runs;
         x.static4 = x.static4 || r->static4.n_runs;
     }
-    kv_holm(p_value, set->n, x.holm);
-    kv_pareto(bits, acc, set->n, x.on);
-    int code = x.accuracy ? bootstrap(set, p->store, p->seed, x.frequency, e) : 0;
+    x.known = find_front(&x, p, set);
     kv_text_addf(t,
                  "<p class=\"soft\">Numbers are those of the figures; rows in colour are on the "
-                 "frontier of %s and effective bits.",
+                 "frontier of %s and effective bits",
                  x.accuracy ? "accuracy" : "divergence");
+    if (x.known && x.front.n_left_out)
+        kv_text_addf(t, " on the %zu items that all rows hold", x.front.n_items);
+    kv_text_addf(t, ".");
     add_ceiling(t, p, &set->rows[0]);
     kv_text_addf(t, "</p>\n");
     kv_html_wide(t, "Results");
     kv_text_addf(t, "<table class=\"sort\">\n");
     add_head(t, p->all, &x);
-    for (size_t i = 0; !code && i < set->n; i++) add_row(t, p, part, i, &x);
+    for (size_t i = 0; i < set->n; i++) add_row(t, p, part, i, &x);
     kv_text_addf(t, "</tbody></table></div>\n");
-    free(x.frequency);
-    free(x.holm);
-    free(x.on);
-    free(bits);
-    free(acc);
-    free(p_value);
-    return code;
+    if (x.known) kv_front_fini(&x.front);
 }
 
 // ---- ranking by scorer ----------------------------------------------------------------
-
-static double score_of(const struct kv_row *r, int scorer) {
-    return scorer < KV_N_SCORERS ? r->s.acc[scorer] : -r->kl.mean;
-}
-
-// 1 = best; equal scores share the better place. 0 = not judged.
-static size_t place_of(const struct kv_figure_set *set, size_t row, int scorer) {
-    size_t place = 1;
-    double own = score_of(&set->rows[row], scorer);
-    for (size_t i = 0; i < set->n; i++) place += score_of(&set->rows[i], scorer) > own;
-    return isnan(own) ? 0 : place;
-}
 
 void kv_page_scorers(struct kv_text *t, const struct kv_page_part *part) {
     const struct kv_figure_set *set = &part->set;
@@ -185,15 +144,15 @@ void kv_page_scorers(struct kv_text *t, const struct kv_page_part *part) {
     kv_html_wide(t, "Ranking by scorer");
     kv_text_addf(t, "<table class=\"sort\"><thead><tr><th scope=\"col\">#</th>"
                     "<th scope=\"col\">policy</th>");
-    for (int k = 0; k < KV_N_SCORERS; k++)
-        kv_text_addf(t, "<th scope=\"col\">%s</th>", kv_scorer_names[k]);
-    kv_text_addf(t, "<th scope=\"col\">KL</th></tr></thead>\n<tbody>\n");
+    for (int k = 0; k < KV_N_RANKINGS; k++)
+        kv_text_addf(t, "<th scope=\"col\">%s</th>", kv_ranking_names[k]);
+    kv_text_addf(t, "</tr></thead>\n<tbody>\n");
     for (size_t i = 0; i < set->n; i++) {
         kv_text_addf(t, "<tr><td>%zu</td><th scope=\"row\">", i + 1);
         kv_html_spec(t, set->rows[i].label);
         kv_text_addf(t, "</th>");
-        for (int k = 0; k <= KV_N_SCORERS; k++) {
-            size_t place = place_of(set, i, k);
+        for (int k = 0; k < KV_N_RANKINGS; k++) {
+            size_t place = kv_ranking_place(set->rows, set->n, i, k);
             kv_text_addf(t, "<td>");
             if (place) kv_text_addf(t, "%zu", place);
             if (place && k < KV_N_SCORERS)
@@ -202,5 +161,10 @@ void kv_page_scorers(struct kv_text *t, const struct kv_page_part *part) {
         }
         kv_text_addf(t, "</tr>\n");
     }
-    kv_text_addf(t, "</tbody></table></div></details>\n");
+    kv_text_addf(t, "</tbody></table></div><p class=\"soft\">Agreement with the ranking by acc "
+                    "(Kendall's tau-b):");
+    for (int k = 1; k < KV_N_RANKINGS; k++)
+        kv_text_addf(t, "%s %s %.2f", k > 1 ? "," : "", kv_ranking_names[k],
+                     kv_ranking_agreement(set->rows, set->n, KV_ACC, k));
+    kv_text_addf(t, ".</p></details>\n");
 }

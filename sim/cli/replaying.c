@@ -113,13 +113,20 @@ static int read_fidelities(struct kv_replaying *r, struct kv_cli *c, struct kv_e
 }
 
 static int check_options(struct kv_replaying *r, struct kv_cli *c, struct kv_error *e) {
-    const char *self = kv_opt(c, "self");
+    const char *self = kv_opt(c, "self"), *feedback = kv_opt(c, "feedback");
     if (strcmp(self, "coded") != 0 && strcmp(self, "exact") != 0)
         return kv_fail(e, KV_EUSAGE, "--self", "%s: coded or exact is expected", self);
+    if (strcmp(feedback, "open") != 0 && strcmp(feedback, "closed") != 0)
+        return kv_fail(e, KV_EUSAGE, "--feedback", "%s: open or closed is expected", feedback);
     r->self_exact = strcmp(self, "exact") == 0;
+    r->closed = strcmp(feedback, "closed") == 0;
     int rc = kv_opt_int(c, "redraws", 1, 1000, &r->redraws, e);
     if (rc == 0) rc = read_modes(r, kv_opt(c, "mode"), e);
     if (rc == 0) rc = read_fidelities(r, c, e);
+    if (rc == 0 && r->closed && r->fisher)
+        rc = kv_fail(e, KV_EUSAGE, "--feedback",
+                     "closed feedback reads a run, and fisher replay has none; use --fidelity "
+                     "exact");
     return rc;
 }
 
@@ -192,8 +199,9 @@ static int open_runs(struct sink *s, const struct kv_replaying *r, const struct 
             .tag = spec->policy->tag,
             .oracle = (spec->needs & KV_NEEDS_FUTURE) != 0,
             .fidelity = kv_fidelity_names[s->fidelity],
-            .variant =
-                s->fidelity == KV_FISHER || spec->needs & KV_NEED_DAMAGE ? variants[r->form] : "",
+            .variant = s->fidelity == KV_FISHER || spec->needs & KV_NEED_DAMAGE ? variants[r->form]
+                       : r->closed                                              ? "feedback=closed"
+                                                                                : "",
             .mode = kv_mode_names[s->mode],
             .self = r->self_exact ? "exact" : "coded",
             .compute = kv_compute_name(s->fidelity == KV_EXACT ? r->model : NULL),
@@ -226,6 +234,8 @@ static int run_once(struct kv_replaying *r, struct kv_cli *c, struct sink *s, lo
                             .n_specs = r->n_specs,
                             .mode = s->mode,
                             .self_exact = r->self_exact,
+                            .closed = r->closed,
+                            .counts = kv_alloc(r->n_specs, sizeof *job.counts),
                             .redraw = (uint32_t)redraw,
                             .seed = c->seed,
                             .first_item = r->first_item,
@@ -240,11 +250,18 @@ static int run_once(struct kv_replaying *r, struct kv_cli *c, struct sink *s, lo
                                       : kv_replay_exact(&job, c->jobs, e);
     kv_replay_close_tables(&job);
     for (size_t i = 0; i < r->n_specs && rc == 0; i++) {
+        const struct kv_closed_count *n = &job.counts[i];
+        if (n->items)
+            kv_say("%s: closed feedback gave %.2f %% of %llu tokens other widths, in %.1f passes "
+                   "an item",
+                   r->specs[i].canonical, 100.0 * (double)n->changed / (double)n->tokens,
+                   (unsigned long long)n->tokens, (double)n->passes / (double)n->items);
         char text[1024] = "";
         if (r->specs[i].policy->remark)
             r->specs[i].policy->remark(r->specs[i].self, text, sizeof text);
         if (*text) kv_say("%s: %s", r->specs[i].canonical, text);
     }
+    free(job.counts);
     return rc;
 }
 

@@ -16,6 +16,8 @@
         {"mode", 0, "LIST", "inline",                                                              \
          "when coded values are read: inline, prefill, prefill1, requant"},                        \
         {"self", 0, "HOW", "coded", "a token's own query reads its K and V coded or exact"},       \
+        {"feedback", 0, "HOW", "open",                                                             \
+         "policies read the recording's features (open) or those of the run they steer (closed)"}, \
         {"redraws", 0, "R", "1",                                                                   \
          "repeat under a seeded relative disturbance of 1e-6, to see rounding noise"},             \
         KV_COMPUTE_OPTION,                                                                         \
@@ -36,7 +38,7 @@ struct kv_replaying {
     enum kv_table_kind form;
     enum kv_mode modes[KV_N_MODES];
     size_t n_modes;
-    bool self_exact;
+    bool self_exact, closed;
     long redraws;
     size_t first_item, n_items;
 };

@@ -4,7 +4,7 @@
 #ifndef KV_CLI_ROWS_H
 #define KV_CLI_ROWS_H
 
-#include "analysis/stats.h"
+#include "analysis/evidence.h"
 #include "analysis/store.h"
 #include "sim/cli/cli.h"
 #include "sim/cost/cost.h"
@@ -26,6 +26,8 @@ struct kv_row {
     struct kv_interval interval[KV_N_SCORERS]; // Wilson's, of each accuracy
     double error[KV_N_SCORERS];                // standard error of each, from its spread over items
     struct kv_paired to16[KV_N_SCORERS];       // against the 16-bit run on the same items
+    double holm_p;                             // of to16's acc, adjusted over the rows alike
+    struct kv_variance_split split, split_kl;  // of right - right16 by acc, and of KL, by redraws
     struct kv_mean kl;                         // nats a scored token
     struct kv_latency at[KV_MAX_CONTEXTS];     // price at each context
     // By item of the trace, NAN = not there: how right by acc, nats a scored token, tokens scored.
@@ -66,6 +68,10 @@ bool kv_rows_alike(const struct kv_row *a, const struct kv_row *b);
 // Fills static4 and shuffle of every row; kv_rows_open does. (versus.c)
 void kv_rows_versus(struct kv_rows *rows);
 
+// Marks the rows that no other of the same recording and setting beats in accuracy (without one: in
+// divergence) and effective bits.
+void kv_rows_frontier(const struct kv_row *rows, size_t n, bool *on);
+
 // Short names of specs for tables and figures: defaults are left out, and the channel order where
 // it is the one that the format takes by itself; two that would read alike keep all keys.
 // settings[n]: of each spec's trace, NULL entries or no array = unknown. labels[n] are the
@@ -73,10 +79,19 @@ void kv_rows_versus(struct kv_rows *rows);
 void kv_spec_labels(const char *const *specs, const struct kv_format_setting *const *settings,
                     size_t n, char **labels);
 
+// The same for rows of a store, whose traces say what the formats take by themselves. labels[n] are
+// the caller's; none on error.
+KV_MUST_CHECK int kv_summary_labels(struct kv_store *s, const struct kv_summary *const *rows,
+                                    size_t n, char **labels, struct kv_error *e);
+
 // Which of a spec's runs are meant; NULL = any.
 struct kv_row_choice {
     const char *fidelity, *mode, *trace; // trace: start of its digest
+    const char *feedback;                // "open", "closed"; NULL = open
 };
+
+// Whether a row's policy read the run that it steered (--feedback closed).
+bool kv_row_is_closed(const struct kv_summary *s);
 
 // Finds the rows whose spec is `text` in any spelling, of the choice. KV_EUSAGE when the spec is
 // none; KV_EFAIL when the store holds no such row, naming a spec that is near. Free with

@@ -57,7 +57,7 @@ static bool fits_benchmark(const struct kv_claim *c, const struct kv_summary *s)
 static bool usable(const struct search *q, const struct kv_summary *s) {
     const struct kv_claim *c = q->claim;
     return strcmp(s->fidelity, "exact") == 0 && (!c->mode || strcmp(c->mode, s->mode) == 0) &&
-           (!c->self || strcmp(c->self, s->self) == 0);
+           (!c->self || strcmp(c->self, s->self) == 0) && !kv_row_is_closed(s);
 }
 
 // Takes the traces nearest to the claim: its model and benchmark, else its benchmark, else all.
@@ -111,11 +111,14 @@ static int mark(const struct search *q, const char *text, const char *const *lab
 static char *shuffled(const struct kv_summary *s) {
     struct kv_spec spec = {0};
     struct kv_error ignored;
-    char *inner = NULL;
-    if (kv_spec_parse(&spec, s->policy, &ignored) == 0 && strcmp(spec.name, "shuffle") == 0 &&
+    char *policy = NULL, *format = NULL, *inner = NULL;
+    if (kv_spec_split(s->spec, &policy, &format, &ignored) == 0 &&
+        kv_spec_parse(&spec, policy, &ignored) == 0 && strcmp(spec.name, "shuffle") == 0 &&
         spec.inner)
-        inner = *s->format ? kv_format_text("%s@%s", spec.inner, s->format) : kv_strdup(spec.inner);
+        inner = format ? kv_format_text("%s@%s", spec.inner, format) : kv_strdup(spec.inner);
     kv_spec_fini(&spec);
+    free(policy);
+    free(format);
     return inner;
 }
 
@@ -159,6 +162,7 @@ static char *reason(const struct kv_verdict *v) {
     if (v->analogue == KV_FAILS)
         return kv_strdup("the 95 % interval and what is claimed do not meet");
     if (isnan(v->estimate)) return kv_strdup("nothing was measured on items that both specs hold");
+    if (isnan(v->low)) return kv_format_text("%zu items are too few for an interval", v->n);
     if (isnan(v->items_needed))
         return kv_strdup("the 95 % interval lies partly within what is claimed; items cannot "
                          "narrow it, more runs on the device can");
@@ -202,40 +206,46 @@ static int judge_pair(const struct search *q, size_t a, size_t b, const char *co
 
 // ---- one claim ------------------------------------------------------------------------
 
-// The first marked row of each spec and trace stands for all of them; rows of one lie together.
-static bool leads(const struct search *q, const bool *marked, size_t i) {
-    for (size_t k = 0; k < i; k++)
-        if (marked[k] && q->all[k].trace == q->all[i].trace &&
-            strcmp(q->all[k].spec, q->all[i].spec) == 0)
-            return false;
-    return marked[i];
+// End of the rows that have row i's spec and trace; rows of one lie together.
+static size_t end_of_spec(const struct search *q, size_t i) {
+    size_t end = i + 1;
+    while (end < q->n_all && q->all[end].trace == q->all[i].trace &&
+           strcmp(q->all[end].spec, q->all[i].spec) == 0)
+        end++;
+    return end;
 }
 
-// Each marked spec with each other marked one of its trace, in the two runs most alike.
+// The marked rows of two specs that are most alike; false when there are none of one trace.
+static bool most_alike(const struct search *q, const bool *first, const bool *second, size_t i,
+                       size_t k, size_t *a, size_t *b) {
+    int best = -1;
+    for (size_t x = i; x < end_of_spec(q, i); x++)
+        for (size_t y = k; y < end_of_spec(q, k); y++) {
+            int likeness = kv_pairs_likeness(&q->all[x], &q->all[y]);
+            if (!first[x] || !second[y] || likeness <= best) continue;
+            best = likeness;
+            *a = x;
+            *b = y;
+        }
+    return best >= 0;
+}
+
+// Each marked spec with each other marked one of its trace, in the two runs most alike; without
+// `second`, each marked spec in its first run.
 static int judge_marked(const struct search *q, const bool *first, const bool *second,
                         const char *const *labels, const struct kv_measuring *how,
                         struct verdict_list *l, struct kv_error *e) {
-    const struct kv_summary *all = q->all;
     int code = 0;
-    for (size_t i = 0; !code && i < q->n_all; i++) {
-        if (!leads(q, first, i)) continue;
-        if (!second) {
-            code = judge_pair(q, i, i, labels, how, l, e);
-            continue;
-        }
-        for (size_t k = 0; !code && k < q->n_all; k++) {
-            if (!leads(q, second, k) || strcmp(all[i].spec, all[k].spec) == 0) continue;
-            size_t a = i, b = k;
-            for (size_t x = 0; x < q->n_all; x++)
-                for (size_t y = 0; y < q->n_all; y++)
-                    if (first[x] && second[y] && strcmp(all[x].spec, all[i].spec) == 0 &&
-                        strcmp(all[y].spec, all[k].spec) == 0 && all[x].trace == all[i].trace &&
-                        kv_pairs_likeness(&all[x], &all[y]) > kv_pairs_likeness(&all[a], &all[b])) {
-                        a = x;
-                        b = y;
-                    }
-            if (all[a].trace == all[b].trace) code = judge_pair(q, a, b, labels, how, l, e);
-        }
+    size_t a, b;
+    for (size_t i = 0; !code && i < q->n_all; i = end_of_spec(q, i)) {
+        for (size_t x = i; !second && x < end_of_spec(q, i); x++)
+            if (first[x]) {
+                code = judge_pair(q, x, x, labels, how, l, e);
+                break;
+            }
+        for (size_t k = 0; second && !code && k < q->n_all; k = end_of_spec(q, k))
+            if (k != i && most_alike(q, first, second, i, k, &a, &b))
+                code = judge_pair(q, a, b, labels, how, l, e);
     }
     return code;
 }
@@ -292,20 +302,20 @@ int kv_verdicts_judge(struct kv_store *s, const struct kv_claim *claims, size_t 
     struct verdict_list l = {0};
     size_t n_all = 0;
     int code = kv_store_summaries(s, NULL, &all, &n_all, e);
-    const char **specs = kv_alloc(n_all + 1, sizeof *specs);
+    const struct kv_summary **rows = kv_alloc(n_all + 1, sizeof *rows);
     char **labels = kv_alloc(n_all + 1, sizeof *labels);
     struct search q = {.store = s, .all = all, .n_all = n_all};
     const struct kv_measuring how = {.device = device, .seed = seed, .draws = draws};
     q.trace_fits = kv_alloc(n_all + 1, sizeof *q.trace_fits);
-    for (size_t i = 0; i < n_all; i++) specs[i] = all[i].spec;
-    kv_spec_labels(specs, NULL, n_all, labels);
+    for (size_t i = 0; i < n_all; i++) rows[i] = &all[i];
+    if (!code) code = kv_summary_labels(s, rows, n_all, labels, e);
     for (size_t i = 0; !code && i < n_claims; i++) {
         q.claim = &claims[i];
         code = judge_claim(&q, (const char *const *)labels, &how, &l, e);
     }
     for (size_t i = 0; i < n_all; i++) free(labels[i]);
     free(labels);
-    free(specs);
+    free(rows);
     free(q.trace_fits);
     kv_summaries_free(all, n_all);
     if (code) kv_verdicts_free(l.rows, l.n);

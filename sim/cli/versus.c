@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a row is compared with besides 16 bit: static 4 bit, and its own widths on the wrong tokens.
+#include "analysis/pareto.h"
 #include "sim/base/args.h"
 #include "sim/cli/rows.h"
 
@@ -113,4 +114,30 @@ void kv_rows_versus(struct kv_rows *rows) {
         free(part[i].within);
     }
     free(part);
+}
+
+// ---- frontier -------------------------------------------------------------------------
+
+void kv_rows_frontier(const struct kv_row *rows, size_t n, bool *on) {
+    double *bits = kv_alloc(n + 1, sizeof *bits), *value = kv_alloc(n + 1, sizeof *value);
+    size_t *of = kv_alloc(n + 1, sizeof *of);
+    bool *taken = kv_alloc(n + 1, sizeof *taken), *best = kv_alloc(n + 1, sizeof *best);
+    for (size_t i = 0; i < n; i++) {
+        size_t m = 0;
+        for (size_t k = i; k < n; k++) {
+            if (taken[k] || !kv_rows_alike(&rows[i], &rows[k])) continue;
+            double acc = rows[k].s.acc[KV_ACC];
+            taken[k] = true;
+            of[m] = k;
+            bits[m] = rows[k].s.effective_bits;
+            value[m++] = isnan(acc) ? -rows[k].kl.mean : acc;
+        }
+        kv_pareto(bits, value, m, best);
+        for (size_t k = 0; k < m; k++) on[of[k]] = best[k];
+    }
+    free(bits);
+    free(value);
+    free(of);
+    free(taken);
+    free(best);
 }

@@ -9,7 +9,7 @@
 #ifndef KV_CLI_WIDTHS_H
 #define KV_CLI_WIDTHS_H
 
-#include "traces/trace.h"
+#include "analysis/store.h"
 
 enum { KV_N_PLACES = 12 }; // equal parts of a sequence
 
@@ -34,8 +34,12 @@ void kv_widths_read(const struct kv_trace *trace, const char *const *specs, cons
                     size_t n, size_t most_items, unsigned jobs, struct kv_widths *w);
 void kv_widths_free(struct kv_widths *w, size_t n);
 
-// Opens the recording with this digest: one of the folders in `list` (separated by commas; NULL =
-// none), else the place that a store names. NULL: there is none, or it cannot be read.
-struct kv_trace *kv_widths_trace(const char *list, const char *path, const char *digest);
+// One character a layer, its height by the mean width of keys and values: blank = dropped, full =
+// 16 bits; "" when not known. Caller frees.
+char *kv_widths_sparkline(const struct kv_widths *w, size_t layers);
+
+// Opens the recording of a row: one of the folders in `list` (separated by commas; NULL = none),
+// else the place that the store names. NULL: there is none, or it is another recording.
+struct kv_trace *kv_widths_open(struct kv_store *s, const struct kv_summary *row, const char *list);
 
 #endif

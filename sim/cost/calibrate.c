@@ -1,35 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// From runs to a device: which terms the grid can tell apart, the fit, and runs left out in turn.
+// From runs to a device: the fit, runs left out in turn, errors, and what the runs cannot tell.
 #include "sim/cost/calibrate.h"
 #include "sim/base/util.h"
-#include "sim/cost/fit.h"
+#include "sim/cost/design.h"
 
 #include <stdlib.h>
 #include <gsl/gsl_cdf.h>
 #include <gsl/gsl_sort.h>
 #include <gsl/gsl_statistics.h>
-
-enum { COSTS = 2 * KV_DEVICE_WIDTHS, MAX_TERMS = 2 + COSTS };
-static const double least_uncertainty = 0.005; // of a time: what one machine repeats on a good day
-
-// A parameter: the base, the start of attention, or what a value costs at widths that always come
-// together in these runs.
-struct term {
-    char name[40];
-    bool holds[2][KV_DEVICE_WIDTHS];
-};
-
-struct design {
-    const struct kv_device_run *run;
-    size_t n_runs;
-    double values; // K values of a token, all layers
-    bool timed_apart;
-    bool split_by_convention; // some widths have costs of keys and of values apart
-    size_t n_terms, n_plain;
-    struct term term[MAX_TERMS];
-    double (*share)[2][KV_DEVICE_WIDTHS]; // [n_runs]
-    double knee_bytes;                    // INFINITY = none
-};
 
 // ---- checks ---------------------------------------------------------------------------
 
@@ -53,167 +31,6 @@ static int check_runs(const struct kv_runs *r, struct kv_error *e) {
     return 0;
 }
 
-// ---- terms ----------------------------------------------------------------------------
-
-static double share_of_term(const struct design *d, const struct term *t, size_t run) {
-    double sum = 0;
-    for (int side = 0; side < 2; side++)
-        for (int w = 1; w < KV_DEVICE_WIDTHS; w++)
-            if (t->holds[side][w]) sum += d->share[run][side][w];
-    return sum;
-}
-
-// Widths whose shares agree in all runs cannot be told apart: they become one term.
-static void find_terms(struct design *d) {
-    snprintf(d->term[d->n_terms++].name, sizeof d->term[0].name, "base_ns");
-    if (d->timed_apart) snprintf(d->term[d->n_terms++].name, sizeof d->term[0].name, "start_ns");
-    d->n_plain = d->n_terms;
-    for (int w = 1; w < KV_DEVICE_WIDTHS; w++)
-        for (int side = 0; side < 2; side++) {
-            bool used = false, same = side == KV_VALUE;
-            for (size_t i = 0; i < d->n_runs; i++) {
-                used |= d->share[i][side][w] > 0;
-                same &= fabs(d->share[i][0][w] - d->share[i][1][w]) < 1e-6;
-            }
-            if (!used) continue;
-            struct term *t = &d->term[d->n_terms];
-            int bits = w == KV_DEVICE_WIDTHS - 1 ? 32 : w;
-            if (same) {
-                t--; // the keys' term of this width takes the values in
-                snprintf(t->name, sizeof t->name, "key_and_value_ns %d", bits);
-            } else {
-                snprintf(t->name, sizeof t->name, "%s %d", side ? "value_ns" : "key_ns", bits);
-                d->n_terms++;
-            }
-            t->holds[side][w] = true;
-        }
-    for (size_t j = d->n_plain; j < d->n_terms; j++)
-        d->split_by_convention |= strncmp(d->term[j].name, "key_and", 7) != 0;
-}
-
-static double bytes_of(const struct design *d, size_t i) {
-    if (isfinite(d->run[i].cache_bytes)) return d->run[i].cache_bytes;
-    double bits = kv_mix_allocated_bits(&d->run[i].mix, d->run[i].shape.head_dim);
-    return bits / 8 * 2 * d->values * d->run[i].context;
-}
-
-static bool has_part(const struct kv_device_run *r) {
-    return isfinite(r->part_ns[KV_PART_ATTEND]) && r->part_ns[KV_PART_ATTEND] > 0;
-}
-
-// ---- one fit --------------------------------------------------------------------------
-
-struct outcome {
-    double p[MAX_TERMS], log_error[MAX_TERMS];
-    double knee_factor, cost, scale;
-    size_t n_rows;
-};
-
-static double uncertainty(const struct kv_device_run *r, double time) {
-    double spread = (r->high_ns - r->low_ns) / 1.349; // quartiles of a normal distribution
-    double mean = isfinite(spread) ? spread / sqrt(r->samples > 0 ? r->samples : 1) : 0;
-    return fmax(mean, least_uncertainty * time);
-}
-
-// Fits the runs that are kept. Rows: each run's step and, where timed, its attention.
-static int fit_kept(const struct design *d, const bool *kept, struct outcome *o,
-                    struct kv_error *e) {
-    size_t room = 2 * d->n_runs + 1, n = d->n_terms;
-    double *x = kv_alloc(room * n, sizeof *x), *y = kv_alloc(room, sizeof *y);
-    double *sigma = kv_alloc(room, sizeof *sigma), *over = kv_alloc(room, sizeof *over);
-    double shortest = INFINITY, most_tokens = 0;
-    o->n_rows = 0;
-    for (size_t i = 0; i < d->n_runs; i++) {
-        if (!kept[i]) continue;
-        const struct kv_device_run *r = &d->run[i];
-        shortest = fmin(shortest, r->step_ns);
-        most_tokens = fmax(most_tokens, r->context);
-        for (int part = 0; part < 1 + d->timed_apart; part++) {
-            double *row = x + o->n_rows * n;
-            row[part] = 1;
-            for (size_t j = d->n_plain; j < n; j++)
-                row[j] = r->context * d->values * share_of_term(d, &d->term[j], i);
-            over[o->n_rows] = fmax(0, 1 - d->knee_bytes / bytes_of(d, i));
-            y[o->n_rows] = part ? r->part_ns[KV_PART_ATTEND] : r->step_ns;
-            // Attention is judged relatively: its own share is what the model is for.
-            sigma[o->n_rows] = part ? 0.02 * y[o->n_rows] : uncertainty(r, r->step_ns);
-            o->n_rows++;
-        }
-    }
-    if (d->split_by_convention) {
-        // A constant can move from the keys' costs to the values' without changing any run: this
-        // row asks, weakly, that it does not.
-        double *row = x + o->n_rows * n;
-        for (size_t j = d->n_plain; j < n; j++)
-            for (int w = 1; w < KV_DEVICE_WIDTHS; w++)
-                row[j] += most_tokens * d->values *
-                          (d->term[j].holds[KV_KEY][w] - d->term[j].holds[KV_VALUE][w]);
-        sigma[o->n_rows++] = 0.02 * shortest;
-    }
-    struct kv_fit f = {.n_rows = o->n_rows,
-                       .n_parameters = n,
-                       .n_plain = d->n_plain,
-                       .x = x,
-                       .y = y,
-                       .sigma = sigma,
-                       .over = isfinite(d->knee_bytes) ? over : NULL,
-                       .p = o->p,
-                       .log_error = o->log_error,
-                       .knee_factor = 1.5};
-    o->p[0] = shortest;
-    for (size_t j = 1; j < n; j++)
-        o->p[j] = j < d->n_plain ? 0.01 * shortest : 0.1 * shortest / (most_tokens * d->values);
-    int rc = kv_fit_run(&f, e);
-    if (rc == 0 && d->split_by_convention) {
-        // Again with the convention as weak as it is: a third of the costs could move.
-        double costs = 0;
-        for (size_t j = d->n_plain; j < n; j++) costs += o->p[j];
-        sigma[o->n_rows - 1] = fmax(0.3 * costs * most_tokens * d->values / f.scale, 1e-9);
-        rc = kv_fit_run(&f, e);
-    }
-    o->knee_factor = f.knee_factor;
-    o->cost = f.cost * f.scale * f.scale;
-    o->scale = f.scale;
-    free(x);
-    free(y);
-    free(sigma);
-    free(over);
-    return rc;
-}
-
-static double predict(const struct design *d, const struct outcome *o, size_t i) {
-    double over = fmax(0, 1 - d->knee_bytes / bytes_of(d, i)), cache = 0;
-    for (size_t j = d->n_plain; j < d->n_terms; j++)
-        cache += o->p[j] * d->run[i].context * d->values * share_of_term(d, &d->term[j], i);
-    return o->p[0] + cache * (1 + (o->knee_factor - 1) * over);
-}
-
-// Tries a knee at each measured cache size and keeps the best one that explains far more than
-// chance would (F test at 0.1 %, and at least a tenth slower beyond it).
-static int choose_knee(struct design *d, const bool *all, struct outcome *o, struct kv_error *e) {
-    struct outcome best = *o;
-    double at = INFINITY;
-    for (size_t i = 0; i < d->n_runs; i++) {
-        struct outcome tried;
-        d->knee_bytes = bytes_of(d, i);
-        struct kv_error ignored;
-        if (fit_kept(d, all, &tried, &ignored) || tried.knee_factor < 1.1) continue;
-        if (tried.cost < best.cost) {
-            best = tried;
-            at = d->knee_bytes;
-        }
-    }
-    d->knee_bytes = INFINITY;
-    double dof = (double)o->n_rows - (double)d->n_terms - 2;
-    if (isinf(at) || dof < 1) return 0;
-    double f = (o->cost - best.cost) / 2 / (best.cost / dof);
-    if (gsl_cdf_fdist_Q(f, 2, dof) > 1e-3) return 0;
-    d->knee_bytes = at;
-    (void)e;
-    *o = best;
-    return 0;
-}
-
 // ---- errors ---------------------------------------------------------------------------
 
 static double median_of(double *x, size_t n) {
@@ -230,14 +47,14 @@ static bool same_mix(const struct kv_mix *a, const struct kv_mix *b) {
 }
 
 // The run of the same mix at its shortest context, and the 16-bit run at the same context.
-static size_t shortest_of(const struct design *d, size_t i) {
+static size_t shortest_of(const struct kv_design *d, size_t i) {
     size_t best = i;
     for (size_t k = 0; k < d->n_runs; k++)
         if (same_mix(&d->run[k].mix, &d->run[i].mix) && d->run[k].context < d->run[best].context)
             best = k;
     return best;
 }
-static size_t sixteen_of(const struct design *d, size_t i) {
+static size_t sixteen_of(const struct kv_design *d, size_t i) {
     for (size_t k = 0; k < d->n_runs; k++)
         if (d->run[k].context == d->run[i].context && d->share[k][0][16] > 0.999 &&
             d->share[k][1][16] > 0.999)
@@ -246,7 +63,7 @@ static size_t sixteen_of(const struct design *d, size_t i) {
 }
 
 // start_ns: predictions of the run at T0 by the same fit as predicted_ns.
-static struct kv_fit_errors judge(const struct design *d, const double *predicted,
+static struct kv_fit_errors judge(const struct kv_design *d, const double *predicted,
                                   const double *start, const double *sixteen) {
     struct kv_fit_errors r = {0};
     double *step = kv_alloc(d->n_runs, sizeof *step), *share = kv_alloc(d->n_runs, sizeof *share);
@@ -265,8 +82,9 @@ static struct kv_fit_errors judge(const struct design *d, const double *predicte
         bool same_sign = gain * (sixteen[i] - predicted[i]) > 0;
         r.n_sign++;
         right += same_sign;
-        double noise = (x->high_ns - x->low_ns + x16->high_ns - x16->low_ns) / 2;
-        if (!(fabs(gain) > noise)) continue;
+        double noise = hypot(kv_run_uncertainty_ns(x, x->step_ns),
+                             kv_run_uncertainty_ns(x16, x16->step_ns));
+        if (!(fabs(gain) > 2 * noise)) continue;
         r.n_clear_sign++;
         clear_right += same_sign;
     }
@@ -283,7 +101,7 @@ static struct kv_fit_errors judge(const struct design *d, const double *predicte
 
 // ---- leaving out ----------------------------------------------------------------------
 
-static bool left_out(const struct design *d, size_t i, size_t of, bool by_mix) {
+static bool left_out(const struct kv_design *d, size_t i, size_t of, bool by_mix) {
     return by_mix ? same_mix(&d->run[i].mix, &d->run[of].mix)
                   : d->run[i].context == d->run[of].context;
 }
@@ -300,15 +118,17 @@ static double remainder_of(double *x, const double *basis, size_t n_basis, size_
     return left;
 }
 
-// Whether the kept runs fix the price of run i: its shares are a combination of theirs.
-static bool determined(const struct design *d, const bool *kept, size_t i) {
-    size_t n = d->n_terms - d->n_plain, n_basis = 0;
+// Whether the kept runs fix the price of run i: what its mix multiplies is a combination of theirs.
+static bool determined(const struct kv_design *d, const bool *kept, size_t i) {
+    size_t at[KV_MAX_TERMS], n = 0, n_basis = 0;
+    for (size_t j = 0; j < d->n_terms; j++)
+        if (d->term[j].kind == KV_TERM_COST || d->term[j].kind == KV_TERM_CLASS) at[n++] = j;
     double *basis = kv_alloc((n + 1) * n + 1, sizeof *basis), left = 0;
     for (size_t k = 0; k <= d->n_runs; k++) {
         if (k < d->n_runs && (!kept[k] || n_basis == n)) continue;
         double *x = basis + n_basis * n;
         for (size_t j = 0; j < n; j++)
-            x[j] = share_of_term(d, &d->term[d->n_plain + j], k < d->n_runs ? k : i);
+            x[j] = kv_design_column(d, at[j], k < d->n_runs ? k : i, 0);
         left = remainder_of(x, basis, n_basis, n);
         if (k == d->n_runs || left < 1e-8) continue;
         for (size_t j = 0; j < n; j++) x[j] /= sqrt(left);
@@ -318,23 +138,23 @@ static bool determined(const struct design *d, const bool *kept, size_t i) {
     return left < 1e-8;
 }
 
-static void leave_out(const struct design *d, bool by_mix, double *predicted, double *start,
+static void leave_out(const struct kv_design *d, bool by_mix, double *predicted, double *start,
                       double *sixteen) {
     bool *kept = kv_alloc(d->n_runs, sizeof *kept), *done = kv_alloc(d->n_runs, sizeof *done);
     for (size_t i = 0; i < d->n_runs; i++) predicted[i] = start[i] = sixteen[i] = NAN;
     for (size_t i = 0; i < d->n_runs; i++) {
         if (done[i]) continue;
         for (size_t k = 0; k < d->n_runs; k++) kept[k] = !left_out(d, k, i, by_mix);
-        struct outcome o;
+        struct kv_design_fit o;
         struct kv_error ignored;
-        bool fitted = fit_kept(d, kept, &o, &ignored) == 0;
+        bool fitted = kv_design_fit(d, kept, &o, &ignored) == 0;
         for (size_t k = 0; k < d->n_runs; k++) {
             if (kept[k]) continue;
             done[k] = true;
             if (!fitted || !determined(d, kept, k)) continue;
-            predicted[k] = predict(d, &o, k);
-            start[k] = predict(d, &o, shortest_of(d, k));
-            sixteen[k] = predict(d, &o, sixteen_of(d, k));
+            predicted[k] = kv_design_predict_ns(d, &o, k);
+            start[k] = kv_design_predict_ns(d, &o, shortest_of(d, k));
+            sixteen[k] = kv_design_predict_ns(d, &o, sixteen_of(d, k));
         }
     }
     free(kept);
@@ -346,7 +166,7 @@ static void leave_out(const struct design *d, bool by_mix, double *predicted, do
 // The line through the widths' slopes at zero bits, between 0 and the cheapest width: what a token
 // costs whatever its width. Runs whose tokens all hold K and V cannot tell it from the widths'
 // costs, so this is a convention; steps at measured widths do not depend on it.
-static double cost_at_zero_bits(const struct design *d, const struct outcome *o) {
+static double cost_at_zero_bits(const struct kv_design *d, const struct kv_design_fit *o) {
     double n = 0, sx = 0, sy = 0, sxx = 0, sxy = 0, least = INFINITY;
     for (int w = 1; w < KV_DEVICE_WIDTHS; w++) {
         double both = 0;
@@ -371,7 +191,7 @@ static double cost_at_zero_bits(const struct design *d, const struct outcome *o)
     return fmin(fmax(zero, 0), 0.9 * least);
 }
 
-static double median_part(const struct design *d, enum kv_part part) {
+static double median_part(const struct kv_design *d, enum kv_part part) {
     double *x = kv_alloc(d->n_runs, sizeof *x);
     size_t n = 0;
     for (size_t i = 0; i < d->n_runs; i++)
@@ -386,7 +206,7 @@ static void set_text(char **field, char *text) {
     *field = text;
 }
 
-static void fill_device(struct kv_device *dev, const struct design *d, const struct outcome *o,
+static void fill_device(struct kv_device *dev, const struct kv_design *d, const struct kv_design_fit *o,
                         const struct kv_runs *runs, const char *name) {
     const struct kv_device_run *r = &d->run[0];
     double zero = cost_at_zero_bits(d, o),
@@ -407,6 +227,12 @@ static void fill_device(struct kv_device *dev, const struct design *d, const str
     dev->shape = r->shape;
     dev->append_ns = fmin(median_part(d, KV_PART_APPEND), o->p[0] / 2);
     dev->base_ns = o->p[0] - dev->append_ns;
+    for (size_t j = 0; j < d->n_plain; j++) {
+        if (d->term[j].kind == KV_TERM_CLASS) dev->class_ns = o->p[j];
+        if (d->term[j].kind != KV_TERM_ROUND) continue;
+        dev->round_ns = o->p[j];
+        dev->round_tokens = d->round_tokens;
+    }
     dev->attend_ns = zero * d->values;
     dev->bandwidth_bytes_per_ns = runs->bandwidth_bytes_per_ns;
     dev->knee_bytes = d->knee_bytes;
@@ -456,8 +282,8 @@ KV_PRINTF(2, 3) static void warn(struct kv_calibration *c, const char *format, .
     c->warnings[c->n_warnings++] = kv_strdup(text);
 }
 
-static void find_warnings(struct kv_calibration *c, const struct design *d,
-                          const struct outcome *o) {
+static void find_warnings(struct kv_calibration *c, const struct kv_design *d,
+                          const struct kv_design_fit *o) {
     for (size_t j = d->n_plain; j < d->n_terms; j++) {
         const char *bits = strchr(d->term[j].name, ' ');
         if (strncmp(d->term[j].name, "key_and", 7) == 0)
@@ -495,29 +321,19 @@ int kv_calibrate(struct kv_calibration **out, const struct kv_runs *runs, const 
     *out = NULL;
     int rc = check_runs(runs, e);
     if (rc) return rc;
-    const struct kv_shape *s = &runs->row[0].shape;
-    struct design d = {.run = runs->row,
-                       .n_runs = runs->n,
-                       .knee_bytes = INFINITY,
-                       .values = (double)s->n_layers * s->n_kv_heads * s->head_dim,
-                       .timed_apart = true};
+    struct kv_design d;
+    struct kv_design_fit o;
     size_t n = runs->n;
-    d.share = kv_alloc(n, sizeof *d.share);
     bool *all = kv_alloc(n, sizeof *all);
-    for (size_t i = 0; i < n; i++) {
-        kv_mix_shares(&runs->row[i].mix, d.share[i]);
-        d.timed_apart &= has_part(&runs->row[i]);
-        all[i] = true;
-    }
-    find_terms(&d);
-    struct outcome o;
-    rc = fit_kept(&d, all, &o, e);
-    if (rc == 0) rc = choose_knee(&d, all, &o, e);
+    for (size_t i = 0; i < n; i++) all[i] = true;
+    kv_design_init(&d, runs);
+    rc = kv_design_fit(&d, all, &o, e);
     if (rc) {
-        free(d.share);
+        kv_design_fini(&d);
         free(all);
         return rc;
     }
+    kv_design_choose_knee(&d, all, &o);
     struct kv_calibration *c = kv_alloc(1, sizeof *c);
     c->device = kv_device_new();
     c->n_runs = n;
@@ -529,9 +345,9 @@ int kv_calibrate(struct kv_calibration **out, const struct kv_runs *runs, const 
     c->by_context_ns = kv_alloc(n, sizeof *c->by_context_ns);
     c->by_mix_ns = kv_alloc(n, sizeof *c->by_mix_ns);
     for (size_t i = 0; i < n; i++) {
-        c->fitted_ns[i] = predict(&d, &o, i);
-        start[i] = predict(&d, &o, shortest_of(&d, i));
-        sixteen[i] = predict(&d, &o, sixteen_of(&d, i));
+        c->fitted_ns[i] = kv_design_predict_ns(&d, &o, i);
+        start[i] = kv_design_predict_ns(&d, &o, shortest_of(&d, i));
+        sixteen[i] = kv_design_predict_ns(&d, &o, sixteen_of(&d, i));
     }
     c->fitted = judge(&d, c->fitted_ns, start, sixteen);
     leave_out(&d, false, c->by_context_ns, start, sixteen);
@@ -545,7 +361,7 @@ int kv_calibrate(struct kv_calibration **out, const struct kv_runs *runs, const 
     find_warnings(c, &d, &o);
     free(start);
     free(sixteen);
-    free(d.share);
+    kv_design_fini(&d);
     free(all);
     *out = c;
     return 0;

@@ -2,9 +2,11 @@
 // The latency model: what a decode step costs on a device, given the context and the mix of widths.
 //
 //   ns/token = base + T (a_heads + sum over widths w of n_Kw cK_w + n_Vw cV_w) + append + policy
+//            + (widths in use - 1) class + ceil(T / R) round
 //
 // T: context in tokens; n_Kw, n_Vw: K and V values a token stores at width w; c: ns a value. The
-// part of the cache beyond knee_bytes costs knee_factor times that. Widths that a device cannot
+// part of the cache beyond knee_bytes costs knee_factor times that. A processor that attends to R
+// tokens at once takes whole rounds. Widths that a device cannot
 // address round up to its next port. Every device carries the runs it was fitted to and where it
 // was measured.
 #ifndef KV_COST_H
@@ -27,6 +29,8 @@ struct kv_device {
     double attend_ns;                 // a_heads: per context token, whatever the width (all layers)
     double c_ns[2][KV_DEVICE_WIDTHS]; // K, V: ns a value; NAN = not measured
     double append_ns;                 // coding and storing the new token
+    double class_ns;                  // each width in use beyond the first, whatever its tokens
+    double round_ns, round_tokens;    // a round, and the tokens it takes; 0 tokens = no rounds
     double bandwidth_bytes_per_ns;    // memory bandwidth measured apart
     double knee_bytes, knee_factor;   // INFINITY, 1 = none
     uint32_t context_min, context_max; // measured range: beyond it a prediction is extrapolated

@@ -34,11 +34,13 @@ struct kv_latency kv_device_step(const struct kv_device *d, const struct kv_ledg
     double values = (double)d->shape.n_layers * d->shape.n_kv_heads * d->shape.head_dim;
     bool guessed = false;
     double per_token = 0, held[2] = {0, 0};
+    int used[2] = {0, 0};
     for (int side = 0; side < 2; side++)
         for (size_t w = 1; w < KV_DEVICE_WIDTHS; w++) {
             double share = ledger->share[side][w];
             if (!(share > 0)) continue;
             held[side] += share;
+            used[side]++;
             per_token += share * values * value_ns(d, side, w, &guessed);
         }
     struct kv_latency t = {0};
@@ -47,8 +49,11 @@ struct kv_latency kv_device_step(const struct kv_device *d, const struct kv_ledg
     if (t.cache_bytes > d->knee_bytes)
         stretch =
             (d->knee_bytes + d->knee_factor * (t.cache_bytes - d->knee_bytes)) / t.cache_bytes;
-    double heads = context * d->attend_ns * fmax(held[KV_KEY], held[KV_VALUE]);
-    t.cache_ns = heads + context * per_token * stretch;
+    double kept = fmax(held[KV_KEY], held[KV_VALUE]), heads = context * d->attend_ns * kept;
+    if (d->round_tokens > 0) heads += d->round_ns * ceil(context * kept / d->round_tokens);
+    // A device keeps tokens of one pair of widths together; the longer list is the least of pairs.
+    int more = (used[KV_KEY] > used[KV_VALUE] ? used[KV_KEY] : used[KV_VALUE]) - 1;
+    t.cache_ns = heads + context * per_token * stretch + (more > 0 ? more * d->class_ns : 0);
     t.step_ns = d->base_ns + d->append_ns + policy_ns + t.cache_ns;
     t.ceiling_ns = d->base_ns + d->append_ns + heads;
     t.extrapolated = guessed || context < d->context_min || context > d->context_max;

@@ -145,6 +145,7 @@ static const struct column {
     REAL("head_ns", part_ns[KV_PART_HEAD]),
     REAL("other_ns", part_ns[KV_PART_OTHER]),
     REAL("cache_bytes", cache_bytes),
+    REAL("round_tokens", round_tokens),
 #undef TEXT
 #undef COUNT
 #undef REAL
@@ -189,7 +190,11 @@ struct kv_device_run *kv_runs_add(struct kv_runs *r) {
     r->row = kv_grow(r->row, r->n + 1, sizeof *r->row);
     struct kv_device_run *run = &r->row[r->n++];
     *run =
-        (struct kv_device_run){.step_ns = NAN, .low_ns = NAN, .high_ns = NAN, .cache_bytes = NAN};
+        (struct kv_device_run){.step_ns = NAN,
+                                    .low_ns = NAN,
+                                    .high_ns = NAN,
+                                    .cache_bytes = NAN,
+                                    .round_tokens = NAN};
     for (int p = 0; p < KV_N_PARTS; p++) run->part_ns[p] = NAN;
     return run;
 }

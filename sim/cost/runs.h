@@ -46,6 +46,7 @@ struct kv_device_run {
     double step_ns, low_ns, high_ns; // median and quartiles over the steps
     double part_ns[KV_N_PARTS];      // medians; NAN = not measured
     double cache_bytes;              // allocated at this context; NAN = not told
+    double round_tokens;             // that the device attends to at once; NAN = not told
     uint32_t samples;
     uint32_t disturbed; // samples during which the system took a core away; dropped when enough
                         // others are left

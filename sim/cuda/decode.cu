@@ -108,7 +108,7 @@ static void write_header(FILE *f) {
     fprintf(f,
             "mix,shape,layers,heads,kv_heads,head_dim,hidden,ffn,vocab,weights,synthetic,threads,"
             "context,step_ns,low_ns,high_ns,samples,disturbed,weights_ns,attend_ns,append_ns,"
-            "policy_ns,head_ns,other_ns,cache_bytes,machine,engine,compiler,date,command,"
+            "policy_ns,head_ns,other_ns,cache_bytes,round_tokens,machine,engine,compiler,date,command,"
             "clock_mhz,bandwidth_bytes_per_ns,launch_ns\n");
 }
 
@@ -173,11 +173,11 @@ static void bench_shape(const options *o, const shape &s, FILE *f) {
             // Attention, with the append fused into it, is what the step takes beyond the bare one.
             fprintf(f,
                     "%s,%s,%d,%d,%d,%d,%d,%d,%d,bf16,1,0,%d,%.0f,%.0f,%.0f,%d,0,%.0f,%.0f,,,%.0f,,"
-                    "%.0f,%s,kvsim-cuda,nvcc %d.%d,%s,\"%s\",%.0f,%.6g,%.6g\n",
+                    "%.0f,%d,%s,kvsim-cuda,nvcc %d.%d,%s,\"%s\",%.0f,%.6g,%.6g\n",
                     o->mixes[i].text, s.name, s.layers, s.heads, s.kv_heads, DIM, s.hidden, s.ffn,
                     s.vocab, o->contexts[t], step, quantile(c->ns, c->n, 0.25),
                     quantile(c->ns, c->n, 0.75), c->n, bare - head, step - bare, head, c->bytes,
-                    machine, __CUDACC_VER_MAJOR__, __CUDACC_VER_MINOR__, date, o->command,
+                    round_tokens(&m), machine, __CUDACC_VER_MAJOR__, __CUDACC_VER_MINOR__, date, o->command,
                     clock_mhz, bandwidth, launch);
         }
     fprintf(stderr,

@@ -26,7 +26,7 @@ struct model {
     __nv_bfloat16 *qkv, *out, *gateup, *down, *head; // of all layers
     float *x0, *x, *qkv_row, *context, *ffn, *logits, *partial, *cosine, *sine;
     int *arrived;
-    int max_splits, processors;
+    int processors;
     cudaStream_t stream;
 };
 
@@ -66,8 +66,7 @@ static void model_init(model *m, const shape &s) {
     m->cosine = new_floats(DIM / 2);
     m->sine = new_floats(DIM / 2);
     CHECK(cudaDeviceGetAttribute(&m->processors, cudaDevAttrMultiProcessorCount, 0));
-    m->max_splits = 4 * m->processors;
-    m->partial = new_floats((size_t)s.kv_heads * m->max_splits * MAX_GROUP * (DIM + 2));
+    m->partial = new_floats((size_t)s.kv_heads * MAX_SPLITS * MAX_GROUP * (DIM + 2));
     CHECK(cudaMalloc(&m->arrived, s.kv_heads * sizeof(int)));
     CHECK(cudaMemset(m->arrived, 0, s.kv_heads * sizeof(int)));
     float *x = (float *)malloc(s.hidden * sizeof *x);
@@ -105,19 +104,25 @@ static void launch_product(const model *m, const __nv_bfloat16 *w, const float *
     product<KIND><<<blocks, threads, cols * sizeof(float), m->stream>>>(w, x, y, rows, cols, norm);
 }
 
+// Blocks of attention a head: one on every processor, two where a block serves a single query head.
+// The grid does not depend on the context, as in a graph that is captured once: a warp takes one tile
+// or none, and beyond round_tokens more, in rounds.
+static int splits_of(const model *m) {
+    const bool single = m->s.heads == m->s.kv_heads;
+    return min((single ? 2 : 1) * m->processors / m->s.kv_heads, (int)MAX_SPLITS);
+}
+static int round_tokens(const model *m) {
+    return splits_of(m) * WARPS * TILE;
+}
+
 static void launch_attention(const model *m, const layout &l, int layer) {
     const shape &s = m->s;
-    int splits = (l.total_pages + WARPS - 1) / WARPS;
-    // Enough blocks for every processor, not more than its pages need.
-    int most = (4 * m->processors + s.kv_heads - 1) / s.kv_heads;
-    if (splits > most) splits = most;
-    dim3 grid(splits, s.kv_heads);
-    if (s.heads == 3 * s.kv_heads)
-        attend<3><<<grid, WARPS * 32, 0, m->stream>>>(l, layer, s.kv_heads, m->qkv_row, m->cosine,
-                                                      m->sine, m->partial, m->arrived, m->context);
-    else
-        attend<1><<<grid, WARPS * 32, 0, m->stream>>>(l, layer, s.kv_heads, m->qkv_row, m->cosine,
-                                                      m->sine, m->partial, m->arrived, m->context);
+    dim3 grid(splits_of(m), s.kv_heads);
+    const int shared = WARPS * STAGES * STAGE_BYTES;
+    auto *kernel = s.heads == 3 * s.kv_heads ? attend<3> : attend<1>;
+    CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
+    kernel<<<grid, WARPS * 32, shared, m->stream>>>(l, layer, s.kv_heads, m->qkv_row, m->cosine,
+                                                    m->sine, m->partial, m->arrived, m->context);
 }
 
 enum { WITH_ATTENTION = 1, WITH_LAYERS = 2, WITH_HEAD = 4, WHOLE = 7 };
@@ -222,13 +227,11 @@ static void layout_init(layout *l, const mix *m, const shape &s, int tokens) {
 // Sets how many tokens each class holds at a context; the last token of the largest is the new one.
 static void layout_set(layout *l, const mix *m, int tokens) {
     double before = 0;
-    l->total_pages = 0;
     l->new_class = 0;
     for (int i = 0; i < m->n; i++) {
         double after = i + 1 == m->n ? 1 : before + m->share[i];
         l->at[i].tokens = (int)(lround(after * tokens) - lround(before * tokens));
         before = after;
-        l->total_pages += pages_of(l->at[i].tokens);
         if (l->at[i].tokens > l->at[l->new_class].tokens) l->new_class = i;
     }
     l->new_slot = l->at[l->new_class].tokens - 1;

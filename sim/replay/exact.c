@@ -6,8 +6,10 @@
 
 #include "sim/base/util.h"
 #include "sim/quant/code.h"
+#include "sim/replay/closed.h"
 #include "sim/replay/pass.h"
 #include "sim/replay/requant.h"
+#include "traces/features.h"
 
 static const double disturbance = 1e-6; // relative, on the embeddings of a redraw
 
@@ -71,13 +73,14 @@ static void prompt_fini(struct prompt *p) {
 // Which positions each row reads coded. Returns whether some row reads an exact one.
 static bool lay_out_reads(const struct kv_replay *r, const struct kv_replay_spec *spec,
                           const struct kv_tree *t, uint32_t *upto) {
-    bool exact = false;
+    bool exact = false, closed = r->closed && kv_reads_run(spec);
+    size_t newest = closed ? (size_t)spec->delay_tokens + 1 : r->self_exact;
     for (uint32_t row = 0; row < t->n_tokens; row++) {
         uint32_t position = kv_tree_position(t, row);
         for (int side = 0; side < 2; side++) {
-            upto[2 * row + (uint32_t)side] = (uint32_t)kv_coded_upto(
-                spec->format, (enum kv_side)side, row < t->n_context ? 0 : t->n_context, position,
-                r->self_exact);
+            upto[2 * row + (uint32_t)side] =
+                (uint32_t)kv_coded_upto(spec->format, (enum kv_side)side,
+                                        row < t->n_context ? 0 : t->n_context, position, newest);
             exact |= upto[2 * row + (uint32_t)side] <= position;
         }
     }
@@ -96,12 +99,33 @@ static double entropy_of(const uint64_t *histogram, size_t n_widths) {
     return codes > 0 ? bits / codes : NAN;
 }
 
+// Entropy and confidence of the rows that a pass computed, scored rows and the others apart as in a
+// recording.
+static void predict(const struct kv_model *m, struct kv_scratch *s, const struct kv_trace_item *it,
+                    uint32_t first, uint32_t first_live, const float *final, float *features) {
+    uint32_t *rows = kv_alloc(2 * (size_t)it->n_tokens, sizeof *rows),
+             *others = rows + it->n_tokens;
+    size_t n = 0, n_others = 0;
+    for (uint32_t row = 0, f = 0; row < it->n_tokens; row++) {
+        bool scored = f < it->n_final && it->final_rows[f] == row;
+        f += scored;
+        if (row < first_live) continue;
+        if (scored)
+            rows[n++] = row;
+        else
+            others[n_others++] = row;
+    }
+    kv_predicted_features(m, s, final, first, rows, n, features);
+    kv_predicted_features(m, s, final, first, others, n_others, features);
+    free(rows);
+}
+
 // Final states at the item's scored rows, [n_final][hidden], and the entropy of the codes on the
-// way.
+// way. features (or NULL): gets those of the run, [n_tokens][KV_N_FEATURES].
 static int run_spec(const struct engine *g, struct kv_scratch *s, const struct kv_trace_item *it,
                     const struct kv_replay_spec *spec, const uint8_t *cells,
                     const struct prompt *prompt, float *scored, double *entropy_bits,
-                    struct kv_error *e) {
+                    float *features, struct kv_error *e) {
     const struct kv_model *m = g->r->model;
     size_t h = m->shape.hidden;
     if (g->r->mode == KV_REQUANT) {
@@ -122,16 +146,33 @@ static int run_spec(const struct engine *g, struct kv_scratch *s, const struct k
     p.code_scratch = kv_alloc(kv_code_scratch_bytes(spec->format), 1);
     p.histogram = kv_alloc(256 * spec->run.n_widths, sizeof *p.histogram);
     p.reads_exact = lay_out_reads(g->r, spec, &tree, upto);
+    struct kv_attention_stats stats = {0};
+    uint32_t live = g->r->mode == KV_INLINE ? 0 : it->n_context;
+    if (features) { // reads_exact holds: a token's own K and V are read exact
+        stats.variance = kv_alloc(it->n_tokens, sizeof(float));
+        for (size_t row = live; row < it->n_tokens; row++)
+            features[row * KV_N_FEATURES + KV_KEY_RANGE] =
+                features[row * KV_N_FEATURES + KV_VALUE_RANGE] = 0;
+        p.features = features;
+        p.first_live = live;
+    }
     struct kv_forward job = {.tree = &tree,
                              .first_row = prompt->rows,
                              .prefix = prompt->layers,
                              .coded_upto = upto,
                              .store = kv_pass_store,
                              .self = &p,
+                             .stats = features ? &stats : NULL,
                              .final = final,
                              .disturb = g->r->redraw ? disturbance : 0,
                              .disturb_seed = g->r->seed + g->r->redraw + it->key};
     int rc = kv_forward(m, &job, s, e);
+    if (rc == 0 && features) {
+        for (size_t row = live; row < it->n_tokens; row++)
+            features[row * KV_N_FEATURES + KV_ATTN_VAR] = stats.variance[row];
+        if (spec->needs & (KV_NEED(KV_ENTROPY_NATS) | KV_NEED(KV_CONFIDENCE)))
+            predict(m, s, it, prompt->rows, live, final, features);
+    }
     for (uint32_t f = 0; f < it->n_final && rc == 0; f++) {
         uint32_t row = it->final_rows[f];
         // prefill1 scores the first choice token from exact logits: the recorded state stands.
@@ -141,8 +182,60 @@ static int run_spec(const struct engine *g, struct kv_scratch *s, const struct k
     }
     *entropy_bits = entropy_of(p.histogram, spec->run.n_widths);
     kv_pass_fini(&p);
+    free(stats.variance);
     free(final);
     free(upto);
+    return rc;
+}
+
+static uint32_t longest_path(const struct kv_trace_item *it) {
+    uint32_t most = 0;
+    for (uint32_t c = 0; c < it->n_choices; c++)
+        if (it->first[c + 1] - it->first[c] > most) most = it->first[c + 1] - it->first[c];
+    return it->n_context + most;
+}
+
+// run_spec with closed feedback (closed.h): cells hold the decisions by recorded features and get
+// those by the run's.
+static int run_closed(struct engine *g, struct kv_scratch *s, size_t i, size_t which,
+                      uint8_t *cells, const struct prompt *prompt, float *scored,
+                      double *entropy_bits, struct kv_error *e) {
+    const struct kv_replay *r = g->r;
+    const struct kv_replay_spec *spec = &r->specs[which];
+    const struct kv_trace_item *it = kv_trace_item(r->trace, i);
+    size_t n_cells = kv_cells(&r->model->shape), n = it->n_tokens * n_cells;
+    uint8_t *recorded = kv_alloc(2 * n, 1), *next = recorded + n;
+    float *features = kv_alloc((size_t)it->n_tokens * KV_N_FEATURES, sizeof *features);
+    struct kv_closed_count count = {.items = 1, .tokens = it->n_tokens};
+    bool settled = false;
+    int rc = 0;
+    memcpy(recorded, cells, n);
+    memcpy(features, it->features, (size_t)it->n_tokens * KV_N_FEATURES * sizeof *features);
+    while (!settled && rc == 0) {
+        if (count.passes++ > (uint64_t)longest_path(it) + 1)
+            rc = kv_fail(e, KV_EFAIL, spec->canonical,
+                         "policy %s did not settle at item %s: it decides by what comes later",
+                         spec->policy_name, it->id);
+        if (rc == 0)
+            rc = run_spec(g, s, it, spec, cells, prompt, scored, entropy_bits, features, e);
+        if (rc == 0) rc = kv_decide_by(r, which, i, features, next, e);
+        settled = rc == 0 && memcmp(next, cells, n) == 0;
+        memcpy(cells, next, n);
+        if (rc == 0 && kv_interrupted()) rc = kv_fail(e, KV_EINTR, "", "interrupted");
+    }
+    for (size_t row = 0; row < it->n_tokens; row++)
+        count.changed += memcmp(cells + row * n_cells, recorded + row * n_cells, n_cells) != 0;
+    if (rc == 0 && r->counts) {
+        struct kv_closed_count *to = &r->counts[which];
+        pthread_mutex_lock(&g->lock);
+        to->items += count.items;
+        to->tokens += count.tokens;
+        to->changed += count.changed;
+        to->passes += count.passes;
+        pthread_mutex_unlock(&g->lock);
+    }
+    free(recorded);
+    free(features);
     return rc;
 }
 
@@ -271,7 +364,10 @@ static int replay_specs(struct engine *g, struct kv_scratch *s, size_t i, const 
         list_targets(it, &targets[j]);
         rc = kv_decide(r, specs[j], i, cells, e);
         double entropy_bits = NAN;
-        if (rc == 0) rc = run_spec(g, s, it, spec, cells, prompt, scored[j], &entropy_bits, e);
+        if (rc == 0 && r->closed && kv_reads_run(spec))
+            rc = run_closed(g, s, i, specs[j], cells, prompt, scored[j], &entropy_bits, e);
+        else if (rc == 0)
+            rc = run_spec(g, s, it, spec, cells, prompt, scored[j], &entropy_bits, NULL, e);
         if (rc == 0 && r->mode == KV_REQUANT)
             kv_ledger_count_requant(spec, it, cells, &outcome[j].ledger);
         else if (rc == 0)
@@ -336,6 +432,10 @@ static int check_replay(const struct kv_replay *r, struct kv_error *e) {
         return kv_fail(e, KV_EUSAGE, info->path,
                        "windows of text have no decode step: mode %s does not apply",
                        kv_mode_names[r->mode]);
+    for (size_t j = 0; r->closed && j < r->n_specs; j++) {
+        int rc = kv_closed_answers(&r->specs[j], r->mode, r->self_exact, e);
+        if (rc) return rc;
+    }
     return 0;
 }
 

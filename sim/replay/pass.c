@@ -6,6 +6,7 @@
 
 #include "sim/base/util.h"
 #include "sim/quant/code.h"
+#include "traces/features.h"
 
 // What an exact read returns: held rows as they are, the others rounded to fp16.
 static void round_rows(const struct kv_pass *p, const float *x, float *y, size_t n) {
@@ -69,6 +70,9 @@ int kv_pass_store(void *self, uint32_t layer, const struct kv_layer_kv *kv,
         view->k_exact = p->exact[KV_KEY];
         view->v_exact = p->exact[KV_VALUE];
     }
+    for (int side = 0; p->features && side < 2; side++)
+        kv_add_ranges(&p->m->shape, p->exact[side], p->first_live, p->tree->n_tokens,
+                      side ? KV_VALUE_RANGE : KV_KEY_RANGE, p->features);
     if (p->spec && !*p->spec->format_text) { // policy none: nothing is rounded
         view->k_exact = kv->k;
         view->v_exact = kv->v;

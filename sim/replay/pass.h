@@ -27,6 +27,8 @@ struct kv_pass {
     void *code_scratch;
     uint64_t *histogram; // [n_widths][256] codes made, for the ledger's entropy
     uint32_t *positions;
+    float *features;          // [n_tokens][KV_N_FEATURES] gets ranges of exact K and V, or NULL
+    uint32_t first_live;      // the rows that do
     struct kv_layer_kv *kept; // [n_layers] where all rows' K and V go; NULL = not kept
 };
 

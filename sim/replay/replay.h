@@ -12,6 +12,12 @@
 #include "sim/replay/spec.h"
 #include "traces/tables.h"
 
+// What closed feedback changed of a spec's decisions, summed over items.
+struct kv_closed_count {
+    uint64_t items, tokens, changed; // tokens some of whose cells have another width
+    uint64_t passes;                 // of the model, until decisions and features agreed
+};
+
 struct kv_replay {
     const struct kv_trace *trace;
     const struct kv_model *model;
@@ -27,6 +33,8 @@ struct kv_replay {
     enum kv_table_kind form;        // of the damage, as opened
     struct kv_quantiles *quantiles; // for those that declare KV_NEED_QUANTILES
     bool audit;                     // ask each policy again with the future scrambled: kv_audit
+    bool closed;                    // policies read the run they steer: closed.h; exact replay only
+    struct kv_closed_count *counts; // [n_specs] what closed feedback changed, or NULL
     bool quiet;                     // no progress is drawn
     size_t first_item, n_items;     // the part of the trace to replay
     // Says which pairs are wanted (NULL = all); called before an item is run, from any worker.
@@ -50,8 +58,7 @@ KV_MUST_CHECK int kv_replay_open_tables(struct kv_replay *r, enum kv_table_kind 
 void kv_replay_close_tables(struct kv_replay *r);
 // Lets the policies that want it fit themselves to the trace's first items (kv_replay_open_tables
 // does so too). Errors: a trace that does not keep what they measure. (fit.c)
-KV_MUST_CHECK int kv_replay_fit(const struct kv_replay *r, enum kv_table_kind form, unsigned jobs,
-                                struct kv_error *e);
+KV_MUST_CHECK int kv_replay_fit(const struct kv_replay *r, unsigned jobs, struct kv_error *e);
 // Closes an array of n tables, some of which may be shared or NULL, and frees it.
 void kv_tables_close(struct kv_table **tables, size_t n);
 
@@ -60,6 +67,10 @@ void kv_tables_close(struct kv_table **tables, size_t n);
 // Errors: whatever the policy says; a width not offered, naming the token.
 KV_MUST_CHECK int kv_decide(const struct kv_replay *r, size_t spec, size_t item, uint8_t *cells,
                             struct kv_error *e);
+
+// The same with other features than the recorded ones: [n_tokens][KV_N_FEATURES].
+KV_MUST_CHECK int kv_decide_by(const struct kv_replay *r, size_t spec, size_t item,
+                               const float *features, uint8_t *cells, struct kv_error *e);
 
 // Checks a policy's answers: cells[n_tokens][...]. Errors: a width that the format does not offer,
 // a cell left undecided, a key evicted without its value; each names item and token.

@@ -23,11 +23,30 @@ const struct kv_policy *kv_policy_at(size_t i) {
     return i < N_POLICIES ? policies[i] : NULL;
 }
 
-static const struct kv_policy *find_policy(const char *name, struct kv_error *e) {
+// The narrowest width of a format of that name; 0 when there is none.
+static unsigned format_width(const char *name, const struct kv_shape *shape) {
+    struct kv_format_setting s = {*shape, KV_ORDER_GGML};
+    struct kv_format *f;
+    unsigned bits = 0;
+    if (kv_format_open(&f, name, &s, NULL)) return 0;
+    bits = f->width_bits[0];
+    kv_format_close(f);
+    return bits;
+}
+
+static const struct kv_policy *find_policy(const char *name, const struct kv_shape *shape,
+                                           struct kv_error *e) {
     const char *names[N_POLICIES + 1] = {NULL};
     for (size_t i = 0; i < N_POLICIES; i++) {
         names[i] = policies[i]->name;
         if (strcmp(name, names[i]) == 0) return policies[i];
+    }
+    unsigned bits = format_width(name, shape);
+    if (bits) {
+        kv_fail(e, KV_EUSAGE, "spec",
+                "'%s' is a format and decides no widths; a policy does: static:bits=%u@%s", name,
+                bits, name);
+        return NULL;
     }
     const char *near = kv_nearest(name, names);
     if (near)
@@ -75,7 +94,7 @@ static int pin_digest(struct kv_spec *s, const char *digest, struct kv_error *e)
 
 static int find(struct kv_replay_spec *spec, struct kv_spec *s, struct kv_error *e) {
     if (!kv_is_plugin(s->name)) {
-        spec->policy = find_policy(s->name, e);
+        spec->policy = find_policy(s->name, &spec->run.shape, e);
         return spec->policy ? 0 : KV_EUSAGE;
     }
     int rc = kv_plugin_open(&spec->plugin, s->name, e);

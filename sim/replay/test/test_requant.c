@@ -268,13 +268,29 @@ static void a_stable_format_loses_nothing_by_being_coded_again(void **state) {
     }
 }
 
+// turbo codes a vector's direction and keeps its norm, so each coding shortens what is decoded.
 static void other_formats_drift_the_more_the_oftener_they_are_coded(void **state) {
     (void)state;
     for (size_t item = 0; item < ITEMS; item++) {
-        double seldom = drift("static:bits=4@hadamard(sym):window=512", item),
-               often = drift("static:bits=4@hadamard(sym):window=1", item);
-        if (!(seldom < 1e-5 && often > 1e-3)) fail_msg("item %zu: %.3g, %.3g", item, seldom, often);
+        double never = drift("static:bits=4@turbo:window=512", item),
+               seldom = drift("static:bits=4@turbo:window=16", item),
+               often = drift("static:bits=4@turbo:window=1", item);
+        if (!(never < 1e-5 && seldom > 1e-2 && often > 1.5 * seldom))
+            fail_msg("item %zu: %.3g, %.3g, %.3g", item, never, seldom, often);
     }
+}
+
+// QKVShare's handoffs (arXiv 2605.03884) repeat the coding of the prompt alone.
+static void a_prompt_handed_on_drifts_in_the_same_formats(void **state) {
+    struct result once[ITEMS], five[ITEMS];
+    (void)state;
+    replay("static:bits=4@asym:group=32", KV_PREFILL, once);
+    replay("qkvshare(static:bits=4):hops=5@asym:group=32", KV_PREFILL, five);
+    for (size_t k = 0; k < ITEMS; k++)
+        assert_true(fabs(five[k].kl_nats - once[k].kl_nats) < 0.01 * once[k].kl_nats);
+    replay("static:bits=4@turbo", KV_PREFILL, once);
+    replay("qkvshare(static:bits=4):hops=5@turbo", KV_PREFILL, five);
+    for (size_t k = 0; k < ITEMS; k++) assert_true(five[k].kl_nats > 1.2 * once[k].kl_nats);
 }
 
 // ---- the ledger by hand ---------------------------------------------------------------
@@ -334,6 +350,7 @@ int main(void) {
         cmocka_unit_test(sixteen_bits_stay_sixteen_bits_however_often_they_are_coded),
         cmocka_unit_test(a_stable_format_loses_nothing_by_being_coded_again),
         cmocka_unit_test(other_formats_drift_the_more_the_oftener_they_are_coded),
+        cmocka_unit_test(a_prompt_handed_on_drifts_in_the_same_formats),
         cmocka_unit_test(the_ledger_counts_what_was_coded_when_the_window_was_last_full),
         cmocka_unit_test(fisher_replay_does_not_answer_for_it),
     };

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// The latency model as columns of a fit: which terms the runs can tell apart, and their values.
+#ifndef KV_DESIGN_H
+#define KV_DESIGN_H
+
+#include "sim/cost/cost.h"
+#include "sim/cost/runs.h"
+
+enum { KV_MAX_TERMS = 4 + 2 * KV_DEVICE_WIDTHS };
+
+// What a parameter multiplies. Costs come last.
+enum kv_term_kind {
+    KV_TERM_BASE,  // 1 of every step
+    KV_TERM_START, // 1 of every time of attention alone
+    KV_TERM_CLASS, // widths in use beyond the first
+    KV_TERM_ROUND, // rounds of round_tokens
+    KV_TERM_COST,  // values at widths that always come together in these runs
+};
+
+struct kv_term {
+    enum kv_term_kind kind;
+    char name[40];
+    bool holds[2][KV_DEVICE_WIDTHS]; // of a cost
+};
+
+struct kv_design {
+    const struct kv_device_run *run; // borrowed; of one model, weights and threads
+    size_t n_runs;
+    double values; // K values of a token, all layers
+    bool timed_apart;
+    bool split_by_convention; // some widths have costs of keys and of values apart
+    size_t n_terms, n_plain;  // plain ones first: the knee does not stretch them
+    struct kv_term term[KV_MAX_TERMS];
+    double (*share)[2][KV_DEVICE_WIDTHS]; // [n_runs]
+    double round_tokens;                  // 0 = no rounds
+    double knee_bytes;                    // INFINITY = none
+};
+
+struct kv_design_fit {
+    double p[KV_MAX_TERMS], log_error[KV_MAX_TERMS];
+    double knee_factor, cost, scale;
+    size_t n_rows;
+};
+
+// Finds the terms of runs that check out (kv_calibrate); kv_design_fini frees what it holds.
+void kv_design_init(struct kv_design *d, const struct kv_runs *runs);
+void kv_design_fini(struct kv_design *d);
+
+// What term j multiplies in run i: of a plain term the column of its step (part 0) or of its
+// attention (part 1), of a cost the share of the tokens.
+double kv_design_column(const struct kv_design *d, size_t j, size_t i, int part);
+
+// Fits the runs that are kept. Rows: each run's step and, where timed, its attention.
+KV_MUST_CHECK int kv_design_fit(const struct kv_design *d, const bool *kept,
+                                struct kv_design_fit *fit, struct kv_error *e);
+// Tries a knee at each measured cache size and keeps the best one that explains far more than
+// chance would (F test at 0.1 %, and at least a tenth slower beyond it).
+void kv_design_choose_knee(struct kv_design *d, const bool *all, struct kv_design_fit *fit);
+
+double kv_design_predict_ns(const struct kv_design *d, const struct kv_design_fit *fit, size_t run);
+
+// One sigma of a run's time: of its median over the steps, at least half a percent, which is what
+// one machine repeats on a good day.
+double kv_run_uncertainty_ns(const struct kv_device_run *r, double time_ns);
+
+#endif
