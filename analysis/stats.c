@@ -158,7 +158,8 @@ struct kv_paired kv_paired_compare(const double *a, const double *b, size_t n, d
         p.mid_p = test.mid_p;
         p.interval = kv_tango(p.won, p.lost, (double)p.n, confidence);
     } else {
-        p.interval = m.interval;
+        p.interval = (struct kv_interval){fmax(-1, m.interval.low), fmin(1, m.interval.high)};
+        if (isnan(m.interval.low)) p.interval = nothing;
         if (m.standard_error > 0)
             p.t_p = 2 * gsl_cdf_tdist_Q(fabs(m.mean) / m.standard_error, (double)(m.n - 1));
     }

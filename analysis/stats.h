@@ -49,7 +49,7 @@ struct kv_paired {
     double won, lost;            // summed over items: right only in a, right only in b
     double difference;           // mean of a - b
     double standard_error;       // of the difference, from the spread over items
-    struct kv_interval interval; // Tango's; Student's t when redraws make fractions
+    struct kv_interval interval; // Tango's; Student's t, within -1..1, when redraws make fractions
     double exact_p, mid_p;       // McNemar's; NAN when redraws make fractions
     double t_p;                  // of the paired t test, used then; else NAN
 };

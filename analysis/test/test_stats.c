@@ -236,6 +236,10 @@ static void a_paired_comparison_counts_wins_and_losses(void **state) {
     p = kv_paired_compare(a, b, 161, 0.95);
     assert_true(isnan(p.exact_p) && p.t_p > 0.01 && p.t_p < 0.1);
     assert_true(p.interval.low < p.difference && p.interval.high > p.difference);
+    static const double half[] = {0.5, 1}, none[] = {0, 0};
+    p = kv_paired_compare(half, none, 2, 0.95); // two items: t alone would go far beyond
+    assert_true(p.interval.low == -1 && p.interval.high == 1);
+    assert_true(isnan(kv_paired_compare(half, none, 1, 0.95).interval.low));
     assert_int_equal(kv_paired_compare(a, b, 0, 0.95).n, 0);
 }
 

@@ -13,6 +13,7 @@
 #include "sim/cli/measure.h"
 #include "sim/cli/pairs.h"
 #include "sim/cli/rows.h"
+#include "sim/replay/spec.h"
 
 static const double power = 0.8;
 
@@ -47,6 +48,8 @@ struct search {
     const struct kv_claim *claim;
     const struct kv_summary *all;
     size_t n_all;
+    struct kv_store_setting *settings; // of each trace
+    size_t n_settings;
     bool *trace_fits; // [n_all] the row's trace is one of those to look at
 };
 
@@ -75,36 +78,51 @@ static void choose_traces(struct search *q) {
     }
 }
 
+static void mark_pattern(const struct search *q, const char *text, const char *const *labels,
+                         bool *marked) {
+    for (size_t i = 0; i < q->n_all; i++)
+        marked[i] = q->trace_fits[i] &&
+                    (fnmatch(text, q->all[i].spec, 0) == 0 || fnmatch(text, labels[i], 0) == 0);
+}
+
+// Rows of the spec as each trace's model spells it.
+static int mark_spec(const struct search *q, const char *text, bool *marked, struct kv_error *e) {
+    struct kv_error error = {0};
+    size_t failed = 0;
+    for (size_t k = 0; k < q->n_settings; k++) {
+        char *spec = NULL;
+        if (kv_spec_canonical(text, &q->settings[k].setting, &spec, &error)) {
+            failed++;
+            continue;
+        }
+        for (size_t i = 0; i < q->n_all; i++)
+            if (q->all[i].trace == q->settings[k].trace && strcmp(q->all[i].spec, spec) == 0)
+                marked[i] = q->trace_fits[i];
+        free(spec);
+    }
+    for (size_t i = 0; i < q->n_all; i++) // a policy that is not loaded goes by its exact text
+        if (strcmp(q->all[i].spec, text) == 0) marked[i] = q->trace_fits[i];
+    if (failed == 0 || failed < q->n_settings || error.code != KV_EUSAGE) return 0;
+    char *where = kv_format_text("%s:%zu", q->claim->file, q->claim->line);
+    int code = kv_fail(e, KV_EUSAGE, where, "'%s': %s", text, error.msg);
+    free(where);
+    return code;
+}
+
 // Marks rows that `text` names: a pattern with * over specs and their short forms, or a spec in any
 // spelling. None is no error: *why then says what the store lacks.
 static int mark(const struct search *q, const char *text, const char *const *labels, bool *marked,
                 char **why, struct kv_error *e) {
-    const struct kv_row_choice choice = {.fidelity = "exact"};
-    struct kv_summary *found = NULL;
-    struct kv_error error = {0};
-    size_t n = 0;
+    int code = 0;
     bool any = false;
-    if (strchr(text, '*')) {
-        for (size_t i = 0; i < q->n_all; i++)
-            marked[i] = q->trace_fits[i] &&
-                        (fnmatch(text, q->all[i].spec, 0) == 0 || fnmatch(text, labels[i], 0) == 0);
-    } else {
-        int code = kv_rows_find(q->store, text, &choice, &found, &n, &error);
-        if (code == KV_EUSAGE) {
-            char *where = kv_format_text("%s:%zu", q->claim->file, q->claim->line);
-            code = kv_fail(e, code, where, "'%s': %s", text, error.msg);
-            free(where);
-            return code;
-        }
-        for (size_t i = 0; i < q->n_all; i++)
-            for (size_t k = 0; k < n; k++)
-                if (q->all[i].family == found[k].family) marked[i] = q->trace_fits[i];
-        kv_summaries_free(found, n);
-    }
+    if (strchr(text, '*'))
+        mark_pattern(q, text, labels, marked);
+    else
+        code = mark_spec(q, text, marked, e);
     for (size_t i = 0; i < q->n_all; i++) any = any || marked[i];
-    if (!any && !*why)
+    if (!code && !any && !*why)
         *why = kv_format_text("the store holds no exact run of %s to measure it on", text);
-    return 0;
+    return code;
 }
 
 // The spec that a shuffle shuffles, as the store spells it; NULL for other policies. Caller frees.
@@ -309,6 +327,7 @@ int kv_verdicts_judge(struct kv_store *s, const struct kv_claim *claims, size_t 
     q.trace_fits = kv_alloc(n_all + 1, sizeof *q.trace_fits);
     for (size_t i = 0; i < n_all; i++) rows[i] = &all[i];
     if (!code) code = kv_summary_labels(s, rows, n_all, labels, e);
+    if (!code) code = kv_store_settings(s, &q.settings, &q.n_settings, e);
     for (size_t i = 0; !code && i < n_claims; i++) {
         q.claim = &claims[i];
         code = judge_claim(&q, (const char *const *)labels, &how, &l, e);
@@ -317,6 +336,7 @@ int kv_verdicts_judge(struct kv_store *s, const struct kv_claim *claims, size_t 
     free(labels);
     free(rows);
     free(q.trace_fits);
+    free(q.settings);
     kv_summaries_free(all, n_all);
     if (code) kv_verdicts_free(l.rows, l.n);
     *verdicts = code ? NULL : l.rows;
