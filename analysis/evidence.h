@@ -11,6 +11,8 @@
 
 #include "analysis/stats.h"
 
+enum { KV_LEAST_ITEMS = 10 }; // fewer do not tell how they vary: no bootstrap or t interval
+
 // Two one-sided tests (Schuirmann, J. Pharmacokinet. Biopharm. 15:657, 1987) that a paired
 // difference lies within +-margin.
 struct kv_tost {

@@ -29,6 +29,27 @@ struct kv_interval kv_wilson(double p, double n, double confidence) {
                                 p == 1 ? 1 : fmin(1, centre + half)};
 }
 
+// The x whose beta distribution function is p. By bisection: GSL's own inverse does not converge
+// for some counts in the hundreds.
+static double beta_quantile(double p, double a, double b) {
+    double low = 0, high = 1;
+    for (int i = 0; i < 60; i++) {
+        double middle = (low + high) / 2;
+        if (gsl_cdf_beta_P(middle, a, b) < p)
+            low = middle;
+        else
+            high = middle;
+    }
+    return (low + high) / 2;
+}
+
+struct kv_interval kv_clopper_pearson(unsigned k, unsigned n, double confidence) {
+    double tail = (1 - confidence) / 2;
+    if (n == 0) return nothing;
+    return (struct kv_interval){k == 0 ? 0 : beta_quantile(tail, k, n - k + 1.0),
+                                k == n ? 1 : beta_quantile(1 - tail, k + 1.0, n - k)};
+}
+
 struct kv_mcnemar kv_mcnemar(unsigned b, unsigned c) {
     unsigned fewer = b < c ? b : c, n = b + c;
     if (n == 0) return (struct kv_mcnemar){1, 1};
@@ -137,7 +158,8 @@ struct kv_paired kv_paired_compare(const double *a, const double *b, size_t n, d
         p.mid_p = test.mid_p;
         p.interval = kv_tango(p.won, p.lost, (double)p.n, confidence);
     } else {
-        p.interval = m.interval;
+        p.interval = (struct kv_interval){fmax(-1, m.interval.low), fmin(1, m.interval.high)};
+        if (isnan(m.interval.low)) p.interval = nothing;
         if (m.standard_error > 0)
             p.t_p = 2 * gsl_cdf_tdist_Q(fabs(m.mean) / m.standard_error, (double)(m.n - 1));
     }
@@ -249,7 +271,7 @@ void kv_resampler_draw(const struct kv_resampler *r, uint64_t seed, uint64_t dra
 }
 
 struct kv_interval kv_percentile_interval(double *x, size_t n, double confidence) {
-    if (n == 0) return nothing;
+    if (n == 0 || isnan(confidence)) return nothing;
     gsl_sort(x, 1, n);
     return (struct kv_interval){gsl_stats_quantile_from_sorted_data(x, 1, n, (1 - confidence) / 2),
                                 gsl_stats_quantile_from_sorted_data(x, 1, n, (1 + confidence) / 2)};

@@ -20,6 +20,10 @@ struct kv_interval {
 // p may be a mean of fractions (redraws averaged within an item). n = 0: NAN.
 struct kv_interval kv_wilson(double p, double n, double confidence);
 
+// The exact interval of k in n items (Clopper and Pearson, Biometrika 26:404, 1934): never covers
+// less than it promises, and is wider for it. n = 0: NAN.
+struct kv_interval kv_clopper_pearson(unsigned k, unsigned n, double confidence);
+
 // McNemar's test that two policies are equally often right: b items where only the first is, c
 // where only the second. Exact two-sided conditional p (McNemar 1947) and its mid-p variant
 // (Fagerland, Lydersen and Laake, BMC Med. Res. Methodol. 13:91, 2013), which is less conservative.
@@ -45,7 +49,7 @@ struct kv_paired {
     double won, lost;            // summed over items: right only in a, right only in b
     double difference;           // mean of a - b
     double standard_error;       // of the difference, from the spread over items
-    struct kv_interval interval; // Tango's; Student's t when redraws make fractions
+    struct kv_interval interval; // Tango's; Student's t, within -1..1, when redraws make fractions
     double exact_p, mid_p;       // McNemar's; NAN when redraws make fractions
     double t_p;                  // of the paired t test, used then; else NAN
 };
@@ -86,7 +90,8 @@ void kv_resampler_free(struct kv_resampler *r);
 // in any order.
 void kv_resampler_draw(const struct kv_resampler *r, uint64_t seed, uint64_t draw, uint32_t *times);
 
-// The middle `confidence` of n values (Hyndman and Fan's quantile 7); sorts them. n = 0: NAN.
+// The middle `confidence` of n values (Hyndman and Fan's quantile 7); sorts them. n = 0 or no
+// confidence: NAN.
 struct kv_interval kv_percentile_interval(double *x, size_t n, double confidence);
 
 // The confidence at which a percentile interval of n items covers as a t interval would: it makes

@@ -245,7 +245,7 @@ const struct kv_policy kv_policy_kvtuner = {
     .struct_bytes = sizeof(struct kv_policy),
     .name = "kvtuner",
     .summary = "a pair of widths a layer, from attention-output errors on calibration items",
-    .citation = "KVTuner, arXiv 2502.04420, section 5: Pareto pruning by attention-output error, "
+    .citation = "KVTuner, arXiv 2502.04420: Pareto pruning by attention-output error, "
                 "clusters of layers, search within a budget (here an exact knapsack over the "
                 "recording's errors in the place of NSGA-II on accuracy; mean square of the "
                 "relative error; clusters by single linkage, whose width the paper's code does "

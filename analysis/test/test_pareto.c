@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 
-#include "analysis/pareto.h"
+#include "analysis/test/reliability.h"
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
@@ -133,6 +133,24 @@ static void weights_make_a_ratio_and_lower_divergence_wins(void **state) {
     kv_resampler_free(r);
 }
 
+// reports/figures/reliability.svg is the same on more sets. A high frequency is right; a low one
+// does not say that a point is off the frontier, only that these items do not show it on.
+static void the_bootstrap_frequency_is_near_the_truth_and_careful(void **state) {
+    struct reliability_bin bins[RELIABILITY_BINS] = {{0}};
+    double last = 0;
+    (void)state;
+    for (uint64_t w = 0; w < 150; w++) reliability_world(w, 500, bins);
+    for (size_t b = 0; b < RELIABILITY_BINS; b++) {
+        double n = (double)bins[b].n, share = (double)bins[b].truly_on / n;
+        double frequency = bins[b].frequency / n, error = sqrt(0.25 / n);
+        if (!(share > frequency - 0.02 - 2 * error && share < frequency + 0.17 + 2 * error))
+            fail_msg("frequency %.2f: %.2f are on the frontier", frequency, share);
+        assert_true(share > last - 3 * error);
+        last = share;
+    }
+    assert_true(last > 0.96);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_frontier_holds_what_no_other_beats),
@@ -141,6 +159,7 @@ int main(void) {
         cmocka_unit_test(the_knee_is_farthest_above_the_chord),
         cmocka_unit_test(a_dominated_point_names_the_best_point_that_beats_it),
         cmocka_unit_test(weights_make_a_ratio_and_lower_divergence_wins),
+        cmocka_unit_test(the_bootstrap_frequency_is_near_the_truth_and_careful),
         cmocka_unit_test(a_clear_winner_is_always_on_the_frontier_and_a_coin_toss_half_the_time),
     };
     return cmocka_run_group_tests_name("pareto", tests, NULL, NULL);

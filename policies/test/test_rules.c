@@ -137,6 +137,24 @@ static void h2o_keeps_the_heaviest_and_the_newest(void **state) {
     kv_replay_spec_close(&spec);
 }
 
+// By token: of six the newest two stay, and of the others the two that received most attention so
+// far, 0.9 and 0.3: tokens 0 and 2.
+static void h2o_by_token_goes_by_the_attention_received_so_far(void **state) {
+    static const float received[] = {0.9f, 0.1f, 0.3f, 0.2f, 0.05f, 0.01f};
+    static const bool kept[] = {true, false, true, false, true, true};
+    (void)state;
+    struct kv_replay_spec spec = fake_spec("h2o:heavy=0.3,recent=0.3,bits=8,by=token");
+    struct fake *f = fake_new(&spec.run, 6, 1, 2, 1);
+    size_t cells = kv_cells(&spec.run.shape);
+    for (size_t t = 0; t < 6; t++) set_feature(f, t, KV_ATTN_SO_FAR, received[t]);
+    fake_ask(&spec, f);
+    for (size_t t = 0; t < 6; t++)
+        for (size_t c = 0; c < cells; c++)
+            assert_int_equal(f->cells[t * cells + c] != KV_EVICT, kept[t]);
+    fake_free(f);
+    kv_replay_spec_close(&spec);
+}
+
 // ---- layers ------------------------------------------------------------------------------
 
 // KVTuner's plans (arXiv 2502.04420): layer 0 K8V4, layer 1 K4V2, and layer 2 begins anew, since
@@ -171,6 +189,7 @@ int main(void) {
         cmocka_unit_test(context_gives_widths_by_position_and_choices_go_on_counting),
         cmocka_unit_test(sinks_keeps_the_first_and_the_newest_of_the_prompt_and_all_choices),
         cmocka_unit_test(h2o_keeps_the_heaviest_and_the_newest),
+        cmocka_unit_test(h2o_by_token_goes_by_the_attention_received_so_far),
         cmocka_unit_test(layerwise_gives_each_layer_or_head_its_widths_and_short_lists_repeat),
     };
     return cmocka_run_group_tests_name("rules", tests, NULL, NULL);

@@ -95,7 +95,10 @@ static void describe_policy(struct sheet *t, const struct kv_policy *p) {
     add(t, "fitted", p->fit ? "to the first items of the recording, before it decides" : "");
     if (p->delay_tokens) {
         char text[64];
-        snprintf(text, sizeof text, "%u tokens late", p->delay_tokens);
+        if (p->delay_tokens == KV_DELAY_PROMPT)
+            snprintf(text, sizeof text, "at the end of the prompt");
+        else
+            snprintf(text, sizeof text, "%u tokens late", p->delay_tokens);
         add(t, "delay", text);
     }
     add_params(t, p->params);

@@ -9,7 +9,8 @@
 static const struct kv_option options[] = {
     {"db", 0, "FILE", "kvsim.db", "the store"},
     {"fidelity", 0, "NAME", NULL, "which fidelity, where the store holds several"},
-    {"mode", 0, "NAME", NULL, "which mode, where the store holds several"},
+    {"mode", 0, "A[,B]", NULL, "which mode, where the store holds several; B: of the second spec"},
+    {"feedback", 0, "A[,B]", "open", "runs with open or closed feedback; B: of the second spec"},
     {"trace", 0, "DIGEST", NULL, "which trace, where the store holds several (as show prints it)"},
     {"margin", 0, "M", "0.01", "difference that still counts as lossless, for TOST"},
     {"power", 0, "P", "0.8", "with which a difference is to be seen, for the items needed"},
@@ -152,8 +153,11 @@ static int print(const struct kv_cli *c, const struct kv_summary *a, const struc
                  const struct kv_pairs *j, const struct asked *asked, struct kv_error *e) {
     struct kv_column head[N_COLUMNS + N_EVIDENCE];
     if (c->output == KV_OUT_TEXT) {
-        printf("a  %s (%s, %s)\nb  %s (%s, %s)\n", a->spec, a->fidelity, a->mode, b->spec,
-               b->fidelity, b->mode);
+        for (int i = 0; i < 2; i++) {
+            const struct kv_summary *x = i ? b : a;
+            printf("%c  %s (%s, %s%s%s)\n", 'a' + i, x->spec, x->fidelity, x->mode,
+                   *x->variant ? ", " : "", x->variant);
+        }
         printf("%s, %s: %s; %zu items in both; bits a value %.2f and %.2f\n", a->task, a->subset,
                a->model, j->n, a->effective_bits, b->effective_bits);
     }
@@ -166,13 +170,20 @@ static int print(const struct kv_cli *c, const struct kv_summary *a, const struc
     return code || !asked->text ? code : print_evidence(j, asked, e);
 }
 
+// "A,B" as A and B; a text without a comma, or NULL, as both. Caller frees.
+static void part_in_two(const char *text, char **a, char **b) {
+    const char *comma = text ? strchr(text, ',') : NULL;
+    if (!text) return;
+    *a = kv_format_text("%.*s", (int)(comma ? comma - text : (ptrdiff_t)strlen(text)), text);
+    *b = kv_strdup(comma ? comma + 1 : text);
+}
+
 static int diff(struct kv_cli *c, struct kv_error *e) {
     struct kv_store *s;
     struct kv_summary *runs[2] = {NULL, NULL};
     struct kv_item_result *items[2] = {NULL, NULL};
     size_t n[2] = {0, 0}, n_items[2] = {0, 0}, at[2] = {0, 0};
-    const struct kv_row_choice choice = {kv_opt(c, "fidelity"), kv_opt(c, "mode"),
-                                         kv_opt(c, "trace")};
+    char *part[4] = {NULL}; // mode and feedback of the first spec, and of the second
     struct kv_pairs joined = {0};
     struct asked asked = {.seed = c->seed, .text = c->output == KV_OUT_TEXT};
     long draws = 0;
@@ -183,8 +194,13 @@ static int diff(struct kv_cli *c, struct kv_error *e) {
     if (code) return code;
     code = kv_store_open(&s, kv_opt(c, "db"), KV_STORE_READ, e);
     if (code) return code;
-    for (int i = 0; !code && i < 2; i++)
+    part_in_two(kv_opt(c, "mode"), &part[0], &part[2]);
+    part_in_two(kv_opt(c, "feedback"), &part[1], &part[3]);
+    for (int i = 0; !code && i < 2; i++) {
+        const struct kv_row_choice choice = {kv_opt(c, "fidelity"), part[2 * i], kv_opt(c, "trace"),
+                                             part[2 * i + 1]};
         code = kv_rows_find(s, c->args[i], &choice, &runs[i], &n[i], e);
+    }
     if (!code && !kv_pairs_choose(runs[0], n[0], runs[1], n[1], &at[0], &at[1]))
         code = kv_fail(e, KV_EFAIL, "diff",
                        "the two specs were not run on one trace, so there is nothing to pair");
@@ -196,6 +212,7 @@ static int diff(struct kv_cli *c, struct kv_error *e) {
                         : kv_fail(e, KV_EFAIL, "diff", "the two runs have no item in common");
     }
     kv_pairs_fini(&joined);
+    for (int i = 0; i < 4; i++) free(part[i]);
     for (int i = 0; i < 2; i++) {
         kv_item_results_free(items[i], n_items[i]);
         kv_summaries_free(runs[i], n[i]);

@@ -129,6 +129,9 @@ static int print_text(const struct kv_front *f, const struct asked *asked,
     printf("hypervolume %.4g [%.4g, %.4g], down to %s %.*f and up to the dearest row\n",
            f->hypervolume, f->hypervolume_interval.low, f->hypervolume_interval.high,
            asked->value->name, decimals, f->floor);
+    puts(
+        "in draws: share of the items' resamples in which a row is on the frontier; a low one does "
+        "not rule it out");
     return kv_flush_stdout(e);
 }
 

@@ -9,6 +9,8 @@
 static const struct kv_option options[] = {
     KV_ROWS_OPTIONS,
     {"color", 0, "WHEN", "auto", "auto, always, never: rows on the frontier stand out"},
+    {"paired", 0, NULL, NULL,
+     "with differences to static 4 bit, paired tests and shares of widths; without prices"},
     {"layers", 0, NULL, NULL, "bits by layer, as the policies answer when asked again"},
     {"trace", 0, "LIST", NULL, "recordings to ask (default: where the store says they were)"},
     {"sort", 0, "KEY", "bits", "order of rows: bits, acc, kl, ms (at the last context) or spec"},
@@ -36,7 +38,7 @@ struct table {
     const struct kv_row *rows;
     size_t n;
     enum kv_output how;
-    bool colour;
+    bool colour, paired;
     const bool *on; // [n] on the frontier of its recording and setting
     char **layers;  // [n] sparklines; NULL = not asked for
 };
@@ -48,6 +50,7 @@ static bool printed(const struct kv_show_column *c, const struct table *x) {
     if ((c->when & KV_SHOW_REDRAWN) && !any_redrawn(x->rows, x->n)) return false;
     if ((c->when & KV_SHOW_LAYERS) && !x->layers) return false;
     if (x->how != KV_OUT_TEXT) return true;
+    if (x->paired ? c->when & KV_SHOW_PRICED : c->when & KV_SHOW_PAIRED) return false;
     bool shuffled = false;
     for (size_t i = 0; i < x->n; i++) shuffled = shuffled || x->rows[i].shuffle.n_runs;
     if ((c->when & KV_SHOW_NULLED) && !shuffled) return false;
@@ -154,8 +157,8 @@ static void print_device(const struct kv_rows *all) {
 static void print_legend(const struct kv_rows *all) {
     size_t width = kv_terminal_width();
     if (!width || width >= WIDE_TERMINAL)
-        puts("p, Holm: mid-p McNemar against 16 bit by acc, adjusted over the rows that it could "
-             "have been");
+        puts("p, Holm: mid-p McNemar (paired t where redrawn) against 16 bit by acc, adjusted over "
+             "the rows alike in fidelity and mode");
     if (any_redrawn(all->row, all->n))
         puts("rounding %: of an item's variance of the difference to 16 bit, what redraws alone "
              "make; of KL %: the same of kl_nats");
@@ -174,6 +177,7 @@ static int show_text(const struct kv_rows *all, struct kv_store *s, const struct
                           .n = last - first,
                           .how = KV_OUT_TEXT,
                           .colour = colour,
+                          .paired = kv_opt_given(c, "paired"),
                           .on = on + first};
         if (kv_opt_given(c, "layers")) x.layers = ask_layers(c, s, x.rows, x.n);
         if (first) putchar('\n');
@@ -184,7 +188,7 @@ static int show_text(const struct kv_rows *all, struct kv_store *s, const struct
     }
     if (!code && !scorers) {
         print_legend(all);
-        print_device(all);
+        if (!kv_opt_given(c, "paired")) print_device(all);
     }
     return code ? code : kv_flush_stdout(e);
 }

@@ -64,6 +64,7 @@ static int add(struct tune *u, char *text, char *how, size_t tried, double gap,
 // ---- separable families ---------------------------------------------------------------
 
 // The family that a word without widths names: "static@F", "layerwise:by=head@F", "class@F".
+// "kvtuner@F" is not one: its plan is found by its own rule.
 static int family_of(const char *policy, enum kv_family *family) {
     static const struct {
         const char *text;
@@ -240,7 +241,11 @@ static int add_word(struct tune *u, const char *word, struct kv_error *e) {
     int rc = kv_spec_split(word, &policy, &format, e);
     if (rc) return rc;
     bool ranges = cut_template(word, &t);
-    if (family_of(policy, &family))
+    char *plan, *how;
+    if (strcmp(policy, "kvtuner") == 0) {
+        rc = kv_tuning_kvtuner(&u->t, format ? format : "sym", &plan, &how, e);
+        if (rc == 0) rc = add(u, plan, how, 0, NAN, e);
+    } else if (family_of(policy, &family))
         rc = add_plan(u, word, family, format ? format : "sym", e);
     else if (ranges)
         rc = add_found(u, &t, e);

@@ -185,6 +185,10 @@ CELL(ms_text) {
     const struct kv_latency *l = &c->row->at[c->context];
     take_text(t, kv_format_text("%.2f%s", l->step_ns / 1e6, l->extrapolated ? "*" : " "));
 }
+// McNemar's mid-p, or the t test's where redraws make fractions.
+static double paired_p(const struct kv_paired *p) {
+    return isnan(p->mid_p) ? p->t_p : p->mid_p;
+}
 CELL(shuffle_diff) {
     kv_table_number(t, c->row->shuffle.n_runs ? c->row->shuffle.acc.difference : NAN, 6);
 }
@@ -203,6 +207,43 @@ CELL(shuffle_runs) {
 CELL(shuffle_text) {
     const struct kv_versus *v = &c->row->shuffle;
     take_text(t, v->n_runs ? signed_range_text(v->acc.difference, v->acc.interval) : NULL);
+}
+CELL(shuffle_p) {
+    kv_table_number(t, c->row->shuffle.n_runs ? paired_p(&c->row->shuffle.acc) : NAN, 6);
+}
+CELL(shuffle_p_text) {
+    kv_table_number(t, c->row->shuffle.n_runs ? paired_p(&c->row->shuffle.acc) : NAN, 3);
+}
+CELL(static4_diff) {
+    kv_table_number(t, c->row->static4.n_runs ? c->row->static4.acc.difference : NAN, 6);
+}
+CELL(static4_low) {
+    kv_table_number(t, c->row->static4.n_runs ? c->row->static4.acc.interval.low : NAN, 6);
+}
+CELL(static4_high) {
+    kv_table_number(t, c->row->static4.n_runs ? c->row->static4.acc.interval.high : NAN, 6);
+}
+CELL(static4_p) {
+    kv_table_number(t, c->row->static4.n_runs ? paired_p(&c->row->static4.acc) : NAN, 6);
+}
+CELL(static4_p_text) {
+    kv_table_number(t, c->row->static4.n_runs ? paired_p(&c->row->static4.acc) : NAN, 3);
+}
+CELL(static4_text) {
+    const struct kv_versus *v = &c->row->static4;
+    take_text(t, v->n_runs ? signed_range_text(v->acc.difference, v->acc.interval) : NULL);
+}
+CELL(mid_p_text) {
+    kv_table_number(t, paired_p(&c->row->to16[KV_ACC]), 3);
+}
+CELL(shares) { // of all keys and values
+    struct kv_text s = {0};
+    for (size_t b = 0; b < sizeof c->row->s.ledger.share[0] / sizeof(double); b++) {
+        double both = 0;
+        for (int side = 0; side < 2; side++) both += 0.5 * c->row->s.ledger.share[side][b];
+        if (both >= 0.0005) kv_text_addf(&s, "%s%zu:%.3g", s.n ? " " : "", b, 100 * both);
+    }
+    take_text(t, kv_text_take(&s));
 }
 CELL(frontier) {
     kv_table_count(t, c->on_frontier);
@@ -268,7 +309,11 @@ const struct kv_show_column kv_show_columns[] = {
     {"diff16_low", KV_RIGHT, KV_SHOW_MACHINE, diff_low, NULL},
     {"diff16_high", KV_RIGHT, KV_SHOW_MACHINE, diff_high, NULL},
     {"to 16 bit [95 %]  ", KV_RIGHT, KV_SHOW_TEXT, diff_text, NULL},
+    {"mid-p", KV_RIGHT, KV_SHOW_TEXT | KV_SHOW_PAIRED, mid_p_text, NULL},
+    {"to static 4 bit   ", KV_RIGHT, KV_SHOW_TEXT | KV_SHOW_PAIRED, static4_text, NULL},
+    {"mid-p", KV_RIGHT, KV_SHOW_TEXT | KV_SHOW_PAIRED, static4_p_text, NULL},
     {"to its shuffle    ", KV_RIGHT, KV_SHOW_TEXT | KV_SHOW_NULLED, shuffle_text, NULL},
+    {"p", KV_RIGHT, KV_SHOW_TEXT | KV_SHOW_NULLED | KV_SHOW_PAIRED, shuffle_p_text, NULL},
     {"won", KV_RIGHT, KV_SHOW_MACHINE, won, NULL},
     {"lost", KV_RIGHT, KV_SHOW_MACHINE, lost, NULL},
     {"mid_p", KV_RIGHT, KV_SHOW_MACHINE, mid_p, NULL},
@@ -296,11 +341,18 @@ const struct kv_show_column kv_show_columns[] = {
     {"ceiling_ms_%g", KV_RIGHT, KV_SHOW_MACHINE | KV_SHOW_PRICED, ceiling, NULL},
     {"extrapolated_%g", KV_RIGHT, KV_SHOW_MACHINE | KV_SHOW_PRICED, extrapolated, NULL},
     {"ms@%g ", KV_RIGHT, KV_SHOW_TEXT | KV_SHOW_PRICED, ms_text, NULL},
+    {"width:% of values", KV_LEFT, KV_SHOW_TEXT | KV_SHOW_PAIRED, shares, NULL},
     {"bits by layer", KV_LEFT, KV_SHOW_TEXT | KV_SHOW_LAYERS, layers, NULL},
     {"shuffle_diff", KV_RIGHT, KV_SHOW_MACHINE, shuffle_diff, NULL},
     {"shuffle_diff_low", KV_RIGHT, KV_SHOW_MACHINE, shuffle_low, NULL},
     {"shuffle_diff_high", KV_RIGHT, KV_SHOW_MACHINE, shuffle_high, NULL},
     {"shuffle_kl_diff", KV_RIGHT, KV_SHOW_MACHINE, shuffle_kl, NULL},
+    {"shuffle_p", KV_RIGHT, KV_SHOW_MACHINE, shuffle_p, NULL},
+    {"static4_diff", KV_RIGHT, KV_SHOW_MACHINE, static4_diff, NULL},
+    {"static4_diff_low", KV_RIGHT, KV_SHOW_MACHINE, static4_low, NULL},
+    {"static4_diff_high", KV_RIGHT, KV_SHOW_MACHINE, static4_high, NULL},
+    {"static4_p", KV_RIGHT, KV_SHOW_MACHINE, static4_p, NULL},
+    {"shares_pct", KV_LEFT, KV_SHOW_MACHINE, shares, NULL},
     {"shuffle_runs", KV_RIGHT, KV_SHOW_MACHINE, shuffle_runs, NULL},
     {"on_frontier", KV_RIGHT, KV_SHOW_MACHINE, frontier, NULL},
     {"tag", KV_LEFT, KV_SHOW_MACHINE, tag, NULL},

@@ -7,7 +7,8 @@
 
 // When a column is printed. KV_SHOW_WIDE: in text only on a wide terminal; KV_SHOW_PRICED: only
 // with a device, once a context; KV_SHOW_NULLED: in text only where a row has its own shuffle
-// beside it; KV_SHOW_LAYERS: when asked for; KV_SHOW_REDRAWN: only where a row was redrawn.
+// beside it; KV_SHOW_LAYERS: when asked for; KV_SHOW_REDRAWN: only where a row was redrawn;
+// KV_SHOW_PAIRED: in text only with --paired, which leaves out prices.
 enum kv_when {
     KV_SHOW_WIDE = 1,
     KV_SHOW_TEXT = 2,
@@ -15,7 +16,8 @@ enum kv_when {
     KV_SHOW_PRICED = 8,
     KV_SHOW_NULLED = 16,
     KV_SHOW_LAYERS = 32,
-    KV_SHOW_REDRAWN = 64
+    KV_SHOW_REDRAWN = 64,
+    KV_SHOW_PAIRED = 128
 };
 
 struct kv_shown {

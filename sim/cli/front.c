@@ -2,6 +2,7 @@
 // The frontier of a group of rows, on the items that all of them hold.
 #include "sim/cli/front.h"
 #include "analysis/pareto.h"
+#include "sim/cli/grid.h"
 
 #include <stdlib.h>
 
@@ -38,87 +39,17 @@ const struct kv_front_cost kv_front_costs[] = {
     {"ms", "ms a token", milliseconds, true},
     {0}};
 
-// ---- items ----------------------------------------------------------------------------
+static double weight_of(int scorer, const struct kv_item_result *r) {
+    return scorer == BY_KL ? r->n_scored : 1;
+}
 
-static double value_of(const struct kv_item_result *r, int scorer) {
+static double value_of(int scorer, const struct kv_item_result *r) {
     return scorer == BY_KL ? r->kl_nats : scorer == BY_AGREEMENT ? r->agree : r->right[scorer];
-}
-
-// Results on the items of the trace, then on those that all rows hold.
-struct grid {
-    size_t n_trace, n; // items
-    double *x, *w;     // [rows][n] values and their weights
-    uint64_t *context; // [n]
-    char **source;     // [n]
-    double chance;     // mean over the items
-};
-
-static int read_grid(struct grid *g, struct kv_front *f, struct kv_store *s, int scorer,
-                     struct kv_error *e) {
-    size_t n_trace = 0, kept = 0;
-    for (size_t p = 0; p < f->n; p++)
-        if (f->rows[p]->s.n_trace_items > n_trace) n_trace = f->rows[p]->s.n_trace_items;
-    size_t *holders = kv_alloc(n_trace + 1, sizeof *holders);
-    g->n_trace = n_trace;
-    g->x = kv_alloc(f->n * n_trace + 1, sizeof *g->x);
-    g->w = kv_alloc(f->n * n_trace + 1, sizeof *g->w);
-    g->context = kv_alloc(n_trace + 1, sizeof *g->context);
-    g->source = kv_alloc(n_trace + 1, sizeof *g->source);
-    for (size_t p = 0; p < f->n; p++) {
-        struct kv_item_result *items;
-        size_t n;
-        int code = kv_store_items(s, f->rows[p]->s.family, &items, &n, e);
-        if (code) {
-            free(holders);
-            return code;
-        }
-        for (size_t i = 0; i < n; i++) {
-            size_t at = items[i].item;
-            if (at >= n_trace || isnan(value_of(&items[i], scorer))) continue;
-            g->x[p * n_trace + at] = value_of(&items[i], scorer);
-            g->w[p * n_trace + at] = scorer == BY_KL ? items[i].n_scored : 1;
-            g->context[at] = items[i].context_key;
-            if (!g->source[at]) g->source[at] = kv_strdup(items[i].source);
-            if (holders[at]++ == 0 && scorer >= 0) g->chance += items[i].chance;
-        }
-        kv_item_results_free(items, n);
-    }
-    size_t held = 0;
-    for (size_t i = 0; i < n_trace; i++) {
-        held += holders[i] > 0;
-        if (holders[i] != f->n) continue;
-        for (size_t p = 0; p < f->n; p++) { // moves left within the row
-            g->x[p * n_trace + kept] = g->x[p * n_trace + i];
-            g->w[p * n_trace + kept] = g->w[p * n_trace + i];
-        }
-        char *source = g->source[kept];
-        g->source[kept] = g->source[i];
-        g->source[i] = source;
-        g->context[kept++] = g->context[i];
-    }
-    for (size_t p = 1; p < f->n; p++) { // rows close up
-        memmove(&g->x[p * kept], &g->x[p * n_trace], kept * sizeof *g->x);
-        memmove(&g->w[p * kept], &g->w[p * n_trace], kept * sizeof *g->w);
-    }
-    g->n = kept;
-    g->chance = held ? g->chance / (double)held : 0;
-    f->n_items = kept;
-    f->n_left_out = held - kept;
-    free(holders);
-    return 0;
-}
-
-static void free_grid(struct grid *g) {
-    for (size_t i = 0; g->source && i < g->n_trace; i++) free(g->source[i]);
-    free(g->source);
-    free(g->context);
-    free(g->x);
-    free(g->w);
 }
 
 // ---- the frontier ---------------------------------------------------------------------
 
-static void measure_gain(struct kv_front *f, const struct grid *g, bool lower, size_t row) {
+static void measure_gain(struct kv_front *f, const struct kv_grid *g, bool lower, size_t row) {
     size_t best = f->by[row];
     double *d = kv_alloc(g->n + 1, sizeof *d);
     if (best == f->n) {
@@ -136,10 +67,10 @@ static void measure_gain(struct kv_front *f, const struct grid *g, bool lower, s
     free(d);
 }
 
-static void find(struct kv_front *f, const struct grid *g, bool lower, uint64_t seed,
-                 size_t draws) {
+static void find(struct kv_front *f, const struct kv_grid *g, bool lower, double chance,
+                 uint64_t seed, size_t draws) {
     double *good = kv_alloc(f->n + 1, sizeof *good), most = 0;
-    f->floor = lower ? 0 : g->chance;
+    f->floor = lower ? 0 : chance;
     for (size_t p = 0; p < f->n; p++) {
         double sum = 0, weight = 0;
         for (size_t i = 0; i < g->n; i++) {
@@ -156,7 +87,7 @@ static void find(struct kv_front *f, const struct grid *g, bool lower, uint64_t 
     f->knee = kv_pareto_knee(f->cost, good, f->n);
     double floor = lower ? -f->floor : f->floor;
     f->hypervolume = kv_hypervolume(f->cost, good, f->n, most, floor);
-    struct kv_resampler *r = kv_resampler_new(g->n, g->context, (const char *const *)g->source);
+    struct kv_resampler *r = kv_grid_resampler(g);
     const struct kv_pareto_draws d = {.resampler = r,
                                       .x = g->x,
                                       .w = g->w,
@@ -177,7 +108,7 @@ static void find(struct kv_front *f, const struct grid *g, bool lower, uint64_t 
 int kv_front_find(struct kv_front *f, struct kv_store *s, const struct kv_row *const *rows,
                   size_t n, const struct kv_front_value *value, const struct kv_front_cost *cost,
                   size_t context, uint64_t seed, size_t draws, struct kv_error *e) {
-    struct grid g = {0};
+    struct kv_grid g;
     *f = (struct kv_front){.n = n};
     f->rows = kv_alloc(n + 1, sizeof *f->rows);
     f->cost = kv_alloc(n + 1, sizeof *f->cost);
@@ -186,13 +117,19 @@ int kv_front_find(struct kv_front *f, struct kv_store *s, const struct kv_row *c
     f->frequency = kv_alloc(n + 1, sizeof *f->frequency);
     f->by = kv_alloc(n + 1, sizeof *f->by);
     f->gain = kv_alloc(n + 1, sizeof *f->gain);
+    const struct kv_summary **summaries = kv_alloc(n + 1, sizeof *summaries);
     for (size_t p = 0; p < n; p++) {
         f->rows[p] = rows[p];
         f->cost[p] = cost->of(rows[p], context);
+        summaries[p] = &rows[p]->s;
     }
-    int code = read_grid(&g, f, s, value->scorer, e);
-    if (!code) find(f, &g, value->scorer == BY_KL, seed, draws);
-    free_grid(&g);
+    int code = kv_grid_read(&g, s, summaries, n, value_of, weight_of, value->scorer, 1, e);
+    free(summaries);
+    f->n_items = g.n;
+    f->n_left_out = g.n_left_out;
+    double chance = value->scorer >= 0 && n ? rows[0]->s.chance : 0;
+    if (!code) find(f, &g, value->scorer == BY_KL, chance, seed, draws);
+    kv_grid_fini(&g);
     if (code) kv_front_fini(f);
     return code;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A claim's quantity measured on two rows of a store, with a 95 % interval.
 #include "sim/cli/measure.h"
+#include "analysis/evidence.h"
 
 #include <stdlib.h>
 
@@ -8,7 +9,6 @@
 #include "sim/cli/pairs.h"
 
 static const double confidence = 0.95, z95 = 1.959963984540054;
-enum { LEAST_ITEMS = 10 }; // fewer do not tell how they vary
 
 // ---- of items -------------------------------------------------------------------------
 
@@ -28,7 +28,7 @@ static void measure_kl(const struct kv_pairs *j, struct kv_measured *m) {
     struct kv_mean x = kv_ratio_interval(j->kl_a, j->n_scored, j->n, confidence);
     m->n = x.n;
     m->estimate = x.mean;
-    if (x.n < LEAST_ITEMS) return;
+    if (x.n < KV_LEAST_ITEMS) return;
     m->low = x.interval.low;
     m->high = x.interval.high;
     m->standard_error = x.standard_error;
@@ -82,7 +82,7 @@ static void bootstrap(const struct two_sums *t, const struct kv_resampler *r,
     free(times);
     m->n = t->n;
     m->estimate = combined(t, NULL);
-    if (t->n < LEAST_ITEMS) i = (struct kv_interval){NAN, NAN};
+    if (t->n < KV_LEAST_ITEMS) i = (struct kv_interval){NAN, NAN};
     m->low = i.low;
     m->high = i.high;
     m->standard_error = (i.high - i.low) / (2 * z95);

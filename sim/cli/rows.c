@@ -258,10 +258,15 @@ struct spellings {
     long long *trace; // 0 = any
 };
 
+bool kv_row_is_closed(const struct kv_summary *s) {
+    return strcmp(s->variant, "feedback=closed") == 0;
+}
+
 static bool matches(const struct kv_summary *s, const struct spellings *spelt,
                     const struct kv_row_choice *c) {
     if (c->fidelity && strcmp(c->fidelity, s->fidelity) != 0) return false;
     if (c->mode && strcmp(c->mode, s->mode) != 0) return false;
+    if (kv_row_is_closed(s) != (c->feedback && strcmp(c->feedback, "closed") == 0)) return false;
     if (c->trace && strncmp(c->trace, s->trace_digest, strlen(c->trace)) != 0) return false;
     for (size_t i = 0; i < spelt->n; i++)
         if (spelt->text[i] && strcmp(spelt->text[i], s->spec) == 0 &&

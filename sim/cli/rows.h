@@ -87,7 +87,11 @@ KV_MUST_CHECK int kv_summary_labels(struct kv_store *s, const struct kv_summary 
 // Which of a spec's runs are meant; NULL = any.
 struct kv_row_choice {
     const char *fidelity, *mode, *trace; // trace: start of its digest
+    const char *feedback;                // "open", "closed"; NULL = open
 };
+
+// Whether a row's policy read the run that it steered (--feedback closed).
+bool kv_row_is_closed(const struct kv_summary *s);
 
 // Finds the rows whose spec is `text` in any spelling, of the choice. KV_EUSAGE when the spec is
 // none; KV_EFAIL when the store holds no such row, naming a spec that is near. Free with

@@ -323,6 +323,41 @@ int kv_tuning_replay(const struct kv_tuning *t, const struct kv_model *m,
     return rc;
 }
 
+int kv_tuning_kvtuner(struct kv_tuning *t, const char *format, char **out, char **how,
+                      struct kv_error *e) {
+    const struct kv_trace_info *in = kv_trace_info(t->trace);
+    struct kv_format_setting setting = {in->shape, in->order};
+    struct kv_replay_spec spec = {0};
+    size_t n_cells = kv_cells(&in->shape), n_layers = in->shape.n_layers;
+    if (t->budget.unit != KV_BUDGET_BITS)
+        return kv_fail(e, KV_EUSAGE, "--budget", "kvtuner takes a budget of bits");
+    if (t->train.first != 0)
+        return kv_fail(e, KV_EUSAGE, "--train",
+                       "kvtuner calibrates on the trace's first items, so A-B must begin at 0");
+    char *text =
+        kv_format_text("kvtuner:bits=%.9g,items=%zu@%s", t->budget.limit, t->train.n, format);
+    uint8_t *cells = kv_alloc(kv_trace_item(t->trace, 0)->n_tokens, n_cells),
+            *choice = kv_alloc(2 * n_layers, 1);
+    struct kv_replay job = {.trace = t->trace, .specs = &spec, .n_specs = 1, .seed = t->seed};
+    int rc = kv_replay_spec_open(&spec, text, &setting, t->seed, e);
+    if (rc == 0) rc = kv_replay_fit(&job, t->jobs, e);
+    if (rc == 0) rc = kv_decide(&job, 0, 0, cells, e);
+    for (size_t i = 0; i < 2 * n_layers && rc == 0; i++)
+        choice[i] = cells[i / 2 * (n_cells / n_layers) + (i & 1)];
+    if (rc == 0) {
+        struct kv_plan plan = {
+            .family = KV_FAMILY_LAYER, .format = (char *)format, .n_groups = 2 * n_layers};
+        memcpy(plan.width_bits, spec.run.width_bits, sizeof plan.width_bits);
+        *out = kv_plan_text(&plan, choice);
+        *how = kv_format_text("kvtuner on %zu items", t->train.n);
+    }
+    kv_replay_spec_close(&spec);
+    free(cells);
+    free(choice);
+    free(text);
+    return rc;
+}
+
 // ---- opening --------------------------------------------------------------------------
 
 int kv_tuning_budget(struct kv_tuning *t, struct kv_cli *c, struct kv_error *e) {

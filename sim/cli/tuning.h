@@ -108,4 +108,10 @@ KV_MUST_CHECK int kv_tuning_replay(const struct kv_tuning *t, const struct kv_mo
                                                const struct kv_outcome *o, struct kv_error *e),
                                    void *self, struct kv_error *e);
 
+// KVTuner's plan within a budget of bits (policies/kvtuner.c), calibrated on the train items, as a
+// layerwise spec; *how says what was searched. Caller frees both. Errors: a budget in another unit,
+// train items that are not the trace's first, a trace without queries.
+KV_MUST_CHECK int kv_tuning_kvtuner(struct kv_tuning *t, const char *format, char **spec,
+                                    char **how, struct kv_error *e);
+
 #endif

@@ -13,6 +13,7 @@
 #include "sim/cli/measure.h"
 #include "sim/cli/pairs.h"
 #include "sim/cli/rows.h"
+#include "sim/replay/spec.h"
 
 static const double power = 0.8;
 
@@ -47,6 +48,8 @@ struct search {
     const struct kv_claim *claim;
     const struct kv_summary *all;
     size_t n_all;
+    struct kv_store_setting *settings; // of each trace
+    size_t n_settings;
     bool *trace_fits; // [n_all] the row's trace is one of those to look at
 };
 
@@ -57,7 +60,7 @@ static bool fits_benchmark(const struct kv_claim *c, const struct kv_summary *s)
 static bool usable(const struct search *q, const struct kv_summary *s) {
     const struct kv_claim *c = q->claim;
     return strcmp(s->fidelity, "exact") == 0 && (!c->mode || strcmp(c->mode, s->mode) == 0) &&
-           (!c->self || strcmp(c->self, s->self) == 0);
+           (!c->self || strcmp(c->self, s->self) == 0) && !kv_row_is_closed(s);
 }
 
 // Takes the traces nearest to the claim: its model and benchmark, else its benchmark, else all.
@@ -75,36 +78,51 @@ static void choose_traces(struct search *q) {
     }
 }
 
+static void mark_pattern(const struct search *q, const char *text, const char *const *labels,
+                         bool *marked) {
+    for (size_t i = 0; i < q->n_all; i++)
+        marked[i] = q->trace_fits[i] &&
+                    (fnmatch(text, q->all[i].spec, 0) == 0 || fnmatch(text, labels[i], 0) == 0);
+}
+
+// Rows of the spec as each trace's model spells it.
+static int mark_spec(const struct search *q, const char *text, bool *marked, struct kv_error *e) {
+    struct kv_error error = {0};
+    size_t failed = 0;
+    for (size_t k = 0; k < q->n_settings; k++) {
+        char *spec = NULL;
+        if (kv_spec_canonical(text, &q->settings[k].setting, &spec, &error)) {
+            failed++;
+            continue;
+        }
+        for (size_t i = 0; i < q->n_all; i++)
+            if (q->all[i].trace == q->settings[k].trace && strcmp(q->all[i].spec, spec) == 0)
+                marked[i] = q->trace_fits[i];
+        free(spec);
+    }
+    for (size_t i = 0; i < q->n_all; i++) // a policy that is not loaded goes by its exact text
+        if (strcmp(q->all[i].spec, text) == 0) marked[i] = q->trace_fits[i];
+    if (failed == 0 || failed < q->n_settings || error.code != KV_EUSAGE) return 0;
+    char *where = kv_format_text("%s:%zu", q->claim->file, q->claim->line);
+    int code = kv_fail(e, KV_EUSAGE, where, "'%s': %s", text, error.msg);
+    free(where);
+    return code;
+}
+
 // Marks rows that `text` names: a pattern with * over specs and their short forms, or a spec in any
 // spelling. None is no error: *why then says what the store lacks.
 static int mark(const struct search *q, const char *text, const char *const *labels, bool *marked,
                 char **why, struct kv_error *e) {
-    const struct kv_row_choice choice = {.fidelity = "exact"};
-    struct kv_summary *found = NULL;
-    struct kv_error error = {0};
-    size_t n = 0;
+    int code = 0;
     bool any = false;
-    if (strchr(text, '*')) {
-        for (size_t i = 0; i < q->n_all; i++)
-            marked[i] = q->trace_fits[i] &&
-                        (fnmatch(text, q->all[i].spec, 0) == 0 || fnmatch(text, labels[i], 0) == 0);
-    } else {
-        int code = kv_rows_find(q->store, text, &choice, &found, &n, &error);
-        if (code == KV_EUSAGE) {
-            char *where = kv_format_text("%s:%zu", q->claim->file, q->claim->line);
-            code = kv_fail(e, code, where, "'%s': %s", text, error.msg);
-            free(where);
-            return code;
-        }
-        for (size_t i = 0; i < q->n_all; i++)
-            for (size_t k = 0; k < n; k++)
-                if (q->all[i].family == found[k].family) marked[i] = q->trace_fits[i];
-        kv_summaries_free(found, n);
-    }
+    if (strchr(text, '*'))
+        mark_pattern(q, text, labels, marked);
+    else
+        code = mark_spec(q, text, marked, e);
     for (size_t i = 0; i < q->n_all; i++) any = any || marked[i];
-    if (!any && !*why)
+    if (!code && !any && !*why)
         *why = kv_format_text("the store holds no exact run of %s to measure it on", text);
-    return 0;
+    return code;
 }
 
 // The spec that a shuffle shuffles, as the store spells it; NULL for other policies. Caller frees.
@@ -206,40 +224,46 @@ static int judge_pair(const struct search *q, size_t a, size_t b, const char *co
 
 // ---- one claim ------------------------------------------------------------------------
 
-// The first marked row of each spec and trace stands for all of them; rows of one lie together.
-static bool leads(const struct search *q, const bool *marked, size_t i) {
-    for (size_t k = 0; k < i; k++)
-        if (marked[k] && q->all[k].trace == q->all[i].trace &&
-            strcmp(q->all[k].spec, q->all[i].spec) == 0)
-            return false;
-    return marked[i];
+// End of the rows that have row i's spec and trace; rows of one lie together.
+static size_t end_of_spec(const struct search *q, size_t i) {
+    size_t end = i + 1;
+    while (end < q->n_all && q->all[end].trace == q->all[i].trace &&
+           strcmp(q->all[end].spec, q->all[i].spec) == 0)
+        end++;
+    return end;
 }
 
-// Each marked spec with each other marked one of its trace, in the two runs most alike.
+// The marked rows of two specs that are most alike; false when there are none of one trace.
+static bool most_alike(const struct search *q, const bool *first, const bool *second, size_t i,
+                       size_t k, size_t *a, size_t *b) {
+    int best = -1;
+    for (size_t x = i; x < end_of_spec(q, i); x++)
+        for (size_t y = k; y < end_of_spec(q, k); y++) {
+            int likeness = kv_pairs_likeness(&q->all[x], &q->all[y]);
+            if (!first[x] || !second[y] || likeness <= best) continue;
+            best = likeness;
+            *a = x;
+            *b = y;
+        }
+    return best >= 0;
+}
+
+// Each marked spec with each other marked one of its trace, in the two runs most alike; without
+// `second`, each marked spec in its first run.
 static int judge_marked(const struct search *q, const bool *first, const bool *second,
                         const char *const *labels, const struct kv_measuring *how,
                         struct verdict_list *l, struct kv_error *e) {
-    const struct kv_summary *all = q->all;
     int code = 0;
-    for (size_t i = 0; !code && i < q->n_all; i++) {
-        if (!leads(q, first, i)) continue;
-        if (!second) {
-            code = judge_pair(q, i, i, labels, how, l, e);
-            continue;
-        }
-        for (size_t k = 0; !code && k < q->n_all; k++) {
-            if (!leads(q, second, k) || strcmp(all[i].spec, all[k].spec) == 0) continue;
-            size_t a = i, b = k;
-            for (size_t x = 0; x < q->n_all; x++)
-                for (size_t y = 0; y < q->n_all; y++)
-                    if (first[x] && second[y] && strcmp(all[x].spec, all[i].spec) == 0 &&
-                        strcmp(all[y].spec, all[k].spec) == 0 && all[x].trace == all[i].trace &&
-                        kv_pairs_likeness(&all[x], &all[y]) > kv_pairs_likeness(&all[a], &all[b])) {
-                        a = x;
-                        b = y;
-                    }
-            if (all[a].trace == all[b].trace) code = judge_pair(q, a, b, labels, how, l, e);
-        }
+    size_t a, b;
+    for (size_t i = 0; !code && i < q->n_all; i = end_of_spec(q, i)) {
+        for (size_t x = i; !second && x < end_of_spec(q, i); x++)
+            if (first[x]) {
+                code = judge_pair(q, x, x, labels, how, l, e);
+                break;
+            }
+        for (size_t k = 0; second && !code && k < q->n_all; k = end_of_spec(q, k))
+            if (k != i && most_alike(q, first, second, i, k, &a, &b))
+                code = judge_pair(q, a, b, labels, how, l, e);
     }
     return code;
 }
@@ -303,6 +327,7 @@ int kv_verdicts_judge(struct kv_store *s, const struct kv_claim *claims, size_t 
     q.trace_fits = kv_alloc(n_all + 1, sizeof *q.trace_fits);
     for (size_t i = 0; i < n_all; i++) rows[i] = &all[i];
     if (!code) code = kv_summary_labels(s, rows, n_all, labels, e);
+    if (!code) code = kv_store_settings(s, &q.settings, &q.n_settings, e);
     for (size_t i = 0; !code && i < n_claims; i++) {
         q.claim = &claims[i];
         code = judge_claim(&q, (const char *const *)labels, &how, &l, e);
@@ -311,6 +336,7 @@ int kv_verdicts_judge(struct kv_store *s, const struct kv_claim *claims, size_t 
     free(labels);
     free(rows);
     free(q.trace_fits);
+    free(q.settings);
     kv_summaries_free(all, n_all);
     if (code) kv_verdicts_free(l.rows, l.n);
     *verdicts = code ? NULL : l.rows;

@@ -271,6 +271,66 @@ static void the_frontier_says_what_beats_the_others(void **state) {
     free(arguments);
 }
 
+// ---- attribute ------------------------------------------------------------------------
+
+// Divergence doubles from asym to sym, triples from groups of 32 to heads, and once more by half
+// for sym heads alone; the mean of the logarithms is taken off.
+static void attribute_finds_the_effects_that_were_put_in(void **state) {
+    const struct fixture *f = *state;
+    static const struct made_spec runs[] = {
+        {"static:k=4,v=4@asym:group=32", "static", "", 0.05, 4, 4},
+        {"static:k=4,v=4@asym:group=head", "static", "", 0.15, 4, 4},
+        {"static:k=4,v=4@sym:group=32,levels=full", "static", "", 0.1, 4, 4},
+        {"static:k=4,v=4@sym:group=head,levels=full", "static", "", 0.45, 4, 4},
+    };
+    struct kv_error e = {0};
+    struct kv_store *s;
+    struct synthetic *t = synthetic_new(N);
+    long long trace;
+    char *db = kv_format_text("%s/effects.db", f->dir);
+    int code = kv_store_open(&s, db, KV_STORE_CREATE, &e);
+    if (!code) code = synthetic_trace(s, t, &trace, &e);
+    for (size_t i = 0; !code && i < 4; i++) code = made_run(s, trace, &runs[i], 1, 0, &e);
+    if (!code) code = kv_store_close(s, &e);
+    synthetic_free(t);
+    if (code) fail_msg("%s: %s", e.where, e.msg);
+
+    char *arguments = kv_format_text("attribute --db %s --json", db), *said;
+    if (run(f, "", arguments, &said)) fail_msg("%s", said);
+    json_t *rows = json_loads(said, 0, NULL);
+    size_t found = 0;
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        const char *factor = text_at(rows, i, "factor"), *level = text_at(rows, i, "level");
+        double expected = NAN;
+        bool pair = *text_at(rows, i, "factor_2") != '\0', sym = strcmp(level, "sym") == 0;
+        if (!pair && strcmp(factor, "format") == 0)
+            expected = (sym ? 0.5 : -0.5) * (log(2) + log(1.5) / 2);
+        if (!pair && strcmp(factor, "group") == 0)
+            expected = (strcmp(level, "32") == 0 ? -0.5 : 0.5) * (log(3) + log(1.5) / 2);
+        if (pair && sym && strcmp(text_at(rows, i, "level_2"), "head") == 0)
+            expected = log(1.5) / 4;
+        if (isnan(expected)) continue;
+        found++;
+        // The same draws everywhere: the items leave no spread.
+        assert_true(fabs(number_at(rows, i, "log_kl") - expected) < 1e-4);
+        assert_true(fabs(number_at(rows, i, "log_kl_high") - expected) < 1e-4);
+    }
+    assert_int_equal(found, 5);
+    json_decref(rows);
+    free(said);
+    free(arguments);
+    arguments = kv_format_text("attribute --db %s", db);
+    expect(f, arguments, 0, "format x group");
+    free(arguments);
+    arguments = kv_format_text("attribute --db %s --only '*group=32*'", db);
+    expect(f, arguments, 0, "hellaswag, all: made-up 135M; 2 runs on 200 items");
+    free(arguments);
+    arguments = kv_format_text("attribute --db %s --only 'mlp*'", db);
+    expect(f, arguments, 1, "at least two exact runs below 16 bits are needed");
+    free(arguments);
+    free(db);
+}
+
 // ---- sql ------------------------------------------------------------------------------
 
 static void sql_reads_and_refuses_to_write(void **state) {
@@ -336,6 +396,7 @@ int main(void) {
         cmocka_unit_test(show_splits_the_variance_of_redrawn_rows),
         cmocka_unit_test(the_ranking_by_scorer_is_shown),
         cmocka_unit_test(the_frontier_says_what_beats_the_others),
+        cmocka_unit_test(attribute_finds_the_effects_that_were_put_in),
         cmocka_unit_test(sql_reads_and_refuses_to_write),
         cmocka_unit_test(every_view_is_explained),
     };

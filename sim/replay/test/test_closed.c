@@ -141,9 +141,10 @@ static void decisions_for_sixteen_bits_alone_are_the_same_with_closed_feedback(v
 
 // ---- one token after another ----------------------------------------------------------
 
-// Features of a run with these decisions, own K and V exact.
+// Features of a run with these decisions; own K and V are exact, and what is not decided yet.
 static void run_features(const struct kv_trace_item *it, const struct kv_replay_spec *spec,
                          const uint8_t *cells, float *features) {
+    uint32_t late = spec->delay_tokens;
     struct kv_tree tree = {it->n_tokens, it->n_context, it->n_choices, it->first, it->ids};
     uint32_t *upto = kv_alloc(2 * it->n_tokens, sizeof *upto),
              *rows = kv_alloc(it->n_tokens, sizeof *rows);
@@ -155,7 +156,8 @@ static void run_features(const struct kv_trace_item *it, const struct kv_replay_
     memcpy(features, it->features, (size_t)it->n_tokens * KV_N_FEATURES * sizeof *features);
     for (uint32_t row = 0; row < it->n_tokens; row++) {
         rows[row] = row;
-        upto[2 * row] = upto[2 * row + 1] = kv_tree_position(&tree, row);
+        uint32_t position = kv_tree_position(&tree, row);
+        upto[2 * row] = upto[2 * row + 1] = position > late ? position - late : 0;
         features[row * KV_N_FEATURES + KV_KEY_RANGE] = 0;
     }
     kv_pass_init(&p, model, &tree);
@@ -196,11 +198,11 @@ static void one_after_another(const struct kv_replay *job, const struct kv_repla
     memset(cells, kv_width_index(&spec->run, 16), it->n_tokens * n_cells);
     for (uint32_t row = 0; row < it->n_tokens; row++)
         if (kv_tree_position(&tree, row) > last) last = kv_tree_position(&tree, row);
-    for (uint32_t position = 0; position <= last; position++) {
+    for (uint32_t position = 0; position <= last + spec->delay_tokens; position++) {
         run_features(it, spec, cells, features);
         assert_int_equal(kv_decide_by(job, 0, item, features, answer, &e), 0);
         for (uint32_t row = 0; row < it->n_tokens; row++)
-            if (kv_tree_position(&tree, row) == position)
+            if (kv_tree_position(&tree, row) + spec->delay_tokens == position)
                 memcpy(cells + row * n_cells, answer + row * n_cells, n_cells);
     }
     free(answer);
@@ -209,7 +211,6 @@ static void one_after_another(const struct kv_replay *job, const struct kv_repla
 
 static void decisions_are_those_of_one_token_after_another(void **state) {
     static const char *const specs[] = {"threshold:feature=entropy,bits=2/3/4/8@sym",
-                                        "threshold:feature=attn-var,bits=8/4/2@sym",
                                         "threshold:feature=key-range,bits=2/4@asym:group=32",
                                         "threshold:feature=mean,bits=2/3/4/8@asym:group=32"};
     (void)state;
@@ -239,6 +240,54 @@ static void decisions_are_those_of_one_token_after_another(void **state) {
         kv_replay_spec_close(&spec);
     }
     assert_true(changed > 0); // else this test says nothing
+}
+
+static float cut; // the recorded mean
+
+// Gives a token the width that the entropy two tokens later asks for, or at its segment's end.
+static int two_later(void *self, const struct kv_item *item, size_t first, size_t n, uint8_t *cells,
+                     struct kv_error *e) {
+    size_t n_cells = kv_cells(&item->run->shape);
+    (void)self, (void)e;
+    for (size_t t = first; t < first + n; t++) {
+        size_t end = kv_segment_end(item, t), at = t + 2 < end ? t + 2 : end - 1;
+        int wide = item->tokens[at].feature[KV_ENTROPY_NATS] > cut;
+        memset(cells + (t - first) * n_cells, wide, n_cells);
+    }
+    return 0;
+}
+
+static void a_token_that_is_decided_later_is_read_exact_until_then(void **state) {
+    (void)state;
+    struct kv_replay_spec spec = tiny_spec(&tiny, "threshold:feature=entropy@sym");
+    struct kv_policy late = *spec.policy, with_spy = late;
+    const struct kv_policy *own = spec.policy;
+    struct kv_closed_count count;
+    struct result closed[ITEMS];
+    struct kv_error e;
+    const struct kv_trace_item *it = kv_trace_item(tiny.trace, ITEMS - 1);
+    cut = 0;
+    for (size_t row = 0; row < it->n_tokens; row++)
+        cut += it->features[row * KV_N_FEATURES + KV_ENTROPY_NATS] / (float)it->n_tokens;
+    late.decide = two_later;
+    spy.policy = &late;
+    with_spy.decide = spying;
+    spec.policy = &with_spy;
+    spec.delay_tokens = 2;
+    if (replay(&spec, true, KV_INLINE, &count, closed, &e)) fail_msg("%s", e.msg);
+    size_t n = it->n_tokens * kv_cells(&tiny_shape);
+    uint8_t *cells = kv_alloc(n, 1);
+    struct kv_replay job = {.trace = tiny.trace, .specs = &spec, .n_specs = 1, .seed = 1};
+    spec.policy = &late;
+    assert_int_equal(kv_replay_open_tables(&job, KV_TABLE_ISO, 1, &e), 0);
+    one_after_another(&job, &spec, ITEMS - 1, cells);
+    assert_non_null(memchr(cells, 0, n));
+    assert_non_null(memchr(cells, 1, n));
+    assert_memory_equal(spy.cells, cells, n);
+    kv_replay_close_tables(&job);
+    free(cells);
+    spec.policy = own;
+    kv_replay_spec_close(&spec);
 }
 
 static void in_mode_prefill_the_prompt_keeps_its_recorded_features(void **state) {
@@ -330,6 +379,7 @@ int main(void) {
         cmocka_unit_test(what_does_not_read_the_run_is_the_same_with_closed_feedback),
         cmocka_unit_test(decisions_for_sixteen_bits_alone_are_the_same_with_closed_feedback),
         cmocka_unit_test(decisions_are_those_of_one_token_after_another),
+        cmocka_unit_test(a_token_that_is_decided_later_is_read_exact_until_then),
         cmocka_unit_test(in_mode_prefill_the_prompt_keeps_its_recorded_features),
         cmocka_unit_test(what_cannot_go_token_by_token_is_refused),
         cmocka_unit_test(a_policy_that_peeks_does_not_settle),

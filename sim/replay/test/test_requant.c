@@ -280,6 +280,19 @@ static void other_formats_drift_the_more_the_oftener_they_are_coded(void **state
     }
 }
 
+// QKVShare's handoffs (arXiv 2605.03884) repeat the coding of the prompt alone.
+static void a_prompt_handed_on_drifts_in_the_same_formats(void **state) {
+    struct result once[ITEMS], five[ITEMS];
+    (void)state;
+    replay("static:bits=4@asym:group=32", KV_PREFILL, once);
+    replay("qkvshare(static:bits=4):hops=5@asym:group=32", KV_PREFILL, five);
+    for (size_t k = 0; k < ITEMS; k++)
+        assert_true(fabs(five[k].kl_nats - once[k].kl_nats) < 0.01 * once[k].kl_nats);
+    replay("static:bits=4@turbo", KV_PREFILL, once);
+    replay("qkvshare(static:bits=4):hops=5@turbo", KV_PREFILL, five);
+    for (size_t k = 0; k < ITEMS; k++) assert_true(five[k].kl_nats > 1.2 * once[k].kl_nats);
+}
+
 // ---- the ledger by hand ---------------------------------------------------------------
 
 // One layer, one KV head of 64: 128 values a token. A prompt of 5; choices of 3 and 8 tokens.
@@ -337,6 +350,7 @@ int main(void) {
         cmocka_unit_test(sixteen_bits_stay_sixteen_bits_however_often_they_are_coded),
         cmocka_unit_test(a_stable_format_loses_nothing_by_being_coded_again),
         cmocka_unit_test(other_formats_drift_the_more_the_oftener_they_are_coded),
+        cmocka_unit_test(a_prompt_handed_on_drifts_in_the_same_formats),
         cmocka_unit_test(the_ledger_counts_what_was_coded_when_the_window_was_last_full),
         cmocka_unit_test(fisher_replay_does_not_answer_for_it),
     };
