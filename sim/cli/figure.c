@@ -528,8 +528,8 @@ int kv_figures_draw(const struct kv_figure_set *set, struct kv_store *s, struct 
         void (*lay)(struct figure *f);
         bool priced;
     } figures[] = {
-        {"frontier_latency", "Accuracy against the time of a token", lay_latency, true},
         {"frontier_bits", "Accuracy and divergence against the size of the cache", lay_bits, false},
+        {"frontier_latency", "Accuracy against the time of a token", lay_latency, true},
     };
     int code = store_points(set, s, e);
     *n_drawn = 0;

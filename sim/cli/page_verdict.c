@@ -18,25 +18,21 @@ static bool measured(const struct kv_verdict *v) {
 
 static void add_claim(struct kv_text *t, const struct kv_claim *c) {
     char *region = kv_claim_region_text(c);
-    kv_text_addf(t, "<h3>");
-    kv_html_text(t, c->claim);
-    kv_text_addf(t, "</h3>\n<p class=\"soft\">Claimed: %s ", c->quantity->name);
+    const struct {
+        const char *before, *text;
+    } parts[] = {
+        {"; model ", c->model}, {"; benchmark ", c->benchmark}, {"; ", c->source}, {". ", c->note}};
+    kv_text_addf(t, "<p class=\"soft\">Claimed: %s ", c->quantity->name);
     kv_html_text(t, region);
     if (c->quantity->quantity == KV_Q_SAVING) {
         kv_text_addf(t, " on ");
         kv_html_text(t, c->device);
         kv_text_addf(t, " at %g tokens", c->context);
     }
-    const char *const texts[] = {c->model, c->benchmark, c->source};
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-        if (!texts[i]) continue;
-        kv_text_addf(t, i ? ", " : "; ");
-        kv_html_text(t, texts[i]);
-    }
-    kv_text_addf(t, ".");
-    if (c->note) {
-        kv_text_addf(t, " ");
-        kv_html_text(t, c->note);
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        if (!parts[i].text) continue;
+        kv_text_addf(t, "%s", parts[i].before);
+        kv_html_text(t, parts[i].text);
     }
     kv_text_addf(t, "</p>\n");
     free(region);
@@ -88,34 +84,53 @@ static bool any_measured(const struct kv_verdict *v, size_t n) {
     return false;
 }
 
-// "holds for 2, cannot be told for 3 of 5 pairs"
-static void add_counts(struct kv_text *t, const struct kv_verdict *v, size_t n) {
+// "holds for 2, cannot be told for 3 of 5"; answers[n].
+static void add_counts(struct kv_text *t, const enum kv_answer *answers, size_t n) {
     size_t count[KV_CANNOT_TELL + 1] = {0}, said = 0;
-    for (size_t i = 0; i < n; i++) count[v[i].answer]++;
-    kv_text_addf(t, "<p>");
+    for (size_t i = 0; i < n; i++) count[answers[i]]++;
     for (size_t a = 0; a <= KV_CANNOT_TELL; a++) {
         if (count[a] == 0) continue;
         if (said++) kv_text_addf(t, ", ");
         add_answer(t, (enum kv_answer)a, "");
         if (n > 1) kv_text_addf(t, " for %zu", count[a]);
     }
-    kv_text_addf(t, n > 1 ? " of %zu specs</p>\n" : "</p>\n", n);
+    if (n > 1) kv_text_addf(t, " of %zu", n);
 }
 
-static void add_judged(struct kv_text *t, const struct kv_verdict *v, size_t n) {
-    enum { MOST_SHOWN = 2 };
-    add_claim(t, v->claim);
-    if (n > MOST_SHOWN) {
-        add_counts(t, v, n);
-        kv_text_addf(t, "<details><summary>each of them</summary>");
+// The answers, or where the claim is about something else, those of its analogue.
+static void add_summary(struct kv_text *t, const struct kv_verdict *v, size_t n) {
+    enum kv_answer *answers = kv_alloc(n, sizeof *answers);
+    size_t n_measured = 0;
+    bool here = true;
+    for (size_t i = 0; i < n; i++) {
+        if (!measured(&v[i])) continue;
+        here = here && v[i].here;
+        answers[n_measured++] = v[i].here ? v[i].answer : v[i].analogue;
     }
+    kv_text_addf(t, "<summary>");
+    if (!here) {
+        add_answer(t, KV_CANNOT_TELL, " here");
+        kv_text_addf(t, ", its analogue ");
+    }
+    add_counts(t, answers, n_measured);
+    kv_text_addf(t, ": ");
+    kv_html_text(t, v->claim->claim);
+    kv_text_addf(t, "</summary>\n");
+    free(answers);
+}
+
+// Open for those who read without scripts or on paper.
+static void add_judged(struct kv_text *t, const struct kv_verdict *v, size_t n) {
+    kv_text_addf(t, "<details class=\"claim\" open>");
+    add_summary(t, v, n);
+    add_claim(t, v->claim);
     kv_html_wide(t, "Verdict");
     kv_text_addf(t, "<table class=\"text prose\"><thead><tr><th scope=\"col\">verdict</th>"
                     "<th scope=\"col\">measured</th><th scope=\"col\">of</th>"
                     "<th scope=\"col\">on</th><th scope=\"col\">because</th></tr></thead>"
                     "<tbody>\n");
     for (size_t k = 0; k < n; k++) add_verdict(t, &v[k]);
-    kv_text_addf(t, "</tbody></table></div>%s\n", n > MOST_SHOWN ? "</details>" : "");
+    kv_text_addf(t, "</tbody></table></div></details>\n");
 }
 
 void kv_page_verdicts(struct kv_text *t, const struct kv_page *p) {
