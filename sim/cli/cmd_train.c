@@ -140,7 +140,7 @@ static int measure_quality(struct job *j, const struct kv_cli *c, struct kv_erro
 
 // The cache's part of a step with everything at each width, as a share of the widest's.
 static int measure_latency(struct job *j, const struct kv_cli *c, struct kv_error *e) {
-    const char *name = kv_opt(c, "device") ? kv_opt(c, "device") : kv_device_name_at(0);
+    const char *name = kv_opt(c, "device") ? kv_opt(c, "device") : kv_device_default_name();
     size_t n, last = j->data.n_classes - 1;
     double context, ns[KV_TRAIN_MAX_CLASSES];
     struct kv_device *d;
