@@ -38,10 +38,10 @@ TESTS    := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/test/test_*.c sim/*/test/te
               policies/test/test_*.c analysis/test/test_*.c))
 TOOLS    := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/cli/test/make_*.c))
 BENCHES  := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/bench/bench_*.c sim/*/bench/bench_*.c policies/bench/bench_*.c))
-ASSETS   := $(sort $(wildcard analysis/schema.sql reports/*.gp reports/*.sql reports/*.html sim/cost/devices/*.json \
+ASSETS   := $(sort $(wildcard analysis/schema.sql reports/*.gp reports/*.sql reports/*.html reports/claims/*.claim sim/cost/devices/*.json \
               traces/samples/sentences.jsonl traces/samples/text.txt policies/template.c))
 
-.PHONY: all deps model data demo check test bench install asan ubsan tsan lint format cuda clean help
+.PHONY: all deps model data demo figures check test bench install asan ubsan tsan lint format cuda clean help
 .DEFAULT_GOAL := all
 
 all: $(BUILD)/kvsim ## build kvsim (the default)
@@ -104,6 +104,9 @@ demo: deps ## record the samples with the real model, sweep 11 formats, draw the
 	@$(MAKE) --no-print-directory all model
 	@BUILD=$(BUILD) MODEL=$(MODEL) sh reports/demo.sh $(DEMO)
 
+figures: demo ## rebuild the README's figures (STORE=FILE: the report that is pictured; needs chromium)
+	@BUILD=$(BUILD) sh reports/figures.sh $(DEMO) $(STORE)
+
 # ---- checks ----------------------------------------------------------------------------------------
 
 check: deps ## build, fetch the model, pass all tests
@@ -115,12 +118,17 @@ test: all $(TESTS) $(TOOLS) ## the same without setting anything up
 
 NVCC      ?= nvcc
 CUDA_ARCH ?= sm_90
-cuda: ## build build/kvsim-cuda, which times decode steps on a GPU (needs nvcc; CUDA_ARCH=sm_90)
-	@if command -v $(NVCC) >/dev/null 2>&1; then $(MAKE) --no-print-directory $(BUILD)/kvsim-cuda; \
-	  else echo "nvcc is not here: kvsim-cuda is not built"; fi
+cuda: ## build kvsim-cuda (times decode steps on a GPU) and --compute cublas (needs nvcc; CUDA_ARCH=sm_90)
+	@if command -v $(NVCC) >/dev/null 2>&1; then \
+	  $(MAKE) --no-print-directory $(BUILD)/kvsim-cuda $(BUILD)/libkvsim-cublas.so; \
+	  else echo "nvcc is not here: kvsim-cuda and libkvsim-cublas.so are not built"; fi
 $(BUILD)/kvsim-cuda: sim/cuda/decode.cu $(wildcard sim/cuda/*.cuh)
 	@mkdir -p $(@D)
 	$(Q)$(NVCC) -O3 -std=c++17 -arch=$(CUDA_ARCH) -Xcompiler -Wall -o $@ $<
+
+$(BUILD)/libkvsim-cublas.so: sim/cuda/products.cu sim/model/accelerator.h
+	@mkdir -p $(@D)
+	$(Q)$(NVCC) -O2 -std=c++17 -arch=$(CUDA_ARCH) -I. -shared -Xcompiler -Wall,-fPIC -o $@ $< -lcublas
 
 bench: all model $(BENCHES) ## measure speeds, as ratios within one run
 	@for b in $(BENCHES); do echo "== $$b"; MODEL=$(MODEL) KVSIM_DATA='$(KVSIM_DATA)' $$b || exit 1; done

@@ -29,6 +29,27 @@ struct kv_interval kv_wilson(double p, double n, double confidence) {
                                 p == 1 ? 1 : fmin(1, centre + half)};
 }
 
+// The x whose beta distribution function is p. By bisection: GSL's own inverse does not converge
+// for some counts in the hundreds.
+static double beta_quantile(double p, double a, double b) {
+    double low = 0, high = 1;
+    for (int i = 0; i < 60; i++) {
+        double middle = (low + high) / 2;
+        if (gsl_cdf_beta_P(middle, a, b) < p)
+            low = middle;
+        else
+            high = middle;
+    }
+    return (low + high) / 2;
+}
+
+struct kv_interval kv_clopper_pearson(unsigned k, unsigned n, double confidence) {
+    double tail = (1 - confidence) / 2;
+    if (n == 0) return nothing;
+    return (struct kv_interval){k == 0 ? 0 : beta_quantile(tail, k, n - k + 1.0),
+                                k == n ? 1 : beta_quantile(1 - tail, k + 1.0, n - k)};
+}
+
 struct kv_mcnemar kv_mcnemar(unsigned b, unsigned c) {
     unsigned fewer = b < c ? b : c, n = b + c;
     if (n == 0) return (struct kv_mcnemar){1, 1};
@@ -37,8 +58,7 @@ struct kv_mcnemar kv_mcnemar(unsigned b, unsigned c) {
     return (struct kv_mcnemar){fmin(1, two_tails), fmin(1, two_tails - at)};
 }
 
-// Tango's statistic for the hypothesis that the difference is d; falls as d rises.
-static double tango_score(double b, double c, double n, double d) {
+double kv_tango_score(double b, double c, double n, double d) {
     double linear = -b - c + (2 * n - b + c) * d, constant = -c * d * (1 - d);
     double root = sqrt(fmax(0, linear * linear - 8 * n * constant));
     double q = (root - linear) / (4 * n); // constrained estimate of P(right only in the second)
@@ -51,7 +71,7 @@ static double tango_score(double b, double c, double n, double d) {
 static double tango_limit(double b, double c, double n, double low, double high, double z) {
     for (int i = 0; i < 100; i++) {
         double middle = (low + high) / 2;
-        if (tango_score(b, c, n, middle) > z)
+        if (kv_tango_score(b, c, n, middle) > z)
             low = middle;
         else
             high = middle;
@@ -138,7 +158,8 @@ struct kv_paired kv_paired_compare(const double *a, const double *b, size_t n, d
         p.mid_p = test.mid_p;
         p.interval = kv_tango(p.won, p.lost, (double)p.n, confidence);
     } else {
-        p.interval = m.interval;
+        p.interval = (struct kv_interval){fmax(-1, m.interval.low), fmin(1, m.interval.high)};
+        if (isnan(m.interval.low)) p.interval = nothing;
         if (m.standard_error > 0)
             p.t_p = 2 * gsl_cdf_tdist_Q(fabs(m.mean) / m.standard_error, (double)(m.n - 1));
     }
@@ -163,6 +184,19 @@ void kv_holm(const double *p, size_t n, double *adjusted) {
     free(order);
     free(kept);
     free(from);
+}
+
+double kv_kendall(const double *x, const double *y, size_t n) {
+    double alike = 0, in_x = 0, in_y = 0;
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < i; k++) {
+            double dx = x[i] - x[k], dy = y[i] - y[k];
+            if (isnan(dx) || isnan(dy)) continue;
+            alike += ((dx > 0) - (dx < 0)) * ((dy > 0) - (dy < 0));
+            in_x += dx != 0;
+            in_y += dy != 0;
+        }
+    return in_x > 0 && in_y > 0 ? alike / sqrt(in_x * in_y) : NAN;
 }
 
 // ---- bootstrap ------------------------------------------------------------------------
@@ -236,6 +270,19 @@ void kv_resampler_draw(const struct kv_resampler *r, uint64_t seed, uint64_t dra
     gsl_rng_free(rng);
 }
 
+struct kv_interval kv_percentile_interval(double *x, size_t n, double confidence) {
+    if (n == 0 || isnan(confidence)) return nothing;
+    gsl_sort(x, 1, n);
+    return (struct kv_interval){gsl_stats_quantile_from_sorted_data(x, 1, n, (1 - confidence) / 2),
+                                gsl_stats_quantile_from_sorted_data(x, 1, n, (1 + confidence) / 2)};
+}
+
+double kv_expanded_confidence(double n, double confidence) {
+    if (n < 2) return 1;
+    double t = gsl_cdf_tdist_Pinv(0.5 + confidence / 2, n - 1);
+    return 1 - 2 * gsl_cdf_ugaussian_Q(sqrt(n / (n - 1)) * t);
+}
+
 struct kv_interval kv_bootstrap_mean(const struct kv_resampler *r, const double *x, size_t n,
                                      uint64_t seed, size_t draws, double confidence) {
     if (n == 0 || n != r->n || draws == 0) return nothing;
@@ -252,13 +299,7 @@ struct kv_interval kv_bootstrap_mean(const struct kv_resampler *r, const double 
         }
         if (count > 0) means[kept++] = sum / count;
     }
-    struct kv_interval result = nothing;
-    if (kept) {
-        gsl_sort(means, 1, kept);
-        result = (struct kv_interval){
-            gsl_stats_quantile_from_sorted_data(means, 1, kept, (1 - confidence) / 2),
-            gsl_stats_quantile_from_sorted_data(means, 1, kept, (1 + confidence) / 2)};
-    }
+    struct kv_interval result = kv_percentile_interval(means, kept, confidence);
     free(means);
     free(times);
     return result;

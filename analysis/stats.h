@@ -20,6 +20,10 @@ struct kv_interval {
 // p may be a mean of fractions (redraws averaged within an item). n = 0: NAN.
 struct kv_interval kv_wilson(double p, double n, double confidence);
 
+// The exact interval of k in n items (Clopper and Pearson, Biometrika 26:404, 1934): never covers
+// less than it promises, and is wider for it. n = 0: NAN.
+struct kv_interval kv_clopper_pearson(unsigned k, unsigned n, double confidence);
+
 // McNemar's test that two policies are equally often right: b items where only the first is, c
 // where only the second. Exact two-sided conditional p (McNemar 1947) and its mid-p variant
 // (Fagerland, Lydersen and Laake, BMC Med. Res. Methodol. 13:91, 2013), which is less conservative.
@@ -34,6 +38,10 @@ struct kv_mcnemar kv_mcnemar(unsigned b, unsigned c);
 // +-z^2 / (n + z^2).
 struct kv_interval kv_tango(double b, double c, double n, double confidence);
 
+// Tango's statistic for the hypothesis that the difference is d: approximately standard normal when
+// it is, falling as d rises. +-INFINITY where the constrained variance is 0; n > 0, |d| < 1.
+double kv_tango_score(double b, double c, double n, double d);
+
 // Paired comparison of two policies on the same items: a[i], b[i] in 0..1 say how right each was.
 // Items where either is NAN are left out.
 struct kv_paired {
@@ -41,7 +49,7 @@ struct kv_paired {
     double won, lost;            // summed over items: right only in a, right only in b
     double difference;           // mean of a - b
     double standard_error;       // of the difference, from the spread over items
-    struct kv_interval interval; // Tango's; Student's t when redraws make fractions
+    struct kv_interval interval; // Tango's; Student's t, within -1..1, when redraws make fractions
     double exact_p, mid_p;       // McNemar's; NAN when redraws make fractions
     double t_p;                  // of the paired t test, used then; else NAN
 };
@@ -64,6 +72,11 @@ struct kv_mean kv_ratio_interval(const double *x, const double *w, size_t n, dou
 // Holm's (1979) step-down adjustment of n p-values for a sweep; NANs stay and do not count.
 void kv_holm(const double *p, size_t n, double *adjusted);
 
+// Kendall's tau-b between two rankings of n things (Kendall, Biometrika 33:239, 1945): 1 = the same
+// order, -1 = the reverse, ties taken out of the scale. Pairs with a NAN are left out; NAN when
+// either does not order anything.
+double kv_kendall(const double *x, const double *y, size_t n);
+
 // ---- bootstrap ------------------------------------------------------------------------
 
 // Draws items with replacement: whole clusters (items that share a context) within strata (the
@@ -76,6 +89,15 @@ void kv_resampler_free(struct kv_resampler *r);
 // Fills times[n]: how often each item is in draw number `draw` of this seed. Draws may be asked for
 // in any order.
 void kv_resampler_draw(const struct kv_resampler *r, uint64_t seed, uint64_t draw, uint32_t *times);
+
+// The middle `confidence` of n values (Hyndman and Fan's quantile 7); sorts them. n = 0 or no
+// confidence: NAN.
+struct kv_interval kv_percentile_interval(double *x, size_t n, double confidence);
+
+// The confidence at which a percentile interval of n items covers as a t interval would: it makes
+// up for resamples of few items varying too little (Hesterberg, Am. Stat. 69:371, 2015, section
+// 5.2). n < 2: 1.
+double kv_expanded_confidence(double n, double confidence);
 
 // Percentile interval of the mean of x (NANs left out) over `draws` resamples.
 struct kv_interval kv_bootstrap_mean(const struct kv_resampler *r, const double *x, size_t n,

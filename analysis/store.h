@@ -129,6 +129,16 @@ KV_MUST_CHECK int kv_store_items(struct kv_store *s, long long family, struct kv
                                  size_t *n, struct kv_error *e);
 void kv_item_results_free(struct kv_item_result *rows, size_t n);
 
+// A family's results redraw by redraw, ascending by item and redraw: what rounding alone changes.
+struct kv_redraw_result {
+    uint32_t item, redraw;
+    double right[KV_N_SCORERS], right_ref[KV_N_SCORERS]; // 0 or 1; NAN where not judged
+    double kl_nats;
+};
+// Caller frees the array.
+KV_MUST_CHECK int kv_store_redraws(struct kv_store *s, long long family,
+                                   struct kv_redraw_result **rows, size_t *n, struct kv_error *e);
+
 // A family's results on each choice, ascending by item, redraw and choice.
 struct kv_choice_result {
     uint32_t item, redraw, choice;
@@ -167,5 +177,24 @@ KV_MUST_CHECK int kv_store_query(struct kv_store *s, const char *sql,
                                  int (*row)(void *self, size_t n, const char *const *names,
                                             const struct kv_sql_value *values, struct kv_error *e),
                                  void *self, struct kv_error *e);
+
+// Runs one statement that only reads, for users: `head` gets its columns (also when no row comes),
+// then each row goes to `row`. KV_EUSAGE: SQL that is none, several statements, or one that would
+// change anything or read another file.
+KV_MUST_CHECK int kv_store_select(struct kv_store *s, const char *sql,
+                                  int (*head)(void *self, size_t n, const char *const *names,
+                                              struct kv_error *e),
+                                  int (*row)(void *self, size_t n, const char *const *names,
+                                             const struct kv_sql_value *values, struct kv_error *e),
+                                  void *self, struct kv_error *e);
+
+// What a store is made of: each view, then each table, with its columns ("a, b, c") and what
+// schema.sql says above it. Needs no file.
+struct kv_store_part {
+    const char *kind, *name, *columns, *about; // borrowed for the call
+};
+KV_MUST_CHECK int kv_store_describe(int (*take)(void *self, const struct kv_store_part *part,
+                                                struct kv_error *e),
+                                    void *self, struct kv_error *e);
 
 #endif

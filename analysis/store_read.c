@@ -50,7 +50,7 @@ static const struct column {
     {"self", C_TEXT, FIELD(self)},
     {"compute", C_TEXT, FIELD(compute)},
     {"variant", C_TEXT, FIELD(variant)},
-    {"task_name", C_TEXT, FIELD(task)},
+    {"task", C_TEXT, FIELD(task)},
     {"task_prompt", C_TEXT, FIELD(prompt)},
     {"subset", C_TEXT, FIELD(subset)},
     {"model_name", C_TEXT, FIELD(model)},
@@ -155,8 +155,12 @@ int kv_store_summaries(struct kv_store *s, const struct kv_store_filter *filter,
     struct list l = {.size = sizeof **rows};
     *rows = NULL;
     *n = 0;
-    int code = kv_store_query(s, "SELECT * FROM summary ORDER BY trace, spec, family", NULL, 0,
-                              take_summary, &l, e);
+    // The samples have the form of a benchmark and are none: they go by their own name.
+    int code = kv_store_query(
+        s,
+        "SELECT s.*, CASE t.task_path WHEN 'samples' THEN 'samples' ELSE s.task_name END AS task "
+        "FROM summary AS s JOIN trace AS t ON t.id = s.trace ORDER BY s.trace, s.spec, s.family",
+        NULL, 0, take_summary, &l, e);
     if (!code)
         code = kv_store_query(s, "SELECT family, side, bits, share FROM share", NULL, 0, take_share,
                               &l, e);
@@ -229,6 +233,46 @@ void kv_item_results_free(struct kv_item_result *rows, size_t n) {
         free(rows[i].source);
     }
     free(rows);
+}
+
+// ---- redraws --------------------------------------------------------------------------
+
+static int take_redraw(void *self, size_t n, const char *const *names, const struct kv_sql_value *v,
+                       struct kv_error *e) {
+    struct kv_redraw_result *r = append(self);
+    (void)n, (void)names, (void)e;
+    r->item = (uint32_t)v[0].n;
+    r->redraw = (uint32_t)v[1].n;
+    r->kl_nats = v[2].x;
+    for (int i = 0; i < KV_N_SCORERS; i++) {
+        r->right[i] = v[3 + i].x;
+        r->right_ref[i] = v[3 + KV_N_SCORERS + i].x;
+    }
+    return 0;
+}
+
+int kv_store_redraws(struct kv_store *s, long long family, struct kv_redraw_result **rows,
+                     size_t *n, struct kv_error *e) {
+    struct list l = {.size = sizeof **rows};
+    // Where there is no gold choice nothing equals it: NULLIF makes that unknown.
+    int code = kv_store_query(
+        s,
+        "SELECT o.item, r.redraw, o.kl_nats, o.pick_acc = NULLIF(i.gold, -1), "
+        "o.pick_acc_norm = NULLIF(i.gold, -1), o.pick_acc_bytes = NULLIF(i.gold, -1), "
+        "o.pick_acc_token = NULLIF(i.gold, -1), o.pick_ref_acc = NULLIF(i.gold, -1), "
+        "o.pick_ref_acc_norm = NULLIF(i.gold, -1), o.pick_ref_acc_bytes = NULLIF(i.gold, -1), "
+        "o.pick_ref_acc_token = NULLIF(i.gold, -1) "
+        "FROM family AS f JOIN run AS r ON r.id = f.run JOIN outcome_item AS o ON o.run = f.run "
+        "JOIN item AS i ON i.trace = r.trace AND i.item = o.item "
+        "WHERE f.family = ? ORDER BY o.item, r.redraw",
+        &INT(family), 1, take_redraw, &l, e);
+    if (code) {
+        free(l.rows);
+        l = (struct list){0};
+    }
+    *rows = l.rows;
+    *n = l.n;
+    return code;
 }
 
 // ---- choices --------------------------------------------------------------------------

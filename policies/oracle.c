@@ -26,6 +26,8 @@ static const struct kv_param params[] = {
     {"grain", KV_CHOICE, "cell", 0, 0, "token/token-layer/cell", NULL,
      "what shares a width: all of a token, a layer of it, or a KV head of a layer"},
     {"kv", KV_CHOICE, "apart", 0, 0, "joint/apart", NULL, "whether K and V share it too"},
+    {"rounds", KV_INT, "1", 1, 16, NULL, NULL,
+     "measure damage again at the allocation found, and solve again, until asked so often"},
     {"widths", KV_LIST, "", 1, 16, NULL, "bits", "widths to choose from (default: all offered)"},
     {0}};
 
@@ -33,6 +35,7 @@ struct oracle {
     int by, grain;
     bool nominal, apart;
     double bits;
+    uint32_t rounds;
     size_t n_widths;
     uint8_t width[KV_MAX_WIDTHS]; // indices into the run's table
     double cell_bits[2][KV_MAX_WIDTHS];
@@ -56,6 +59,10 @@ static uint32_t oracle_needs(void *self) {
                                                         : KV_NEED_ERROR | KV_NEED(KV_ATTN_FUTURE);
 }
 
+static uint32_t oracle_rounds(void *self) {
+    return ((const struct oracle *)self)->rounds;
+}
+
 static int oracle_open(void **self, const struct kv_run *run, const struct kv_args *args,
                        struct kv_error *e) {
     const struct kv_value *widths = kv_arg(args, "widths");
@@ -67,6 +74,10 @@ static int oracle_open(void **self, const struct kv_run *run, const struct kv_ar
     o->apart = kv_number(args, "kv") > 0;
     o->nominal = kv_number(args, "count") > 0;
     o->bits = kv_number(args, "bits");
+    o->rounds = (uint32_t)kv_number(args, "rounds");
+    if (o->rounds > 1 && o->by != BY_LOSS)
+        return kv_fail(e, KV_EUSAGE, "policy oracle",
+                       "rounds=%u measures damage again, which by=error does not read", o->rounds);
     o->n_widths = widths->given ? widths->n_list : run->n_widths;
     if (o->n_widths > KV_MAX_WIDTHS)
         return kv_fail(e, KV_EUSAGE, "policy oracle", "widths: at most %d", KV_MAX_WIDTHS);
@@ -205,6 +216,7 @@ const struct kv_policy kv_policy_oracle = {
     .varies_as_opened = oracle_varies,
     .options_as_opened = oracle_options,
     .needs_as_opened = oracle_needs,
+    .rounds_as_opened = oracle_rounds,
     .remark = oracle_remark,
     .close = free,
 };

@@ -226,6 +226,22 @@ static inline size_t kv_cells(const struct kv_shape *s) {
     return (size_t)s->n_layers * s->n_kv_heads * 2;
 }
 
+// What a policy may be fitted to before it decides: the recording's first items, as the host
+// measures them. An item judged later should not be among them.
+struct kv_fitting {
+    size_t struct_bytes;
+    const struct kv_run *run;
+    size_t n_items; // there are; a call about more takes these
+    // Attention-output error of each layer, mean over the first n items, their rows and heads of
+    // |o' - o|^2 / |o|^2, when all keys are held at width pair[i][0] (an index) and all values at
+    // pair[i][1]: error[n_pairs][n_layers].
+    int (*output_error)(const struct kv_fitting *f, size_t n, size_t n_pairs,
+                        const uint8_t (*pair)[2], double *error, struct kv_error *e);
+    // Expected divergence in nats a scored token of those items from each layer's keys and values
+    // at each width: damage[n_layers][2][n_widths].
+    int (*damage)(const struct kv_fitting *f, size_t n, double *damage, struct kv_error *e);
+};
+
 // ---- the policy -----------------------------------------------------------------------
 
 #define KV_POLICY_ABI 1u // bumped on any change that is not an append
@@ -276,6 +292,13 @@ struct kv_policy {
     // Optional: how often the prompt is coded, each time from what was read (a cache handed on).
     // Once where it is missing.
     uint32_t (*hops_as_opened)(void *self);
+    // Optional: called before a replay's first question and again before the next one's; one that
+    // is fitted returns at once.
+    int (*fit)(void *self, const struct kv_fitting *f, struct kv_error *e);
+    // Optional, for those that declare KV_NEED_DAMAGE: in how many rounds it decides. After each
+    // but the last the host measures the damage again where the answer has taken the cache, and
+    // asks with what it then knows; only the last answer stands. Once where it is missing.
+    uint32_t (*rounds_as_opened)(void *self);
 };
 
 // A shared object exports this; the host hands its ABI number and gets NULL for one it cannot

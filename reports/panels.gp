@@ -21,7 +21,7 @@ set label 11 "no other beats it" at screen legend_x, legend_y left offset 0.9, -
 legend_x = legend_x + step("no other beats it")
 set label 12 "beaten" at screen legend_x, legend_y left offset 0.9, -0.22 point pt circle ps dot_size lc rgb blue textcolor rgb ink
 legend_x = legend_x + step("beaten")
-set arrow 13 from screen legend_x, legend_y - 7.0 / canvas_y to screen legend_x, legend_y + 7.0 / canvas_y heads size screen 0.003, 90 lc rgb grey
+set arrow 13 from screen legend_x, legend_y - 7.0 / canvas_y to screen legend_x, legend_y + 7.0 / canvas_y heads size screen 0.003, 90 lc rgb pale lw 1
 set label 13 "95 % interval" at screen legend_x, legend_y left offset 0.9, 0 textcolor rgb ink
 legend_x = legend_x + step("95 % interval")
 if (any_oracle) {

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 # The look that all figures share: fonts, colour-blind safe colours (Okabe and Ito), grid, symbols.
-# Needs: format ("svg" or "png"), name, canvas_x and canvas_y in pixels.
+# Needs: format ("svg", "png" or "pdf"), name, canvas_x and canvas_y in pixels.
 
 if (format eq "svg") {
     set terminal svg size canvas_x, canvas_y noenhanced font "DejaVu Sans,Verdana,sans-serif,12" background "white" linewidth 1
+} else { if (format eq "pdf") {
+    set terminal pdfcairo size canvas_x / 100.0, canvas_y / 100.0 noenhanced font "DejaVu Sans,12" background "white" linewidth 0.6 fontscale 0.58 pointscale 0.9
 } else {
     set terminal pngcairo size 2 * canvas_x, 2 * canvas_y noenhanced font "DejaVu Sans,10" background "white" fontscale 2 linewidth 2 pointscale 2
-}
+} }
 set encoding utf8
 set output name . "." . format
 set datafile separator "\t"

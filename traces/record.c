@@ -8,6 +8,7 @@
 
 #include "sim/base/util.h"
 #include "sim/model/forward.h"
+#include "traces/features.h"
 #include "traces/items.h"
 #include "traces/sensitivity.h"
 #include "traces/tables.h"
@@ -30,6 +31,7 @@ struct recorder {
     uint32_t keep;
     const struct kv_trace_info *info;
     struct kv_adjoint_info adjoint;
+    size_t tape_bytes;
     size_t n_tables;
     struct kv_format **formats;       // [n_tables]
     struct kv_table_writer *tables;   // [n_tables]
@@ -38,21 +40,6 @@ struct recorder {
     struct kv_scratch **scratch;      // [jobs]
     struct kv_progress *progress;
 };
-
-static void add_ranges(const struct pass *p, const float *x, enum kv_feature which) {
-    const struct kv_shape *s = &p->m->shape;
-    float share = 1.0f / (float)(s->n_layers * s->n_kv_heads);
-    for (size_t row = 0; row < p->item->n_tokens; row++)
-        for (size_t h = 0; h < s->n_kv_heads; h++) {
-            const float *head = x + (row * s->n_kv_heads + h) * s->head_dim;
-            float low = head[0], high = head[0];
-            for (size_t i = 1; i < s->head_dim; i++) {
-                low = fminf(low, head[i]);
-                high = fmaxf(high, head[i]);
-            }
-            p->features[row * KV_N_FEATURES + which] += share * (high - low);
-        }
-}
 
 // Copies one layer's rows [n_tokens][width] into [n_tokens][n_layers][width] as fp16.
 static void keep_rows(const struct pass *p, uint16_t *to, uint32_t layer, const float *x,
@@ -86,8 +73,8 @@ static int store_half(void *self, uint32_t layer, const struct kv_layer_kv *kv,
     round_to_half(kv->k, half, p->exact_k, n);
     round_to_half(kv->v, half, p->exact_v, n);
     free(half);
-    add_ranges(p, p->exact_k, KV_KEY_RANGE);
-    add_ranges(p, p->exact_v, KV_VALUE_RANGE);
+    kv_add_ranges(&p->m->shape, p->exact_k, 0, p->item->n_tokens, KV_KEY_RANGE, p->features);
+    kv_add_ranges(&p->m->shape, p->exact_v, 0, p->item->n_tokens, KV_VALUE_RANGE, p->features);
     keep_rows(p, p->k, layer, p->exact_k, width);
     keep_rows(p, p->v, layer, p->exact_v, width);
     *view = (struct kv_layer_view){.k_exact = p->exact_k, .v_exact = p->exact_v};
@@ -162,7 +149,7 @@ static int record_item(void *self, unsigned worker, size_t i, struct kv_error *e
                              .stats = &attention,
                              .final = final};
     struct kv_sensitivity sens = {0};
-    if (sensitive) job.tape = kv_tape_new(s, n);
+    if (sensitive) job.tape = kv_tape_new(s, n, r->tape_bytes);
     int rc = kv_forward(r->m, &job, r->scratch[worker], e);
     if (rc == 0 && job.tape)
         kv_sensitivity_measure(r->m, &item, &r->adjoint, r->keep & KV_KEEP_GRAD, job.tape, final,
@@ -316,8 +303,12 @@ int kv_record(const struct kv_model *m, const struct kv_tasks *tasks,
     kv_say("recording %zu items (%s), %zu tokens: %.1f KB a token, %.2f GB in all, to %s", items->n,
            items->subset, items->n_tokens, 1e-3 * size.bytes_per_token,
            1e-9 * (double)size.total_bytes, o->dir);
-    struct recorder r = {
-        .m = m, .items = items, .keep = o->keep, .adjoint = o->adjoint, .info = &info};
+    struct recorder r = {.m = m,
+                         .items = items,
+                         .keep = o->keep,
+                         .adjoint = o->adjoint,
+                         .tape_bytes = o->tape_bytes ? o->tape_bytes : KV_TAPE_BYTES,
+                         .info = &info};
     r.scratch = kv_alloc(o->jobs, sizeof(struct kv_scratch *));
     for (unsigned w = 0; w < o->jobs; w++) r.scratch[w] = kv_scratch_new();
     rc = kv_trace_writer_open(&r.writer, o->dir, &info, items->items, items->n, e);

@@ -14,6 +14,9 @@ struct kv_record_options {
     size_t stride;                  // or every stride-th; 0 = all
     const char *ids_file;           // or those whose id stands alone on a line; NULL = all
     struct kv_adjoint_info adjoint; // used when keep asks for sensitivities or gradients
+    // Most bytes of activations that a worker remembers for the backward pass; beyond it they are
+    // computed again, to the same bits. 0 = KV_TAPE_BYTES.
+    size_t tape_bytes;
     // Formats whose damage tables (iso) are made while recording, so that neither K, V nor
     // sensitivities need be kept.
     const char *const *table_formats;

@@ -12,7 +12,7 @@ const char *const kv_adjoint_scores[] = {"choices", "all", NULL};
 struct draws {
     const struct kv_shape *shape;
     const struct kv_trace_item *item;
-    size_t n_draws, draw;
+    size_t n_draws, first; // the draw that comes back as 0
     struct kv_sensitivity *out;
 };
 
@@ -22,17 +22,18 @@ static double squared_norm(const float *g, size_t n) {
     return s;
 }
 
-static void keep_gradient(const struct draws *d, uint16_t *to, uint32_t layer, const float *g) {
+static void keep_gradient(const struct draws *d, uint16_t *to, size_t draw, uint32_t layer,
+                          const float *g) {
     size_t width = (size_t)d->shape->n_kv_heads * d->shape->head_dim;
     if (!to) return;
     for (size_t row = 0; row < d->item->n_tokens; row++) {
-        uint16_t *at = to + ((row * d->n_draws + d->draw) * d->shape->n_layers + layer) * width;
+        uint16_t *at = to + ((row * d->n_draws + draw) * d->shape->n_layers + layer) * width;
         for (size_t i = 0; i < width; i++) at[i] = kv_f32_to_bf16(g[row * width + i]);
     }
 }
 
 // Adds one draw's squares; sens and spread hold sums until the end.
-static void take(void *self, uint32_t layer, const float *dk, const float *dv,
+static void take(void *self, size_t draw, uint32_t layer, const float *dk, const float *dv,
                  const float *d_evict) {
     const struct draws *d = self;
     size_t heads = d->shape->n_kv_heads, dim = d->shape->head_dim,
@@ -46,8 +47,8 @@ static void take(void *self, uint32_t layer, const float *dk, const float *dv,
         }
         d->out->evict[cell] += d_evict[i] * d_evict[i] / (float)d->n_draws;
     }
-    keep_gradient(d, d->out->k_grad, layer, dk);
-    keep_gradient(d, d->out->v_grad, layer, dv);
+    keep_gradient(d, d->out->k_grad, d->first + draw, layer, dk);
+    keep_gradient(d, d->out->v_grad, d->first + draw, layer, dv);
 }
 
 // Positions of a path that a row reads coded in the recorded mode; NULL when all reads count.
@@ -77,9 +78,11 @@ static size_t list_scored(const struct kv_trace_item *it, bool all, struct kv_sc
     return n;
 }
 
+enum { AT_ONCE = 8 }; // draws: bounds the gradients of the residual stream held
+
 void kv_sensitivity_measure(const struct kv_model *m, const struct kv_trace_item *it,
                             const struct kv_adjoint_info *how, bool keep_gradients,
-                            const struct kv_tape *tape, const float *final, struct kv_scratch *s,
+                            struct kv_tape *tape, const float *final, struct kv_scratch *s,
                             struct kv_sensitivity *out) {
     const struct kv_shape *sh = &m->shape;
     size_t cells = (size_t)it->n_tokens * sh->n_layers * sh->n_kv_heads, r = how->draws;
@@ -92,18 +95,22 @@ void kv_sensitivity_measure(const struct kv_model *m, const struct kv_trace_item
         out->v_grad = kv_alloc(cells * r * sh->head_dim, sizeof(uint16_t));
     }
     struct kv_scored *scored = kv_alloc(it->n_tokens, sizeof *scored);
-    float *d_final = kv_alloc((size_t)it->n_tokens * sh->hidden, sizeof *d_final);
+    size_t n = (size_t)it->n_tokens * sh->hidden, some = r < AT_ONCE ? r : AT_ONCE;
+    float *d_final = kv_alloc(some * n, sizeof *d_final);
     uint32_t *counted = counted_reads(&tree, how);
     struct draws d = {.shape = sh, .item = it, .n_draws = r, .out = out};
     struct kv_adjoint_seed seed;
     size_t n_scored = list_scored(it, strcmp(how->score, "all") == 0, scored);
     kv_adjoint_seed(m, final, scored, n_scored, how->seed + it->key, r, s, &seed);
-    for (d.draw = 0; d.draw < r; d.draw++) {
-        kv_adjoint_draw(m, &seed, d.draw, it->n_tokens, d_final);
+    for (; d.first < r; d.first += some) {
+        some = r - d.first < AT_ONCE ? r - d.first : AT_ONCE;
+        for (size_t i = 0; i < some; i++)
+            kv_adjoint_draw(m, &seed, d.first + i, it->n_tokens, d_final + i * n);
         kv_adjoint(m,
                    &(struct kv_adjoint){.tree = &tree,
                                         .tape = tape,
                                         .counted = counted,
+                                        .n_draws = some,
                                         .d_final = d_final,
                                         .take = take,
                                         .self = &d},

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sensitivities of one item: the backward pass for each label draw, squared and averaged (private
-// to traces).
+// Sensitivities of one item: the backward pass for each label draw, squared and averaged.
 #ifndef KV_SENSITIVITY_H
 #define KV_SENSITIVITY_H
 
@@ -12,10 +11,11 @@ struct kv_sensitivity {
     float *sens, *spread, *evict;
     uint16_t *k_grad, *v_grad; // NULL unless whole gradients are kept
 };
-// tape and final come from the item's forward pass.
+// tape and final come from the item's forward pass, final [n_tokens][hidden]; labels are drawn from
+// the distributions that it leads to. Free with kv_sensitivity_fini.
 void kv_sensitivity_measure(const struct kv_model *m, const struct kv_trace_item *item,
                             const struct kv_adjoint_info *how, bool keep_gradients,
-                            const struct kv_tape *tape, const float *final, struct kv_scratch *s,
+                            struct kv_tape *tape, const float *final, struct kv_scratch *s,
                             struct kv_sensitivity *out);
 void kv_sensitivity_fini(struct kv_sensitivity *s);
 

@@ -475,6 +475,15 @@ static int read_bytes(const char *path, struct source *s, size_t *kind, char **t
     return rc ? rc : kv_read_file(path, text, n, e);
 }
 
+// ARC's two sets have one form and are told apart by the names of their files.
+static const char *name_of(size_t kind, const char *path) {
+    const char *slash = strrchr(path, '/'), *file = slash ? slash + 1 : path;
+    if (kind != KV_TASK_ARC) return kinds[kind].name;
+    return strcasestr(file, "easy")        ? "arc_easy"
+           : strcasestr(file, "challenge") ? "arc_challenge"
+                                           : "arc";
+}
+
 int kv_tasks_load(struct kv_tasks **out, const char *spec, struct kv_error *e) {
     *out = NULL;
     char *copy = kv_strdup(spec), *path = copy, *text = NULL;
@@ -487,7 +496,7 @@ int kv_tasks_load(struct kv_tasks **out, const char *spec, struct kv_error *e) {
     if (!rc && kind == N_KINDS) rc = recognize(path, text, n, &kind, e);
     if (rc) goto done;
     t->kind = (enum kv_task_kind)kind;
-    t->name = kv_strdup(kinds[kind].name);
+    t->name = kv_strdup(name_of(kind, path));
     t->path = kv_strdup(path);
     t->prompt = kv_strdup("");
     kv_hex64(kv_hash(text, n, 0), t->digest);

@@ -26,7 +26,7 @@ struct kv_task_item {
 
 struct kv_tasks {
     enum kv_task_kind kind;
-    char *name; // "hellaswag", "arc", "openbookqa", "text"
+    char *name; // "hellaswag", "arc_easy", "arc_challenge", "arc", "openbookqa", "text"
     char *path;
     char *prompt;           // "harness", "text"; "" where there is no choice
     uint32_t window_tokens; // for text

@@ -316,6 +316,17 @@ static void redraws_are_averaged_within_an_item(void **state) {
     for (size_t i = 0; i < n; i++) halves += items[i].right[KV_ACC] == 0.5;
     assert_true(halves > 0);
     kv_item_results_free(items, n);
+    struct kv_redraw_result *draws;
+    size_t differ = 0;
+    assert_int_equal(kv_store_redraws(s, first, &draws, &n, &e), 0);
+    assert_int_equal(n, 2 * N);
+    for (size_t i = 0; i < n; i += 2) {
+        assert_int_equal(draws[i].item, draws[i + 1].item);
+        assert_true(draws[i].redraw == 0 && draws[i + 1].redraw == 1);
+        differ += draws[i].right[KV_ACC] != draws[i + 1].right[KV_ACC];
+    }
+    assert_int_equal(differ, halves);
+    free(draws);
     close_store(s);
 }
 

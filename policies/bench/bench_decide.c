@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // How many tokens a second a policy decides about on one core, at the 135M model's 180 cells.
+#include <cblas.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -57,11 +58,11 @@ static double tokens_a_second(const char *text, struct kv_item *item, uint8_t *c
     }
     item->run = &spec.run;
     size_t rounds = 0;
-    double start = kv_now_s(), took;
+    double start = kv_cpu_time_s(), took; // other processes do not count
     do {
         if (kv_ask(spec.policy, spec.self, item, cells, &e)) exit(1);
         rounds++;
-    } while ((took = kv_now_s() - start) < 0.3);
+    } while ((took = kv_cpu_time_s() - start) < 0.3);
     kv_replay_spec_close(&spec);
     return (double)(rounds * TOKENS) / took;
 }
@@ -92,6 +93,7 @@ int main(void) {
     const char *const specs[] = {"static:bits=4", "context",        "threshold",
                                  "random",        "random:by=cell", mlp};
     double base = 0;
+    openblas_set_num_threads(1);
     printf("policy                million tokens/s   of static\n");
     for (size_t i = 0; i < sizeof specs / sizeof *specs; i++) {
         double speed = tokens_a_second(specs[i], &item, cells);

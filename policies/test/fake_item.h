@@ -28,11 +28,37 @@ struct fake {
     uint8_t *cells;
 };
 
-static inline struct kv_replay_spec fake_spec(const char *text) {
+static inline struct kv_replay_spec fake_unfitted(const char *text) {
     struct kv_replay_spec spec;
     struct kv_error e = {0};
     if (kv_replay_spec_open(&spec, text, &fake_setting, 1, &e))
         fail_msg("%s: %s: %s", text, e.where, e.msg);
+    return spec;
+}
+
+// Errors that fall with each bit and differ from layer to layer.
+static inline int fake_output_error(const struct kv_fitting *f, size_t n, size_t n_pairs,
+                                    const uint8_t (*pair)[2], double *error, struct kv_error *e) {
+    size_t n_layers = f->run->shape.n_layers;
+    (void)n, (void)e;
+    for (size_t p = 0; p < n_pairs; p++)
+        for (size_t l = 0; l < n_layers; l++)
+            error[p * n_layers + l] =
+                (1 + (double)l) * (3 * pow(4, -f->run->width_bits[pair[p][0]]) +
+                                   pow(4, -f->run->width_bits[pair[p][1]]));
+    return 0;
+}
+
+static inline struct kv_replay_spec fake_spec(const char *text) {
+    struct kv_replay_spec spec = fake_unfitted(text);
+    struct kv_error e = {0};
+    for (struct kv_replay_spec *s = &spec; s; s = s->inner) {
+        struct kv_fitting f = {.struct_bytes = sizeof f,
+                               .run = &s->run,
+                               .n_items = 1,
+                               .output_error = fake_output_error};
+        if (s->policy->fit && s->policy->fit(s->self, &f, &e)) fail_msg("%s: %s", text, e.msg);
+    }
     return spec;
 }
 

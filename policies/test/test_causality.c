@@ -23,6 +23,7 @@ static const char *const online[] = {
     "rotatekv:pivots=3",
     "pmkvq:tokens=4/9/30",
     "kvadaquant:bits=4",
+    "kvtuner:bits=4.5",
     "class:first=16,digit=8,space=2",
     "mlp:weights=", // of a file made for the test
 };

@@ -91,6 +91,21 @@ static void an_oracle_needs_only_what_its_objective_reads(void **state) {
     kv_replay_spec_close(&error);
 }
 
+static void rounds_are_for_damage_alone_and_one_is_the_default(void **state) {
+    (void)state;
+    struct kv_error e = {0};
+    char *text;
+    struct kv_replay_spec once = fake_spec("oracle:bits=4"),
+                          wrapped = fake_spec("shuffle(oracle:bits=4,rounds=3)");
+    assert_int_equal(once.rounds, 1);
+    assert_int_equal(wrapped.rounds, 3);
+    assert_int_equal(kv_spec_canonical("oracle:bits=4,by=error,rounds=2", &fake_setting, &text, &e),
+                     KV_EUSAGE);
+    assert_non_null(strstr(e.msg, "which by=error does not read"));
+    kv_replay_spec_close(&once);
+    kv_replay_spec_close(&wrapped);
+}
+
 // ---- the null ----------------------------------------------------------------------------
 
 static void count_widths(const struct fake *f, size_t cells, size_t first, size_t end, size_t from,
@@ -173,6 +188,7 @@ int main(void) {
         cmocka_unit_test(the_oracle_never_exceeds_its_budget),
         cmocka_unit_test(a_budget_below_the_narrowest_width_is_refused_in_a_sentence),
         cmocka_unit_test(an_oracle_needs_only_what_its_objective_reads),
+        cmocka_unit_test(rounds_are_for_damage_alone_and_one_is_the_default),
         cmocka_unit_test(a_shuffle_keeps_the_histogram_of_every_sequence),
         cmocka_unit_test(a_shuffle_of_one_width_is_that_width),
         cmocka_unit_test(a_wrapper_spells_its_inner_spec_out_and_reads_back),

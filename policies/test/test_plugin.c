@@ -48,6 +48,8 @@ static void compile_text(const struct folder *f, const char *name, const char *d
         "static int decide(void *s, const struct kv_item *item, size_t first, size_t n, uint8_t "
         "*cells, struct kv_error *e) { (void)s; (void)item; (void)first; (void)e; size_t k = n * "
         "kv_cells(&item->run->shape); (void)k; %s }\n"
+        "static uint32_t three(void *s) { (void)s; return 3; }\n"
+        "static uint32_t (*const rounds)(void *) = three;\n"
         "static struct kv_policy p = {.abi = KV_POLICY_ABI, .struct_bytes = sizeof p, .name = "
         "\"odd\", .tag = \"baseline\", .open = open, .decide = decide};\n"
         "const struct kv_policy *kv_policy_entry(uint32_t abi) { (void)abi; %s; return &p; }\n",
@@ -98,6 +100,7 @@ static void objects_that_are_no_policy_are_refused_before_the_first_token(void *
                  {"p.decide = 0", "no plan or decide"},
                  {"p.needs = 1u << 30", "needs what this kvsim cannot give"},
                  {"p.needs = KV_NEED(KV_ATTN_SO_FAR)", "known when the prompt has been read"},
+                 {"p.rounds_as_opened = rounds", "does not read the damage"},
                  {"return 0", "cannot serve policy ABI"}};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         char so[128], name[16];
@@ -114,6 +117,22 @@ static void objects_that_are_no_policy_are_refused_before_the_first_token(void *
     assert_int_equal(kv_replay_spec_open(&spec, "policies/policy.h", &fake_setting, 1, &e),
                      KV_EFAIL);
     assert_non_null(strstr(e.msg, "cannot be loaded"));
+}
+
+static void what_an_older_policy_does_not_have_is_not_asked_for(void **state) {
+    char so[128];
+    compile_text(*state, "asks", "memset(cells, 0, k); return 0;",
+                 "p.needs = KV_NEED_DAMAGE; p.rounds_as_opened = rounds", so, sizeof so);
+    struct kv_replay_spec spec = fake_spec(so);
+    assert_int_equal(spec.rounds, 3);
+    kv_replay_spec_close(&spec);
+    compile_text(*state, "older", "memset(cells, 0, k); return 0;",
+                 "p.needs = KV_NEED_DAMAGE; p.rounds_as_opened = rounds; "
+                 "p.struct_bytes = offsetof(struct kv_policy, rounds_as_opened)",
+                 so, sizeof so);
+    spec = fake_spec(so);
+    assert_int_equal(spec.rounds, 1);
+    kv_replay_spec_close(&spec);
 }
 
 static void answers_that_cannot_be_are_refused_and_the_token_is_named(void **state) {
@@ -165,6 +184,7 @@ int main(void) {
         cmocka_unit_test(the_template_builds_by_its_own_line_and_cuts_by_position),
         cmocka_unit_test(a_plug_in_takes_parameters_is_shuffled_and_is_known_by_its_contents),
         cmocka_unit_test(objects_that_are_no_policy_are_refused_before_the_first_token),
+        cmocka_unit_test(what_an_older_policy_does_not_have_is_not_asked_for),
         cmocka_unit_test(answers_that_cannot_be_are_refused_and_the_token_is_named),
         cmocka_unit_test(a_plug_in_that_reads_ahead_is_caught_by_the_audit),
     };

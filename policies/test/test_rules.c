@@ -72,6 +72,8 @@ static void cuts_that_do_not_fit_the_widths_are_refused(void **state) {
 
 // ---- position ----------------------------------------------------------------------------
 
+// "Context-dependent precision" is future work of Don't Waste Bits (arXiv 2604.04722): a prompt of
+// five, cuts at 2 and 6; the choices' tokens stand at positions 5, 6 and 7.
 static void context_gives_widths_by_position_and_choices_go_on_counting(void **state) {
     (void)state;
     struct kv_replay_spec spec = fake_spec("context:bits=16/8/4,cuts=2/6");
@@ -83,6 +85,8 @@ static void context_gives_widths_by_position_and_choices_go_on_counting(void **s
     kv_replay_spec_close(&spec);
 }
 
+// StreamingLLM (arXiv 2309.17453): of a prompt of nine, 2 sinks and the newest 3 stay: tokens 2 to
+// 5 go.
 static void sinks_keeps_the_first_and_the_newest_of_the_prompt_and_all_choices(void **state) {
     (void)state;
     struct kv_replay_spec spec = fake_spec("sinks:keep=2,window=3,bits=8");
@@ -133,6 +137,50 @@ static void h2o_keeps_the_heaviest_and_the_newest(void **state) {
     kv_replay_spec_close(&spec);
 }
 
+// By token: of six the newest two stay, and of the others the two that received most attention so
+// far, 0.9 and 0.3: tokens 0 and 2.
+static void h2o_by_token_goes_by_the_attention_received_so_far(void **state) {
+    static const float received[] = {0.9f, 0.1f, 0.3f, 0.2f, 0.05f, 0.01f};
+    static const bool kept[] = {true, false, true, false, true, true};
+    (void)state;
+    struct kv_replay_spec spec = fake_spec("h2o:heavy=0.3,recent=0.3,bits=8,by=token");
+    struct fake *f = fake_new(&spec.run, 6, 1, 2, 1);
+    size_t cells = kv_cells(&spec.run.shape);
+    for (size_t t = 0; t < 6; t++) set_feature(f, t, KV_ATTN_SO_FAR, received[t]);
+    fake_ask(&spec, f);
+    for (size_t t = 0; t < 6; t++)
+        for (size_t c = 0; c < cells; c++)
+            assert_int_equal(f->cells[t * cells + c] != KV_EVICT, kept[t]);
+    fake_free(f);
+    kv_replay_spec_close(&spec);
+}
+
+// ---- layers ------------------------------------------------------------------------------
+
+// KVTuner's plans (arXiv 2502.04420): layer 0 K8V4, layer 1 K4V2, and layer 2 begins anew, since
+// the lists are shorter than the model. By head, lists run over the KV heads of all layers: heads 0
+// to 5 have 8, 4, 2, 8, 4, 2.
+static void layerwise_gives_each_layer_or_head_its_widths_and_short_lists_repeat(void **state) {
+    (void)state;
+    struct kv_replay_spec layers = fake_spec("layerwise:k=8/4,v=4/2"),
+                          heads = fake_spec("layerwise:k=8/4/2,by=head");
+    static const unsigned by_layer[3][2] = {{8, 4}, {4, 2}, {8, 4}},
+                          by_head[6] = {8, 4, 2, 8, 4, 2};
+    struct fake *f = fake_new(&layers.run, 3, 1, 2, 1);
+    fake_ask(&layers, f);
+    for (size_t t = 0; t < 5; t++)
+        for (size_t c = 0; c < 12; c++)
+            assert_int_equal(fake_bits(&layers, f, t, c), by_layer[c / 4][c & 1]);
+    fake_ask(&heads, f); // values as keys where they are not named
+    for (size_t t = 0; t < 5; t++)
+        for (size_t c = 0; c < 12; c++)
+            assert_int_equal(fake_bits(&heads, f, t, c), by_head[c / 2]);
+    assert_true(kv_tag_bits(&layers.run.shape, layers.varies, layers.options) == 0);
+    fake_free(f);
+    kv_replay_spec_close(&layers);
+    kv_replay_spec_close(&heads);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(absolute_cuts_part_the_feature_and_a_value_on_a_cut_has_passed_it),
@@ -141,6 +189,8 @@ int main(void) {
         cmocka_unit_test(context_gives_widths_by_position_and_choices_go_on_counting),
         cmocka_unit_test(sinks_keeps_the_first_and_the_newest_of_the_prompt_and_all_choices),
         cmocka_unit_test(h2o_keeps_the_heaviest_and_the_newest),
+        cmocka_unit_test(h2o_by_token_goes_by_the_attention_received_so_far),
+        cmocka_unit_test(layerwise_gives_each_layer_or_head_its_widths_and_short_lists_repeat),
     };
     return cmocka_run_group_tests_name("rules", tests, NULL, NULL);
 }

@@ -18,6 +18,7 @@ if [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; then
     echo "installing:$missing"
     export DEBIAN_FRONTEND=noninteractive
     log=$(mktemp)
+    exec 9>"${TMPDIR:-/tmp}/kvsim-deps.lock" && flock 9 # make -j may ask twice at once; apt locks do not wait
     { $sudo apt-get update -qq && $sudo apt-get install -y -qq --no-install-recommends $missing; } >"$log" 2>&1 ||
         { tail -n 5 "$log" >&2; echo "type: apt-get install -y$missing" >&2; exit 1; }
     rm -f "$log"

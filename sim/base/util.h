@@ -93,10 +93,10 @@ int kv_verbosity(void);
 KV_PRINTF(1, 2) void kv_say(const char *format, ...);
 
 // A progress bar on a terminal ("recording  57/120  3.1 items/s  0:20 left"), a line every tenth
-// otherwise. Thread-safe: kv_progress_step may be called by any worker.
+// otherwise. Thread-safe: kv_progress_step may be called by any worker. NULL shows nothing.
 struct kv_progress;
 struct kv_progress *kv_progress_start(const char *what, size_t total, const char *unit);
 void kv_progress_step(struct kv_progress *p, size_t n);
-void kv_progress_end(struct kv_progress *p); // NULL is fine
+void kv_progress_end(struct kv_progress *p);
 
 #endif

@@ -161,6 +161,7 @@ static void draw(const struct kv_progress *p, double now_s) {
 }
 
 void kv_progress_step(struct kv_progress *p, size_t n) {
+    if (!p) return;
     pthread_mutex_lock(&p->lock);
     p->done += n;
     double now_s = kv_now_s();

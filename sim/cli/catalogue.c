@@ -92,7 +92,12 @@ char *kv_listing_needs(uint32_t needs) {
                  {KV_NEED(KV_ATTN_FUTURE), "attn_future"},
                  {KV_NEED_CLASS, "token class"},
                  {KV_NEED_DAMAGE, "damage"},
-                 {KV_NEED_ERROR, "coding error"}};
+                 {KV_NEED_ERROR, "coding error"},
+                 {KV_NEED_QUANTILES, "quantiles of features"},
+                 {KV_NEED_KV, "keys and values"},
+                 {KV_NEED_Q, "queries"},
+                 {KV_NEED_HIDDEN, "hidden states"},
+                 {KV_NEED_NORMS, "norms of projections"}};
     struct kv_text t = {0};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (needs & known[i].bit) kv_text_addf(&t, "%s%s", t.n ? ", " : "", known[i].name);

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim additivity: is the damage of many coarse parts the sum of each part's own? Exact replay of
 // single parts and of random joint ones, beside their sums and predictions.
-#include <glob.h>
 #include <stdlib.h>
 
 #include "sim/base/args.h"
 #include "sim/cli/cli.h"
 #include "sim/cli/gnuplot.h"
+#include "sim/cli/opening.h"
 #include "sim/replay/fisher.h"
 
 enum { MAX_PARTS = 64, POSITIONS = 6 }; // ranges of positions: as many as policy context can hold
@@ -241,21 +241,6 @@ static int draw(const struct work *w, const char *dir, const char *format, struc
 
 // ---- command --------------------------------------------------------------------------
 
-static int open_model(const struct kv_trace_info *in, const char *path, struct kv_model **m,
-                      struct kv_error *e) {
-    glob_t found = {0};
-    if (!path) path = getenv("KVSIM_MODEL");
-    if (!path && glob("data/*.gguf", 0, NULL, &found) == 0 && found.gl_pathc == 1)
-        path = found.gl_pathv[0];
-    int rc =
-        path ? kv_model_open(m, path,
-                             strcmp(in->weights_as, "bf16") == 0 ? KV_WEIGHTS_BF16 : KV_WEIGHTS_F32,
-                             e)
-             : kv_fail(e, KV_EUSAGE, "additivity", "-m MODEL is needed: flips are run exactly");
-    globfree(&found);
-    return rc;
-}
-
 static int add_all(struct work *w, struct kv_cli *c, struct kv_error *e) {
     long draws;
     int rc = kv_opt_int(c, "sets", 1, 8, &draws, e);
@@ -284,19 +269,13 @@ static int add_all(struct work *w, struct kv_cli *c, struct kv_error *e) {
 static int additivity(struct kv_cli *c, struct kv_error *e) {
     struct work w = {0};
     struct kv_model *m = NULL;
-    const char *range = kv_opt(c, "items");
-    char rest;
     int rc = kv_trace_open(&w.trace, c->args[0], e);
     if (rc) return rc;
     const struct kv_trace_info *in = kv_trace_info(w.trace);
-    size_t last = in->n_items - 1;
-    if (range && (sscanf(range, "%zu-%zu%c", &w.first, &last, &rest) != 2 || w.first > last ||
-                  last >= in->n_items))
-        rc = kv_fail(e, KV_EUSAGE, "--items", "%s: A-B with A <= B <= %zu is expected", range,
-                     in->n_items - 1);
-    w.n_items = last - w.first + 1;
+    w.n_items = in->n_items;
+    rc = kv_opt_items(c, "items", in->n_items, &w.first, &w.n_items, e);
     if (rc == 0) rc = add_all(&w, c, e);
-    if (rc == 0) rc = open_model(in, kv_opt(c, "model"), &m, e);
+    if (rc == 0) rc = kv_opt_model(c, in, &m, e);
     if (rc == 0) rc = run(&w, c, m, e);
     if (rc == 0) rc = print(&w, c->output, e);
     if (rc == 0 && kv_opt(c, "output")) rc = draw(&w, kv_opt(c, "output"), kv_opt(c, "format"), e);
@@ -309,6 +288,7 @@ static int additivity(struct kv_cli *c, struct kv_error *e) {
 
 static const struct kv_option options[] = {
     {"model", 'm', "MODEL", NULL, "the model the trace was recorded from (default: as in replay)"},
+    KV_COMPUTE_OPTION,
     {"format", 'f', "FORMAT", "asym:group=32", "the format of flipped parts"},
     {"bits", 'b', "LIST", "2/3/4", "widths that parts are flipped to, from 16"},
     {"units", 0, "LIST", "layer,position", "what is flipped: layer, keys, values, position"},

@@ -56,6 +56,9 @@ static void describe_format(struct sheet *t, const struct kv_format *f) {
     const struct kv_format_type *type = f->type;
     add(t, "kind", "format");
     add(t, "name", type->name);
+    take(t, "in a spec",
+         kv_format_text("static:bits=%u@%s%s", f->width_bits[0], type->name,
+                        type->wraps ? "(sym)" : ""));
     add(t, "summary", type->summary);
     add(t, "source", type->citation);
     add(t, "tag", type->tag);
@@ -89,9 +92,13 @@ static void describe_policy(struct sheet *t, const struct kv_policy *p) {
     take(t, "varies by", kv_listing_varies(p->varies));
     take(t, "reads", kv_listing_needs(p->needs));
     add(t, "decides", p->plan ? "a whole item at once" : p->decide ? "token by token" : "");
+    add(t, "fitted", p->fit ? "to the first items of the recording, before it decides" : "");
     if (p->delay_tokens) {
         char text[64];
-        snprintf(text, sizeof text, "%u tokens late", p->delay_tokens);
+        if (p->delay_tokens == KV_DELAY_PROMPT)
+            snprintf(text, sizeof text, "at the end of the prompt");
+        else
+            snprintf(text, sizeof text, "%u tokens late", p->delay_tokens);
         add(t, "delay", text);
     }
     add_params(t, p->params);

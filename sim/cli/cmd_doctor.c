@@ -25,7 +25,7 @@ static bool product_is_right(char *detail, size_t room) {
           *x = kv_alloc((size_t)ROWS * DEPTH, sizeof *x);
     float *y = kv_alloc((size_t)ROWS * COLS, sizeof *y),
           *again = kv_alloc((size_t)ROWS * COLS, sizeof *again);
-    struct kv_matrix m = {COLS, DEPTH, w, NULL};
+    struct kv_matrix m = {.rows = COLS, .cols = DEPTH, .f32 = w};
     struct kv_scratch *s = kv_scratch_new();
     double worst = 0;
     for (size_t i = 0; i < (size_t)COLS * DEPTH; i++) w[i] = (float)(kv_draw(1, 0, i) - 0.5);

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "sim/base/args.h"
-#include "sim/cli/cli.h"
+#include "sim/cli/opening.h"
 #include "traces/record.h"
 #include "traces/sensitivity.h"
 
@@ -73,7 +73,7 @@ static int record(struct kv_cli *c, struct kv_error *e) {
         .dir = kv_opt(c, "output"), .ids_file = kv_opt(c, "ids"), .seed = c->seed, .jobs = c->jobs};
     char *formats = NULL, *one;
     const char *table_formats[64];
-    long n, stride;
+    long n, stride, tape_mb;
     if (!model_path)
         return kv_fail(e, KV_EUSAGE, "record",
                        "-m MODEL is needed: a GGUF file or a Hugging Face folder");
@@ -81,6 +81,7 @@ static int record(struct kv_cli *c, struct kv_error *e) {
         return kv_fail(e, KV_EUSAGE, "record", "-o DIR is needed: the trace folder to write");
     int rc = kv_opt_int(c, "items", 0, 100000000, &n, e);
     if (rc == 0) rc = kv_opt_int(c, "stride", 0, 100000000, &stride, e);
+    if (rc == 0) rc = kv_opt_int(c, "tape", 1, 1000000, &tape_mb, e);
     if (rc == 0) rc = read_keep(kv_opt(c, "keep"), &o, &formats, e);
     if (rc == 0 && strcmp(weights, "f32") != 0 && strcmp(weights, "bf16") != 0)
         rc = kv_fail(e, KV_EUSAGE, "record", "--weights %s: f32 or bf16 is expected", weights);
@@ -97,6 +98,7 @@ static int record(struct kv_cli *c, struct kv_error *e) {
         return rc;
     }
     o.n = (size_t)n;
+    o.tape_bytes = (size_t)tape_mb << 20;
     o.stride = (size_t)stride;
     struct kv_tasks *tasks = NULL;
     struct kv_model *m = NULL;
@@ -104,6 +106,7 @@ static int record(struct kv_cli *c, struct kv_error *e) {
     if (rc == 0)
         rc = kv_model_open(&m, model_path,
                            strcmp(weights, "bf16") == 0 ? KV_WEIGHTS_BF16 : KV_WEIGHTS_F32, e);
+    if (rc == 0) rc = kv_opt_compute(c, m, e);
     if (rc == 0) rc = kv_record(m, tasks, &o, e);
     if (rc == 0) kv_say("recorded: %s", o.dir);
     kv_model_close(m);
@@ -128,7 +131,11 @@ static const struct kv_option options[] = {
     {"score", 0, "WHAT", "choices", "positions whose divergence sens predicts: choices or all"},
     {"adjoint-mode", 0, "MODE", "inline", "whose reads count in sens: inline, prefill, prefill1"},
     {"adjoint-self", 0, "HOW", "coded", "whether a token's own read counts: coded or exact"},
+    {"tape", 0, "MB", "512",
+     "memory of a worker for activations that sens goes back over; beyond it they are computed "
+     "again, to the same bits"},
     {"weights", 0, "TYPE", "f32", "how weights are held in memory: f32 or bf16"},
+    KV_COMPUTE_OPTION,
     {0}};
 
 const struct kv_command kv_cmd_record = {

@@ -5,6 +5,7 @@
 
 #include "analysis/train.h"
 #include "sim/base/args.h"
+#include "sim/cli/gnuplot.h"
 #include "sim/cli/lists.h"
 #include "sim/model/safetensors.h"
 #include "sim/replay/fisher.h"
@@ -12,6 +13,7 @@
 static const struct kv_option options[] = {
     {"out", 'o', "FILE", "build/controller.safetensors",
      "weights of the network; a folder when several are trained"},
+    {"figure", 0, "DIR", NULL, "folder for the learning curve of each network"},
     {"labels", 0, "LIST", "quartile",
      "what a token should get: quartile (of the mean of its features), oracle (the narrowest width "
      "whose expected damage stays under --bound)"},
@@ -311,6 +313,39 @@ static int print_details(const struct job *j, const struct kv_train_result *r, s
     return rc;
 }
 
+// DIR/NAME.svg, .png, .tsv and .gp; the name is that of the network's file.
+static int draw_curve(const struct kv_cli *c, const struct kv_train_result *r, const char *path,
+                      double mean_bits, struct kv_error *e) {
+    const char *dir = kv_opt(c, "figure"), *slash = strrchr(path, '/');
+    if (!dir) return 0;
+    const char *base = slash ? slash + 1 : path, *dot = strrchr(base, '.');
+    char *name = kv_format_text("%.*s", (int)(dot ? dot - base : (long)strlen(base)), base);
+    char *clean = kv_gnuplot_text(name);
+    struct kv_text t = {0};
+    kv_text_addf(&t, "epoch\ttrain_loss\tvalid_loss\tvalid_accuracy\n");
+    for (size_t i = 0; i < r->n_epochs; i++)
+        kv_text_addf(&t, "%zu\t%.6f\t%.6f\t%.4f\n", i + 1, r->epochs[i].train_loss,
+                     r->epochs[i].valid_loss, 100 * r->epochs[i].valid_accuracy);
+    char *tsv = kv_text_take(&t);
+    char *settings = kv_format_text(
+        "name = '%s'\ndata = '%s.tsv'\ncanvas_x = 760\ncanvas_y = 540\nbest = %zu\n"
+        "title_text = 'Learning curve of %s'\n"
+        "subtitle_text = '%zu tokens to learn from, %zu to validate; taken at epoch %zu, %.2f bits "
+        "in the mean'\n",
+        clean, clean, r->best_epoch + 1, clean, r->n_train, r->n_valid, r->best_epoch + 1,
+        mean_bits);
+    struct kv_gnuplot g = {
+        .name = "train", .file = clean, .dir = dir, .settings = settings, .data = tsv};
+    int rc = kv_make_dir(dir, e);
+    if (rc == 0) rc = kv_gnuplot_draw(&g, NULL, e);
+    if (rc == 0) kv_say("drawn: %s/%s.svg", dir, clean);
+    free(tsv);
+    free(settings);
+    free(clean);
+    free(name);
+    return rc;
+}
+
 // ---- all of them -------------------------------------------------------------------------
 
 static const struct kv_column columns[] = {
@@ -348,6 +383,7 @@ static int train_one(struct job *j, const struct kv_cli *c, const char *labels, 
                               : kv_strdup(out->out);
     rc = save_described(j, c, labels, &r, path, e);
     double share[KV_TRAIN_MAX_CLASSES], mean = histogram(j, &r, share);
+    if (rc == 0) rc = draw_curve(c, &r, path, mean, e);
     struct kv_text shares = {0};
     for (size_t k = 0; k < j->data.n_classes; k++)
         kv_text_addf(&shares, "%s%.3f", k ? "/" : "", share[k]);

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim tune: searches policies on predicted divergence and confirms the winners by exact replay on
 // items they were not chosen on.
-#include <glob.h>
 #include <stdlib.h>
 
 #include "analysis/search.h"
 #include "analysis/stats.h"
 #include "sim/base/args.h"
-#include "sim/cli/tuning.h"
+#include "sim/cli/greedy.h"
+#include "sim/cli/opening.h"
 
 // One policy to confirm.
 struct entry {
@@ -15,6 +15,7 @@ struct entry {
     size_t tried;
     struct kv_replay_spec spec;
     struct kv_forecast train, test;
+    double verified;                   // exact KL on the items that greedy-exact replays; NAN
     double gap;                        // of the plan's predicted damage to the best possible; NAN
     double *kl, *weight, *acc, *agree; // by test item; NULL until replayed
     double allocated_bits;
@@ -23,6 +24,9 @@ struct entry {
 struct tune {
     struct kv_tuning t;
     struct kv_cli *c;
+    struct kv_model *model; // opened when exact replay is first asked for
+    bool greedy, interrupted;
+    long evaluations, verify; // of greedy-exact
     struct entry *at;
     size_t n;
     double widths[KV_MAX_WIDTHS];
@@ -34,13 +38,16 @@ static int add(struct tune *u, char *text, char *how, size_t tried, double gap,
                struct kv_error *e) {
     const struct kv_trace_info *in = kv_trace_info(u->t.trace);
     struct kv_format_setting setting = {in->shape, in->order};
-    struct entry x = {.text = text, .how = how, .tried = tried, .gap = gap, .allocated_bits = NAN};
+    struct entry x = {.text = text,
+                      .how = how,
+                      .tried = tried,
+                      .verified = NAN,
+                      .gap = gap,
+                      .allocated_bits = NAN};
     int rc = kv_replay_spec_open(&x.spec, text, &setting, u->c->seed, e);
-    if (rc == 0) {
-        enum kv_mode mode = KV_INLINE;
-        while (mode < KV_PREFILL1 && strcmp(kv_mode_names[mode], in->adjoint.mode) != 0) mode++;
-        rc = kv_fisher_answers(in, &x.spec, mode, strcmp(in->adjoint.self, "exact") == 0, e);
-    }
+    if (rc == 0)
+        rc = kv_fisher_answers(in, &x.spec, kv_tuning_mode(&u->t),
+                               strcmp(in->adjoint.self, "exact") == 0, e);
     if (rc == 0) rc = kv_tuning_forecast(&u->t, &x.spec, &u->t.train, &x.train, e);
     if (rc == 0) rc = kv_tuning_forecast(&u->t, &x.spec, &u->t.test, &x.test, e);
     if (rc) {
@@ -57,6 +64,7 @@ static int add(struct tune *u, char *text, char *how, size_t tried, double gap,
 // ---- separable families ---------------------------------------------------------------
 
 // The family that a word without widths names: "static@F", "layerwise:by=head@F", "class@F".
+// "kvtuner@F" is not one: its plan is found by its own rule.
 static int family_of(const char *policy, enum kv_family *family) {
     static const struct {
         const char *text;
@@ -74,6 +82,35 @@ static int family_of(const char *policy, enum kv_family *family) {
     return 0;
 }
 
+static int open_model(struct tune *u, struct kv_error *e) {
+    return u->model ? 0 : kv_opt_model(u->c, kv_trace_info(u->t.trace), &u->model, e);
+}
+
+// The plan that exact replay finds from an additive one, whose entry was added last.
+static int add_greedy(struct tune *u, const char *word, const struct kv_plan *plan,
+                      struct kv_error *e) {
+    struct kv_greedy g = {
+        .tuning = &u->t, .plan = plan, .items = u->t.train, .evaluations = (size_t)u->evaluations};
+    double start = kv_now_s();
+    int rc = open_model(u, e);
+    if (rc) return rc;
+    g.model = u->model;
+    if (g.items.n > (size_t)u->verify) g.items.n = (size_t)u->verify;
+    rc = kv_greedy_run(&g, e);
+    if (rc == 0) {
+        kv_say("%s: %zu plans on %zu items in %.0f s, %zu swaps kept%s; KL there %.6f, now %.6f",
+               word, g.evaluated, g.items.n, kv_now_s() - start, g.kept,
+               g.interrupted ? " until interrupted" : "", g.kl_first, g.kl_nats);
+        u->at[u->n - 1].verified = g.kl_first;
+        rc = add(u, kv_plan_text(plan, g.choice), kv_format_text("greedy-exact, %zu swaps", g.kept),
+                 g.evaluated, NAN, e);
+    }
+    if (rc == 0) u->at[u->n - 1].verified = g.kl_nats;
+    u->interrupted = u->interrupted || g.interrupted;
+    free(g.choice);
+    return rc;
+}
+
 static int add_plan(struct tune *u, const char *word, enum kv_family family, const char *format,
                     struct kv_error *e) {
     struct kv_plan plan;
@@ -83,7 +120,11 @@ static int add_plan(struct tune *u, const char *word, enum kv_family family, con
     kv_say("%s: best widths of %zu groups in %.2f s, %s", word, plan.n_groups, kv_now_s() - start,
            plan.result.exact ? "proven" : "not proven");
     double gap = plan.result.exact ? 0 : 1 - plan.result.bound / plan.result.loss;
-    return add(u, plan.spec, kv_format_text("knapsack, %zu groups", plan.n_groups), 0, gap, e);
+    rc = add(u, kv_plan_text(&plan, plan.choice),
+             kv_format_text("knapsack, %zu groups", plan.n_groups), 0, gap, e);
+    if (rc == 0 && u->greedy) rc = add_greedy(u, word, &plan, e);
+    kv_plan_fini(&plan);
+    return rc;
 }
 
 // ---- parameters to be found -----------------------------------------------------------
@@ -173,7 +214,9 @@ static int add_found(struct tune *u, const struct template *t, struct kv_error *
     if (rc) return rc;
     while (kv_search_methods[m] && strcmp(kv_search_methods[m], method) != 0) m++;
     if (!kv_search_methods[m])
-        return kv_fail(e, KV_EUSAGE, "--method", "%s: grid, random, simplex or anneal is expected",
+        return kv_fail(e, KV_EUSAGE, "--method",
+                       "%s: grid, random, simplex or anneal is expected, or greedy-exact for "
+                       "families",
                        method);
     search.method = (enum kv_search_method)m;
     search.tries = (size_t)tries;
@@ -198,7 +241,11 @@ static int add_word(struct tune *u, const char *word, struct kv_error *e) {
     int rc = kv_spec_split(word, &policy, &format, e);
     if (rc) return rc;
     bool ranges = cut_template(word, &t);
-    if (family_of(policy, &family))
+    char *plan, *how;
+    if (strcmp(policy, "kvtuner") == 0) {
+        rc = kv_tuning_kvtuner(&u->t, format ? format : "sym", &plan, &how, e);
+        if (rc == 0) rc = add(u, plan, how, 0, NAN, e);
+    } else if (family_of(policy, &family))
         rc = add_plan(u, word, family, format ? format : "sym", e);
     else if (ranges)
         rc = add_found(u, &t, e);
@@ -230,19 +277,7 @@ static int take(void *self, size_t item, size_t spec, const struct kv_outcome *o
 }
 
 static int confirm(struct tune *u, struct kv_error *e) {
-    const struct kv_trace_info *in = kv_trace_info(u->t.trace);
-    const char *path = kv_opt(u->c, "model");
-    struct kv_model *m;
-    glob_t found = {0};
-    if (!path) path = getenv("KVSIM_MODEL");
-    if (!path && glob("data/*.gguf", 0, NULL, &found) == 0 && found.gl_pathc == 1)
-        path = found.gl_pathv[0];
-    int rc = path ? kv_model_open(
-                        &m, path,
-                        strcmp(in->weights_as, "bf16") == 0 ? KV_WEIGHTS_BF16 : KV_WEIGHTS_F32, e)
-                  : kv_fail(e, KV_EUSAGE, "tune",
-                            "-m MODEL is needed to confirm plans; --no-exact leaves that out");
-    globfree(&found);
+    int rc = open_model(u, e);
     if (rc) return rc;
     struct kv_replay_spec *specs = kv_alloc(u->n, sizeof *specs);
     for (size_t i = 0; i < u->n; i++) {
@@ -250,23 +285,8 @@ static int confirm(struct tune *u, struct kv_error *e) {
         for (size_t k = 0; k < 4; k++) *arrays[k] = kv_alloc(u->t.test.n, sizeof(double));
         specs[i] = u->at[i].spec;
     }
-    struct kv_replay job = {.trace = u->t.trace,
-                            .model = m,
-                            .specs = specs,
-                            .n_specs = u->n,
-                            .self_exact = strcmp(in->adjoint.self, "exact") == 0,
-                            .seed = u->c->seed,
-                            .first_item = u->t.test.first,
-                            .n_items = u->t.test.n,
-                            .take = take,
-                            .self = u};
-    while (job.mode < KV_PREFILL1 && strcmp(kv_mode_names[job.mode], in->adjoint.mode) != 0)
-        job.mode++;
-    rc = kv_replay_open_tables(&job, u->t.form, u->c->jobs, e);
-    if (rc == 0) rc = kv_replay_exact(&job, u->c->jobs, e);
-    kv_replay_close_tables(&job);
+    rc = kv_tuning_replay(&u->t, u->model, specs, u->n, &u->t.test, false, take, u, e);
     free(specs);
-    kv_model_close(m);
     return rc;
 }
 
@@ -294,7 +314,8 @@ static int print(struct tune *u, struct kv_error *e) {
                                         {"acc", KV_RIGHT},
                                         {"agree16", KV_RIGHT},
                                         {"gap_pct", KV_RIGHT},
-                                        {"in_budget", KV_LEFT}};
+                                        {"in_budget", KV_LEFT},
+                                        {"kl_verified", KV_RIGHT}};
     struct kv_table *t = kv_table_new(columns, sizeof columns / sizeof *columns);
     size_t *order = kv_alloc(u->n + 1, sizeof *order);
     for (size_t i = 0; i < u->n; i++) {
@@ -323,6 +344,7 @@ static int print(struct tune *u, struct kv_error *e) {
         kv_table_number(t, mean_of(x->agree, u), 4);
         kv_table_number(t, 100 * x->gap, 3);
         kv_table_text(t, x->test.cost <= u->t.budget.limit * 1.02 ? "yes" : "no");
+        kv_table_number(t, x->verified, 6);
     }
     free(order);
     return kv_table_print(t, u->c->output, e);
@@ -347,12 +369,22 @@ static int tune(struct kv_cli *c, struct kv_error *e) {
     const char *objective = kv_opt(c, "objective");
     if (strcmp(objective, "kl") != 0 && strcmp(objective, "accuracy") != 0)
         return kv_fail(e, KV_EUSAGE, "--objective", "%s: kl or accuracy is expected", objective);
+    u.greedy = strcmp(kv_opt(c, "method"), "greedy-exact") == 0;
+    if (u.greedy && kv_opt(c, "no-exact"))
+        return kv_fail(e, KV_EUSAGE, "--method",
+                       "greedy-exact replays plans exactly, which --no-exact forbids");
     int rc = read_widths(&u, e);
+    if (rc == 0) rc = kv_opt_int(c, "evaluations", 1, 1000000, &u.evaluations, e);
+    if (rc == 0) rc = kv_opt_int(c, "verify", 1, 1000000, &u.verify, e);
     if (rc == 0) rc = kv_tuning_open(&u.t, c, e);
     if (rc) return rc;
+    rc = kv_tuning_budget(&u.t, c, e);
     for (size_t i = 1; i < c->n_args && rc == 0; i++) rc = add_word(&u, c->args[i], e);
-    if (rc == 0 && !kv_opt(c, "no-exact")) rc = confirm(&u, e);
+    if (rc == 0 && !kv_opt(c, "no-exact") && !u.interrupted) rc = confirm(&u, e);
     if (rc == 0) rc = print(&u, e);
+    if (rc == 0 && u.interrupted)
+        rc = kv_fail(e, KV_EINTR, "tune",
+                     "interrupted: the plans found until then are printed, and not confirmed");
     for (size_t i = 0; i < u.n; i++) {
         struct entry *x = &u.at[i];
         void *blocks[] = {x->text, x->how, x->kl, x->weight, x->acc, x->agree};
@@ -360,6 +392,7 @@ static int tune(struct kv_cli *c, struct kv_error *e) {
         kv_replay_spec_close(&x->spec);
     }
     free(u.at);
+    kv_model_close(u.model);
     kv_tuning_close(&u.t);
     return rc;
 }
@@ -370,14 +403,18 @@ static const struct kv_option options[] = {
     {"objective", 0, "NAME", "kl",
      "kl, or accuracy: it falls with kl, so the same plans are chosen and rows are ranked by it"},
     {"method", 0, "NAME", "simplex",
-     "for parameters given as ranges: grid, random, simplex, anneal"},
+     "for parameters given as ranges: grid, random, simplex, anneal; for families: greedy-exact, "
+     "swaps from the best plan that exact replay verifies"},
     {"tries", 0, "N", "300", "policies tried in such a search"},
+    {"evaluations", 0, "N", "200", "plans that greedy-exact replays"},
+    {"verify", 0, "N", "8", "items that it replays them on, the first of --train"},
     {"widths", 0, "LIST", NULL, "widths a plan may use (default: all that the format offers)"},
     {"train", 0, "A-B", NULL, "items that plans are chosen on (default: the first half)"},
     {"test", 0, "A-B", NULL, "items that they are judged on (default: the others)"},
     {"form", 0, "FORM", NULL, "of damage: iso, element, vector (default: element, else iso)"},
     {"context", 'c', "N", "2048", "context in tokens at which a budget in ms is meant"},
     {"model", 'm', "MODEL", NULL, "the trace's model, for exact replay (default: as in replay)"},
+    KV_COMPUTE_OPTION,
     {"no-exact", 0, NULL, NULL, "print predictions without confirming them"},
     {0}};
 

@@ -10,8 +10,17 @@
 
 // Sizes in pixels of the SVG. Widths of text are estimated for DejaVu Sans at 12 pixels, the widest
 // of the fonts asked for.
-enum { PLOT_X = 1000, LEFT = 74, RIGHT_MARGIN = 74, HEAD = 92, PANEL = 300, FOOT = 58, LINE = 16 };
-enum { MOST_NAMES = 16, MAX_PANELS = KV_MAX_CONTEXTS, TALLEST_PANEL = 560 };
+enum {
+    PLOT_X = 1000,
+    LEFT = 74,
+    RIGHT_MARGIN = 74,
+    HEAD = 92,
+    PANEL = 300,
+    FOOT = 58,
+    LINE = 16,
+    NUMBER = 40
+};
+enum { MOST_NAMES = 16, MAX_PANELS = KV_MAX_CONTEXTS, TALLEST_PANEL = 460 };
 static const double character = 7.3, text_height = 13;
 
 struct panel {
@@ -33,7 +42,9 @@ struct figure {
     struct panel panels[MAX_PANELS];
     double floor; // least divergence drawn
     double canvas_x, canvas_y;
-    bool listed; // points carry numbers; names stand in a list beside the plot
+    bool listed;         // points carry numbers; names stand in a list below the panels
+    double plot_y;       // height of head and panels, without the list
+    size_t list_columns; // of the list, of equal width
 };
 
 // ---- points ---------------------------------------------------------------------------
@@ -213,20 +224,22 @@ static size_t name_points(struct panel *p, const struct kv_figure_set *set, bool
     return unreadable;
 }
 
-// Names at the points where all can be read, else numbers and a list beside the plot.
+static size_t list_lines(const struct figure *f) {
+    return (f->set->n + f->list_columns - 1) / f->list_columns;
+}
+
+// Names at the points where all can be read, else numbers and a list below.
 static void name_all(struct figure *f) {
     size_t unreadable = f->set->n > MOST_NAMES;
     double widest = 0;
     for (size_t i = 0; i < f->n_panels && !unreadable; i++)
         unreadable += name_points(&f->panels[i], f->set, false);
-    f->canvas_x = PLOT_X;
     f->listed = unreadable > 0;
     if (!f->listed) return;
     for (size_t i = 0; i < f->n_panels; i++) (void)name_points(&f->panels[i], f->set, true);
     for (size_t i = 0; i < f->set->n; i++) widest = fmax(widest, text_width(f->set->rows[i].label));
-    size_t a_column = (size_t)((f->canvas_y - HEAD - 20) / LINE);
-    size_t columns = (f->set->n + a_column - 1) / a_column;
-    f->canvas_x += (double)columns * (widest + 44) + 10;
+    f->list_columns = (size_t)fmax(1, floor(f->canvas_x / (widest + NUMBER)));
+    f->canvas_y += (double)list_lines(f) * LINE + LINE;
 }
 
 // ---- the tables that the figure's SQL reads -------------------------------------------
@@ -321,12 +334,10 @@ static int store_marks(const struct figure *f, struct kv_store *s, struct kv_err
                               from_pixel_x(p, l->label_x), from_pixel_y(p, l->label_y), l->justify,
                               l->leader, e);
         }
-    size_t a_column = (size_t)((f->canvas_y - HEAD - 20) / LINE);
-    size_t columns = (f->set->n + a_column - 1) / a_column;
-    double column_width = (f->canvas_x - PLOT_X) / (double)(columns ? columns : 1);
     for (size_t i = 0; f->listed && !code && i < f->set->n; i++) {
-        double x = PLOT_X + (double)(i / a_column) * column_width + 24;
-        double y = f->canvas_y - HEAD - LINE * ((double)(i % a_column) + 0.5);
+        size_t column = i / list_lines(f), line = i % list_lines(f);
+        double x = (double)column * f->canvas_x / (double)f->list_columns + NUMBER - 8;
+        double y = f->canvas_y - f->plot_y - LINE * ((double)line + 0.5);
         bool on = f->panels[0].on[i];
         snprintf(digits, sizeof digits, "%zu", i + 1);
         code =
@@ -434,26 +445,28 @@ static char *script_settings(const struct figure *f, const char *file) {
     return kv_text_take(&t);
 }
 
-static int draw(struct figure *f, struct kv_store *s, char **file, struct kv_error *e) {
+static int draw(struct figure *f, struct kv_store *s, struct kv_drawn *drawn, struct kv_error *e) {
     const struct kv_sql_value values[] = {TEXT(f->name), REAL(f->floor)};
-    // A list of many names makes the panels taller, which they need for as many points.
-    double height =
-        f->set->n <= MOST_NAMES ? 0 : ((double)f->set->n * LINE + 24) / (double)f->n_panels - FOOT;
-    height = fmin(fmax(height, PANEL), TALLEST_PANEL);
-    f->canvas_y = HEAD + (double)f->n_panels * (height + FOOT);
+    // More points than names need room.
+    double height = PANEL + (f->set->n > MOST_NAMES ? 4 * (double)(f->set->n - MOST_NAMES) : 0);
+    height = fmin(height, TALLEST_PANEL);
+    f->canvas_x = PLOT_X;
+    f->canvas_y = f->plot_y = HEAD + (double)f->n_panels * (height + FOOT);
     for (size_t i = 0; i < f->n_panels; i++) {
         f->panels[i].top = HEAD + (double)i * (height + FOOT);
         f->panels[i].bottom = f->panels[i].top + height;
         set_axes(&f->panels[i], f->set->n);
     }
     name_all(f);
-    *file = kv_format_text("%s%s", f->name, f->set->suffix);
-    char *settings = script_settings(f, *file);
+    drawn->name = kv_format_text("%s%s", f->name, f->set->suffix);
+    drawn->plot_y = f->plot_y;
+    char *settings = script_settings(f, drawn->name);
     int code = store_marks(f, s, e);
     if (!code)
         code = kv_gnuplot_draw(&(struct kv_gnuplot){.name = f->name,
-                                                    .file = *file,
+                                                    .file = drawn->name,
                                                     .dir = f->set->dir,
+                                                    .formats = f->set->formats,
                                                     .settings = settings,
                                                     .values = values,
                                                     .n_values = COUNT(values)},
@@ -508,25 +521,25 @@ static void lay_latency(struct figure *f) {
     }
 }
 
-int kv_figures_draw(const struct kv_figure_set *set, struct kv_store *s, char *names[2],
-                    size_t *n_names, struct kv_error *e) {
+int kv_figures_draw(const struct kv_figure_set *set, struct kv_store *s, struct kv_drawn drawn[2],
+                    size_t *n_drawn, struct kv_error *e) {
     static const struct {
         const char *name, *title;
         void (*lay)(struct figure *f);
         bool priced;
     } figures[] = {
-        {"frontier_latency", "Accuracy against the time of a token", lay_latency, true},
         {"frontier_bits", "Accuracy and divergence against the size of the cache", lay_bits, false},
+        {"frontier_latency", "Accuracy against the time of a token", lay_latency, true},
     };
     int code = store_points(set, s, e);
-    *n_names = 0;
+    *n_drawn = 0;
     for (size_t i = 0; !code && i < COUNT(figures); i++) {
         if (figures[i].priced && !set->all->device) continue;
         struct figure f = {.name = figures[i].name, .title = figures[i].title, .set = set};
         figures[i].lay(&f);
         if (f.n_panels == 0) continue;
-        code = draw(&f, s, &names[*n_names], e);
-        (*n_names)++;
+        code = draw(&f, s, &drawn[*n_drawn], e);
+        (*n_drawn)++;
         for (size_t k = 0; k < f.n_panels; k++) panel_free(&f.panels[k]);
     }
     return code;

@@ -141,10 +141,26 @@ static int run_gnuplot(const struct kv_gnuplot *g, const char *format, struct kv
                    *said ? said : "it said nothing");
 }
 
+int kv_gnuplot_formats(const char *list, struct kv_error *e) {
+    static const char *const known[] = {"svg", "png", "pdf"};
+    char *copy = kv_strdup(list), *rest = copy, *format;
+    int code = 0;
+    while (!code && (format = strsep(&rest, ","))) {
+        bool found = false;
+        for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+            found = found || strcmp(known[i], format) == 0;
+        if (!found)
+            code = kv_fail(e, KV_EUSAGE, "--format", "'%s' is not one of svg, png, pdf", format);
+    }
+    free(copy);
+    return code;
+}
+
 int kv_gnuplot_draw(const struct kv_gnuplot *g, struct kv_store *s, struct kv_error *e) {
     int code = write_data(g, s, e);
     if (!code) code = write_script(g, e);
-    if (!code) code = run_gnuplot(g, "svg", e);
-    if (!code) code = run_gnuplot(g, "png", e);
+    char *list = kv_strdup(g->formats ? g->formats : "svg,png"), *rest = list, *format;
+    while (!code && (format = strsep(&rest, ","))) code = run_gnuplot(g, format, e);
+    free(list);
     return code;
 }

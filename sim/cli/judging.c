@@ -6,6 +6,7 @@
 
 #include "analysis/store.h"
 #include "sim/base/args.h"
+#include "sim/cli/opening.h"
 #include "sim/cli/rows.h"
 
 const char *const kv_predictor_names[] = {
@@ -395,23 +396,17 @@ static void label(struct kv_judging *j) {
 
 int kv_judging_open(struct kv_judging *j, struct kv_cli *c, struct kv_error *e) {
     struct filling f = {.j = j};
-    const char *range = kv_opt(c, "items");
-    char rest;
     *j = (struct kv_judging){.chance = NAN};
     int rc = kv_trace_open(&j->trace, c->args[0], e);
     if (rc) return rc;
     const struct kv_trace_info *in = kv_trace_info(j->trace);
-    size_t a = 0, b = in->n_items - 1;
-    f.n_items = in->n_items;
+    f.n_items = f.count = in->n_items;
     f.any = kv_alloc(f.n_items, 1);
     j->n_draws = in->adjoint.draws;
     if (!(in->keep & (KV_KEEP_SENS | KV_KEEP_GRAD)))
         rc = kv_fail(e, KV_EFAIL, in->path, "keeps no sensitivities; record with --keep kv,sens");
-    else if (range && (sscanf(range, "%zu-%zu%c", &a, &b, &rest) != 2 || a > b || b >= in->n_items))
-        rc = kv_fail(e, KV_EUSAGE, "--items", "%s: A-B with A <= B <= %zu is expected", range,
-                     in->n_items - 1);
-    f.first = a;
-    f.count = b - a + 1;
+    else
+        rc = kv_opt_items(c, "items", in->n_items, &f.first, &f.count, e);
     if (rc == 0) rc = read_store(&f, kv_opt(c, "db"), e);
     if (rc == 0 && j->n == 0)
         rc = kv_fail(e, KV_EFAIL, kv_opt(c, "db"),

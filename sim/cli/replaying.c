@@ -2,12 +2,11 @@
 // Opening and running replays for the commands that do so.
 #include "sim/cli/replaying.h"
 
-#include <cblas.h>
-#include <glob.h>
 #include <stdlib.h>
 
 #include "analysis/store.h"
 #include "sim/base/args.h"
+#include "sim/cli/opening.h"
 
 #ifndef KV_COMMIT
 #define KV_COMMIT "unknown"
@@ -84,37 +83,12 @@ static int read_modes(struct kv_replaying *r, const char *list, struct kv_error 
         while (kv_mode_names[m] && strcmp(kv_mode_names[m], word) != 0) m++;
         if (!kv_mode_names[m])
             rc = kv_fail(e, KV_EUSAGE, "--mode",
-                         "no mode is named '%s'; there are inline, prefill, prefill1", word);
-        else if (r->n_modes < 3)
+                         "no mode is named '%s'; there are inline, prefill, prefill1, requant",
+                         word);
+        else if (r->n_modes < KV_N_MODES)
             r->modes[r->n_modes++] = (enum kv_mode)m;
     }
     free(copy);
-    return rc;
-}
-
-static int read_items(struct kv_replaying *r, const char *range, struct kv_error *e) {
-    size_t n = kv_trace_info(r->trace)->n_items, a = 0, b = n - 1;
-    char rest;
-    if (range && (sscanf(range, "%zu-%zu%c", &a, &b, &rest) != 2 || a > b || b >= n))
-        return kv_fail(e, KV_EUSAGE, "--items", "%s: A-B with A <= B <= %zu is expected", range,
-                       n - 1);
-    r->first_item = a;
-    r->n_items = b - a + 1;
-    return 0;
-}
-
-static int open_model(struct kv_replaying *r, const char *path, struct kv_error *e) {
-    const struct kv_trace_info *info = kv_trace_info(r->trace);
-    enum kv_weights_as as =
-        strcmp(info->weights_as, "bf16") == 0 ? KV_WEIGHTS_BF16 : KV_WEIGHTS_F32;
-    glob_t found = {0};
-    if (!path) path = getenv("KVSIM_MODEL");
-    if (!path && glob("data/*.gguf", 0, NULL, &found) == 0 && found.gl_pathc == 1)
-        path = found.gl_pathv[0];
-    int rc = path ? kv_model_open(&r->model, path, as, e)
-                  : kv_fail(e, KV_EUSAGE, "replay",
-                            "-m MODEL is needed: exact replay runs %s again", info->model_name);
-    globfree(&found);
     return rc;
 }
 
@@ -139,16 +113,20 @@ static int read_fidelities(struct kv_replaying *r, struct kv_cli *c, struct kv_e
 }
 
 static int check_options(struct kv_replaying *r, struct kv_cli *c, struct kv_error *e) {
-    const char *self = kv_opt(c, "self");
-    if (strcmp(kv_opt(c, "compute"), "f32") != 0)
-        return kv_fail(e, KV_EUSAGE, "--compute", "%s: this kvsim offers f32",
-                       kv_opt(c, "compute"));
+    const char *self = kv_opt(c, "self"), *feedback = kv_opt(c, "feedback");
     if (strcmp(self, "coded") != 0 && strcmp(self, "exact") != 0)
         return kv_fail(e, KV_EUSAGE, "--self", "%s: coded or exact is expected", self);
+    if (strcmp(feedback, "open") != 0 && strcmp(feedback, "closed") != 0)
+        return kv_fail(e, KV_EUSAGE, "--feedback", "%s: open or closed is expected", feedback);
     r->self_exact = strcmp(self, "exact") == 0;
+    r->closed = strcmp(feedback, "closed") == 0;
     int rc = kv_opt_int(c, "redraws", 1, 1000, &r->redraws, e);
     if (rc == 0) rc = read_modes(r, kv_opt(c, "mode"), e);
     if (rc == 0) rc = read_fidelities(r, c, e);
+    if (rc == 0 && r->closed && r->fisher)
+        rc = kv_fail(e, KV_EUSAGE, "--feedback",
+                     "closed feedback reads a run, and fisher replay has none; use --fidelity "
+                     "exact");
     return rc;
 }
 
@@ -156,7 +134,10 @@ int kv_replaying_open(struct kv_replaying *r, struct kv_cli *c, struct kv_error 
     *r = (struct kv_replaying){0};
     int rc = check_options(r, c, e);
     if (rc == 0) rc = kv_trace_open(&r->trace, c->args[0], e);
-    if (rc == 0) rc = read_items(r, kv_opt(c, "items"), e);
+    if (rc == 0) {
+        r->n_items = kv_trace_info(r->trace)->n_items;
+        rc = kv_opt_items(c, "items", r->n_items, &r->first_item, &r->n_items, e);
+    }
     if (rc == 0) {
         const struct kv_trace_info *info = kv_trace_info(r->trace);
         struct spec_list l = {r, {info->shape, info->order}, c->seed};
@@ -166,7 +147,7 @@ int kv_replaying_open(struct kv_replaying *r, struct kv_cli *c, struct kv_error 
     }
     if (rc == 0 && r->n_specs == 0)
         rc = kv_fail(e, KV_EUSAGE, c->command->name, "no spec is left to replay");
-    if (rc == 0 && r->exact) rc = open_model(r, kv_opt(c, "model"), e);
+    if (rc == 0 && r->exact) rc = kv_opt_model(c, kv_trace_info(r->trace), &r->model, e);
     if (rc) kv_replaying_close(r);
     return rc;
 }
@@ -210,23 +191,26 @@ static int open_runs(struct sink *s, const struct kv_replaying *r, const struct 
                      long long trace, long redraw, struct kv_error *e) {
     for (size_t i = 0; i < r->n_specs; i++) {
         const struct kv_replay_spec *spec = &r->specs[i];
-        struct kv_run_key key = {.trace = trace,
-                                 .spec = spec->canonical,
-                                 .policy = spec->policy_name,
-                                 .format = spec->format_text,
-                                 .tag = spec->policy->tag,
-                                 .oracle = (spec->needs & KV_NEEDS_FUTURE) != 0,
-                                 .fidelity = kv_fidelity_names[s->fidelity],
-                                 .variant = s->fidelity == KV_FISHER ? variants[r->form] : "",
-                                 .mode = kv_mode_names[s->mode],
-                                 .self = r->self_exact ? "exact" : "coded",
-                                 .compute = "f32",
-                                 .seed = c->seed,
-                                 .redraw = (uint32_t)redraw,
-                                 .version = KV_VERSION,
-                                 .commit = KV_COMMIT,
-                                 .cpu = kv_cpu_level_name(kv_cpu_level()),
-                                 .blas = openblas_get_corename()};
+        struct kv_run_key key = {
+            .trace = trace,
+            .spec = spec->canonical,
+            .policy = spec->policy_name,
+            .format = spec->format_text,
+            .tag = spec->policy->tag,
+            .oracle = (spec->needs & KV_NEEDS_FUTURE) != 0,
+            .fidelity = kv_fidelity_names[s->fidelity],
+            .variant = s->fidelity == KV_FISHER || spec->needs & KV_NEED_DAMAGE ? variants[r->form]
+                       : r->closed                                              ? "feedback=closed"
+                                                                                : "",
+            .mode = kv_mode_names[s->mode],
+            .self = r->self_exact ? "exact" : "coded",
+            .compute = kv_compute_name(s->fidelity == KV_EXACT ? r->model : NULL),
+            .seed = c->seed,
+            .redraw = (uint32_t)redraw,
+            .version = KV_VERSION,
+            .commit = KV_COMMIT,
+            .cpu = kv_cpu_level_name(kv_cpu_level()),
+            .blas = kv_compute_blas(r->model)};
         int rc = kv_store_run(s->store, &key, &s->run[i], e);
         if (rc == 0)
             rc = kv_store_done(s->store, s->run[i], s->done + i * s->stride, s->stride, NULL, e);
@@ -250,6 +234,8 @@ static int run_once(struct kv_replaying *r, struct kv_cli *c, struct sink *s, lo
                             .n_specs = r->n_specs,
                             .mode = s->mode,
                             .self_exact = r->self_exact,
+                            .closed = r->closed,
+                            .counts = kv_alloc(r->n_specs, sizeof *job.counts),
                             .redraw = (uint32_t)redraw,
                             .seed = c->seed,
                             .first_item = r->first_item,
@@ -264,11 +250,18 @@ static int run_once(struct kv_replaying *r, struct kv_cli *c, struct sink *s, lo
                                       : kv_replay_exact(&job, c->jobs, e);
     kv_replay_close_tables(&job);
     for (size_t i = 0; i < r->n_specs && rc == 0; i++) {
-        char text[256] = "";
+        const struct kv_closed_count *n = &job.counts[i];
+        if (n->items)
+            kv_say("%s: closed feedback gave %.2f %% of %llu tokens other widths, in %.1f passes "
+                   "an item",
+                   r->specs[i].canonical, 100.0 * (double)n->changed / (double)n->tokens,
+                   (unsigned long long)n->tokens, (double)n->passes / (double)n->items);
+        char text[1024] = "";
         if (r->specs[i].policy->remark)
             r->specs[i].policy->remark(r->specs[i].self, text, sizeof text);
         if (*text) kv_say("%s: %s", r->specs[i].canonical, text);
     }
+    free(job.counts);
     return rc;
 }
 

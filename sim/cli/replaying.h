@@ -3,7 +3,7 @@
 #ifndef KV_REPLAYING_H
 #define KV_REPLAYING_H
 
-#include "sim/cli/cli.h"
+#include "sim/cli/opening.h"
 #include "sim/replay/fisher.h"
 
 // Rows of option tables that both commands show.
@@ -13,11 +13,14 @@
         {"fidelity", 0, "LIST", "exact", "how outcomes are obtained: exact, fisher"},              \
         {"form", 0, "FORM", "iso",                                                                 \
          "of fisher's damage: iso; element and vector need --keep grad"},                          \
-        {"mode", 0, "LIST", "inline", "when coded values are read: inline, prefill, prefill1"},    \
+        {"mode", 0, "LIST", "inline",                                                              \
+         "when coded values are read: inline, prefill, prefill1, requant"},                        \
         {"self", 0, "HOW", "coded", "a token's own query reads its K and V coded or exact"},       \
+        {"feedback", 0, "HOW", "open",                                                             \
+         "policies read the recording's features (open) or those of the run they steer (closed)"}, \
         {"redraws", 0, "R", "1",                                                                   \
          "repeat under a seeded relative disturbance of 1e-6, to see rounding noise"},             \
-        {"compute", 0, "LIST", "f32", "arithmetic of the forward pass: f32"},                      \
+        KV_COMPUTE_OPTION,                                                                         \
         {"items", 0, "A-B", NULL, "only items A to B of the trace, counted from 0"},               \
         {"audit", 0, NULL, NULL,                                                                   \
          "ask each policy again with the future scrambled: none may answer otherwise"},            \
@@ -33,9 +36,9 @@ struct kv_replaying {
     size_t n_specs;
     bool exact, fisher;
     enum kv_table_kind form;
-    enum kv_mode modes[3];
+    enum kv_mode modes[KV_N_MODES];
     size_t n_modes;
-    bool self_exact;
+    bool self_exact, closed;
     long redraws;
     size_t first_item, n_items;
 };

@@ -6,8 +6,6 @@
 
 #include <stdlib.h>
 
-static const double confidence = 0.95;
-
 static int read_contexts(struct kv_rows *rows, const char *text, struct kv_error *e) {
     for (const char *p = text; *p;) {
         char *end;
@@ -33,21 +31,66 @@ static void judge(struct kv_row *row, const struct kv_item_result *items, size_t
             a[i] = items[i].right[k];
             b[i] = items[i].right_ref[k];
         }
-        row->interval[k] = kv_wilson(row->s.acc[k], (double)row->s.n_judged, confidence);
-        row->to16[k] = kv_paired_compare(a, b, n, confidence);
+        row->interval[k] = kv_wilson(row->s.acc[k], (double)row->s.n_judged, KV_CONFIDENCE);
+        row->to16[k] = kv_paired_compare(a, b, n, KV_CONFIDENCE);
+        row->error[k] = kv_mean_interval(a, n, KV_CONFIDENCE).standard_error;
     }
     for (size_t i = 0; i < n; i++) {
         a[i] = items[i].kl_nats;
         b[i] = items[i].n_scored;
     }
-    row->kl = kv_ratio_interval(a, b, n, confidence);
+    row->kl = kv_ratio_interval(a, b, n, KV_CONFIDENCE);
     free(a);
     free(b);
-    row->right = kv_alloc(row->s.n_trace_items + 1, sizeof *row->right);
-    for (size_t i = 0; i < row->s.n_trace_items; i++) row->right[i] = NAN;
-    for (size_t i = 0; i < n; i++)
-        if (items[i].item < row->s.n_trace_items)
-            row->right[items[i].item] = items[i].right[KV_ACC];
+    double **arrays[] = {&row->right, &row->item_kl, &row->item_scored};
+    for (size_t k = 0; k < 3; k++) {
+        *arrays[k] = kv_alloc(row->s.n_trace_items + 1, sizeof(double));
+        for (size_t i = 0; i < row->s.n_trace_items; i++) (*arrays[k])[i] = NAN;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (items[i].item >= row->s.n_trace_items) continue;
+        row->right[items[i].item] = items[i].right[KV_ACC];
+        row->item_kl[items[i].item] = items[i].kl_nats;
+        row->item_scored[items[i].item] = items[i].n_scored;
+    }
+}
+
+// What an item's redraws say of rounding.
+static int split_row(struct kv_row *row, struct kv_store *s, struct kv_error *e) {
+    struct kv_redraw_result *draws = NULL;
+    size_t n = 0;
+    int code = kv_store_redraws(s, row->s.family, &draws, &n, e);
+    uint32_t *item = kv_alloc(n + 1, sizeof *item);
+    double *change = kv_alloc(n + 1, sizeof *change), *kl = kv_alloc(n + 1, sizeof *kl);
+    for (size_t i = 0; i < n; i++) {
+        item[i] = draws[i].item;
+        change[i] = draws[i].right[KV_ACC] - draws[i].right_ref[KV_ACC];
+        kl[i] = draws[i].kl_nats;
+    }
+    row->split = kv_split_variance(item, change, n);
+    row->split_kl = kv_split_variance(item, kl, n);
+    free(item);
+    free(change);
+    free(kl);
+    free(draws);
+    return code;
+}
+
+// Holm over the rows that one would choose among: alike, and not 16 bit throughout.
+static void adjust(struct kv_rows *rows) {
+    double *p = kv_alloc(rows->n + 1, sizeof *p), *adjusted = kv_alloc(rows->n + 1, sizeof *p);
+    for (size_t i = 0; i < rows->n; i++) {
+        for (size_t k = 0; k < rows->n; k++) {
+            const struct kv_row *r = &rows->row[k];
+            const struct kv_paired *d = &r->to16[KV_ACC];
+            bool counts = kv_rows_alike(&rows->row[i], r) && r->s.nominal_bits < 16;
+            p[k] = !counts ? NAN : isnan(d->mid_p) ? d->t_p : d->mid_p;
+        }
+        kv_holm(p, rows->n, adjusted);
+        rows->row[i].holm_p = adjusted[i];
+    }
+    free(p);
+    free(adjusted);
 }
 
 static int fill_row(struct kv_rows *rows, struct kv_row *row, struct kv_store *s,
@@ -58,31 +101,42 @@ static int fill_row(struct kv_rows *rows, struct kv_row *row, struct kv_store *s
     if (code) return code;
     judge(row, items, n);
     kv_item_results_free(items, n);
+    row->split = row->split_kl = kv_split_variance(NULL, NULL, 0);
+    if (row->s.n_redraws > 1 && (code = split_row(row, s, e))) return code;
     for (size_t i = 0; rows->device && i < rows->n_contexts; i++)
         row->at[i] = kv_device_step(rows->device, &row->s.ledger, rows->context[i], 0);
     return 0;
 }
 
-static int label_rows(struct kv_rows *rows, struct kv_store *s, struct kv_error *e) {
+int kv_summary_labels(struct kv_store *s, const struct kv_summary *const *rows, size_t n,
+                      char **labels, struct kv_error *e) {
     struct kv_store_setting *settings;
     size_t n_settings;
     int code = kv_store_settings(s, &settings, &n_settings, e);
     if (code) return code;
-    const char **specs = kv_alloc(rows->n + 1, sizeof *specs);
-    const struct kv_format_setting **of = kv_alloc(rows->n + 1, sizeof *of);
-    char **labels = kv_alloc(rows->n + 1, sizeof *labels);
-    for (size_t i = 0; i < rows->n; i++) {
-        specs[i] = rows->row[i].s.spec;
+    const char **specs = kv_alloc(n + 1, sizeof *specs);
+    const struct kv_format_setting **of = kv_alloc(n + 1, sizeof *of);
+    for (size_t i = 0; i < n; i++) {
+        specs[i] = rows[i]->spec;
         for (size_t k = 0; k < n_settings; k++)
-            if (settings[k].trace == rows->row[i].s.trace) of[i] = &settings[k].setting;
+            if (settings[k].trace == rows[i]->trace) of[i] = &settings[k].setting;
     }
-    kv_spec_labels(specs, of, rows->n, labels);
-    for (size_t i = 0; i < rows->n; i++) rows->row[i].label = labels[i];
-    free(labels);
+    kv_spec_labels(specs, of, n, labels);
     free(of);
     free(specs);
     free(settings);
     return 0;
+}
+
+static int label_rows(struct kv_rows *rows, struct kv_store *s, struct kv_error *e) {
+    const struct kv_summary **summaries = kv_alloc(rows->n + 1, sizeof *summaries);
+    char **labels = kv_alloc(rows->n + 1, sizeof *labels);
+    for (size_t i = 0; i < rows->n; i++) summaries[i] = &rows->row[i].s;
+    int code = kv_summary_labels(s, summaries, rows->n, labels, e);
+    for (size_t i = 0; i < rows->n; i++) rows->row[i].label = labels[i];
+    free(labels);
+    free(summaries);
+    return code;
 }
 
 int kv_rows_open(struct kv_rows *rows, struct kv_store **s, const struct kv_cli *c,
@@ -109,7 +163,11 @@ int kv_rows_open(struct kv_rows *rows, struct kv_store **s, const struct kv_cli 
     free(summaries);
     code = label_rows(rows, *s, e);
     for (size_t i = 0; !code && i < n; i++) code = fill_row(rows, &rows->row[i], *s, e);
-    if (!code) return 0;
+    if (!code) {
+        kv_rows_versus(rows);
+        adjust(rows);
+        return 0;
+    }
 fail:
     kv_rows_fini(rows);
     kv_store_abandon(*s);
@@ -124,6 +182,10 @@ void kv_rows_fini(struct kv_rows *rows) {
         kv_summaries_free(s, 1);
         free(rows->row[i].label);
         free(rows->row[i].right);
+        free(rows->row[i].item_kl);
+        free(rows->row[i].item_scored);
+        free(rows->row[i].static4.label);
+        free(rows->row[i].shuffle.label);
     }
     free(rows->row);
     kv_device_free(rows->device);
@@ -196,10 +258,15 @@ struct spellings {
     long long *trace; // 0 = any
 };
 
+bool kv_row_is_closed(const struct kv_summary *s) {
+    return strcmp(s->variant, "feedback=closed") == 0;
+}
+
 static bool matches(const struct kv_summary *s, const struct spellings *spelt,
                     const struct kv_row_choice *c) {
     if (c->fidelity && strcmp(c->fidelity, s->fidelity) != 0) return false;
     if (c->mode && strcmp(c->mode, s->mode) != 0) return false;
+    if (kv_row_is_closed(s) != (c->feedback && strcmp(c->feedback, "closed") == 0)) return false;
     if (c->trace && strncmp(c->trace, s->trace_digest, strlen(c->trace)) != 0) return false;
     for (size_t i = 0; i < spelt->n; i++)
         if (spelt->text[i] && strcmp(spelt->text[i], s->spec) == 0 &&

@@ -4,21 +4,36 @@
 #ifndef KV_CLI_ROWS_H
 #define KV_CLI_ROWS_H
 
-#include "analysis/stats.h"
+#include "analysis/evidence.h"
 #include "analysis/store.h"
 #include "sim/cli/cli.h"
 #include "sim/cost/cost.h"
 
 enum { KV_MAX_CONTEXTS = 8 };
+#define KV_CONFIDENCE 0.95 // of all intervals that tables and figures show
+
+// A row against others on the same items, whose results are averaged within an item.
+struct kv_versus {
+    size_t n_runs; // compared with; 0 = the store holds none
+    char *label;   // of the first
+    struct kv_paired acc;
+    struct kv_mean kl; // difference, nats a scored token
+};
 
 struct kv_row {
     struct kv_summary s;
     char *label;                               // the spec without keys that say nothing
     struct kv_interval interval[KV_N_SCORERS]; // Wilson's, of each accuracy
+    double error[KV_N_SCORERS];                // standard error of each, from its spread over items
     struct kv_paired to16[KV_N_SCORERS];       // against the 16-bit run on the same items
+    double holm_p;                             // of to16's acc, adjusted over the rows alike
+    struct kv_variance_split split, split_kl;  // of right - right16 by acc, and of KL, by redraws
     struct kv_mean kl;                         // nats a scored token
     struct kv_latency at[KV_MAX_CONTEXTS];     // price at each context
-    double *right;                             // [s.n_trace_items], acc; NAN = not there
+    // By item of the trace, NAN = not there: how right by acc, nats a scored token, tokens scored.
+    double *right, *item_kl, *item_scored;
+    struct kv_versus static4; // static 4 bit in the same format, where there is one
+    struct kv_versus shuffle; // the same widths on the wrong tokens, all seeds there are
 };
 
 struct kv_rows {
@@ -48,6 +63,15 @@ void kv_rows_fini(struct kv_rows *rows);
 // largest context), "spec". KV_EUSAGE names the keys.
 KV_MUST_CHECK int kv_rows_sort(struct kv_rows *rows, const char *key, struct kv_error *e);
 
+// Same recording, fidelity, mode and settings: rows that may be compared and drawn together.
+bool kv_rows_alike(const struct kv_row *a, const struct kv_row *b);
+// Fills static4 and shuffle of every row; kv_rows_open does. (versus.c)
+void kv_rows_versus(struct kv_rows *rows);
+
+// Marks the rows that no other of the same recording and setting beats in accuracy (without one: in
+// divergence) and effective bits.
+void kv_rows_frontier(const struct kv_row *rows, size_t n, bool *on);
+
 // Short names of specs for tables and figures: defaults are left out, and the channel order where
 // it is the one that the format takes by itself; two that would read alike keep all keys.
 // settings[n]: of each spec's trace, NULL entries or no array = unknown. labels[n] are the
@@ -55,10 +79,19 @@ KV_MUST_CHECK int kv_rows_sort(struct kv_rows *rows, const char *key, struct kv_
 void kv_spec_labels(const char *const *specs, const struct kv_format_setting *const *settings,
                     size_t n, char **labels);
 
+// The same for rows of a store, whose traces say what the formats take by themselves. labels[n] are
+// the caller's; none on error.
+KV_MUST_CHECK int kv_summary_labels(struct kv_store *s, const struct kv_summary *const *rows,
+                                    size_t n, char **labels, struct kv_error *e);
+
 // Which of a spec's runs are meant; NULL = any.
 struct kv_row_choice {
     const char *fidelity, *mode, *trace; // trace: start of its digest
+    const char *feedback;                // "open", "closed"; NULL = open
 };
+
+// Whether a row's policy read the run that it steered (--feedback closed).
+bool kv_row_is_closed(const struct kv_summary *s);
 
 // Finds the rows whose spec is `text` in any spelling, of the choice. KV_EUSAGE when the spec is
 // none; KV_EFAIL when the store holds no such row, naming a spec that is near. Free with

@@ -7,7 +7,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-enum { GAP = 2, MIN_SHRUNK = 12 };
+enum { GAP = 2, MIN_SHRUNK = 12, MIN_FIRST = 24 };
 
 struct cell {
     char *text; // as text and TSV show it; NULL = empty
@@ -21,6 +21,9 @@ struct kv_table {
     struct kv_column *columns;
     size_t n_cells, room;
     struct cell *cells;
+    bool colour;
+    size_t n_marked;
+    size_t *marked; // rows, ascending
 };
 
 struct kv_table *kv_table_new(const struct kv_column *columns, size_t n) {
@@ -65,6 +68,26 @@ void kv_table_number(struct kv_table *t, double x, int decimals) {
 
 void kv_table_count(struct kv_table *t, long long n) {
     add(t, (struct cell){.kind = CELL_COUNT, .text = kv_format_text("%lld", n), .n = n});
+}
+
+void kv_table_mark(struct kv_table *t) {
+    size_t row = t->n_cells ? (t->n_cells - 1) / t->n_columns : 0;
+    if (t->n_cells % t->n_columns == 0) row = t->n_cells / t->n_columns;
+    t->marked = kv_grow(t->marked, t->n_marked + 1, sizeof *t->marked);
+    t->marked[t->n_marked++] = row;
+}
+
+void kv_table_colour(struct kv_table *t, bool on) {
+    t->colour = on;
+}
+
+int kv_wants_colour(const char *when, bool *colour, struct kv_error *e) {
+    const char *none = getenv("NO_COLOR"), *term = getenv("TERM");
+    *colour = isatty(STDOUT_FILENO) && !(none && *none) && !(term && strcmp(term, "dumb") == 0);
+    if (!when || strcmp(when, "auto") == 0) return 0;
+    *colour = strcmp(when, "always") == 0;
+    if (*colour || strcmp(when, "never") == 0) return 0;
+    return kv_fail(e, KV_EUSAGE, "--color", "'%s' is not one of auto, always, never", when);
 }
 
 size_t kv_terminal_width(void) {
@@ -128,46 +151,91 @@ static void print_fitted(const char *s, size_t width, size_t room, enum kv_align
     if (align == KV_LEFT && !last) printf("%*s", (int)pad, "");
 }
 
-static void shrink(const struct kv_table *t, size_t *room, size_t limit) {
-    size_t total = GAP * (t->n_columns - 1);
-    for (size_t c = 0; c < t->n_columns; c++) total += room[c];
+// Narrows the widest text columns of [0] and [from, to) until they fit; false when they cannot.
+static bool shrink(const struct kv_table *t, size_t *room, size_t from, size_t to, size_t limit) {
+    size_t total = room[0];
+    for (size_t c = from; c < to; c++) total += GAP + room[c];
     while (limit && total > limit) {
         size_t widest = t->n_columns;
-        for (size_t c = 0; c < t->n_columns; c++)
-            if (t->columns[c].align == KV_LEFT && room[c] > MIN_SHRUNK &&
+        for (size_t c = 0; c < to; c == 0 ? c = from : c++)
+            if (t->columns[c].align == KV_LEFT && room[c] > (c ? MIN_SHRUNK : MIN_FIRST) &&
                 (widest == t->n_columns || room[c] > room[widest]))
                 widest = c;
-        if (widest == t->n_columns) return;
+        if (widest == t->n_columns) return false;
         room[widest]--;
         total--;
     }
+    return true;
+}
+
+struct text_table {
+    char **text; // [rows][columns], heads first
+    size_t *width, n_rows;
+};
+
+static bool is_marked(const struct kv_table *t, size_t row) {
+    for (size_t i = 0; i < t->n_marked; i++)
+        if (t->marked[i] + 1 == row) return true; // heads are row 0
+    return false;
+}
+
+// Prints column 0 and columns [from, to).
+static void print_block(const struct kv_table *t, const struct text_table *x, const size_t *room,
+                        size_t from, size_t to) {
+    for (size_t row = 0; row < x->n_rows; row++) {
+        const char *look = row == 0 ? "\033[1m" : is_marked(t, row) ? "\033[33m" : NULL;
+        if (t->colour && look) fputs(look, stdout);
+        for (size_t c = 0; c < to; c == 0 ? c = from : c++) {
+            size_t i = row * t->n_columns + c;
+            bool last = c + 1 == to;
+            print_fitted(x->text[i], x->width[i], room[c], t->columns[c].align, last);
+            if (!last) printf("%*s", GAP, "");
+        }
+        if (t->colour && look) fputs("\033[0m", stdout);
+        putchar('\n');
+    }
+}
+
+// Where the columns that go beside each other end.
+static size_t block_end(const struct kv_table *t, const size_t *room, size_t from, size_t limit) {
+    size_t end = from, total = room[0];
+    while (end < t->n_columns && (end == from || total + GAP + room[end] <= limit))
+        total += GAP + room[end++];
+    return end;
 }
 
 static void print_text(const struct kv_table *t) {
-    size_t n_rows = t->n_cells / t->n_columns + 1;
+    struct text_table x = {.n_rows = t->n_cells / t->n_columns + 1};
+    size_t limit = kv_terminal_width(), n = x.n_rows * t->n_columns;
     size_t *room = kv_alloc(t->n_columns, sizeof *room);
-    size_t *width = kv_alloc(n_rows * t->n_columns, sizeof *width);
-    char **text = kv_alloc(n_rows * t->n_columns, sizeof *text);
-    for (size_t i = 0; i < n_rows * t->n_columns; i++) {
+    size_t *narrow = kv_alloc(t->n_columns, sizeof *narrow);
+    x.width = kv_alloc(n, sizeof *x.width);
+    x.text = kv_alloc(n, sizeof *x.text);
+    for (size_t i = 0; i < n; i++) {
         size_t c = i % t->n_columns;
         const char *s = i < t->n_columns ? t->columns[c].name : t->cells[i - t->n_columns].text;
-        text[i] = printable(s ? s : "", &width[i]);
-        if (width[i] > room[c]) room[c] = width[i];
+        x.text[i] = printable(s ? s : "", &x.width[i]);
+        if (x.width[i] > room[c]) room[c] = x.width[i];
     }
-    shrink(t, room, kv_terminal_width());
-    for (size_t i = 0; i < n_rows * t->n_columns; i++) {
-        size_t c = i % t->n_columns;
-        bool last = c + 1 == t->n_columns;
-        print_fitted(text[i], width[i], room[c], t->columns[c].align, last);
-        if (last)
-            putchar('\n');
-        else
-            printf("%*s", GAP, "");
-        free(text[i]);
+    memcpy(narrow, room, t->n_columns * sizeof *room);
+    if (shrink(t, narrow, 1, t->n_columns, limit)) {
+        print_block(t, &x, narrow, 1, t->n_columns);
+    } else {
+        size_t least = limit / 3 > MIN_FIRST ? limit / 3 : MIN_FIRST;
+        if (room[0] > least) room[0] = least;
+        for (size_t from = 1, to; from < t->n_columns; from = to) {
+            to = block_end(t, room, from, limit);
+            memcpy(narrow, room, t->n_columns * sizeof *room);
+            shrink(t, narrow, from, to, limit);
+            if (from > 1) putchar('\n');
+            print_block(t, &x, narrow, from, to);
+        }
     }
-    free(text);
-    free(width);
+    for (size_t i = 0; i < n; i++) free(x.text[i]);
+    free(x.text);
+    free(x.width);
     free(room);
+    free(narrow);
 }
 
 static void print_tsv_cell(const char *s) {
@@ -228,14 +296,20 @@ static void print_json(const struct kv_table *t) {
     fputs(t->n_cells ? "\n]\n" : "]\n", stdout);
 }
 
-int kv_table_print(struct kv_table *t, enum kv_output how, struct kv_error *e) {
-    static void (*const print[])(const struct kv_table *) = {
-        [KV_OUT_TEXT] = print_text, [KV_OUT_TSV] = print_tsv, [KV_OUT_JSON] = print_json};
-    print[how](t);
+void kv_table_free(struct kv_table *t) {
+    if (!t) return;
     for (size_t i = 0; i < t->n_cells; i++) free(t->cells[i].text);
     for (size_t i = 0; i < t->n_columns; i++) free((char *)(uintptr_t)t->columns[i].name);
     free(t->cells);
     free(t->columns);
+    free(t->marked);
     free(t);
+}
+
+int kv_table_print(struct kv_table *t, enum kv_output how, struct kv_error *e) {
+    static void (*const print[])(const struct kv_table *) = {
+        [KV_OUT_TEXT] = print_text, [KV_OUT_TSV] = print_tsv, [KV_OUT_JSON] = print_json};
+    print[how](t);
+    kv_table_free(t);
     return kv_flush_stdout(e);
 }

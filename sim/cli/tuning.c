@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "sim/base/args.h"
+#include "sim/cli/opening.h"
 
 // ---- prices ---------------------------------------------------------------------------
 
@@ -141,6 +142,7 @@ int kv_tuning_forecast(struct kv_tuning *t, const struct kv_replay_spec *spec,
         f.job.quantiles = NULL;
         kv_replay_close_tables(&f.job);
     }
+    if (rc == 0) rc = kv_replay_fit(&f.job, t->jobs, e);
     struct kv_table *damage[1] = {g->table};
     f.job.quantiles = t->quantiles;
     f.job.damage = damage;
@@ -213,24 +215,33 @@ static void add_list(struct kv_text *t, const char *key, const uint8_t *bits, si
     for (size_t i = 0; i < n; i++) kv_text_addf(t, "%s%u", i ? "/" : "", bits[i * stride]);
 }
 
-static char *plan_text(enum kv_family family, const char *format, const uint8_t *bits, size_t n) {
+char *kv_plan_text(const struct kv_plan *p, const uint8_t *choice) {
     static const char *const kinds[KV_N_KINDS] = {"word",        "rest",  "digit",
                                                   "punctuation", "space", "first"};
     static const char *const heads[] = {"static", "layerwise", "layerwise:by=head,", "class"};
     struct kv_text t = {0};
-    kv_text_addf(&t, "%s%s", heads[family], family == KV_FAMILY_HEAD ? "" : ":");
-    if (family == KV_FAMILY_CLASS)
+    uint8_t *bits = kv_alloc(p->n_groups, 1);
+    for (size_t i = 0; i < p->n_groups; i++) bits[i] = p->width_bits[choice[i]];
+    kv_text_addf(&t, "%s%s", heads[p->family], p->family == KV_FAMILY_HEAD ? "" : ":");
+    if (p->family == KV_FAMILY_CLASS)
         for (size_t k = 0; k < KV_N_KINDS; k++) {
             if (k) kv_text_add(&t, ",", 1);
             add_list(&t, kinds[k], bits + 2 * k, 2, 1);
         }
     else {
-        add_list(&t, "k", bits, n / 2, 2);
+        add_list(&t, "k", bits, p->n_groups / 2, 2);
         kv_text_add(&t, ",", 1);
-        add_list(&t, "v", bits + 1, n / 2, 2);
+        add_list(&t, "v", bits + 1, p->n_groups / 2, 2);
     }
-    kv_text_addf(&t, "@%s", format);
+    kv_text_addf(&t, "@%s", p->format);
+    free(bits);
     return kv_text_take(&t);
+}
+
+void kv_plan_fini(struct kv_plan *p) {
+    void *blocks[] = {p->format, p->loss, p->cost, p->choice};
+    for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) free(blocks[i]);
+    *p = (struct kv_plan){0};
 }
 
 static bool offered(const double *widths, size_t n, double bits) {
@@ -245,40 +256,111 @@ int kv_tuning_plan(struct kv_tuning *t, enum kv_family family, const char *forma
                    const double *widths, size_t n_offered, struct kv_plan *out,
                    struct kv_error *e) {
     struct kv_ground *g;
+    *out = (struct kv_plan){0};
     int rc = kv_tuning_ground(t, format, &g, e);
     if (rc) return rc;
     size_t n = count_groups(&g->format->setting.shape, family), w = g->format->n_widths;
-    double *loss = kv_alloc(n * w, sizeof *loss), *cost = kv_alloc(n * w, sizeof *cost),
-           *share = kv_alloc(n, sizeof *share);
-    uint8_t *choice = kv_alloc(n, 1);
-    aggregate(t, g, family, loss, share);
+    double *share = kv_alloc(n, sizeof *share);
+    *out = (struct kv_plan){.family = family,
+                            .format = kv_strdup(format),
+                            .n_groups = n,
+                            .n_options = w,
+                            .loss = kv_alloc(n * w, sizeof *out->loss),
+                            .cost = kv_alloc(n * w, sizeof *out->cost),
+                            .budget = (t->budget.limit - g->fixed) * (1 + 1e-9),
+                            .choice = kv_alloc(n, 1)};
+    memcpy(out->width_bits, g->format->width_bits, w);
+    aggregate(t, g, family, out->loss, share);
     for (size_t i = 0; i < n * w; i++) {
-        cost[i] = share[i / w] * g->price[i / w & 1][i % w];
-        if (!offered(widths, n_offered, g->format->width_bits[i % w])) loss[i] = INFINITY;
+        out->cost[i] = share[i / w] * g->price[i / w & 1][i % w];
+        if (!offered(widths, n_offered, g->format->width_bits[i % w])) out->loss[i] = INFINITY;
     }
     struct kv_knapsack k = {.n_groups = n,
                             .n_options = w,
-                            .cost = cost,
-                            .loss = loss,
-                            .budget = (t->budget.limit - g->fixed) * (1 + 1e-9),
+                            .cost = out->cost,
+                            .loss = out->loss,
+                            .budget = out->budget,
                             .max_states = MAX_STATES};
-    *out = (struct kv_plan){.n_groups = n};
-    if (kv_knapsack_solve(&k, choice, &out->result)) {
-        for (size_t i = 0; i < n; i++) choice[i] = g->format->width_bits[choice[i]];
-        out->spec = plan_text(family, format, choice, n);
-    } else
-        rc = kv_fail(e, KV_EFAIL, "--budget", "%g is below the cheapest plan of %s, which takes %g",
-                     t->budget.limit, format, out->result.cost + g->fixed);
-    free(loss);
-    free(cost);
     free(share);
+    if (kv_knapsack_solve(&k, out->choice, &out->result)) return 0;
+    rc = kv_fail(e, KV_EFAIL, "--budget", "%g is below the cheapest plan of %s, which takes %g",
+                 t->budget.limit, format, out->result.cost + g->fixed);
+    kv_plan_fini(out);
+    return rc;
+}
+
+// ---- exact replay ---------------------------------------------------------------------
+
+enum kv_mode kv_tuning_mode(const struct kv_tuning *t) {
+    const char *recorded = kv_trace_info(t->trace)->adjoint.mode;
+    enum kv_mode mode = KV_INLINE;
+    while (mode < KV_PREFILL1 && strcmp(kv_mode_names[mode], recorded) != 0) mode++;
+    return mode;
+}
+
+int kv_tuning_replay(const struct kv_tuning *t, const struct kv_model *m,
+                     const struct kv_replay_spec *specs, size_t n_specs,
+                     const struct kv_item_range *items, bool quiet,
+                     int (*take)(void *, size_t, size_t, const struct kv_outcome *,
+                                 struct kv_error *),
+                     void *self, struct kv_error *e) {
+    struct kv_replay job = {.trace = t->trace,
+                            .model = m,
+                            .specs = specs,
+                            .n_specs = n_specs,
+                            .mode = kv_tuning_mode(t),
+                            .quiet = quiet,
+                            .self_exact =
+                                strcmp(kv_trace_info(t->trace)->adjoint.self, "exact") == 0,
+                            .seed = t->seed,
+                            .first_item = items->first,
+                            .n_items = items->n,
+                            .take = take,
+                            .self = self};
+    int rc = kv_replay_open_tables(&job, t->form, t->jobs, e);
+    if (rc == 0) rc = kv_replay_exact(&job, t->jobs, e);
+    kv_replay_close_tables(&job);
+    return rc;
+}
+
+int kv_tuning_kvtuner(struct kv_tuning *t, const char *format, char **out, char **how,
+                      struct kv_error *e) {
+    const struct kv_trace_info *in = kv_trace_info(t->trace);
+    struct kv_format_setting setting = {in->shape, in->order};
+    struct kv_replay_spec spec = {0};
+    size_t n_cells = kv_cells(&in->shape), n_layers = in->shape.n_layers;
+    if (t->budget.unit != KV_BUDGET_BITS)
+        return kv_fail(e, KV_EUSAGE, "--budget", "kvtuner takes a budget of bits");
+    if (t->train.first != 0)
+        return kv_fail(e, KV_EUSAGE, "--train",
+                       "kvtuner calibrates on the trace's first items, so A-B must begin at 0");
+    char *text =
+        kv_format_text("kvtuner:bits=%.9g,items=%zu@%s", t->budget.limit, t->train.n, format);
+    uint8_t *cells = kv_alloc(kv_trace_item(t->trace, 0)->n_tokens, n_cells),
+            *choice = kv_alloc(2 * n_layers, 1);
+    struct kv_replay job = {.trace = t->trace, .specs = &spec, .n_specs = 1, .seed = t->seed};
+    int rc = kv_replay_spec_open(&spec, text, &setting, t->seed, e);
+    if (rc == 0) rc = kv_replay_fit(&job, t->jobs, e);
+    if (rc == 0) rc = kv_decide(&job, 0, 0, cells, e);
+    for (size_t i = 0; i < 2 * n_layers && rc == 0; i++)
+        choice[i] = cells[i / 2 * (n_cells / n_layers) + (i & 1)];
+    if (rc == 0) {
+        struct kv_plan plan = {
+            .family = KV_FAMILY_LAYER, .format = (char *)format, .n_groups = 2 * n_layers};
+        memcpy(plan.width_bits, spec.run.width_bits, sizeof plan.width_bits);
+        *out = kv_plan_text(&plan, choice);
+        *how = kv_format_text("kvtuner on %zu items", t->train.n);
+    }
+    kv_replay_spec_close(&spec);
+    free(cells);
     free(choice);
+    free(text);
     return rc;
 }
 
 // ---- opening --------------------------------------------------------------------------
 
-static int read_budget(struct kv_tuning *t, struct kv_cli *c, struct kv_error *e) {
+int kv_tuning_budget(struct kv_tuning *t, struct kv_cli *c, struct kv_error *e) {
     static const struct {
         const char *key;
         int unit;
@@ -302,28 +384,12 @@ static int read_budget(struct kv_tuning *t, struct kv_cli *c, struct kv_error *e
     return rc;
 }
 
-static int read_range(const struct kv_cli *c, const char *option, size_t n_items,
-                      struct kv_item_range *out, struct kv_error *e) {
-    const char *text = kv_opt(c, option);
-    size_t a, b;
-    char rest;
-    if (!text) return 0;
-    if (sscanf(text, "%zu-%zu%c", &a, &b, &rest) != 2 || a > b || b >= n_items) {
-        char where[32];
-        snprintf(where, sizeof where, "--%s", option);
-        return kv_fail(e, KV_EUSAGE, where, "%s: A-B with A <= B <= %zu is expected", text,
-                       n_items - 1);
-    }
-    *out = (struct kv_item_range){a, b - a + 1};
-    return 0;
-}
-
 int kv_tuning_open(struct kv_tuning *t, struct kv_cli *c, struct kv_error *e) {
     *t = (struct kv_tuning){.jobs = c->jobs, .seed = c->seed};
     int rc = kv_trace_open(&t->trace, c->args[0], e);
     if (rc) return rc;
     const struct kv_trace_info *in = kv_trace_info(t->trace);
-    const char *form = kv_opt(c, "form");
+    const char *form = kv_opt_given(c, "form") ? kv_opt(c, "form") : NULL;
     t->form = in->keep & KV_KEEP_GRAD ? KV_TABLE_ELEMENT : KV_TABLE_ISO;
     for (int k = KV_TABLE_ISO; form && k <= KV_TABLE_VECTOR + 1; k++) {
         if (k > KV_TABLE_VECTOR)
@@ -336,9 +402,8 @@ int kv_tuning_open(struct kv_tuning *t, struct kv_cli *c, struct kv_error *e) {
     t->train = (struct kv_item_range){0, (in->n_items + 1) / 2};
     t->test = (struct kv_item_range){t->train.n % in->n_items,
                                      in->n_items > 1 ? in->n_items - t->train.n : 1};
-    if (rc == 0) rc = read_range(c, "train", in->n_items, &t->train, e);
-    if (rc == 0) rc = read_range(c, "test", in->n_items, &t->test, e);
-    if (rc == 0) rc = read_budget(t, c, e);
+    if (rc == 0) rc = kv_opt_items(c, "train", in->n_items, &t->train.first, &t->train.n, e);
+    if (rc == 0) rc = kv_opt_items(c, "test", in->n_items, &t->test.first, &t->test.n, e);
     if (rc) kv_tuning_close(t);
     return rc;
 }

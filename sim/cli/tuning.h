@@ -44,8 +44,10 @@ struct kv_tuning {
     struct kv_quantiles *quantiles; // made when a policy first asks
 };
 
-// Opens trace and budget from the options --budget, --context, --form, --train, --test.
+// Opens the trace named by the first argument, from the options --form, --train, --test; the budget
+// is for the caller to set, or read from --budget and --context.
 KV_MUST_CHECK int kv_tuning_open(struct kv_tuning *t, struct kv_cli *c, struct kv_error *e);
+KV_MUST_CHECK int kv_tuning_budget(struct kv_tuning *t, struct kv_cli *c, struct kv_error *e);
 void kv_tuning_close(struct kv_tuning *t);
 
 // The ground of a format, made when first asked for. Borrowed until the next call.
@@ -71,16 +73,45 @@ enum kv_family {
     KV_N_FAMILIES
 };
 
-// The best plan of a family within the budget on the train items: its spec text (caller frees), the
-// groups it chose for and the solver's result; result.exact says that no other plan of the family
-// is predicted better. Errors: a budget below the cheapest plan.
+// The best plan of a family within the budget on the train items; result.exact says that no other
+// plan of the family is predicted better. Free with kv_plan_fini. Errors: a budget below the
+// cheapest plan.
 struct kv_plan {
-    char *spec;
-    size_t n_groups;
+    enum kv_family family;
+    char *format;
+    size_t n_groups, n_options;
+    // [n_groups][n_options] predicted nats a scored token (INFINITY: not offered) and cost; an
+    // option is an index into width_bits.
+    double *loss, *cost;
+    double budget; // of the costs
+    uint8_t width_bits[KV_MAX_WIDTHS];
+    uint8_t *choice; // [n_groups]
     struct kv_knapsack_result result;
 };
 KV_MUST_CHECK int kv_tuning_plan(struct kv_tuning *t, enum kv_family family, const char *format,
                                  const double *widths, size_t n_widths, struct kv_plan *out,
                                  struct kv_error *e);
+void kv_plan_fini(struct kv_plan *p);
+// The spec of some choice of options; caller frees.
+char *kv_plan_text(const struct kv_plan *p, const uint8_t *choice);
+
+// ---- exact replay ---------------------------------------------------------------------
+
+// The mode that the trace's sensitivities were recorded for.
+enum kv_mode kv_tuning_mode(const struct kv_tuning *t);
+// Exact replay of specs on a range of items, in the recorded mode and own-step reading. Errors:
+// those of kv_replay_exact.
+KV_MUST_CHECK int kv_tuning_replay(const struct kv_tuning *t, const struct kv_model *m,
+                                   const struct kv_replay_spec *specs, size_t n_specs,
+                                   const struct kv_item_range *items, bool quiet,
+                                   int (*take)(void *self, size_t item, size_t spec,
+                                               const struct kv_outcome *o, struct kv_error *e),
+                                   void *self, struct kv_error *e);
+
+// KVTuner's plan within a budget of bits (policies/kvtuner.c), calibrated on the train items, as a
+// layerwise spec; *how says what was searched. Caller frees both. Errors: a budget in another unit,
+// train items that are not the trace's first, a trace without queries.
+KV_MUST_CHECK int kv_tuning_kvtuner(struct kv_tuning *t, const char *format, char **spec,
+                                    char **how, struct kv_error *e);
 
 #endif

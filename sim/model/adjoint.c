@@ -195,8 +195,8 @@ static void take_buffers(struct back *b, struct kv_scratch *s) {
     b->dq = kv_scratch_floats(s, KV_BUF_DQ, (size_t)t->n_tokens * sh->n_heads * sh->head_dim);
 }
 
-// dx (of the layer's input) from dx (of its output), in place.
-static void back_layer(struct back *b, uint32_t l, float *dx, struct kv_scratch *s) {
+// dx (of the layer's input) from dx (of its output), in place, of one draw.
+static void back_layer(struct back *b, size_t draw, uint32_t l, float *dx, struct kv_scratch *s) {
     const struct kv_model *m = b->m;
     const struct kv_shape *sh = &m->shape;
     const struct kv_layer_weights *w = &m->layers[l];
@@ -214,13 +214,11 @@ static void back_layer(struct back *b, uint32_t l, float *dx, struct kv_scratch 
     kv_product_back(&w->gateup, d_gateup, rows, d_norm, s);
     k->rms_norm_back(dx, d_norm, tape->middle, w->ffn_norm, rows, h, m->rms_eps);
     kv_product_back(&w->out, dx, rows, d_mixed, s);
-    kv_paths_transpose(&b->at, n_kv, tape->k, b->k_t);
-    kv_paths_transpose(&b->at, n_kv, tape->v, b->v_t);
     memset(b->dk, 0, (b->job->counted ? 4 : 2) * rows * n_kv * sizeof(float));
     memset(b->d_evict, 0, rows * sh->n_kv_heads * sizeof(float));
     for (size_t head = 0; head < sh->n_kv_heads; head++)
         for (uint32_t row = 0; row < rows; row++) back_row(b, tape, d_mixed, row, head);
-    b->job->take(b->job->self, l, b->dk_read, b->dv_read, b->d_evict);
+    b->job->take(b->job->self, draw, l, b->dk_read, b->dv_read, b->d_evict);
     kv_rope_back(m, b->dq, rows, sh->n_heads, b->at.position);
     kv_rope_back(m, b->dk, rows, sh->n_kv_heads, b->at.position);
     for (size_t row = 0; row < rows; row++) {
@@ -235,13 +233,22 @@ static void back_layer(struct back *b, uint32_t l, float *dx, struct kv_scratch 
 
 void kv_adjoint(const struct kv_model *m, const struct kv_adjoint *job, struct kv_scratch *s) {
     struct back b = {.m = m, .job = job};
-    size_t n = (size_t)job->tree->n_tokens * m->shape.hidden;
+    size_t n = (size_t)job->tree->n_tokens * m->shape.hidden,
+           n_kv = (size_t)m->shape.n_kv_heads * m->shape.head_dim;
     kv_paths_init(&b.at, job->tree);
     take_buffers(&b, s);
-    float *dx = kv_scratch_floats(s, KV_BUF_X, n);
-    memset(dx, 0, n * sizeof *dx);
-    kv_kernels()->rms_norm_back(dx, job->d_final, job->tape->x, m->final_norm, job->tree->n_tokens,
-                                m->shape.hidden, m->rms_eps);
-    for (uint32_t l = m->shape.n_layers; l-- > 0;) back_layer(&b, l, dx, s);
+    float *dx = kv_scratch_floats(s, KV_BUF_X, job->n_draws * n);
+    memset(dx, 0, job->n_draws * n * sizeof *dx);
+    for (size_t draw = 0; draw < job->n_draws; draw++)
+        kv_kernels()->rms_norm_back(dx + draw * n, job->d_final + draw * n, job->tape->x,
+                                    m->final_norm, job->tree->n_tokens, m->shape.hidden,
+                                    m->rms_eps);
+    for (uint32_t l = m->shape.n_layers; l-- > 0;) {
+        kv_tape_recall(m, job->tree, job->tape, l, s);
+        kv_paths_transpose(&b.at, n_kv, job->tape->layers[l].k, b.k_t);
+        kv_paths_transpose(&b.at, n_kv, job->tape->layers[l].v, b.v_t);
+        for (size_t draw = 0; draw < job->n_draws; draw++)
+            back_layer(&b, draw, l, dx + draw * n, s);
+    }
     kv_paths_fini(&b.at);
 }

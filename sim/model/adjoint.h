@@ -3,8 +3,8 @@
 // value.
 //
 //     kv_forward with .tape;   kv_adjoint_seed(...) once an item;
-//     for each draw: kv_adjoint_draw(...) labels;  kv_adjoint(...) hands out dK and dV layer by
-//     layer
+//     for each draw: kv_adjoint_draw(...) labels;
+//     kv_adjoint(...)                                hands out dK and dV, layer by layer
 //
 // The scalar is sum over scored positions of log p(label). With labels drawn from the model's own
 // distribution, E[(g . e)^2] = e^T F e, F the Fisher information of the cached values, and half of
@@ -41,17 +41,19 @@ void kv_adjoint_draw(const struct kv_model *m, const struct kv_adjoint_seed *see
 
 struct kv_adjoint {
     const struct kv_tree *tree;
-    const struct kv_tape *tape;
+    struct kv_tape *tape; // a thrifty one recalls layer after layer, once for all draws
     // Whose reads count in the gradients handed out (design: the read mode). A position p of a
     // row's path counts if p < counted[row]; NULL = all (mode inline, own step coded). The chain
     // itself is never cut.
     const uint32_t *counted;
-    const float *d_final; // [n_tokens][hidden]
-    // Gets one layer's gradients, last layer first: dk after RoPE, dv, [n_tokens][n_kv_heads *
-    // head_dim]; and d_evict[n_tokens][n_kv_heads], the scalar's change to first order in
-    // attention's output when later queries no longer see a token: sum over them of a / (1 - a) (o
+    size_t n_draws;
+    const float *d_final; // [n_draws][n_tokens][hidden]
+    // Gets one draw's gradients of one layer, last layer first: dk after RoPE, dv,
+    // [n_tokens][n_kv_heads * head_dim]; and d_evict[n_tokens][n_kv_heads], the scalar's change to
+    // first order in attention's output when later queries no longer see a token: sum over them of
+    // a / (1 - a) (o
     // - v) . dL/do.
-    void (*take)(void *self, uint32_t layer, const float *dk, const float *dv,
+    void (*take)(void *self, size_t draw, uint32_t layer, const float *dk, const float *dv,
                  const float *d_evict);
     void *self;
 };

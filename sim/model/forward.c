@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "sim/base/util.h"
+#include "sim/model/accelerator.h"
 #include "sim/model/kernels.h"
 #include "sim/model/paths.h"
 #include "sim/model/scratch.h"
@@ -40,16 +41,32 @@ static const float *as_f32(const struct kv_matrix *w, struct kv_scratch *s) {
     return wide;
 }
 
+// On the accelerator that holds the matrix. A device that fails ends the run: what was finished is
+// in the store.
+static bool elsewhere(bool transposed, const struct kv_matrix *w, const float *x, size_t rows,
+                      float *y) {
+    char why[256] = "";
+    const struct kv_accelerator *a = w->accelerator;
+    if (!a) return false;
+    size_t n = transposed ? w->rows : w->cols, k = transposed ? w->cols : w->rows;
+    if (a->multiply(transposed, rows, n, k, x, w->f32, y, why, sizeof why)) {
+        fprintf(stderr, "kvsim: %s: a product of %zu x %zu x %zu failed: %s\n", a->hardware, rows,
+                n, k, why);
+        exit(1);
+    }
+    return true;
+}
+
 void kv_product(const struct kv_matrix *w, const float *x, size_t rows, float *y,
                 struct kv_scratch *s) {
-    if (rows == 0) return;
+    if (rows == 0 || elsewhere(true, w, x, rows, y)) return;
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)rows, (int)w->rows, (int)w->cols, 1,
                 x, (int)w->cols, as_f32(w, s), (int)w->cols, 0, y, (int)w->rows);
 }
 
 void kv_product_back(const struct kv_matrix *w, const float *dy, size_t rows, float *dx,
                      struct kv_scratch *s) {
-    if (rows == 0) return;
+    if (rows == 0 || elsewhere(false, w, dy, rows, dx)) return;
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)rows, (int)w->cols, (int)w->rows, 1,
                 dy, (int)w->rows, as_f32(w, s), (int)w->cols, 0, dx, (int)w->cols);
 }
@@ -249,6 +266,43 @@ static void split_qkv(const struct layer_pass *p, const float *qkv, float *q,
     }
 }
 
+// ---- steps of a layer, which going back over a thrifty tape takes again -----------------
+
+static struct kv_layer_kv take_layer_kv(const struct kv_model *m, size_t n, struct kv_scratch *s) {
+    n *= (size_t)m->shape.n_kv_heads * m->shape.head_dim;
+    return (struct kv_layer_kv){kv_scratch_floats(s, KV_BUF_K_RAW, n),
+                                kv_scratch_floats(s, KV_BUF_K, n),
+                                kv_scratch_floats(s, KV_BUF_V, n)};
+}
+
+// Q, K and V of the rows computed, from x entering the layer.
+static void project(const struct layer_pass *p, const float *x, size_t rows, float *q,
+                    struct kv_layer_kv *kv, struct kv_scratch *s) {
+    const struct kv_layer_weights *w = &p->m->layers[p->layer];
+    float *norm = kv_scratch_floats(s, KV_BUF_NORM, rows * p->m->shape.hidden),
+          *qkv = kv_scratch_floats(s, KV_BUF_QKV, rows * w->qkv.rows);
+    kv_kernels()->rms_norm(norm, x, w->attn_norm, rows, p->m->shape.hidden, p->m->rms_eps);
+    kv_product(&w->qkv, norm, rows, qkv, s);
+    split_qkv(p, qkv, q, kv);
+}
+
+// Attention's output onto the residual stream.
+static void add_mixed(const struct layer_pass *p, const float *mixed, size_t rows, float *x,
+                      struct kv_scratch *s) {
+    float *delta = kv_scratch_floats(s, KV_BUF_DELTA, rows * p->m->shape.hidden);
+    kv_product(&p->m->layers[p->layer].out, mixed, rows, delta, s);
+    add_into(x, delta, rows * p->m->shape.hidden);
+}
+
+// [rows][2 ffn], gate and up side by side.
+static void gate_up(const struct layer_pass *p, const float *x, size_t rows, float *up,
+                    struct kv_scratch *s) {
+    const struct kv_layer_weights *w = &p->m->layers[p->layer];
+    float *norm = kv_scratch_floats(s, KV_BUF_NORM, rows * p->m->shape.hidden);
+    kv_kernels()->rms_norm(norm, x, w->ffn_norm, rows, p->m->shape.hidden, p->m->rms_eps);
+    kv_product(&w->gateup, norm, rows, up, s);
+}
+
 static int check_tree(const struct kv_model *m, const struct kv_tree *t, struct kv_error *e) {
     for (uint32_t row = 0; row < t->n_tokens; row++) {
         if (t->ids[row] >= m->shape.vocab)
@@ -263,30 +317,41 @@ static int check_tree(const struct kv_model *m, const struct kv_tree *t, struct 
 
 // ---- tape -----------------------------------------------------------------------------
 
-static size_t tape_floats(const struct kv_shape *s, size_t n) {
+// Floats that a layer keeps of its own, and those that layers of a thrifty tape share.
+struct tape_floats {
+    size_t own, shared;
+};
+static struct tape_floats tape_floats(const struct kv_shape *s, size_t n) {
     size_t n_kv = (size_t)s->n_kv_heads * s->head_dim, n_q = (size_t)s->n_heads * s->head_dim;
-    return n * (2 * (size_t)s->hidden + 2 * n_q + 2 * n_kv + 2 * (size_t)s->ffn);
+    return (struct tape_floats){n * (s->hidden + 2 * n_kv),
+                                n * (s->hidden + 2 * n_q + 2 * (size_t)s->ffn)};
 }
 
-size_t kv_tape_bytes(const struct kv_shape *s, size_t n_tokens) {
-    return sizeof(float) * (s->n_layers * tape_floats(s, n_tokens) + n_tokens * s->hidden);
+size_t kv_tape_bytes(const struct kv_shape *s, size_t n_tokens, bool thrifty) {
+    struct tape_floats f = tape_floats(s, n_tokens);
+    return sizeof(float) *
+           (s->n_layers * f.own + (thrifty ? 1 : s->n_layers) * f.shared + n_tokens * s->hidden);
 }
 
-struct kv_tape *kv_tape_new(const struct kv_shape *s, size_t n) {
+struct kv_tape *kv_tape_new(const struct kv_shape *s, size_t n, size_t most_bytes) {
     size_t n_kv = (size_t)s->n_kv_heads * s->head_dim, n_q = (size_t)s->n_heads * s->head_dim;
+    struct tape_floats f = tape_floats(s, n);
+    bool thrifty = kv_tape_bytes(s, n, false) > most_bytes;
     struct kv_tape *t = kv_alloc(1, sizeof *t);
-    t->n_layers = s->n_layers;
+    t->n_layers = t->holds = s->n_layers;
     t->layers = kv_alloc(s->n_layers, sizeof *t->layers);
     t->x = kv_alloc(n * s->hidden, sizeof(float));
+    if (thrifty) t->shared = kv_alloc(f.shared, sizeof(float));
     for (size_t l = 0; l < s->n_layers; l++) {
-        float *at = kv_alloc(tape_floats(s, n), sizeof(float));
+        float *at = kv_alloc(f.own + (thrifty ? 0 : f.shared), sizeof(float));
         struct kv_tape_layer *y = &t->layers[l];
         y->x = at, at += n * s->hidden;
+        y->k = at, at += n * n_kv;
+        y->v = at, at += n * n_kv;
+        if (thrifty) at = t->shared;
         y->middle = at, at += n * s->hidden;
         y->q = at, at += n * n_q;
         y->mixed = at, at += n * n_q;
-        y->k = at, at += n * n_kv;
-        y->v = at, at += n * n_kv;
         y->gateup = at;
     }
     return t;
@@ -296,6 +361,7 @@ void kv_tape_free(struct kv_tape *t) {
     if (!t) return;
     for (size_t l = 0; l < t->n_layers; l++) free(t->layers[l].x);
     free(t->layers);
+    free(t->shared);
     free(t->x);
     free(t);
 }
@@ -324,31 +390,24 @@ int kv_forward(const struct kv_model *m, const struct kv_forward *job, struct kv
     struct layer_pass p = {.m = m, .job = job};
     kv_paths_init(&p.at, t);
     take_buffers(&p, s);
-    float *x = kv_scratch_floats(s, KV_BUF_X, rows * h),
-          *norm = kv_scratch_floats(s, KV_BUF_NORM, rows * h);
-    float *qkv = kv_scratch_floats(s, KV_BUF_QKV, rows * (n_q + 2 * n_kv));
+    float *x = kv_scratch_floats(s, KV_BUF_X, rows * h);
     float *q = kv_scratch_floats(s, KV_BUF_Q, rows * n_q),
           *mixed = kv_scratch_floats(s, KV_BUF_MIXED, rows * n_q);
     float *up = kv_scratch_floats(s, KV_BUF_GATEUP, rows * 2 * sh->ffn);
     float *act = kv_scratch_floats(s, KV_BUF_ACT, rows * sh->ffn);
     float *delta = kv_scratch_floats(s, KV_BUF_DELTA, rows * h);
-    struct kv_layer_kv kv = {kv_scratch_floats(s, KV_BUF_K_RAW, t->n_tokens * n_kv),
-                             kv_scratch_floats(s, KV_BUF_K, t->n_tokens * n_kv),
-                             kv_scratch_floats(s, KV_BUF_V, t->n_tokens * n_kv)};
+    struct kv_layer_kv kv = take_layer_kv(m, t->n_tokens, s);
     embed(m, job, x);
     for (uint32_t l = 0; l < sh->n_layers && rc == 0; l++) {
-        const struct kv_layer_weights *w = &m->layers[l];
         size_t known = job->first_row * n_kv * sizeof(float);
         if (known) {
             memcpy(kv.k_raw, job->prefix[l].k_raw, known);
             memcpy(kv.k, job->prefix[l].k, known);
             memcpy(kv.v, job->prefix[l].v, known);
         }
-        kernels->rms_norm(norm, x, w->attn_norm, rows, h, m->rms_eps);
-        kv_product(&w->qkv, norm, rows, qkv, s);
-        split_qkv(&p, qkv, q, &kv);
-        if (job->observe) job->observe(job->self, l, x, q, &kv);
         p.layer = l;
+        project(&p, x, rows, q, &kv, s);
+        if (job->observe) job->observe(job->self, l, x, q, &kv);
         p.q = q;
         p.out = mixed;
         p.view = (struct kv_layer_view){0};
@@ -357,15 +416,14 @@ int kv_forward(const struct kv_model *m, const struct kv_forward *job, struct kv
             tape(&job->tape->layers[l], m, rows, x, q, &p.view);
             p.out = mixed = job->tape->layers[l].mixed;
             up = job->tape->layers[l].gateup;
+            job->tape->holds = l;
         }
         attention(&p);
-        kv_product(&w->out, mixed, rows, delta, s);
-        add_into(x, delta, rows * h);
+        add_mixed(&p, mixed, rows, x, s);
         if (job->tape) memcpy(job->tape->layers[l].middle, x, rows * h * sizeof *x);
-        kernels->rms_norm(norm, x, w->ffn_norm, rows, h, m->rms_eps);
-        kv_product(&w->gateup, norm, rows, up, s);
+        gate_up(&p, x, rows, up, s);
         kernels->swiglu(act, up, rows, sh->ffn);
-        kv_product(&w->down, act, rows, delta, s);
+        kv_product(&m->layers[l].down, act, rows, delta, s);
         add_into(x, delta, rows * h);
     }
     if (job->tape) memcpy(job->tape->x, x, rows * h * sizeof *x);
@@ -373,4 +431,26 @@ int kv_forward(const struct kv_model *m, const struct kv_forward *job, struct kv
     free(p.masked);
     kv_paths_fini(&p.at);
     return rc;
+}
+
+// The same products of the same shapes, and attention over one span a segment as in a pass that
+// reads everything coded or everything exact: the same bits.
+void kv_tape_recall(const struct kv_model *m, const struct kv_tree *t, struct kv_tape *tape,
+                    uint32_t layer, struct kv_scratch *s) {
+    if (!tape->shared || tape->holds == layer) return;
+    struct kv_tape_layer *y = &tape->layers[layer];
+    struct kv_forward job = {.tree = t};
+    struct layer_pass p = {.m = m, .job = &job, .layer = layer, .q = y->q, .out = y->mixed};
+    struct kv_layer_kv kv = take_layer_kv(m, t->n_tokens, s);
+    p.view = (struct kv_layer_view){.k_exact = y->k, .v_exact = y->v};
+    kv_paths_init(&p.at, t);
+    take_buffers(&p, s);
+    project(&p, y->x, t->n_tokens, y->q, &kv, s);
+    attention(&p);
+    memcpy(y->middle, y->x, (size_t)t->n_tokens * m->shape.hidden * sizeof *y->x);
+    add_mixed(&p, y->mixed, t->n_tokens, y->middle, s);
+    gate_up(&p, y->middle, t->n_tokens, y->gateup, s);
+    tape->holds = layer;
+    free(p.masked);
+    kv_paths_fini(&p.at);
 }

@@ -15,6 +15,8 @@
 
 #include "sim/model/model.h"
 
+struct kv_scratch; // buffers of one worker
+
 // Rows: context [0, n_context), then choice c in [first[c], first[c + 1]). A token's position is
 // its row in the context, and n_context + offset in a choice.
 struct kv_tree {
@@ -62,11 +64,25 @@ struct kv_tape {
     size_t n_layers;
     struct kv_tape_layer *layers;
     float *x; // [rows][hidden] leaving the last layer
+    // A thrifty tape remembers x, k and v of each layer; q, mixed, middle and gateup of all layers
+    // share one block, which holds those of the layer that came last.
+    float *shared; // the block, or NULL
+    size_t holds;  // whose they are, for a thrifty tape
 };
-struct kv_tape *kv_tape_new(const struct kv_shape *shape, size_t n_tokens);
+// Most bytes that a worker's tape takes before it turns thrifty, unless the caller says otherwise:
+// the SmolLM2-135M's sequences up to 776 tokens stay below.
+#define KV_TAPE_BYTES ((size_t)512 << 20)
+// A whole tape if that takes no more than most_bytes, else a thrifty one. Gradients are the same
+// bits from either; going back over a thrifty tape computes each layer's activations again
+// (checkpoints: Chen et al., arXiv 1604.06174).
+struct kv_tape *kv_tape_new(const struct kv_shape *shape, size_t n_tokens, size_t most_bytes);
 void kv_tape_free(struct kv_tape *t); // NULL is fine
-// Bytes a tape takes for that many tokens.
-size_t kv_tape_bytes(const struct kv_shape *shape, size_t n_tokens);
+// Bytes that a whole and a thrifty tape take for that many tokens.
+size_t kv_tape_bytes(const struct kv_shape *shape, size_t n_tokens, bool thrifty);
+// Makes sure that the tape holds a layer's q, mixed, middle and gateup. Uses the scratch of
+// kv_forward but for KV_BUF_X.
+void kv_tape_recall(const struct kv_model *m, const struct kv_tree *tree, struct kv_tape *t,
+                    uint32_t layer, struct kv_scratch *s);
 
 struct kv_forward {
     const struct kv_tree *tree;
@@ -95,8 +111,7 @@ struct kv_forward {
     float *final;
 };
 
-// Buffers of one worker; they grow as needed and are reused.
-struct kv_scratch;
+// Buffers grow as needed and are reused.
 struct kv_scratch *kv_scratch_new(void);
 void kv_scratch_free(struct kv_scratch *s); // NULL is fine
 

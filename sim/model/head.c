@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "sim/base/util.h"
+#include "sim/model/accelerator.h"
 #include "sim/model/kernels.h"
 #include "sim/model/scratch.h"
 
@@ -18,15 +19,19 @@ enum {
 
 // Rows [from, from + n) of a matrix as a matrix.
 static struct kv_matrix slice(const struct kv_matrix *w, size_t from, size_t n) {
-    struct kv_matrix part = {n, w->cols, NULL, NULL};
+    struct kv_matrix part = {.rows = n, .cols = w->cols, .accelerator = w->accelerator};
     if (w->f32) part.f32 = w->f32 + from * w->cols;
     if (w->bf16) part.bf16 = w->bf16 + from * w->cols;
     return part;
 }
 
+static size_t tile_rows(const struct kv_model *m) {
+    return m->accelerator ? m->accelerator->tile_rows : TILE_ROWS;
+}
+
 static size_t tile_at(const struct kv_model *m, size_t from) {
-    size_t left = m->shape.vocab - from;
-    return left < TILE_ROWS ? left : TILE_ROWS;
+    size_t left = m->shape.vocab - from, most = tile_rows(m);
+    return left < most ? left : most;
 }
 
 void kv_head_reference(const struct kv_model *m, const float *final, size_t n_rows,
@@ -38,7 +43,7 @@ void kv_head_reference(const struct kv_model *m, const float *final, size_t n_ro
     r->p = kv_scratch_floats(s, KV_BUF_REF_P, n_rows * vocab);
     r->log_z = (double *)kv_scratch_floats(s, KV_BUF_REF_SUMS, 4 * n_rows);
     r->sum_p = r->log_z + n_rows;
-    float *tile = kv_scratch_floats(s, KV_BUF_LOGITS, n_rows * TILE_ROWS);
+    float *tile = kv_scratch_floats(s, KV_BUF_LOGITS, n_rows * tile_rows(m));
     for (size_t from = 0, n; from < vocab; from += n) {
         n = tile_at(m, from);
         struct kv_matrix part = slice(&m->head, from, n);
@@ -54,7 +59,7 @@ void kv_head_reference(const struct kv_model *m, const float *final, size_t n_ro
         k->exp_shifted(r->p + i * vocab, logit, vocab, (float)r->log_z[i]);
         // Added tile by tile, as kv_head_compare does.
         r->sum_p[i] = 0;
-        for (size_t from = 0; from < vocab; from += TILE_ROWS)
+        for (size_t from = 0; from < vocab; from += tile_rows(m))
             r->sum_p[i] +=
                 k->compare(logit + from, logit + from, r->p + i * vocab + from, tile_at(m, from))
                     .sum_p;
@@ -70,7 +75,7 @@ void kv_head_compare(const struct kv_model *m, const struct kv_reference *r, con
                      struct kv_scratch *s, double *kl_nats, struct kv_target *targets,
                      size_t n_targets) {
     size_t vocab = m->shape.vocab, n_rows = r->n_rows;
-    float *tile = kv_scratch_floats(s, KV_BUF_LOGITS, n_rows * TILE_ROWS);
+    float *tile = kv_scratch_floats(s, KV_BUF_LOGITS, n_rows * tile_rows(m));
     struct running {
         double max_d, sum_pe, sum_pd;
     } *sums = kv_alloc(n_rows, sizeof *sums);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Opens, closes and makes models: which loader a path needs, RoPE tables, published shapes.
+#include "sim/model/accelerator.h"
 #include "sim/model/model.h"
 
 #include <errno.h>
@@ -75,6 +76,7 @@ static void free_matrix(struct kv_matrix *w) {
 
 void kv_model_close(struct kv_model *m) {
     if (!m) return;
+    if (m->accelerator) m->accelerator->stop();
     for (size_t i = 0; i < m->n_layers; i++) {
         struct kv_layer_weights *l = &m->layers[i];
         free(l->attn_norm);

@@ -14,6 +14,7 @@
 #include "sim/quant/format.h"
 
 struct kv_tokenizer;
+struct kv_accelerator;
 
 enum kv_weights_as { KV_WEIGHTS_F32, KV_WEIGHTS_BF16 };
 
@@ -22,6 +23,7 @@ struct kv_matrix {
     size_t rows, cols;
     float *f32;
     uint16_t *bf16;
+    const struct kv_accelerator *accelerator; // where its products run; NULL = CBLAS
 };
 
 // Q, K, V fused by rows, as are gate and up, so that each layer needs four products.
@@ -48,7 +50,8 @@ struct kv_model {
     struct kv_matrix embed; // [vocab][hidden]
     struct kv_matrix head;  // [vocab][hidden]; the same memory as embed when tied
     bool tied;
-    float *rope_cos, *rope_sin; // [max_tokens][head_dim / 2]
+    const struct kv_accelerator *accelerator; // NULL = none (sim/model/accelerator.h)
+    float *rope_cos, *rope_sin;               // [max_tokens][head_dim / 2]
     struct kv_tokenizer *tokenizer;
 };
 

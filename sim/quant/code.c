@@ -324,9 +324,9 @@ void kv_count_rows(const struct kv_format *f, const struct kv_rows *r, size_t up
 }
 
 size_t kv_coded_upto(const struct kv_format *f, enum kv_side side, size_t branch, size_t query_pos,
-                     bool self_exact) {
+                     size_t newest_exact) {
     size_t window = f->window[side], flush = f->flush[side], sinks = f->sinks;
-    size_t held = window > self_exact ? window : self_exact;
+    size_t held = window > newest_exact ? window : newest_exact;
     size_t aged = query_pos + 1 > held ? query_pos + 1 - held : 0;
     if (branch > 0 && aged > branch) {
         size_t base = branch > sinks ? branch : sinks;

@@ -59,10 +59,11 @@ void kv_count_rows(const struct kv_format *f, const struct kv_rows *r, size_t up
 
 // How many leading positions of a path the query at `query_pos` reads coded. Positions from there
 // on are read exact. `branch`: the branch point when the query stands in a choice, else 0.
-// self_exact: a token's own query reads its own K and V exact. Where y is exact anyhow (sinks, open
-// blocks) positions below the result are still right to read from y.
+// newest_exact: tokens that stay exact whatever the window says: 1 (or true) where a token's own
+// query reads its own K and V exact. Where y is exact anyhow (sinks, open blocks) positions below
+// the result are still right to read from y.
 size_t kv_coded_upto(const struct kv_format *f, enum kv_side side, size_t branch, size_t query_pos,
-                     bool self_exact);
+                     size_t newest_exact);
 
 // Order-0 entropy in bits a code of one width's counts [256]; NAN when there are none.
 double kv_entropy_bits(const uint64_t *histogram);

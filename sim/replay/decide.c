@@ -4,9 +4,10 @@
 #include <stdlib.h>
 
 #include "sim/base/util.h"
-#include "sim/replay/replay.h"
+#include "sim/replay/relinear.h"
 
-static void show_tokens(struct kv_token *tokens, const struct kv_trace_item *item, uint32_t needs) {
+static void show_tokens(struct kv_token *tokens, const struct kv_trace_item *item,
+                        const float *features, uint32_t needs) {
     for (uint32_t c = 0, row = 0; row < item->n_tokens; row++) {
         while (c < item->n_choices && row >= item->first[c]) c++;
         bool in_choice = row >= item->n_context;
@@ -18,7 +19,7 @@ static void show_tokens(struct kv_token *tokens, const struct kv_trace_item *ite
         };
         for (int f = 0; f < KV_N_FEATURES; f++)
             tokens[row].feature[f] =
-                needs & KV_NEED(f) ? item->features[(size_t)row * KV_N_FEATURES + (size_t)f] : NAN;
+                needs & KV_NEED(f) ? features[(size_t)row * KV_N_FEATURES + (size_t)f] : NAN;
     }
 }
 
@@ -66,6 +67,11 @@ static void show_vectors(struct kv_item *view, const struct kv_trace_item *it, u
 
 int kv_decide(const struct kv_replay *r, size_t which, size_t item, uint8_t *cells,
               struct kv_error *e) {
+    return kv_decide_by(r, which, item, kv_trace_item(r->trace, item)->features, cells, e);
+}
+
+int kv_decide_by(const struct kv_replay *r, size_t which, size_t item, const float *features,
+                 uint8_t *cells, struct kv_error *e) {
     const struct kv_trace_item *it = kv_trace_item(r->trace, item);
     const struct kv_replay_spec *spec = &r->specs[which];
     uint32_t needs = spec->needs;
@@ -80,7 +86,7 @@ int kv_decide(const struct kv_replay *r, size_t which, size_t item, uint8_t *cel
     if (r->damage && r->damage[which]) view.damage = kv_table_item(r->damage[which], item);
     if (r->error && r->error[which]) view.error = kv_table_item(r->error[which], item);
     if (needs & KV_NEED_QUANTILES) view.quantiles = r->quantiles;
-    show_tokens(tokens, it, needs);
+    show_tokens(tokens, it, features, needs);
     show_vectors(&view, it, needs);
     if (needs & KV_NEED_NORMS) view.norms = kv_trace_info(r->trace)->kv_norms;
     int rc = 0;
@@ -88,9 +94,15 @@ int kv_decide(const struct kv_replay *r, size_t which, size_t item, uint8_t *cel
         (needs & KV_NEED_QUANTILES && !view.quantiles))
         rc = kv_fail(e, KV_EFAIL, spec->canonical, "policy %s needs tables that were not opened",
                      spec->policy_name);
+    float *moved = NULL; // the damage where the rounds have led
+    if (rc == 0 && spec->rounds > 1) {
+        rc = kv_relinear_damage(r, which, item, &view, &moved, e);
+        view.damage = moved;
+    }
     if (rc == 0) rc = ask(spec, &view, it->id, cells, e);
     if (rc == 0) rc = kv_check_answers(spec, it->id, it->n_tokens, cells, e);
     if (rc == 0 && r->audit) rc = kv_audit(spec, &view, cells, e);
+    free(moved);
     free(tokens);
     return rc;
 }
@@ -174,8 +186,10 @@ int kv_replay_open_tables(struct kv_replay *r, enum kv_table_kind form, unsigned
                           struct kv_error *e) {
     int rc = 0;
     bool quantiles = false;
+    r->form = form;
     for (size_t j = 0; j < r->n_specs && rc == 0; j++) {
         rc = check_kept(kv_trace_info(r->trace), &r->specs[j], e);
+        if (rc == 0) rc = kv_relinear_answers(r, &r->specs[j], e);
         quantiles = quantiles || r->specs[j].needs & KV_NEED_QUANTILES;
     }
     if (rc) return rc;
@@ -183,7 +197,8 @@ int kv_replay_open_tables(struct kv_replay *r, enum kv_table_kind form, unsigned
     r->damage = kv_alloc(r->n_specs, sizeof(struct kv_table *));
     r->error = kv_alloc(r->n_specs, sizeof(struct kv_table *));
     rc = open_kind(r, KV_NEED_DAMAGE, form, r->damage, jobs, e);
-    return rc ? rc : open_kind(r, KV_NEED_ERROR, KV_TABLE_ERROR, r->error, jobs, e);
+    if (rc == 0) rc = open_kind(r, KV_NEED_ERROR, KV_TABLE_ERROR, r->error, jobs, e);
+    return rc ? rc : kv_replay_fit(r, jobs, e);
 }
 
 void kv_tables_close(struct kv_table **tables, size_t n) {

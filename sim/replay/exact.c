@@ -5,9 +5,11 @@
 #include <stdlib.h>
 
 #include "sim/base/util.h"
-#include "sim/model/forward.h"
 #include "sim/quant/code.h"
-#include "sim/replay/replay.h"
+#include "sim/replay/closed.h"
+#include "sim/replay/pass.h"
+#include "sim/replay/requant.h"
+#include "traces/features.h"
 
 static const double disturbance = 1e-6; // relative, on the embeddings of a redraw
 
@@ -24,167 +26,38 @@ struct engine {
     struct kv_progress *progress;
 };
 
-// One forward pass with a decided cache; the store hook's state.
-struct pass {
-    const struct kv_model *m;
-    const struct kv_replay_spec *spec; // NULL: fp16 everywhere (the prompt of the prefill modes)
-    const struct kv_tree *tree;
-    const uint8_t *cells;
-    bool reads_exact;           // some query reads exact values
-    float *exact[2], *coded[2]; // [n_tokens][n_kv] K, V
-    uint16_t *half;
-    uint8_t *evicted; // [n_kv_heads][n_tokens]
-    void *code_scratch;
-    uint64_t *histogram; // [n_widths][256] codes made, for the ledger's entropy
-    uint32_t *positions;
-    struct kv_layer_kv *kept; // [n_layers] where the prompt's K and V go; NULL = not kept
-};
-
-static void round_rows(const struct pass *p, const float *x, float *y, size_t n) {
-    kv_f32_to_f16_n(x, p->half, n);
-    kv_f16_to_f32_n(p->half, y, n);
-}
-
-static bool mark_evicted(const struct pass *p, uint32_t layer) {
-    const struct kv_shape *s = &p->m->shape;
-    size_t per_token = kv_cells(s), per_layer = per_token / s->n_layers;
-    bool any = false;
-    for (size_t h = 0; h < s->n_kv_heads; h++)
-        for (size_t row = 0; row < p->tree->n_tokens; row++) {
-            bool gone = p->cells[row * per_token + layer * per_layer + 2 * h] == KV_EVICT;
-            p->evicted[h * p->tree->n_tokens + row] = gone;
-            any |= gone;
-        }
-    return any;
-}
-
-// Codes the context's rows and then each choice's: a choice's groups of tokens begin at the branch.
-static int code_side(const struct pass *p, uint32_t layer, enum kv_side side, const float *x,
-                     float *y, struct kv_error *e) {
-    const struct kv_shape *s = &p->m->shape;
-    const struct kv_tree *t = p->tree;
-    size_t width = (size_t)s->n_kv_heads * s->head_dim, per_token = kv_cells(s);
-    for (uint32_t b = 0; b <= t->n_choices; b++) {
-        size_t row = b ? t->first[b - 1] : 0, end = b ? t->first[b] : t->n_context;
-        size_t start = b ? t->n_context : 0;
-        struct kv_rows rows = {.layer = layer,
-                               .side = side,
-                               .start = start,
-                               .first = start,
-                               .n = end - row,
-                               .x = x + row * width,
-                               .x_stride = width,
-                               .y = y + row * width,
-                               .y_stride = width,
-                               .cells = p->cells + row * per_token +
-                                        layer * (per_token / s->n_layers) + side,
-                               .cell_token_stride = per_token,
-                               .cell_head_stride = 2};
-        int rc = kv_code_rows(p->spec->format, &rows, p->code_scratch, p->histogram, e);
-        rows.x = rows.y; // a prompt that is handed on is coded again from what was read
-        for (uint32_t hop = 1; b == 0 && hop < p->spec->hops && rc == 0; hop++)
-            rc = kv_code_rows(p->spec->format, &rows, p->code_scratch, p->histogram, e);
-        if (rc) return rc;
-    }
-    return 0;
-}
-
-static int store(void *self, uint32_t layer, const struct kv_layer_kv *kv,
-                 struct kv_layer_view *view, struct kv_error *e) {
-    struct pass *p = self;
-    size_t n = (size_t)p->tree->n_tokens * p->m->shape.n_kv_heads * p->m->shape.head_dim;
-    if (p->reads_exact) {
-        round_rows(p, kv->k, p->exact[KV_KEY], n);
-        round_rows(p, kv->v, p->exact[KV_VALUE], n);
-        view->k_exact = p->exact[KV_KEY];
-        view->v_exact = p->exact[KV_VALUE];
-    }
-    if (p->spec && !*p->spec->format_text) { // policy none: nothing is rounded
-        view->k_exact = kv->k;
-        view->v_exact = kv->v;
-    }
-    if (p->kept) {
-        memcpy(p->kept[layer].k_raw, kv->k_raw, n * sizeof(float));
-        memcpy(p->kept[layer].k, kv->k, n * sizeof(float));
-        memcpy(p->kept[layer].v, kv->v, n * sizeof(float));
-    }
-    if (!p->spec) return 0;
-    bool raw = p->spec->format->keys_before_rope;
-    int rc = code_side(p, layer, KV_KEY, raw ? kv->k_raw : kv->k, p->coded[KV_KEY], e);
-    if (rc == 0) rc = code_side(p, layer, KV_VALUE, kv->v, p->coded[KV_VALUE], e);
-    if (rc) return rc;
-    if (raw) kv_rope_keys(p->m, p->coded[KV_KEY], p->tree->n_tokens, p->positions);
-    view->k_coded = p->coded[KV_KEY];
-    view->v_coded = p->coded[KV_VALUE];
-    view->evicted = mark_evicted(p, layer) ? p->evicted : NULL;
-    return 0;
-}
-
-static void pass_init(struct pass *p, const struct kv_model *m, const struct kv_tree *t) {
-    size_t n = (size_t)t->n_tokens * m->shape.n_kv_heads * m->shape.head_dim;
-    *p = (struct pass){.m = m, .tree = t};
-    for (int s = 0; s < 2; s++) {
-        p->exact[s] = kv_alloc(n, sizeof(float));
-        p->coded[s] = kv_alloc(n, sizeof(float));
-    }
-    p->half = kv_alloc(n, sizeof *p->half);
-    p->evicted = kv_alloc((size_t)t->n_tokens * m->shape.n_kv_heads, 1);
-    p->positions = kv_alloc(t->n_tokens, sizeof *p->positions);
-    for (uint32_t row = 0; row < t->n_tokens; row++) p->positions[row] = kv_tree_position(t, row);
-}
-
-static void pass_fini(struct pass *p) {
-    for (int s = 0; s < 2; s++) {
-        free(p->exact[s]);
-        free(p->coded[s]);
-    }
-    free(p->half);
-    free(p->evicted);
-    free(p->code_scratch);
-    free(p->histogram);
-    free(p->positions);
-}
-
 // ---- the prompt of the prefill modes --------------------------------------------------
 
 struct prompt {
     uint32_t rows;
-    struct kv_layer_kv *layers; // [n_layers], arrays of [rows][n_kv]
-    float *block;
+    struct kv_layer_kv *layers;
 };
 
 static int run_prompt(const struct engine *g, struct kv_scratch *s, const struct kv_trace_item *it,
                       uint32_t rows, struct prompt *out, struct kv_error *e) {
     const struct kv_model *m = g->r->model;
-    size_t n = (size_t)rows * m->shape.n_kv_heads * m->shape.head_dim;
-    *out = (struct prompt){.rows = rows};
-    out->layers = kv_alloc(m->shape.n_layers, sizeof *out->layers);
-    out->block = kv_alloc(3 * n * m->shape.n_layers, sizeof(float));
-    for (size_t l = 0; l < m->shape.n_layers; l++)
-        out->layers[l] = (struct kv_layer_kv){out->block + 3 * l * n, out->block + (3 * l + 1) * n,
-                                              out->block + (3 * l + 2) * n};
+    *out = (struct prompt){rows, kv_layers_new(&m->shape, rows)};
     if (rows == 0) return 0;
     struct kv_tree tree = {rows, rows, 0, NULL, it->ids};
-    struct pass p;
-    pass_init(&p, m, &tree);
+    struct kv_pass p;
+    kv_pass_init(&p, m, &tree);
     p.reads_exact = true;
     p.kept = out->layers;
     float *final = kv_alloc((size_t)rows * m->shape.hidden, sizeof *final);
     struct kv_forward job = {.tree = &tree,
-                             .store = store,
+                             .store = kv_pass_store,
                              .self = &p,
                              .final = final,
                              .disturb = g->r->redraw ? disturbance : 0,
                              .disturb_seed = g->r->seed + g->r->redraw + it->key};
     int rc = kv_forward(m, &job, s, e);
     free(final);
-    pass_fini(&p);
+    kv_pass_fini(&p);
     return rc;
 }
 
 static void prompt_fini(struct prompt *p) {
-    free(p->layers);
-    free(p->block);
+    kv_layers_free(p->layers);
 }
 
 // ---- one spec on one item -------------------------------------------------------------
@@ -192,13 +65,14 @@ static void prompt_fini(struct prompt *p) {
 // Which positions each row reads coded. Returns whether some row reads an exact one.
 static bool lay_out_reads(const struct kv_replay *r, const struct kv_replay_spec *spec,
                           const struct kv_tree *t, uint32_t *upto) {
-    bool exact = false;
+    bool exact = false, closed = r->closed && kv_reads_run(spec);
+    size_t newest = closed ? (size_t)spec->delay_tokens + 1 : r->self_exact;
     for (uint32_t row = 0; row < t->n_tokens; row++) {
         uint32_t position = kv_tree_position(t, row);
         for (int side = 0; side < 2; side++) {
-            upto[2 * row + (uint32_t)side] = (uint32_t)kv_coded_upto(
-                spec->format, (enum kv_side)side, row < t->n_context ? 0 : t->n_context, position,
-                r->self_exact);
+            upto[2 * row + (uint32_t)side] =
+                (uint32_t)kv_coded_upto(spec->format, (enum kv_side)side,
+                                        row < t->n_context ? 0 : t->n_context, position, newest);
             exact |= upto[2 * row + (uint32_t)side] <= position;
         }
     }
@@ -217,35 +91,92 @@ static double entropy_of(const uint64_t *histogram, size_t n_widths) {
     return codes > 0 ? bits / codes : NAN;
 }
 
+// What closed feedback keeps of its passes. Rows below `from` are as an earlier pass left them.
+struct live {
+    uint32_t from;
+    struct kv_layer_kv *kept; // of all rows
+    float *features;          // [n_tokens][KV_N_FEATURES]
+};
+
+// Entropy and confidence of the rows that a pass computed, scored rows and the others apart as in a
+// recording.
+static void predict(const struct kv_model *m, struct kv_scratch *s, const struct kv_trace_item *it,
+                    uint32_t first, uint32_t first_live, const float *final, float *features) {
+    uint32_t *rows = kv_alloc(2 * (size_t)it->n_tokens, sizeof *rows),
+             *others = rows + it->n_tokens;
+    size_t n = 0, n_others = 0;
+    for (uint32_t row = 0, f = 0; row < it->n_tokens; row++) {
+        bool scored = f < it->n_final && it->final_rows[f] == row;
+        f += scored;
+        if (row < first_live) continue;
+        if (scored)
+            rows[n++] = row;
+        else
+            others[n_others++] = row;
+    }
+    kv_predicted_features(m, s, final, first, rows, n, features);
+    kv_predicted_features(m, s, final, first, others, n_others, features);
+    free(rows);
+}
+
 // Final states at the item's scored rows, [n_final][hidden], and the entropy of the codes on the
-// way.
+// way. live (or NULL): gets the features of the rows computed; the final states are scored when
+// those are all rows behind the prompt.
 static int run_spec(const struct engine *g, struct kv_scratch *s, const struct kv_trace_item *it,
                     const struct kv_replay_spec *spec, const uint8_t *cells,
                     const struct prompt *prompt, float *scored, double *entropy_bits,
-                    struct kv_error *e) {
+                    struct live *live, struct kv_error *e) {
     const struct kv_model *m = g->r->model;
     size_t h = m->shape.hidden;
+    if (g->r->mode == KV_REQUANT) {
+        uint64_t *histogram = kv_alloc(256 * spec->run.n_widths, sizeof *histogram);
+        int rc = kv_requant_run(g->r, s, it, spec, cells, prompt->layers,
+                                g->r->redraw ? disturbance : 0, scored, histogram, e);
+        *entropy_bits = entropy_of(histogram, spec->run.n_widths);
+        free(histogram);
+        return rc;
+    }
     struct kv_tree tree = {it->n_tokens, it->n_context, it->n_choices, it->first, it->ids};
     uint32_t *upto = kv_alloc(2 * (size_t)it->n_tokens, sizeof *upto);
-    float *final = kv_alloc((size_t)(it->n_tokens - prompt->rows) * h, sizeof *final);
-    struct pass p;
-    pass_init(&p, m, &tree);
+    uint32_t first = live ? live->from : prompt->rows;
+    float *final = kv_alloc((size_t)(it->n_tokens - first) * h, sizeof *final);
+    struct kv_pass p;
+    kv_pass_init(&p, m, &tree);
     p.spec = spec;
     p.cells = cells;
     p.code_scratch = kv_alloc(kv_code_scratch_bytes(spec->format), 1);
     p.histogram = kv_alloc(256 * spec->run.n_widths, sizeof *p.histogram);
     p.reads_exact = lay_out_reads(g->r, spec, &tree, upto);
+    struct kv_attention_stats stats = {0};
+    uint32_t prompt_end = g->r->mode == KV_INLINE ? 0 : it->n_context,
+             first_live = first > prompt_end ? first : prompt_end;
+    if (live) { // reads_exact holds: a token's own K and V are read exact
+        stats.variance = kv_alloc(it->n_tokens, sizeof(float));
+        for (size_t row = first_live; row < it->n_tokens; row++)
+            live->features[row * KV_N_FEATURES + KV_KEY_RANGE] =
+                live->features[row * KV_N_FEATURES + KV_VALUE_RANGE] = 0;
+        p.features = live->features;
+        p.first_live = first_live;
+        p.kept = live->kept;
+    }
     struct kv_forward job = {.tree = &tree,
-                             .first_row = prompt->rows,
-                             .prefix = prompt->layers,
+                             .first_row = first,
+                             .prefix = first > prompt->rows ? live->kept : prompt->layers,
                              .coded_upto = upto,
-                             .store = store,
+                             .store = kv_pass_store,
                              .self = &p,
+                             .stats = live ? &stats : NULL,
                              .final = final,
                              .disturb = g->r->redraw ? disturbance : 0,
                              .disturb_seed = g->r->seed + g->r->redraw + it->key};
     int rc = kv_forward(m, &job, s, e);
-    for (uint32_t f = 0; f < it->n_final && rc == 0; f++) {
+    if (rc == 0 && live) {
+        for (size_t row = first_live; row < it->n_tokens; row++)
+            live->features[row * KV_N_FEATURES + KV_ATTN_VAR] = stats.variance[row];
+        if (spec->needs & (KV_NEED(KV_ENTROPY_NATS) | KV_NEED(KV_CONFIDENCE)))
+            predict(m, s, it, first, first_live, final, live->features);
+    }
+    for (uint32_t f = 0; f < it->n_final && rc == 0 && first == prompt->rows; f++) {
         uint32_t row = it->final_rows[f];
         // prefill1 scores the first choice token from exact logits: the recorded state stands.
         const float *from =
@@ -253,9 +184,82 @@ static int run_spec(const struct engine *g, struct kv_scratch *s, const struct k
         memcpy(scored + f * h, from, h * sizeof *scored);
     }
     *entropy_bits = entropy_of(p.histogram, spec->run.n_widths);
-    pass_fini(&p);
+    kv_pass_fini(&p);
+    free(stats.variance);
     free(final);
     free(upto);
+    return rc;
+}
+
+static uint32_t longest_path(const struct kv_trace_item *it) {
+    uint32_t most = 0;
+    for (uint32_t c = 0; c < it->n_choices; c++)
+        if (it->first[c + 1] - it->first[c] > most) most = it->first[c + 1] - it->first[c];
+    return it->n_context + most;
+}
+
+// The first row whose K, V or features may change with these decisions: behind the first context
+// token that is decided otherwise, since its own step does not read how, or the choices.
+static uint32_t next_from(const struct kv_trace_item *it, uint32_t prompt_rows,
+                          const uint8_t *cells, const uint8_t *next, size_t n_cells) {
+    uint32_t row = 0, last = it->n_tokens - 1;
+    while (row < it->n_context && memcmp(cells + row * n_cells, next + row * n_cells, n_cells) == 0)
+        row++;
+    uint32_t from = row < it->n_context ? row + 1 : it->n_context;
+    if (from > last) from = last;
+    return from > prompt_rows ? from : prompt_rows;
+}
+
+// run_spec with closed feedback (closed.h): cells hold the decisions by recorded features and get
+// those by the run's.
+static int run_closed(struct engine *g, struct kv_scratch *s, size_t i, size_t which,
+                      uint8_t *cells, const struct prompt *prompt, float *scored,
+                      double *entropy_bits, struct kv_error *e) {
+    const struct kv_replay *r = g->r;
+    const struct kv_replay_spec *spec = &r->specs[which];
+    const struct kv_trace_item *it = kv_trace_item(r->trace, i);
+    size_t n_cells = kv_cells(&r->model->shape), n = it->n_tokens * n_cells;
+    uint8_t *recorded = kv_alloc(2 * n, 1), *next = recorded + n;
+    struct live live = {.from = prompt->rows,
+                        .kept = kv_layers_new(&r->model->shape, it->n_tokens),
+                        .features =
+                            kv_alloc((size_t)it->n_tokens * KV_N_FEATURES, sizeof *live.features)};
+    struct kv_closed_count count = {.items = 1, .tokens = it->n_tokens};
+    bool settled = false;
+    int rc = 0;
+    memcpy(recorded, cells, n);
+    memcpy(live.features, it->features,
+           (size_t)it->n_tokens * KV_N_FEATURES * sizeof *live.features);
+    while (!settled && rc == 0) {
+        bool whole = live.from == prompt->rows;
+        if (count.passes++ > 2 * ((uint64_t)longest_path(it) + 1))
+            rc = kv_fail(e, KV_EFAIL, spec->canonical,
+                         "policy %s did not settle at item %s: it decides by what comes later",
+                         spec->policy_name, it->id);
+        if (rc == 0) rc = run_spec(g, s, it, spec, cells, prompt, scored, entropy_bits, &live, e);
+        if (rc == 0) rc = kv_decide_by(r, which, i, live.features, next, e);
+        if (rc) break;
+        // What settles on parts of the item is run once more as a whole, whose bits are its own.
+        bool same = memcmp(next, cells, n) == 0;
+        settled = same && whole;
+        live.from = same ? prompt->rows : next_from(it, prompt->rows, cells, next, n_cells);
+        memcpy(cells, next, n);
+        if (kv_interrupted()) rc = kv_fail(e, KV_EINTR, "", "interrupted");
+    }
+    for (size_t row = 0; row < it->n_tokens; row++)
+        count.changed += memcmp(cells + row * n_cells, recorded + row * n_cells, n_cells) != 0;
+    if (rc == 0 && r->counts) {
+        struct kv_closed_count *to = &r->counts[which];
+        pthread_mutex_lock(&g->lock);
+        to->items += count.items;
+        to->tokens += count.tokens;
+        to->changed += count.changed;
+        to->passes += count.passes;
+        pthread_mutex_unlock(&g->lock);
+    }
+    free(recorded);
+    kv_layers_free(live.kept);
+    free(live.features);
     return rc;
 }
 
@@ -384,8 +388,14 @@ static int replay_specs(struct engine *g, struct kv_scratch *s, size_t i, const 
         list_targets(it, &targets[j]);
         rc = kv_decide(r, specs[j], i, cells, e);
         double entropy_bits = NAN;
-        if (rc == 0) rc = run_spec(g, s, it, spec, cells, prompt, scored[j], &entropy_bits, e);
-        if (rc == 0) kv_ledger_count(spec, it, cells, &outcome[j].ledger);
+        if (rc == 0 && r->closed && kv_reads_run(spec))
+            rc = run_closed(g, s, i, specs[j], cells, prompt, scored[j], &entropy_bits, e);
+        else if (rc == 0)
+            rc = run_spec(g, s, it, spec, cells, prompt, scored[j], &entropy_bits, NULL, e);
+        if (rc == 0 && r->mode == KV_REQUANT)
+            kv_ledger_count_requant(spec, it, cells, &outcome[j].ledger);
+        else if (rc == 0)
+            kv_ledger_count(spec, it, cells, &outcome[j].ledger);
         outcome[j].ledger.entropy_bits = entropy_bits;
         if (rc == 0 && kv_interrupted()) rc = kv_fail(e, KV_EINTR, "", "interrupted");
     }
@@ -415,9 +425,9 @@ static int replay_item(void *self, unsigned worker, size_t index, struct kv_erro
     for (size_t j = 0; j < r->n_specs; j++)
         if (!r->wanted || r->wanted(r->self, i, j)) specs[n++] = j;
     struct prompt prompt = {0};
-    uint32_t rows = r->mode == KV_PREFILL    ? it->n_context - 1
+    uint32_t rows = r->mode == KV_INLINE     ? 0
                     : r->mode == KV_PREFILL1 ? it->n_context
-                                             : 0;
+                                             : it->n_context - 1;
     int rc = n && rows ? run_prompt(g, g->workers[worker].scratch, it, rows, &prompt, e) : 0;
     for (size_t from = 0; from < n && rc == 0; from += SPECS_AT_ONCE) {
         size_t some = n - from < SPECS_AT_ONCE ? n - from : SPECS_AT_ONCE;
@@ -446,6 +456,10 @@ static int check_replay(const struct kv_replay *r, struct kv_error *e) {
         return kv_fail(e, KV_EUSAGE, info->path,
                        "windows of text have no decode step: mode %s does not apply",
                        kv_mode_names[r->mode]);
+    for (size_t j = 0; r->closed && j < r->n_specs; j++) {
+        int rc = kv_closed_answers(&r->specs[j], r->mode, r->self_exact, e);
+        if (rc) return rc;
+    }
     return 0;
 }
 
@@ -458,7 +472,7 @@ int kv_replay_exact(const struct kv_replay *r, unsigned jobs, struct kv_error *e
         for (size_t j = 0; j < r->n_specs; j++) total += !r->wanted || r->wanted(r->self, i, j);
     pthread_mutex_init(&g.lock, NULL);
     for (unsigned w = 0; w < jobs; w++) g.workers[w].scratch = kv_scratch_new();
-    g.progress = kv_progress_start("replaying", total, "item-specs");
+    if (!r->quiet) g.progress = kv_progress_start("replaying", total, "item-specs");
     rc = kv_parallel(r->n_items, jobs, replay_item, &g, e);
     kv_progress_end(g.progress);
     for (unsigned w = 0; w < jobs; w++) kv_scratch_free(g.workers[w].scratch);

@@ -108,8 +108,8 @@ int kv_cross_terms(const struct kv_replay *r, size_t which, double *ratio, doubl
 
 // ---- replay ---------------------------------------------------------------------------
 
-int kv_fisher_answers(const struct kv_trace_info *in, const struct kv_replay_spec *spec,
-                      enum kv_mode mode, bool self_exact, struct kv_error *e) {
+int kv_adjoint_answers(const struct kv_trace_info *in, const struct kv_replay_spec *spec,
+                       enum kv_mode mode, bool self_exact, struct kv_error *e) {
     const struct kv_format *f = spec->format;
     if (strcmp(in->adjoint.mode, kv_mode_names[mode]) != 0)
         return kv_fail(e, KV_EFAIL, in->path,
@@ -130,6 +130,16 @@ int kv_fisher_answers(const struct kv_trace_info *in, const struct kv_replay_spe
                        "reads exact values "
                        "changes with age; use --fidelity exact");
     return 0;
+}
+
+int kv_fisher_answers(const struct kv_trace_info *in, const struct kv_replay_spec *spec,
+                      enum kv_mode mode, bool self_exact, struct kv_error *e) {
+    if (spec->rounds > 1)
+        return kv_fail(e, KV_EFAIL, spec->canonical,
+                       "rounds=%u measures sensitivities again by running the model; use "
+                       "--fidelity exact",
+                       spec->rounds);
+    return kv_adjoint_answers(in, spec, mode, self_exact, e);
 }
 
 struct fisher {

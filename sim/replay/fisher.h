@@ -39,7 +39,12 @@ KV_MUST_CHECK int kv_cross_terms(const struct kv_replay *r, size_t spec, double 
 // for.
 KV_MUST_CHECK int kv_replay_fisher(const struct kv_replay *r, enum kv_table_kind form,
                                    unsigned jobs, struct kv_error *e);
-// Whether a spec may be predicted from this trace; the same errors.
+// Whether the recorded adjoint answers for a spec: its mode, windows, own step and hops.
+KV_MUST_CHECK int kv_adjoint_answers(const struct kv_trace_info *info,
+                                     const struct kv_replay_spec *spec, enum kv_mode mode,
+                                     bool self_exact, struct kv_error *e);
+// Whether a spec may be predicted from this trace; the same errors, and a policy that decides in
+// rounds.
 KV_MUST_CHECK int kv_fisher_answers(const struct kv_trace_info *info,
                                     const struct kv_replay_spec *spec, enum kv_mode mode,
                                     bool self_exact, struct kv_error *e);

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The ledger: every bit that a device would hold at the end of each context + choice.
+#include <stdlib.h>
+
+#include "sim/base/util.h"
 #include "sim/quant/code.h"
-#include "sim/replay/replay.h"
+#include "sim/replay/requant.h"
 
 // Rows of one branch, layer and side, as code.h wants them: for counting, x and y are not read.
 static struct kv_rows branch(const struct kv_replay_spec *spec, const uint8_t *cells,
@@ -36,8 +39,31 @@ static void count_sequence(const struct kv_replay_spec *spec, const struct kv_tr
         }
 }
 
-void kv_ledger_count(const struct kv_replay_spec *spec, const struct kv_trace_item *item,
-                     const uint8_t *cells, struct kv_ledger *ledger) {
+// The same in mode requant: context and choice are one run of rows, coded up to the last flush.
+static void count_requant(const struct kv_replay_spec *spec, const struct kv_trace_item *item,
+                          const uint8_t *cells, size_t first, size_t n_choice,
+                          struct kv_bits bits[2]) {
+    const struct kv_format *f = spec->format;
+    size_t n = item->n_context, window = kv_requant_window(f),
+           per_token = kv_cells(&spec->run.shape);
+    uint8_t *path = kv_alloc((n + n_choice) * per_token, 1);
+    memcpy(path, cells, n * per_token);
+    memcpy(path + n * per_token, cells + first * per_token, n_choice * per_token);
+    for (uint32_t layer = 0; layer < spec->run.shape.n_layers; layer++)
+        for (int side = 0; side < 2; side++) {
+            size_t coded = n + n_choice / window * window, flush = f->flush[side];
+            if (coded > f->sinks) coded = f->sinks + (coded - f->sinks) / flush * flush;
+            struct kv_rows rows = branch(spec, path, layer, (enum kv_side)side, 0, 0, n + n_choice);
+            kv_count_rows(f, &rows, coded, &bits[side]);
+        }
+    free(path);
+}
+
+typedef void count_fn(const struct kv_replay_spec *, const struct kv_trace_item *, const uint8_t *,
+                      size_t first, size_t n_choice, struct kv_bits bits[2]);
+
+static void count(const struct kv_replay_spec *spec, const struct kv_trace_item *item,
+                  const uint8_t *cells, count_fn *sequence, struct kv_ledger *ledger) {
     const struct kv_shape *s = &spec->run.shape;
     size_t sequences = item->n_choices ? item->n_choices : 1;
     // Tags let a reader find a token's widths.
@@ -48,7 +74,7 @@ void kv_ledger_count(const struct kv_replay_spec *spec, const struct kv_trace_it
         struct kv_bits bits[2] = {{0}};
         size_t n_choice = item->n_choices ? item->first[c + 1] - item->first[c] : 0;
         size_t tokens = item->n_context + n_choice;
-        count_sequence(spec, item, cells, item->n_choices ? item->first[c] : 0, n_choice, bits);
+        sequence(spec, item, cells, item->n_choices ? item->first[c] : 0, n_choice, bits);
         double values = (double)tokens * values_per_token, weight = 1.0 / (double)sequences;
         double code = (double)(bits[0].code_bits + bits[1].code_bits);
         double meta = (double)(bits[0].meta_bits + bits[1].meta_bits);
@@ -61,4 +87,14 @@ void kv_ledger_count(const struct kv_replay_spec *spec, const struct kv_trace_it
             for (int w = 0; w < 18; w++)
                 ledger->share[side][w] += weight * 2 * (double)bits[side].values[w] / values;
     }
+}
+
+void kv_ledger_count(const struct kv_replay_spec *spec, const struct kv_trace_item *item,
+                     const uint8_t *cells, struct kv_ledger *ledger) {
+    count(spec, item, cells, count_sequence, ledger);
+}
+
+void kv_ledger_count_requant(const struct kv_replay_spec *spec, const struct kv_trace_item *item,
+                             const uint8_t *cells, struct kv_ledger *ledger) {
+    count(spec, item, cells, count_requant, ledger);
 }

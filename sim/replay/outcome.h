@@ -7,9 +7,9 @@
 #include "policies/policy.h"
 
 enum kv_fidelity { KV_EXACT, KV_FISHER, KV_ATTENTION };
-enum kv_mode { KV_INLINE, KV_PREFILL, KV_PREFILL1 };
+enum kv_mode { KV_INLINE, KV_PREFILL, KV_PREFILL1, KV_REQUANT, KV_N_MODES };
 extern const char *const kv_fidelity_names[]; // "exact", "fisher", "attention", NULL
-extern const char *const kv_mode_names[];     // "inline", "prefill", "prefill1", NULL
+extern const char *const kv_mode_names[];     // "inline", "prefill", "prefill1", "requant", NULL
 
 // The rules that turn log-probs into a pick. ACC: sum; NORM: per Unicode character; BYTES: per
 // byte; TOKEN: per token after the prefix that all choices share (llama.cpp's --hellaswag).

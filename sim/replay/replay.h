@@ -12,6 +12,12 @@
 #include "sim/replay/spec.h"
 #include "traces/tables.h"
 
+// What closed feedback changed of a spec's decisions, summed over items.
+struct kv_closed_count {
+    uint64_t items, tokens, changed; // tokens some of whose cells have another width
+    uint64_t passes;                 // of the model, until decisions and features agreed
+};
+
 struct kv_replay {
     const struct kv_trace *trace;
     const struct kv_model *model;
@@ -24,8 +30,12 @@ struct kv_replay {
     // Tables for policies that declare KV_NEED_DAMAGE or KV_NEED_ERROR, one a spec
     // (kv_replay_open_tables).
     struct kv_table **damage, **error;
+    enum kv_table_kind form;        // of the damage, as opened
     struct kv_quantiles *quantiles; // for those that declare KV_NEED_QUANTILES
     bool audit;                     // ask each policy again with the future scrambled: kv_audit
+    bool closed;                    // policies read the run they steer: closed.h; exact replay only
+    struct kv_closed_count *counts; // [n_specs] what closed feedback changed, or NULL
+    bool quiet;                     // no progress is drawn
     size_t first_item, n_items;     // the part of the trace to replay
     // Says which pairs are wanted (NULL = all); called before an item is run, from any worker.
     bool (*wanted)(void *self, size_t item, size_t spec);
@@ -46,6 +56,9 @@ KV_MUST_CHECK int kv_replay_exact(const struct kv_replay *r, unsigned jobs, stru
 KV_MUST_CHECK int kv_replay_open_tables(struct kv_replay *r, enum kv_table_kind form, unsigned jobs,
                                         struct kv_error *e);
 void kv_replay_close_tables(struct kv_replay *r);
+// Lets the policies that want it fit themselves to the trace's first items (kv_replay_open_tables
+// does so too). Errors: a trace that does not keep what they measure. (fit.c)
+KV_MUST_CHECK int kv_replay_fit(const struct kv_replay *r, unsigned jobs, struct kv_error *e);
 // Closes an array of n tables, some of which may be shared or NULL, and frees it.
 void kv_tables_close(struct kv_table **tables, size_t n);
 
@@ -54,6 +67,10 @@ void kv_tables_close(struct kv_table **tables, size_t n);
 // Errors: whatever the policy says; a width not offered, naming the token.
 KV_MUST_CHECK int kv_decide(const struct kv_replay *r, size_t spec, size_t item, uint8_t *cells,
                             struct kv_error *e);
+
+// The same with other features than the recorded ones: [n_tokens][KV_N_FEATURES].
+KV_MUST_CHECK int kv_decide_by(const struct kv_replay *r, size_t spec, size_t item,
+                               const float *features, uint8_t *cells, struct kv_error *e);
 
 // Checks a policy's answers: cells[n_tokens][...]. Errors: a width that the format does not offer,
 // a cell left undecided, a key evicted without its value; each names item and token.
@@ -71,5 +88,9 @@ KV_MUST_CHECK int kv_audit(const struct kv_replay_spec *spec, const struct kv_it
 // Bits that the decisions take at the end of each context + choice, averaged over choices.
 void kv_ledger_count(const struct kv_replay_spec *spec, const struct kv_trace_item *item,
                      const uint8_t *cells, struct kv_ledger *ledger);
+// The same in mode requant: coded up to the last time a window was full, groups of tokens running
+// on over the branch point, exact from there on.
+void kv_ledger_count_requant(const struct kv_replay_spec *spec, const struct kv_trace_item *item,
+                             const uint8_t *cells, struct kv_ledger *ledger);
 
 #endif

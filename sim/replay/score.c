@@ -5,7 +5,7 @@
 #include "sim/replay/outcome.h"
 
 const char *const kv_fidelity_names[] = {"exact", "fisher", "attention", NULL};
-const char *const kv_mode_names[] = {"inline", "prefill", "prefill1", NULL};
+const char *const kv_mode_names[] = {"inline", "prefill", "prefill1", "requant", NULL};
 const char *const kv_scorer_names[] = {"acc", "acc_norm", "acc_bytes", "acc_token", NULL};
 
 void kv_outcome_fini(struct kv_outcome *o) {

@@ -23,11 +23,30 @@ const struct kv_policy *kv_policy_at(size_t i) {
     return i < N_POLICIES ? policies[i] : NULL;
 }
 
-static const struct kv_policy *find_policy(const char *name, struct kv_error *e) {
+// The narrowest width of a format of that name; 0 when there is none.
+static unsigned format_width(const char *name, const struct kv_shape *shape) {
+    struct kv_format_setting s = {*shape, KV_ORDER_GGML};
+    struct kv_format *f;
+    unsigned bits = 0;
+    if (kv_format_open(&f, name, &s, NULL)) return 0;
+    bits = f->width_bits[0];
+    kv_format_close(f);
+    return bits;
+}
+
+static const struct kv_policy *find_policy(const char *name, const struct kv_shape *shape,
+                                           struct kv_error *e) {
     const char *names[N_POLICIES + 1] = {NULL};
     for (size_t i = 0; i < N_POLICIES; i++) {
         names[i] = policies[i]->name;
         if (strcmp(name, names[i]) == 0) return policies[i];
+    }
+    unsigned bits = format_width(name, shape);
+    if (bits) {
+        kv_fail(e, KV_EUSAGE, "spec",
+                "'%s' is a format and decides no widths; a policy does: static:bits=%u@%s", name,
+                bits, name);
+        return NULL;
     }
     const char *near = kv_nearest(name, names);
     if (near)
@@ -75,7 +94,7 @@ static int pin_digest(struct kv_spec *s, const char *digest, struct kv_error *e)
 
 static int find(struct kv_replay_spec *spec, struct kv_spec *s, struct kv_error *e) {
     if (!kv_is_plugin(s->name)) {
-        spec->policy = find_policy(s->name, e);
+        spec->policy = find_policy(s->name, &spec->run.shape, e);
         return spec->policy ? 0 : KV_EUSAGE;
     }
     int rc = kv_plugin_open(&spec->plugin, s->name, e);
@@ -113,6 +132,7 @@ static void describe_policy(struct kv_replay_spec *spec) {
     spec->needs =
         (p->needs_as_opened ? p->needs_as_opened(spec->self) : p->needs) | (in ? in->needs : 0);
     spec->hops = p->hops_as_opened ? p->hops_as_opened(spec->self) : in ? in->hops : 1;
+    spec->rounds = p->rounds_as_opened ? p->rounds_as_opened(spec->self) : in ? in->rounds : 1;
     spec->delay_tokens =
         in && in->delay_tokens > p->delay_tokens ? in->delay_tokens : p->delay_tokens;
 }
@@ -125,6 +145,14 @@ static int check_delay(const struct kv_replay_spec *spec, const char *name, stru
                                "prompt has been read, but says it decides %u tokens late",
                                spec->delay_tokens)
                      : 0;
+}
+
+static int check_rounds(const struct kv_replay_spec *spec, const char *name, struct kv_error *e) {
+    return spec->rounds > 1 && !(spec->needs & KV_NEED_DAMAGE)
+               ? kv_fail(e, KV_EFAIL, name,
+                         "decides in %u rounds but does not read the damage that they measure",
+                         spec->rounds)
+               : 0;
 }
 
 static int open_policy(struct kv_replay_spec *spec, const char *text, struct kv_error *e) {
@@ -143,6 +171,7 @@ static int open_policy(struct kv_replay_spec *spec, const char *text, struct kv_
         spec->policy_name = kv_strdup(s.name);
         describe_policy(spec);
         rc = check_delay(spec, s.name, e);
+        if (rc == 0) rc = check_rounds(spec, s.name, e);
     }
     if (rc == 0) {
         char own[512] = "";

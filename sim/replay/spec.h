@@ -16,6 +16,7 @@ struct kv_replay_spec {
     struct kv_run run;
     uint32_t varies, options;     // axes along which decisions differ; answers a cell may have
     uint32_t hops;                // times the prompt is coded
+    uint32_t rounds;              // times the policy, or the one that it wraps, is asked
     uint32_t needs, delay_tokens; // the policy's own and those of the policy that it wraps
     struct kv_replay_spec *inner; // of a wrapper: the policy inside, without a format; else NULL
     struct kv_inner *inner_view;  // what run.inner points at

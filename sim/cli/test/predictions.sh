@@ -47,11 +47,23 @@ check "finer families are predicted no worse, and proven" "yes yes" \
             END { print (h <= l && l <= s ? "yes" : "no"), (bad ? "no" : "yes") }')"
 check "a searched cut stays within its budget" "yes" \
     "$(apart tune t.trace --no-exact -q --tsv --budget bits=4.5 --tries 60 'threshold:feature=entropy,quantiles=0..1,bits=3/5@asym:group=32' | tail -1 | cut -f12)"
+check "kvtuner's plan is a layerwise spec within its budget, and the policy's own" "yes same" \
+    "$(apart tune t.trace --no-exact -q --tsv --budget bits=4 --train 0-0 --test 1-1 kvtuner@asym:group=32 kvtuner:bits=4,items=1@asym:group=32 |
+        awk -F'\t' '$1 ~ /^layerwise:k=/ { a = $5; ok = $12 } $1 ~ /^kvtuner/ { b = $5 } END { print ok, (a == b ? "same" : "other") }')"
 check "shares of damage add up to the whole by each axis but rare words" "100 100 100 " \
     "$(for by in head position segment; do apart atlas t.trace --by $by --tsv | awk -F'\t' 'NR > 1 { s += $8 } END { printf "%.0f ", s }'; done)"
 
+"$kvsim" tune "$t" -m "$model" -q --tsv --budget bits=4.25 --method greedy-exact --evaluations 7 --verify 1 \
+    layerwise@sym >"$dir/g.tsv"
+check "greedy-exact stands beside the additive plan, verified no worse, within budget and evaluations" "2 yes yes yes" \
+    "$(awk -F'\t' '$2 ~ /^knapsack/ { a = $13; tried = $3 } $2 ~ /^greedy-exact/ { g = $13; n = $3 } NR > 1 { rows++; bad += $4 > 4.2501 }
+        END { print rows, (g != "" && g <= a ? "yes" : "no"), (bad ? "no" : "yes"), (n > 1 && n <= 7 ? "yes" : "no") }' "$dir/g.tsv")"
+refused "greedy-exact without exact replay" 2 "which --no-exact forbids" tune "$t" --no-exact --method greedy-exact layerwise@sym
+refused "rounds in prediction" 1 "only exact replay" replay "$t" --fidelity fisher 'oracle:bits=4.25,rounds=2@sym'
+
 refused "a budget below the cheapest plan" 1 "is below the cheapest plan" tune "$t" --no-exact --budget bits=1 static@sym
 refused "a budget in ms without a device" 2 "ms=X@DEVICE" tune "$t" --no-exact --budget ms=3 static@sym
+refused "kvtuner within a budget of bytes" 2 "kvtuner takes a budget of bits" tune "$t" --no-exact --budget bytes=6000 kvtuner@sym
 refused "an unknown method" 2 "grid, random, simplex or anneal" tune "$t" --no-exact --method hope 'threshold:quantiles=0..1,bits=2/4@sym'
 refused "an unknown axis" 2 "head, position, class, distance" atlas "$t" --by colour
 

@@ -76,6 +76,8 @@ expect 2 'kvsim: replay: -m MODEL is needed: exact replay runs tiny again' \
 
 expect 2 "kvsim: spec: no policy is named 'statik'; did you mean 'static'?" \
     'a misspelt policy' replay t statik -m good.gguf
+expect 2 "kvsim: spec: 'kivi' is a format and decides no widths; a policy does: static:bits=2@kivi" \
+    'a format in the place of a policy' replay t kivi:bits=2 -m good.gguf
 expect 2 "kvsim: policy static: unknown key 'bit'; did you mean 'bits'?" \
     'a misspelt key of a policy' replay t static:bit=4 -m good.gguf
 expect 2 "kvsim: format: no format is named 'asim'; did you mean 'asym'?" \
@@ -88,8 +90,14 @@ expect 2 'kvsim: policy static: bits=17: bits must be a whole number from 1 to 1
     'a width that none offers' replay t static:bits=17 -m good.gguf
 expect 2 "kvsim: static:bits={2,4: '{' is not closed" \
     'an expansion left open' replay t 'static:bits={2,4' -m good.gguf
-expect 2 "kvsim: --mode: no mode is named 'inlin'; there are inline, prefill, prefill1" \
+expect 2 "kvsim: --mode: no mode is named 'inlin'; there are inline, prefill, prefill1, requant" \
     'a misspelt mode' replay t static --mode inlin -m good.gguf
+expect 2 'kvsim: --feedback: shut: open or closed is expected' \
+    'a feedback that there is not' replay t static --feedback shut -m good.gguf
+expect 2 'kvsim: --feedback: closed feedback reads a run, and fisher replay has none; use --fidelity exact' \
+    'closed feedback without a run' replay t static --feedback closed --fidelity fisher
+expect 2 'kvsim: h2o:bits=16,by=token,heavy=0.25,recent=0.25@fp16:order=ggml,sinks=0,window=0: closed feedback goes token by token; policy h2o reads vectors, or what is known at the end of the prompt or later' \
+    'closed feedback for a policy that waits' replay t h2o:by=token@fp16 --feedback closed --self exact -m good.gguf
 expect 2 "kvsim: replay: unknown option '--mod'; did you mean '--mode'?" \
     'a misspelt option' replay t static --mod inline
 expect 2 "kvsim: unknown command 'repaly'; did you mean 'replay'?" \

@@ -76,4 +76,19 @@ wait $!
 check 'two sweeps at once into one store' test $? = 0
 tables both.db >both.tsv
 check 'make the same tables' cmp whole.tsv both.tsv
+
+# ---- open and closed feedback, prefill and requant: runs of their own
+
+spec=threshold:feature=entropy,bits=2/3/4/8@sym
+for feedback in open closed; do
+    "$kvsim" sweep -q t $spec -m good.gguf --db fed.db --items 0-5 --self exact --feedback $feedback || exit 1
+done
+"$kvsim" sweep -q t static:bits=3@sym:window=4 -m good.gguf --db fed.db --items 0-5 --mode prefill,requant || exit 1
+check 'a spec with closed feedback is a run of its own' test "$(stored fed.db)" = 24
+"$kvsim" show --db fed.db --json | grep -o '"variant": *"feedback=closed"' >found.log
+check 'and says so' test "$(wc -l <found.log)" = 1
+kl() { "$kvsim" diff "$@" --db fed.db --tsv | awk -F '\t' '$1 == "kl_nats" { print ($2 > 0 && $3 > 0 && $2 != $3) }'; }
+check 'diff pairs it with the same spec with open feedback' test "$(kl $spec $spec --feedback open,closed)" = 1
+check 'and one mode with another' \
+    test "$(kl static:bits=3@sym:window=4 static:bits=3@sym:window=4 --mode prefill,requant)" = 1
 finish

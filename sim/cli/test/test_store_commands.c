@@ -7,93 +7,8 @@
 
 #include <jansson.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include "analysis/test/synthetic.h"
-
-enum { N = 200 };
-
-static const char hostile[] = "plugin:note=<script>alert('\"\\\t&x')</script>";
-
-static const struct {
-    const char *spec, *policy, *format;
-    double damage;
-    int k_bits, v_bits;
-} specs[] = {
-    {"none", "none", "", 0, 16, 16},
-    {"static:k=4,v=4@asym:group=32,order=hf,scale=fp16,sinks=0,window=0", "static:k=4,v=4",
-     "asym:group=32,order=hf,scale=fp16,sinks=0,window=0", 0.1, 4, 4},
-    {"static:k=8,v=4@asym:group=32,order=hf,scale=fp16,sinks=0,window=0", "static:k=8,v=4",
-     "asym:group=32,order=hf,scale=fp16,sinks=0,window=0", 0.03, 8, 4},
-    {hostile, hostile, "", 0.5, 2, 2},
-};
-
-struct fixture {
-    char dir[64], db[96], kvsim[512];
-};
-
-static int set_up(void **state) {
-    struct fixture *f = kv_alloc(1, sizeof *f);
-    struct kv_error e = {0};
-    struct kv_store *s;
-    struct synthetic *t = synthetic_new(N);
-    const char *build = getenv("BUILD") ? getenv("BUILD") : "build";
-    long long trace, run;
-    snprintf(f->dir, sizeof f->dir, "/tmp/kvsim-cli-XXXXXX");
-    if (!mkdtemp(f->dir)) return -1;
-    snprintf(f->db, sizeof f->db, "%s/a.db", f->dir);
-    snprintf(f->kvsim, sizeof f->kvsim, "%s/kvsim", build);
-    int code = kv_store_open(&s, f->db, KV_STORE_CREATE, &e);
-    if (!code) code = synthetic_trace(s, t, &trace, &e);
-    for (size_t p = 0; !code && p < sizeof specs / sizeof *specs; p++) {
-        struct kv_run_key key = synthetic_key(trace, specs[p].spec);
-        key.policy = specs[p].policy;
-        key.format = specs[p].format;
-        code = kv_store_run(s, &key, &run, &e);
-        for (size_t i = 0; !code && i < N; i++) {
-            struct kv_choice_outcome choice[SYNTHETIC_CHOICES];
-            struct kv_outcome o = synthetic_outcome(i, p, 0.6, specs[p].damage, specs[p].k_bits,
-                                                    specs[p].v_bits, choice);
-            code = kv_store_put(s, run, (uint32_t)i, &o, &e);
-        }
-    }
-    if (!code) code = kv_store_close(s, &e);
-    synthetic_free(t);
-    *state = f;
-    return code;
-}
-
-static int tear_down(void **state) {
-    struct fixture *f = *state;
-    char *command = kv_format_text("rm -rf '%s'", f->dir);
-    int code = system(command);
-    free(command);
-    free(f);
-    return code;
-}
-
-// Runs "[setting] kvsim arguments", returns its exit code and all it said.
-static int run(const struct fixture *f, const char *setting, const char *arguments, char **said) {
-    char chunk[4096];
-    size_t got;
-    struct kv_text t = {0};
-    char *command = kv_format_text("%s %s %s 2>&1", setting, f->kvsim, arguments);
-    FILE *p = popen(command, "r");
-    assert_non_null(p);
-    while ((got = fread(chunk, 1, sizeof chunk, p)) > 0) kv_text_add(&t, chunk, got);
-    int status = pclose(p);
-    free(command);
-    *said = kv_text_take(&t);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-static void expect(const struct fixture *f, const char *arguments, int code, const char *message) {
-    char *said;
-    int got = run(f, "", arguments, &said);
-    if (got != code || !strstr(said, message)) fail_msg("%s: %d: %s", arguments, got, said);
-    free(said);
-}
+#include "sim/cli/test/made_store.h"
 
 static double right_share(size_t p) {
     size_t right = 0;
@@ -126,22 +41,49 @@ static void show_prints_every_row_as_json_with_all_digits(void **state) {
     free(arguments);
 }
 
-static void show_fits_a_terminal_of_eighty_columns(void **state) {
-    const struct fixture *f = *state;
-    char *said, *arguments = kv_format_text("show --db %s", f->db);
-    assert_int_equal(run(f, "COLUMNS=80", arguments, &said), 0);
-    size_t n_lines = 0;
+// Columns of the longest line below the heading, which wraps as text does.
+static size_t widest_line(char *said) {
+    size_t n_lines = 0, widest = 0;
     for (char *line = strtok(said, "\n"); line; line = strtok(NULL, "\n"), n_lines++) {
         size_t width = 0;
         for (const char *p = line; *p; p++) {
             width += ((unsigned char)*p & 0xC0) != 0x80;
             assert_true((unsigned char)*p >= 0x20);
         }
-        if (n_lines > 0) assert_in_range(width, 1, 80); // the heading wraps as text does
+        if (n_lines > 0 && width > widest) widest = width;
     }
     assert_true(n_lines >= 6);
-    free(said);
+    return widest;
+}
+
+static void show_fits_the_terminal(void **state) {
+    const struct fixture *f = *state;
+    static const char *const settings[] = {"COLUMNS=60", "COLUMNS=80", "COLUMNS=100",
+                                           "COLUMNS=133"};
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+        char *said, *arguments = kv_format_text("show --db %s", f->db);
+        assert_int_equal(run(f, settings[i], arguments, &said), 0);
+        assert_in_range(widest_line(said), 40, strtoul(settings[i] + 8, NULL, 10));
+        free(said);
+        free(arguments);
+    }
+}
+
+static void show_is_in_colour_only_when_asked(void **state) {
+    const struct fixture *f = *state;
+    char *plain, *colour, *arguments = kv_format_text("show --db %s", f->db);
+    char *always = kv_format_text("show --db %s --color always", f->db);
+    assert_int_equal(run(f, "", arguments, &plain), 0); // a pipe is no terminal
+    assert_null(strchr(plain, '\033'));
+    assert_int_equal(run(f, "NO_COLOR=1", always, &colour), 0);
+    assert_non_null(strstr(colour, "\033[33mstatic"));
+    free(plain);
+    free(colour);
     free(arguments);
+    free(always);
+    char *wrong = kv_format_text("show --db %s --color red", f->db);
+    expect(f, wrong, 2, "kvsim: --color: 'red' is not one of auto, always, never\n");
+    free(wrong);
 }
 
 static void outcomes_are_found_by_any_spelling(void **state) {
@@ -236,10 +178,17 @@ static void report_draws_figures_and_a_page_that_escapes_names(void **state) {
     assert_true(holds(dir, "index.html", "<!doctype html>"));
     char *path = kv_format_text("%s/index.html", dir);
     assert_int_equal(kv_read_file(path, &html, &n, &e), 0);
-    assert_null(strstr(html, "<script>"));
+    // The page's own script and no other; figures as a part of it; nothing from elsewhere.
+    const char *script = strstr(html, "<script");
+    assert_non_null(script);
+    assert_null(strstr(script + 1, "<script"));
+    assert_null(strstr(html, "<script>alert"));
+    assert_null(strstr(html, " onload"));
     assert_non_null(strstr(html, "&lt;script&gt;alert(&#39;&quot;"));
-    assert_non_null(strstr(html, "data:image/svg+xml;base64,"));
-    assert_null(strstr(html, "@body@"));
+    assert_non_null(strstr(html, "<svg viewBox=\"0 0 1000 "));
+    assert_null(strstr(html, "http://"));
+    assert_null(strstr(html, "https://"));
+    assert_null(strstr(html, "@parts@"));
     free(html);
     free(path);
     free(said);
@@ -260,7 +209,8 @@ static void without_gnuplot_the_report_says_how_to_get_it(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(show_prints_every_row_as_json_with_all_digits),
-        cmocka_unit_test(show_fits_a_terminal_of_eighty_columns),
+        cmocka_unit_test(show_fits_the_terminal),
+        cmocka_unit_test(show_is_in_colour_only_when_asked),
         cmocka_unit_test(outcomes_are_found_by_any_spelling),
         cmocka_unit_test(diff_pairs_two_specs),
         cmocka_unit_test(what_is_not_there_is_said_in_one_sentence),

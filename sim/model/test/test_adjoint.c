@@ -65,9 +65,9 @@ struct gradients {
     float *dk, *dv;
 };
 
-static void take(void *self, uint32_t layer, const float *dk, const float *dv,
+static void take(void *self, size_t draw, uint32_t layer, const float *dk, const float *dv,
                  const float *d_evict) {
-    (void)d_evict;
+    (void)draw, (void)d_evict;
     struct gradients *g = self;
     memcpy(g->dk + layer * g->n, dk, g->n * sizeof *dk);
     memcpy(g->dv + layer * g->n, dv, g->n * sizeof *dv);
@@ -81,7 +81,7 @@ static void compare_with_differences(const struct kv_shape *shape, enum kv_order
                                      const uint32_t *counted) {
     struct kv_model *m = kv_model_random(shape, order, true, 7);
     struct kv_scratch *s = kv_scratch_new();
-    struct kv_tape *tape = kv_tape_new(shape, tree.n_tokens);
+    struct kv_tape *tape = kv_tape_new(shape, tree.n_tokens, KV_TAPE_BYTES);
     struct kv_error e;
     size_t n_kv = (size_t)shape->n_kv_heads * shape->head_dim;
     struct gradients g = {.n = tree.n_tokens * n_kv};
@@ -101,6 +101,7 @@ static void compare_with_differences(const struct kv_shape *shape, enum kv_order
                &(struct kv_adjoint){.tree = &tree,
                                     .tape = tape,
                                     .counted = counted,
+                                    .n_draws = 1,
                                     .d_final = d_final,
                                     .take = take,
                                     .self = &g},
@@ -148,6 +149,86 @@ static void counted_reads(void **state) {
     const uint32_t counted[] = {0, 0, 0, 0, 4, 5, 6, 7, 5, 6, 7};
     compare_with_differences(&(struct kv_shape){2, 4, 2, 16, 48, 64, 48, 64}, KV_ORDER_GGML,
                              counted);
+}
+
+// ---- tapes ----------------------------------------------------------------------------
+
+struct all_draws {
+    size_t n, n_layers; // a layer's floats
+    float *dk, *dv;     // [draws][n_layers][n]
+};
+
+static void take_all(void *self, size_t draw, uint32_t layer, const float *dk, const float *dv,
+                     const float *d_evict) {
+    struct all_draws *g = self;
+    (void)d_evict;
+    memcpy(g->dk + (draw * g->n_layers + layer) * g->n, dk, g->n * sizeof *dk);
+    memcpy(g->dv + (draw * g->n_layers + layer) * g->n, dv, g->n * sizeof *dv);
+}
+
+enum { DRAWS = 3 };
+
+// Gradients of all draws in one call or in one call each, over a tape of at most so many bytes.
+static struct all_draws gradients_over(const struct kv_model *m, size_t most_bytes, bool at_once) {
+    const struct kv_shape *sh = &m->shape;
+    struct kv_scratch *s = kv_scratch_new();
+    struct kv_tape *tape = kv_tape_new(sh, tree.n_tokens, most_bytes);
+    struct kv_error e;
+    struct kv_adjoint_seed seed;
+    struct all_draws g = {.n = (size_t)tree.n_tokens * sh->n_kv_heads * sh->head_dim,
+                          .n_layers = sh->n_layers};
+    size_t n = (size_t)tree.n_tokens * sh->hidden, all = DRAWS * g.n_layers * g.n;
+    float *final = calloc(n, sizeof *final), *d_final = calloc(DRAWS * n, sizeof *d_final);
+    g.dk = calloc(all, sizeof *g.dk);
+    g.dv = calloc(all, sizeof *g.dv);
+    assert_int_equal(most_bytes < kv_tape_bytes(sh, tree.n_tokens, false), tape->shared != NULL);
+    assert_int_equal(
+        0, kv_forward(m,
+                      &(struct kv_forward){
+                          .tree = &tree, .store = keep_float32, .tape = tape, .final = final},
+                      s, &e));
+    kv_adjoint_seed(m, final, scored, 5, 11, DRAWS, s, &seed);
+    for (size_t r = 0; r < DRAWS; r++) kv_adjoint_draw(m, &seed, r, tree.n_tokens, d_final + r * n);
+    for (size_t r = 0; r < (at_once ? 1 : DRAWS); r++) {
+        struct all_draws part = g;
+        part.dk += r * g.n_layers * g.n;
+        part.dv += r * g.n_layers * g.n;
+        kv_adjoint(m,
+                   &(struct kv_adjoint){.tree = &tree,
+                                        .tape = tape,
+                                        .n_draws = at_once ? DRAWS : 1,
+                                        .d_final = d_final + r * n,
+                                        .take = take_all,
+                                        .self = &part},
+                   s);
+    }
+    kv_adjoint_seed_fini(&seed);
+    kv_tape_free(tape);
+    kv_scratch_free(s);
+    free(final);
+    free(d_final);
+    return g;
+}
+
+static void a_thrifty_tape_gives_the_same_bits_and_takes_less(void **state) {
+    static const struct kv_shape shapes[] = {{4, 6, 2, 16, 48, 64, 48, 64},
+                                             {3, 2, 2, 32, 48, 64, 48, 64}};
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        const struct kv_shape *sh = &shapes[i];
+        struct kv_model *m = kv_model_random(sh, i ? KV_ORDER_HF : KV_ORDER_GGML, true, 7);
+        struct all_draws whole = gradients_over(m, KV_TAPE_BYTES, true),
+                         thrifty = gradients_over(m, 0, true), single = gradients_over(m, 0, false);
+        size_t bytes = DRAWS * whole.n_layers * whole.n * sizeof *whole.dk;
+        assert_memory_equal(whole.dk, thrifty.dk, bytes);
+        assert_memory_equal(whole.dv, thrifty.dv, bytes);
+        assert_memory_equal(whole.dk, single.dk, bytes);
+        assert_memory_equal(whole.dv, single.dv, bytes);
+        assert_true(kv_tape_bytes(sh, 100, true) < kv_tape_bytes(sh, 100, false));
+        struct all_draws *all[] = {&whole, &thrifty, &single};
+        for (size_t k = 0; k < 3; k++) free(all[k]->dk), free(all[k]->dv);
+        kv_model_close(m);
+    }
 }
 
 // ---- the real model ----------------------------------------------------------------------
@@ -204,7 +285,7 @@ static void directional_derivatives_of_the_real_model(void **state) {
     const struct kv_shape *sh = &m->shape;
     size_t n = (size_t)real.n_tokens * sh->n_kv_heads * sh->head_dim, h = sh->hidden;
     struct kv_scratch *s = kv_scratch_new();
-    struct kv_tape *tape = kv_tape_new(sh, real.n_tokens);
+    struct kv_tape *tape = kv_tape_new(sh, real.n_tokens, KV_TAPE_BYTES);
     struct gradients g = {.n = n,
                           .dk = calloc(n * sh->n_layers, sizeof(float)),
                           .dv = calloc(n * sh->n_layers, sizeof(float))};
@@ -219,8 +300,12 @@ static void directional_derivatives_of_the_real_model(void **state) {
     kv_adjoint_seed(m, final, rows, 5, 3, 1, s, &seed);
     kv_adjoint_draw(m, &seed, 0, real.n_tokens, d_final);
     kv_adjoint(m,
-               &(struct kv_adjoint){
-                   .tree = &real, .tape = tape, .d_final = d_final, .take = take, .self = &g},
+               &(struct kv_adjoint){.tree = &real,
+                                    .tape = tape,
+                                    .n_draws = 1,
+                                    .d_final = d_final,
+                                    .take = take,
+                                    .self = &g},
                s);
     job.tape = NULL;
     for (uint32_t l = 0; l < sh->n_layers; l += 7) {
@@ -323,16 +408,16 @@ static void labels_follow_the_distribution(void **state) {
     struct kv_scratch *s = kv_scratch_new();
     struct kv_adjoint_seed seed;
     struct kv_reference r;
-    enum { DRAWS = 20000 };
+    enum { LABELS = 20000 };
     float final[32];
     double seen[8] = {0}, chi2 = 0;
     (void)state;
     fill(final, 32, 9);
-    kv_adjoint_seed(m, final, &(struct kv_scored){0, 1}, 1, 5, DRAWS, s, &seed);
+    kv_adjoint_seed(m, final, &(struct kv_scored){0, 1}, 1, 5, LABELS, s, &seed);
     kv_head_reference(m, final, 1, s, &r);
-    for (size_t i = 0; i < DRAWS; i++) seen[seed.label[i]]++;
+    for (size_t i = 0; i < LABELS; i++) seen[seed.label[i]]++;
     for (size_t v = 0; v < 8; v++) {
-        double expected = DRAWS * (double)r.p[v];
+        double expected = LABELS * (double)r.p[v];
         chi2 += (seen[v] - expected) * (seen[v] - expected) / expected;
     }
     assert_true(chi2 < 24.3); // chi-square, 7 degrees of freedom, p = 0.001
@@ -346,6 +431,7 @@ int main(void) {
         cmocka_unit_test(whole_pass_ggml),
         cmocka_unit_test(whole_pass_hf),
         cmocka_unit_test(counted_reads),
+        cmocka_unit_test(a_thrifty_tape_gives_the_same_bits_and_takes_less),
         cmocka_unit_test(directional_derivatives_of_the_real_model),
         cmocka_unit_test(norm_alone),
         cmocka_unit_test(swiglu_alone),

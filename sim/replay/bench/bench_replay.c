@@ -41,7 +41,8 @@ static void products(const struct kv_model *m, const struct kv_trace_item *it, c
         for (int i = 0; i < 4; i++) kv_product(list[i], x, it->n_tokens, y, s);
     }
     for (size_t from = 0; from < m->shape.vocab; from += TILE) {
-        struct kv_matrix part = {TILE, m->head.cols, m->head.f32 + from * m->head.cols, NULL};
+        struct kv_matrix part = {
+            .rows = TILE, .cols = m->head.cols, .f32 = m->head.f32 + from * m->head.cols};
         for (size_t row = 0; row < it->n_final; row += KV_HEAD_ROWS)
             kv_product(&part, x,
                        it->n_final - row < KV_HEAD_ROWS ? it->n_final - row : KV_HEAD_ROWS, y, s);

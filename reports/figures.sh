@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+# Rebuilds the figures of the README: figures.sh DEMO-FOLDER [STORE], with BUILD in the environment.
+# The frontier comes from what `make demo` made; the study's figure from build/study, where the README's
+# commands for it leave it; the picture is the first screen of the report of STORE (default: the demo's).
+set -eu
+demo=$1 store=${2:-$1/demo.db} to=reports/figures
+out=$BUILD/figures
+cp "$demo/report/frontier_bits.svg" "$to/"
+if [ -f "$BUILD/study/fidelity.svg" ]; then
+    cp "$BUILD/study/fidelity.svg" "$to/"
+else
+    echo "no $BUILD/study/fidelity.svg (the README says how to make it): $to/fidelity.svg stays"
+fi
+browser=$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)
+if [ -z "$browser" ]; then
+    echo "no Chromium (package chromium): $to/report.png stays"
+    exit 0
+fi
+"$BUILD/kvsim" report -q --db "$store" -o "$out"
+page=$(cd "$out" && pwd)/index.html
+"$browser" --headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir="$out/profile" --window-size=1200,1000 \
+    --screenshot="$out/report.png" "file://$page" 2>/dev/null
+rm -rf "$out/profile"
+[ "$(wc -c <"$out/report.png")" -lt 300000 ] || {
+    echo "$out/report.png is larger than 300 KB" >&2
+    exit 1
+}
+cp "$out/report.png" "$to/"

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// kvsim sql: read-only queries on a store, and what there is to query.
+#include "analysis/store.h"
+#include "sim/cli/cli.h"
+
+#include <stdlib.h>
+
+static const struct kv_option options[] = {
+    {"db", 0, "FILE", "kvsim.db", "the store"},
+    {"views", 0, NULL, NULL, "explain the views and tables of a store; needs none"},
+    {0}};
+
+// ---- a query --------------------------------------------------------------------------
+
+struct result {
+    size_t n;
+    char **names;
+    struct kv_table *table; // made at the first row, whose values say how columns are aligned
+};
+
+static int take_head(void *self, size_t n, const char *const *names, struct kv_error *e) {
+    struct result *r = self;
+    (void)e;
+    r->n = n;
+    r->names = kv_alloc(n, sizeof *r->names);
+    for (size_t i = 0; i < n; i++) r->names[i] = kv_strdup(names[i]);
+    return 0;
+}
+
+static void begin_table(struct result *r, const struct kv_sql_value *values) {
+    struct kv_column *head = kv_alloc(r->n, sizeof *head);
+    for (size_t i = 0; i < r->n; i++) {
+        bool number = values && (values[i].kind == KV_SQL_INT || values[i].kind == KV_SQL_REAL);
+        head[i] = (struct kv_column){r->names[i], number ? KV_RIGHT : KV_LEFT};
+    }
+    r->table = kv_table_new(head, r->n);
+    free(head);
+}
+
+static int take_row(void *self, size_t n, const char *const *names,
+                    const struct kv_sql_value *values, struct kv_error *e) {
+    struct result *r = self;
+    (void)names;
+    if (kv_interrupted()) return kv_fail(e, KV_EINTR, "sql", "interrupted");
+    if (!r->table) begin_table(r, values);
+    for (size_t i = 0; i < n; i++) switch (values[i].kind) {
+        case KV_SQL_INT:
+            kv_table_count(r->table, values[i].n);
+            break;
+        case KV_SQL_REAL:
+            kv_table_number(r->table, values[i].x, -1);
+            break;
+        default:
+            kv_table_text(r->table, values[i].text);
+        }
+    return 0;
+}
+
+static int query(const struct kv_cli *c, struct kv_error *e) {
+    struct kv_store *s;
+    struct result r = {0};
+    int code = kv_store_open(&s, kv_opt(c, "db"), KV_STORE_READ, e);
+    if (code) return code;
+    code = kv_store_select(s, c->args[0], take_head, take_row, &r, e);
+    if (!code && !r.table) begin_table(&r, NULL);
+    if (!code) {
+        code = kv_table_print(r.table, c->output, e);
+        r.table = NULL;
+    }
+    kv_table_free(r.table);
+    for (size_t i = 0; i < r.n; i++) free(r.names[i]);
+    free(r.names);
+    kv_store_abandon(s);
+    return code;
+}
+
+// ---- what there is --------------------------------------------------------------------
+
+static int add_part(void *self, const struct kv_store_part *p, struct kv_error *e) {
+    const char *const texts[] = {p->name, p->kind, p->about, p->columns};
+    (void)e;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) kv_table_text(self, texts[i]);
+    return 0;
+}
+
+// Words in lines of at most `width` columns, each after `margin` spaces.
+static void print_wrapped(const char *s, size_t margin, size_t width) {
+    for (size_t column = 0; *s;) {
+        size_t n = strcspn(s, " ");
+        if (column && column + 1 + n > width) {
+            putchar('\n');
+            column = 0;
+        }
+        printf("%*s%.*s", column ? 1 : (int)margin, "", (int)n, s);
+        column += n + (column ? 1 : margin);
+        s += n;
+        s += strspn(s, " ");
+    }
+    putchar('\n');
+}
+
+static int print_part(void *self, const struct kv_store_part *p, struct kv_error *e) {
+    size_t width = *(const size_t *)self;
+    (void)e;
+    printf("%s %s\n", p->kind, p->name);
+    if (*p->about) print_wrapped(p->about, 4, width);
+    char *columns = kv_format_text("columns: %s", p->columns);
+    print_wrapped(columns, 4, width);
+    free(columns);
+    return 0;
+}
+
+static int explain(const struct kv_cli *c, struct kv_error *e) {
+    static const struct kv_column head[] = {
+        {"name", KV_LEFT}, {"kind", KV_LEFT}, {"about", KV_LEFT}, {"columns", KV_LEFT}};
+    size_t width = kv_terminal_width() ? kv_terminal_width() : 100;
+    if (c->output == KV_OUT_TEXT) {
+        int code = kv_store_describe(print_part, &width, e);
+        return code ? code : kv_flush_stdout(e);
+    }
+    struct kv_table *t = kv_table_new(head, sizeof head / sizeof *head);
+    int code = kv_store_describe(add_part, t, e);
+    if (!code) return kv_table_print(t, c->output, e);
+    kv_table_free(t);
+    return code;
+}
+
+static int sql(struct kv_cli *c, struct kv_error *e) {
+    if (kv_opt_given(c, "views")) return explain(c, e);
+    if (c->n_args != 1)
+        return kv_fail(e, KV_EUSAGE, "sql", "one query is expected, in quotes, or --views");
+    return query(c, e);
+}
+
+const struct kv_command kv_cmd_sql = {
+    .name = "sql",
+    .summary = "runs a read-only query on a store, and explains its views",
+    .usage = "\"SELECT ...\"",
+    .example = "kvsim sql \"SELECT spec, n, acc, kl_nats FROM summary ORDER BY kl_nats\" "
+               "--db build/demo.db",
+    .options = options,
+    .max_args = 1,
+    .run = sql};

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+# The report's page of two recordings and two modes: its parts, its size, what it draws of a policy's
+# decisions, and, where Chromium is installed, that a browser finds nothing to complain of.
+. sim/cli/test/lib/tap.sh
+if ! command -v gnuplot >/dev/null; then
+    skip 'the page' 'gnuplot is not installed'
+    finish
+fi
+tiny good
+
+"$kvsim" record -q -m good.gguf -t samples --stride 16 --keep final,kv,sens -o a.trace || exit 1
+"$kvsim" record -q -m good.gguf -t samples --stride 24 --keep final -o b.trace || exit 1
+fresh() {
+    "$kvsim" sweep -q a.trace -m good.gguf --db s.db --mode inline,prefill 'static:bits={4,8}@sym' \
+        'random:bits=2/8@sym' 'shuffle(random:bits=2/8):seed={0,1}@sym' layerwise:k=8/4,v=4@sym &&
+        "$kvsim" sweep -q b.trace -m good.gguf --db s.db 'static:bits={4,8}@sym' 'random:bits=2/8@sym'
+}
+check 'a store of two recordings and two modes' fresh
+check 'the report is written' "$kvsim" report -q --db s.db -m good.gguf -o r
+count() { grep -o -e "$1" "$2" | wc -l; }
+page=r/index.html
+check 'with a section for each recording' test "$(count '<section id="t[0-9]*"' $page)" = 2
+check 'a table for each mode' test "$(count '>effective bits<' $page)" = $((3 + 6))
+check 'figures for each mode' test -s r/frontier_bits.svg -a -s r/frontier_bits-2.svg -a -s r/frontier_bits-3.svg
+check 'a section for each policy' test "$(count '<article id="p[0-9]*"' $page)" = 6
+check 'the tokens of an item for each that tells tokens apart' test "$(count '<div class="tokens">' $page)" = 3
+check 'and the policy against both seeds of its shuffle' grep -q 'and 1 more' $page
+check 'it asks for nothing from elsewhere' sh -c "! grep -qE 'https?://|src=\"[^d]|@import|url\\((\"|h)' $page"
+check 'and stays below 3 MB' test "$(wc -c <$page)" -lt 3000000
+check 'results go by the names of lm-evaluation-harness' \
+    grep -q '"acc_norm_stderr,none": ' r/results.json
+check 'both ways' sh -c "head -n 1 r/results.tsv | grep -q '	acc,none	acc_stderr,none	'"
+"$kvsim" report -q --db s.db -m good.gguf -o again
+check 'the same store makes the same page' cmp r/index.html again/index.html
+mv a.trace c.trace
+check 'without the recording it says why it draws no tokens' sh -c \
+    "'$kvsim' report -q --db s.db -o gone && grep -q 'the recording is not here' gone/index.html"
+check 'which --trace mends' sh -c \
+    "'$kvsim' report -q --db s.db -m good.gguf --trace c.trace -o r2 && cmp r2/index.html r/index.html"
+check 'figures come as PDF too' sh -c \
+    "'$kvsim' report -q --db s.db --format pdf -o p && head -c 5 p/frontier_bits.pdf | grep -q %PDF-"
+expect 2 "kvsim: --format: 'gif' is not one of svg, png, pdf" 'but not as GIF' report --db s.db --format gif -o g
+
+check 'training draws its learning curve' sh -c \
+    "'$kvsim' train mlp c.trace -q --epochs 2 --latency 0/0.2/0.5/1 --quality 0/0.5/0.9/1 -o w.safetensors --figure curve && grep -q 'Learning curve of w' curve/w.svg"
+
+# ---- in a browser
+
+browser=$(command -v chromium || command -v chromium-browser || command -v google-chrome)
+if [ -z "$browser" ]; then
+    skip 'the page in a browser' 'Chromium is not installed'
+    finish
+fi
+# dom FILE: the document as the browser has it, its complaints in said.log
+dom() {
+    timeout 60 "$browser" --headless --no-sandbox --disable-gpu --user-data-dir="$work/profile" --enable-logging=stderr \
+        --dump-dom "file://$work/$1" 2>said.log
+}
+silent() { ! grep CONSOLE said.log; }
+dom $page >with.html
+check 'a browser reads the page' grep -q '</html>' with.html
+check 'and finds nothing to complain of' silent
+check 'heads of tables are buttons' test "$(count '<button type="button">' with.html)" -gt 10
+# Headless Chromium reads documents by script, so what it gets is the page without its own.
+sed '/^<script>$/,/^<\/script>$/d' $page >bare.html
+check 'it has one script' test "$(count '<script' $page)" = 1 -a "$(count '<script' bare.html)" = 0
+dom bare.html >without.html
+check 'without it neither' silent
+check 'where tables are complete' test "$(count '<tr' with.html)" = "$(count '<tr' without.html)"
+check 'and have no buttons that do nothing' test "$(count '<button' without.html)" = 0
+# A click on the head of effective bits, then another.
+click='var b=[].filter.call(document.querySelectorAll("table.sort button"),function(x){return /^effective/.test(x.textContent)})[0]'
+order() { # order CLICKS: the first table's numbers of rows
+    sed "s|</body>|<script>$click;for(var i=0;i<$1;i++)b.click();document.title=[].map.call(b.closest('table').tBodies[0].rows,function(r){return r.cells[0].textContent}).join(' ')</script></body>|" $page >click.html
+    dom click.html | sed -n 's|.*<title>\([^<]*\)</title>.*|\1|p'
+}
+first=$(order 0)
+check 'rows come widest first' test "$first" = '1 2 3 4 5 6'
+check 'a click on bits sorts them the other way' test "$(order 1)" != "$first"
+check 'another brings them back' test "$(order 2)" = "$first"
+finish

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+// The store hook of exact replay: from a layer's K and V to what attention reads of them.
+#include "sim/replay/pass.h"
+
+#include <stdlib.h>
+
+#include "sim/base/util.h"
+#include "sim/quant/code.h"
+#include "traces/features.h"
+
+// What an exact read returns: held rows as they are, the others rounded to fp16.
+static void round_rows(const struct kv_pass *p, const float *x, float *y, size_t n) {
+    size_t held = (size_t)p->held_rows * p->m->shape.n_kv_heads * p->m->shape.head_dim;
+    memcpy(y, x, held * sizeof *y);
+    kv_f32_to_f16_n(x + held, p->half, n - held);
+    kv_f16_to_f32_n(p->half, y + held, n - held);
+}
+
+static bool mark_evicted(const struct kv_pass *p, uint32_t layer) {
+    const struct kv_shape *s = &p->m->shape;
+    size_t per_token = kv_cells(s), per_layer = per_token / s->n_layers;
+    bool any = false;
+    for (size_t h = 0; h < s->n_kv_heads; h++)
+        for (size_t row = 0; row < p->tree->n_tokens; row++) {
+            bool gone = p->cells[row * per_token + layer * per_layer + 2 * h] == KV_EVICT;
+            p->evicted[h * p->tree->n_tokens + row] = gone;
+            any |= gone;
+        }
+    return any;
+}
+
+// Codes the context's rows and then each choice's: a choice's groups of tokens begin at the branch.
+static int code_side(const struct kv_pass *p, uint32_t layer, enum kv_side side, const float *x,
+                     float *y, struct kv_error *e) {
+    const struct kv_shape *s = &p->m->shape;
+    const struct kv_tree *t = p->tree;
+    size_t width = (size_t)s->n_kv_heads * s->head_dim, per_token = kv_cells(s);
+    for (uint32_t b = 0; b < p->coded_segments; b++) {
+        size_t row = b ? t->first[b - 1] : 0, end = b ? t->first[b] : t->n_context;
+        size_t start = b ? t->n_context : 0;
+        struct kv_rows rows = {.layer = layer,
+                               .side = side,
+                               .start = start,
+                               .first = start,
+                               .n = end - row,
+                               .x = x + row * width,
+                               .x_stride = width,
+                               .y = y + row * width,
+                               .y_stride = width,
+                               .cells = p->cells + row * per_token +
+                                        layer * (per_token / s->n_layers) + side,
+                               .cell_token_stride = per_token,
+                               .cell_head_stride = 2};
+        int rc = kv_code_rows(p->spec->format, &rows, p->code_scratch, p->histogram, e);
+        rows.x = rows.y; // a prompt that is handed on is coded again from what was read
+        for (uint32_t hop = 1; b == 0 && hop < p->spec->hops && rc == 0; hop++)
+            rc = kv_code_rows(p->spec->format, &rows, p->code_scratch, p->histogram, e);
+        if (rc) return rc;
+    }
+    return 0;
+}
+
+int kv_pass_store(void *self, uint32_t layer, const struct kv_layer_kv *kv,
+                  struct kv_layer_view *view, struct kv_error *e) {
+    struct kv_pass *p = self;
+    size_t n = (size_t)p->tree->n_tokens * p->m->shape.n_kv_heads * p->m->shape.head_dim;
+    if (p->reads_exact) {
+        round_rows(p, kv->k, p->exact[KV_KEY], n);
+        round_rows(p, kv->v, p->exact[KV_VALUE], n);
+        view->k_exact = p->exact[KV_KEY];
+        view->v_exact = p->exact[KV_VALUE];
+    }
+    for (int side = 0; p->features && side < 2; side++)
+        kv_add_ranges(&p->m->shape, p->exact[side], p->first_live, p->tree->n_tokens,
+                      side ? KV_VALUE_RANGE : KV_KEY_RANGE, p->features);
+    if (p->spec && !*p->spec->format_text) { // policy none: nothing is rounded
+        view->k_exact = kv->k;
+        view->v_exact = kv->v;
+    }
+    if (p->kept) {
+        memcpy(p->kept[layer].k_raw, kv->k_raw, n * sizeof(float));
+        memcpy(p->kept[layer].k, kv->k, n * sizeof(float));
+        memcpy(p->kept[layer].v, kv->v, n * sizeof(float));
+    }
+    if (!p->spec) return 0;
+    bool raw = p->spec->format->keys_before_rope;
+    int rc = code_side(p, layer, KV_KEY, raw ? kv->k_raw : kv->k, p->coded[KV_KEY], e);
+    if (rc == 0) rc = code_side(p, layer, KV_VALUE, kv->v, p->coded[KV_VALUE], e);
+    if (rc) return rc;
+    if (raw) kv_rope_keys(p->m, p->coded[KV_KEY], p->tree->n_tokens, p->positions);
+    view->k_coded = p->coded[KV_KEY];
+    view->v_coded = p->coded[KV_VALUE];
+    view->evicted = mark_evicted(p, layer) ? p->evicted : NULL;
+    return 0;
+}
+
+struct kv_layer_kv *kv_layers_new(const struct kv_shape *s, size_t rows) {
+    struct kv_layer_kv *l = kv_alloc(s->n_layers, sizeof *l);
+    size_t n = rows * s->n_kv_heads * s->head_dim;
+    float *block = kv_alloc(3 * n * s->n_layers, sizeof *block);
+    for (size_t i = 0; i < s->n_layers; i++, block += 3 * n)
+        l[i] = (struct kv_layer_kv){block, block + n, block + 2 * n};
+    return l;
+}
+
+void kv_layers_free(struct kv_layer_kv *l) {
+    if (l) free(l[0].k_raw);
+    free(l);
+}
+
+void kv_pass_init(struct kv_pass *p, const struct kv_model *m, const struct kv_tree *t) {
+    size_t n = (size_t)t->n_tokens * m->shape.n_kv_heads * m->shape.head_dim;
+    *p = (struct kv_pass){.m = m, .tree = t, .coded_segments = t->n_choices + 1};
+    for (int s = 0; s < 2; s++) {
+        p->exact[s] = kv_alloc(n, sizeof(float));
+        p->coded[s] = kv_alloc(n, sizeof(float));
+    }
+    p->half = kv_alloc(n, sizeof *p->half);
+    p->evicted = kv_alloc((size_t)t->n_tokens * m->shape.n_kv_heads, 1);
+    p->positions = kv_alloc(t->n_tokens, sizeof *p->positions);
+    for (uint32_t row = 0; row < t->n_tokens; row++) p->positions[row] = kv_tree_position(t, row);
+}
+
+void kv_pass_fini(struct kv_pass *p) {
+    for (int s = 0; s < 2; s++) {
+        free(p->exact[s]);
+        free(p->coded[s]);
+    }
+    free(p->half);
+    free(p->evicted);
+    free(p->code_scratch);
+    free(p->histogram);
+    free(p->positions);
+}
