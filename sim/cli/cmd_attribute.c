@@ -12,6 +12,8 @@ static const struct kv_option options[] = {
     {"only", 0, "PATTERN", NULL, "only specs like this, with * for anything: 'static:*'"},
     {"mode", 0, "NAME", NULL, "only runs of this mode"},
     {"self", 0, "HOW", NULL, "only runs of this own step: coded, exact"},
+    {"least", 0, "N", "1",
+     "only runs of at least so many items: effects are of items that all hold"},
     {"top", 0, "N", "12", "so many interactions, the largest first; 0 = all"},
     {"draws", 0, "N", "1000", "bootstrap draws over items"},
     {0}};
@@ -157,10 +159,11 @@ static int print_text(const struct kv_attribution *t, const struct kv_summary *s
 
 // ---- choosing runs --------------------------------------------------------------------
 
-static bool wanted(const struct kv_cli *c, const struct kv_summary *s) {
+static bool wanted(const struct kv_cli *c, const struct kv_summary *s, long least) {
     const char *only = kv_opt(c, "only"), *trace = kv_opt(c, "trace");
     const char *mode = kv_opt(c, "mode"), *own = kv_opt(c, "self");
     if (strcmp(s->fidelity, "exact") != 0 || s->oracle || !(s->nominal_bits < 16)) return false;
+    if (s->n_items < (size_t)least) return false;
     if (only && fnmatch(only, s->spec, 0) != 0) return false;
     if (mode && strcmp(mode, s->mode) != 0) return false;
     if (own && strcmp(own, s->self) != 0) return false;
@@ -172,15 +175,16 @@ static int attribute(struct kv_cli *c, struct kv_error *e) {
     struct kv_summary *all = NULL;
     struct kv_attribution t;
     size_t n_all = 0, n = 0;
-    long draws = 0, top = 0;
+    long draws = 0, top = 0, least = 0;
     int code = kv_opt_int(c, "draws", 1, 100000, &draws, e);
     if (!code) code = kv_opt_int(c, "top", 0, 100000, &top, e);
+    if (!code) code = kv_opt_int(c, "least", 1, 1000000000, &least, e);
     if (code) return code;
     code = kv_store_open(&s, kv_opt(c, "db"), KV_STORE_READ, e);
     if (!code) code = kv_store_summaries(s, NULL, &all, &n_all, e);
     const struct kv_summary **rows = kv_alloc(n_all + 1, sizeof *rows);
     for (size_t i = 0; i < n_all; i++)
-        if (wanted(c, &all[i])) rows[n++] = &all[i];
+        if (wanted(c, &all[i], least)) rows[n++] = &all[i];
     for (size_t i = 1; !code && i < n; i++)
         if (rows[i]->trace != rows[0]->trace)
             code = kv_fail(e, KV_EUSAGE, kv_opt(c, "db"),

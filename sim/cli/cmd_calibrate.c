@@ -15,6 +15,7 @@ static const struct kv_option options[] = {
     {"shape", 0, "NAME", NULL, "take the runs of this shape, or say it when the file does not"},
     {"weights", 0, "KIND", NULL, "take the runs with these weights"},
     {"threads", 0, "N", NULL, "take the runs with this many threads"},
+    {"note", 0, "TEXT", NULL, "add to the device's provenance, say how busy the machine was"},
     {"db", 0, "FILE", NULL, "put the device and its runs into a store"},
     {"figures", 0, "DIR", NULL, "draw residuals, predicted against measured, and ms a token"},
     {0}};
@@ -141,6 +142,8 @@ static int print(const struct kv_calibration *c, enum kv_output how, struct kv_e
         interval_of(d, "round_ns", &low, &high);
         row(t, "round_ns", d->round_ns, low, high, "a round of attention");
         row(t, "round_tokens", d->round_tokens, NAN, NAN, "tokens of a round, told by the runs");
+        interval_of(d, "switch_ns", &low, &high);
+        row(t, "switch_ns", d->switch_ns, low, high, "each further width a processor meets");
     }
     cost_rows(t, d);
     row(t, "bandwidth", d->bandwidth_bytes_per_ns, NAN, NAN, "GB/s, streaming read measured apart");
@@ -148,6 +151,8 @@ static int print(const struct kv_calibration *c, enum kv_output how, struct kv_e
         row(t, "knee_bytes", d->knee_bytes, NAN, NAN, "bytes of cache");
         row(t, "knee_factor", d->knee_factor, NAN, NAN, "cost of what lies beyond");
     }
+    if (d->hidden_bytes > 0)
+        row(t, "hidden_bytes", d->hidden_bytes, NAN, NAN, "bytes of cache that cost nothing");
     row(t, "residual_scale", c->sigma, NAN, NAN, "times the runs' own uncertainty");
     error_rows(t, "fitted", &c->fitted);
     error_rows(t, "left_out_context", &c->by_context);
@@ -209,6 +214,12 @@ static int run(struct kv_cli *c, struct kv_error *e) {
     rc = choose_rows(c, r, e);
     if (rc == 0) rc = kv_calibrate(&fit, r, kv_opt(c, "device"), e);
     if (rc == 0) {
+        struct kv_device *d = fit->device;
+        if (kv_opt(c, "note")) {
+            char *noted = kv_format_text("%s; %s", d->provenance, kv_opt(c, "note"));
+            free(d->provenance);
+            d->provenance = noted;
+        }
         for (size_t i = 0; i < fit->n_warnings; i++) kv_say("warning: %s", fit->warnings[i]);
         rc = print(fit, c->output, e);
     }

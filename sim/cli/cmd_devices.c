@@ -13,7 +13,7 @@ static double step16_ms(const struct kv_device *d, uint32_t context) {
     return kv_run_price(d, &run).step_ns / 1e6;
 }
 
-static void add_device(struct kv_table *t, const struct kv_device *d) {
+static void add_device(struct kv_table *t, const struct kv_device *d, const char *chosen) {
     char ports[64] = "";
     for (size_t i = 0, n = 0; i < d->n_ports && n < sizeof ports; i++)
         n += (size_t)snprintf(ports + n, sizeof ports - n, "%s%u", i ? "," : "", d->ports[i]);
@@ -33,6 +33,9 @@ static void add_device(struct kv_table *t, const struct kv_device *d) {
     kv_table_text(t, d->date);
     kv_table_text(t, d->machine);
     kv_table_text(t, d->engine);
+    kv_table_number(t, 100 * d->share_error_mix_median, 2);
+    kv_table_number(t, 100 * d->sign_right, 1);
+    kv_table_text(t, chosen && strcmp(chosen, d->name) == 0 ? "yes" : NULL);
 }
 
 static int run(struct kv_cli *c, struct kv_error *e) {
@@ -51,15 +54,24 @@ static int run(struct kv_cli *c, struct kv_error *e) {
                                                {"ports", KV_LEFT},
                                                {"date", KV_LEFT},
                                                {"machine", KV_LEFT},
-                                               {"engine", KV_LEFT}};
+                                               {"engine", KV_LEFT},
+                                               {"mix_error_pct", KV_RIGHT},
+                                               {"sign_right_pct", KV_RIGHT},
+                                               {"default", KV_LEFT}};
     struct kv_device **devices;
     size_t n;
     int rc = kv_opt_devices(c, "device", &devices, &n, e);
     if (rc) return rc;
     struct kv_table *t = kv_table_new(columns, sizeof columns / sizeof *columns);
-    for (size_t i = 0; i < n; i++) add_device(t, devices[i]);
+    const char *chosen = kv_device_default_name();
+    for (size_t i = 0; i < n; i++) add_device(t, devices[i], chosen);
     kv_devices_free(devices, n);
-    return kv_table_print(t, c->output, e);
+    rc = kv_table_print(t, c->output, e);
+    if (rc == 0 && chosen)
+        kv_say("default: %s, of the CPU devices of the smallest model the one whose error of the "
+               "cache's share (cache_error_pct) is least",
+               chosen);
+    return rc;
 }
 
 const struct kv_command kv_cmd_devices = {

@@ -13,6 +13,7 @@ static const struct kv_option options[] = {
     {"context", 'c', "LIST", "100,512,2048,8192", "contexts in tokens"},
     {"db", 0, "FILE", NULL, "a store: specs are its runs, and all of them when none is named"},
     {"policy-us", 0, "X", "0", "what the policy itself costs a token, in microseconds"},
+    {"against", 0, "MIX", "16", "the mix that what is saved, its ceiling and break-even refer to"},
     {"ports", 0, "LIST", NULL, "widths the hardware can address: others round up"},
     {"runs", 0, "FILE", NULL, "predict these measured runs instead"},
     {0}};
@@ -147,13 +148,18 @@ static long long rank_of(const struct what_if *w, size_t device, size_t i, doubl
 }
 
 static int print(const struct what_if *w, struct kv_error *e) {
-    static const struct kv_column columns[] = {
+    const char *against = kv_opt(w->c, "against");
+    char saved[64];
+    snprintf(saved, sizeof saved, "saved%s_pct", against);
+    const struct kv_column columns[] = {
         {"device", KV_LEFT},        {"context", KV_RIGHT},      {"spec", KV_LEFT},
         {"ms_per_token", KV_RIGHT}, {"tokens_per_s", KV_RIGHT}, {"cache_mb", KV_RIGHT},
-        {"saved16_pct", KV_RIGHT},  {"ceiling_pct", KV_RIGHT},  {"break_even", KV_RIGHT},
+        {saved, KV_RIGHT},  {"ceiling_pct", KV_RIGHT},  {"break_even", KV_RIGHT},
         {"rank", KV_RIGHT},         {"rank_first", KV_RIGHT},   {"extrapolated", KV_RIGHT}};
-    struct kv_ledger sixteen = {.nominal_bits = 16, .effective_bits = 16, .allocated_bits = 16};
-    sixteen.share[KV_KEY][16] = sixteen.share[KV_VALUE][16] = 1;
+    struct candidate base = {.is_mix = true};
+    int rc = kv_mix_parse(&base.mix, against, e);
+    if (rc) return rc;
+    kv_mix_shares(&base.mix, base.ledger.share);
     struct kv_table *t = kv_table_new(columns, sizeof columns / sizeof *columns);
     size_t moved = 0;
     for (size_t d = 0; d < w->n_devices; d++)
@@ -162,9 +168,9 @@ static int print(const struct what_if *w, struct kv_error *e) {
                 const struct kv_device *dev = w->devices[d];
                 double context = w->context[k];
                 struct kv_latency y = price(w, d, i, context);
-                struct kv_latency y16 = kv_device_step(dev, &sixteen, context, 0);
-                struct kv_ledger l = ledger_on(&w->at[i], dev);
-                double even = kv_device_break_even(dev, &l, &sixteen, w->policy_ns);
+                struct kv_ledger l = ledger_on(&w->at[i], dev), from = ledger_on(&base, dev);
+                struct kv_latency of = kv_device_step(dev, &from, context, 0);
+                double even = kv_device_break_even(dev, &l, &from, w->policy_ns);
                 long long rank = rank_of(w, d, i, context), first = rank_of(w, 0, i, context);
                 moved += rank != first;
                 kv_table_text(t, dev->name);
@@ -173,14 +179,14 @@ static int print(const struct what_if *w, struct kv_error *e) {
                 kv_table_number(t, y.step_ns / 1e6, 4);
                 kv_table_number(t, 1e9 / y.step_ns, 2);
                 kv_table_number(t, y.cache_bytes / 1e6, 3);
-                kv_table_number(t, 100 * (1 - y.step_ns / y16.step_ns), 2);
-                kv_table_number(t, 100 * (1 - y16.ceiling_ns / y16.step_ns), 2);
+                kv_table_number(t, 100 * (1 - y.step_ns / of.step_ns), 2);
+                kv_table_number(t, 100 * (1 - of.ceiling_ns / of.step_ns), 2);
                 kv_table_number(t, isinf(even) ? NAN : ceil(even), 0);
                 kv_table_count(t, rank);
                 kv_table_count(t, first);
                 kv_table_count(t, y.extrapolated);
             }
-    int rc = kv_table_print(t, w->c->output, e);
+    rc = kv_table_print(t, w->c->output, e);
     if (rc == 0 && w->n_devices > 1)
         kv_say("%zu of %zu ranks differ from those on %s (rank_first)", moved,
                w->n_devices * w->n_contexts * w->n, w->devices[0]->name);

@@ -43,6 +43,22 @@ static char *fit_table(const struct kv_calibration *c) {
     return kv_text_take(&t);
 }
 
+// Whether a figure of lines shows run i's mix: a uniform width, or the first mix of most widths.
+static bool has_line(const struct kv_device *d, size_t i) {
+    const struct kv_mix *m = &d->runs[i].mix;
+    size_t most = 1, first = i;
+    if (m->n == 1) return m->part[0].bits[0] == m->part[0].bits[1];
+    for (size_t k = d->n_runs; k-- > 0;)
+        if (d->runs[k].mix.n >= most) {
+            most = d->runs[k].mix.n;
+            first = k;
+        }
+    char one[160], other[160];
+    kv_mix_text(m, one, sizeof one);
+    kv_mix_text(&d->runs[first].mix, other, sizeof other);
+    return strcmp(one, other) == 0;
+}
+
 // Blocks of two blank lines' distance: for each mix the measured points, then the model's line.
 static char *line_table(const struct kv_device *d, size_t *blocks) {
     struct kv_text t = {0};
@@ -54,9 +70,7 @@ static char *line_table(const struct kv_device *d, size_t *blocks) {
             kv_mix_text(&d->runs[k].mix, other, sizeof other);
             seen = strcmp(mix, other) == 0;
         }
-        if (seen || (d->runs[i].mix.n == 1 &&
-                     d->runs[i].mix.part[0].bits[0] != d->runs[i].mix.part[0].bits[1]))
-            continue;
+        if (seen || !has_line(d, i)) continue;
         ++*blocks;
         kv_text_addf(&t, "\"%s\"\n", mix);
         for (size_t k = 0; k < d->n_runs; k++) {

@@ -143,7 +143,7 @@ int kv_rows_open(struct kv_rows *rows, struct kv_store **s, const struct kv_cli 
                  struct kv_error *e) {
     struct kv_summary *summaries = NULL;
     size_t n = 0;
-    const char *device = kv_opt(c, "device") ? kv_opt(c, "device") : kv_device_name_at(0);
+    const char *device = kv_opt(c, "device") ? kv_opt(c, "device") : kv_device_default_name();
     const struct kv_store_filter filter = {.fidelity = kv_opt(c, "fidelity"),
                                            .all_builds = kv_opt_given(c, "builds")};
     *rows = (struct kv_rows){0};

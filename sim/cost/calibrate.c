@@ -209,16 +209,21 @@ static void set_text(char **field, char *text) {
 static void fill_device(struct kv_device *dev, const struct kv_design *d, const struct kv_design_fit *o,
                         const struct kv_runs *runs, const char *name) {
     const struct kv_device_run *r = &d->run[0];
-    double zero = cost_at_zero_bits(d, o),
+    // Where the cache's cost is no straight line, all of it is the widths'.
+    bool straight = isinf(d->knee_bytes) && d->hidden_bytes == 0;
+    double zero = straight ? cost_at_zero_bits(d, o) : 0,
            t = gsl_cdf_tdist_Pinv(0.975, fmax(1, (double)o->n_rows - (double)d->n_terms));
     set_text(&dev->name, kv_strdup(name));
     set_text(&dev->machine, kv_strdup(runs->machine));
     set_text(&dev->date, kv_strdup(runs->date));
     set_text(&dev->engine, kv_strdup(runs->engine));
     set_text(&dev->weights, kv_strdup(r->weights));
-    set_text(&dev->summary, kv_format_text("%s, %s weights, %u threads, %s",
-                                           *r->shape_name ? r->shape_name : "model", r->weights,
-                                           r->threads, runs->machine));
+    char threads[32] = ""; // a GPU has none
+    if (r->threads)
+        snprintf(threads, sizeof threads, "%u thread%s, ", r->threads, r->threads > 1 ? "s" : "");
+    set_text(&dev->summary,
+             kv_format_text("%s, %s weights, %s%s", *r->shape_name ? r->shape_name : "model",
+                            r->weights, threads, runs->machine));
     set_text(&dev->provenance,
              kv_format_text("%s%skvsim calibrate", runs->command, *runs->command ? "; " : ""));
     set_text(&dev->runs_meta, kv_format_text("%s; %s; %.0f MHz", runs->engine, runs->compiler,
@@ -229,6 +234,7 @@ static void fill_device(struct kv_device *dev, const struct kv_design *d, const 
     dev->base_ns = o->p[0] - dev->append_ns;
     for (size_t j = 0; j < d->n_plain; j++) {
         if (d->term[j].kind == KV_TERM_CLASS) dev->class_ns = o->p[j];
+        if (d->term[j].kind == KV_TERM_SWITCH) dev->switch_ns = o->p[j];
         if (d->term[j].kind != KV_TERM_ROUND) continue;
         dev->round_ns = o->p[j];
         dev->round_tokens = d->round_tokens;
@@ -236,6 +242,7 @@ static void fill_device(struct kv_device *dev, const struct kv_design *d, const 
     dev->attend_ns = zero * d->values;
     dev->bandwidth_bytes_per_ns = runs->bandwidth_bytes_per_ns;
     dev->knee_bytes = d->knee_bytes;
+    dev->hidden_bytes = d->hidden_bytes;
     dev->knee_factor = o->knee_factor;
     dev->context_min = UINT32_MAX;
     for (size_t i = 0; i < d->n_runs; i++) {
@@ -358,6 +365,8 @@ int kv_calibrate(struct kv_calibration **out, const struct kv_runs *runs, const 
     c->device->error_median = c->by_context.step_median;
     c->device->error_worst = c->by_context.step_worst;
     c->device->share_error_median = c->by_context.share_median;
+    c->device->share_error_mix_median = c->by_mix.share_median;
+    c->device->sign_right = c->by_context.clear_sign_right;
     find_warnings(c, &d, &o);
     free(start);
     free(sixteen);

@@ -2,11 +2,12 @@
 // The latency model: what a decode step costs on a device, given the context and the mix of widths.
 //
 //   ns/token = base + T (a_heads + sum over widths w of n_Kw cK_w + n_Vw cV_w) + append + policy
-//            + (widths in use - 1) class + ceil(T / R) round
+//            + (widths - 1) class + ceil(T / R) round + (min(ceil(T / R), widths) - 1) switch
 //
 // T: context in tokens; n_Kw, n_Vw: K and V values a token stores at width w; c: ns a value. The
-// part of the cache beyond knee_bytes costs knee_factor times that. A processor that attends to R
-// tokens at once takes whole rounds. Widths that a device cannot
+// part of the cache beyond knee_bytes costs knee_factor times that; its first hidden_bytes cost
+// nothing. A device that attends to R tokens at once takes whole rounds, and each of its processors
+// meets at most one more width a round. Widths that a device cannot
 // address round up to its next port. Every device carries the runs it was fitted to and where it
 // was measured.
 #ifndef KV_COST_H
@@ -31,12 +32,16 @@ struct kv_device {
     double append_ns;                 // coding and storing the new token
     double class_ns;                  // each width in use beyond the first, whatever its tokens
     double round_ns, round_tokens;    // a round, and the tokens it takes; 0 tokens = no rounds
+    double switch_ns;                 // each width beyond the first that a processor meets
     double bandwidth_bytes_per_ns;    // memory bandwidth measured apart
     double knee_bytes, knee_factor;   // INFINITY, 1 = none
+    double hidden_bytes;              // of the cache, read while something else is waited for
     uint32_t context_min, context_max; // measured range: beyond it a prediction is extrapolated
     double error_median,
         error_worst;           // relative, of the step, on contexts left out; NAN = not judged
     double share_error_median; // relative, of the cache's share of a step, where it exceeds 10 %
+    double share_error_mix_median; // the same on mixes left out
+    double sign_right; // of clear speed-ups over 16 bit, the share predicted as such; as above
     size_t n_ports;
     uint8_t ports[KV_DEVICE_WIDTHS]; // widths the hardware can address, ascending; 0 entries = all
     size_t n_intervals;              // 95 % intervals of the fitted parameters
@@ -63,6 +68,9 @@ KV_MUST_CHECK int kv_device_open(struct kv_device **d, const char *name_or_path,
 void kv_device_free(struct kv_device *d);
 // Names of the shipped devices; NULL past the end.
 const char *kv_device_name_at(size_t i);
+// The one that commands take when none is named: of the CPU devices (threads above 0) of the
+// smallest model, the one with the least error of the cache's share; NULL when none is shipped.
+const char *kv_device_default_name(void);
 
 // The file's text, which kv_device_open reads back; the caller frees.
 char *kv_device_text(const struct kv_device *d);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <gsl/gsl_cdf.h>
 
+enum { KNEES = 24 }; // cache sizes tried, spread over those measured
 static const double least_uncertainty = 0.005; // of a time: what one machine repeats on a good day
 
 // ---- terms ----------------------------------------------------------------------------
@@ -16,6 +17,10 @@ static int widths_in_use(const struct kv_design *d, size_t run) {
     for (int side = 0; side < 2; side++)
         for (int w = 1; w < KV_DEVICE_WIDTHS; w++) used[side] += d->share[run][side][w] > 0;
     return used[0] > used[1] ? used[0] : used[1];
+}
+
+static double rounds_of(const struct kv_design *d, size_t run) {
+    return ceil(d->run[run].context / d->round_tokens);
 }
 
 double kv_design_column(const struct kv_design *d, size_t j, size_t i, int part) {
@@ -28,7 +33,9 @@ double kv_design_column(const struct kv_design *d, size_t j, size_t i, int part)
     case KV_TERM_CLASS:
         return widths_in_use(d, i) - 1;
     case KV_TERM_ROUND:
-        return ceil(d->run[i].context / d->round_tokens);
+        return rounds_of(d, i);
+    case KV_TERM_SWITCH:
+        return fmin(rounds_of(d, i), widths_in_use(d, i)) - 1;
     default:
         break;
     }
@@ -37,6 +44,15 @@ double kv_design_column(const struct kv_design *d, size_t j, size_t i, int part)
         for (int w = 1; w < KV_DEVICE_WIDTHS; w++)
             if (t->holds[side][w]) sum += d->share[i][side][w];
     return sum;
+}
+
+// Contexts that are whole numbers of rounds cannot tell a round from its tokens.
+static bool rounds_show(const struct kv_design *d) {
+    for (size_t i = 0; d->round_tokens > 0 && i < d->n_runs; i++) {
+        double context = d->run[i].context;
+        if (rounds_of(d, i) > 1 && rounds_of(d, i) * d->round_tokens > 1.05 * context) return true;
+    }
+    return false;
 }
 
 static struct kv_term *add_term(struct kv_design *d, enum kv_term_kind kind, const char *name) {
@@ -102,7 +118,12 @@ void kv_design_init(struct kv_design *d, const struct kv_runs *runs) {
     add_term(d, KV_TERM_BASE, "base_ns");
     if (d->timed_apart) add_term(d, KV_TERM_START, "start_ns");
     add_if_it_varies(d, KV_TERM_CLASS, "class_ns");
-    if (d->round_tokens > 0) add_if_it_varies(d, KV_TERM_ROUND, "round_ns");
+    if (rounds_show(d)) {
+        add_if_it_varies(d, KV_TERM_ROUND, "round_ns");
+        add_if_it_varies(d, KV_TERM_SWITCH, "switch_ns");
+    } else {
+        d->round_tokens = 0;
+    }
     d->n_plain = d->n_terms;
     find_costs(d);
 }
@@ -118,6 +139,11 @@ static double bytes_of(const struct kv_design *d, size_t i) {
 }
 
 // ---- one fit --------------------------------------------------------------------------
+
+// The share of a run's cache beyond the knee or what is hidden.
+static double beyond(const struct kv_design *d, size_t i) {
+    return fmax(0, 1 - (d->hidden_bytes > 0 ? d->hidden_bytes : d->knee_bytes) / bytes_of(d, i));
+}
 
 double kv_run_uncertainty_ns(const struct kv_device_run *r, double time_ns) {
     double spread = (r->high_ns - r->low_ns) / 1.349; // quartiles of a normal distribution
@@ -142,7 +168,7 @@ int kv_design_fit(const struct kv_design *d, const bool *kept, struct kv_design_
             for (size_t j = 0; j < n; j++)
                 row[j] = kv_design_column(d, j, i, part) *
                          (j < d->n_plain ? 1 : r->context * d->values);
-            over[o->n_rows] = fmax(0, 1 - d->knee_bytes / bytes_of(d, i));
+            over[o->n_rows] = beyond(d, i);
             y[o->n_rows] = part ? r->part_ns[KV_PART_ATTEND] : r->step_ns;
             // Attention is judged relatively: its own share is what the model is for.
             sigma[o->n_rows] = part ? 0.02 * y[o->n_rows] : kv_run_uncertainty_ns(r, r->step_ns);
@@ -165,7 +191,8 @@ int kv_design_fit(const struct kv_design *d, const bool *kept, struct kv_design_
                        .x = x,
                        .y = y,
                        .sigma = sigma,
-                       .over = isfinite(d->knee_bytes) ? over : NULL,
+                       .over = isfinite(d->knee_bytes) || d->hidden_bytes > 0 ? over : NULL,
+                       .hidden = d->hidden_bytes > 0,
                        .p = o->p,
                        .log_error = o->log_error,
                        .knee_factor = 1.5};
@@ -191,30 +218,39 @@ int kv_design_fit(const struct kv_design *d, const bool *kept, struct kv_design_
 }
 
 double kv_design_predict_ns(const struct kv_design *d, const struct kv_design_fit *o, size_t i) {
-    double over = fmax(0, 1 - d->knee_bytes / bytes_of(d, i)), plain = 0, cache = 0;
+    double plain = 0, cache = 0, over = beyond(d, i);
     for (size_t j = 0; j < d->n_terms; j++)
         *(j < d->n_plain ? &plain : &cache) += o->p[j] * kv_design_column(d, j, i, 0);
-    return plain + cache * d->run[i].context * d->values * (1 + (o->knee_factor - 1) * over);
+    double stretch = d->hidden_bytes > 0 ? over : 1 + (o->knee_factor - 1) * over;
+    return plain + cache * d->run[i].context * d->values * stretch;
+}
+
+static int ascending(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
 }
 
 void kv_design_choose_knee(struct kv_design *d, const bool *all, struct kv_design_fit *o) {
-    struct kv_design_fit best = *o;
-    double at = INFINITY;
-    for (size_t i = 0; i < d->n_runs; i++) {
+    const struct kv_design_fit plain = *o;
+    double knee = INFINITY, hidden = 0, *size = kv_alloc(d->n_runs, sizeof *size);
+    for (size_t i = 0; i < d->n_runs; i++) size[i] = bytes_of(d, i);
+    qsort(size, d->n_runs, sizeof *size, ascending);
+    for (size_t i = 0; i < 2 * (size_t)KNEES; i++) {
         struct kv_design_fit tried;
         struct kv_error ignored;
-        d->knee_bytes = bytes_of(d, i);
-        if (kv_design_fit(d, all, &tried, &ignored) || tried.knee_factor < 1.1) continue;
-        if (tried.cost < best.cost) {
-            best = tried;
-            at = d->knee_bytes;
-        }
+        double at = size[i / 2 * d->n_runs / KNEES], extra = i % 2 ? 1 : 2; // parameters
+        d->knee_bytes = i % 2 ? INFINITY : at;
+        d->hidden_bytes = i % 2 ? at : 0;
+        if (kv_design_fit(d, all, &tried, &ignored) || !(tried.cost < o->cost)) continue;
+        if (i % 2 == 0 && !(tried.knee_factor > 1.1 && tried.knee_factor < 10)) continue;
+        double dof = (double)plain.n_rows - (double)d->n_terms - extra;
+        double f = (plain.cost - tried.cost) / extra / (tried.cost / dof);
+        if (dof < 1 || gsl_cdf_fdist_Q(f, extra, dof) > 1e-3) continue;
+        *o = tried;
+        knee = d->knee_bytes;
+        hidden = d->hidden_bytes;
     }
-    d->knee_bytes = INFINITY;
-    double dof = (double)o->n_rows - (double)d->n_terms - 2;
-    if (isinf(at) || dof < 1) return;
-    double f = (o->cost - best.cost) / 2 / (best.cost / dof);
-    if (gsl_cdf_fdist_Q(f, 2, dof) > 1e-3) return;
-    d->knee_bytes = at;
-    *o = best;
+    free(size);
+    d->knee_bytes = knee;
+    d->hidden_bytes = hidden;
 }

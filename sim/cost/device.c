@@ -64,12 +64,16 @@ static const struct number_field {
     {"class_ns", offsetof(struct kv_device, class_ns), 0, 0, false},
     {"round_ns", offsetof(struct kv_device, round_ns), 0, 0, false},
     {"round_tokens", offsetof(struct kv_device, round_tokens), 0, 0, false},
+    {"switch_ns", offsetof(struct kv_device, switch_ns), 0, 0, false},
+    {"hidden_bytes", offsetof(struct kv_device, hidden_bytes), 0, 0, false},
     {"bandwidth_bytes_per_ns", offsetof(struct kv_device, bandwidth_bytes_per_ns), 0, NAN, false},
     {"knee_bytes", offsetof(struct kv_device, knee_bytes), 0, INFINITY, false},
     {"knee_factor", offsetof(struct kv_device, knee_factor), 0, 1, false},
     {"error_median", offsetof(struct kv_device, error_median), 0, NAN, false},
     {"error_worst", offsetof(struct kv_device, error_worst), 0, NAN, false},
     {"share_error_median", offsetof(struct kv_device, share_error_median), 0, NAN, false},
+    {"share_error_mix_median", offsetof(struct kv_device, share_error_mix_median), 0, NAN, false},
+    {"sign_right", offsetof(struct kv_device, sign_right), 0, NAN, false},
 };
 static const size_t n_number_fields = sizeof number_fields / sizeof *number_fields;
 
@@ -283,6 +287,28 @@ int kv_device_open(struct kv_device **device, const char *name, struct kv_error 
     else
         *device = d;
     return rc;
+}
+
+const char *kv_device_default_name(void) {
+    static _Thread_local char chosen[96];
+    const char *name;
+    double least_values = INFINITY, least_error = INFINITY;
+    *chosen = 0;
+    for (size_t i = 0; (name = kv_device_name_at(i)); i++) {
+        struct kv_device *d;
+        struct kv_error ignored;
+        if (kv_device_open(&d, name, &ignored)) continue;
+        double values = (double)d->shape.n_layers * d->shape.n_kv_heads * d->shape.head_dim;
+        double error = isnan(d->share_error_median) ? 1e9 : d->share_error_median;
+        if (d->threads == 0) values += 1e18; // a GPU only where no CPU is shipped
+        if (values < least_values || (values == least_values && error < least_error)) {
+            least_values = values;
+            least_error = error;
+            snprintf(chosen, sizeof chosen, "%s", name);
+        }
+        kv_device_free(d);
+    }
+    return *chosen ? chosen : NULL;
 }
 
 // ---- writing --------------------------------------------------------------------------

@@ -20,26 +20,41 @@ static double parameter(const gsl_vector *theta, size_t j) {
     return exp(fmin(fmax(gsl_vector_get(theta, j), log_floor), log_ceiling));
 }
 
-static double stretch(const struct kv_fit *f, const gsl_vector *theta, size_t i) {
-    if (!f->over) return 1;
-    return 1 + parameter(theta, f->n_parameters) * f->over[i];
+enum { MAX_PARAMETERS = 64 };
+
+static bool has_factor(const struct kv_fit *f) {
+    return f->over && !f->hidden;
+}
+
+// What the logarithms stand for, taken once a call.
+struct values { double p[MAX_PARAMETERS], knee; };
+
+static struct values values_of(const struct kv_fit *f, const gsl_vector *theta) {
+    struct values v = {.knee = has_factor(f) ? parameter(theta, f->n_parameters) : 0};
+    for (size_t j = 0; j < f->n_parameters; j++) v.p[j] = parameter(theta, j);
+    return v;
+}
+
+static double stretch(const struct kv_fit *f, const struct values *v, size_t i) {
+    if (f->over && f->hidden) return f->over[i];
+    return f->over ? 1 + v->knee * f->over[i] : 1;
 }
 
 // Sums of a row's plain and stretching columns.
-static void row_sums(const struct kv_fit *f, const gsl_vector *theta, size_t i, double *plain,
+static void row_sums(const struct kv_fit *f, const struct values *v, size_t i, double *plain,
                      double *stretching) {
     *plain = *stretching = 0;
     for (size_t j = 0; j < f->n_parameters; j++)
-        *(j < f->n_plain ? plain : stretching) +=
-            parameter(theta, j) * f->x[i * f->n_parameters + j];
+        *(j < f->n_plain ? plain : stretching) += v->p[j] * f->x[i * f->n_parameters + j];
 }
 
 static int residuals(const gsl_vector *theta, void *self, gsl_vector *out) {
     const struct kv_fit *f = self;
+    const struct values v = values_of(f, theta);
     for (size_t i = 0; i < f->n_rows; i++) {
         double plain, stretching;
-        row_sums(f, theta, i, &plain, &stretching);
-        double y = plain + stretch(f, theta, i) * stretching;
+        row_sums(f, &v, i, &plain, &stretching);
+        double y = plain + stretch(f, &v, i) * stretching;
         gsl_vector_set(out, i, (y - f->y[i]) / f->sigma[i]);
     }
     return GSL_SUCCESS;
@@ -47,14 +62,15 @@ static int residuals(const gsl_vector *theta, void *self, gsl_vector *out) {
 
 static int jacobian(const gsl_vector *theta, void *self, gsl_matrix *out) {
     const struct kv_fit *f = self;
+    const struct values v = values_of(f, theta);
     for (size_t i = 0; i < f->n_rows; i++) {
-        double plain, stretching, s = stretch(f, theta, i);
-        row_sums(f, theta, i, &plain, &stretching);
+        double plain, stretching, s = stretch(f, &v, i);
+        row_sums(f, &v, i, &plain, &stretching);
         for (size_t j = 0; j < f->n_parameters; j++)
             gsl_matrix_set(out, i, j,
-                           (j < f->n_plain ? 1 : s) * parameter(theta, j) *
-                               f->x[i * f->n_parameters + j] / f->sigma[i]);
-        if (f->over) gsl_matrix_set(out, i, f->n_parameters, (s - 1) * stretching / f->sigma[i]);
+                           (j < f->n_plain ? 1 : s) * v.p[j] * f->x[i * f->n_parameters + j] /
+                               f->sigma[i]);
+        if (has_factor(f)) gsl_matrix_set(out, i, f->n_parameters, (s - 1) * stretching / f->sigma[i]);
     }
     return GSL_SUCCESS;
 }
@@ -116,7 +132,10 @@ static int solve(struct kv_fit *f, struct solver *s, struct kv_error *e) {
 }
 
 int kv_fit_run(struct kv_fit *f, struct kv_error *e) {
-    size_t n_free = f->n_parameters + (f->over != NULL);
+    size_t n_free = f->n_parameters + has_factor(f);
+    if (n_free > MAX_PARAMETERS)
+        return kv_fail(e, KV_EFAIL, "calibrate", "%zu parameters are more than a fit holds (%d)",
+                       n_free, MAX_PARAMETERS);
     if (f->n_rows < n_free)
         return kv_fail(e, KV_EFAIL, "calibrate", "%zu measurements cannot fix %zu parameters",
                        f->n_rows, n_free);
@@ -129,7 +148,7 @@ int kv_fit_run(struct kv_fit *f, struct kv_error *e) {
         .covariance = gsl_matrix_alloc(n_free, n_free),
         .r = kv_alloc(f->n_rows, sizeof(double))};
     for (size_t j = 0; j < f->n_parameters; j++) gsl_vector_set(s.theta, j, log(f->p[j]));
-    if (f->over) gsl_vector_set(s.theta, f->n_parameters, log(f->knee_factor - 1));
+    if (has_factor(f)) gsl_vector_set(s.theta, f->n_parameters, log(f->knee_factor - 1));
     int rc = solve(f, &s, e);
     f->cost = 0;
     for (size_t i = 0; i < f->n_rows; i++) f->cost += huber_loss(s.r[i] / f->scale);
@@ -139,7 +158,7 @@ int kv_fit_run(struct kv_fit *f, struct kv_error *e) {
         bool fixed = variance > 0 && gsl_vector_get(s.theta, j) > log_floor;
         f->log_error[j] = fixed ? sqrt(variance) * f->scale : INFINITY;
     }
-    f->knee_factor = f->over ? 1 + exp(gsl_vector_get(s.theta, f->n_parameters)) : 1;
+    f->knee_factor = has_factor(f) ? 1 + exp(gsl_vector_get(s.theta, f->n_parameters)) : 1;
     gsl_multifit_nlinear_free(s.w);
     gsl_vector_free(s.theta);
     gsl_vector_free(s.weights);

@@ -6,13 +6,15 @@
 #include "policies/policy.h"
 
 // y_i = sum_j p_j x_ij (j < n_plain) + s_i sum_j p_j x_ij (the rest), all p_j > 0, with
-// s_i = 1 + (knee_factor - 1) over_i, over_i = the share of row i's bytes beyond the knee.
+// s_i = 1 + (knee_factor - 1) over_i, over_i = the share of row i's bytes beyond the knee, or s_i =
+// over_i when what lies below costs nothing.
 struct kv_fit {
     size_t n_rows, n_parameters, n_plain;
     const double *x;     // [n_rows][n_parameters]
     const double *y;     // [n_rows]
     const double *sigma; // [n_rows] uncertainty of y
     const double *over;  // [n_rows], or NULL: no knee
+    bool hidden;         // below the knee is free
     // out, caller's memory
     double *p;          // [n_parameters]; in: where to start, positive
     double *log_error;  // [n_parameters] standard error of log p; INFINITY = not determined

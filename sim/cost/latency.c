@@ -49,11 +49,17 @@ struct kv_latency kv_device_step(const struct kv_device *d, const struct kv_ledg
     if (t.cache_bytes > d->knee_bytes)
         stretch =
             (d->knee_bytes + d->knee_factor * (t.cache_bytes - d->knee_bytes)) / t.cache_bytes;
+    if (d->hidden_bytes > 0) stretch *= fmax(0, 1 - d->hidden_bytes / fmax(t.cache_bytes, 1));
     double kept = fmax(held[KV_KEY], held[KV_VALUE]), heads = context * d->attend_ns * kept;
-    if (d->round_tokens > 0) heads += d->round_ns * ceil(context * kept / d->round_tokens);
     // A device keeps tokens of one pair of widths together; the longer list is the least of pairs.
-    int more = (used[KV_KEY] > used[KV_VALUE] ? used[KV_KEY] : used[KV_VALUE]) - 1;
-    t.cache_ns = heads + context * per_token * stretch + (more > 0 ? more * d->class_ns : 0);
+    double widths = fmax(1, used[KV_KEY] > used[KV_VALUE] ? used[KV_KEY] : used[KV_VALUE]);
+    double mixed = (widths - 1) * d->class_ns;
+    if (d->round_tokens > 0) {
+        double rounds = ceil(context * kept / d->round_tokens);
+        heads += d->round_ns * rounds;
+        mixed += d->switch_ns * fmax(0, fmin(rounds, widths) - 1);
+    }
+    t.cache_ns = heads + context * per_token * stretch + mixed;
     t.step_ns = d->base_ns + d->append_ns + policy_ns + t.cache_ns;
     t.ceiling_ns = d->base_ns + d->append_ns + heads;
     t.extrapolated = guessed || context < d->context_min || context > d->context_max;

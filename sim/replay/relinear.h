@@ -2,21 +2,22 @@
 // Sensitivities at a replayed policy's own point, and policies that decide in rounds on them.
 //
 // Recorded sensitivities belong to the 16-bit run: they say what a small error does to a cache that
-// is otherwise exact. Damage there grows with what is stored coarse already. For errors e that are
-// independent and zero in mean, the change of expected divergence with a cell's error variance is
-// half the expected curvature of D(e) = KL(P || Q_e) where the cache already stands:
+// is otherwise exact. Damage there grows with what is stored coarse already. For Gaussian errors e,
+// independent and zero in mean, the expected divergence D(e) = KL(P || Q_e) changes with a cell's
+// error variance by half the expected curvature where the cache stands,
 //
-//   d E[D(e)] / d sigma_c^2 = 0.5 E[d^2 D / d e_c^2]         Price, IRE Trans. Inf. Theory 4, 1958
+//   d E[D(e)] / d sigma_c^2 = 0.5 E[d^2 D / d e_c^2]          (Price, IRE Trans. Inf. Theory 4,
+//   1958)
 //
 // so an allocation asks for the curvature at its own e. In logits the curvature of KL(P || Q) is
-// diag(q) - q q^T, the covariance under the *replayed* distribution Q, whatever P is (its gradient
-// q - p holds all of P). Gauss and Newton's part of the curvature of D is therefore the Fisher
-// information of Q_e, E[g g^T] over labels drawn from Q_e (Martens, JMLR 21, 2020, section 9).
-// Labels drawn from the 16-bit run P would give J^T (Cov_p + (p - q)(p - q)^T) J: another
-// covariance, and the square of the gradient, which is no curvature. So labels are drawn from the
-// replayed run. What is left out: the part (q - p) . d^2 logits / d e_c^2, zero where nothing is
-// coded and of the order of the errors elsewhere; and quantizers are taken as the identity plus an
-// error on the way back (straight-through).
+// diag(q) - q q^T, the covariance under the *replayed* distribution Q, whatever P is (its gradient,
+// q - p, holds all of P). Gauss and Newton's part of the curvature of D is therefore the Fisher
+// information of Q_e: E[g g^T] over labels drawn from Q_e (Martens, arXiv 1412.1193). Labels drawn
+// from the 16-bit run P would give J^T (Cov_p + (p - q)(p - q)^T) J: another covariance, and the
+// square of the gradient, which is no curvature. So labels are drawn from the replayed run. What is
+// left out: the part (q - p) . d^2 logits / d e_c^2, zero where nothing is coded and of the order
+// of the errors elsewhere; and quantizers are taken as the identity plus an error on the way back
+// (straight-through).
 #ifndef KV_RELINEAR_H
 #define KV_RELINEAR_H
 

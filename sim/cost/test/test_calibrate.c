@@ -151,6 +151,50 @@ static void a_knee_in_the_runs_is_found(void **state) {
     kv_runs_free(r);
 }
 
+// A processor of rounds of 1500 tokens: 900 ns each, 400 ns for a further width it meets, 250 ns for
+// each further width in use.
+static void rounds_and_classes_in_the_runs_are_found(void **state) {
+    (void)state;
+    static const char *const grid[] = {"16",   "8",     "4",    "k8v4",
+                                       "k4v8", "k16v4", "k4v16", "4=0.5/16=0.5",
+                                       "4=0.25/8=0.25/16=0.5"};
+    struct kv_runs *r = made_runs(grid, sizeof grid / sizeof *grid, 0, false, INFINITY);
+    for (size_t i = 0; i < r->n; i++) {
+        double rounds = ceil(r->row[i].context / 1500.0), widths = (double)r->row[i].mix.n;
+        r->row[i].round_tokens = 1500;
+        r->row[i].step_ns += 900 * rounds + 400 * (fmin(rounds, widths) - 1) + 250 * (widths - 1);
+    }
+    struct kv_calibration *c = calibrated(r);
+    assert_true(fabs(c->device->round_ns / 900 - 1) < 0.02);
+    assert_true(fabs(c->device->switch_ns / 400 - 1) < 0.02);
+    assert_true(fabs(c->device->class_ns / 250 - 1) < 0.02);
+    assert_true(c->device->round_tokens == 1500);
+    assert_true(c->by_mix.share_worst < 0.02);
+    for (size_t i = 0; i < r->n; i++)
+        assert_true(fabs(kv_run_price(c->device, &r->row[i]).step_ns / c->fitted_ns[i] - 1) < 1e-3);
+    kv_calibration_free(c);
+    kv_runs_free(r);
+}
+
+// The first 100,000 bytes of a cache are read while a launch is waited for.
+static void what_a_device_hides_is_found(void **state) {
+    (void)state;
+    struct kv_runs *r = made_runs(full_grid, FULL, 0, false, INFINITY);
+    for (size_t i = 0; i < r->n; i++) {
+        struct kv_device_run *x = &r->row[i];
+        x->step_ns = (50000 + (x->step_ns - 50000) * fmax(0, 1 - 100000 / x->cache_bytes)) *
+                     noise(3, i, 0.001);
+    }
+    struct kv_calibration *c = calibrated(r);
+    assert_true(c->device->hidden_bytes > 50000 && c->device->hidden_bytes < 200000);
+    assert_true(isinf(c->device->knee_bytes));
+    assert_true(c->by_context.share_median < 0.03);
+    for (size_t i = 0; i < r->n; i++)
+        assert_true(fabs(kv_run_price(c->device, &r->row[i]).step_ns / c->fitted_ns[i] - 1) < 1e-3);
+    kv_calibration_free(c);
+    kv_runs_free(r);
+}
+
 static void a_grid_that_cannot_separate_terms_says_which(void **state) {
     (void)state;
     static const char *const uniform[] = {"16", "4"};
@@ -214,6 +258,8 @@ int main(void) {
         cmocka_unit_test(intervals_hold_what_made_noisy_runs),
         cmocka_unit_test(a_wild_run_hardly_moves_the_fit),
         cmocka_unit_test(a_knee_in_the_runs_is_found),
+        cmocka_unit_test(rounds_and_classes_in_the_runs_are_found),
+        cmocka_unit_test(what_a_device_hides_is_found),
         cmocka_unit_test(a_grid_that_cannot_separate_terms_says_which),
         cmocka_unit_test(runs_of_two_models_are_refused),
         cmocka_unit_test(a_real_llama_bench_file_fits_to_15_pct_of_the_caches_share),

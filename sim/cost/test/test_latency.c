@@ -48,6 +48,45 @@ static void a_step_is_the_sum_of_its_terms(void **state) {
     kv_device_free(d);
 }
 
+static void rounds_classes_and_what_is_hidden_are_in_the_step(void **state) {
+    (void)state;
+    struct kv_device *d = round_device();
+    d->class_ns = 30;
+    d->switch_ns = 5;
+    d->round_ns = 11;
+    d->round_tokens = 40;
+    // 100 tokens: 3 rounds, of which a processor meets both widths; one width beyond the first
+    struct kv_ledger l = ledger_of("4=0.5/16=0.5", 10.5), one = ledger_of("4", 4.5);
+    struct kv_latency t = kv_device_step(d, &l, 100, 0);
+    assert_float_equal(t.cache_ns, 100 * (2 + 45 + 67.5) + 3 * 11 + 30 + 5, 1e-9);
+    assert_float_equal(t.ceiling_ns, 1100 + 200 + 3 * 11, 1e-9);
+    assert_float_equal(kv_device_step(d, &one, 40, 0).cache_ns, 40 * (2 + 60 * 0.75) + 11, 1e-9);
+    // 4.5 x 120 / 8 = 67.5 bytes a token: of 100 tokens' 6750 a third is hidden, of 20's all
+    d->hidden_bytes = 2250;
+    assert_float_equal(kv_device_step(d, &one, 100, 0).cache_ns,
+                       100 * (2 + 60 * 0.75 * 2 / 3) + 3 * 11, 1e-9);
+    assert_float_equal(kv_device_step(d, &one, 20, 0).cache_ns, 20 * 2 + 11, 1e-9);
+    kv_device_free(d);
+}
+
+static void the_default_is_a_cpu_and_none_of_its_kind_errs_less(void **state) {
+    (void)state;
+    const char *name = kv_device_default_name();
+    if (!name) return;
+    struct kv_device *chosen, *d;
+    struct kv_error e;
+    assert_int_equal(kv_device_open(&chosen, name, &e), 0);
+    assert_true(chosen->threads > 0);
+    for (size_t i = 0; (name = kv_device_name_at(i)); i++) {
+        assert_int_equal(kv_device_open(&d, name, &e), 0);
+        if (d->threads > 0 && d->shape.n_layers == chosen->shape.n_layers &&
+            d->shape.n_kv_heads == chosen->shape.n_kv_heads)
+            assert_false(d->share_error_median < chosen->share_error_median);
+        kv_device_free(d);
+    }
+    kv_device_free(chosen);
+}
+
 static void contexts_outside_the_measured_range_are_marked(void **state) {
     (void)state;
     struct kv_device *d = round_device();
@@ -203,6 +242,8 @@ static void shipped_devices_open_and_carry_their_runs_and_provenance(void **stat
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_step_is_the_sum_of_its_terms),
+        cmocka_unit_test(rounds_classes_and_what_is_hidden_are_in_the_step),
+        cmocka_unit_test(the_default_is_a_cpu_and_none_of_its_kind_errs_less),
         cmocka_unit_test(contexts_outside_the_measured_range_are_marked),
         cmocka_unit_test(a_width_without_a_cost_is_priced_as_the_next_measured_one_and_marked),
         cmocka_unit_test(widths_round_up_to_the_next_port),
