@@ -89,7 +89,7 @@ static int bench_model(struct bench *b, struct kv_error *e) {
             int rc = weight_kind(b->weights[w], &b->m.decoder.weights, e);
             b->m.decoder.n_threads = b->threads[t];
             // The bandwidth in the file is that of the first number of threads.
-            if (rc == 0) rc = kv_measure(&b->m, b->runs, e);
+            if (rc == 0) rc = kv_measure_device(&b->m, b->runs, e);
             if (rc) return rc;
         }
     return 0;
