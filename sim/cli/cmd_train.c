@@ -118,10 +118,16 @@ static void gather(struct job *j) {
     j->data.item = j->item;
 }
 
+// Whether quality is to be measured: not where it is given or weighs nothing.
+static bool quality_is_asked(const struct kv_cli *c) {
+    return !kv_opt(c, "quality") && strcmp(kv_opt(c, "gamma"), "0") != 0;
+}
+
 // exp(-KL) a scored token, mean KL over items, of storing everything at each width.
 static int measure_quality(struct job *j, const struct kv_cli *c, struct kv_error *e) {
     const struct kv_trace_info *in = kv_trace_info(j->trace);
     size_t n;
+    if (!kv_opt(c, "quality") && !quality_is_asked(c)) return 0;
     if (kv_opt(c, "quality"))
         return read_numbers(c, "quality", j->data.n_classes, 0, 1, j->data.quality, &n, e);
     for (size_t k = 0; k < j->data.n_classes; k++) {
@@ -172,7 +178,7 @@ static int open_job(struct job *j, const struct kv_cli *c, struct kv_error *e) {
     struct kv_format_setting setting = {in->shape, in->order};
     rc = kv_format_open(&j->format, kv_opt(c, "format"), &setting, e);
     if (rc == 0) rc = find_widths(j, c, e);
-    if (rc == 0 && (!kv_opt(c, "quality") || strstr(kv_opt(c, "labels"), "oracle")))
+    if (rc == 0 && (quality_is_asked(c) || strstr(kv_opt(c, "labels"), "oracle")))
         rc = kv_table_open(&j->table, j->trace, j->format, KV_TABLE_ISO, c->jobs, e);
     if (rc == 0) gather(j);
     if (rc == 0) rc = measure_quality(j, c, e);
