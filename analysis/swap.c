@@ -145,7 +145,7 @@ static bool better(const double *value, const double *item, size_t n) {
     for (size_t i = 0; i < n; i++) mean += (value[i] - item[i]) / (double)n;
     for (size_t i = 0; i < n; i++) square += pow(value[i] - item[i] - mean, 2);
     double error = n > 1 ? sqrt(square / (double)(n - 1) / (double)n) : 0;
-    return mean < -error;
+    return mean < -2 * error;
 }
 
 // Tries the swap that the probes say is best; *more is false when none promises anything.

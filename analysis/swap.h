@@ -8,8 +8,8 @@
 //
 // A round probes single steps, a group to its next cheaper or next dearer option, by measuring them
 // all; then it makes swaps of a dearer step and the cheaper ones that pay for it, those that the
-// probes say help most first, measures each and keeps it when the value falls by more than the
-// standard error of the paired difference over items. Rounds go on until one keeps nothing or the
+// probes say help most first, measures each and keeps it when the value falls by more than two
+// standard errors of the paired difference over items. Rounds go on until one keeps nothing or the
 // evaluations are used. Nothing is drawn: equal inputs give equal answers.
 #ifndef KV_SWAP_H
 #define KV_SWAP_H

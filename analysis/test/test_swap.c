@@ -141,8 +141,8 @@ static void options_that_are_not_offered_are_not_taken(void **state) {
     for (size_t g = 0; g < GROUPS; g++) assert_int_not_equal(choice[g], 2);
 }
 
-// Where plans differ by chance alone, one swap in six passes a bound of one standard error; kept
-// ones must stay below half of those tried.
+// Where plans differ by chance alone, one in twenty of six items passes a bound of two standard
+// errors (Student's t, 5 degrees of freedom); of the plans measured, most are probes.
 static void chance_keeps_few_swaps(void **state) {
     (void)state;
     size_t kept = 0, tried = 0;
@@ -159,7 +159,7 @@ static void chance_keeps_few_swaps(void **state) {
         kept += s.kept;
         tried += s.evaluated - 1;
     }
-    assert_true(kept * 5 < tried);
+    if (kept * 30 >= tried) fail_msg("%zu of %zu kept", kept, tried);
 }
 
 static void an_interruption_keeps_what_was_found(void **state) {

@@ -33,7 +33,7 @@ struct tune {
     size_t n_widths;
 };
 
-// Takes text and how; opens the spec and foretells it.
+// Takes text and how; opens the spec and foretells it, unless the user has interrupted.
 static int add(struct tune *u, char *text, char *how, size_t tried, double gap,
                struct kv_error *e) {
     const struct kv_trace_info *in = kv_trace_info(u->t.trace);
@@ -48,8 +48,10 @@ static int add(struct tune *u, char *text, char *how, size_t tried, double gap,
     if (rc == 0)
         rc = kv_fisher_answers(in, &x.spec, kv_tuning_mode(&u->t),
                                strcmp(in->adjoint.self, "exact") == 0, e);
-    if (rc == 0) rc = kv_tuning_forecast(&u->t, &x.spec, &u->t.train, &x.train, e);
-    if (rc == 0) rc = kv_tuning_forecast(&u->t, &x.spec, &u->t.test, &x.test, e);
+    x.train = x.test = (struct kv_forecast){NAN, NAN};
+    if (rc == 0 && !u->interrupted)
+        rc = kv_tuning_forecast(&u->t, &x.spec, &u->t.train, &x.train, e);
+    if (rc == 0 && !u->interrupted) rc = kv_tuning_forecast(&u->t, &x.spec, &u->t.test, &x.test, e);
     if (rc) {
         kv_replay_spec_close(&x.spec);
         free(text);
@@ -102,11 +104,11 @@ static int add_greedy(struct tune *u, const char *word, const struct kv_plan *pl
                word, g.evaluated, g.items.n, kv_now_s() - start, g.kept,
                g.interrupted ? " until interrupted" : "", g.kl_first, g.kl_nats);
         u->at[u->n - 1].verified = g.kl_first;
+        u->interrupted = g.interrupted;
         rc = add(u, kv_plan_text(plan, g.choice), kv_format_text("greedy-exact, %zu swaps", g.kept),
                  g.evaluated, NAN, e);
     }
     if (rc == 0) u->at[u->n - 1].verified = g.kl_nats;
-    u->interrupted = u->interrupted || g.interrupted;
     free(g.choice);
     return rc;
 }
@@ -343,7 +345,9 @@ static int print(struct tune *u, struct kv_error *e) {
         kv_table_number(t, mean_of(x->acc, u), 4);
         kv_table_number(t, mean_of(x->agree, u), 4);
         kv_table_number(t, 100 * x->gap, 3);
-        kv_table_text(t, x->test.cost <= u->t.budget.limit * 1.02 ? "yes" : "no");
+        kv_table_text(t, isnan(x->test.cost)                        ? ""
+                         : x->test.cost <= u->t.budget.limit * 1.02 ? "yes"
+                                                                    : "no");
         kv_table_number(t, x->verified, 6);
     }
     free(order);
@@ -379,7 +383,8 @@ static int tune(struct kv_cli *c, struct kv_error *e) {
     if (rc == 0) rc = kv_tuning_open(&u.t, c, e);
     if (rc) return rc;
     rc = kv_tuning_budget(&u.t, c, e);
-    for (size_t i = 1; i < c->n_args && rc == 0; i++) rc = add_word(&u, c->args[i], e);
+    for (size_t i = 1; i < c->n_args && rc == 0 && !u.interrupted; i++)
+        rc = add_word(&u, c->args[i], e);
     if (rc == 0 && !kv_opt(c, "no-exact") && !u.interrupted) rc = confirm(&u, e);
     if (rc == 0) rc = print(&u, e);
     if (rc == 0 && u.interrupted)

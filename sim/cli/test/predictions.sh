@@ -29,6 +29,9 @@ fi
 case $model in /*) ;; *) model=$PWD/$model ;; esac
 t=$dir/t.trace
 "$kvsim" record -m "$model" -t samples -n 2 --keep final,kv,q,sens,grad --draws 2 -o "$t" -q || exit 1
+"$kvsim" record -m "$model" -t samples -n 2 --keep final,kv,q,sens,grad --draws 2 --tape 1 -o "$dir/thrifty.trace" -q || exit 1
+check "a tape of 1 MB records the same bytes" "same" \
+    "$(for f in "$t"/*.safetensors; do cmp -s "$f" "$dir/thrifty.trace/${f##*/}" || echo "${f##*/} differs"; done; echo same)"
 
 # Without a model in reach: another folder, no $KVSIM_MODEL.
 apart() { (cd "$dir" && env -u KVSIM_MODEL "$kvsim" "$@"); }
