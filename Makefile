@@ -100,7 +100,7 @@ data: ## download the official benchmark files into data/benchmarks and check th
 
 DEMO := $(BUILD)/demo
 
-demo: deps ## record the samples with the real model, sweep ten policies and formats, draw the frontier
+demo: deps ## record the samples with the real model, sweep nine policies and formats, draw the frontier
 	@$(MAKE) --no-print-directory all model
 	@BUILD=$(BUILD) MODEL=$(MODEL) sh reports/demo.sh $(DEMO)
 

@@ -7,6 +7,7 @@
 #include "analysis/store.h"
 #include "sim/base/args.h"
 #include "sim/cli/opening.h"
+#include "sim/cli/rows.h"
 
 #ifndef KV_COMMIT
 #define KV_COMMIT "unknown"
@@ -261,7 +262,15 @@ static int run_once(struct kv_replaying *r, struct kv_cli *c, struct sink *s, lo
         char text[1024] = "";
         if (r->specs[i].policy->remark)
             r->specs[i].policy->remark(r->specs[i].self, text, sizeof text);
-        if (*text) kv_say("%s: %s", r->specs[i].canonical, text);
+        if (*text) {
+            const struct kv_trace_info *in = kv_trace_info(r->trace);
+            const struct kv_format_setting setting = {in->shape, in->order}, *of = &setting;
+            const char *spec = r->specs[i].canonical;
+            char *label;
+            kv_spec_labels(&spec, &of, 1, &label);
+            kv_say("%s: %s", label, text);
+            free(label);
+        }
     }
     free(job.counts);
     return rc;
