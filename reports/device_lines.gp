@@ -6,9 +6,9 @@
 set title title_text font ",13" textcolor rgb ink
 set xlabel "context, tokens"
 set ylabel "ms a token"
-set key top left reverse Left samplen 2
+set key bottom right reverse Left samplen 2
 set yrange [0:*]
 array colour[6] = [ink, blue, green, orange, 0xCC79A7, 0x56B4E9]
 paint(i) = colour[1 + i % 6]
-plot for [i = 0:blocks - 1] data index 2 * i + 1 using 1:2 with lines lc rgb paint(i) lw 1.4 title columnheader(1), \
+plot for [i = 0:blocks - 1] data index 2 * i + 1 using 1:2 with lines lc rgb paint(i) lw 1.4 title columnheader(1) . " bits", \
      for [i = 0:blocks - 1] data index 2 * i using 1:2 with points pt circle ps dot_size lc rgb paint(i) notitle

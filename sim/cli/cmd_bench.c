@@ -2,6 +2,7 @@
 // kvsim bench device: measures decode steps on this machine and writes them for calibrate.
 #include "sim/base/args.h"
 #include "sim/cli/lists.h"
+#include "sim/cli/policy_cost.h"
 #include "sim/cost/measure.h"
 #include "sim/model/model.h"
 
@@ -24,6 +25,7 @@ static const struct kv_option options[] = {
     {"rounds", 0, "N", "3", "rounds over the whole grid"},
     {"steps", 0, "N", "7", "steps of a cell in a round"},
     {"features", 0, NULL, NULL, "also compute the entropy and confidence a policy reads"},
+    {"policy", 0, "SPEC", NULL, "also time this policy's decision, features included"},
     {"output", 'o', "FILE", NULL, "write runs to FILE.json and FILE.csv"},
     {0}};
 
@@ -82,6 +84,23 @@ static int weight_kind(const char *name, enum kv_weight_kind *kind, struct kv_er
     return kv_fail(e, KV_EUSAGE, "bench", "--weights: '%s' is none of f32, bf16, q8, q4", name);
 }
 
+// Adds a policy's decision to the steps from row `first` on and to their policy part.
+static int add_policy(struct bench *b, size_t first, struct kv_error *e) {
+    const char *spec = kv_opt(b->c, "policy");
+    double ns = 0;
+    int rc = spec ? kv_policy_cost_ns(spec, &b->m.decoder.shape, &ns, e) : 0;
+    if (rc || !spec) return rc;
+    for (size_t i = first; i < b->runs->n; i++) {
+        struct kv_device_run *r = &b->runs->row[i];
+        r->step_ns += ns;
+        r->low_ns += ns;
+        r->high_ns += ns;
+        r->part_ns[KV_PART_POLICY] += ns;
+    }
+    kv_say("policy %s: %.2f us a decision, and the features it reads: policy_ms", spec, ns / 1e3);
+    return 0;
+}
+
 // All weight kinds and thread counts of one model.
 static int bench_model(struct bench *b, struct kv_error *e) {
     for (size_t w = 0; w < b->n_weights; w++)
@@ -89,7 +108,9 @@ static int bench_model(struct bench *b, struct kv_error *e) {
             int rc = weight_kind(b->weights[w], &b->m.decoder.weights, e);
             b->m.decoder.n_threads = b->threads[t];
             // The bandwidth in the file is that of the first number of threads.
-            if (rc == 0) rc = kv_measure(&b->m, b->runs, e);
+            size_t first = b->runs->n;
+            if (rc == 0) rc = kv_measure_device(&b->m, b->runs, e);
+            if (rc == 0) rc = add_policy(b, first, e);
             if (rc) return rc;
         }
     return 0;
@@ -162,7 +183,7 @@ static int read_options(struct bench *b, struct kv_error *e) {
     b->m.rounds = (unsigned)rounds;
     b->m.steps = (unsigned)steps;
     b->m.format = kv_opt(c, "format");
-    b->m.decoder.features = kv_opt_given(c, "features");
+    b->m.decoder.features = kv_opt_given(c, "features") || kv_opt_given(c, "policy");
     return rc;
 }
 

@@ -67,7 +67,7 @@ static int run(struct kv_cli *c, struct kv_error *e) {
     for (size_t i = 0; i < n; i++) add_device(t, devices[i], chosen);
     kv_devices_free(devices, n);
     rc = kv_table_print(t, c->output, e);
-    if (rc == 0 && chosen)
+    if (rc == 0 && chosen && !kv_opt(c, "device"))
         kv_say("default: %s, of the CPU devices of the smallest model the one whose error of the "
                "cache's share (cache_error_pct) is least",
                chosen);

@@ -7,6 +7,12 @@ static int sweep(struct kv_cli *c, struct kv_error *e) {
     struct kv_replaying r;
     int rc = kv_replaying_open(&r, c, e);
     if (rc) return rc;
+    if (r.attention) {
+        kv_replaying_close(&r);
+        return kv_fail(e, KV_EUSAGE, "--fidelity",
+                       "attention rows say nothing of outcomes and are not stored; kvsim replay "
+                       "prints them");
+    }
     const char *db = kv_opt(c, "db");
     kv_say("sweeping %zu specs over %zu items into %s", r.n_specs, r.n_items, db);
     rc = kv_replaying_run(&r, c, db, NULL, NULL, e);

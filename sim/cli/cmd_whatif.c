@@ -154,7 +154,7 @@ static int print(const struct what_if *w, struct kv_error *e) {
     const struct kv_column columns[] = {
         {"device", KV_LEFT},        {"context", KV_RIGHT},      {"spec", KV_LEFT},
         {"ms_per_token", KV_RIGHT}, {"tokens_per_s", KV_RIGHT}, {"cache_mb", KV_RIGHT},
-        {saved, KV_RIGHT},  {"ceiling_pct", KV_RIGHT},  {"break_even", KV_RIGHT},
+        {saved, KV_RIGHT},          {"ceiling_pct", KV_RIGHT},  {"break_even", KV_RIGHT},
         {"rank", KV_RIGHT},         {"rank_first", KV_RIGHT},   {"extrapolated", KV_RIGHT}};
     struct candidate base = {.is_mix = true};
     int rc = kv_mix_parse(&base.mix, against, e);

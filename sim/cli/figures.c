@@ -7,7 +7,7 @@
 
 #include <stdlib.h>
 
-enum { LINE_POINTS = 40 };
+enum { LINE_POINTS = 400 }; // rounds are steps: lines need many
 
 // Runs gnuplot on an embedded script, once for SVG and once for PNG. blocks: what the script may
 // want to know of its data.
@@ -81,8 +81,8 @@ static char *line_table(const struct kv_device *d, size_t *blocks) {
         kv_text_addf(&t, "\n\n\"%s\"\n", mix);
         for (int p = 0; p <= LINE_POINTS; p++) {
             struct kv_device_run at = d->runs[i];
-            double low = log(fmax(1, d->context_min)), high = log(d->context_max);
-            at.context = (uint32_t)lround(exp(low + (high - low) * p / LINE_POINTS));
+            double low = d->context_min, high = d->context_max;
+            at.context = (uint32_t)lround(low + (high - low) * p / LINE_POINTS);
             at.cache_bytes = NAN;
             kv_text_addf(&t, "%u\t%.6f\n", at.context, kv_run_price(d, &at).step_ns / 1e6);
         }

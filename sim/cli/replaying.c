@@ -101,9 +101,11 @@ static int read_fidelities(struct kv_replaying *r, struct kv_cli *c, struct kv_e
             r->exact = true;
         else if (strcmp(word, "fisher") == 0)
             r->fisher = true;
+        else if (strcmp(word, "attention") == 0)
+            r->attention = true;
         else
             rc = kv_fail(e, KV_EUSAGE, "--fidelity",
-                         "no fidelity is named '%s'; there are exact, fisher", word);
+                         "no fidelity is named '%s'; there are exact, fisher, attention", word);
     }
     free(copy);
     for (r->form = KV_TABLE_ISO; rc == 0 && strcmp(kv_table_kinds[r->form], form) != 0; r->form++)

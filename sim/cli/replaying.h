@@ -10,7 +10,8 @@
 #define KV_REPLAY_OPTIONS                                                                          \
     {"model", 'm', "MODEL", NULL,                                                                  \
      "the model the trace was recorded from (default: $KVSIM_MODEL, then data/*.gguf)"},           \
-        {"fidelity", 0, "LIST", "exact", "how outcomes are obtained: exact, fisher"},              \
+        {"fidelity", 0, "LIST", "exact",                                                           \
+         "how outcomes are obtained: exact, fisher; replay alone: attention"},                     \
         {"form", 0, "FORM", "iso",                                                                 \
          "of fisher's damage: iso; element and vector need --keep grad"},                          \
         {"mode", 0, "LIST", "inline",                                                              \
@@ -34,7 +35,7 @@ struct kv_replaying {
     struct kv_model *model;
     struct kv_replay_spec *specs;
     size_t n_specs;
-    bool exact, fisher;
+    bool exact, fisher, attention; // attention: kv_replay_attention, for the caller to run
     enum kv_table_kind form;
     enum kv_mode modes[KV_N_MODES];
     size_t n_modes;

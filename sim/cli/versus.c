@@ -7,13 +7,15 @@
 #include <stdlib.h>
 
 // An exact run is an exact run whatever damage an oracle went by.
+static bool same_variant(const struct kv_summary *a, const struct kv_summary *b) {
+    bool formed = strncmp(a->variant, "form=", 5) == 0 || strncmp(b->variant, "form=", 5) == 0;
+    return strcmp(a->variant, b->variant) == 0 || (formed && strcmp(a->fidelity, "exact") == 0);
+}
+
 bool kv_rows_alike(const struct kv_row *a, const struct kv_row *b) {
     return a->s.trace == b->s.trace && strcmp(a->s.fidelity, b->s.fidelity) == 0 &&
            strcmp(a->s.mode, b->s.mode) == 0 && strcmp(a->s.self, b->s.self) == 0 &&
-           strcmp(a->s.compute, b->s.compute) == 0 &&
-           (strncmp(a->s.variant, "form=", 5) == 0 || strncmp(b->s.variant, "form=", 5) == 0
-                ? strcmp(a->s.fidelity, "exact") == 0
-                : strcmp(a->s.variant, b->s.variant) == 0);
+           strcmp(a->s.compute, b->s.compute) == 0 && same_variant(&a->s, &b->s);
 }
 
 // A row's spec, taken apart.

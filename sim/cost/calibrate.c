@@ -82,8 +82,8 @@ static struct kv_fit_errors judge(const struct kv_design *d, const double *predi
         bool same_sign = gain * (sixteen[i] - predicted[i]) > 0;
         r.n_sign++;
         right += same_sign;
-        double noise = hypot(kv_run_uncertainty_ns(x, x->step_ns),
-                             kv_run_uncertainty_ns(x16, x16->step_ns));
+        double noise =
+            hypot(kv_run_uncertainty_ns(x, x->step_ns), kv_run_uncertainty_ns(x16, x16->step_ns));
         if (!(fabs(gain) > 2 * noise)) continue;
         r.n_clear_sign++;
         clear_right += same_sign;
@@ -127,8 +127,7 @@ static bool determined(const struct kv_design *d, const bool *kept, size_t i) {
     for (size_t k = 0; k <= d->n_runs; k++) {
         if (k < d->n_runs && (!kept[k] || n_basis == n)) continue;
         double *x = basis + n_basis * n;
-        for (size_t j = 0; j < n; j++)
-            x[j] = kv_design_column(d, at[j], k < d->n_runs ? k : i, 0);
+        for (size_t j = 0; j < n; j++) x[j] = kv_design_column(d, at[j], k < d->n_runs ? k : i, 0);
         left = remainder_of(x, basis, n_basis, n);
         if (k == d->n_runs || left < 1e-8) continue;
         for (size_t j = 0; j < n; j++) x[j] /= sqrt(left);
@@ -206,12 +205,11 @@ static void set_text(char **field, char *text) {
     *field = text;
 }
 
-static void fill_device(struct kv_device *dev, const struct kv_design *d, const struct kv_design_fit *o,
-                        const struct kv_runs *runs, const char *name) {
+static void fill_device(struct kv_device *dev, const struct kv_design *d,
+                        const struct kv_design_fit *o, const struct kv_runs *runs,
+                        const char *name) {
     const struct kv_device_run *r = &d->run[0];
-    // Where the cache's cost is no straight line, all of it is the widths'.
-    bool straight = isinf(d->knee_bytes) && d->hidden_bytes == 0;
-    double zero = straight ? cost_at_zero_bits(d, o) : 0,
+    double zero = cost_at_zero_bits(d, o),
            t = gsl_cdf_tdist_Pinv(0.975, fmax(1, (double)o->n_rows - (double)d->n_terms));
     set_text(&dev->name, kv_strdup(name));
     set_text(&dev->machine, kv_strdup(runs->machine));

@@ -23,8 +23,9 @@ struct kv_fit_errors {
     // exceeds 10 % of the step.
     double share_median, share_worst;
     size_t n_step, n_share;
-    // Cells whose speed-up over 16 bit has the right sign: among all, and among those whose measured
-    // difference exceeds twice its uncertainty (of the two medians, half a percent each at least).
+    // Cells whose speed-up over 16 bit has the right sign: among all, and among those whose
+    // measured difference exceeds twice its uncertainty (of the two medians, half a percent each at
+    // least).
     double sign_right, clear_sign_right;
     size_t n_sign, n_clear_sign;
 };

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <gsl/gsl_cdf.h>
 
-enum { KNEES = 24 }; // cache sizes tried, spread over those measured
+enum { KNEES = 24 };                           // cache sizes tried, spread over those measured
 static const double least_uncertainty = 0.005; // of a time: what one machine repeats on a good day
 
 // ---- terms ----------------------------------------------------------------------------
@@ -166,8 +166,8 @@ int kv_design_fit(const struct kv_design *d, const bool *kept, struct kv_design_
         for (int part = 0; part < 1 + d->timed_apart; part++) {
             double *row = x + o->n_rows * n;
             for (size_t j = 0; j < n; j++)
-                row[j] = kv_design_column(d, j, i, part) *
-                         (j < d->n_plain ? 1 : r->context * d->values);
+                row[j] =
+                    kv_design_column(d, j, i, part) * (j < d->n_plain ? 1 : r->context * d->values);
             over[o->n_rows] = beyond(d, i);
             y[o->n_rows] = part ? r->part_ns[KV_PART_ATTEND] : r->step_ns;
             // Attention is judged relatively: its own share is what the model is for.

@@ -10,12 +10,12 @@ enum { KV_MAX_TERMS = 5 + 2 * KV_DEVICE_WIDTHS };
 
 // What a parameter multiplies. Costs come last.
 enum kv_term_kind {
-    KV_TERM_BASE,  // 1 of every step
-    KV_TERM_START, // 1 of every time of attention alone
-    KV_TERM_CLASS, // widths in use beyond the first
-    KV_TERM_ROUND, // rounds of round_tokens
+    KV_TERM_BASE,   // 1 of every step
+    KV_TERM_START,  // 1 of every time of attention alone
+    KV_TERM_CLASS,  // widths in use beyond the first
+    KV_TERM_ROUND,  // rounds of round_tokens
     KV_TERM_SWITCH, // widths beyond the first that one processor meets: no more than its rounds
-    KV_TERM_COST,  // values at widths that always come together in these runs
+    KV_TERM_COST,   // values at widths that always come together in these runs
 };
 
 struct kv_term {
@@ -55,9 +55,9 @@ double kv_design_column(const struct kv_design *d, size_t j, size_t i, int part)
 // Fits the runs that are kept. Rows: each run's step and, where timed, its attention.
 KV_MUST_CHECK int kv_design_fit(const struct kv_design *d, const bool *kept,
                                 struct kv_design_fit *fit, struct kv_error *e);
-// Tries a knee at cache sizes among the measured ones and keeps the best one that explains far more than
-// chance would (F test at 0.1 %): either the cost beyond it is 1.1 to 10 times as high, or below it
-// nothing (hidden_bytes).
+// Tries a knee at cache sizes among the measured ones and keeps the best one that explains far more
+// than chance would (F test at 0.1 %): either the cost beyond it is 1.1 to 10 times as high, or
+// below it nothing (hidden_bytes).
 void kv_design_choose_knee(struct kv_design *d, const bool *all, struct kv_design_fit *fit);
 
 double kv_design_predict_ns(const struct kv_design *d, const struct kv_design_fit *fit, size_t run);

@@ -27,7 +27,9 @@ static bool has_factor(const struct kv_fit *f) {
 }
 
 // What the logarithms stand for, taken once a call.
-struct values { double p[MAX_PARAMETERS], knee; };
+struct values {
+    double p[MAX_PARAMETERS], knee;
+};
 
 static struct values values_of(const struct kv_fit *f, const gsl_vector *theta) {
     struct values v = {.knee = has_factor(f) ? parameter(theta, f->n_parameters) : 0};
@@ -70,7 +72,8 @@ static int jacobian(const gsl_vector *theta, void *self, gsl_matrix *out) {
             gsl_matrix_set(out, i, j,
                            (j < f->n_plain ? 1 : s) * v.p[j] * f->x[i * f->n_parameters + j] /
                                f->sigma[i]);
-        if (has_factor(f)) gsl_matrix_set(out, i, f->n_parameters, (s - 1) * stretching / f->sigma[i]);
+        if (has_factor(f))
+            gsl_matrix_set(out, i, f->n_parameters, (s - 1) * stretching / f->sigma[i]);
     }
     return GSL_SUCCESS;
 }

@@ -29,18 +29,24 @@ static double value_ns(const struct kv_device *d, enum kv_side side, size_t w, b
     return 0;
 }
 
+static int bits_set(uint32_t x) {
+    int n = 0;
+    for (; x; x &= x - 1) n++;
+    return n;
+}
+
 struct kv_latency kv_device_step(const struct kv_device *d, const struct kv_ledger *ledger,
                                  double context, double policy_ns) {
     double values = (double)d->shape.n_layers * d->shape.n_kv_heads * d->shape.head_dim;
     bool guessed = false;
     double per_token = 0, held[2] = {0, 0};
-    int used[2] = {0, 0};
+    uint32_t used[2] = {0, 0}; // bit w: the cache holds width w
     for (int side = 0; side < 2; side++)
         for (size_t w = 1; w < KV_DEVICE_WIDTHS; w++) {
             double share = ledger->share[side][w];
             if (!(share > 0)) continue;
             held[side] += share;
-            used[side]++;
+            used[side] |= 1u << port_of(d, w);
             per_token += share * values * value_ns(d, side, w, &guessed);
         }
     struct kv_latency t = {0};
@@ -50,9 +56,10 @@ struct kv_latency kv_device_step(const struct kv_device *d, const struct kv_ledg
         stretch =
             (d->knee_bytes + d->knee_factor * (t.cache_bytes - d->knee_bytes)) / t.cache_bytes;
     if (d->hidden_bytes > 0) stretch *= fmax(0, 1 - d->hidden_bytes / fmax(t.cache_bytes, 1));
-    double kept = fmax(held[KV_KEY], held[KV_VALUE]), heads = context * d->attend_ns * kept;
+    double kept = fmax(held[KV_KEY], held[KV_VALUE]);
+    double heads = context * d->attend_ns * kept * stretch;
     // A device keeps tokens of one pair of widths together; the longer list is the least of pairs.
-    double widths = fmax(1, used[KV_KEY] > used[KV_VALUE] ? used[KV_KEY] : used[KV_VALUE]);
+    double widths = fmax(1, fmax(bits_set(used[KV_KEY]), bits_set(used[KV_VALUE])));
     double mixed = (widths - 1) * d->class_ns;
     if (d->round_tokens > 0) {
         double rounds = ceil(context * kept / d->round_tokens);

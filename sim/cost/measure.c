@@ -228,7 +228,7 @@ static double cache_bytes(const struct kv_measure *m) {
     return bytes;
 }
 
-int kv_measure(const struct kv_measure *m, struct kv_runs *runs, struct kv_error *e) {
+int kv_measure_device(const struct kv_measure *m, struct kv_runs *runs, struct kv_error *e) {
     struct grid g = {.m = m};
     int rc = kv_decoder_new(&g.decoder, &m->decoder, e);
     if (rc) return rc;

@@ -20,7 +20,8 @@ struct kv_measure {
 // Measures one model at one number of threads and appends a row a cell to *runs, contexts within
 // mixes; fills the machine's fields of *runs that are still empty. Errors: KV_EFAIL when weights or
 // caches do not fit into free memory, KV_EINTR.
-KV_MUST_CHECK int kv_measure(const struct kv_measure *m, struct kv_runs *runs, struct kv_error *e);
+KV_MUST_CHECK int kv_measure_device(const struct kv_measure *m, struct kv_runs *runs,
+                                    struct kv_error *e);
 
 // Core clock while busy, from a chain of multiplications of three cycles each.
 double kv_clock_mhz(void);

@@ -189,12 +189,8 @@ void kv_runs_free(struct kv_runs *r) {
 struct kv_device_run *kv_runs_add(struct kv_runs *r) {
     r->row = kv_grow(r->row, r->n + 1, sizeof *r->row);
     struct kv_device_run *run = &r->row[r->n++];
-    *run =
-        (struct kv_device_run){.step_ns = NAN,
-                                    .low_ns = NAN,
-                                    .high_ns = NAN,
-                                    .cache_bytes = NAN,
-                                    .round_tokens = NAN};
+    *run = (struct kv_device_run){
+        .step_ns = NAN, .low_ns = NAN, .high_ns = NAN, .cache_bytes = NAN, .round_tokens = NAN};
     for (int p = 0; p < KV_N_PARTS; p++) run->part_ns[p] = NAN;
     return run;
 }

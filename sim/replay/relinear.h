@@ -6,8 +6,7 @@
 // independent and zero in mean, the expected divergence D(e) = KL(P || Q_e) changes with a cell's
 // error variance by half the expected curvature where the cache stands,
 //
-//   d E[D(e)] / d sigma_c^2 = 0.5 E[d^2 D / d e_c^2]          (Price, IRE Trans. Inf. Theory 4,
-//   1958)
+//   d E[D(e)] / d sigma_c^2 = 0.5 E[d^2 D / d e_c^2]   (Price, IRE Trans. Inf. Theory 4, 1958)
 //
 // so an allocation asks for the curvature at its own e. In logits the curvature of KL(P || Q) is
 // diag(q) - q q^T, the covariance under the *replayed* distribution Q, whatever P is (its gradient,

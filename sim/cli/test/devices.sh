@@ -61,6 +61,14 @@ check "bench device writes JSON and CSV that calibrate reads" "0 0" \
 check "what it makes is a device" "own bf16 1 2 130 6" \
     "$("$kvsim" devices --device "$dir/own-device.json" --tsv | sed 1d | cut -f1-3,6,7,12 | tr '\t' ' ')"
 
+# A policy of a millisecond a token, measured with the steps, is no part of the device.
+awk -F, -v OFS=, 'NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i }
+    NR > 1 { $at["step_ns"] += 1e6; $at["low_ns"] += 1e6; $at["high_ns"] += 1e6; $at["policy_ns"] = 1e6 } { print }' \
+    "$dir/own.csv" >"$dir/with.csv"
+check "a policy measured with the steps is left out of the device" \
+    "$("$kvsim" calibrate --runs "$dir/own.csv" -q --tsv | awk '$1 == "base_ns" { printf "%.0f", $2 / 1e5 }')" \
+    "$("$kvsim" calibrate --runs "$dir/with.csv" -q --tsv | awk '$1 == "base_ns" { printf "%.0f", $2 / 1e5 }')"
+
 codes=
 for again in 1 2; do
     "$kvsim" calibrate --runs "$dir/own.csv" --device own --db "$dir/s.db" -q >/dev/null
@@ -80,6 +88,9 @@ refused "a mix that is none" 2 \
 refused "calibrate needs runs" 2 "kvsim: calibrate: --runs FILE is needed: measured runs to fit" calibrate
 refused "runs without a shape" 1 \
     "kvsim: calibrate: the runs do not tell the model's shape; name it with --shape" calibrate --runs "$dir/runs.csv"
+refused "a policy that plans whole items has no cost a step" 1 \
+    "kvsim: bench: --policy: 'oracle:bits=4@sym' does not decide from a token's features, so its cost in a decode step cannot be timed" \
+    bench device --contexts 2,4 --mixes 4 --rounds 1 --steps 1 --threads 1 --weights q4 --policy oracle:bits=4@sym -q
 refused "what-if needs something to price" 2 \
     "kvsim: what-if: name mixes such as 8 or k8v4, or specs of a store with --db" what-if
 echo "1..$n"

@@ -34,6 +34,9 @@ t=$dir/t.trace
 apart() { (cd "$dir" && env -u KVSIM_MODEL "$kvsim" "$@"); }
 check "fisher replay needs no model" "fisher
 fisher" "$(apart replay t.trace 'static:bits={3,4}@sym' --fidelity fisher -q --tsv | tail -n +2 | cut -f2)"
+check "attention rows need none either, and say more error of fewer bits" "more" \
+    "$(apart replay t.trace 'static:bits={3,5}@sym' --fidelity attention -q --tsv | awk -F'\t' 'NR > 1 { v[NR] = $15 } END { print (v[2] > 2 * v[3] && v[3] > 0) ? "more" : "no" }')"
+refused "attention rows in a store" 2 "are not stored" sweep "$t" static:bits=4@sym --fidelity attention --db "$dir/a.db"
 check "exact replay does" "2" "$(apart replay t.trace static:bits=4@sym -q >/dev/null 2>&1; echo $?)"
 
 plans=$(for k in 2 3 4 5 6; do for v in 2 3 4 5 6; do echo "static:k=$k,v=$v@asym:group=32"; done; done)

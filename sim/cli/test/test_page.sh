@@ -16,12 +16,13 @@ fresh() {
         "$kvsim" sweep -q b.trace -m good.gguf --db s.db 'static:bits={4,8}@sym' 'random:bits=2/8@sym'
 }
 check 'a store of two recordings and two modes' fresh
+check 'and of predictions' "$kvsim" sweep -q a.trace --fidelity fisher --db s.db 'static:bits={4,8}@sym'
 check 'the report is written' "$kvsim" report -q --db s.db -m good.gguf -o r
 count() { grep -o -e "$1" "$2" | wc -l; }
 page=r/index.html
 check 'with a section for each recording' test "$(count '<section id="t[0-9]*"' $page)" = 2
-check 'a table for each mode' test "$(count '>effective bits<' $page)" = $((3 + 6))
-check 'figures for each mode' test -s r/frontier_bits.svg -a -s r/frontier_bits-2.svg -a -s r/frontier_bits-3.svg
+check 'a table for each mode' test "$(count '>effective bits<' $page)" = $((4 + 6))
+check 'figures for each mode' test -s r/frontier_bits.svg -a -s r/frontier_bits-2.svg -a -s r/frontier_bits-3.svg -a -s r/frontier_bits-4.svg -a ! -e r/frontier_bits-5.svg
 check 'a section for each policy' test "$(count '<article id="p[0-9]*"' $page)" = 6
 check 'the tokens of an item for each that tells tokens apart' test "$(count '<div class="tokens">' $page)" = 3
 check 'and the policy against both seeds of its shuffle' grep -q 'and 1 more' $page

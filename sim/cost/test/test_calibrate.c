@@ -151,13 +151,12 @@ static void a_knee_in_the_runs_is_found(void **state) {
     kv_runs_free(r);
 }
 
-// A processor of rounds of 1500 tokens: 900 ns each, 400 ns for a further width it meets, 250 ns for
-// each further width in use.
+// A processor of rounds of 1500 tokens: 900 ns each, 400 ns for a further width it meets, 250 ns
+// for each further width in use.
 static void rounds_and_classes_in_the_runs_are_found(void **state) {
     (void)state;
-    static const char *const grid[] = {"16",   "8",     "4",    "k8v4",
-                                       "k4v8", "k16v4", "k4v16", "4=0.5/16=0.5",
-                                       "4=0.25/8=0.25/16=0.5"};
+    static const char *const grid[] = {
+        "16", "8", "4", "k8v4", "k4v8", "k16v4", "k4v16", "4=0.5/16=0.5", "4=0.25/8=0.25/16=0.5"};
     struct kv_runs *r = made_runs(grid, sizeof grid / sizeof *grid, 0, false, INFINITY);
     for (size_t i = 0; i < r->n; i++) {
         double rounds = ceil(r->row[i].context / 1500.0), widths = (double)r->row[i].mix.n;

@@ -61,11 +61,22 @@ static void rounds_classes_and_what_is_hidden_are_in_the_step(void **state) {
     assert_float_equal(t.cache_ns, 100 * (2 + 45 + 67.5) + 3 * 11 + 30 + 5, 1e-9);
     assert_float_equal(t.ceiling_ns, 1100 + 200 + 3 * 11, 1e-9);
     assert_float_equal(kv_device_step(d, &one, 40, 0).cache_ns, 40 * (2 + 60 * 0.75) + 11, 1e-9);
-    // 4.5 x 120 / 8 = 67.5 bytes a token: of 100 tokens' 6750 a third is hidden, of 20's all
-    d->hidden_bytes = 2250;
-    assert_float_equal(kv_device_step(d, &one, 100, 0).cache_ns,
-                       100 * (2 + 60 * 0.75 * 2 / 3) + 3 * 11, 1e-9);
-    assert_float_equal(kv_device_step(d, &one, 20, 0).cache_ns, 20 * 2 + 11, 1e-9);
+    // 4.5 x 120 / 8 = 67.5 bytes a token: of 99 tokens a third is hidden, of 20 all
+    d->hidden_bytes = 2227.5;
+    assert_float_equal(kv_device_step(d, &one, 99, 0).cache_ns,
+                       99 * (2 + 60 * 0.75) * 2 / 3 + 3 * 11, 1e-9);
+    assert_float_equal(kv_device_step(d, &one, 20, 0).cache_ns, 11, 1e-9);
+    // Where all widths share a port, the cache holds one.
+    d->n_ports = 1;
+    d->ports[0] = 16;
+    assert_float_equal(
+        kv_device_step(d, &l, 40, 0).step_ns,
+        kv_device_step(d,
+                       &(struct kv_ledger){.allocated_bits = 10.5,
+                                           .share = {[0] = {[16] = 1}, [1] = {[16] = 1}}},
+                       40, 0)
+            .step_ns,
+        1e-9);
     kv_device_free(d);
 }
 
@@ -134,8 +145,8 @@ static void bytes_beyond_the_knee_cost_the_factor(void **state) {
     struct kv_ledger l = ledger_of("16", 16);
     d->knee_bytes = 240 * 50; // a token takes 16 x 120 / 8 = 240 bytes
     d->knee_factor = 3;
-    // 50 tokens below the knee and 50 beyond: 180 ns a token, thrice that beyond it
-    assert_float_equal(kv_device_step(d, &l, 100, 0).cache_ns, 100 * 2 + 50 * 180 + 50 * 540, 1e-9);
+    // 50 tokens below the knee and 50 beyond: 182 ns a token, thrice that beyond it
+    assert_float_equal(kv_device_step(d, &l, 100, 0).cache_ns, 50 * 182 + 50 * 546, 1e-9);
     assert_float_equal(kv_device_step(d, &l, 50, 0).cache_ns, 50 * 182, 1e-9);
     kv_device_free(d);
 }
