@@ -416,6 +416,8 @@ static const struct kv_option options[] = {
     {"widths", 0, "LIST", NULL, "widths a plan may use (default: all that the format offers)"},
     {"train", 0, "A-B", NULL, "items that plans are chosen on (default: the first half)"},
     {"test", 0, "A-B", NULL, "items that they are judged on (default: the others)"},
+    {"mean", 0, "NAME", "plain",
+     "of damage over the train items: plain, or robust (median of the means of eight parts)"},
     {"form", 0, "FORM", NULL, "of damage: iso, element, vector (default: element, else iso)"},
     {"context", 'c', "N", "2048", "context in tokens at which a budget in ms is meant"},
     {"model", 'm', "MODEL", NULL, "the trace's model, for exact replay (default: as in replay)"},

@@ -68,7 +68,7 @@ static void print_verdict(const struct kv_verdict *v) {
         return;
     }
     const char *space = *c->quantity->unit ? " " : "";
-    printf(": %.4g", v->estimate);
+    printf(": %.4g", fabs(v->estimate) < 1e-12 ? 0 : v->estimate);
     if (!isnan(v->low)) printf(" [%.4g, %.4g]", v->low, v->high);
     printf("%s%s", space, c->quantity->unit);
     if (v->device)

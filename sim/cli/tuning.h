@@ -36,6 +36,7 @@ struct kv_tuning {
     struct kv_trace *trace;
     struct kv_budget budget;
     enum kv_table_kind form;
+    bool robust; // plans go by the median of means over parts of the train items
     struct kv_item_range train, test;
     unsigned jobs;
     uint64_t seed;
@@ -44,8 +45,8 @@ struct kv_tuning {
     struct kv_quantiles *quantiles; // made when a policy first asks
 };
 
-// Opens the trace named by the first argument, from the options --form, --train, --test; the budget
-// is for the caller to set, or read from --budget and --context.
+// Opens the trace named by the first argument, from the options --form, --mean, --train, --test;
+// the budget is for the caller to set, or read from --budget and --context.
 KV_MUST_CHECK int kv_tuning_open(struct kv_tuning *t, struct kv_cli *c, struct kv_error *e);
 KV_MUST_CHECK int kv_tuning_budget(struct kv_tuning *t, struct kv_cli *c, struct kv_error *e);
 void kv_tuning_close(struct kv_tuning *t);
