@@ -81,7 +81,7 @@ void kv_tape_free(struct kv_tape *t); // NULL is fine
 size_t kv_tape_bytes(const struct kv_shape *shape, size_t n_tokens, bool thrifty);
 // Makes sure that the tape holds a layer's q, mixed, middle and gateup. Uses the scratch of
 // kv_forward but for KV_BUF_X.
-void kv_tape_recall(const struct kv_model *m, const struct kv_tree *tree, struct kv_tape *t,
+void kv_tape_recall(const struct kv_model *m, const struct kv_tree *t, struct kv_tape *tape,
                     uint32_t layer, struct kv_scratch *s);
 
 struct kv_forward {
