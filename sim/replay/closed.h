@@ -10,8 +10,9 @@
 // No token waits for another pass: all rows run at once with the decisions so far, features of that
 // run decide anew, and so on until decisions do not change. Then each token's decision follows from
 // features that follow from the decisions before it, which is what one token after another would
-// have given; every pass settles at least one more position. Rows before the first decision that
-// changed are not run again until nothing changes any more, and then once more with all others.
+// have given; every pass settles at least one more position. Every pass runs all rows: products of
+// other shapes round otherwise, codes flip with that, and parts would not settle on the whole's
+// answer.
 #ifndef KV_CLOSED_H
 #define KV_CLOSED_H
 

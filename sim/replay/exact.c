@@ -30,13 +30,20 @@ struct engine {
 
 struct prompt {
     uint32_t rows;
-    struct kv_layer_kv *layers;
+    struct kv_layer_kv *layers; // [n_layers], arrays of [rows][n_kv]
+    float *block;
 };
 
 static int run_prompt(const struct engine *g, struct kv_scratch *s, const struct kv_trace_item *it,
                       uint32_t rows, struct prompt *out, struct kv_error *e) {
     const struct kv_model *m = g->r->model;
-    *out = (struct prompt){rows, kv_layers_new(&m->shape, rows)};
+    size_t n = (size_t)rows * m->shape.n_kv_heads * m->shape.head_dim;
+    *out = (struct prompt){.rows = rows};
+    out->layers = kv_alloc(m->shape.n_layers, sizeof *out->layers);
+    out->block = kv_alloc(3 * n * m->shape.n_layers, sizeof(float));
+    for (size_t l = 0; l < m->shape.n_layers; l++)
+        out->layers[l] = (struct kv_layer_kv){out->block + 3 * l * n, out->block + (3 * l + 1) * n,
+                                              out->block + (3 * l + 2) * n};
     if (rows == 0) return 0;
     struct kv_tree tree = {rows, rows, 0, NULL, it->ids};
     struct kv_pass p;
@@ -57,7 +64,8 @@ static int run_prompt(const struct engine *g, struct kv_scratch *s, const struct
 }
 
 static void prompt_fini(struct prompt *p) {
-    kv_layers_free(p->layers);
+    free(p->layers);
+    free(p->block);
 }
 
 // ---- one spec on one item -------------------------------------------------------------
@@ -91,13 +99,6 @@ static double entropy_of(const uint64_t *histogram, size_t n_widths) {
     return codes > 0 ? bits / codes : NAN;
 }
 
-// What closed feedback keeps of its passes. Rows below `from` are as an earlier pass left them.
-struct live {
-    uint32_t from;
-    struct kv_layer_kv *kept; // of all rows
-    float *features;          // [n_tokens][KV_N_FEATURES]
-};
-
 // Entropy and confidence of the rows that a pass computed, scored rows and the others apart as in a
 // recording.
 static void predict(const struct kv_model *m, struct kv_scratch *s, const struct kv_trace_item *it,
@@ -120,12 +121,11 @@ static void predict(const struct kv_model *m, struct kv_scratch *s, const struct
 }
 
 // Final states at the item's scored rows, [n_final][hidden], and the entropy of the codes on the
-// way. live (or NULL): gets the features of the rows computed; the final states are scored when
-// those are all rows behind the prompt.
+// way. features (or NULL): gets those of the run, [n_tokens][KV_N_FEATURES].
 static int run_spec(const struct engine *g, struct kv_scratch *s, const struct kv_trace_item *it,
                     const struct kv_replay_spec *spec, const uint8_t *cells,
                     const struct prompt *prompt, float *scored, double *entropy_bits,
-                    struct live *live, struct kv_error *e) {
+                    float *features, struct kv_error *e) {
     const struct kv_model *m = g->r->model;
     size_t h = m->shape.hidden;
     if (g->r->mode == KV_REQUANT) {
@@ -138,8 +138,7 @@ static int run_spec(const struct engine *g, struct kv_scratch *s, const struct k
     }
     struct kv_tree tree = {it->n_tokens, it->n_context, it->n_choices, it->first, it->ids};
     uint32_t *upto = kv_alloc(2 * (size_t)it->n_tokens, sizeof *upto);
-    uint32_t first = live ? live->from : prompt->rows;
-    float *final = kv_alloc((size_t)(it->n_tokens - first) * h, sizeof *final);
+    float *final = kv_alloc((size_t)(it->n_tokens - prompt->rows) * h, sizeof *final);
     struct kv_pass p;
     kv_pass_init(&p, m, &tree);
     p.spec = spec;
@@ -148,35 +147,33 @@ static int run_spec(const struct engine *g, struct kv_scratch *s, const struct k
     p.histogram = kv_alloc(256 * spec->run.n_widths, sizeof *p.histogram);
     p.reads_exact = lay_out_reads(g->r, spec, &tree, upto);
     struct kv_attention_stats stats = {0};
-    uint32_t prompt_end = g->r->mode == KV_INLINE ? 0 : it->n_context,
-             first_live = first > prompt_end ? first : prompt_end;
-    if (live) { // reads_exact holds: a token's own K and V are read exact
+    uint32_t live = g->r->mode == KV_INLINE ? 0 : it->n_context;
+    if (features) { // reads_exact holds: a token's own K and V are read exact
         stats.variance = kv_alloc(it->n_tokens, sizeof(float));
-        for (size_t row = first_live; row < it->n_tokens; row++)
-            live->features[row * KV_N_FEATURES + KV_KEY_RANGE] =
-                live->features[row * KV_N_FEATURES + KV_VALUE_RANGE] = 0;
-        p.features = live->features;
-        p.first_live = first_live;
-        p.kept = live->kept;
+        for (size_t row = live; row < it->n_tokens; row++)
+            features[row * KV_N_FEATURES + KV_KEY_RANGE] =
+                features[row * KV_N_FEATURES + KV_VALUE_RANGE] = 0;
+        p.features = features;
+        p.first_live = live;
     }
     struct kv_forward job = {.tree = &tree,
-                             .first_row = first,
-                             .prefix = first > prompt->rows ? live->kept : prompt->layers,
+                             .first_row = prompt->rows,
+                             .prefix = prompt->layers,
                              .coded_upto = upto,
                              .store = kv_pass_store,
                              .self = &p,
-                             .stats = live ? &stats : NULL,
+                             .stats = features ? &stats : NULL,
                              .final = final,
                              .disturb = g->r->redraw ? disturbance : 0,
                              .disturb_seed = g->r->seed + g->r->redraw + it->key};
     int rc = kv_forward(m, &job, s, e);
-    if (rc == 0 && live) {
-        for (size_t row = first_live; row < it->n_tokens; row++)
-            live->features[row * KV_N_FEATURES + KV_ATTN_VAR] = stats.variance[row];
+    if (rc == 0 && features) {
+        for (size_t row = live; row < it->n_tokens; row++)
+            features[row * KV_N_FEATURES + KV_ATTN_VAR] = stats.variance[row];
         if (spec->needs & (KV_NEED(KV_ENTROPY_NATS) | KV_NEED(KV_CONFIDENCE)))
-            predict(m, s, it, first, first_live, final, live->features);
+            predict(m, s, it, prompt->rows, live, final, features);
     }
-    for (uint32_t f = 0; f < it->n_final && rc == 0 && first == prompt->rows; f++) {
+    for (uint32_t f = 0; f < it->n_final && rc == 0; f++) {
         uint32_t row = it->final_rows[f];
         // prefill1 scores the first choice token from exact logits: the recorded state stands.
         const float *from =
@@ -198,18 +195,6 @@ static uint32_t longest_path(const struct kv_trace_item *it) {
     return it->n_context + most;
 }
 
-// The first row whose K, V or features may change with these decisions: behind the first context
-// token that is decided otherwise, since its own step does not read how, or the choices.
-static uint32_t next_from(const struct kv_trace_item *it, uint32_t prompt_rows,
-                          const uint8_t *cells, const uint8_t *next, size_t n_cells) {
-    uint32_t row = 0, last = it->n_tokens - 1;
-    while (row < it->n_context && memcmp(cells + row * n_cells, next + row * n_cells, n_cells) == 0)
-        row++;
-    uint32_t from = row < it->n_context ? row + 1 : it->n_context;
-    if (from > last) from = last;
-    return from > prompt_rows ? from : prompt_rows;
-}
-
 // run_spec with closed feedback (closed.h): cells hold the decisions by recorded features and get
 // those by the run's.
 static int run_closed(struct engine *g, struct kv_scratch *s, size_t i, size_t which,
@@ -220,31 +205,23 @@ static int run_closed(struct engine *g, struct kv_scratch *s, size_t i, size_t w
     const struct kv_trace_item *it = kv_trace_item(r->trace, i);
     size_t n_cells = kv_cells(&r->model->shape), n = it->n_tokens * n_cells;
     uint8_t *recorded = kv_alloc(2 * n, 1), *next = recorded + n;
-    struct live live = {.from = prompt->rows,
-                        .kept = kv_layers_new(&r->model->shape, it->n_tokens),
-                        .features =
-                            kv_alloc((size_t)it->n_tokens * KV_N_FEATURES, sizeof *live.features)};
+    float *features = kv_alloc((size_t)it->n_tokens * KV_N_FEATURES, sizeof *features);
     struct kv_closed_count count = {.items = 1, .tokens = it->n_tokens};
     bool settled = false;
     int rc = 0;
     memcpy(recorded, cells, n);
-    memcpy(live.features, it->features,
-           (size_t)it->n_tokens * KV_N_FEATURES * sizeof *live.features);
+    memcpy(features, it->features, (size_t)it->n_tokens * KV_N_FEATURES * sizeof *features);
     while (!settled && rc == 0) {
-        bool whole = live.from == prompt->rows;
-        if (count.passes++ > 2 * ((uint64_t)longest_path(it) + 1))
+        if (count.passes++ > (uint64_t)longest_path(it) + 1)
             rc = kv_fail(e, KV_EFAIL, spec->canonical,
                          "policy %s did not settle at item %s: it decides by what comes later",
                          spec->policy_name, it->id);
-        if (rc == 0) rc = run_spec(g, s, it, spec, cells, prompt, scored, entropy_bits, &live, e);
-        if (rc == 0) rc = kv_decide_by(r, which, i, live.features, next, e);
-        if (rc) break;
-        // What settles on parts of the item is run once more as a whole, whose bits are its own.
-        bool same = memcmp(next, cells, n) == 0;
-        settled = same && whole;
-        live.from = same ? prompt->rows : next_from(it, prompt->rows, cells, next, n_cells);
+        if (rc == 0)
+            rc = run_spec(g, s, it, spec, cells, prompt, scored, entropy_bits, features, e);
+        if (rc == 0) rc = kv_decide_by(r, which, i, features, next, e);
+        settled = rc == 0 && memcmp(next, cells, n) == 0;
         memcpy(cells, next, n);
-        if (kv_interrupted()) rc = kv_fail(e, KV_EINTR, "", "interrupted");
+        if (rc == 0 && kv_interrupted()) rc = kv_fail(e, KV_EINTR, "", "interrupted");
     }
     for (size_t row = 0; row < it->n_tokens; row++)
         count.changed += memcmp(cells + row * n_cells, recorded + row * n_cells, n_cells) != 0;
@@ -258,8 +235,7 @@ static int run_closed(struct engine *g, struct kv_scratch *s, size_t i, size_t w
         pthread_mutex_unlock(&g->lock);
     }
     free(recorded);
-    kv_layers_free(live.kept);
-    free(live.features);
+    free(features);
     return rc;
 }
 

@@ -94,20 +94,6 @@ int kv_pass_store(void *self, uint32_t layer, const struct kv_layer_kv *kv,
     return 0;
 }
 
-struct kv_layer_kv *kv_layers_new(const struct kv_shape *s, size_t rows) {
-    struct kv_layer_kv *l = kv_alloc(s->n_layers, sizeof *l);
-    size_t n = rows * s->n_kv_heads * s->head_dim;
-    float *block = kv_alloc(3 * n * s->n_layers, sizeof *block);
-    for (size_t i = 0; i < s->n_layers; i++, block += 3 * n)
-        l[i] = (struct kv_layer_kv){block, block + n, block + 2 * n};
-    return l;
-}
-
-void kv_layers_free(struct kv_layer_kv *l) {
-    if (l) free(l[0].k_raw);
-    free(l);
-}
-
 void kv_pass_init(struct kv_pass *p, const struct kv_model *m, const struct kv_tree *t) {
     size_t n = (size_t)t->n_tokens * m->shape.n_kv_heads * m->shape.head_dim;
     *p = (struct kv_pass){.m = m, .tree = t, .coded_segments = t->n_choices + 1};

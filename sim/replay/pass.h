@@ -32,10 +32,6 @@ struct kv_pass {
     struct kv_layer_kv *kept; // [n_layers] where all rows' K and V go; NULL = not kept
 };
 
-// K and V of all layers, [n_layers] times arrays of [rows][n_kv_heads * head_dim].
-struct kv_layer_kv *kv_layers_new(const struct kv_shape *s, size_t rows);
-void kv_layers_free(struct kv_layer_kv *l); // NULL is fine
-
 void kv_pass_init(struct kv_pass *p, const struct kv_model *m, const struct kv_tree *t);
 void kv_pass_fini(struct kv_pass *p);
 

@@ -37,6 +37,20 @@ static uint32_t length(const struct kv_trace_item *it, uint32_t c) {
 
 // ---- K and V of all layers ------------------------------------------------------------
 
+static struct kv_layer_kv *layers_new(const struct requant *q, size_t rows) {
+    struct kv_layer_kv *l = kv_alloc(q->n_layers, sizeof *l);
+    size_t n = rows * q->width;
+    float *block = kv_alloc(3 * n * q->n_layers, sizeof *block);
+    for (size_t i = 0; i < q->n_layers; i++, block += 3 * n)
+        l[i] = (struct kv_layer_kv){block, block + n, block + 2 * n};
+    return l;
+}
+
+static void layers_free(struct kv_layer_kv *l) {
+    if (l) free(l[0].k_raw);
+    free(l);
+}
+
 static void copy_rows(const struct requant *q, const struct kv_layer_kv *from, size_t row,
                       struct kv_layer_kv *to, size_t at, size_t n) {
     for (size_t l = 0; l < q->n_layers; l++) {
@@ -205,7 +219,7 @@ static int run_all(const struct requant *q, const struct kv_layer_kv *prompt, bo
     uint32_t n = it->n_context, h = q->r->model->shape.hidden;
     struct cut x;
     cut_init(q, &x);
-    struct kv_layer_kv *kept = fills ? kv_layers_new(&q->r->model->shape, x.tree.n_tokens) : NULL;
+    struct kv_layer_kv *kept = fills ? layers_new(q, x.tree.n_tokens) : NULL;
     float *final = kv_alloc((size_t)(x.tree.n_tokens - n + 1) * h, sizeof *final);
     int rc = run_tree(q, prompt, &x.tree, x.cells, kept, final, e);
     memcpy(q->state + (size_t)(n - 1) * h, final, h * sizeof *final);
@@ -214,21 +228,21 @@ static int run_all(const struct requant *q, const struct kv_layer_kv *prompt, bo
                (size_t)(x.first[c + 1] - x.first[c]) * h * sizeof *final);
     free(final);
     // The context is coded as the tree's pass coded it; its codes were counted there.
-    struct kv_layer_kv *context = fills ? kv_layers_new(&q->r->model->shape, n) : NULL;
+    struct kv_layer_kv *context = fills ? layers_new(q, n) : NULL;
     if (rc == 0 && fills) {
         copy_rows(q, kept, 0, context, 0, n);
         rc = code_again(q, context, q->cells, n, n, q->spec->hops, NULL, e);
     }
     for (uint32_t c = 0; c < it->n_choices && rc == 0; c++) {
         if (length(it, c) <= q->window) continue;
-        struct kv_layer_kv *held = kv_layers_new(&q->r->model->shape, n + length(it, c));
+        struct kv_layer_kv *held = layers_new(q, n + length(it, c));
         copy_rows(q, context, 0, held, 0, n);
         copy_rows(q, kept, x.first[c], held, n, q->window);
         rc = run_rest(q, c, held, e);
-        kv_layers_free(held);
+        layers_free(held);
     }
-    kv_layers_free(context);
-    kv_layers_free(kept);
+    layers_free(context);
+    layers_free(kept);
     cut_fini(&x);
     return rc;
 }
