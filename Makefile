@@ -54,9 +54,14 @@ $(BUILD)/libkvsim.a: $(LIB_OBJ)
 
 # Model kernels may fuse multiply and add; quantizers may not, so that codes are the same on each path.
 $(BUILD)/sim/model/%.o $(BUILD)/sim/cache/%.o: CFLAGS += -ffp-contract=fast
+# The commit is part of what a store says of a run: those who name it follow it.
+$(shell [ "$$(cat $(BUILD)/commit 2>/dev/null)" = '$(COMMIT)' ] || { mkdir -p $(BUILD) && echo '$(COMMIT)' >$(BUILD)/commit; })
+STAMPED := $(addprefix $(BUILD)/sim/cli/,cmd_bench.o cmd_version.o replaying.o)
+$(STAMPED): CFLAGS += -DKV_COMMIT='"$(COMMIT)"'
+$(STAMPED): $(BUILD)/commit
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CFLAGS) -MMD -MP -DKV_COMMIT='"$(COMMIT)"' -c $< -o $@
+	$(Q)$(CC) $(CFLAGS) -MMD -MP -c $< -o $@
 $(BUILD)/%.base.o: %.isa.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) -DKV_ISA=base -MMD -MP -c $< -o $@
