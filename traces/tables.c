@@ -75,27 +75,13 @@ static int code_side(const struct kv_trace_item *it, const struct kv_shape *sh,
                      const struct kv_format *f, uint32_t layer, enum kv_side side,
                      const uint8_t *cells, void *scratch, const float *x, float *y,
                      struct kv_error *e) {
-    size_t width = (size_t)sh->n_kv_heads * sh->head_dim, per_token = kv_cells(sh);
-    for (uint32_t b = 0; b <= it->n_choices; b++) {
-        size_t row = b ? it->first[b - 1] : 0, end = b ? it->first[b] : it->n_context,
-               start = b ? it->n_context : 0;
-        struct kv_rows rows = {.layer = layer,
-                               .side = side,
-                               .start = start,
-                               .first = start,
-                               .n = end - row,
-                               .x = x + row * width,
-                               .x_stride = width,
-                               .y = y + row * width,
-                               .y_stride = width,
-                               .cells = cells + row * per_token +
-                                        layer * (per_token / sh->n_layers) + side,
-                               .cell_token_stride = per_token,
-                               .cell_head_stride = 2};
-        int rc = kv_code_rows(f, &rows, scratch, NULL, e);
-        if (rc) return rc;
+    int rc = 0;
+    for (uint32_t b = 0; b <= it->n_choices && rc == 0; b++) {
+        struct kv_rows rows =
+            kv_branch_rows(sh, layer, side, it->n_context, it->first, b, cells, x, y);
+        rc = kv_code_rows(f, &rows, scratch, NULL, e);
     }
-    return 0;
+    return rc;
 }
 
 int kv_coding_error(const struct kv_trace_info *in, const struct kv_trace_item *it,

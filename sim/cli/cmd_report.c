@@ -173,18 +173,6 @@ static int draw(struct kv_page *page, struct kv_page_part *parts, const struct k
 
 enum { DRAWS = 2000 };
 
-static int add_claims(const char *name, struct kv_claim **all, size_t *n, struct kv_error *e) {
-    struct kv_claim *some;
-    size_t n_some;
-    int code = kv_claims_open(name, &some, &n_some, e);
-    if (code) return code;
-    *all = kv_grow(*all, *n + n_some + 1, sizeof **all);
-    memcpy(*all + *n, some, n_some * sizeof **all);
-    *n += n_some;
-    free(some);
-    return 0;
-}
-
 // All claims of a list of files, or (NULL) of those shipped.
 static int open_claims(const char *list, struct kv_claim **all, size_t *n, struct kv_error *e) {
     char *copy = kv_strdup(list ? list : ""), *rest = copy, *word;
@@ -193,9 +181,9 @@ static int open_claims(const char *list, struct kv_claim **all, size_t *n, struc
     *all = NULL;
     *n = 0;
     for (size_t i = 0; !list && !code && (shipped = kv_shipped_claim(i)); i++)
-        code = add_claims(shipped, all, n, e);
+        code = kv_claims_add(shipped, all, n, e);
     while (list && *list && !code && (word = strsep(&rest, ",")))
-        code = add_claims(word, all, n, e);
+        code = kv_claims_add(word, all, n, e);
     free(copy);
     return code;
 }

@@ -102,24 +102,14 @@ static int print(const struct kv_cli *c, const struct kv_verdict *v, size_t n, s
 
 // All claims of the files named, or of those shipped.
 static int gather(const struct kv_cli *c, struct kv_claim **all, size_t *n, struct kv_error *e) {
-    bool shipped = c->n_args == 0;
-    const char *name;
+    const char *shipped;
+    int code = 0;
     *all = NULL;
     *n = 0;
-    for (size_t i = 0; (name = shipped         ? kv_shipped_claim(i)
-                               : i < c->n_args ? c->args[i]
-                                               : NULL);
-         i++) {
-        struct kv_claim *some;
-        size_t n_some;
-        int code = kv_claims_open(name, &some, &n_some, e);
-        if (code) return code;
-        *all = kv_grow(*all, *n + n_some, sizeof **all);
-        memcpy(*all + *n, some, n_some * sizeof **all);
-        *n += n_some;
-        free(some);
-    }
-    return 0;
+    for (size_t i = 0; i < c->n_args && !code; i++) code = kv_claims_add(c->args[i], all, n, e);
+    for (size_t i = 0; !c->n_args && !code && (shipped = kv_shipped_claim(i)); i++)
+        code = kv_claims_add(shipped, all, n, e);
+    return code;
 }
 
 static int list(const struct kv_cli *c, const struct kv_claim *claims, size_t n,

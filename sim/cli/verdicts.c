@@ -32,13 +32,21 @@ const char *kv_shipped_claim(size_t i) {
     return NULL;
 }
 
-int kv_claims_open(const char *name, struct kv_claim **claims, size_t *n, struct kv_error *e) {
+int kv_claims_add(const char *name, struct kv_claim **claims, size_t *n, struct kv_error *e) {
     char *short_path = kv_format_text("%s%s%s", claims_folder, name, claims_suffix);
     const struct kv_asset *a = access(name, F_OK) == 0 ? NULL : kv_asset_find(name);
+    struct kv_claim *some;
+    size_t n_some;
     if (!a && access(name, F_OK) != 0) a = kv_asset_find(short_path);
     free(short_path);
-    return a ? kv_claims_parse(a->path, (const char *)a->data, claims, n, e)
-             : kv_claims_read(name, claims, n, e);
+    int rc = a ? kv_claims_parse(a->path, (const char *)a->data, &some, &n_some, e)
+               : kv_claims_read(name, &some, &n_some, e);
+    if (rc) return rc;
+    *claims = kv_grow(*claims, *n + n_some + 1, sizeof **claims);
+    memcpy(*claims + *n, some, n_some * sizeof **claims);
+    *n += n_some;
+    free(some);
+    return 0;
 }
 
 // ---- finding runs ---------------------------------------------------------------------

@@ -23,9 +23,9 @@ struct kv_verdict {
 
 // Claims shipped with the program, reports/claims/NAME.claim; path of the i-th, NULL past the end.
 const char *kv_shipped_claim(size_t i);
-// Reads a file, or by name or path a shipped one.
-KV_MUST_CHECK int kv_claims_open(const char *name, struct kv_claim **claims, size_t *n,
-                                 struct kv_error *e);
+// Appends the claims of a file, or by name or path of a shipped one, to (*claims)[*n].
+KV_MUST_CHECK int kv_claims_add(const char *name, struct kv_claim **claims, size_t *n,
+                                struct kv_error *e);
 
 // Judges claims[n_claims] on exact rows of the store: one verdict a claim and pair of specs, in
 // order; a claim whose specs were not run gets one that says so. device prices tokens (NULL:

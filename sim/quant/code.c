@@ -43,6 +43,27 @@ static struct scratch scratch_of(const struct unit *u, void *memory) {
     return (struct scratch){x, x + u->chunk * u->values, (uint8_t *)(x + 2 * u->chunk * u->values)};
 }
 
+struct kv_rows kv_branch_rows(const struct kv_shape *s, uint32_t layer, enum kv_side side,
+                              uint32_t n_context, const uint32_t *first, uint32_t branch,
+                              const uint8_t *cells, const float *x, float *y) {
+    size_t width = (size_t)s->n_kv_heads * s->head_dim, per_token = kv_cells(s),
+           row = branch ? first[branch - 1] : 0, end = branch ? first[branch] : n_context,
+           start = branch ? n_context : 0;
+    return (struct kv_rows){.layer = layer,
+                            .side = side,
+                            .start = start,
+                            .first = start,
+                            .n = end - row,
+                            .x = x + row * width,
+                            .x_stride = width,
+                            .y = y + row * width,
+                            .y_stride = width,
+                            .cells =
+                                cells + row * per_token + layer * (per_token / s->n_layers) + side,
+                            .cell_token_stride = per_token,
+                            .cell_head_stride = 2};
+}
+
 size_t kv_code_scratch_bytes(const struct kv_format *f) {
     size_t most = 0;
     for (int side = 0; side < 2; side++) {

@@ -37,6 +37,13 @@ struct kv_rows {
     size_t cell_token_stride, cell_head_stride;
 };
 
+// The rows of one branch of a token tree, in arrays [n_tokens][n_kv_heads * head_dim] and decisions
+// [n_tokens][n_layers][n_kv_heads][2]: the context, tokens [0, n_context), for branch 0; choice
+// branch - 1, tokens [first[branch - 1], first[branch]), which starts at the branch point.
+struct kv_rows kv_branch_rows(const struct kv_shape *s, uint32_t layer, enum kv_side side,
+                              uint32_t n_context, const uint32_t *first, uint32_t branch,
+                              const uint8_t *cells, const float *x, float *y);
+
 // What kept rows cost. Sums over calls; start from {0}.
 struct kv_bits {
     uint64_t code_bits, meta_bits, bytes; // exact: 16 code bits a value; float32: 32

@@ -32,25 +32,10 @@ static bool mark_evicted(const struct kv_pass *p, uint32_t layer) {
 // Codes the context's rows and then each choice's: a choice's groups of tokens begin at the branch.
 static int code_side(const struct kv_pass *p, uint32_t layer, enum kv_side side, const float *x,
                      float *y, struct kv_error *e) {
-    const struct kv_shape *s = &p->m->shape;
     const struct kv_tree *t = p->tree;
-    size_t width = (size_t)s->n_kv_heads * s->head_dim, per_token = kv_cells(s);
     for (uint32_t b = 0; b < p->coded_segments; b++) {
-        size_t row = b ? t->first[b - 1] : 0, end = b ? t->first[b] : t->n_context;
-        size_t start = b ? t->n_context : 0;
-        struct kv_rows rows = {.layer = layer,
-                               .side = side,
-                               .start = start,
-                               .first = start,
-                               .n = end - row,
-                               .x = x + row * width,
-                               .x_stride = width,
-                               .y = y + row * width,
-                               .y_stride = width,
-                               .cells = p->cells + row * per_token +
-                                        layer * (per_token / s->n_layers) + side,
-                               .cell_token_stride = per_token,
-                               .cell_head_stride = 2};
+        struct kv_rows rows =
+            kv_branch_rows(&p->m->shape, layer, side, t->n_context, t->first, b, p->cells, x, y);
         int rc = kv_code_rows(p->spec->format, &rows, p->code_scratch, p->histogram, e);
         rows.x = rows.y; // a prompt that is handed on is coded again from what was read
         for (uint32_t hop = 1; b == 0 && hop < p->spec->hops && rc == 0; hop++)
