@@ -154,16 +154,14 @@ static int describe(struct kv_cli *c, struct kv_error *e) {
     struct kv_format *f = NULL;
     for (size_t i = 0; (type = kv_format_type_at(i)); i++)
         if (strcmp(type->name, c->args[0]) == 0) break;
-    for (size_t i = 0; !type && (p = kv_policy_at(i)); i++)
+    for (size_t i = 0; (p = kv_policy_at(i)); i++)
         if (strcmp(p->name, c->args[0]) == 0) break;
     if (!type && !p) return unknown(c->args[0], e);
     int rc = type ? kv_listing_open(&f, type, e) : 0;
     if (rc) return rc;
     struct sheet t = {0};
-    if (f)
-        describe_format(&t, f);
-    else
-        describe_policy(&t, p);
+    if (p) describe_policy(&t, p); // some systems are both, a rule and the format it was made for
+    if (f) describe_format(&t, f);
     kv_format_close(f);
     return print_sheet(&t, c->output, e);
 }

@@ -115,14 +115,19 @@ static int choose_all(struct headroom *h, struct kv_error *e) {
     struct kv_tuning t;
     int rc = kv_tuning_open(&t, h->c, e);
     if (rc) return rc;
-    size_t first = 0, n = kv_trace_info(t.trace)->n_items;
+    size_t n = kv_trace_info(t.trace)->n_items, end = t.train.first + t.train.n;
     h->form = t.form;
-    rc = kv_opt_items(h->c, "items", n, &first, &n, e);
-    if (rc == 0 && t.train.first < first + n && first < t.train.first + t.train.n)
+    // Judged, unless told: the longer run of items on one side of those that plans are chosen on.
+    h->first = n - end >= t.train.first ? end : 0;
+    h->n_items = h->first ? n - end : t.train.first;
+    rc = kv_opt_items(h->c, "items", n, &h->first, &h->n_items, e);
+    if (rc == 0 && h->n_items == 0)
+        rc = kv_fail(e, KV_EUSAGE, "--train", "no items are left to judge plans on");
+    if (rc == 0 && t.train.first < h->first + h->n_items && h->first < end)
         rc = kv_fail(e, KV_EUSAGE, "--train",
                      "items %zu-%zu, which plans are chosen on, overlap items %zu-%zu, which they "
                      "are judged on; --items sets those",
-                     t.train.first, t.train.first + t.train.n - 1, first, first + n - 1);
+                     t.train.first, end - 1, h->first, h->first + h->n_items - 1);
     for (size_t b = 0; b < h->n_budgets && rc == 0; b++) rc = choose(h, &t, b, e);
     kv_tuning_close(&t);
     return rc;
@@ -145,6 +150,8 @@ static int run(struct headroom *h, bool exact, struct kv_error *e) {
     r.form = h->form;
     r.exact = exact;
     r.fisher = !exact;
+    r.first_item = h->first;
+    r.n_items = h->n_items;
     kv_say("%s %zu specs over %zu items into %s", exact ? "running" : "predicting", r.n_specs,
            r.n_items, kv_opt(h->c, "db"));
     rc = kv_replaying_run(&r, h->c, kv_opt(h->c, "db"), NULL, NULL, e);
@@ -153,8 +160,6 @@ static int run(struct headroom *h, bool exact, struct kv_error *e) {
     for (size_t i = 0; i < h->n && rc == 0 && exact; i++)
         rc = kv_spec_canonical(h->at[i].text, &setting, &h->at[i].canonical, e);
     if (exact) {
-        h->first = r.first_item;
-        h->n_items = r.n_items;
         snprintf(h->digest, sizeof h->digest, "%s", in->digest);
         h->subtitle = kv_format_text("%s, %s, %s, %zu items not chosen on", h->format,
                                      in->model_name, in->task_name, r.n_items);
@@ -304,7 +309,8 @@ static const struct kv_option options[] = {
     {"widths", 0, "LIST", "2/3/4/5/6/8", "widths that plans may use"},
     {"rounds", 0, "R", "1",
      "above 1, oracles also measure damage again at their own allocation, so often"},
-    {"train", 0, "A-B", NULL, "items that plans are chosen on (default: the first half)"},
+    {"train", 0, "A-B", NULL,
+     "items that plans are chosen on (default: the first half; --items then means the others)"},
     {"output", 'o', "DIR", NULL, "also draws the figure there"},
     {0}};
 

@@ -70,7 +70,11 @@ int kv_opt_compute(const struct kv_cli *c, struct kv_model *m, struct kv_error *
     if (strcmp(how, "cublas") != 0)
         return kv_fail(e, KV_EUSAGE, "--compute", "%s: this kvsim offers f32 and cublas", how);
     char *path = library_path();
-    int rc = kv_accelerator_open(m, path, e);
+    int rc = access(path, F_OK) == 0
+                 ? kv_accelerator_open(m, path, e)
+                 : kv_fail(e, KV_EFAIL, path,
+                           "is not there: `make cuda` builds it where nvcc is, and $KVSIM_CUBLAS "
+                           "may name it");
     if (rc == 0) kv_say("products on %s", m->accelerator->hardware);
     free(path);
     return rc;

@@ -67,6 +67,12 @@ check "greedy-exact stands beside the additive plan, verified no worse, within b
 refused "greedy-exact without exact replay" 2 "which --no-exact forbids" tune "$t" --no-exact --method greedy-exact layerwise@sym
 refused "rounds in prediction" 1 "only exact replay" replay "$t" --fidelity fisher 'oracle:bits=4.25,rounds=2@sym'
 
+"$kvsim" headroom "$t" -m "$model" --bits 4 --train 0-0 --db "$dir/h.db" -q --tsv >"$dir/h.tsv"
+check "headroom spends no more bits than uniform storage, on the items not chosen on" "11 yes" \
+    "$(awk -F'\t' 'NR > 1 { n++; bad += $3 != 1 || $4 > 5.0001 || !($5 > 0) } END { print n, (bad ? "no" : "yes") }' "$dir/h.tsv")"
+check "and its oracles are predicted no worse than uniform, their nulls worse than they" "yes" \
+    "$(awk -F'\t' 'NR > 1 { k[$2] = $8 } END { print (k["token"] <= k["uniform"] && k["cell"] <= k["token, K and V"] && k["cell, shuffled"] > k["cell"]) ? "yes" : "no" }' "$dir/h.tsv")"
+refused "headroom judged where it was chosen" 2 "overlap items" headroom "$t" --bits 4 --train 0-1 --items 1-1
 refused "a budget below the cheapest plan" 1 "is below the cheapest plan" tune "$t" --no-exact --budget bits=1 static@sym
 refused "a budget in ms without a device" 2 "ms=X@DEVICE" tune "$t" --no-exact --budget ms=3 static@sym
 refused "kvtuner within a budget of bytes" 2 "kvtuner takes a budget of bits" tune "$t" --no-exact --budget bytes=6000 kvtuner@sym
