@@ -166,6 +166,12 @@ struct kv_paired kv_paired_compare(const double *a, const double *b, size_t n, d
     return p;
 }
 
+double kv_median_of_means(const double *sum, size_t stride, const double *weight, size_t n) {
+    double mean[KV_MEAN_PARTS];
+    for (size_t p = 0; p < n; p++) mean[p] = sum[p * stride] / weight[p];
+    return gsl_stats_median(mean, 1, n);
+}
+
 void kv_holm(const double *p, size_t n, double *adjusted) {
     size_t *order = kv_alloc(n + 1, sizeof *order), m = 0;
     double *kept = kv_alloc(n + 1, sizeof *kept), largest = 0;

@@ -69,6 +69,12 @@ struct kv_mean kv_mean_interval(const double *x, size_t n, double confidence);
 // x is NAN are left out. sd is that of the linearised items.
 struct kv_mean kv_ratio_interval(const double *x, const double *w, size_t n, double confidence);
 
+// Median of the means sum[p * stride] / weight[p] of n parts (Nemirovsky and Yudin 1983): a mean
+// that one part with a large value cannot move far. n at most KV_MEAN_PARTS; n = 1 is the plain
+// mean.
+enum { KV_MEAN_PARTS = 8 };
+double kv_median_of_means(const double *sum, size_t stride, const double *weight, size_t n);
+
 // Holm's (1979) step-down adjustment of n p-values for a sweep; NANs stay and do not count.
 void kv_holm(const double *p, size_t n, double *adjusted);
 

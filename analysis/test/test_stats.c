@@ -56,6 +56,16 @@ static void the_exact_interval_is_that_of_statsmodels(void **state) {
     assert_true(isnan(kv_clopper_pearson(0, 0, 0.95).low));
 }
 
+static void one_large_value_does_not_move_a_median_of_means(void **state) {
+    const double sum[] = {2, 9, 4, 9, 6, 9, 8, 9, 1e6, 9, 12, 9, 14, 9, 16, 9}; // every second
+    const double weight[] = {1, 1, 1, 1, 1, 1, 1, 1};
+    const double twice[] = {2, 2, 2, 2, 2, 2, 2, 2};
+    (void)state;
+    near(kv_median_of_means(sum, 2, weight, 8), 10, 0); // of 2 4 6 8 12 14 16 1e6
+    near(kv_median_of_means(sum, 2, twice, 8), 5, 0);
+    near(kv_median_of_means(sum, 2, weight, 1), 2, 0); // one part: its mean
+}
+
 // ---- coverage by enumeration ----------------------------------------------------------
 
 enum { MOST = 500 };
@@ -344,6 +354,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(wilsons_interval_is_that_of_statsmodels),
         cmocka_unit_test(the_exact_interval_is_that_of_statsmodels),
+        cmocka_unit_test(one_large_value_does_not_move_a_median_of_means),
         cmocka_unit_test(wilsons_interval_covers_what_it_promises),
         cmocka_unit_test(exact_intervals_cover_at_least_what_they_promise),
         cmocka_unit_test(mcnemars_tests_keep_their_level),

@@ -54,9 +54,9 @@ static int find_named(const struct kv_cli *c, const char *option, const void *ta
     const char *near = kv_nearest(name, names);
     char *where = kv_format_text("--%s", option);
     int code = kv_fail(e, KV_EUSAGE, where,
-                       near ? "'%s' is none; did you mean '%s'?"
-                            : "'%s' is none (kvsim frontier --help lists them)",
-                       name, near);
+                       near ? "no %s is named '%s'; did you mean '%s'?"
+                            : "no %s is named '%s' (kvsim frontier --help lists them)",
+                       option, name, near);
     free(where);
     return code;
 }

@@ -4,7 +4,6 @@
 // items.
 #include <stdlib.h>
 
-#define KV_REPLAY_DB "kvsim.db"
 #include "analysis/stats.h"
 #include "analysis/store.h"
 #include "sim/base/args.h"
@@ -302,15 +301,18 @@ static int headroom(struct kv_cli *c, struct kv_error *e) {
 }
 
 static const struct kv_option options[] = {
-    KV_REPLAY_OPTIONS,
+    {"model", 'm', "MODEL", NULL, "the trace's model (default: as in replay)"},
+    KV_COMPUTE_OPTION,
     {"format", 'f', "FORMAT", "asym:group=32", "the format of all plans"},
     {"bits", 'b', "LIST", "3,4,5",
      "budgets: the allocated bits of uniform storage at these widths"},
     {"widths", 0, "LIST", "2/3/4/5/6/8", "widths that plans may use"},
     {"rounds", 0, "R", "1",
      "above 1, oracles also measure damage again at their own allocation, so often"},
-    {"train", 0, "A-B", NULL,
-     "items that plans are chosen on (default: the first half; --items then means the others)"},
+    {"form", 0, "FORM", NULL, "of damage: iso, element, vector (default: element, else iso)"},
+    {"train", 0, "A-B", NULL, "items that plans are chosen on (default: the first half)"},
+    {"items", 0, "A-B", NULL, "items that all is run on (default: the others)"},
+    {"db", 0, "FILE", "kvsim.db", "store of results: what it holds is not run again"},
     {"output", 'o', "DIR", NULL, "also draws the figure there"},
     {0}};
 

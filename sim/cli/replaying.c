@@ -93,9 +93,14 @@ static int read_modes(struct kv_replaying *r, const char *list, struct kv_error 
     return rc;
 }
 
+// An option that not every command that replays has; then what it stands for.
+static const char *said(const struct kv_cli *c, const char *option, const char *otherwise) {
+    return kv_opt(c, option) ? kv_opt(c, option) : otherwise;
+}
+
 static int read_fidelities(struct kv_replaying *r, struct kv_cli *c, struct kv_error *e) {
-    char *copy = kv_strdup(kv_opt(c, "fidelity")), *rest = copy, *word;
-    const char *form = kv_opt(c, "form");
+    char *copy = kv_strdup(said(c, "fidelity", "exact")), *rest = copy, *word;
+    const char *form = said(c, "form", "iso");
     int rc = 0;
     while (rc == 0 && (word = strsep(&rest, ","))) {
         if (strcmp(word, "exact") == 0)
@@ -116,15 +121,16 @@ static int read_fidelities(struct kv_replaying *r, struct kv_cli *c, struct kv_e
 }
 
 static int check_options(struct kv_replaying *r, struct kv_cli *c, struct kv_error *e) {
-    const char *self = kv_opt(c, "self"), *feedback = kv_opt(c, "feedback");
+    const char *self = said(c, "self", "coded"), *feedback = said(c, "feedback", "open");
     if (strcmp(self, "coded") != 0 && strcmp(self, "exact") != 0)
         return kv_fail(e, KV_EUSAGE, "--self", "%s: coded or exact is expected", self);
     if (strcmp(feedback, "open") != 0 && strcmp(feedback, "closed") != 0)
         return kv_fail(e, KV_EUSAGE, "--feedback", "%s: open or closed is expected", feedback);
     r->self_exact = strcmp(self, "exact") == 0;
     r->closed = strcmp(feedback, "closed") == 0;
-    int rc = kv_opt_int(c, "redraws", 1, 1000, &r->redraws, e);
-    if (rc == 0) rc = read_modes(r, kv_opt(c, "mode"), e);
+    r->redraws = 1;
+    int rc = kv_opt(c, "redraws") ? kv_opt_int(c, "redraws", 1, 1000, &r->redraws, e) : 0;
+    if (rc == 0) rc = read_modes(r, said(c, "mode", "inline"), e);
     if (rc == 0) rc = read_fidelities(r, c, e);
     if (rc == 0 && r->closed && r->fisher)
         rc = kv_fail(e, KV_EUSAGE, "--feedback",

@@ -44,7 +44,8 @@ struct kv_replaying {
     size_t first_item, n_items;
 };
 
-// Opens everything. Specs are expanded; words ending in ".sweep" are files of specs. In an
+// Opens everything; options that the command does not have stand at their defaults. Specs are
+// expanded; words ending in ".sweep" are files of specs. In an
 // expansion a pair that cannot be (static:bits=2@q4_0) is skipped with one line; alone it is an
 // error.
 KV_MUST_CHECK int kv_replaying_open(struct kv_replaying *r, struct kv_cli *c, struct kv_error *e);

@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "analysis/stats.h"
 #include "sim/base/args.h"
 #include "sim/cli/opening.h"
 
@@ -206,29 +207,16 @@ static double add_item(const struct kv_tuning *t, const struct kv_ground *g, enu
     return kv_fisher_scored(kv_trace_info(t->trace), it);
 }
 
-static int by_size(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-enum { MEAN_PARTS = 8 };
-
-// Damage of each group at each width over the train items, nats a scored token: the mean, or the
-// median of the means of eight parts (Nemirovsky and Yudin 1983), which one item with a large
-// gradient cannot move far.
+// Damage of each group at each width over the train items, nats a scored token.
 static void aggregate(const struct kv_tuning *t, const struct kv_ground *g, enum kv_family family,
                       double *loss, double *share) {
     size_t n = count_groups(&g->format->setting.shape, family) * g->format->n_widths,
-           parts = t->robust && t->train.n >= 2 * MEAN_PARTS ? MEAN_PARTS : 1;
-    double *part = kv_alloc(parts * n, sizeof *part), scored[MEAN_PARTS] = {0}, means[MEAN_PARTS];
+           parts = t->robust ? KV_MEAN_PARTS : 1;
+    double *part = kv_alloc(parts * n, sizeof *part), scored[KV_MEAN_PARTS] = {0};
     for (size_t i = 0; i < t->train.n; i++)
         scored[i % parts] +=
             add_item(t, g, family, t->train.first + i, part + i % parts * n, share);
-    for (size_t k = 0; k < n; k++) {
-        for (size_t p = 0; p < parts; p++) means[p] = part[p * n + k] / scored[p];
-        qsort(means, parts, sizeof *means, by_size);
-        loss[k] = 0.5 * (means[(parts - 1) / 2] + means[parts / 2]);
-    }
+    for (size_t k = 0; k < n; k++) loss[k] = kv_median_of_means(part + k, n, scored, parts);
     free(part);
 }
 
@@ -412,7 +400,7 @@ int kv_tuning_open(struct kv_tuning *t, struct kv_cli *c, struct kv_error *e) {
     int rc = kv_trace_open(&t->trace, c->args[0], e);
     if (rc) return rc;
     const struct kv_trace_info *in = kv_trace_info(t->trace);
-    const char *form = kv_opt_given(c, "form") ? kv_opt(c, "form") : NULL;
+    const char *form = kv_opt(c, "form");
     t->form = in->keep & KV_KEEP_GRAD ? KV_TABLE_ELEMENT : KV_TABLE_ISO;
     for (int k = KV_TABLE_ISO; form && k <= KV_TABLE_VECTOR + 1; k++) {
         if (k > KV_TABLE_VECTOR)
@@ -431,6 +419,9 @@ int kv_tuning_open(struct kv_tuning *t, struct kv_cli *c, struct kv_error *e) {
                                      in->n_items > 1 ? in->n_items - t->train.n : 1};
     if (rc == 0) rc = kv_opt_items(c, "train", in->n_items, &t->train.first, &t->train.n, e);
     if (rc == 0) rc = kv_opt_items(c, "test", in->n_items, &t->test.first, &t->test.n, e);
+    if (rc == 0 && t->robust && t->train.n < 2 * KV_MEAN_PARTS)
+        rc = kv_fail(e, KV_EUSAGE, "--mean", "robust needs %d train items, and there are %zu",
+                     2 * KV_MEAN_PARTS, t->train.n);
     if (rc) kv_tuning_close(t);
     return rc;
 }

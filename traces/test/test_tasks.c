@@ -168,6 +168,29 @@ static void arc_keys_are_looked_up_among_the_item_s_own_labels(void **state) {
     kv_tasks_free(t);
 }
 
+static void arcs_two_sets_are_told_by_the_names_of_their_files(void **state) {
+    static const struct {
+        const char *file, *name;
+    } cases[] = {{"ARC-Easy-Test.jsonl", "arc_easy"},
+                 {"arc_challenge_test.jsonl", "arc_challenge"},
+                 {"questions.jsonl", "arc"}};
+    const char *text = QUESTION("MCAS_1", "A", "A", "B", "C");
+    char *dir = kv_strdup(*state);
+    *strrchr(dir, '/') = '\0';
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *path = kv_format_text("%s/%s", dir, cases[i].file);
+        struct kv_tasks *t;
+        struct kv_error e = {0};
+        assert_int_equal(kv_write_file(path, text, strlen(text), &e), 0);
+        if (kv_tasks_load(&t, path, &e)) fail_msg("%s: %s", e.where, e.msg);
+        assert_string_equal(t->name, cases[i].name);
+        kv_tasks_free(t);
+        unlink(path);
+        free(path);
+    }
+    free(dir);
+}
+
 static void openbookqa_is_told_by_its_ids_and_asked_bare(void **state) {
     struct kv_tasks *t = loaded(state, "", "", QUESTION("8-343", "A", "A", "B", "C"));
     assert_int_equal(t->kind, KV_TASK_OPENBOOKQA);
@@ -325,6 +348,7 @@ int main(void) {
         cmocka_unit_test(hellaswag_items_carry_id_gold_and_source),
         cmocka_unit_test(a_gzipped_file_is_the_same_file),
         cmocka_unit_test(arc_keys_are_looked_up_among_the_item_s_own_labels),
+        cmocka_unit_test(arcs_two_sets_are_told_by_the_names_of_their_files),
         cmocka_unit_test(openbookqa_is_told_by_its_ids_and_asked_bare),
         cmocka_unit_test(text_is_one_item_with_a_window),
         cmocka_unit_test(the_samples_travel_in_the_program),

@@ -77,6 +77,7 @@ refused "a budget below the cheapest plan" 1 "is below the cheapest plan" tune "
 refused "a budget in ms without a device" 2 "ms=X@DEVICE" tune "$t" --no-exact --budget ms=3 static@sym
 refused "kvtuner within a budget of bytes" 2 "kvtuner takes a budget of bits" tune "$t" --no-exact --budget bytes=6000 kvtuner@sym
 refused "an unknown method" 2 "grid, random, simplex or anneal" tune "$t" --no-exact --method hope 'threshold:quantiles=0..1,bits=2/4@sym'
+refused "a robust mean of too few items" 2 "robust needs 16 train items, and there are 1" tune "$t" --no-exact --mean robust static@sym
 refused "an unknown axis" 2 "head, position, class, distance" atlas "$t" --by colour
 
 "$kvsim" sweep "$t" -m "$model" --db "$dir/s.db" -q 'static:bits={3,4,5,8}@asym:group=32' 'static:k=5,v=3@asym:group=32' || exit 1

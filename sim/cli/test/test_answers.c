@@ -267,7 +267,7 @@ static void the_frontier_says_what_beats_the_others(void **state) {
     expect(f, arguments, 0, "ms a token at 2048 tokens on ");
     free(arguments);
     arguments = kv_format_text("frontier --db %s --cost bit", f->db);
-    expect(f, arguments, 2, "kvsim: --cost: 'bit' is none; did you mean 'bits'?\n");
+    expect(f, arguments, 2, "kvsim: --cost: no cost is named 'bit'; did you mean 'bits'?\n");
     free(arguments);
 }
 

@@ -30,23 +30,9 @@ static int tear_down(void **state) {
 
 // ---- replaying ------------------------------------------------------------------------
 
-struct result {
-    double kl_nats, logprob[8];
-    struct kv_ledger ledger;
-};
-
-static int keep(void *self, size_t item, size_t spec, const struct kv_outcome *o,
-                struct kv_error *e) {
-    struct result *r = (struct result *)self + item;
-    (void)spec, (void)e;
-    r->kl_nats = o->kl_nats;
-    r->ledger = o->ledger;
-    for (uint32_t c = 0; c < o->n_choices; c++) r->logprob[c] = o->choice[c].logprob;
-    return 0;
-}
-
 static int replay(struct kv_replay_spec *spec, bool closed, enum kv_mode mode,
-                  struct kv_closed_count *count, struct result out[ITEMS], struct kv_error *e) {
+                  struct kv_closed_count *count, struct tiny_result out[ITEMS],
+                  struct kv_error *e) {
     struct kv_replay job = {.trace = tiny.trace,
                             .model = model,
                             .specs = spec,
@@ -57,7 +43,7 @@ static int replay(struct kv_replay_spec *spec, bool closed, enum kv_mode mode,
                             .counts = count,
                             .seed = 1,
                             .n_items = ITEMS,
-                            .take = keep,
+                            .take = tiny_keep,
                             .self = out};
     memset(out, 0, ITEMS * sizeof *out);
     memset(count, 0, sizeof *count);
@@ -94,7 +80,7 @@ static void what_does_not_read_the_run_is_the_same_with_closed_feedback(void **s
     for (size_t i = 0; i < sizeof specs / sizeof *specs; i++) {
         struct kv_replay_spec spec = tiny_spec(&tiny, specs[i]);
         struct kv_closed_count count;
-        struct result open[ITEMS], closed[ITEMS];
+        struct tiny_result open[ITEMS], closed[ITEMS];
         struct kv_error e;
         assert_int_equal(replay(&spec, false, KV_INLINE, &count, open, &e), 0);
         assert_int_equal(replay(&spec, true, KV_INLINE, &count, closed, &e), 0);
@@ -117,7 +103,7 @@ static void decisions_for_sixteen_bits_alone_are_the_same_with_closed_feedback(v
         struct kv_policy with_spy = *spec.policy;
         const struct kv_policy *own = spec.policy;
         struct kv_closed_count count;
-        struct result open[ITEMS], closed[ITEMS];
+        struct tiny_result open[ITEMS], closed[ITEMS];
         struct kv_error e;
         assert_int_equal(replay(&spec, false, KV_INLINE, &count, open, &e), 0);
         spy.policy = own;
@@ -225,7 +211,7 @@ static void decisions_are_those_of_one_token_after_another(void **state) {
         spec.policy = &with_spy;
         const size_t item = 1; // replayed last
         struct kv_closed_count count;
-        struct result closed[ITEMS];
+        struct tiny_result closed[ITEMS];
         if (replay(&spec, true, KV_INLINE, &count, closed, &e)) fail_msg("%s", e.msg);
         spec.policy = own;
         size_t n = kv_trace_item(tiny.trace, item)->n_tokens * kv_cells(&tiny_shape);
@@ -263,7 +249,7 @@ static void a_token_that_is_decided_later_is_read_exact_until_then(void **state)
     struct kv_policy late = *spec.policy, with_spy = late;
     const struct kv_policy *own = spec.policy;
     struct kv_closed_count count;
-    struct result closed[ITEMS];
+    struct tiny_result closed[ITEMS];
     struct kv_error e;
     const struct kv_trace_item *it = kv_trace_item(tiny.trace, ITEMS - 1);
     cut = 0;
@@ -296,7 +282,7 @@ static void in_mode_prefill_the_prompt_keeps_its_recorded_features(void **state)
     struct kv_policy with_spy = *spec.policy;
     const struct kv_policy *own = spec.policy;
     struct kv_closed_count count;
-    struct result closed[ITEMS];
+    struct tiny_result closed[ITEMS];
     struct kv_error e;
     spy.policy = own;
     with_spy.decide = spying;
@@ -364,7 +350,7 @@ static void a_policy_that_peeks_does_not_settle(void **state) {
     struct kv_policy cheat = *spec.policy;
     const struct kv_policy *own = spec.policy;
     struct kv_closed_count count;
-    struct result out[ITEMS];
+    struct tiny_result out[ITEMS];
     struct kv_error e = {0};
     cheat.decide = peek;
     spec.policy = &cheat;

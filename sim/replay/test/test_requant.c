@@ -30,23 +30,7 @@ static int tear_down(void **state) {
 
 // ---- replaying ------------------------------------------------------------------------
 
-struct result {
-    double kl_nats, logprob[8];
-    struct kv_ledger ledger;
-};
-
-static int keep(void *self, size_t item, size_t spec, const struct kv_outcome *o,
-                struct kv_error *e) {
-    struct result *r = (struct result *)self + item;
-    (void)spec, (void)e;
-    assert_in_range(o->n_choices, 1, 8);
-    r->kl_nats = o->kl_nats;
-    r->ledger = o->ledger;
-    for (uint32_t c = 0; c < o->n_choices; c++) r->logprob[c] = o->choice[c].logprob;
-    return 0;
-}
-
-static void replay(const char *text, enum kv_mode mode, struct result out[ITEMS]) {
+static void replay(const char *text, enum kv_mode mode, struct tiny_result out[ITEMS]) {
     struct kv_replay_spec spec = tiny_spec(&tiny, text);
     struct kv_error e = {0};
     struct kv_replay job = {.trace = tiny.trace,
@@ -56,7 +40,7 @@ static void replay(const char *text, enum kv_mode mode, struct result out[ITEMS]
                             .mode = mode,
                             .seed = 1,
                             .n_items = ITEMS,
-                            .take = keep,
+                            .take = tiny_keep,
                             .self = out};
     if (kv_replay_exact(&job, 1, &e)) fail_msg("%s: %s: %s", text, e.where, e.msg);
     kv_replay_spec_close(&spec);
@@ -70,7 +54,7 @@ static void a_window_that_never_fills_is_mode_prefill_with_exact_choices(void **
     static const char *const format[] = {"asym:group=32", "sym", "hadamard(sym)"};
     (void)state;
     for (size_t i = 0; i < 3; i++) {
-        struct result again[ITEMS], once[ITEMS];
+        struct tiny_result again[ITEMS], once[ITEMS];
         char text[2][96];
         snprintf(text[0], sizeof text[0], "static:bits=3@%s%cwindow=512", format[i],
                  strchr(format[i], ':') ? ',' : ':');
@@ -88,7 +72,7 @@ static void a_window_that_never_fills_is_mode_prefill_with_exact_choices(void **
 }
 
 static void sixteen_bits_stay_sixteen_bits_however_often_they_are_coded(void **state) {
-    struct result often[ITEMS], once[ITEMS];
+    struct tiny_result often[ITEMS], once[ITEMS];
     (void)state;
     replay("static:bits=16@sym:window=2", KV_REQUANT, often);
     replay("static:bits=16@sym", KV_PREFILL, once);
@@ -282,7 +266,7 @@ static void other_formats_drift_the_more_the_oftener_they_are_coded(void **state
 
 // QKVShare's handoffs (arXiv 2605.03884) repeat the coding of the prompt alone.
 static void a_prompt_handed_on_drifts_in_the_same_formats(void **state) {
-    struct result once[ITEMS], five[ITEMS];
+    struct tiny_result once[ITEMS], five[ITEMS];
     (void)state;
     replay("static:bits=4@asym:group=32", KV_PREFILL, once);
     replay("qkvshare(static:bits=4):hops=5@asym:group=32", KV_PREFILL, five);

@@ -79,6 +79,27 @@ static inline void tiny_trace_close(struct tiny_trace *t) {
     tiny_remove(t->dir);
 }
 
+// What tests compare of an outcome; tiny_keep takes a replay's outcomes of one spec into an array,
+// [items of the trace].
+struct tiny_result {
+    double kl_nats, logprob[8];
+    struct kv_ledger ledger;
+};
+
+static inline int tiny_keep(void *self, size_t item, size_t spec, const struct kv_outcome *o,
+                            struct kv_error *e) {
+    struct tiny_result *r = (struct tiny_result *)self + item;
+    (void)spec, (void)e;
+    if (o->n_choices < 1 || o->n_choices > 8) {
+        fprintf(stderr, "item %zu has %u choices\n", item, o->n_choices);
+        exit(1);
+    }
+    r->kl_nats = o->kl_nats;
+    r->ledger = o->ledger;
+    for (uint32_t c = 0; c < o->n_choices; c++) r->logprob[c] = o->choice[c].logprob;
+    return 0;
+}
+
 // A spec opened for the trace; ends the program when it cannot be.
 static inline struct kv_replay_spec tiny_spec(const struct tiny_trace *t, const char *text) {
     struct kv_replay_spec spec;
