@@ -27,7 +27,7 @@ LDLIBS := -lopenblas -lgsl -lsqlite3 -ljansson -lpcre2-8 -lxxhash -lz -ldl -lm -
 
 X86      := $(filter x86_64,$(shell uname -m))
 SOURCES  := $(wildcard sim/base/*.c sim/model/*.c sim/quant/*.c sim/cache/*.c sim/replay/*.c sim/cost/*.c \
-              traces/*.c policies/*.c analysis/*.c)
+              traces/*.c policies/*.c analysis/*/*.c reports/*.c reports/*/*.c)
 SOURCES  := $(filter-out policies/template.c,$(SOURCES))
 ISA      := $(filter %.isa.c,$(SOURCES))
 PLAIN    := $(filter-out $(ISA),$(SOURCES))
@@ -38,7 +38,7 @@ TESTS    := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/test/test_*.c sim/*/test/te
               policies/test/test_*.c analysis/test/test_*.c))
 TOOLS    := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/cli/test/make_*.c))
 BENCHES  := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/bench/bench_*.c sim/*/bench/bench_*.c policies/bench/bench_*.c))
-ASSETS   := $(sort $(wildcard analysis/schema.sql reports/*.gp reports/*.sql reports/*.html reports/claims/*.claim sim/cost/devices/*.json \
+ASSETS   := $(sort $(wildcard analysis/store/schema.sql reports/draw/*.gp reports/draw/*.sql reports/page/*.html reports/claims/*.claim sim/cost/devices/*.json \
               traces/samples/sentences.jsonl traces/samples/text.txt policies/template.c))
 
 .PHONY: all deps model data demo figures check test bench install asan ubsan tsan lint format cuda clean help
@@ -56,7 +56,7 @@ $(BUILD)/libkvsim.a: $(LIB_OBJ)
 $(BUILD)/sim/model/%.o $(BUILD)/sim/cache/%.o: CFLAGS += -ffp-contract=fast
 # The commit is part of what a store says of a run: those who name it follow it.
 $(shell [ "$$(cat $(BUILD)/commit 2>/dev/null)" = '$(COMMIT)' ] || { mkdir -p $(BUILD) && echo '$(COMMIT)' >$(BUILD)/commit; })
-STAMPED := $(addprefix $(BUILD)/sim/cli/,cmd_bench.o cmd_version.o replaying.o)
+STAMPED := $(addprefix $(BUILD)/,sim/cli/cmd_bench.o sim/cli/cmd_version.o analysis/studies/sweep.o)
 $(STAMPED): CFLAGS += -DKV_COMMIT='"$(COMMIT)"'
 $(STAMPED): $(BUILD)/commit
 $(BUILD)/%.o: %.c

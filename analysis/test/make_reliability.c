@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Prints the data of reports/reliability.gp: the frontier's bootstrap frequency against the truth.
+// Prints the data of reports/draw/reliability.gp: the frontier's bootstrap frequency against the truth.
 //
 //     build/analysis/test/make_reliability > build/reliability.tsv
 #include "analysis/test/reliability.h"

@@ -6,7 +6,7 @@
 
 #include <stdlib.h>
 
-#include "analysis/pareto.h"
+#include "analysis/stats/pareto.h"
 #include "sim/base/util.h"
 
 enum { RELIABILITY_POLICIES = 12, RELIABILITY_BINS = 10, RELIABILITY_DRAWS = 200 };

@@ -8,7 +8,7 @@
 
 #include <stdlib.h>
 
-#include "analysis/claim.h"
+#include "analysis/claims/claim.h"
 #include "sim/base/assets.h"
 
 static const char good[] = "# a comment\n"

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 
-#include "analysis/evidence.h"
+#include "analysis/stats/evidence.h"
 #include "sim/base/util.h"
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))

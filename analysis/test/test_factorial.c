@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 
-#include "analysis/factorial.h"
+#include "analysis/stats/factorial.h"
 #include "sim/base/util.h"
 
 static void near(double x, double expected, double tolerance) {

@@ -7,7 +7,7 @@
 // cmocka wants the headers above before its own
 #include <cmocka.h>
 
-#include "analysis/fidelity.h"
+#include "analysis/stats/agreement.h"
 
 static bool near(double a, double b, double within) {
     return fabs(a - b) <= within;

@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 
-#include "analysis/labels.h"
+#include "reports/draw/labels.h"
 
 static const struct kv_box area = {0, 0, 900, 340};
 

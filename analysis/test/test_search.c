@@ -7,7 +7,7 @@
 // cmocka wants the headers above before its own
 #include <cmocka.h>
 
-#include "analysis/search.h"
+#include "analysis/search/search.h"
 
 static const double low[] = {-1, -1, 0}, high[] = {3, 2, 1};
 

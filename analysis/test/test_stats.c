@@ -7,7 +7,7 @@
 
 #include <stdlib.h>
 
-#include "analysis/stats.h"
+#include "analysis/stats/stats.h"
 #include "sim/base/util.h"
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))

@@ -8,7 +8,7 @@
 // cmocka wants the headers above before its own
 #include <cmocka.h>
 
-#include "analysis/swap.h"
+#include "analysis/search/swap.h"
 
 enum { GROUPS = 12, OPTIONS = 4, ITEMS = 6 };
 static const double bits[OPTIONS] = {2, 3, 4, 8};

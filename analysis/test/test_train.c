@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <cmocka.h>
 
-#include "analysis/train.h"
+#include "analysis/search/train.h"
 #include "sim/base/util.h"
 
 enum { ITEMS = 60, PER_ITEM = 25, TOKENS = ITEMS * PER_ITEM };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Files of the repository that travel inside the program, by their path ("analysis/schema.sql").
+// Files of the repository that travel inside the program, by their path ("analysis/store/schema.sql").
 #ifndef KV_ASSETS_H
 #define KV_ASSETS_H
 

@@ -11,7 +11,7 @@ mkdir -p "$where/bin" "$where/lib/pkgconfig" "$where/share/man/man1" "$where/inc
 install -m 755 "$build/kvsim" "$where/bin/kvsim"
 install -m 644 "$build/libkvsim.a" "$where/lib/libkvsim.a"
 for header in policies/*.h sim/base/*.h sim/model/*.h sim/quant/*.h sim/cache/*.h sim/replay/*.h sim/cost/*.h \
-    traces/*.h analysis/*.h; do
+    traces/*.h analysis/*/*.h reports/*/*.h; do
     mkdir -p "$where/include/kvsim/$(dirname "$header")"
     install -m 644 "$header" "$where/include/kvsim/$header"
 done

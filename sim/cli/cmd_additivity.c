@@ -5,7 +5,7 @@
 
 #include "sim/base/args.h"
 #include "sim/cli/cli.h"
-#include "sim/cli/gnuplot.h"
+#include "reports/draw/gnuplot.h"
 #include "sim/cli/opening.h"
 #include "sim/replay/fisher.h"
 

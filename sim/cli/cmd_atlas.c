@@ -5,7 +5,7 @@
 
 #include "sim/base/args.h"
 #include "sim/cli/cli.h"
-#include "sim/cli/gnuplot.h"
+#include "reports/draw/gnuplot.h"
 #include "sim/replay/fisher.h"
 
 enum { N_BINS = 14, N_CLASSES = KV_N_KINDS + 1 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim attribute: what explains the results of a sweep, factor by factor.
-#include "sim/cli/attribution.h"
-#include "sim/cli/rows.h"
+#include "analysis/results/attribution.h"
+#include "analysis/results/rows.h"
 
 #include <fnmatch.h>
 #include <stdlib.h>

@@ -2,7 +2,7 @@
 // kvsim bench device: measures decode steps on this machine and writes them for calibrate.
 #include "sim/base/args.h"
 #include "sim/cli/lists.h"
-#include "sim/cli/policy_cost.h"
+#include "sim/replay/policy_cost.h"
 #include "sim/cost/measure.h"
 #include "sim/model/model.h"
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim calibrate: fits a device to measured runs, prints its parameters and what they are worth.
-#include "analysis/store.h"
+#include "analysis/store/store.h"
 #include "sim/cli/cli.h"
-#include "sim/cli/figures.h"
+#include "reports/draw/device.h"
 #include "sim/cost/calibrate.h"
 #include "sim/model/model.h"
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim diff: two specs compared item by item, with every test that the comparison allows.
-#include "analysis/evidence.h"
-#include "sim/cli/pairs.h"
-#include "sim/cli/rows.h"
+#include "analysis/stats/evidence.h"
+#include "analysis/results/pairs.h"
+#include "analysis/results/rows.h"
 
 #include <stdlib.h>
 

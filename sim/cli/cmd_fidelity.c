@@ -3,8 +3,8 @@
 // policies that were not run.
 #include <stdlib.h>
 
-#include "sim/cli/gnuplot.h"
-#include "sim/cli/judging.h"
+#include "reports/draw/gnuplot.h"
+#include "analysis/studies/fidelity.h"
 
 static const double near_bits[] = {3, 4, 5};
 enum { N_NEAR = 3 };

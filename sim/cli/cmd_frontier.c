@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim frontier: which policies no other beats, how surely, and by how much the others are beaten.
-#include "sim/cli/front.h"
+#include "analysis/results/front.h"
 
 #include <stdlib.h>
 

@@ -4,13 +4,13 @@
 // items.
 #include <stdlib.h>
 
-#include "analysis/stats.h"
-#include "analysis/store.h"
+#include "analysis/stats/stats.h"
+#include "analysis/store/store.h"
 #include "sim/base/args.h"
-#include "sim/cli/gnuplot.h"
+#include "reports/draw/gnuplot.h"
 #include "sim/cli/opening.h"
-#include "sim/cli/replaying.h"
-#include "sim/cli/tuning.h"
+#include "analysis/studies/sweep.h"
+#include "analysis/studies/plan.h"
 
 // From one width for all to a width of each cell's own; after an oracle its null.
 static const struct family {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim outcomes: one line an item and choice of a stored run.
-#include "sim/cli/rows.h"
+#include "analysis/results/rows.h"
 
 #include <stdlib.h>
 

@@ -3,7 +3,7 @@
 #include "sim/base/args.h"
 #include "sim/cli/cli.h"
 #include "sim/cli/lists.h"
-#include "sim/cli/quant.h"
+#include "analysis/studies/coding_error.h"
 
 #include <stdlib.h>
 

@@ -3,10 +3,10 @@
 #include <stdlib.h>
 
 #define KV_REPLAY_DB NULL
-#include "analysis/stats.h"
+#include "analysis/stats/stats.h"
 #include "sim/base/args.h"
-#include "sim/cli/replaying.h"
-#include "sim/cli/rows.h"
+#include "analysis/studies/sweep.h"
+#include "analysis/results/rows.h"
 #include "sim/replay/attention.h"
 
 // Sums over items of one spec in one mode. Items arrive in any order: each sum is of integers or is

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim report: figures, one page and result files of a store.
-#include "sim/cli/gnuplot.h"
-#include "sim/cli/harness.h"
-#include "sim/cli/page.h"
-#include "sim/cli/replaying.h"
+#include "reports/draw/gnuplot.h"
+#include "reports/harness.h"
+#include "reports/page/page.h"
+#include "analysis/studies/sweep.h"
 #include "sim/model/model.h"
 
 #include <stdlib.h>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim show: the table of a store, each accuracy with its interval and its difference to 16 bit.
 #include "sim/cli/columns.h"
-#include "sim/cli/scorers.h"
-#include "sim/cli/widths.h"
+#include "analysis/results/scorers.h"
+#include "analysis/results/widths.h"
 
 #include <stdlib.h>
 

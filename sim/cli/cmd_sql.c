@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim sql: read-only queries on a store, and what there is to query.
-#include "analysis/store.h"
+#include "analysis/store/store.h"
 #include "sim/cli/cli.h"
 
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim sweep: replays many specs into a store; what is stored already is not run again.
 #define KV_REPLAY_DB "kvsim.db"
-#include "sim/cli/replaying.h"
+#include "analysis/studies/sweep.h"
 
 static int sweep(struct kv_cli *c, struct kv_error *e) {
     struct kv_replaying r;

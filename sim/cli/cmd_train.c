@@ -3,9 +3,9 @@
 // labels and loss weights.
 #include <stdlib.h>
 
-#include "analysis/train.h"
+#include "analysis/search/train.h"
 #include "sim/base/args.h"
-#include "sim/cli/gnuplot.h"
+#include "reports/draw/gnuplot.h"
 #include "sim/cli/lists.h"
 #include "sim/model/safetensors.h"
 #include "sim/replay/fisher.h"

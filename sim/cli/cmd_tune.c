@@ -3,10 +3,10 @@
 // items they were not chosen on.
 #include <stdlib.h>
 
-#include "analysis/search.h"
-#include "analysis/stats.h"
+#include "analysis/search/search.h"
+#include "analysis/stats/stats.h"
 #include "sim/base/args.h"
-#include "sim/cli/greedy.h"
+#include "analysis/studies/greedy.h"
 #include "sim/cli/opening.h"
 
 // One policy to confirm.

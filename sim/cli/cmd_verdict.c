@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim verdict: do published claims hold on what a store holds?
-#include "sim/cli/rows.h"
-#include "sim/cli/verdicts.h"
+#include "analysis/results/rows.h"
+#include "analysis/claims/verdicts.h"
 
 #include <stdlib.h>
 

@@ -2,7 +2,7 @@
 // kvsim verify: reads every byte of a trace, model or store and says whether it is whole.
 #include <stdlib.h>
 
-#include "analysis/store.h"
+#include "analysis/store/store.h"
 #include "sim/cli/cli.h"
 #include "sim/model/model.h"
 #include "traces/trace.h"

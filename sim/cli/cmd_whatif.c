@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim what-if: prices mixes and replayed specs on devices, or predicts measured runs.
 #include "sim/cli/lists.h"
-#include "sim/cli/rows.h"
+#include "analysis/results/rows.h"
 #include "sim/cost/calibrate.h"
 
 #include <stdlib.h>

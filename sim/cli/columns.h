@@ -3,7 +3,7 @@
 #ifndef KV_CLI_COLUMNS_H
 #define KV_CLI_COLUMNS_H
 
-#include "sim/cli/rows.h"
+#include "analysis/results/rows.h"
 
 // When a column is printed. KV_SHOW_WIDE: in text only on a wide terminal; KV_SHOW_PRICED: only
 // with a device, once a context; KV_SHOW_NULLED: in text only where a row has its own shuffle

@@ -14,7 +14,7 @@
 #define KV_COST_H
 
 #include "policies/policy.h"
-#include "sim/replay/outcome.h"
+#include "sim/base/outcome.h"
 
 #define KV_DEVICE_WIDTHS 18 // index = bits, 17 = float32
 

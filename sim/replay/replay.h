@@ -8,7 +8,7 @@
 #define KV_REPLAY_H
 
 #include "sim/model/model.h"
-#include "sim/replay/outcome.h"
+#include "sim/base/outcome.h"
 #include "sim/replay/spec.h"
 #include "traces/tables.h"
 

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a store's rows hang on: traces with their items, runs, and the durations kept beside them.
+#include "analysis/store/store.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+
+#include "sim/base/util.h"
+
+#define TEXT(s)                                                                                    \
+    (struct kv_sql_value) {                                                                        \
+        .kind = KV_SQL_TEXT, .text = (s) ? (s) : ""                                                \
+    }
+#define INT(i)                                                                                     \
+    (struct kv_sql_value) {                                                                        \
+        .kind = KV_SQL_INT, .n = (long long)(i)                                                    \
+    }
+#define REAL(r)                                                                                    \
+    (struct kv_sql_value) {                                                                        \
+        .kind = KV_SQL_REAL, .x = (r)                                                              \
+    }
+#define COUNT(a) (sizeof(a) / sizeof *(a))
+
+static int take_number(void *self, size_t n, const char *const *names,
+                       const struct kv_sql_value *values, struct kv_error *e) {
+    (void)n, (void)names, (void)e;
+    *(long long *)self = values[0].n;
+    return 0;
+}
+
+// The one number a query gives; `fallback` when it gives none.
+static int number(struct kv_store *s, const char *sql, const struct kv_sql_value *values, size_t n,
+                  long long fallback, long long *out, struct kv_error *e) {
+    *out = fallback;
+    return kv_store_query(s, sql, values, n, take_number, out, e);
+}
+
+// ---- traces ---------------------------------------------------------------------------
+
+static const struct {
+    const char *name;
+    size_t offset;
+} shape_fields[] = {
+    {"n_layers", offsetof(struct kv_shape, n_layers)},
+    {"n_heads", offsetof(struct kv_shape, n_heads)},
+    {"n_kv_heads", offsetof(struct kv_shape, n_kv_heads)},
+    {"head_dim", offsetof(struct kv_shape, head_dim)},
+    {"hidden", offsetof(struct kv_shape, hidden)},
+    {"ffn", offsetof(struct kv_shape, ffn)},
+    {"vocab", offsetof(struct kv_shape, vocab)},
+    {"max_tokens", offsetof(struct kv_shape, max_tokens)},
+};
+
+static char *shape_json(const struct kv_trace_info *t) {
+    json_t *j = json_object();
+    for (size_t i = 0; i < COUNT(shape_fields); i++) {
+        uint32_t x;
+        memcpy(&x, (const char *)&t->shape + shape_fields[i].offset, sizeof x);
+        json_object_set_new(j, shape_fields[i].name, json_integer(x));
+    }
+    json_object_set_new(j, "order", json_string(t->order == KV_ORDER_GGML ? "ggml" : "hf"));
+    char *s = json_dumps(j, JSON_COMPACT);
+    json_decref(j);
+    return s;
+}
+
+static json_t *text_json(const char *s) {
+    json_t *j = json_string(s ? s : "");
+    return j ? j : json_string("");
+}
+
+// All items as one JSON text, so that one statement adds them whole or not at all.
+static char *items_json(const struct kv_trace_info *info, kv_trace_item_fn *item,
+                        const struct kv_trace *t) {
+    json_t *all = json_array();
+    for (size_t i = 0; i < info->n_items; i++) {
+        const struct kv_trace_item *x = item(t, i);
+        char key[17], context[17];
+        kv_hex64(x->key, key);
+        kv_hex64(kv_hash(x->ids, x->n_context * sizeof *x->ids, 0), context);
+        json_t *row = json_array();
+        json_array_append_new(row, text_json(x->id));
+        json_array_append_new(row, text_json(x->source));
+        json_array_append_new(row, json_integer(x->gold));
+        json_array_append_new(row, json_integer(x->n_context));
+        json_array_append_new(row, json_integer(x->n_choices));
+        json_array_append_new(row, json_integer(x->n_tokens));
+        json_array_append_new(row, json_string(key));
+        json_array_append_new(row, json_string(context));
+        json_array_append_new(all, row);
+    }
+    char *s = json_dumps(all, JSON_COMPACT);
+    json_decref(all);
+    return s;
+}
+
+int kv_store_trace(struct kv_store *s, const struct kv_trace_info *info, kv_trace_item_fn *item,
+                   const struct kv_trace *t, long long *trace_id, struct kv_error *e) {
+    long long n_items;
+    char *shape = shape_json(info);
+    const struct kv_sql_value row[] = {
+        TEXT(info->digest),       TEXT(info->path),         TEXT(info->model_name),
+        TEXT(info->model_digest), TEXT(info->model_source), TEXT(info->weights_as),
+        TEXT(info->task_name),    TEXT(info->task_path),    TEXT(info->task_prompt),
+        TEXT(info->task_digest),  TEXT(info->subset),       INT(info->window_tokens),
+        INT(info->n_items),       INT(info->n_tokens),      TEXT(shape),
+        TEXT(info->tool_version), TEXT(info->blas)};
+    int code = kv_store_query(s,
+                              "INSERT OR IGNORE INTO trace (digest, path, model_name, "
+                              "model_digest, model_source, weights_as, task_name, task_path, "
+                              "task_prompt, task_digest, subset, window_tokens, n_items, n_tokens, "
+                              "shape, tool_version, blas) "
+                              "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                              row, COUNT(row), NULL, NULL, e);
+    free(shape);
+    if (!code) code = number(s, "SELECT id FROM trace WHERE digest = ?", row, 1, -1, trace_id, e);
+    if (!code)
+        code = number(s, "SELECT COUNT(*) FROM item WHERE trace = ?", &INT(*trace_id), 1, 0,
+                      &n_items, e);
+    if (code || (size_t)n_items == info->n_items) return code;
+
+    char *json = items_json(info, item, t);
+    const struct kv_sql_value values[] = {INT(*trace_id), TEXT(json)};
+    code = kv_store_query(s,
+                          "INSERT OR REPLACE INTO item SELECT ?1, key, value->>0, value->>1, "
+                          "value->>2, value->>3, value->>4, value->>5, value->>6, value->>7 "
+                          "FROM json_each(?2)",
+                          values, COUNT(values), NULL, NULL, e);
+    free(json);
+    return code;
+}
+
+struct settings {
+    struct kv_store_setting *rows;
+    size_t n;
+};
+
+static int take_setting(void *self, size_t n, const char *const *names,
+                        const struct kv_sql_value *values, struct kv_error *e) {
+    struct settings *all = self;
+    (void)n, (void)names;
+    json_t *j = json_loads(values[1].text ? values[1].text : "", 0, NULL);
+    if (!j) return kv_fail(e, KV_EFAIL, "store", "trace %lld has no readable shape", values[0].n);
+    struct kv_store_setting x = {.trace = values[0].n};
+    for (size_t i = 0; i < COUNT(shape_fields); i++) {
+        uint32_t field = (uint32_t)json_integer_value(json_object_get(j, shape_fields[i].name));
+        memcpy((char *)&x.setting.shape + shape_fields[i].offset, &field, sizeof field);
+    }
+    const char *order = json_string_value(json_object_get(j, "order"));
+    x.setting.order = order && strcmp(order, "hf") == 0 ? KV_ORDER_HF : KV_ORDER_GGML;
+    json_decref(j);
+    all->rows = kv_grow(all->rows, all->n + 1, sizeof *all->rows);
+    all->rows[all->n++] = x;
+    return 0;
+}
+
+int kv_store_settings(struct kv_store *s, struct kv_store_setting **settings, size_t *n,
+                      struct kv_error *e) {
+    struct settings all = {0};
+    int code = kv_store_query(s, "SELECT id, shape FROM trace ORDER BY id", NULL, 0, take_setting,
+                              &all, e);
+    if (code) free(all.rows);
+    *settings = code ? NULL : all.rows;
+    *n = code ? 0 : all.n;
+    return code;
+}
+
+// ---- runs -----------------------------------------------------------------------------
+
+int kv_store_run(struct kv_store *s, const struct kv_run_key *key, long long *run_id,
+                 struct kv_error *e) {
+    const struct kv_sql_value spec[] = {TEXT(key->spec), TEXT(key->policy), TEXT(key->format),
+                                        TEXT(key->tag), INT(key->oracle)};
+    long long spec_id;
+    int code = kv_store_query(s,
+                              "INSERT OR IGNORE INTO policy_spec (spec, policy, format, tag, "
+                              "oracle) VALUES (?, ?, ?, ?, ?)",
+                              spec, COUNT(spec), NULL, NULL, e);
+    if (!code)
+        code = number(s, "SELECT id FROM policy_spec WHERE spec = ?", spec, 1, -1, &spec_id, e);
+    if (code) return code;
+
+    const struct kv_sql_value run[] = {INT(spec_id),       INT(key->trace),   TEXT(key->fidelity),
+                                       TEXT(key->mode),    TEXT(key->self),   TEXT(key->compute),
+                                       TEXT(key->variant), INT(key->seed),    INT(key->redraw),
+                                       TEXT(key->version), TEXT(key->commit), TEXT(key->cpu),
+                                       TEXT(key->blas)};
+    code = kv_store_query(s,
+                          "INSERT OR IGNORE INTO run (spec, trace, fidelity, mode, self, compute, "
+                          "variant, seed, redraw, version, git_commit, cpu, blas) "
+                          "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                          run, COUNT(run), NULL, NULL, e);
+    if (!code)
+        code = number(s,
+                      "SELECT id FROM run WHERE spec = ? AND trace = ? AND fidelity = ? AND "
+                      "mode = ? AND self = ? AND compute = ? AND variant = ? AND seed = ? AND "
+                      "redraw = ? AND version = ? AND git_commit = ?",
+                      run, 11, -1, run_id, e);
+    return code;
+}
+
+int kv_store_put_timing(struct kv_store *s, long long run, double wall_s, double cpu_s,
+                        size_t items, struct kv_error *e) {
+    const struct kv_sql_value row[] = {INT(run), REAL(wall_s), REAL(cpu_s), INT(items)};
+    return kv_store_query(s,
+                          "INSERT INTO timing VALUES (?, ?, ?, ?) ON CONFLICT (run) DO UPDATE SET "
+                          "wall_s = wall_s + excluded.wall_s, cpu_s = cpu_s + excluded.cpu_s, "
+                          "items = items + excluded.items",
+                          row, COUNT(row), NULL, NULL, e);
+}

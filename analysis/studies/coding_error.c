@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+// Measures what formats do to recorded or Gaussian keys and values.
+#include "analysis/studies/coding_error.h"
+#include "sim/base/util.h"
+#include "sim/quant/code.h"
+
+#include <stdlib.h>
+
+enum { GAUSSIAN_TOKENS = 1024 };
+
+// One layer's vectors of an item: branches are coded apart, as a device would.
+struct vectors {
+    size_t n; // tokens
+    float *x, *y;
+    uint8_t *cells;
+};
+
+struct job {
+    const struct kv_quant_source *source;
+    const struct kv_format *f;
+    enum kv_side side;
+    uint32_t width;
+    struct kv_quant_sums *layers; // [n_layers]
+};
+
+static size_t row_values(const struct kv_quant_source *s) {
+    return (size_t)s->setting.shape.n_kv_heads * s->setting.shape.head_dim;
+}
+
+static void gaussian(const struct kv_quant_source *s, uint32_t layer, enum kv_side side, float *x,
+                     size_t n) {
+    for (size_t i = 0; i < n; i++) { // Box and Muller 1958
+        uint64_t at = 2 * (i + n * (2 * (uint64_t)layer + side));
+        double u = 1.0 - kv_draw(s->seed, 11, at), v = kv_draw(s->seed, 11, at + 1);
+        x[i] = (float)(sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v));
+    }
+}
+
+// Turns a key back to what it was before RoPE, for formats that code it there.
+static void undo_rope(const struct kv_quant_source *s, float *x, size_t position) {
+    const struct kv_shape *shape = &s->setting.shape;
+    double base = (double)kv_trace_info(s->trace)->rope_base;
+    size_t d = shape->head_dim;
+    for (size_t h = 0; h < shape->n_kv_heads; h++, x += d)
+        for (size_t i = 0; i < d / 2; i++) {
+            bool pairs = s->setting.order == KV_ORDER_GGML;
+            float *a = x + (pairs ? 2 * i : i), *b = x + (pairs ? 2 * i + 1 : i + d / 2);
+            double angle = (double)position * pow(base, -2.0 * (double)i / (double)d);
+            float c = (float)cos(angle), sine = (float)sin(angle), u = *a, v = *b;
+            *a = u * c + v * sine;
+            *b = v * c - u * sine;
+        }
+}
+
+static size_t position_of(const struct kv_trace_item *item, size_t row) {
+    if (row < item->n_context) return row;
+    uint32_t c = 0;
+    while (c + 1 < item->n_choices && row >= item->first[c + 1]) c++;
+    return item->n_context + row - item->first[c];
+}
+
+static void load(const struct job *j, uint32_t layer, const struct kv_trace_item *item,
+                 struct vectors *v) {
+    size_t width = row_values(j->source), n_layers = j->source->setting.shape.n_layers;
+    if (!item) {
+        gaussian(j->source, layer, j->side, v->x, v->n * width);
+        return;
+    }
+    const uint16_t *kept = j->side == KV_KEY ? item->k : item->v;
+    for (size_t row = 0; row < v->n; row++) {
+        kv_f16_to_f32_n(kept + (row * n_layers + layer) * width, v->x + row * width, width);
+        if (j->side == KV_KEY && j->f->keys_before_rope)
+            undo_rope(j->source, v->x + row * width, position_of(item, row));
+    }
+}
+
+static void add_errors(const struct job *j, const float *x, const float *y, size_t n_vectors,
+                       struct kv_quant_sums *sums) {
+    size_t d = j->source->setting.shape.head_dim;
+    for (size_t v = 0; v < n_vectors; v++, x += d, y += d) {
+        double error2 = 0, xx = 0, yy = 0, xy = 0;
+        for (size_t i = 0; i < d; i++) {
+            double a = (double)x[i], b = (double)y[i], error = fabs(a - b);
+            error2 += error * error;
+            xx += a * a;
+            yy += b * b;
+            xy += a * b;
+            if (error > sums->largest) sums->largest = error;
+        }
+        sums->values += (double)d;
+        sums->error2 += error2;
+        sums->power += xx;
+        if (xx > 0) {
+            sums->cosine += yy > 0 ? xy / sqrt(xx * yy) : 0;
+            sums->vectors++;
+        }
+    }
+}
+
+// One branch: rows [row, row + n) that begin at position `start` of their path.
+static int code_branch(const struct job *j, uint32_t layer, const struct vectors *v, size_t row,
+                       size_t n, size_t start, void *scratch, uint64_t *histogram,
+                       struct kv_quant_sums *sums, struct kv_error *e) {
+    size_t width = row_values(j->source), heads = j->source->setting.shape.n_kv_heads;
+    size_t flush = j->f->flush[j->side], skip = start < j->f->sinks ? j->f->sinks - start : 0;
+    struct kv_rows rows = {.layer = layer,
+                           .side = j->side,
+                           .start = start,
+                           .first = start,
+                           .n = n,
+                           .x = v->x + row * width,
+                           .x_stride = width,
+                           .y = v->y + row * width,
+                           .y_stride = width,
+                           .cells = v->cells,
+                           .cell_token_stride = 0,
+                           .cell_head_stride = 0};
+    int rc = kv_code_rows(j->f, &rows, scratch, histogram, e);
+    size_t coded = n > skip ? (n - skip) / flush * flush : 0;
+    if (rc == 0) add_errors(j, rows.x + skip * width, rows.y + skip * width, coded * heads, sums);
+    return rc;
+}
+
+static int code_item(const struct job *j, uint32_t layer, const struct kv_trace_item *item,
+                     void *scratch, uint64_t *histogram, struct kv_quant_sums *sums,
+                     struct kv_error *e) {
+    size_t width = row_values(j->source), context;
+    struct vectors v = {.n = item ? item->n_tokens : GAUSSIAN_TOKENS};
+    uint8_t cell = (uint8_t)j->width;
+    context = item ? item->n_context : v.n;
+    v.x = kv_alloc(v.n * width + 1, sizeof(float));
+    v.y = kv_alloc(v.n * width + 1, sizeof(float));
+    v.cells = &cell;
+    load(j, layer, item, &v);
+    int rc = code_branch(j, layer, &v, 0, context, 0, scratch, histogram, sums, e);
+    for (uint32_t c = 0; item && c < item->n_choices && rc == 0; c++)
+        rc = code_branch(j, layer, &v, item->first[c], item->first[c + 1] - item->first[c],
+                         item->n_context, scratch, histogram, sums, e);
+    free(v.x);
+    free(v.y);
+    return rc;
+}
+
+static int measure_layer(void *self, unsigned worker, size_t layer, struct kv_error *e) {
+    const struct job *j = self;
+    struct kv_quant_sums *sums = &j->layers[layer];
+    void *scratch = kv_alloc(kv_code_scratch_bytes(j->f), 1);
+    uint64_t *histogram = kv_alloc(256 * KV_MAX_WIDTHS, sizeof *histogram);
+    int rc = 0;
+    (void)worker;
+    for (size_t i = 0; i < j->source->n_items && rc == 0; i++)
+        rc = code_item(j, (uint32_t)layer,
+                       j->source->trace ? kv_trace_item(j->source->trace, i) : NULL, scratch,
+                       histogram, sums, e);
+    memcpy(sums->histogram, histogram + 256 * (size_t)j->width, sizeof sums->histogram);
+    free(histogram);
+    free(scratch);
+    return rc;
+}
+
+static double ratio(double error2, double power) {
+    return power > 0 ? sqrt(error2 / power) : NAN;
+}
+
+static void summarize(struct kv_quant_row *row, const struct kv_quant_sums *layers, size_t n) {
+    struct kv_quant_sums all = {0};
+    row->layers = kv_alloc(n, sizeof *row->layers);
+    for (size_t l = 0; l < n; l++) {
+        const struct kv_quant_sums *s = &layers[l];
+        row->layers[l] = ratio(s->error2, s->power);
+        if (l == 0 || row->layers[l] > row->worst_relative) {
+            row->worst_relative = row->layers[l];
+            row->worst_layer = (uint32_t)l;
+        }
+        all.values += s->values;
+        all.error2 += s->error2;
+        all.power += s->power;
+        all.cosine += s->cosine;
+        all.vectors += s->vectors;
+        if (s->largest > all.largest) all.largest = s->largest;
+        for (int i = 0; i < 256; i++) all.histogram[i] += s->histogram[i];
+    }
+    row->values = all.values;
+    row->rmse = all.values > 0 ? sqrt(all.error2 / all.values) : NAN;
+    row->relative = ratio(all.error2, all.power);
+    row->largest = all.values > 0 ? all.largest : NAN;
+    row->cosine = all.vectors > 0 ? all.cosine / all.vectors : NAN;
+    row->entropy_bits = kv_entropy_bits(all.histogram);
+}
+
+int kv_quant_measure(struct kv_quant_row *row, const struct kv_quant_source *source,
+                     const struct kv_format *f, enum kv_side side, uint32_t width, unsigned jobs,
+                     struct kv_error *e) {
+    size_t n = source->setting.shape.n_layers;
+    struct job j = {source, f, side, width, kv_alloc(n, sizeof *j.layers)};
+    struct kv_unit_size size = kv_format_size(f, side, width);
+    *row = (struct kv_quant_row){.side = side,
+                                 .bits = f->width_bits[width],
+                                 .effective_bits =
+                                     (double)(size.code_bits + size.meta_bits) / size.values,
+                                 .allocated_bits = 8.0 * size.bytes / size.values};
+    int rc = kv_parallel(n, jobs, measure_layer, &j, e);
+    if (rc == 0) summarize(row, j.layers, n);
+    free(j.layers);
+    return rc;
+}

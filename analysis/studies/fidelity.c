@@ -1,0 +1,438 @@
+// SPDX-License-Identifier: Apache-2.0
+// Joining exact rows with predictions: which specs, on which items, added up in a fixed order.
+#include "analysis/studies/fidelity.h"
+
+#include <stdlib.h>
+
+#include "analysis/store/store.h"
+#include "sim/base/args.h"
+#include "sim/cli/opening.h"
+#include "analysis/results/rows.h"
+
+const char *const kv_predictor_names[] = {
+    "iso",          "element", "vector", "total", "mended", "reconstruction", "attention_output",
+    "attention_kl", NULL};
+
+// ---- families -------------------------------------------------------------------------
+
+static long number_after(const char *text, const char *key) {
+    const char *at = strstr(text, key);
+    return at ? atol(at + strlen(key)) : -1;
+}
+
+char *kv_family_of(const struct kv_replay_spec *s) {
+    const char *rotated = s->format && s->format->type->wraps ? "rotated " : "",
+               *by = strstr(s->canonical, "by=");
+    size_t n = by ? strcspn(by + 3, ",@)") : 0;
+    if (s->format && s->format->n_widths == 1 && strcmp(s->policy_name, "static") == 0)
+        return kv_format_text("%sruntime type", rotated);
+    if (strcmp(s->policy_name, "static") == 0)
+        return kv_format_text("%s%s", rotated,
+                              number_after(s->canonical, "k=") == number_after(s->canonical, "v=")
+                                  ? "uniform"
+                                  : "K/V mix");
+    if (by) return kv_format_text("%s%s by %.*s", rotated, s->policy_name, (int)n, by + 3);
+    return kv_format_text("%s%s", rotated, s->policy_name);
+}
+
+static int family_index(struct kv_judging *j, char *name) {
+    for (size_t i = 0; i < j->n_families; i++)
+        if (strcmp(j->families[i], name) == 0) {
+            free(name);
+            return (int)i;
+        }
+    j->families = kv_grow(j->families, j->n_families + 1, sizeof *j->families);
+    j->families[j->n_families] = name;
+    return (int)j->n_families++;
+}
+
+// ---- what the store holds -------------------------------------------------------------
+
+struct filling {
+    struct kv_judging *j;
+    size_t n_items, first, count; // of the trace; asked for
+    bool *wanted;                 // [n][n_items]
+    bool *any;                    // [n_items] some exact row has it
+    // By spec and item: forms and evictions for each number of draws, cross terms by layer, rivals.
+    double (*form)[KV_DRAW_FORMS][KV_DRAW_LEVELS];
+    float *square, *total, *element; // [n][n_items][n_layers]
+    double (*rival)[KV_N_PREDICTORS];
+    double *scored; // [n_items]
+    double *bits;   // [n][n_items]
+};
+
+static int add(struct filling *f, const char *text, uint64_t seed, struct kv_judged **out,
+               struct kv_error *e) {
+    struct kv_judging *j = f->j;
+    const struct kv_trace_info *in = kv_trace_info(j->trace);
+    struct kv_format_setting setting = {in->shape, in->order};
+    struct kv_judged x = {.bits = NAN,
+                          .kl = NAN,
+                          .kl_error = NAN,
+                          .acc = NAN,
+                          .acc_ref = NAN,
+                          .agree = NAN,
+                          .cross = NAN,
+                          .worst_layer = NAN};
+    *out = NULL;
+    int rc = kv_replay_spec_open(&x.spec, text, &setting, seed, e);
+    if (rc) return rc;
+    for (size_t i = 0; i < j->n; i++)
+        if (strcmp(j->at[i].spec.canonical, x.spec.canonical) == 0) {
+            kv_replay_spec_close(&x.spec);
+            return 0;
+        }
+    j->at = kv_grow(j->at, j->n + 1, sizeof *j->at);
+    f->wanted = kv_grow(f->wanted, (j->n + 1) * f->n_items, sizeof *f->wanted);
+    memset(f->wanted + j->n * f->n_items, 0, f->n_items);
+    x.family = family_index(j, kv_family_of(&x.spec));
+    j->at[j->n] = x;
+    *out = &j->at[j->n++];
+    return 0;
+}
+
+static void count_results(struct filling *f, struct kv_judged *x, const struct kv_item_result *rows,
+                          size_t n) {
+    double *kl = kv_alloc(n + 1, sizeof *kl), *weight = kv_alloc(n + 1, sizeof *weight), acc = 0,
+           ref = 0, agree = 0, judged = 0, chance = 0;
+    bool *wanted = f->wanted + (size_t)(x - f->j->at) * f->n_items;
+    for (size_t i = 0; i < n; i++) {
+        if (rows[i].item < f->first || rows[i].item >= f->first + f->count) continue;
+        wanted[rows[i].item] = f->any[rows[i].item] = true;
+        kl[x->n_items] = rows[i].kl_nats;
+        weight[x->n_items++] = rows[i].n_scored;
+        if (isnan(rows[i].right[KV_ACC])) continue;
+        judged++;
+        acc += rows[i].right[KV_ACC];
+        ref += rows[i].right_ref[KV_ACC];
+        agree += rows[i].agree;
+        chance += rows[i].chance;
+    }
+    struct kv_mean m = kv_ratio_interval(kl, weight, x->n_items, 0.95);
+    x->exact = x->n_items > 0;
+    x->kl = m.mean;
+    x->kl_error = m.standard_error;
+    if (judged > 0) {
+        x->acc = acc / judged;
+        x->acc_ref = ref / judged;
+        x->agree = agree / judged;
+        f->j->chance = chance / judged;
+    }
+    free(kl);
+    free(weight);
+}
+
+static enum kv_mode adjoint_mode(const struct kv_trace_info *in) {
+    enum kv_mode m = KV_INLINE;
+    while (m < KV_PREFILL1 && strcmp(kv_mode_names[m], in->adjoint.mode) != 0) m++;
+    return m;
+}
+
+// Exact rows that the recorded adjoint answers for.
+static int read_store(struct filling *f, const char *path, struct kv_error *e) {
+    const struct kv_trace_info *in = kv_trace_info(f->j->trace);
+    struct kv_store *s;
+    struct kv_summary *rows = NULL;
+    struct kv_store_filter exact = {.fidelity = "exact"};
+    size_t n = 0;
+    int rc = kv_store_open(&s, path, KV_STORE_READ, e);
+    if (rc) return rc;
+    rc = kv_store_summaries(s, &exact, &rows, &n, e);
+    for (size_t i = 0; i < n && rc == 0; i++) {
+        struct kv_item_result *items;
+        struct kv_judged *x;
+        size_t n_items;
+        if (strcmp(rows[i].trace_digest, in->digest) != 0 ||
+            strcmp(rows[i].mode, in->adjoint.mode) != 0 ||
+            strcmp(rows[i].self, in->adjoint.self) != 0 || strcmp(rows[i].compute, "f32") != 0 ||
+            *rows[i].variant || strcmp(rows[i].policy, "none") == 0)
+            continue;
+        struct kv_error why = {0};
+        rc = add(f, rows[i].spec, rows[i].seed, &x, &why);
+        if (rc == 0 && x &&
+            kv_fisher_answers(in, &x->spec, adjoint_mode(in),
+                              strcmp(in->adjoint.self, "exact") == 0, &why)) {
+            kv_say("left out %s: %s", rows[i].spec, why.msg);
+            kv_replay_spec_close(&x->spec);
+            f->j->n--;
+            continue;
+        }
+        if (rc) *e = why;
+        if (rc || !x) continue;
+        x->bits = rows[i].allocated_bits;
+        rc = kv_store_items(s, rows[i].family, &items, &n_items, e);
+        if (rc) continue;
+        count_results(f, x, items, n_items);
+        kv_item_results_free(items, n_items);
+    }
+    kv_summaries_free(rows, n);
+    int closed = kv_store_close(s, rc ? NULL : e);
+    return rc ? rc : closed;
+}
+
+static int by_divergence(const void *a, const void *b) {
+    const struct kv_judged *x = a, *y = b;
+    if (isnan(x->kl) || isnan(y->kl))
+        return (isnan(x->kl) > isnan(y->kl)) - (isnan(x->kl) < isnan(y->kl));
+    return x->kl != y->kl ? (x->kl > y->kl) - (x->kl < y->kl)
+                          : strcmp(x->spec.canonical, y->spec.canonical);
+}
+
+// Drops specs without an item, orders the rest and lets `wanted` follow.
+static void order(struct filling *f) {
+    struct kv_judging *j = f->j;
+    size_t n = 0;
+    bool **masks = kv_alloc(j->n + 1, sizeof *masks);
+    char **names = kv_alloc(j->n + 1, sizeof *names);
+    for (size_t i = 0; i < j->n; i++) {
+        bool *mask = f->wanted + i * f->n_items;
+        if (!j->at[i].exact) memcpy(mask, f->any, f->n_items);
+        masks[i] = kv_alloc(f->n_items, 1);
+        memcpy(masks[i], mask, f->n_items);
+        names[i] = j->at[i].spec.canonical;
+    }
+    size_t before = j->n;
+    qsort(j->at, j->n, sizeof *j->at, by_divergence);
+    for (size_t i = 0; i < j->n; i++)
+        for (size_t k = 0; k < before; k++)
+            if (j->at[i].spec.canonical == names[k])
+                memcpy(f->wanted + i * f->n_items, masks[k], f->n_items);
+    for (size_t i = 0; i < before; i++) {
+        n += j->at[i].exact;
+        free(masks[i]);
+    }
+    free(masks);
+    free(names);
+    j->n_exact = n;
+}
+
+// ---- predictions ----------------------------------------------------------------------
+
+static bool wanted(void *self, size_t item, size_t spec) {
+    const struct filling *f = self;
+    return f->wanted[spec * f->n_items + item];
+}
+
+static int take_draws(void *self, size_t item, size_t spec, const struct kv_draws *x,
+                      struct kv_error *e) {
+    struct filling *f = self;
+    size_t at = spec * f->n_items + item;
+    (void)e;
+    f->scored[item] = x->scored;
+    for (size_t k = 0, m = 1; k < KV_DRAW_LEVELS && m <= x->n_draws; k++, m *= 2)
+        for (size_t r = 0; r < m; r++)
+            for (size_t form = 0; form < KV_DRAW_FORMS; form++)
+                f->form[at][form][k] += (x->draw[r].form[form] + x->draw[r].evicted) / (double)m;
+    for (size_t l = 0; l < x->n_layers; l++)
+        for (size_t r = 0; r < x->n_draws; r++) {
+            double total = x->layer_total[r * x->n_layers + l];
+            f->square[at * x->n_layers + l] += (float)x->layer_square[r * x->n_layers + l];
+            f->total[at * x->n_layers + l] += (float)(total * total);
+            f->element[at * x->n_layers + l] +=
+                (float)(0.5 * x->layer_element[r * x->n_layers + l] / (double)x->n_draws);
+        }
+    for (size_t form = 0; form < KV_DRAW_FORMS; form++)
+        for (size_t r = 0; r < x->n_draws; r++)
+            f->rival[at][form] += (x->draw[r].form[form] + x->draw[r].evicted) / (double)x->n_draws;
+    return 0;
+}
+
+static int take_iso(void *self, size_t item, size_t spec, const struct kv_outcome *o,
+                    struct kv_error *e) {
+    struct filling *f = self;
+    size_t at = spec * f->n_items + item;
+    (void)e;
+    f->scored[item] = o->n_scored;
+    f->rival[at][KV_BY_ISO] = o->kl_nats * o->n_scored;
+    f->bits[at] = o->ledger.allocated_bits;
+    return 0;
+}
+
+static int take_attention(void *self, size_t item, size_t spec, const struct kv_attention_error *x,
+                          struct kv_error *e) {
+    struct filling *f = self;
+    size_t at = spec * f->n_items + item;
+    (void)e;
+    f->rival[at][KV_BY_RECONSTRUCTION] = x->mean.key + x->mean.value;
+    f->rival[at][KV_BY_OUTPUT] = x->mean.output;
+    f->rival[at][KV_BY_ATTENTION] = x->mean.kl_nats;
+    f->rival[at][KV_BY_MENDED] = 0;
+    for (size_t l = 0; f->element && l < x->n_layers; l++)
+        f->rival[at][KV_BY_MENDED] +=
+            (double)f->element[at * x->n_layers + l] * x->layer[l].stretch;
+    return 0;
+}
+
+static void add_up(struct filling *f, size_t spec, bool whole, bool rivals) {
+    struct kv_judged *x = &f->j->at[spec];
+    size_t n_layers = kv_trace_info(f->j->trace)->shape.n_layers, n = 0;
+    double scored = 0, bits = 0, *s = kv_alloc(2 * n_layers + 2, sizeof *s), *s2 = s + n_layers + 1;
+    double form[KV_DRAW_FORMS][KV_DRAW_LEVELS] = {{0}}, by[KV_N_PREDICTORS] = {0};
+    for (size_t i = 0; i < f->n_items; i++) {
+        size_t at = spec * f->n_items + i;
+        if (!f->wanted[at]) continue;
+        n++;
+        scored += f->scored[i];
+        bits += f->bits[at];
+        for (size_t p = 0; p < KV_N_PREDICTORS; p++) by[p] += f->rival[at][p];
+        for (size_t p = 0; p < KV_DRAW_FORMS; p++)
+            for (size_t k = 0; k < KV_DRAW_LEVELS; k++) form[p][k] += f->form[at][p][k];
+        for (size_t l = 0; l < n_layers && whole; l++) {
+            s[l] += (double)f->square[at * n_layers + l];
+            s2[l] += (double)f->total[at * n_layers + l];
+        }
+    }
+    for (size_t p = 0; p < KV_N_PREDICTORS; p++) {
+        bool known =
+            p == KV_BY_ISO || ((p > KV_BY_MENDED || whole) && (p < KV_BY_MENDED || rivals));
+        x->by[p] = known && n ? by[p] / (p <= KV_BY_MENDED ? scored : (double)n) : NAN;
+    }
+    for (size_t p = 0; p < KV_DRAW_FORMS; p++)
+        for (size_t k = 0; k < KV_DRAW_LEVELS; k++)
+            x->draws[p][k] = whole && (size_t)1 << k <= f->j->n_draws ? form[p][k] / scored : NAN;
+    if (isnan(x->bits)) x->bits = bits / (double)n;
+    if (!x->exact) x->n_items = n;
+    if (whole) {
+        x->cross = x->by[KV_BY_TOTAL] / x->by[KV_BY_VECTOR];
+        for (size_t l = 0; l < n_layers; l++)
+            if (s[l] > 0 &&
+                (isnan(x->worst_layer) || fabs(log(s2[l] / s[l])) > fabs(log(x->worst_layer))))
+                x->worst_layer = s2[l] / s[l];
+    }
+    double kl = whole ? x->by[KV_BY_ELEMENT] : x->by[KV_BY_ISO];
+    if (kl > 0.5) x->outside = "above 0.5 nats";
+    if (x->cross > 2 || x->cross < 0.5) x->outside = "cross terms";
+    double stretch = x->by[KV_BY_MENDED] / x->by[KV_BY_ELEMENT];
+    if (stretch > 1.5 || stretch < 1 / 1.5) x->outside = "attention not linear";
+    free(s);
+}
+
+// Allocated bits of policies that were not run.
+static int count_bits(struct filling *f, const struct kv_replay *job, struct kv_error *e) {
+    int rc = 0;
+    for (size_t j = f->j->n_exact; j < f->j->n && rc == 0; j++)
+        for (size_t i = f->first; i < f->first + f->count && rc == 0; i++) {
+            const struct kv_trace_item *it = kv_trace_item(f->j->trace, i);
+            struct kv_ledger ledger;
+            if (!wanted(f, i, j)) continue;
+            uint8_t *cells = kv_alloc(it->n_tokens * kv_cells(&job->specs[j].run.shape), 1);
+            rc = kv_decide(job, j, i, cells, e);
+            if (rc == 0) kv_ledger_count(&job->specs[j], it, cells, &ledger);
+            if (rc == 0) f->bits[j * f->n_items + i] = ledger.allocated_bits;
+            free(cells);
+        }
+    return rc;
+}
+
+static int predict(struct filling *f, struct kv_cli *c, struct kv_error *e) {
+    struct kv_judging *j = f->j;
+    const struct kv_trace_info *in = kv_trace_info(j->trace);
+    bool whole = (in->keep & KV_KEEP_GRAD) && (in->keep & KV_KEEP_KV),
+         rivals = !kv_opt(c, "no-attention") && kv_attention_answers(in, NULL) == 0;
+    size_t pairs = j->n * f->n_items, layers = whole ? in->shape.n_layers : 0;
+    f->form = kv_alloc(pairs, sizeof *f->form);
+    f->rival = kv_alloc(pairs, sizeof *f->rival);
+    f->square = kv_alloc(pairs * layers + 1, sizeof *f->square);
+    f->total = kv_alloc(pairs * layers + 1, sizeof *f->total);
+    f->element = layers ? kv_alloc(pairs * layers, sizeof *f->element) : NULL;
+    f->scored = kv_alloc(f->n_items, sizeof *f->scored);
+    f->bits = kv_alloc(pairs, sizeof *f->bits);
+    struct kv_replay_spec *specs = kv_alloc(j->n, sizeof *specs);
+    for (size_t i = 0; i < j->n; i++) specs[i] = j->at[i].spec;
+    struct kv_replay job = {.trace = j->trace,
+                            .specs = specs,
+                            .n_specs = j->n,
+                            .mode = adjoint_mode(in),
+                            .self_exact = strcmp(in->adjoint.self, "exact") == 0,
+                            .seed = c->seed,
+                            .first_item = f->first,
+                            .n_items = f->count,
+                            .wanted = wanted,
+                            .take = take_iso,
+                            .self = f};
+    int rc = kv_replay_open_tables(&job, KV_TABLE_ISO, c->jobs, e);
+    if (rc == 0 && !whole) rc = kv_replay_fisher(&job, KV_TABLE_ISO, c->jobs, e);
+    if (rc == 0 && whole) rc = kv_replay_draws(&job, c->jobs, take_draws, f, e);
+    if (rc == 0) rc = count_bits(f, &job, e);
+    if (rc == 0 && rivals) rc = kv_replay_attention(&job, c->jobs, take_attention, f, e);
+    kv_replay_close_tables(&job);
+    for (size_t i = 0; i < j->n && rc == 0; i++) add_up(f, i, whole, rivals);
+    free(specs);
+    return rc;
+}
+
+// ---- opening --------------------------------------------------------------------------
+
+static int add_words(struct filling *f, struct kv_cli *c, struct kv_error *e) {
+    int rc = 0;
+    for (size_t i = 1; i < c->n_args && rc == 0; i++) {
+        struct kv_judged *x;
+        char **list;
+        size_t n;
+        rc = kv_spec_expand(c->args[i], &list, &n, e);
+        if (rc) break;
+        for (size_t k = 0; k < n && rc == 0; k++) rc = add(f, list[k], c->seed, &x, e);
+        kv_list_free(list, n);
+    }
+    return rc;
+}
+
+static void label(struct kv_judging *j) {
+    const struct kv_trace_info *in = kv_trace_info(j->trace);
+    const struct kv_format_setting setting = {in->shape, in->order};
+    const char **specs = kv_alloc(j->n + 1, sizeof *specs);
+    const struct kv_format_setting **settings = kv_alloc(j->n + 1, sizeof *settings);
+    char **labels = kv_alloc(j->n + 1, sizeof *labels);
+    for (size_t i = 0; i < j->n; i++) {
+        specs[i] = j->at[i].spec.canonical;
+        settings[i] = &setting;
+    }
+    kv_spec_labels(specs, settings, j->n, labels);
+    for (size_t i = 0; i < j->n; i++) j->at[i].label = labels[i];
+    free(specs);
+    free(settings);
+    free(labels);
+}
+
+int kv_judging_open(struct kv_judging *j, struct kv_cli *c, struct kv_error *e) {
+    struct filling f = {.j = j};
+    *j = (struct kv_judging){.chance = NAN};
+    int rc = kv_trace_open(&j->trace, c->args[0], e);
+    if (rc) return rc;
+    const struct kv_trace_info *in = kv_trace_info(j->trace);
+    f.n_items = f.count = in->n_items;
+    f.any = kv_alloc(f.n_items, 1);
+    j->n_draws = in->adjoint.draws;
+    if (!(in->keep & (KV_KEEP_SENS | KV_KEEP_GRAD)))
+        rc = kv_fail(e, KV_EFAIL, in->path, "keeps no sensitivities; record with --keep kv,sens");
+    else
+        rc = kv_opt_items(c, "items", in->n_items, &f.first, &f.count, e);
+    if (rc == 0) rc = read_store(&f, kv_opt(c, "db"), e);
+    if (rc == 0 && j->n == 0)
+        rc = kv_fail(e, KV_EFAIL, kv_opt(c, "db"),
+                     "holds no exact rows of %s in mode %s; `kvsim sweep` makes them", in->path,
+                     in->adjoint.mode);
+    if (rc == 0) rc = add_words(&f, c, e);
+    if (rc == 0) {
+        order(&f);
+        label(j);
+        rc = predict(&f, c, e);
+    }
+    void *blocks[] = {f.wanted,  f.any,   f.form,   f.square, f.total,
+                      f.element, f.rival, f.scored, f.bits};
+    for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) free(blocks[i]);
+    if (rc) kv_judging_close(j);
+    return rc;
+}
+
+void kv_judging_close(struct kv_judging *j) {
+    for (size_t i = 0; i < j->n; i++) {
+        kv_replay_spec_close(&j->at[i].spec);
+        free(j->at[i].label);
+    }
+    for (size_t i = 0; i < j->n_families; i++) free(j->families[i]);
+    free(j->families);
+    free(j->at);
+    kv_trace_close(j->trace);
+    *j = (struct kv_judging){0};
+}

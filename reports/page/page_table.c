@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+// The page's tables of a part: results, and how the ranking depends on the scorer.
+#include "analysis/results/front.h"
+#include "reports/page/html.h"
+#include "reports/page/page.h"
+#include "analysis/results/scorers.h"
+
+#include <stdlib.h>
+
+enum { DRAWS = 1000 };
+
+// What the rows of a part have beside the numbers that all have.
+struct extra {
+    bool accuracy, shuffle, static4;
+    bool known; // the frontier is
+    struct kv_front front;
+};
+
+static double p_of(const struct kv_row *r) {
+    return isnan(r->to16[KV_ACC].mid_p) ? r->to16[KV_ACC].t_p : r->to16[KV_ACC].mid_p;
+}
+
+static void add_head(struct kv_text *t, const struct kv_rows *all, const struct extra *x) {
+    static const char *const judged[] = {"accuracy, %", "acc_norm, %", "to 16 bit, points",
+                                         "p (mid-p)", "p (Holm)"};
+    kv_text_addf(t, "<thead><tr><th scope=\"col\">#</th><th scope=\"col\">policy</th>");
+    for (size_t i = 0; x->accuracy && i < sizeof judged / sizeof *judged; i++)
+        kv_text_addf(t, "<th scope=\"col\">%s</th>", judged[i]);
+    if (x->accuracy && x->static4) kv_text_addf(t, "<th scope=\"col\">to static 4 bit</th>");
+    if (x->accuracy && x->shuffle) kv_text_addf(t, "<th scope=\"col\">to its shuffle</th>");
+    kv_text_addf(t, "<th scope=\"col\">KL, nats</th>");
+    if (x->accuracy) kv_text_addf(t, "<th scope=\"col\">agreement, %%</th>");
+    kv_text_addf(t, "<th scope=\"col\">nominal bits</th><th scope=\"col\">effective bits</th>"
+                    "<th scope=\"col\">allocated bits</th>");
+    for (size_t k = 0; all->device && k < all->n_contexts; k++)
+        kv_text_addf(t, "<th scope=\"col\">ms at %g</th>", all->context[k]);
+    kv_text_addf(t, "<th scope=\"col\">on frontier, %%</th><th scope=\"col\">beaten by #</th>");
+    kv_text_addf(t, "</tr></thead>\n<tbody>\n");
+}
+
+static void add_name(struct kv_text *t, const struct kv_page *p, const struct kv_row *r) {
+    size_t number = kv_page_policy_number(p, r->s.spec);
+    kv_text_addf(t, "<th scope=\"row\" title=\"");
+    kv_html_text(t, r->s.spec);
+    kv_text_addf(t, "\"><a href=\"#p%zu\">", number);
+    kv_html_spec(t, r->label);
+    kv_text_addf(t, "</a>%s</th>", r->s.oracle ? " (oracle)" : "");
+}
+
+static void add_versus(struct kv_text *t, const struct kv_versus *v) {
+    kv_html_interval(t, v->n_runs ? v->acc.difference : NAN, v->acc.interval, true);
+}
+
+static void add_row(struct kv_text *t, const struct kv_page *p, const struct kv_page_part *part,
+                    size_t i, const struct extra *x) {
+    const struct kv_row *r = &part->set.rows[i];
+    kv_text_addf(t, "<tr%s><td>%zu</td>", x->known && x->front.on[i] ? " class=\"best\"" : "",
+                 i + 1);
+    add_name(t, p, r);
+    if (x->accuracy) {
+        kv_html_interval(t, r->s.acc[KV_ACC], r->interval[KV_ACC], false);
+        kv_html_interval(t, r->s.acc[KV_ACC_NORM], r->interval[KV_ACC_NORM], false);
+        kv_html_interval(t, r->to16[KV_ACC].difference, r->to16[KV_ACC].interval, true);
+        kv_html_number(t, 3, p_of(r));
+        kv_html_number(t, 3, r->holm_p);
+        if (x->static4) add_versus(t, &r->static4);
+        if (x->shuffle) add_versus(t, &r->shuffle);
+    }
+    kv_html_number(t, 4, r->kl.mean);
+    if (x->accuracy) kv_html_number(t, 1, 100 * r->s.agree);
+    kv_html_number(t, 2, r->s.nominal_bits);
+    kv_html_number(t, 2, r->s.effective_bits);
+    kv_html_number(t, 2, r->s.allocated_bits);
+    for (size_t k = 0; p->all->device && k < p->all->n_contexts; k++)
+        kv_text_addf(t, "<td>%.2f%s</td>", r->at[k].step_ns / 1e6,
+                     r->at[k].extrapolated ? "*" : "");
+    kv_html_number(t, 0, x->known ? 100 * x->front.frequency[i] : NAN);
+    kv_text_addf(t, "<td>");
+    if (x->known && x->front.by[i] < part->set.n) kv_text_addf(t, "%zu", x->front.by[i] + 1);
+    if (x->known && x->front.knee == i) kv_text_addf(t, "knee");
+    kv_text_addf(t, "</td></tr>\n");
+}
+
+static void add_ceiling(struct kv_text *t, const struct kv_page *p, const struct kv_row *r) {
+    if (!p->all->device) return;
+    kv_text_addf(t, " Times on ");
+    kv_html_text(t, p->all->device->name);
+    kv_text_addf(t, ", which with a cache of no bytes would take");
+    for (size_t k = 0; k < p->all->n_contexts; k++)
+        kv_text_addf(t, "%s %.2f ms at %g tokens", k ? "," : "", r->at[k].ceiling_ns / 1e6,
+                     p->all->context[k]);
+    kv_text_addf(t, ".");
+}
+
+// The frontier of accuracy, or without accuracies of divergence, and effective bits.
+static bool find_front(struct extra *x, const struct kv_page *p, const struct kv_figure_set *set) {
+    struct kv_error ignored; // rows without a common item have no frontier
+    const struct kv_row **rows = kv_alloc(set->n + 1, sizeof *rows);
+    const struct kv_front_value *value = kv_front_values;
+    for (size_t i = 0; i < set->n; i++) rows[i] = &set->rows[i];
+    while (!x->accuracy && strcmp(value->name, "kl") != 0) value++;
+    bool known = kv_front_find(&x->front, p->store, rows, set->n, value, &kv_front_costs[0], 0,
+                               p->seed, DRAWS, &ignored) == 0;
+    free(rows);
+    return known;
+}
+
+void kv_page_table(struct kv_text *t, const struct kv_page *p, const struct kv_page_part *part) {
+    const struct kv_figure_set *set = &part->set;
+    struct extra x = {0};
+    for (size_t i = 0; i < set->n; i++) {
+        const struct kv_row *r = &set->rows[i];
+        x.accuracy = x.accuracy || !isnan(r->s.acc[KV_ACC]);
+        x.shuffle = x.shuffle || r->shuffle.n_runs;
+        x.static4 = x.static4 || r->static4.n_runs;
+    }
+    x.known = find_front(&x, p, set);
+    kv_text_addf(t,
+                 "<p class=\"soft\">Numbers are those of the figures; rows in colour are on the "
+                 "frontier of %s and effective bits",
+                 x.accuracy ? "accuracy" : "divergence");
+    if (x.known && x.front.n_left_out)
+        kv_text_addf(t, " on the %zu items that all rows hold", x.front.n_items);
+    kv_text_addf(t, ".");
+    add_ceiling(t, p, &set->rows[0]);
+    kv_text_addf(t, "</p>\n");
+    kv_html_wide(t, "Results");
+    kv_text_addf(t, "<table class=\"sort\">\n");
+    add_head(t, p->all, &x);
+    for (size_t i = 0; i < set->n; i++) add_row(t, p, part, i, &x);
+    kv_text_addf(t, "</tbody></table></div>\n");
+    if (x.known) kv_front_fini(&x.front);
+}
+
+// ---- ranking by scorer ----------------------------------------------------------------
+
+void kv_page_scorers(struct kv_text *t, const struct kv_page_part *part) {
+    const struct kv_figure_set *set = &part->set;
+    if (isnan(set->rows[0].s.acc[KV_ACC])) return;
+    kv_text_addf(t,
+                 "<details><summary>Ranking by scorer</summary><p class=\"soft\">Place by each "
+                 "rule that turns log-probabilities into a pick, and by divergence; the accuracy "
+                 "beside it, in %%.</p>");
+    kv_html_wide(t, "Ranking by scorer");
+    kv_text_addf(t, "<table class=\"sort\"><thead><tr><th scope=\"col\">#</th>"
+                    "<th scope=\"col\">policy</th>");
+    for (int k = 0; k < KV_N_RANKINGS; k++)
+        kv_text_addf(t, "<th scope=\"col\">%s</th>", kv_ranking_names[k]);
+    kv_text_addf(t, "</tr></thead>\n<tbody>\n");
+    for (size_t i = 0; i < set->n; i++) {
+        kv_text_addf(t, "<tr><td>%zu</td><th scope=\"row\">", i + 1);
+        kv_html_spec(t, set->rows[i].label);
+        kv_text_addf(t, "</th>");
+        for (int k = 0; k < KV_N_RANKINGS; k++) {
+            size_t place = kv_ranking_place(set->rows, set->n, i, k);
+            kv_text_addf(t, "<td>");
+            if (place) kv_text_addf(t, "%zu", place);
+            if (place && k < KV_N_SCORERS)
+                kv_text_addf(t, " <small>%.1f</small>", 100 * set->rows[i].s.acc[k]);
+            kv_text_addf(t, "</td>");
+        }
+        kv_text_addf(t, "</tr>\n");
+    }
+    kv_text_addf(t, "</tbody></table></div><p class=\"soft\">Agreement with the ranking by acc "
+                    "(Kendall's tau-b):");
+    for (int k = 1; k < KV_N_RANKINGS; k++)
+        kv_text_addf(t, "%s %s %.2f", k > 1 ? "," : "", kv_ranking_names[k],
+                     kv_ranking_agreement(set->rows, set->n, KV_ACC, k));
+    kv_text_addf(t, ".</p></details>\n");
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// From log-probs to picks: the scorers in use, side by side.
+#include <stdlib.h>
+
+#include "sim/base/outcome.h"
+
+const char *const kv_fidelity_names[] = {"exact", "fisher", "attention", NULL};
+const char *const kv_mode_names[] = {"inline", "prefill", "prefill1", "requant", NULL};
+const char *const kv_scorer_names[] = {"acc", "acc_norm", "acc_bytes", "acc_token", NULL};
+
+void kv_outcome_fini(struct kv_outcome *o) {
+    free(o->choice);
+    *o = (struct kv_outcome){0};
+}
+
+static double score(const struct kv_choice_outcome *c, enum kv_scorer scorer, bool reference) {
+    double sum = reference ? c->logprob_ref : c->logprob;
+    switch (scorer) {
+    case KV_ACC_NORM:
+        return sum / c->chars;
+    case KV_ACC_BYTES:
+        return sum / c->bytes;
+    case KV_ACC_TOKEN:
+        return (reference ? c->logprob_ref_after_prefix : c->logprob_after_prefix) /
+               c->tokens_after_prefix;
+    default:
+        return sum;
+    }
+}
+
+static int32_t best(const struct kv_outcome *o, enum kv_scorer scorer, bool reference) {
+    int32_t pick = -1;
+    double top = -INFINITY;
+    for (uint32_t c = 0; c < o->n_choices; c++) {
+        double s = score(&o->choice[c], scorer, reference);
+        if (s > top) top = s, pick = (int32_t)c;
+    }
+    return pick;
+}
+
+void kv_outcome_score(struct kv_outcome *o) {
+    for (int s = 0; s < KV_N_SCORERS; s++) {
+        o->pick[s] = best(o, (enum kv_scorer)s, false);
+        o->pick_ref[s] = best(o, (enum kv_scorer)s, true);
+    }
+    o->margin = NAN;
+    if (o->gold < 0 || o->n_choices < 2) return;
+    double rival = -INFINITY;
+    for (uint32_t c = 0; c < o->n_choices; c++)
+        if ((int32_t)c != o->gold) rival = fmax(rival, o->choice[c].logprob);
+    o->margin = o->choice[o->gold].logprob - rival;
+}
