@@ -7,8 +7,8 @@
 //
 // Only rows below item->n_context may be asked for: a token that decides at the branch point has
 // seen no more.
-#ifndef KV_ATTENTION_H
-#define KV_ATTENTION_H
+#ifndef KV_POLICIES_ATTENTION_H
+#define KV_POLICIES_ATTENTION_H
 
 #include "policies/policy.h"
 

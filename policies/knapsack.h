@@ -9,8 +9,8 @@
 // Linear relaxation on the lower convex hull of each group (Sinha and Zoltners, Operations Research
 // 27, 1979), the rest of the budget filled greedily, then exact dynamic programming over the
 // options whose reduced loss fits the gap (Pisinger, EJOR 83, 1995), where its lists stay short.
-#ifndef KV_KNAPSACK_H
-#define KV_KNAPSACK_H
+#ifndef KV_POLICIES_KNAPSACK_H
+#define KV_POLICIES_KNAPSACK_H
 
 #include "policies/policy.h"
 

@@ -13,8 +13,8 @@
 //         .open = mine_open, .decide = mine_decide, .close = mine_close};
 //
 // This header depends on the C library alone, so that a policy can be built outside the repository.
-#ifndef KV_POLICY_H
-#define KV_POLICY_H
+#ifndef KV_POLICIES_POLICY_H
+#define KV_POLICIES_POLICY_H
 
 #include <math.h>
 #include <stdarg.h>

@@ -4,8 +4,8 @@
 // Tensors are named as PyTorch names those of torch.nn.Sequential(Linear, ReLU, Linear, ReLU,
 // Linear): 0.weight [hidden, inputs], 0.bias, 2.weight, 2.bias, 4.weight [outputs, hidden], 4.bias;
 // all F32.
-#ifndef KV_WEIGHTS_H
-#define KV_WEIGHTS_H
+#ifndef KV_POLICIES_WEIGHTS_H
+#define KV_POLICIES_WEIGHTS_H
 
 #include "policies/policy.h"
 

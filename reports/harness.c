@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Results under the key names of EleutherAI's lm-evaluation-harness, for tools that read its files.
 #include "reports/harness.h"
+#include "sim/base/files.h"
+#include "sim/base/memory.h"
 
 #include <jansson.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Results under the key names of EleutherAI's lm-evaluation-harness, for tools that read its files.
-#ifndef KV_HARNESS_H
-#define KV_HARNESS_H
+#ifndef KV_REPORTS_HARNESS_H
+#define KV_REPORTS_HARNESS_H
 
 #include "analysis/results/rows.h"
 

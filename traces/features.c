@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 
 void kv_add_ranges(const struct kv_shape *s, const float *x, size_t first, size_t n,
                    enum kv_feature which, float *features) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A token's features from a forward pass: what a recording keeps and a replay with closed feedback
 // reads off the run itself. All fill features[n_tokens][KV_N_FEATURES] of one item.
-#ifndef KV_FEATURES_H
-#define KV_FEATURES_H
+#ifndef KV_TRACES_FEATURES_H
+#define KV_TRACES_FEATURES_H
 
 #include "sim/model/forward.h"
 

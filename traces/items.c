@@ -6,7 +6,9 @@
 #include <gsl/gsl_rng.h>
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/files.h"
+#include "sim/base/hash.h"
+#include "sim/base/memory.h"
 
 // ---- which items ----------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // From benchmark texts to token trees: tokens, choice boundaries, scored rows, rarity, subsets.
-#ifndef KV_ITEMS_H
-#define KV_ITEMS_H
+#ifndef KV_TRACES_ITEMS_H
+#define KV_TRACES_ITEMS_H
 
 #include "traces/record.h"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The tensors of a shard, in the order they lie in it: one table for the writer and the reader.
-#ifndef KV_TRACE_LAYOUT_H
-#define KV_TRACE_LAYOUT_H
+#ifndef KV_TRACES_LAYOUT_H
+#define KV_TRACES_LAYOUT_H
 
 #include "sim/model/safetensors.h"
 #include "traces/trace.h"

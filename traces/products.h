@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // Products of a recorded gradient and a coding error, in fixed lanes: the order of the sums, and so
 // their bits, is the same wherever they are made, and compilers can use vectors.
-#ifndef KV_PRODUCTS_H
-#define KV_PRODUCTS_H
+#ifndef KV_TRACES_PRODUCTS_H
+#define KV_TRACES_PRODUCTS_H
 
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
-enum { KV_LANES = 8 };
+enum { KV_SUM_LANES = 8 };
 
-static inline float kv_sum_lanes(const float x[KV_LANES]) {
+static inline float kv_sum_lanes(const float x[KV_SUM_LANES]) {
     return ((x[0] + x[4]) + (x[1] + x[5])) + ((x[2] + x[6]) + (x[3] + x[7]));
 }
 
@@ -26,15 +26,15 @@ struct kv_products {
     float dot, squares, gradient;
 };
 static inline struct kv_products kv_gradient_products(const uint16_t *g, const float *e, size_t d) {
-    float dot[KV_LANES] = {0}, squares[KV_LANES] = {0}, gradient[KV_LANES] = {0};
-    for (size_t i = 0; i + KV_LANES <= d; i += KV_LANES)
-        for (size_t j = 0; j < KV_LANES; j++) {
+    float dot[KV_SUM_LANES] = {0}, squares[KV_SUM_LANES] = {0}, gradient[KV_SUM_LANES] = {0};
+    for (size_t i = 0; i + KV_SUM_LANES <= d; i += KV_SUM_LANES)
+        for (size_t j = 0; j < KV_SUM_LANES; j++) {
             float x = kv_wide_bf16(g[i + j]), product = x * e[i + j];
             dot[j] += product;
             squares[j] += product * product;
             gradient[j] += x * x;
         }
-    for (size_t i = d / KV_LANES * KV_LANES; i < d; i++) {
+    for (size_t i = d / KV_SUM_LANES * KV_SUM_LANES; i < d; i++) {
         float x = kv_wide_bf16(g[i]), product = x * e[i];
         dot[0] += product;
         squares[0] += product * product;
@@ -45,10 +45,10 @@ static inline struct kv_products kv_gradient_products(const uint16_t *g, const f
 
 // |x|^2
 static inline float kv_square(const float *x, size_t d) {
-    float s[KV_LANES] = {0};
-    for (size_t i = 0; i + KV_LANES <= d; i += KV_LANES)
-        for (size_t j = 0; j < KV_LANES; j++) s[j] += x[i + j] * x[i + j];
-    for (size_t i = d / KV_LANES * KV_LANES; i < d; i++) s[0] += x[i] * x[i];
+    float s[KV_SUM_LANES] = {0};
+    for (size_t i = 0; i + KV_SUM_LANES <= d; i += KV_SUM_LANES)
+        for (size_t j = 0; j < KV_SUM_LANES; j++) s[j] += x[i + j] * x[i + j];
+    for (size_t i = d / KV_SUM_LANES * KV_SUM_LANES; i < d; i++) s[0] += x[i] * x[i];
     return kv_sum_lanes(s);
 }
 

@@ -2,6 +2,8 @@
 // The trace reader: maps shards, checks every count against every other, hands out borrowed
 // pointers.
 #include "traces/trace.h"
+#include "sim/base/hash.h"
+#include "sim/base/memory.h"
 
 #include <jansson.h>
 #include <stdlib.h>

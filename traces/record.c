@@ -6,7 +6,12 @@
 #include <cblas.h>
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/half.h"
+#include "sim/base/hash.h"
+#include "sim/base/memory.h"
+#include "sim/base/talk.h"
+#include "sim/base/version.h"
+#include "sim/base/work.h"
 #include "sim/model/forward.h"
 #include "traces/features.h"
 #include "traces/items.h"
@@ -33,11 +38,11 @@ struct recorder {
     struct kv_adjoint_info adjoint;
     size_t tape_bytes;
     size_t n_tables;
-    struct kv_format **formats;       // [n_tables]
-    struct kv_table_writer *tables;   // [n_tables]
-    struct kv_table_scratch **coding; // [jobs][n_tables]
-    size_t *first_token;              // [n_items]
-    struct kv_scratch **scratch;      // [jobs]
+    struct kv_format **formats;            // [n_tables]
+    struct kv_cell_table_writer *tables;   // [n_tables]
+    struct kv_cell_table_scratch **coding; // [jobs][n_tables]
+    size_t *first_token;                   // [n_items]
+    struct kv_scratch **scratch;           // [jobs]
     struct kv_progress *progress;
 };
 
@@ -190,7 +195,7 @@ static int record_item(void *self, unsigned worker, size_t i, struct kv_error *e
         item.v_grad = sens.v_grad;
         rc = kv_trace_writer_put(r->writer, i, &item, e);
         for (size_t t = 0; t < r->n_tables && rc == 0; t++)
-            rc = kv_table_fill(
+            rc = kv_cell_table_fill(
                 r->info, &item, r->formats[t], KV_TABLE_ISO, r->coding[worker * r->n_tables + t],
                 r->tables[t].data + r->first_token[i] * r->formats[t]->n_widths * kv_cells(s), e);
     }
@@ -207,21 +212,21 @@ static int open_tables(struct recorder *r, const struct kv_record_options *o, st
     int rc = 0;
     r->formats = kv_alloc(o->n_tables, sizeof(struct kv_format *));
     r->tables = kv_alloc(o->n_tables, sizeof *r->tables);
-    r->coding = kv_alloc(o->n_tables * o->jobs, sizeof(struct kv_table_scratch *));
+    r->coding = kv_alloc(o->n_tables * o->jobs, sizeof(struct kv_cell_table_scratch *));
     r->first_token = kv_alloc(r->items->n, sizeof *r->first_token);
     for (size_t i = 1; i < r->items->n; i++)
         r->first_token[i] = r->first_token[i - 1] + r->items->items[i - 1].n_tokens;
     for (size_t t = 0; t < o->n_tables && rc == 0; t++) {
         rc = kv_format_open(&r->formats[t], o->table_formats[t], &setting, e);
         if (rc == 0)
-            rc = kv_table_writer_open(&r->tables[t], o->dir, r->info, r->formats[t], KV_TABLE_ISO,
-                                      e);
+            rc = kv_cell_table_writer_open(&r->tables[t], o->dir, r->info, r->formats[t],
+                                           KV_TABLE_ISO, e);
         if (rc) break;
         r->n_tables++;
     }
     for (unsigned w = 0; w < o->jobs; w++)
         for (size_t t = 0; t < r->n_tables && rc == 0; t++)
-            r->coding[w * r->n_tables + t] = kv_table_scratch_new(r->formats[t]);
+            r->coding[w * r->n_tables + t] = kv_cell_table_scratch_new(r->formats[t]);
     return rc;
 }
 
@@ -231,12 +236,12 @@ static int close_tables(struct recorder *r, const struct kv_record_options *o, b
     struct kv_trace *t = NULL;
     int rc = keep && r->n_tables ? kv_trace_open(&t, o->dir, e) : 0;
     for (size_t i = 0; i < r->n_tables; i++) {
-        int closed =
-            kv_table_writer_close(&r->tables[i], t != NULL, t ? kv_trace_info(t)->digest : NULL, e);
+        int closed = kv_cell_table_writer_close(&r->tables[i], t != NULL,
+                                                t ? kv_trace_info(t)->digest : NULL, e);
         if (rc == 0) rc = closed;
     }
     for (size_t i = 0; r->coding && i < o->jobs * r->n_tables; i++)
-        kv_table_scratch_free(r->coding[i]);
+        kv_cell_table_scratch_free(r->coding[i]);
     for (size_t i = 0; r->formats && i < o->n_tables; i++) kv_format_close(r->formats[i]);
     kv_trace_close(t);
     free(r->coding);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Recording: tokenizes a benchmark, runs the model once over each item's tree, writes the trace.
-#ifndef KV_RECORD_H
-#define KV_RECORD_H
+#ifndef KV_TRACES_RECORD_H
+#define KV_TRACES_RECORD_H
 
 #include "sim/model/model.h"
 #include "traces/tasks.h"

@@ -4,7 +4,8 @@
 
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/half.h"
+#include "sim/base/memory.h"
 
 const char *const kv_adjoint_modes[] = {"inline", "prefill", "prefill1", NULL};
 const char *const kv_adjoint_scores[] = {"choices", "all", NULL};

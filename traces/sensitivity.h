@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sensitivities of one item: the backward pass for each label draw, squared and averaged.
-#ifndef KV_SENSITIVITY_H
-#define KV_SENSITIVITY_H
+#ifndef KV_TRACES_SENSITIVITY_H
+#define KV_TRACES_SENSITIVITY_H
 
 #include "sim/model/adjoint.h"
 #include "traces/trace.h"

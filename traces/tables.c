@@ -8,16 +8,21 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "sim/base/util.h"
+#include "sim/base/files.h"
+#include "sim/base/half.h"
+#include "sim/base/hash.h"
+#include "sim/base/memory.h"
+#include "sim/base/talk.h"
+#include "sim/base/work.h"
 #include "sim/model/safetensors.h"
 #include "sim/quant/code.h"
 #include "traces/products.h"
 
-const char *const kv_table_kinds[] = {"iso", "element", "vector", "error", "relative", NULL};
+const char *const kv_cell_table_kinds[] = {"iso", "element", "vector", "error", "relative", NULL};
 
 // ---- one item -------------------------------------------------------------------------
 
-struct kv_table_scratch {
+struct kv_cell_table_scratch {
     void *code;
     float *error; // [n_tokens][n_layers][n_kv_heads][2][head_dim]
     float *side;  // [n_tokens][n_kv_heads][head_dim] of one layer and side, and its decoded copy
@@ -25,19 +30,19 @@ struct kv_table_scratch {
     size_t n_tokens;
 };
 
-struct kv_table_scratch *kv_table_scratch_new(const struct kv_format *f) {
-    struct kv_table_scratch *s = kv_alloc(1, sizeof *s);
+struct kv_cell_table_scratch *kv_cell_table_scratch_new(const struct kv_format *f) {
+    struct kv_cell_table_scratch *s = kv_alloc(1, sizeof *s);
     s->code = kv_alloc(kv_code_scratch_bytes(f), 1);
     return s;
 }
 
-void kv_table_scratch_free(struct kv_table_scratch *s) {
+void kv_cell_table_scratch_free(struct kv_cell_table_scratch *s) {
     if (!s) return;
     void *blocks[] = {s->code, s->error, s->side, s->cells, s};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) free(blocks[i]);
 }
 
-static void make_room(struct kv_table_scratch *s, const struct kv_shape *sh, size_t n) {
+static void make_room(struct kv_cell_table_scratch *s, const struct kv_shape *sh, size_t n) {
     if (s->n_tokens >= n) return;
     size_t cells = kv_cells(sh);
     free(s->error);
@@ -77,7 +82,7 @@ static int code_side(const struct kv_trace_item *it, const struct kv_shape *sh,
                      struct kv_error *e) {
     int rc = 0;
     for (uint32_t b = 0; b <= it->n_choices && rc == 0; b++) {
-        struct kv_rows rows =
+        struct kv_vectors rows =
             kv_branch_rows(sh, layer, side, it->n_context, it->first, b, cells, x, y);
         rc = kv_code_rows(f, &rows, scratch, NULL, e);
     }
@@ -85,8 +90,8 @@ static int code_side(const struct kv_trace_item *it, const struct kv_shape *sh,
 }
 
 int kv_coding_error(const struct kv_trace_info *in, const struct kv_trace_item *it,
-                    const struct kv_format *f, const uint8_t *cells, struct kv_table_scratch *s,
-                    float *error, struct kv_error *e) {
+                    const struct kv_format *f, const uint8_t *cells,
+                    struct kv_cell_table_scratch *s, float *error, struct kv_error *e) {
     const struct kv_shape *sh = &in->shape;
     size_t d = sh->head_dim, width = (size_t)sh->n_kv_heads * d, n = it->n_tokens;
     make_room(s, sh, n);
@@ -117,7 +122,7 @@ int kv_coding_error(const struct kv_trace_info *in, const struct kv_trace_item *
 
 // One cell's entry for its error vector.
 static float entry(const struct kv_trace_info *in, const struct kv_trace_item *it,
-                   enum kv_table_kind kind, size_t row, size_t cell, const float *error) {
+                   enum kv_cell_table_kind kind, size_t row, size_t cell, const float *error) {
     size_t d = in->shape.head_dim, cells = kv_cells(&in->shape), head = cell / 2,
            draws = in->adjoint.draws;
     if (kind == KV_TABLE_ERROR) return kv_square(error, d);
@@ -139,9 +144,9 @@ static float entry(const struct kv_trace_info *in, const struct kv_trace_item *i
     return (float)(0.5 * sum / (double)draws);
 }
 
-int kv_table_fill(const struct kv_trace_info *in, const struct kv_trace_item *it,
-                  const struct kv_format *f, enum kv_table_kind kind, struct kv_table_scratch *s,
-                  float *out, struct kv_error *e) {
+int kv_cell_table_fill(const struct kv_trace_info *in, const struct kv_trace_item *it,
+                       const struct kv_format *f, enum kv_cell_table_kind kind,
+                       struct kv_cell_table_scratch *s, float *out, struct kv_error *e) {
     size_t cells = kv_cells(&in->shape), d = in->shape.head_dim;
     make_room(s, &in->shape, it->n_tokens);
     for (size_t w = 0; w < f->n_widths; w++) {
@@ -158,7 +163,7 @@ int kv_table_fill(const struct kv_trace_info *in, const struct kv_trace_item *it
 
 // ---- the file -------------------------------------------------------------------------
 
-struct kv_table {
+struct kv_cell_table {
     const struct kv_trace *trace;
     size_t token_floats;
     size_t *first_token; // [n_items]
@@ -168,17 +173,18 @@ struct kv_table {
 };
 
 // What the numbers depend on: the trace, the kind and the format.
-static char *table_key(const char *digest, const struct kv_format *f, enum kv_table_kind kind) {
-    return kv_format_text("%s %s %s", digest, kv_table_kinds[kind], f->canonical);
+static char *table_key(const char *digest, const struct kv_format *f,
+                       enum kv_cell_table_kind kind) {
+    return kv_format_text("%s %s %s", digest, kv_cell_table_kinds[kind], f->canonical);
 }
 
-static char *table_path(const char *dir, const char *key, enum kv_table_kind kind) {
+static char *table_path(const char *dir, const char *key, enum kv_cell_table_kind kind) {
     char hex[17];
     kv_hex64(kv_hash(key, strlen(key), 0), hex);
-    return kv_format_text("%s/tables/%s-%s.safetensors", dir, kv_table_kinds[kind], hex);
+    return kv_format_text("%s/tables/%s-%s.safetensors", dir, kv_cell_table_kinds[kind], hex);
 }
 
-static int check_needs(const struct kv_trace_info *in, enum kv_table_kind kind,
+static int check_needs(const struct kv_trace_info *in, enum kv_cell_table_kind kind,
                        struct kv_error *e) {
     if (!(in->keep & KV_KEEP_KV))
         return kv_fail(e, KV_EFAIL, in->path,
@@ -188,15 +194,15 @@ static int check_needs(const struct kv_trace_info *in, enum kv_table_kind kind,
     if ((kind == KV_TABLE_ELEMENT || kind == KV_TABLE_VECTOR) && !(in->keep & KV_KEEP_GRAD))
         return kv_fail(e, KV_EFAIL, in->path,
                        "keeps no whole gradients, which %s tables need; record with --keep kv,grad",
-                       kv_table_kinds[kind]);
+                       kv_cell_table_kinds[kind]);
     return 0;
 }
 
 struct builder {
     const struct kv_trace *trace;
     const struct kv_format *f;
-    enum kv_table_kind kind;
-    struct kv_table_scratch **scratch;
+    enum kv_cell_table_kind kind;
+    struct kv_cell_table_scratch **scratch;
     const size_t *first_token;
     size_t token_floats;
     float *data;
@@ -204,16 +210,16 @@ struct builder {
 
 static int build_item(void *self, unsigned worker, size_t i, struct kv_error *e) {
     const struct builder *b = self;
-    return kv_table_fill(kv_trace_info(b->trace), kv_trace_item(b->trace, i), b->f, b->kind,
-                         b->scratch[worker], b->data + b->first_token[i] * b->token_floats, e);
+    return kv_cell_table_fill(kv_trace_info(b->trace), kv_trace_item(b->trace, i), b->f, b->kind,
+                              b->scratch[worker], b->data + b->first_token[i] * b->token_floats, e);
 }
 
 static int build(const struct builder *b, unsigned jobs, struct kv_error *e) {
     struct builder own = *b;
-    own.scratch = kv_alloc(jobs, sizeof(struct kv_table_scratch *));
-    for (unsigned w = 0; w < jobs; w++) own.scratch[w] = kv_table_scratch_new(b->f);
+    own.scratch = kv_alloc(jobs, sizeof(struct kv_cell_table_scratch *));
+    for (unsigned w = 0; w < jobs; w++) own.scratch[w] = kv_cell_table_scratch_new(b->f);
     int rc = kv_parallel(kv_trace_info(b->trace)->n_items, jobs, build_item, &own, e);
-    for (unsigned w = 0; w < jobs; w++) kv_table_scratch_free(own.scratch[w]);
+    for (unsigned w = 0; w < jobs; w++) kv_cell_table_scratch_free(own.scratch[w]);
     free(own.scratch);
     return rc;
 }
@@ -222,8 +228,8 @@ static int build(const struct builder *b, unsigned jobs, struct kv_error *e) {
 
 // The header for a trace digest; every digest is as long as every other, so the layout stands from
 // the start.
-static int table_header(struct kv_table_writer *w, const char *digest, char **header, size_t *n,
-                        uint64_t *offset, struct kv_error *e) {
+static int table_header(struct kv_cell_table_writer *w, const char *digest, char **header,
+                        size_t *n, uint64_t *offset, struct kv_error *e) {
     const struct kv_trace_info *in = &w->shape;
     struct kv_tensor tensor = {.name = "table", .dtype = "F32", .n_dims = 5};
     const uint64_t dims[5] = {in->n_tokens, w->format->n_widths, in->shape.n_layers,
@@ -237,20 +243,20 @@ static int table_header(struct kv_table_writer *w, const char *digest, char **he
     return rc;
 }
 
-int kv_table_writer_open(struct kv_table_writer *w, const char *dir,
-                         const struct kv_trace_info *info, const struct kv_format *f,
-                         enum kv_table_kind kind, struct kv_error *e) {
+int kv_cell_table_writer_open(struct kv_cell_table_writer *w, const char *dir,
+                              const struct kv_trace_info *info, const struct kv_format *f,
+                              enum kv_cell_table_kind kind, struct kv_error *e) {
     char *tables = kv_format_text("%s/tables", dir), *header;
     size_t n;
     uint64_t offset;
-    *w = (struct kv_table_writer){
+    *w = (struct kv_cell_table_writer){
         .format = f, .kind = kind, .fd = -1, .shape = *info, .dir = kv_strdup(dir)};
     int rc = kv_make_dir(tables, e);
     if (rc == 0) rc = table_header(w, "0000000000000000", &header, &n, &offset, e);
     if (rc == 0) {
         free(header);
         w->temporary = kv_format_text(
-            "%s/%s-%016llx.partial.%ld", tables, kv_table_kinds[kind],
+            "%s/%s-%016llx.partial.%ld", tables, kv_cell_table_kinds[kind],
             (unsigned long long)kv_hash(f->canonical, strlen(f->canonical), 0), (long)getpid());
         w->fd = open(w->temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
         if (w->fd < 0)
@@ -269,7 +275,7 @@ int kv_table_writer_open(struct kv_table_writer *w, const char *dir,
             w->data = (float *)(void *)(w->map + offset);
     }
     free(tables);
-    if (rc) (void)!kv_table_writer_close(w, false, NULL, NULL);
+    if (rc) (void)!kv_cell_table_writer_close(w, false, NULL, NULL);
     return rc;
 }
 
@@ -288,8 +294,8 @@ static int write_sum(const char *path, struct kv_error *e) {
     return rc;
 }
 
-int kv_table_writer_close(struct kv_table_writer *w, bool keep, const char *digest,
-                          struct kv_error *e) {
+int kv_cell_table_writer_close(struct kv_cell_table_writer *w, bool keep, const char *digest,
+                               struct kv_error *e) {
     int rc = 0;
     if (keep) {
         char *header, *key = table_key(digest, w->format, w->kind),
@@ -314,14 +320,14 @@ int kv_table_writer_close(struct kv_table_writer *w, bool keep, const char *dige
     }
     free(w->temporary);
     free(w->dir);
-    *w = (struct kv_table_writer){.fd = -1};
+    *w = (struct kv_cell_table_writer){.fd = -1};
     return rc;
 }
 
 // ---- opening -----------------------------------------------------------------------------
 
 // Opens a kept table if it is whole and made from this trace and format.
-static bool open_kept(struct kv_table *t, const char *path, const char *key) {
+static bool open_kept(struct kv_cell_table *t, const char *path, const char *key) {
     char *sum_path = kv_format_text("%s.xxh64", path), *text = NULL, hex[17];
     const char *found = NULL;
     size_t n = 0;
@@ -345,36 +351,38 @@ static bool open_kept(struct kv_table *t, const char *path, const char *key) {
 }
 
 // Builds the table into its file, or into memory where the folder cannot be written.
-static int build_and_open(struct kv_table *t, const struct kv_format *f, enum kv_table_kind kind,
-                          const char *key, const char *path, unsigned jobs, struct kv_error *e) {
+static int build_and_open(struct kv_cell_table *t, const struct kv_format *f,
+                          enum kv_cell_table_kind kind, const char *key, const char *path,
+                          unsigned jobs, struct kv_error *e) {
     const struct kv_trace_info *in = kv_trace_info(t->trace);
     struct builder b = {.trace = t->trace,
                         .f = f,
                         .kind = kind,
                         .first_token = t->first_token,
                         .token_floats = t->token_floats};
-    struct kv_table_writer w;
+    struct kv_cell_table_writer w;
     int rc = check_needs(in, kind, e);
     if (rc) return rc;
-    if (kv_table_writer_open(&w, in->path, in, f, kind, NULL) == 0) {
+    if (kv_cell_table_writer_open(&w, in->path, in, f, kind, NULL) == 0) {
         b.data = w.data;
         rc = build(&b, jobs, e);
-        int closed = kv_table_writer_close(&w, rc == 0, in->digest, e);
+        int closed = kv_cell_table_writer_close(&w, rc == 0, in->digest, e);
         if (rc || closed) return rc ? rc : closed;
         if (open_kept(t, path, key)) return 0;
         return kv_fail(e, KV_EFAIL, path, "cannot be read back");
     }
     kv_say("%s/tables cannot be written: the %s table stays in memory", in->path,
-           kv_table_kinds[kind]);
+           kv_cell_table_kinds[kind]);
     b.data = t->memory = kv_alloc(in->n_tokens * t->token_floats, sizeof(float));
     t->data = t->memory;
     return build(&b, jobs, e);
 }
 
-int kv_table_open(struct kv_table **out, const struct kv_trace *trace, const struct kv_format *f,
-                  enum kv_table_kind kind, unsigned jobs, struct kv_error *e) {
+int kv_cell_table_open(struct kv_cell_table **out, const struct kv_trace *trace,
+                       const struct kv_format *f, enum kv_cell_table_kind kind, unsigned jobs,
+                       struct kv_error *e) {
     const struct kv_trace_info *in = kv_trace_info(trace);
-    struct kv_table *t = kv_alloc(1, sizeof *t);
+    struct kv_cell_table *t = kv_alloc(1, sizeof *t);
     *out = NULL;
     t->trace = trace;
     t->token_floats = f->n_widths * kv_cells(&in->shape);
@@ -386,13 +394,13 @@ int kv_table_open(struct kv_table **out, const struct kv_trace *trace, const str
     free(key);
     free(path);
     if (rc)
-        kv_table_close(t);
+        kv_cell_table_close(t);
     else
         *out = t;
     return rc;
 }
 
-void kv_table_close(struct kv_table *t) {
+void kv_cell_table_close(struct kv_cell_table *t) {
     if (!t) return;
     kv_safetensors_close(&t->file);
     free(t->memory);
@@ -400,10 +408,10 @@ void kv_table_close(struct kv_table *t) {
     free(t);
 }
 
-const float *kv_table_item(const struct kv_table *t, size_t i) {
+const float *kv_cell_table_item(const struct kv_cell_table *t, size_t i) {
     return t->data + t->first_token[i] * t->token_floats;
 }
 
-size_t kv_table_bytes_per_token(const struct kv_table *t) {
+size_t kv_cell_table_bytes_per_token(const struct kv_cell_table *t) {
     return t->token_floats * sizeof(float);
 }

@@ -12,9 +12,12 @@
 #include <stdlib.h>
 
 #include "sim/base/args.h"
+#include "sim/base/files.h"
+#include "sim/base/hash.h"
+#include "sim/base/memory.h"
+#include "sim/base/spec.h"
 #include "sim/base/assets.h"
 #include "sim/base/utf8.h"
-#include "sim/base/util.h"
 
 #define MAX_CHOICES 16
 

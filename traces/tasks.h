@@ -7,8 +7,8 @@
 //
 // Prompts are lm-evaluation-harness's (hellaswag.utils.process_docs; arc's "Question:
 // ...\nAnswer:"; openbookqa's bare stem); the text scored is context + " " + choice.
-#ifndef KV_TASKS_H
-#define KV_TASKS_H
+#ifndef KV_TRACES_TASKS_H
+#define KV_TRACES_TASKS_H
 
 #include "policies/policy.h"
 

@@ -9,8 +9,8 @@
 //     kv_trace_close(t);
 //
 // An opened trace is read-only and may be shared by threads.
-#ifndef KV_TRACE_H
-#define KV_TRACE_H
+#ifndef KV_TRACES_TRACE_H
+#define KV_TRACES_TRACE_H
 
 #include "policies/policy.h"
 #include "sim/quant/format.h"

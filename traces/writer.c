@@ -2,6 +2,8 @@
 // The trace writer: shard files of known size, filled by pwrite from any worker, sealed by a
 // manifest.
 #include "traces/writer.h"
+#include "sim/base/hash.h"
+#include "sim/base/memory.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -7,8 +7,8 @@
 //     kv_trace_writer_close(w, &e);                            checksums, then manifest.json
 //
 // Without its manifest a folder is no trace, so a killed run never looks like a finished one.
-#ifndef KV_TRACE_WRITER_H
-#define KV_TRACE_WRITER_H
+#ifndef KV_TRACES_WRITER_H
+#define KV_TRACES_WRITER_H
 
 #include "traces/trace.h"
 

@@ -7,7 +7,8 @@
 #include <strings.h>
 
 #include "sim/base/args.h"
-#include "sim/base/util.h"
+#include "sim/base/files.h"
+#include "sim/base/memory.h"
 
 const char *const kv_answer_names[] = {"holds", "does not hold", "cannot be told", NULL};
 

@@ -27,8 +27,8 @@
 //   device      on which latency was measured; contexts in "context", tokens
 //   note        a remark for readers
 // Lines are "key: value"; "#" begins a comment at the start of a line or after a space.
-#ifndef KV_CLAIM_H
-#define KV_CLAIM_H
+#ifndef KV_ANALYSIS_CLAIMS_CLAIM_H
+#define KV_ANALYSIS_CLAIMS_CLAIM_H
 
 #include "sim/base/outcome.h"
 

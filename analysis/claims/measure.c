@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 #include "analysis/results/pairs.h"
 
 static const double confidence = 0.95, z95 = 1.959963984540054;

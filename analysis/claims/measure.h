@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A claim's quantity measured on two rows of a store, with a 95 % interval.
-#ifndef KV_CLI_MEASURE_H
-#define KV_CLI_MEASURE_H
+#ifndef KV_ANALYSIS_CLAIMS_MEASURE_H
+#define KV_ANALYSIS_CLAIMS_MEASURE_H
 
 #include "analysis/claims/claim.h"
 #include "analysis/store/store.h"

@@ -8,7 +8,8 @@
 #include <unistd.h>
 
 #include "analysis/stats/evidence.h"
-#include "sim/base/args.h"
+#include "sim/base/memory.h"
+#include "sim/base/spec.h"
 #include "sim/base/assets.h"
 #include "analysis/claims/measure.h"
 #include "analysis/results/pairs.h"

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a store says of published claims: the quantity measured on its runs, with an interval, and
 // the answer. What `verdict` prints and the report opens with.
-#ifndef KV_CLI_VERDICTS_H
-#define KV_CLI_VERDICTS_H
+#ifndef KV_ANALYSIS_CLAIMS_VERDICTS_H
+#define KV_ANALYSIS_CLAIMS_VERDICTS_H
 
 #include "analysis/claims/claim.h"
 #include "analysis/store/store.h"

@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 #include "analysis/results/shared.h"
 
 enum { KL = KV_N_SCORERS, N_VALUES };
@@ -62,7 +62,7 @@ static void free_designs(struct designs *d) {
 }
 
 // Results of all runs on resampled items; times NULL: on the items as they are.
-static void results(struct designs *d, const struct kv_grid *g, const uint32_t *times) {
+static void results(struct designs *d, const struct kv_shared *g, const uint32_t *times) {
     for (size_t p = 0; p < d->n_rows * N_VALUES; p++) {
         double sum = 0, weight = 0;
         for (size_t i = 0; i < g->n; i++) {
@@ -155,13 +155,13 @@ static struct kv_effect_size size_of(double at, double *draws, size_t n, double 
     return (struct kv_effect_size){at, i.low, i.high};
 }
 
-static void fill_effects(struct kv_attribution *t, struct designs *d, const struct kv_grid *g,
+static void fill_effects(struct kv_attribution *t, struct designs *d, const struct kv_shared *g,
                          uint64_t seed, size_t draws) {
     size_t m = d->n_factors;
     double *at = kv_alloc(2 * t->n + 1, sizeof *at), *one = kv_alloc(2 * t->n + 1, sizeof *one);
     double *all = kv_alloc(2 * t->n * draws + 1, sizeof *all); // [effect][draw], accuracy then KL
     uint32_t *times = kv_alloc(g->n + 1, sizeof *times);
-    struct kv_resampler *r = kv_grid_resampler(g);
+    struct kv_resampler *r = kv_shared_resampler(g);
     double level = g->n < KV_LEAST_ITEMS ? NAN : kv_expanded_confidence((double)g->n, confidence);
     results(d, g, NULL);
     estimate(t, d->acc, d->y_acc, m + 1, d->n_levels, at);
@@ -193,14 +193,14 @@ bool kv_attribution_has(const struct kv_attribution *t, size_t factor) {
 
 int kv_attribute(struct kv_attribution *t, struct kv_store *s, const struct kv_summary *const *rows,
                  size_t n_rows, uint64_t seed, size_t draws, struct kv_error *e) {
-    struct kv_grid g = {0};
+    struct kv_shared g = {0};
     struct designs d;
     *t = (struct kv_attribution){0};
     int code = kv_factors_find(&t->factors, rows, n_rows, e);
     if (!code && t->factors.n == KV_MAX_FACTORS) // the scorer needs a place
         code = kv_fail(e, KV_EFAIL, "attribute", "the runs differ in more than %d things",
                        KV_MAX_FACTORS - 1);
-    if (!code) code = kv_grid_read(&g, s, rows, n_rows, value_of, weight_of, 0, N_VALUES, e);
+    if (!code) code = kv_shared_read(&g, s, rows, n_rows, value_of, weight_of, 0, N_VALUES, e);
     if (!code && g.n < 2)
         code = kv_fail(e, KV_EFAIL, "attribute",
                        "the runs hold %zu judged items in common; at least 2 are needed", g.n);
@@ -213,7 +213,7 @@ int kv_attribute(struct kv_attribution *t, struct kv_store *s, const struct kv_s
         fill_effects(t, &d, &g, seed, draws);
         free_designs(&d);
     }
-    kv_grid_fini(&g);
+    kv_shared_fini(&g);
     if (code) kv_attribution_fini(t);
     return code;
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What explains the results of a store's runs: each factor's effect on what accuracy loses to 16
 // bit and on divergence, with bootstrap intervals over items. What `attribute` prints.
-#ifndef KV_CLI_ATTRIBUTION_H
-#define KV_CLI_ATTRIBUTION_H
+#ifndef KV_ANALYSIS_RESULTS_ATTRIBUTION_H
+#define KV_ANALYSIS_RESULTS_ATTRIBUTION_H
 
 #include "analysis/results/factors.h"
 

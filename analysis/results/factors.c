@@ -4,8 +4,8 @@
 
 #include <stdlib.h>
 
-#include "sim/base/args.h"
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
+#include "sim/base/spec.h"
 
 enum { MAX_KEYS = 64 };
 

@@ -5,8 +5,8 @@
 // the format; rotation around it; every key that all formats have (group, order, ...); mode and own
 // step. A key that only some formats have is part of the format's level ("sym:levels=max3"). What
 // never varies is none.
-#ifndef KV_CLI_FACTORS_H
-#define KV_CLI_FACTORS_H
+#ifndef KV_ANALYSIS_RESULTS_FACTORS_H
+#define KV_ANALYSIS_RESULTS_FACTORS_H
 
 #include "analysis/stats/factorial.h"
 #include "analysis/store/store.h"

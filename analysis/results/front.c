@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The frontier of a group of rows, on the items that all of them hold.
 #include "analysis/results/front.h"
+#include "sim/base/memory.h"
 #include "analysis/stats/pareto.h"
 #include "analysis/results/shared.h"
 
@@ -49,7 +50,7 @@ static double value_of(int scorer, const struct kv_item_result *r) {
 
 // ---- the frontier ---------------------------------------------------------------------
 
-static void measure_gain(struct kv_front *f, const struct kv_grid *g, bool lower, size_t row) {
+static void measure_gain(struct kv_front *f, const struct kv_shared *g, bool lower, size_t row) {
     size_t best = f->by[row];
     double *d = kv_alloc(g->n + 1, sizeof *d);
     if (best == f->n) {
@@ -67,7 +68,7 @@ static void measure_gain(struct kv_front *f, const struct kv_grid *g, bool lower
     free(d);
 }
 
-static void find(struct kv_front *f, const struct kv_grid *g, bool lower, double chance,
+static void find(struct kv_front *f, const struct kv_shared *g, bool lower, double chance,
                  uint64_t seed, size_t draws) {
     double *good = kv_alloc(f->n + 1, sizeof *good), most = 0;
     f->floor = lower ? 0 : chance;
@@ -87,7 +88,7 @@ static void find(struct kv_front *f, const struct kv_grid *g, bool lower, double
     f->knee = kv_pareto_knee(f->cost, good, f->n);
     double floor = lower ? -f->floor : f->floor;
     f->hypervolume = kv_hypervolume(f->cost, good, f->n, most, floor);
-    struct kv_resampler *r = kv_grid_resampler(g);
+    struct kv_resampler *r = kv_shared_resampler(g);
     const struct kv_pareto_draws d = {.resampler = r,
                                       .x = g->x,
                                       .w = g->w,
@@ -108,7 +109,7 @@ static void find(struct kv_front *f, const struct kv_grid *g, bool lower, double
 int kv_front_find(struct kv_front *f, struct kv_store *s, const struct kv_row *const *rows,
                   size_t n, const struct kv_front_value *value, const struct kv_front_cost *cost,
                   size_t context, uint64_t seed, size_t draws, struct kv_error *e) {
-    struct kv_grid g;
+    struct kv_shared g;
     *f = (struct kv_front){.n = n};
     f->rows = kv_alloc(n + 1, sizeof *f->rows);
     f->cost = kv_alloc(n + 1, sizeof *f->cost);
@@ -123,13 +124,13 @@ int kv_front_find(struct kv_front *f, struct kv_store *s, const struct kv_row *c
         f->cost[p] = cost->of(rows[p], context);
         summaries[p] = &rows[p]->s;
     }
-    int code = kv_grid_read(&g, s, summaries, n, value_of, weight_of, value->scorer, 1, e);
+    int code = kv_shared_read(&g, s, summaries, n, value_of, weight_of, value->scorer, 1, e);
     free(summaries);
     f->n_items = g.n;
     f->n_left_out = g.n_left_out;
     double chance = value->scorer >= 0 && n ? rows[0]->s.chance : 0;
     if (!code) find(f, &g, value->scorer == BY_KL, chance, seed, draws);
-    kv_grid_fini(&g);
+    kv_shared_fini(&g);
     if (code) kv_front_fini(f);
     return code;
 }

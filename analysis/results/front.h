@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The frontier of a group of rows: who is on it, how surely, where its knee is, what it is worth,
 // and who beats the others by how much. What `frontier` prints.
-#ifndef KV_CLI_FRONT_H
-#define KV_CLI_FRONT_H
+#ifndef KV_ANALYSIS_RESULTS_FRONT_H
+#define KV_ANALYSIS_RESULTS_FRONT_H
 
 #include "analysis/results/rows.h"
 

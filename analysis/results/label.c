@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Short names of specs for tables and figures: what is at its default is not said.
-#include "sim/base/args.h"
+#include "sim/base/memory.h"
+#include "sim/base/spec.h"
 #include "analysis/results/rows.h"
 #include "sim/replay/spec.h"
 

@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 
 static double *numbers(size_t n) {
     return kv_alloc(n + 1, sizeof(double));

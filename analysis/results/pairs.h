@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Two runs of a store side by side on the items that both hold: what diff and verdict compare.
-#ifndef KV_CLI_PAIRS_H
-#define KV_CLI_PAIRS_H
+#ifndef KV_ANALYSIS_RESULTS_PAIRS_H
+#define KV_ANALYSIS_RESULTS_PAIRS_H
 
 #include "analysis/stats/stats.h"
 #include "analysis/store/store.h"

@@ -2,6 +2,7 @@
 // Rows of a store with intervals, comparison with 16 bit and price on a device; finding a spec.
 #include "analysis/results/rows.h"
 #include "sim/base/args.h"
+#include "sim/base/memory.h"
 #include "sim/replay/spec.h"
 
 #include <stdlib.h>

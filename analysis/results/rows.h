@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rows of a store with all that is said of them: intervals, comparison with 16 bit, price on a
 // device. What `show` prints and `report` draws.
-#ifndef KV_CLI_ROWS_H
-#define KV_CLI_ROWS_H
+#ifndef KV_ANALYSIS_RESULTS_ROWS_H
+#define KV_ANALYSIS_RESULTS_ROWS_H
 
 #include "analysis/stats/evidence.h"
 #include "analysis/store/store.h"
-#include "sim/cli/cli.h"
+#include "sim/cli/options.h"
 #include "sim/cost/cost.h"
 
 enum { KV_MAX_CONTEXTS = 8 };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // How the ranking of specs changes with the scorer.
 #include "analysis/results/scorers.h"
+#include "sim/base/memory.h"
 
 #include <stdlib.h>
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // How the ranking of specs changes with the scorer.
-#ifndef KV_CLI_SCORERS_H
-#define KV_CLI_SCORERS_H
+#ifndef KV_ANALYSIS_RESULTS_SCORERS_H
+#define KV_ANALYSIS_RESULTS_SCORERS_H
 
 #include "analysis/results/rows.h"
 

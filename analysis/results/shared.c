@@ -4,9 +4,9 @@
 
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 
-static void take_items(struct kv_grid *g, size_t row, size_t n_trace, size_t *holders,
+static void take_items(struct kv_shared *g, size_t row, size_t n_trace, size_t *holders,
                        const struct kv_item_result *items, size_t n, kv_grid_number *value,
                        kv_grid_number *weight, int which, size_t n_values) {
     for (size_t i = 0; i < n; i++) {
@@ -26,7 +26,7 @@ static void take_items(struct kv_grid *g, size_t row, size_t n_trace, size_t *ho
 }
 
 // Keeps the items that all rows hold.
-static void close_up(struct kv_grid *g, size_t n_trace, const size_t *holders, size_t n_series) {
+static void close_up(struct kv_shared *g, size_t n_trace, const size_t *holders, size_t n_series) {
     size_t kept = 0, held = 0;
     for (size_t i = 0; i < n_trace; i++) {
         held += holders[i] > 0;
@@ -44,12 +44,12 @@ static void close_up(struct kv_grid *g, size_t n_trace, const size_t *holders, s
     g->n_left_out = held - kept;
 }
 
-int kv_grid_read(struct kv_grid *g, struct kv_store *s, const struct kv_summary *const *rows,
-                 size_t n_rows, kv_grid_number *value, kv_grid_number *weight, int which,
-                 size_t n_values, struct kv_error *e) {
+int kv_shared_read(struct kv_shared *g, struct kv_store *s, const struct kv_summary *const *rows,
+                   size_t n_rows, kv_grid_number *value, kv_grid_number *weight, int which,
+                   size_t n_values, struct kv_error *e) {
     size_t n_trace = 0, n_series = n_rows * n_values;
     int code = 0;
-    *g = (struct kv_grid){.n_rows = n_rows};
+    *g = (struct kv_shared){.n_rows = n_rows};
     for (size_t p = 0; p < n_rows; p++)
         if (rows[p]->n_trace_items > n_trace) n_trace = rows[p]->n_trace_items;
     size_t *holders = kv_alloc(n_trace + 1, sizeof *holders);
@@ -71,16 +71,16 @@ int kv_grid_read(struct kv_grid *g, struct kv_store *s, const struct kv_summary 
     return code;
 }
 
-void kv_grid_fini(struct kv_grid *g) {
+void kv_shared_fini(struct kv_shared *g) {
     for (size_t i = 0; i < g->n_texts; i++) free(g->texts[i]);
     free(g->texts);
     free(g->source);
     free(g->context);
     free(g->x);
     free(g->w);
-    *g = (struct kv_grid){0};
+    *g = (struct kv_shared){0};
 }
 
-struct kv_resampler *kv_grid_resampler(const struct kv_grid *g) {
+struct kv_resampler *kv_shared_resampler(const struct kv_shared *g) {
     return kv_resampler_new(g->n, g->context, g->source);
 }

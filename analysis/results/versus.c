@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a row is compared with besides 16 bit: static 4 bit, and its own widths on the wrong tokens.
 #include "analysis/stats/pareto.h"
-#include "sim/base/args.h"
+#include "sim/base/memory.h"
+#include "sim/base/spec.h"
 #include "analysis/results/rows.h"
 
 #include <stdlib.h>

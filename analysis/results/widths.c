@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Asks policies about a recording again and adds up their decisions by token, layer and head.
 #include "analysis/results/widths.h"
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 #include "sim/replay/replay.h"
 
 #include <stdlib.h>

@@ -6,8 +6,8 @@
 //     kv_widths_read(trace, specs, seeds, n, 16, jobs, w);
 //     ... w[i].layer[KV_KEY][l], w[i].token[row] ...
 //     kv_widths_free(w, n);
-#ifndef KV_CLI_WIDTHS_H
-#define KV_CLI_WIDTHS_H
+#ifndef KV_ANALYSIS_RESULTS_WIDTHS_H
+#define KV_ANALYSIS_RESULTS_WIDTHS_H
 
 #include "analysis/store/store.h"
 

@@ -7,7 +7,7 @@
 #include <gsl/gsl_siman.h>
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "policies/policy.h"
 
 const char *const kv_search_methods[] = {"grid", "random", "simplex", "anneal", NULL};
 

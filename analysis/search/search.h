@@ -7,8 +7,8 @@
 //     kv_search_run(&s, best, &value, &e);
 //
 // Functions that do not answer for a point return INFINITY. Equal seeds give equal answers.
-#ifndef KV_SEARCH_H
-#define KV_SEARCH_H
+#ifndef KV_ANALYSIS_SEARCH_SEARCH_H
+#define KV_ANALYSIS_SEARCH_SEARCH_H
 
 #include "policies/policy.h"
 

@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 
 enum { BATCH = 16 }; // plans measured in one call: an interruption loses no more
 enum { PAYERS = 4 }; // cheaper steps that one dearer step may need

@@ -11,8 +11,8 @@
 // probes say help most first, measures each and keeps it when the value falls by more than two
 // standard errors of the paired difference over items. Rounds go on until one keeps nothing or the
 // evaluations are used. Nothing is drawn: equal inputs give equal answers.
-#ifndef KV_SWAP_H
-#define KV_SWAP_H
+#ifndef KV_ANALYSIS_SEARCH_SWAP_H
+#define KV_ANALYSIS_SEARCH_SWAP_H
 
 #include "policies/policy.h"
 

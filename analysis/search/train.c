@@ -5,7 +5,7 @@
 #include <cblas.h>
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 
 enum { LAYERS = 3, PERMUTATIONS = 5 };
 

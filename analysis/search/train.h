@@ -11,8 +11,8 @@
 // expectations over the softmax. Features are standardised on the training split and the
 // standardisation is folded into the first layer, so that the file holds a plain network over raw
 // features. Same data, options and seed: the same weights, bit for bit.
-#ifndef KV_TRAIN_H
-#define KV_TRAIN_H
+#ifndef KV_ANALYSIS_SEARCH_TRAIN_H
+#define KV_ANALYSIS_SEARCH_TRAIN_H
 
 #include "policies/policy.h"
 

@@ -8,7 +8,7 @@
 #include <gsl/gsl_statistics_double.h>
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 
 // ---- agreement ------------------------------------------------------------------------
 

@@ -9,8 +9,8 @@
 //     kv_decline_fit(&d, kl, accuracy, n, top, floor, &e);  kv_decline_at(&d, 0.1)
 //
 // Pure functions of the numbers handed in; any thread.
-#ifndef KV_ANALYSIS_FIDELITY_H
-#define KV_ANALYSIS_FIDELITY_H
+#ifndef KV_ANALYSIS_STATS_AGREEMENT_H
+#define KV_ANALYSIS_STATS_AGREEMENT_H
 
 #include "analysis/stats/stats.h"
 

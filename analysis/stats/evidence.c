@@ -5,7 +5,7 @@
 #include <gsl/gsl_cdf.h>
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 
 // ---- equivalence ----------------------------------------------------------------------
 

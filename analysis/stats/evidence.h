@@ -6,8 +6,8 @@
 //     double items = kv_items_for_difference(0.02, won / n, lost / n, 0.05, 0.8);
 //
 // Differences are of proportions or means in 0..1, paired by item. Pure functions.
-#ifndef KV_EVIDENCE_H
-#define KV_EVIDENCE_H
+#ifndef KV_ANALYSIS_STATS_EVIDENCE_H
+#define KV_ANALYSIS_STATS_EVIDENCE_H
 
 #include "analysis/stats/stats.h"
 

@@ -6,7 +6,7 @@
 #include <gsl/gsl_eigen.h>
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 
 // Least squares on some columns: coefficients are `solver` times y.
 struct model {

@@ -11,8 +11,8 @@
 // from doing the same to resampled ones. In a full factorial design effects are differences of
 // marginal means; with cells missing they are those of the model mean + main effects (+ the pair's
 // interaction), as far as the cells determine it.
-#ifndef KV_FACTORIAL_H
-#define KV_FACTORIAL_H
+#ifndef KV_ANALYSIS_STATS_FACTORIAL_H
+#define KV_ANALYSIS_STATS_FACTORIAL_H
 
 #include "policies/policy.h"
 

@@ -3,8 +3,8 @@
 //
 //     bool *on = ...;  kv_pareto(cost, accuracy, n, on);
 //     kv_pareto_frequency(resampler, right, cost, n, n_items, seed, 1000, frequency);
-#ifndef KV_PARETO_H
-#define KV_PARETO_H
+#ifndef KV_ANALYSIS_STATS_PARETO_H
+#define KV_ANALYSIS_STATS_PARETO_H
 
 #include "analysis/stats/stats.h"
 

@@ -9,7 +9,8 @@
 #include <gsl/gsl_statistics.h>
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/hash.h"
+#include "sim/base/memory.h"
 
 static const struct kv_interval nothing = {NAN, NAN};
 

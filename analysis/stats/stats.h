@@ -7,8 +7,8 @@
 //     d.mid_p);
 //
 // Every comparison is paired by item. Pure functions: no state, no clock, any thread.
-#ifndef KV_STATS_H
-#define KV_STATS_H
+#ifndef KV_ANALYSIS_STATS_STATS_H
+#define KV_ANALYSIS_STATS_STATS_H
 
 #include "policies/policy.h"
 

@@ -10,7 +10,8 @@
 #include <unistd.h>
 
 #include "sim/base/assets.h"
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
+#include "sim/base/work.h"
 
 enum {
     APPLICATION_ID = 0x6B767331, // "kvs1": tells a store from other SQLite files

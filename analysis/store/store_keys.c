@@ -5,7 +5,8 @@
 #include <jansson.h>
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/hash.h"
+#include "sim/base/memory.h"
 
 #define TEXT(s)                                                                                    \
     (struct kv_sql_value) {                                                                        \

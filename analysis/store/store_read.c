@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 
 #define INT(i)                                                                                     \
     (struct kv_sql_value) {                                                                        \

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Measures what formats do to recorded or Gaussian keys and values.
 #include "analysis/studies/coding_error.h"
-#include "sim/base/util.h"
+#include "sim/base/half.h"
+#include "sim/base/memory.h"
+#include "sim/base/work.h"
 #include "sim/quant/code.h"
 
 #include <stdlib.h>
@@ -103,18 +105,18 @@ static int code_branch(const struct job *j, uint32_t layer, const struct vectors
                        struct kv_quant_sums *sums, struct kv_error *e) {
     size_t width = row_values(j->source), heads = j->source->setting.shape.n_kv_heads;
     size_t flush = j->f->flush[j->side], skip = start < j->f->sinks ? j->f->sinks - start : 0;
-    struct kv_rows rows = {.layer = layer,
-                           .side = j->side,
-                           .start = start,
-                           .first = start,
-                           .n = n,
-                           .x = v->x + row * width,
-                           .x_stride = width,
-                           .y = v->y + row * width,
-                           .y_stride = width,
-                           .cells = v->cells,
-                           .cell_token_stride = 0,
-                           .cell_head_stride = 0};
+    struct kv_vectors rows = {.layer = layer,
+                              .side = j->side,
+                              .start = start,
+                              .first = start,
+                              .n = n,
+                              .x = v->x + row * width,
+                              .x_stride = width,
+                              .y = v->y + row * width,
+                              .y_stride = width,
+                              .cells = v->cells,
+                              .cell_token_stride = 0,
+                              .cell_head_stride = 0};
     int rc = kv_code_rows(j->f, &rows, scratch, histogram, e);
     size_t coded = n > skip ? (n - skip) / flush * flush : 0;
     if (rc == 0) add_errors(j, rows.x + skip * width, rows.y + skip * width, coded * heads, sums);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Errors of formats on vectors: where the vectors come from, what is measured, how it is drawn.
-#ifndef KV_QUANT_H
-#define KV_QUANT_H
+#ifndef KV_ANALYSIS_STUDIES_CODING_ERROR_H
+#define KV_ANALYSIS_STUDIES_CODING_ERROR_H
 
 #include "traces/trace.h"
 

@@ -5,7 +5,9 @@
 #include <stdlib.h>
 
 #include "analysis/store/store.h"
-#include "sim/base/args.h"
+#include "sim/base/memory.h"
+#include "sim/base/spec.h"
+#include "sim/base/talk.h"
 #include "sim/cli/opening.h"
 #include "analysis/results/rows.h"
 

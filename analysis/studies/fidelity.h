@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Exact rows of a store beside what cheap fidelities predict for the same specs on the same items.
-#ifndef KV_CLI_JUDGING_H
-#define KV_CLI_JUDGING_H
+#ifndef KV_ANALYSIS_STUDIES_FIDELITY_H
+#define KV_ANALYSIS_STUDIES_FIDELITY_H
 
 #include "analysis/stats/agreement.h"
-#include "sim/cli/cli.h"
+#include "sim/cli/options.h"
 #include "sim/replay/attention.h"
 #include "sim/replay/draws.h"
 

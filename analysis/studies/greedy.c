@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Measuring plans by exact replay for the search by swaps.
 #include "analysis/studies/greedy.h"
+#include "sim/base/memory.h"
+#include "sim/base/talk.h"
 
 #include <stdlib.h>
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // greedy-exact: a separable family's additive plan improved by swaps that exact replay verifies.
-#ifndef KV_CLI_GREEDY_H
-#define KV_CLI_GREEDY_H
+#ifndef KV_ANALYSIS_STUDIES_GREEDY_H
+#define KV_ANALYSIS_STUDIES_GREEDY_H
 
 #include "analysis/studies/plan.h"
 

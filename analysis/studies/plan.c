@@ -5,7 +5,8 @@
 #include <stdlib.h>
 
 #include "analysis/stats/stats.h"
-#include "sim/base/args.h"
+#include "sim/base/memory.h"
+#include "sim/base/work.h"
 #include "sim/cli/opening.h"
 
 // ---- prices ---------------------------------------------------------------------------
@@ -64,13 +65,13 @@ int kv_tuning_ground(struct kv_tuning *t, const char *format, struct kv_ground *
             *out = &t->ground[i];
             return 0;
         }
-    rc = kv_table_open(&g.table, t->trace, g.format, t->form, t->jobs, e);
+    rc = kv_cell_table_open(&g.table, t->trace, g.format, t->form, t->jobs, e);
     if (rc) {
         kv_format_close(g.format);
         return rc;
     }
     g.format_text = kv_strdup(format);
-    g.sums = kv_table_sums_new(t->trace, g.table, g.format->n_widths);
+    g.sums = kv_cell_table_sums_new(t->trace, g.table, g.format->n_widths);
     set_prices(t, &g);
     t->ground = kv_grow(t->ground, t->n_ground + 1, sizeof *t->ground);
     t->ground[t->n_ground] = g;
@@ -144,7 +145,7 @@ int kv_tuning_forecast(struct kv_tuning *t, const struct kv_replay_spec *spec,
         kv_replay_close_tables(&f.job);
     }
     if (rc == 0) rc = kv_replay_fit(&f.job, t->jobs, e);
-    struct kv_table *damage[1] = {g->table};
+    struct kv_cell_table *damage[1] = {g->table};
     f.job.quantiles = t->quantiles;
     f.job.damage = damage;
     f.damage = kv_alloc(3 * items->n, sizeof(double));
@@ -405,8 +406,8 @@ int kv_tuning_open(struct kv_tuning *t, struct kv_cli *c, struct kv_error *e) {
     for (int k = KV_TABLE_ISO; form && k <= KV_TABLE_VECTOR + 1; k++) {
         if (k > KV_TABLE_VECTOR)
             rc = kv_fail(e, KV_EUSAGE, "--form", "%s: iso, element or vector is expected", form);
-        else if (strcmp(kv_table_kinds[k], form) == 0) {
-            t->form = (enum kv_table_kind)k;
+        else if (strcmp(kv_cell_table_kinds[k], form) == 0) {
+            t->form = (enum kv_cell_table_kind)k;
             break;
         }
     }
@@ -428,8 +429,8 @@ int kv_tuning_open(struct kv_tuning *t, struct kv_cli *c, struct kv_error *e) {
 
 void kv_tuning_close(struct kv_tuning *t) {
     for (size_t i = 0; i < t->n_ground; i++) {
-        kv_table_sums_free(t->ground[i].sums);
-        kv_table_close(t->ground[i].table);
+        kv_cell_table_sums_free(t->ground[i].sums);
+        kv_cell_table_close(t->ground[i].table);
         kv_format_close(t->ground[i].format);
         free(t->ground[i].format_text);
     }

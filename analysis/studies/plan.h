@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // What tune needs of a trace: predicted damage and price of policies on two sets of items, the one
 // that plans are chosen on and the one that they are judged on.
-#ifndef KV_CLI_TUNING_H
-#define KV_CLI_TUNING_H
+#ifndef KV_ANALYSIS_STUDIES_PLAN_H
+#define KV_ANALYSIS_STUDIES_PLAN_H
 
 #include "policies/knapsack.h"
-#include "sim/cli/cli.h"
+#include "sim/cli/options.h"
 #include "sim/cost/cost.h"
 #include "sim/replay/sums.h"
 
@@ -27,15 +27,15 @@ struct kv_budget {
 struct kv_ground {
     char *format_text;
     struct kv_format *format;
-    struct kv_table *table;
-    struct kv_table_sums *sums;
+    struct kv_cell_table *table;
+    struct kv_cell_table_sums *sums;
     double price[2][KV_MAX_WIDTHS], fixed, per_tag_bit;
 };
 
 struct kv_tuning {
     struct kv_trace *trace;
     struct kv_budget budget;
-    enum kv_table_kind form;
+    enum kv_cell_table_kind form;
     bool robust; // plans go by the median of means over parts of the train items
     struct kv_item_range train, test;
     unsigned jobs;

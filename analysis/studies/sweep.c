@@ -5,7 +5,12 @@
 #include <stdlib.h>
 
 #include "analysis/store/store.h"
-#include "sim/base/args.h"
+#include "sim/base/cpu.h"
+#include "sim/base/files.h"
+#include "sim/base/memory.h"
+#include "sim/base/spec.h"
+#include "sim/base/talk.h"
+#include "sim/base/version.h"
 #include "sim/cli/opening.h"
 #include "analysis/results/rows.h"
 
@@ -114,7 +119,8 @@ static int read_fidelities(struct kv_replaying *r, struct kv_cli *c, struct kv_e
                          "no fidelity is named '%s'; there are exact, fisher, attention", word);
     }
     free(copy);
-    for (r->form = KV_TABLE_ISO; rc == 0 && strcmp(kv_table_kinds[r->form], form) != 0; r->form++)
+    for (r->form = KV_TABLE_ISO; rc == 0 && strcmp(kv_cell_table_kinds[r->form], form) != 0;
+         r->form++)
         if (r->form == KV_TABLE_VECTOR)
             rc = kv_fail(e, KV_EUSAGE, "--form", "%s: iso, element or vector is expected", form);
     return rc;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What `replay` and `sweep` share: options, opening trace, model and specs, running, adding up.
-#ifndef KV_REPLAYING_H
-#define KV_REPLAYING_H
+#ifndef KV_ANALYSIS_STUDIES_SWEEP_H
+#define KV_ANALYSIS_STUDIES_SWEEP_H
 
 #include "sim/cli/opening.h"
 #include "sim/replay/fisher.h"
@@ -36,7 +36,7 @@ struct kv_replaying {
     struct kv_replay_spec *specs;
     size_t n_specs;
     bool exact, fisher, attention; // attention: kv_replay_attention, for the caller to run
-    enum kv_table_kind form;
+    enum kv_cell_table_kind form;
     enum kv_mode modes[KV_N_MODES];
     size_t n_modes;
     bool self_exact, closed;

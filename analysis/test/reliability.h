@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Made-up sets of policies whose frontier is known, to see what its bootstrap frequency is worth:
 // of the points that are on the frontier in a share f of the resamples, how many belong there?
-#ifndef KV_RELIABILITY_H
-#define KV_RELIABILITY_H
+#ifndef KV_ANALYSIS_TEST_RELIABILITY_H
+#define KV_ANALYSIS_TEST_RELIABILITY_H
 
 #include <stdlib.h>
 
 #include "analysis/stats/pareto.h"
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 
 enum { RELIABILITY_POLICIES = 12, RELIABILITY_BINS = 10, RELIABILITY_DRAWS = 200 };
 

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // A made-up recording and made-up outcomes with known statistics, for tests of store and reports.
 // Items 0 and 1 share a context.
-#ifndef KV_SYNTHETIC_H
-#define KV_SYNTHETIC_H
+#ifndef KV_ANALYSIS_TEST_SYNTHETIC_H
+#define KV_ANALYSIS_TEST_SYNTHETIC_H
 
 #include <stdlib.h>
 
 #include "analysis/store/store.h"
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 
 enum { SYNTHETIC_CHOICES = 4, SYNTHETIC_CONTEXT = 40, SYNTHETIC_TOKENS = 80 };
 

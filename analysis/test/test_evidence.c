@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "analysis/stats/evidence.h"
-#include "sim/base/util.h"
+#include "policies/policy.h"
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 

@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "analysis/stats/factorial.h"
-#include "sim/base/util.h"
+#include "policies/policy.h"
 
 static void near(double x, double expected, double tolerance) {
     if (!(fabs(x - expected) <= tolerance)) fail_msg("%.12g, expected %.12g", x, expected);

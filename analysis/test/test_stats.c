@@ -8,7 +8,7 @@
 #include <stdlib.h>
 
 #include "analysis/stats/stats.h"
-#include "sim/base/util.h"
+#include "policies/policy.h"
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 

@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 #include "analysis/search/train.h"
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 
 enum { ITEMS = 60, PER_ITEM = 25, TOKENS = ITEMS * PER_ITEM };
 

@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "sim/base/util.h"
+#include "sim/base/files.h"
+#include "sim/base/memory.h"
+#include "sim/base/work.h"
 #include "sim/model/safetensors.h"
 #include "sim/replay/replay.h"
 

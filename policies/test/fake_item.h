@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A made-up item for tests of policies: every array that a policy may declare, seeded.
-#ifndef KV_FAKE_ITEM_H
-#define KV_FAKE_ITEM_H
+#ifndef KV_POLICIES_TEST_FAKE_ITEM_H
+#define KV_POLICIES_TEST_FAKE_ITEM_H
 
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <cmocka.h>
 
-#include "sim/base/util.h"
+#include "sim/base/half.h"
+#include "sim/base/memory.h"
 #include "sim/replay/replay.h"
 
 static const struct kv_format_setting fake_setting = {.shape = {.n_layers = 3,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Weight files of made-up networks for tests of policy mlp.
-#ifndef KV_FAKE_NET_H
-#define KV_FAKE_NET_H
+#ifndef KV_POLICIES_TEST_FAKE_NET_H
+#define KV_POLICIES_TEST_FAKE_NET_H
 
 #include "policies/test/fake_item.h"
 #include "sim/model/safetensors.h"

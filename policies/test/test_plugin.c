@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Policies from shared objects: the template as its own comment says, and plug-ins that misbehave.
 #include "policies/test/fake_item.h"
+#include "sim/base/files.h"
 #include "sim/replay/plugin.h"
 
 #include <sys/stat.h>

@@ -2,7 +2,9 @@
 // Draws the errors of formats against their effective bits, keys above values.
 #include "reports/draw/labels.h"
 #include "analysis/stats/pareto.h"
-#include "sim/base/util.h"
+#include "sim/base/files.h"
+#include "sim/base/memory.h"
+#include "sim/base/talk.h"
 #include "reports/draw/gnuplot.h"
 #include "analysis/studies/coding_error.h"
 

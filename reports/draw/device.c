@@ -2,7 +2,8 @@
 // Figures of the latency model: tables out, one embedded gnuplot script each.
 #include "reports/draw/device.h"
 #include "sim/base/assets.h"
-#include "sim/base/util.h"
+#include "sim/base/files.h"
+#include "sim/base/memory.h"
 #include "reports/draw/gnuplot.h"
 
 #include <stdlib.h>
@@ -13,7 +14,8 @@ enum { LINE_POINTS = 400 }; // rounds are steps: lines need many
 // want to know of its data.
 static int draw(const char *script, const char *title, const char *stem, size_t blocks,
                 struct kv_error *e) {
-    const struct kv_asset *a = kv_asset_find(script), *style = kv_asset_find("reports/draw/style.gp");
+    const struct kv_asset *a = kv_asset_find(script),
+                          *style = kv_asset_find("reports/draw/style.gp");
     if (!a || !style) return kv_fail(e, KV_EFAIL, script, "the script is not in this program");
     char *safe_title = kv_gnuplot_text(title), *safe_stem = kv_gnuplot_text(stem);
     FILE *f = popen("gnuplot 2>/dev/null", "w");

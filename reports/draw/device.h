@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Figures of the latency model, drawn by gnuplot from tables written beside them.
-#ifndef KV_FIGURES_H
-#define KV_FIGURES_H
+#ifndef KV_REPORTS_DRAW_DEVICE_H
+#define KV_REPORTS_DRAW_DEVICE_H
 
 #include "sim/cost/calibrate.h"
 

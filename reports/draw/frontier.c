@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Lays out the frontier figures (axes, panels, names of points), makes their data and runs gnuplot.
 #include "reports/draw/frontier.h"
+#include "sim/base/memory.h"
 #include "reports/draw/labels.h"
 #include "analysis/stats/pareto.h"
 #include "sim/base/assets.h"

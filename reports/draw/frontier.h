@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Figures of a report: NAME.sql of reports/ makes the data, NAME.gp and gnuplot draw it.
-#ifndef KV_FIGURE_H
-#define KV_FIGURE_H
+#ifndef KV_REPORTS_DRAW_FRONTIER_H
+#define KV_REPORTS_DRAW_FRONTIER_H
 
 #include "analysis/results/rows.h"
 

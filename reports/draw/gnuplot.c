@@ -2,7 +2,8 @@
 // Runs gnuplot on a figure's script and the data its SQL makes.
 #include "reports/draw/gnuplot.h"
 #include "sim/base/assets.h"
-#include "sim/base/util.h"
+#include "sim/base/files.h"
+#include "sim/base/memory.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs gnuplot on a figure's script and the data its SQL makes.
-#ifndef KV_GNUPLOT_H
-#define KV_GNUPLOT_H
+#ifndef KV_REPORTS_DRAW_GNUPLOT_H
+#define KV_REPORTS_DRAW_GNUPLOT_H
 
 #include "analysis/store/store.h"
 

@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 
 // Candidate places lie on circles around the point; what a place costs is weighed in pixels of
 // distance. Labels over labels or points cannot be read and cost more than any distance.

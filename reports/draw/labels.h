@@ -4,8 +4,8 @@
 //     struct kv_label l[2] = {{.x = 40, .y = 50, .width = 80, .height = 12}, ...};
 //     size_t left = kv_place_labels(l, 2, (struct kv_box){0, 0, 600, 300}, NULL, 0);
 //     ... l[0].label_x, l[0].label_y, l[0].justify           where its text goes
-#ifndef KV_LABELS_H
-#define KV_LABELS_H
+#ifndef KV_REPORTS_DRAW_LABELS_H
+#define KV_REPORTS_DRAW_LABELS_H
 
 #include "policies/policy.h"
 

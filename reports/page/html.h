@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Writing HTML: escaping, table cells, and gnuplot's SVG as part of a page.
-#ifndef KV_HTML_H
-#define KV_HTML_H
+#ifndef KV_REPORTS_PAGE_HTML_H
+#define KV_REPORTS_PAGE_HTML_H
 
 #include "analysis/stats/stats.h"
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 
 // Adds n bytes (or a string) as text or attribute value: markup is escaped, control characters and
 // what is not UTF-8 become "?".

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The report's page: puts its sections together and fills the template.
 #include "reports/page/page.h"
+#include "sim/base/files.h"
+#include "sim/base/version.h"
 #include "sim/base/assets.h"
 #include "reports/page/html.h"
 

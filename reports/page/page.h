@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The report's page: verdicts, figures, tables and policies of a store in one HTML file that needs
 // nothing else.
-#ifndef KV_PAGE_H
-#define KV_PAGE_H
+#ifndef KV_REPORTS_PAGE_PAGE_H
+#define KV_REPORTS_PAGE_PAGE_H
 
 #include "reports/draw/frontier.h"
+#include "sim/base/memory.h"
 #include "analysis/claims/verdicts.h"
 #include "analysis/results/widths.h"
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Values of a spec checked against parameter tables; canonical text; the nearest name for a typo.
 #include "sim/base/args.h"
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
+#include "sim/base/spec.h"
 
 #include <stdlib.h>
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Files: mapped, read whole (gunzipped when compressed), written whole or not at all.
-#include "sim/base/util.h"
+#include "sim/base/files.h"
+#include "sim/base/memory.h"
 
 #include <errno.h>
 #include <fcntl.h>

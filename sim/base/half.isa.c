@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // fp16 arrays, with the CPU's own conversion where it has one (same bits as half.c).
 #include "sim/base/isa.h"
-#include "sim/base/util.h"
+#include "sim/base/half.h"
 
 #if defined(__F16C__)
 #include <immintrin.h>

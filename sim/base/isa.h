@@ -5,8 +5,8 @@
 //     void KV_ISA_NAME(kv_dot)(...) { ... }              in dot.isa.c: kv_dot_base, kv_dot_avx2,
 //     ... KV_ISA_TABLE(kv_dot_fn *, dot_at, kv_dot)          in dot.c: const table, indexed by
 //     kv_cpu_level()
-#ifndef KV_ISA_H
-#define KV_ISA_H
+#ifndef KV_BASE_ISA_H
+#define KV_BASE_ISA_H
 
 #define KV_PASTE2(a, b) a##_##b
 #define KV_PASTE(a, b) KV_PASTE2(a, b)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Memory and text: allocation that cannot fail silently, and a growing text buffer.
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 
 #include <stdlib.h>
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What replaying one spec on one item yields: scores, divergence from the 16-bit run, and bits
 // stored.
-#ifndef KV_OUTCOME_H
-#define KV_OUTCOME_H
+#ifndef KV_BASE_OUTCOME_H
+#define KV_BASE_OUTCOME_H
 
 #include "policies/policy.h"
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The syntax of specs: name(inner):key=value,..., policy@format, and expansion of {a,b} and
 // from..to+step.
-#include "sim/base/args.h"
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
+#include "sim/base/spec.h"
 
 #include <ctype.h>
 #include <stdlib.h>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // UTF-8 read character by character: validity, counts and boundaries, for texts that come from
 // files.
-#ifndef KV_UTF8_H
-#define KV_UTF8_H
+#ifndef KV_BASE_UTF8_H
+#define KV_BASE_UTF8_H
 
 #include <stddef.h>
 #include <stdint.h>

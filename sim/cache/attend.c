@@ -2,7 +2,7 @@
 // Which attention kernel runs, and how one query's parts are shared out and joined.
 #include "sim/cache/attend_isa.h"
 #include "sim/cache/store.h"
-#include "sim/base/util.h"
+#include "sim/base/cpu.h"
 
 #include <stdlib.h>
 

@@ -9,7 +9,7 @@
 
 #if !defined(__AVX2__)
 
-#include "sim/base/util.h"
+#include "sim/base/half.h"
 
 // Code i of a little-endian stream of words.
 static float code_at(const uint32_t *word, size_t stride, uint32_t i, unsigned bits) {
@@ -23,13 +23,13 @@ static float value_at(const struct kv_side_layout *l, enum kv_side side, const u
     bool key = side == KV_KEY;
     if (l->bits == 16) {
         const uint16_t *x = (const uint16_t *)block;
-        return kv_f16_to_f32(key ? x[(t / KV_TILE * dim + c) * KV_TILE + t % KV_TILE]
+        return kv_f16_to_f32(key ? x[(t / KV_KEY_TILE * dim + c) * KV_KEY_TILE + t % KV_KEY_TILE]
                                  : x[t * dim + c]);
     }
     const uint32_t *x = (const uint32_t *)block;
-    float code =
-        key ? code_at(x + t / KV_TILE * l->words * KV_TILE + t % KV_TILE, KV_TILE, c, l->bits)
-            : code_at(x + t * l->words, 1, c, l->bits);
+    float code = key ? code_at(x + t / KV_KEY_TILE * l->words * KV_KEY_TILE + t % KV_KEY_TILE,
+                               KV_KEY_TILE, c, l->bits)
+                     : code_at(x + t * l->words, 1, c, l->bits);
     uint32_t g = c / (dim / l->n_groups);
     float scale = kv_f16_to_f32(((const uint16_t *)(block + l->scale_at))[g * KV_PAGE_TOKENS + t]);
     float min = l->has_min

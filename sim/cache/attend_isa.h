@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The attention kernels of attend.isa.c by CPU level.
-#ifndef KV_ATTEND_ISA_H
-#define KV_ATTEND_ISA_H
+#ifndef KV_CACHE_ATTEND_ISA_H
+#define KV_CACHE_ATTEND_ISA_H
 
 #include "sim/cache/layout.h"
 

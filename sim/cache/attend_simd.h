@@ -66,9 +66,9 @@ INLINE void FN(query_init)(struct FN(query) * q, int heads, const float *query, 
     }
 }
 
-// Words of the tokens from t on: LANES of them side by side, the next word KV_TILE further.
+// Words of the tokens from t on: LANES of them side by side, the next word KV_KEY_TILE further.
 INLINE const uint32_t *FN(key_words)(const uint8_t *block, int words, int t) {
-    return (const uint32_t *)block + t / KV_TILE * words * KV_TILE + t % KV_TILE;
+    return (const uint32_t *)block + t / KV_KEY_TILE * words * KV_KEY_TILE + t % KV_KEY_TILE;
 }
 
 // Scores of a page's first n tokens (and some after them) for each head. `next` is the block to be
@@ -92,7 +92,7 @@ INLINE void FN(key_page)(const struct kv_side_layout *l, const uint8_t *block, c
                 acc[h][0][k] = acc[h][1][k] =
                     v_seti(k == 0 && l->centred ? -q->sum[h] * (1 << (bits - 1)) : 0);
         for (int w = 0; w < words; w++) {
-            vi a = v_load(x[0] + w * KV_TILE), b = v_load(x[1] + w * KV_TILE);
+            vi a = v_load(x[0] + w * KV_KEY_TILE), b = v_load(x[1] + w * KV_KEY_TILE);
             v_prefetch(ahead + w * LANES * 8);
             if (LANES == 16) v_prefetch(ahead + w * LANES * 8 + 64);
             for (int i = 0; i < per_half; i++) {
@@ -123,14 +123,15 @@ INLINE void FN(key_page_16)(const uint8_t *block, const uint8_t *next, const flo
                             int heads, int n, float score[][KV_PAGE_TOKENS]) {
     const int chains = REGISTERS / 12;
     for (int t = 0; t < n; t += 2 * LANES) {
-        const uint16_t *x = (const uint16_t *)block + t / KV_TILE * DIM * KV_TILE + t % KV_TILE;
-        const uint16_t *y = x + (LANES < KV_TILE ? LANES : DIM * KV_TILE);
+        const uint16_t *x =
+            (const uint16_t *)block + t / KV_KEY_TILE * DIM * KV_KEY_TILE + t % KV_KEY_TILE;
+        const uint16_t *y = x + (LANES < KV_KEY_TILE ? LANES : DIM * KV_KEY_TILE);
         const uint8_t *ahead = next + (size_t)t * DIM * 2;
         vf acc[MAX_HEADS][2][2];
         for (int h = 0; h < heads; h++)
             for (int k = 0; k < chains; k++) acc[h][0][k] = acc[h][1][k] = v_set(0);
         for (int c = 0; c < DIM; c++) {
-            vf a = v_halves(x + c * KV_TILE), b = v_halves(y + c * KV_TILE);
+            vf a = v_halves(x + c * KV_KEY_TILE), b = v_halves(y + c * KV_KEY_TILE);
             if (c % (16 / LANES) == 0) v_prefetch(ahead + c * LANES * 4);
             for (int h = 0; h < heads; h++) {
                 vf with = v_set(query[h * DIM + c]);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The cache's memory: pages, slots, what goes in and out of them, and demotion.
 #include "sim/cache/cache.h"
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 #include "sim/cache/store.h"
 #include "sim/quant/grid.h"
 #include "sim/quant/pack.h"
@@ -177,11 +177,11 @@ static uint8_t *block_of(const struct kv_cache *c, const struct kv_stream *s, ui
 // A unit's metadata go to the number columns, its code stream word by word to its place.
 static void store_unit(const struct kv_side_layout *l, int side, uint8_t *block, uint32_t slot,
                        const uint8_t *unit, uint32_t dim) {
-    uint32_t t = slot % KV_PAGE_TOKENS, tile = t / KV_TILE, lane = t % KV_TILE;
+    uint32_t t = slot % KV_PAGE_TOKENS, tile = t / KV_KEY_TILE, lane = t % KV_KEY_TILE;
     if (l->bits == 16) {
         uint16_t *x = (uint16_t *)block;
         for (uint32_t i = 0; i < dim; i++)
-            x[side == KV_KEY ? (tile * dim + i) * KV_TILE + lane : t * dim + i] =
+            x[side == KV_KEY ? (tile * dim + i) * KV_KEY_TILE + lane : t * dim + i] =
                 kv_get16(unit + 2 * i);
         return;
     }
@@ -193,18 +193,18 @@ static void store_unit(const struct kv_side_layout *l, int side, uint8_t *block,
     }
     uint32_t *x = (uint32_t *)block;
     for (uint32_t i = 0; i < l->words; i++)
-        x[side == KV_KEY ? (tile * l->words + i) * KV_TILE + lane : t * l->words + i] =
+        x[side == KV_KEY ? (tile * l->words + i) * KV_KEY_TILE + lane : t * l->words + i] =
             kv_get32(unit + l->meta_bytes + 4 * i);
 }
 
 static void load_unit(const struct kv_side_layout *l, int side, const uint8_t *block, uint32_t slot,
                       uint8_t *unit, uint32_t dim) {
-    uint32_t t = slot % KV_PAGE_TOKENS, tile = t / KV_TILE, lane = t % KV_TILE;
+    uint32_t t = slot % KV_PAGE_TOKENS, tile = t / KV_KEY_TILE, lane = t % KV_KEY_TILE;
     if (l->bits == 16) {
         const uint16_t *x = (const uint16_t *)block;
         for (uint32_t i = 0; i < dim; i++)
             kv_put16(unit + 2 * i,
-                     x[side == KV_KEY ? (tile * dim + i) * KV_TILE + lane : t * dim + i]);
+                     x[side == KV_KEY ? (tile * dim + i) * KV_KEY_TILE + lane : t * dim + i]);
         return;
     }
     for (uint32_t g = 0; g < l->n_groups; g++) {
@@ -216,7 +216,7 @@ static void load_unit(const struct kv_side_layout *l, int side, const uint8_t *b
     const uint32_t *x = (const uint32_t *)block;
     for (uint32_t i = 0; i < l->words; i++)
         kv_put32(unit + l->meta_bytes + 4 * i,
-                 x[side == KV_KEY ? (tile * l->words + i) * KV_TILE + lane : t * l->words + i]);
+                 x[side == KV_KEY ? (tile * l->words + i) * KV_KEY_TILE + lane : t * l->words + i]);
 }
 
 // ---- tokens ---------------------------------------------------------------------------

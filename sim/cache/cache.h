@@ -15,8 +15,8 @@
 // none: the width tag and the slot of a token are kept beside it. Codes are the format's own bytes;
 // their metadata lies apart, and the words of 16 keys are interleaved so that a SIMD lane is a
 // token. Widths of a device that the hardware streams are 2, 4, 8 and 16; others go to the next.
-#ifndef KV_CACHE_H
-#define KV_CACHE_H
+#ifndef KV_CACHE_CACHE_H
+#define KV_CACHE_CACHE_H
 
 #include "policies/policy.h"
 

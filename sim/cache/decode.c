@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The decode step: weights streamed once, the cache read where it lies, each part timed.
 #include "sim/cache/decode.h"
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
+#include "sim/base/work.h"
 #include "sim/cache/team.h"
 
 #include <stdlib.h>
@@ -67,7 +68,7 @@ struct filling {
 
 static void fill_rows(void *self, unsigned worker) {
     struct filling *f = self;
-    const struct kv_weight_source *source = &f->d->s.source;
+    const struct kv_matrix_rows *source = &f->d->s.source;
     float *rows = kv_alloc(FILL_ROWS * f->w->cols, sizeof *rows);
     size_t step = (size_t)FILL_ROWS * f->d->n_threads;
     for (size_t r = (size_t)FILL_ROWS * worker; r < f->w->rows; r += step) {
@@ -120,7 +121,7 @@ int kv_decoder_new(struct kv_decoder **out, const struct kv_decoder_setting *set
     struct kv_decoder *d = kv_alloc(1, sizeof *d);
     d->s = *setting;
     const struct kv_shape *s = &d->s.shape;
-    if (!d->s.source.rows) d->s.source = (struct kv_weight_source){&d->s.shape, noise_rows};
+    if (!d->s.source.rows) d->s.source = (struct kv_matrix_rows){&d->s.shape, noise_rows};
     d->team = kv_team_new(setting->n_threads);
     d->n_threads = kv_team_size(d->team);
     size_t heads = (size_t)s->n_heads * s->head_dim, kv = (size_t)s->n_kv_heads * s->head_dim;

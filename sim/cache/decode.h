@@ -7,8 +7,8 @@
 //     kv_decoder_free(d);
 //
 // A Llama layer: RMS norm, Q K V, RoPE, append, attention, output, RMS norm, SwiGLU; then the head.
-#ifndef KV_DECODE_H
-#define KV_DECODE_H
+#ifndef KV_CACHE_DECODE_H
+#define KV_CACHE_DECODE_H
 
 #include "sim/cache/cache.h"
 #include "sim/cache/gemv.h"
@@ -38,7 +38,7 @@ enum kv_decoder_matrix {
 };
 
 // Hands out rows [first, first + n) of a matrix; called by several threads.
-struct kv_weight_source {
+struct kv_matrix_rows {
     void *self;
     void (*rows)(void *self, enum kv_decoder_matrix m, uint32_t layer, size_t first, size_t n,
                  float *out);
@@ -52,7 +52,7 @@ struct kv_decoder_setting {
     unsigned n_threads;
     bool features; // compute what an entropy policy reads from the logits
     // NULL rows = seeded noise of the true sizes: a step's time does not depend on the values.
-    struct kv_weight_source source;
+    struct kv_matrix_rows source;
 };
 
 struct kv_step_time {

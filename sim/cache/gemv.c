@@ -2,7 +2,9 @@
 // Weight matrices: memory, coding, and the choice of the product kernel.
 #include "sim/cache/gemv.h"
 #include "sim/base/isa.h"
-#include "sim/base/util.h"
+#include "sim/base/cpu.h"
+#include "sim/base/half.h"
+#include "sim/base/memory.h"
 #include "sim/cache/gemv_isa.h"
 
 #include <stdlib.h>

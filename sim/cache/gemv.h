@@ -4,8 +4,8 @@
 // 8 and 4 bit: groups of 32 along a row, code x scale with codes about zero and an fp16 scale, like
 // ggml's Q8_0 and Q4_0 (8.5 and 4.5 bits a weight). 16 rows are interleaved so that a lane is a
 // row: per tile and group, words[bits][16 rows], then scales[16].
-#ifndef KV_GEMV_H
-#define KV_GEMV_H
+#ifndef KV_CACHE_GEMV_H
+#define KV_CACHE_GEMV_H
 
 #include <stddef.h>
 #include <stdint.h>

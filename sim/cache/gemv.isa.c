@@ -2,7 +2,7 @@
 // Matrix times vector at batch 1: streams each weight once, so memory is what it waits for.
 #include "sim/cache/gemv_isa.h"
 #include "sim/base/isa.h"
-#include "sim/base/util.h"
+#include "sim/base/half.h"
 
 // Vectors of the level in compiler terms: what is below becomes AVX2 or AVX-512 by the flags.
 #if defined(__AVX512F__)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The product kernels of gemv.isa.c by CPU level, and the layout they share.
-#ifndef KV_GEMV_ISA_H
-#define KV_GEMV_ISA_H
+#ifndef KV_CACHE_GEMV_ISA_H
+#define KV_CACHE_GEMV_ISA_H
 
 #include "sim/cache/gemv.h"
 

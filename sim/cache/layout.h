@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // How a page lays out one head's keys or values, and what an attention kernel is handed.
-#ifndef KV_LAYOUT_H
-#define KV_LAYOUT_H
+#ifndef KV_CACHE_LAYOUT_H
+#define KV_CACHE_LAYOUT_H
 
 #include "sim/cache/cache.h"
 
-#define KV_TILE 16 // tokens whose key words are interleaved
+#define KV_KEY_TILE 16 // tokens whose key words are interleaved
 
 // One side of one head in a page, 64 tokens. A word is 32 bits of a unit's code stream.
 //   keys, bits < 16:   codes[4 tiles][words][16 tokens] u32    bits = 16: [4][head_dim][16] u16

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A team of threads with a spinning barrier, which yields when a partner has lost its core.
 #include "sim/cache/team.h"
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 
 #include <pthread.h>
 #include <sched.h>

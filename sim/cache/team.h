@@ -5,8 +5,8 @@
 //     kv_team_run(t, job, self);      job(self, worker) on each, the caller is worker 0
 //     kv_team_barrier(t);             inside a job: all meet
 //     kv_team_free(t);
-#ifndef KV_TEAM_H
-#define KV_TEAM_H
+#ifndef KV_CACHE_TEAM_H
+#define KV_CACHE_TEAM_H
 
 struct kv_team;
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Words for rows of the tables of formats and policies.
 #include "sim/cli/catalogue.h"
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 
 #include <stdlib.h>
 

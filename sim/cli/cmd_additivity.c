@@ -3,8 +3,10 @@
 // single parts and of random joint ones, beside their sums and predictions.
 #include <stdlib.h>
 
-#include "sim/base/args.h"
-#include "sim/cli/cli.h"
+#include "sim/base/files.h"
+#include "sim/base/memory.h"
+#include "sim/base/talk.h"
+#include "sim/cli/options.h"
 #include "reports/draw/gnuplot.h"
 #include "sim/cli/opening.h"
 #include "sim/replay/fisher.h"

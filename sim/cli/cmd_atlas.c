@@ -3,8 +3,10 @@
 // of token, by distance to the end of the prompt.
 #include <stdlib.h>
 
-#include "sim/base/args.h"
-#include "sim/cli/cli.h"
+#include "sim/base/files.h"
+#include "sim/base/memory.h"
+#include "sim/base/talk.h"
+#include "sim/cli/options.h"
 #include "reports/draw/gnuplot.h"
 #include "sim/replay/fisher.h"
 
@@ -20,7 +22,7 @@ struct bin {
 struct atlas {
     struct kv_trace *trace;
     struct kv_format *format;
-    struct kv_table *table;
+    struct kv_cell_table *table;
     size_t width, n_heads, n_layers;
     double scored, rare; // scored positions; rarity above which a word is rare
     struct bin *head;    // [n_layers][n_heads]
@@ -71,8 +73,8 @@ static double rare_from(const struct kv_trace *t) {
 static void add_token(struct atlas *a, const struct kv_trace_item *it, size_t item, uint32_t row) {
     size_t cells = 2 * a->n_layers * a->n_heads;
     const float *sens = it->sens + row * cells,
-                *damage =
-                    kv_table_item(a->table, item) + (row * a->format->n_widths + a->width) * cells;
+                *damage = kv_cell_table_item(a->table, item) +
+                          (row * a->format->n_widths + a->width) * cells;
     double s[2] = {0, 0}, d[2] = {0, 0};
     for (size_t c = 0; c < cells; c++) {
         s[c & 1] += (double)sens[c];
@@ -244,7 +246,7 @@ static int open_ground(struct atlas *a, struct kv_cli *c, struct kv_error *e) {
     if (a->width == a->format->n_widths)
         return kv_fail(e, KV_EUSAGE, "--bits", "format %s does not offer %ld bits",
                        kv_opt(c, "format"), bits);
-    return kv_table_open(&a->table, a->trace, a->format, KV_TABLE_ISO, c->jobs, e);
+    return kv_cell_table_open(&a->table, a->trace, a->format, KV_TABLE_ISO, c->jobs, e);
 }
 
 static int atlas(struct kv_cli *c, struct kv_error *e) {
@@ -273,7 +275,7 @@ static int atlas(struct kv_cli *c, struct kv_error *e) {
     if (rc == 0) rc = print(&a, by, c->output, e);
     if (rc == 0 && kv_opt(c, "output")) rc = draw(&a, kv_opt(c, "output"), kv_opt(c, "format"), e);
     free(a.head);
-    kv_table_close(a.table);
+    kv_cell_table_close(a.table);
     kv_format_close(a.format);
     kv_trace_close(a.trace);
     return rc;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim attribute: what explains the results of a sweep, factor by factor.
 #include "analysis/results/attribution.h"
+#include "sim/base/memory.h"
 #include "analysis/results/rows.h"
 
 #include <fnmatch.h>

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim bench device: measures decode steps on this machine and writes them for calibrate.
-#include "sim/base/args.h"
+#include "sim/base/files.h"
+#include "sim/base/memory.h"
+#include "sim/base/spec.h"
+#include "sim/base/talk.h"
+#include "sim/base/version.h"
 #include "sim/cli/lists.h"
 #include "sim/replay/policy_cost.h"
 #include "sim/cost/measure.h"
@@ -149,7 +153,7 @@ static int bench_file(struct bench *b, const char *path, struct kv_error *e) {
     b->m.decoder.order = b->model->order;
     b->m.decoder.rms_eps = b->model->rms_eps;
     b->m.decoder.rope_base = b->model->rope_base;
-    b->m.decoder.source = (struct kv_weight_source){b->model, model_rows};
+    b->m.decoder.source = (struct kv_matrix_rows){b->model, model_rows};
     rc = bench_model(b, e);
     kv_model_close(b->model);
     return rc;

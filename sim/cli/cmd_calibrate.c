@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim calibrate: fits a device to measured runs, prints its parameters and what they are worth.
 #include "analysis/store/store.h"
-#include "sim/cli/cli.h"
+#include "sim/base/files.h"
+#include "sim/base/memory.h"
+#include "sim/base/talk.h"
+#include "sim/cli/options.h"
 #include "reports/draw/device.h"
 #include "sim/cost/calibrate.h"
 #include "sim/model/model.h"

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim code: vectors through a format, standard input to standard output, for checks by other
 // programs.
-#include "sim/cli/cli.h"
+#include "sim/cli/options.h"
+#include "sim/base/files.h"
+#include "sim/base/memory.h"
 #include "sim/quant/format.h"
 
 #include <errno.h>

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim describe: all that the table says about one format or policy.
 #include "sim/base/args.h"
+#include "sim/base/files.h"
+#include "sim/base/memory.h"
 #include "sim/cli/catalogue.h"
-#include "sim/cli/cli.h"
+#include "sim/cli/options.h"
 #include "sim/replay/spec.h"
 
 #include <stdlib.h>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim devices: lists devices with where they were measured, over which range, and their error.
 #include "sim/cli/lists.h"
+#include "sim/base/talk.h"
 #include "sim/cost/calibrate.h"
 
 static const struct kv_option options[] = {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim diff: two specs compared item by item, with every test that the comparison allows.
 #include "analysis/stats/evidence.h"
+#include "sim/base/memory.h"
 #include "analysis/results/pairs.h"
 #include "analysis/results/rows.h"
 

@@ -3,7 +3,10 @@
 #include <cblas.h>
 #include <stdlib.h>
 
-#include "sim/cli/cli.h"
+#include "sim/cli/options.h"
+#include "sim/base/cpu.h"
+#include "sim/base/files.h"
+#include "sim/base/memory.h"
 #include "sim/model/forward.h"
 
 enum {

@@ -4,6 +4,9 @@
 #include <stdlib.h>
 
 #include "reports/draw/gnuplot.h"
+#include "sim/base/files.h"
+#include "sim/base/memory.h"
+#include "sim/base/talk.h"
 #include "analysis/studies/fidelity.h"
 
 static const double near_bits[] = {3, 4, 5};

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 
 #include "sim/base/args.h"
+#include "sim/base/files.h"
+#include "sim/base/memory.h"
 
 static const struct kv_option options[] = {
     KV_ROWS_OPTIONS,

@@ -6,7 +6,9 @@
 
 #include "analysis/stats/stats.h"
 #include "analysis/store/store.h"
-#include "sim/base/args.h"
+#include "sim/base/files.h"
+#include "sim/base/memory.h"
+#include "sim/base/talk.h"
 #include "reports/draw/gnuplot.h"
 #include "sim/cli/opening.h"
 #include "analysis/studies/sweep.h"
@@ -52,8 +54,8 @@ struct headroom {
     size_t n_widths, n_budgets, n;
     struct entry at[N_FAMILIES * MAX_BUDGETS];
     long rounds;
-    enum kv_table_kind form; // of predicted damage
-    size_t first, n_items;   // judged
+    enum kv_cell_table_kind form; // of predicted damage
+    size_t first, n_items;        // judged
     char digest[17], *subtitle;
 };
 
@@ -204,7 +206,7 @@ static int read_back(struct headroom *h, struct kv_error *e) {
     struct kv_store *s;
     struct kv_summary *rows = NULL;
     size_t n = 0;
-    char *variant = kv_format_text("form=%s", kv_table_kinds[h->form]);
+    char *variant = kv_format_text("form=%s", kv_cell_table_kinds[h->form]);
     int rc = kv_store_open(&s, kv_opt(h->c, "db"), KV_STORE_READ, e);
     if (rc == 0) rc = kv_store_summaries(s, &(struct kv_store_filter){0}, &rows, &n, e);
     for (size_t i = 0; i < h->n * n && rc == 0; i++) {

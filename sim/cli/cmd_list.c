@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim list: the formats, policies and devices there are, and the CPU paths chosen here.
 #include "sim/cli/catalogue.h"
-#include "sim/cli/cli.h"
+#include "sim/base/cpu.h"
+#include "sim/base/memory.h"
+#include "sim/base/talk.h"
+#include "sim/cli/options.h"
 #include "sim/cost/cost.h"
 #include "sim/replay/spec.h"
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim quant: the error of formats on recorded keys and values, or on Gaussian vectors.
-#include "sim/base/args.h"
-#include "sim/cli/cli.h"
+#include "sim/base/memory.h"
+#include "sim/base/spec.h"
+#include "sim/base/talk.h"
+#include "sim/cli/options.h"
 #include "sim/cli/lists.h"
 #include "analysis/studies/coding_error.h"
 

@@ -2,7 +2,8 @@
 // kvsim record: runs a model once over a benchmark and writes the trace folder.
 #include <stdlib.h>
 
-#include "sim/base/args.h"
+#include "sim/base/memory.h"
+#include "sim/base/talk.h"
 #include "sim/cli/opening.h"
 #include "traces/record.h"
 #include "traces/sensitivity.h"

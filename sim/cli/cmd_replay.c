@@ -4,7 +4,8 @@
 
 #define KV_REPLAY_DB NULL
 #include "analysis/stats/stats.h"
-#include "sim/base/args.h"
+#include "sim/base/memory.h"
+#include "sim/base/spec.h"
 #include "analysis/studies/sweep.h"
 #include "analysis/results/rows.h"
 #include "sim/replay/attention.h"

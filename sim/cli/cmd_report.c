@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim report: figures, one page and result files of a store.
 #include "reports/draw/gnuplot.h"
+#include "sim/base/files.h"
+#include "sim/base/hash.h"
+#include "sim/base/talk.h"
 #include "reports/harness.h"
 #include "reports/page/page.h"
 #include "analysis/studies/sweep.h"

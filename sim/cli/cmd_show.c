@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim show: the table of a store, each accuracy with its interval and its difference to 16 bit.
 #include "sim/cli/columns.h"
+#include "sim/base/files.h"
+#include "sim/base/memory.h"
+#include "sim/base/talk.h"
 #include "analysis/results/scorers.h"
 #include "analysis/results/widths.h"
 

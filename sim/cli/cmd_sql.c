@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim sql: read-only queries on a store, and what there is to query.
 #include "analysis/store/store.h"
-#include "sim/cli/cli.h"
+#include "sim/base/files.h"
+#include "sim/base/memory.h"
+#include "sim/base/work.h"
+#include "sim/cli/options.h"
 
 #include <stdlib.h>
 

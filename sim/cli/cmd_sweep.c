@@ -2,6 +2,7 @@
 // kvsim sweep: replays many specs into a store; what is stored already is not run again.
 #define KV_REPLAY_DB "kvsim.db"
 #include "analysis/studies/sweep.h"
+#include "sim/base/talk.h"
 
 static int sweep(struct kv_cli *c, struct kv_error *e) {
     struct kv_replaying r;

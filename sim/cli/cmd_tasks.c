@@ -3,7 +3,8 @@
 #include <stdlib.h>
 
 #include "sim/base/utf8.h"
-#include "sim/cli/cli.h"
+#include "sim/base/memory.h"
+#include "sim/cli/options.h"
 #include "traces/items.h"
 #include "traces/tasks.h"
 

@@ -4,7 +4,12 @@
 #include <stdlib.h>
 
 #include "analysis/search/train.h"
-#include "sim/base/args.h"
+#include "sim/base/files.h"
+#include "sim/base/memory.h"
+#include "sim/base/spec.h"
+#include "sim/base/talk.h"
+#include "sim/base/version.h"
+#include "sim/base/work.h"
 #include "reports/draw/gnuplot.h"
 #include "sim/cli/lists.h"
 #include "sim/model/safetensors.h"
@@ -40,7 +45,7 @@ static const struct kv_option options[] = {
 struct job {
     struct kv_trace *trace;
     struct kv_format *format;
-    struct kv_table *table; // damage; NULL when nothing asks for it
+    struct kv_cell_table *table; // damage; NULL when nothing asks for it
     struct kv_train_data data;
     struct kv_train_options train;
     float *x;
@@ -100,7 +105,7 @@ static void gather(struct job *j) {
     if (j->table) j->damage = kv_alloc(in->n_tokens * classes, sizeof *j->damage);
     for (size_t i = 0; i < in->n_items; i++) {
         const struct kv_trace_item *it = kv_trace_item(j->trace, i);
-        const float *table = j->table ? kv_table_item(j->table, i) : NULL;
+        const float *table = j->table ? kv_cell_table_item(j->table, i) : NULL;
         for (size_t row = 0; row < it->n_tokens; row++, n++) {
             j->item[n] = (uint32_t)i;
             for (size_t f = 0; f < KV_TRAIN_INPUTS; f++)
@@ -179,7 +184,7 @@ static int open_job(struct job *j, const struct kv_cli *c, struct kv_error *e) {
     rc = kv_format_open(&j->format, kv_opt(c, "format"), &setting, e);
     if (rc == 0) rc = find_widths(j, c, e);
     if (rc == 0 && (quality_is_asked(c) || strstr(kv_opt(c, "labels"), "oracle")))
-        rc = kv_table_open(&j->table, j->trace, j->format, KV_TABLE_ISO, c->jobs, e);
+        rc = kv_cell_table_open(&j->table, j->trace, j->format, KV_TABLE_ISO, c->jobs, e);
     if (rc == 0) gather(j);
     if (rc == 0) rc = measure_quality(j, c, e);
     if (rc == 0) rc = measure_latency(j, c, e);
@@ -189,7 +194,7 @@ static int open_job(struct job *j, const struct kv_cli *c, struct kv_error *e) {
 static void close_job(struct job *j) {
     void *owned[] = {j->x, j->label, j->item, j->damage};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
-    kv_table_close(j->table);
+    kv_cell_table_close(j->table);
     kv_format_close(j->format);
     kv_trace_close(j->trace);
 }

@@ -5,7 +5,10 @@
 
 #include "analysis/search/search.h"
 #include "analysis/stats/stats.h"
-#include "sim/base/args.h"
+#include "sim/base/memory.h"
+#include "sim/base/spec.h"
+#include "sim/base/talk.h"
+#include "sim/base/work.h"
 #include "analysis/studies/greedy.h"
 #include "sim/cli/opening.h"
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim verdict: do published claims hold on what a store holds?
 #include "analysis/results/rows.h"
+#include "sim/base/files.h"
 #include "analysis/claims/verdicts.h"
 
 #include <stdlib.h>

@@ -3,7 +3,9 @@
 #include <stdlib.h>
 
 #include "analysis/store/store.h"
-#include "sim/cli/cli.h"
+#include "sim/base/files.h"
+#include "sim/base/memory.h"
+#include "sim/cli/options.h"
 #include "sim/model/model.h"
 #include "traces/trace.h"
 

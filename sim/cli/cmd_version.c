@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim version: which program this is, and on what it stands.
-#include "sim/cli/cli.h"
+#include "sim/cli/options.h"
+#include "sim/base/cpu.h"
+#include "sim/base/files.h"
+#include "sim/base/version.h"
 
 #include <cblas.h>
 

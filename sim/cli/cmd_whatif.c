@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim what-if: prices mixes and replayed specs on devices, or predicts measured runs.
 #include "sim/cli/lists.h"
+#include "sim/base/memory.h"
+#include "sim/base/talk.h"
 #include "analysis/results/rows.h"
 #include "sim/cost/calibrate.h"
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The columns of show's table: when each is printed and what it says of a row.
 #include "sim/cli/columns.h"
+#include "sim/base/memory.h"
 
 #include <stdlib.h>
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Comma-separated option values.
 #include "sim/cli/lists.h"
-#include "sim/base/args.h"
+#include "sim/base/memory.h"
+#include "sim/base/spec.h"
 
 #include <stdlib.h>
 

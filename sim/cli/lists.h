@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Comma-separated option values, as the device commands take them.
-#ifndef KV_LISTS_H
-#define KV_LISTS_H
+#ifndef KV_CLI_LISTS_H
+#define KV_CLI_LISTS_H
 
-#include "sim/cli/cli.h"
+#include "sim/cli/options.h"
 #include "sim/cost/cost.h"
 
 // The elements of an option's value, or of its default. Free with kv_list_free of args.h.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Options that several commands read alike.
 #include "sim/cli/opening.h"
+#include "sim/base/memory.h"
+#include "sim/base/talk.h"
 
 #include <cblas.h>
 #include <glob.h>

@@ -3,7 +3,7 @@
 #ifndef KV_CLI_OPENING_H
 #define KV_CLI_OPENING_H
 
-#include "sim/cli/cli.h"
+#include "sim/cli/options.h"
 #include "sim/model/model.h"
 #include "traces/trace.h"
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tables on stdout: aligned text that fits the terminal, TSV with a header, or a JSON array.
-#include "sim/cli/cli.h"
+#include "sim/cli/table.h"
+#include "sim/base/files.h"
+#include "sim/base/memory.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -312,4 +314,18 @@ int kv_table_print(struct kv_table *t, enum kv_output how, struct kv_error *e) {
     print[how](t);
     kv_table_free(t);
     return kv_flush_stdout(e);
+}
+
+int kv_table_print_rows(const struct kv_table_column *columns, const void *rows, size_t n,
+                        size_t stride, enum kv_output how, struct kv_error *e) {
+    size_t n_columns = 0;
+    while (columns[n_columns].name) n_columns++;
+    struct kv_column *heads = kv_alloc(n_columns, sizeof *heads);
+    for (size_t i = 0; i < n_columns; i++)
+        heads[i] = (struct kv_column){columns[i].name, columns[i].align};
+    struct kv_table *t = kv_table_new(heads, n_columns);
+    free(heads);
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < n_columns; k++) columns[k].cell(t, (const char *)rows + i * stride);
+    return kv_table_print(t, how, e);
 }

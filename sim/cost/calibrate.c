@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // From runs to a device: the fit, runs left out in turn, errors, and what the runs cannot tell.
 #include "sim/cost/calibrate.h"
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 #include "sim/cost/design.h"
 
 #include <stdlib.h>

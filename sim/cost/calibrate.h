@@ -10,8 +10,8 @@
 // Parameters are positive: the fit moves their logarithms (GSL's trust-region least squares),
 // residuals are relative to each run's own uncertainty, and Huber weights (1964) bound what a bad
 // run can do. Where runs time attention apart, that time is fitted beside the step.
-#ifndef KV_CALIBRATE_H
-#define KV_CALIBRATE_H
+#ifndef KV_COST_CALIBRATE_H
+#define KV_COST_CALIBRATE_H
 
 #include "sim/cost/cost.h"
 #include "sim/cost/runs.h"

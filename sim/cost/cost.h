@@ -10,8 +10,8 @@
 // meets at most one more width a round. Widths that a device cannot
 // address round up to its next port. Every device carries the runs it was fitted to and where it
 // was measured.
-#ifndef KV_COST_H
-#define KV_COST_H
+#ifndef KV_COST_COST_H
+#define KV_COST_COST_H
 
 #include "policies/policy.h"
 #include "sim/base/outcome.h"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The columns of the latency model, fitted by fit.c with a knee where the runs show one.
 #include "sim/cost/design.h"
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 #include "sim/cost/fit.h"
 
 #include <stdlib.h>

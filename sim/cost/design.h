@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The latency model as columns of a fit: which terms the runs can tell apart, and their values.
-#ifndef KV_DESIGN_H
-#define KV_DESIGN_H
+#ifndef KV_COST_DESIGN_H
+#define KV_COST_DESIGN_H
 
 #include "sim/cost/cost.h"
 #include "sim/cost/runs.h"

@@ -4,7 +4,8 @@
 #include "sim/cost/json.h"
 #include "sim/cost/runs.h"
 #include "sim/base/assets.h"
-#include "sim/base/util.h"
+#include "sim/base/files.h"
+#include "sim/base/memory.h"
 
 #include <stdlib.h>
 #include <unistd.h>

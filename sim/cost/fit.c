@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The solver behind calibrate: GSL's nonlinear least squares inside a loop of Huber weights.
 #include "sim/cost/fit.h"
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 
 #include <stdlib.h>
 #include <gsl/gsl_blas.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A robust fit of positive parameters to sums of columns, some of which stretch beyond a knee.
-#ifndef KV_FIT_H
-#define KV_FIT_H
+#ifndef KV_COST_FIT_H
+#define KV_COST_FIT_H
 
 #include "policies/policy.h"
 

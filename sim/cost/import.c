@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Opens any file of runs: JSON, JSON lines or CSV, written by this tool, by llama-bench or by hand.
 #include "sim/cost/rows.h"
-#include "sim/base/util.h"
+#include "sim/base/files.h"
+#include "sim/base/memory.h"
 #include "sim/model/model.h"
 
 #include <stdlib.h>

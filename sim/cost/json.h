@@ -3,7 +3,7 @@
 #ifndef KV_COST_JSON_H
 #define KV_COST_JSON_H
 
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 
 #include <jansson.h>
 

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The measuring itself: caches filled to each context, steps timed round by round, medians taken.
 #include "sim/cost/measure.h"
-#include "sim/base/util.h"
+#include "sim/base/cpu.h"
+#include "sim/base/memory.h"
+#include "sim/base/talk.h"
+#include "sim/base/work.h"
 
 #include <stdlib.h>
 #include <time.h>

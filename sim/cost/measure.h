@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Decode runs on this machine: a grid of contexts and mixes, measured in rounds so that slow drifts
 // fall on all cells alike.
-#ifndef KV_MEASURE_H
-#define KV_MEASURE_H
+#ifndef KV_COST_MEASURE_H
+#define KV_COST_MEASURE_H
 
 #include "sim/cost/runs.h"
 

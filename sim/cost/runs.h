@@ -5,8 +5,8 @@
 //     if (kv_runs_open(&r, "runs.csv", &e)) ...      ours, llama-bench's JSON/JSONL/CSV, plain CSV
 //     for (size_t i = 0; i < r->n; i++) printf("%u %s %.0f\n", r->row[i].context, ...);
 //     kv_runs_free(r);
-#ifndef KV_RUNS_H
-#define KV_RUNS_H
+#ifndef KV_COST_RUNS_H
+#define KV_COST_RUNS_H
 
 #include "policies/policy.h"
 #include "sim/cache/decode.h" // enum kv_part

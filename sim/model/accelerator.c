@@ -4,7 +4,7 @@
 
 #include <dlfcn.h>
 
-#include "sim/base/util.h"
+#include "policies/policy.h"
 #include "sim/model/model.h"
 
 static int hold(struct kv_matrix *w, const struct kv_accelerator *a, const char *path,

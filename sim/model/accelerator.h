@@ -8,8 +8,8 @@
 //     kv_model_close(model);                                       lets go of it
 //
 // Sums come in the library's own order: another draw of rounding noise, as a run on another BLAS.
-#ifndef KV_ACCELERATOR_H
-#define KV_ACCELERATOR_H
+#ifndef KV_MODEL_ACCELERATOR_H
+#define KV_MODEL_ACCELERATOR_H
 
 #include <stdbool.h>
 #include <stddef.h>

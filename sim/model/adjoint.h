@@ -9,8 +9,8 @@
 // The scalar is sum over scored positions of log p(label). With labels drawn from the model's own
 // distribution, E[(g . e)^2] = e^T F e, F the Fisher information of the cached values, and half of
 // it is the KL divergence that an error e causes, to second order (Amari 1998; design section 6).
-#ifndef KV_ADJOINT_H
-#define KV_ADJOINT_H
+#ifndef KV_MODEL_ADJOINT_H
+#define KV_MODEL_ADJOINT_H
 
 #include "sim/model/forward.h"
 

@@ -5,7 +5,8 @@
 #include <cblas.h>
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/half.h"
+#include "sim/base/memory.h"
 #include "sim/model/accelerator.h"
 #include "sim/model/kernels.h"
 #include "sim/model/paths.h"

@@ -10,8 +10,8 @@
 // the result, depends on the item and nothing else: not on workers, batches or the other policies
 // of a sweep. (A BLAS kernel may give a row other bits at another place of the matrix; Haswell's in
 // OpenBLAS 0.3.21 does.)
-#ifndef KV_FORWARD_H
-#define KV_FORWARD_H
+#ifndef KV_MODEL_FORWARD_H
+#define KV_MODEL_FORWARD_H
 
 #include "sim/model/model.h"
 

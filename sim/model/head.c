@@ -8,7 +8,7 @@
 // numbers.
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 #include "sim/model/accelerator.h"
 #include "sim/model/kernels.h"
 #include "sim/model/scratch.h"

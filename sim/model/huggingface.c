@@ -7,7 +7,9 @@
 #include <jansson.h>
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/files.h"
+#include "sim/base/hash.h"
+#include "sim/base/memory.h"
 #include "sim/model/model.h"
 #include "sim/model/safetensors.h"
 #include "sim/model/weights.h"

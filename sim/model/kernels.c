@@ -3,7 +3,7 @@
 #include "sim/model/kernels.h"
 
 #include "sim/base/isa.h"
-#include "sim/base/util.h"
+#include "sim/base/cpu.h"
 
 extern const struct kv_kernels kv_kernels_base;
 #if defined(__x86_64__)

@@ -3,8 +3,8 @@
 //
 // Sums run over a fixed number of lanes in a fixed order, so a level's results are repeatable bit
 // for bit; levels differ from each other in the last bits.
-#ifndef KV_KERNELS_H
-#define KV_KERNELS_H
+#ifndef KV_MODEL_KERNELS_H
+#define KV_MODEL_KERNELS_H
 
 #include <stddef.h>
 #include <stdint.h>

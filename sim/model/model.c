@@ -7,7 +7,10 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#include "sim/base/util.h"
+#include "sim/base/cpu.h"
+#include "sim/base/hash.h"
+#include "sim/base/memory.h"
+#include "sim/base/work.h"
 #include "sim/model/weights.h"
 
 // Shapes of the SmolLM and SmolLM2 models, from their config.json at

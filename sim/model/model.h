@@ -7,8 +7,8 @@
 //     kv_tokenizer_encode(m->tokenizer, text, strlen(text), &ids, &n);
 //
 // Opened models are read-only and shared by threads; each worker brings its own kv_scratch.
-#ifndef KV_MODEL_H
-#define KV_MODEL_H
+#ifndef KV_MODEL_MODEL_H
+#define KV_MODEL_MODEL_H
 
 #include "policies/policy.h"
 #include "sim/quant/format.h"

@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 #include "sim/model/kernels.h"
 
 uint32_t kv_tree_choice(const struct kv_tree *t, uint32_t row) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where the rows of a token tree stand: positions, segments, and columns of transposed keys or
 // values (for forward and backward passes and attention replay).
-#ifndef KV_PATHS_H
-#define KV_PATHS_H
+#ifndef KV_MODEL_PATHS_H
+#define KV_MODEL_PATHS_H
 
 #include "sim/model/forward.h"
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reads and lays out safetensors files: every offset and size in the header is checked before use.
 #include "sim/model/safetensors.h"
+#include "sim/base/memory.h"
 
 #include <inttypes.h>
 #include <jansson.h>

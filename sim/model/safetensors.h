@@ -4,10 +4,10 @@
 // Format: https://github.com/huggingface/safetensors (header {"name": {"dtype", "shape",
 // "data_offsets": [begin, end]}, "__metadata__": {string: string}}; offsets from the end of the
 // header).
-#ifndef KV_SAFETENSORS_H
-#define KV_SAFETENSORS_H
+#ifndef KV_MODEL_SAFETENSORS_H
+#define KV_MODEL_SAFETENSORS_H
 
-#include "sim/base/util.h"
+#include "sim/base/files.h"
 
 struct kv_tensor {
     char name[128];

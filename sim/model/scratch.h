@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Buffers of one worker, by what they hold (private to sim/model).
-#ifndef KV_SCRATCH_H
-#define KV_SCRATCH_H
+#ifndef KV_MODEL_SCRATCH_H
+#define KV_MODEL_SCRATCH_H
 
 #include "sim/model/forward.h"
 

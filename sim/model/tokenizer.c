@@ -10,7 +10,8 @@
 #include <stdlib.h>
 
 #include "sim/base/utf8.h"
-#include "sim/base/util.h"
+#include "sim/base/hash.h"
+#include "sim/base/memory.h"
 #include "sim/model/model.h"
 
 #define NONE UINT32_MAX

@@ -4,7 +4,10 @@
 
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/cpu.h"
+#include "sim/base/half.h"
+#include "sim/base/memory.h"
+#include "sim/base/work.h"
 
 // ---- types ----------------------------------------------------------------------------
 //

@@ -3,8 +3,8 @@
 //
 // A loader fills m->shape and m->tied from its metadata, hands a way to find a tensor by name, and
 // kv_weights_load checks, allocates, converts on all cores and verifies every number.
-#ifndef KV_WEIGHTS_H
-#define KV_WEIGHTS_H
+#ifndef KV_MODEL_WEIGHTS_H
+#define KV_MODEL_WEIGHTS_H
 
 #include "sim/model/model.h"
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Format asym: uniform grid from the group's minimum to its maximum, float minimum.
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 #include "sim/quant/grid.h"
 #include "sim/quant/widths.h"
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Format asym-zp: uniform grid whose zero point is an integer, in KVTuner's and RotateKV's ways.
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 #include "sim/quant/grid.h"
 #include "sim/quant/widths.h"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Codebooks: uneven levels that a scaled value is matched to.
-#ifndef KV_BOOK_H
-#define KV_BOOK_H
+#ifndef KV_QUANT_BOOK_H
+#define KV_QUANT_BOOK_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -43,25 +43,25 @@ static struct scratch scratch_of(const struct unit *u, void *memory) {
     return (struct scratch){x, x + u->chunk * u->values, (uint8_t *)(x + 2 * u->chunk * u->values)};
 }
 
-struct kv_rows kv_branch_rows(const struct kv_shape *s, uint32_t layer, enum kv_side side,
-                              uint32_t n_context, const uint32_t *first, uint32_t branch,
-                              const uint8_t *cells, const float *x, float *y) {
+struct kv_vectors kv_branch_rows(const struct kv_shape *s, uint32_t layer, enum kv_side side,
+                                 uint32_t n_context, const uint32_t *first, uint32_t branch,
+                                 const uint8_t *cells, const float *x, float *y) {
     size_t width = (size_t)s->n_kv_heads * s->head_dim, per_token = kv_cells(s),
            row = branch ? first[branch - 1] : 0, end = branch ? first[branch] : n_context,
            start = branch ? n_context : 0;
-    return (struct kv_rows){.layer = layer,
-                            .side = side,
-                            .start = start,
-                            .first = start,
-                            .n = end - row,
-                            .x = x + row * width,
-                            .x_stride = width,
-                            .y = y + row * width,
-                            .y_stride = width,
-                            .cells =
-                                cells + row * per_token + layer * (per_token / s->n_layers) + side,
-                            .cell_token_stride = per_token,
-                            .cell_head_stride = 2};
+    return (struct kv_vectors){.layer = layer,
+                               .side = side,
+                               .start = start,
+                               .first = start,
+                               .n = end - row,
+                               .x = x + row * width,
+                               .x_stride = width,
+                               .y = y + row * width,
+                               .y_stride = width,
+                               .cells = cells + row * per_token +
+                                        layer * (per_token / s->n_layers) + side,
+                               .cell_token_stride = per_token,
+                               .cell_head_stride = 2};
 }
 
 size_t kv_code_scratch_bytes(const struct kv_format *f) {
@@ -85,12 +85,12 @@ void kv_reorder(const float *x, float *y, size_t d, enum kv_order from, enum kv_
         for (size_t i = 0; i < half; i++) y[2 * i] = x[i], y[2 * i + 1] = x[i + half];
 }
 
-static uint8_t cell_at(const struct kv_rows *r, size_t row, size_t head) {
+static uint8_t cell_at(const struct kv_vectors *r, size_t row, size_t head) {
     return r->cells[row * r->cell_token_stride + head * r->cell_head_stride];
 }
 
 // The width that all cells of a unit agree on; KV_EVICT when all are evicted.
-static int unit_width(const struct kv_format *f, const struct kv_rows *r, const struct unit *u,
+static int unit_width(const struct kv_format *f, const struct kv_vectors *r, const struct unit *u,
                       size_t row, size_t head, uint8_t *width, struct kv_error *e) {
     *width = KV_EVICT;
     for (size_t t = row; t < row + u->tokens; t++)
@@ -114,8 +114,8 @@ static int unit_width(const struct kv_format *f, const struct kv_rows *r, const 
     return 0;
 }
 
-static void exact_row(const struct kv_format *f, const struct kv_rows *r, size_t row, size_t head,
-                      size_t heads) {
+static void exact_row(const struct kv_format *f, const struct kv_vectors *r, size_t row,
+                      size_t head, size_t heads) {
     uint8_t h[2 * 256];
     size_t d = f->setting.shape.head_dim, n = heads * d;
     const float *x = r->x + row * r->x_stride + head * d;
@@ -128,7 +128,7 @@ static void exact_row(const struct kv_format *f, const struct kv_rows *r, size_t
 }
 
 // Rows outside coded blocks: fp16, or untouched where float32 was decided.
-static int exact_rows(const struct kv_format *f, const struct kv_rows *r, size_t from, size_t to,
+static int exact_rows(const struct kv_format *f, const struct kv_vectors *r, size_t from, size_t to,
                       struct kv_error *e) {
     size_t d = f->setting.shape.head_dim, heads = f->setting.shape.n_kv_heads;
     const struct unit cell = {.tokens = 1, .heads = 1};
@@ -146,13 +146,13 @@ static int exact_rows(const struct kv_format *f, const struct kv_rows *r, size_t
     return 0;
 }
 
-static bool permuted(const struct kv_format *f, const struct kv_rows *r) {
+static bool permuted(const struct kv_format *f, const struct kv_vectors *r) {
     return r->side == KV_KEY &&
            f->order != f->setting.order; // values have no RoPE to be ordered by
 }
 
 // Copies a unit between the model's layout and [tokens][heads][dim] in the format's order.
-static void gather(const struct kv_format *f, const struct kv_rows *r, const struct unit *u,
+static void gather(const struct kv_format *f, const struct kv_vectors *r, const struct unit *u,
                    size_t row, size_t head, float *out) {
     size_t d = f->setting.shape.head_dim;
     enum kv_order to = permuted(f, r) ? f->order : f->setting.order;
@@ -162,7 +162,7 @@ static void gather(const struct kv_format *f, const struct kv_rows *r, const str
                        to);
 }
 
-static void scatter(const struct kv_format *f, const struct kv_rows *r, const struct unit *u,
+static void scatter(const struct kv_format *f, const struct kv_vectors *r, const struct unit *u,
                     size_t row, size_t head, const float *in) {
     size_t d = f->setting.shape.head_dim;
     enum kv_order from = permuted(f, r) ? f->order : f->setting.order;
@@ -183,7 +183,7 @@ static void count_codes(const struct kv_format *f, const struct kv_block *b,
 
 // Codes the units [0, n) of a chunk, whose first one starts at row `row` with unit `k` of its
 // block.
-static int code_chunk(const struct kv_format *f, const struct kv_rows *r, const struct unit *u,
+static int code_chunk(const struct kv_format *f, const struct kv_vectors *r, const struct unit *u,
                       const struct scratch *s, size_t unit0, size_t n, size_t row0,
                       uint64_t *histogram, struct kv_error *e) {
     uint8_t width[CHUNK_UNITS];
@@ -222,7 +222,7 @@ static int code_chunk(const struct kv_format *f, const struct kv_rows *r, const 
 }
 
 // True when every cell of the rows holds the same width and units lie in x and y as they are coded.
-static bool uniform(const struct kv_format *f, const struct kv_rows *r, const struct unit *u,
+static bool uniform(const struct kv_format *f, const struct kv_vectors *r, const struct unit *u,
                     size_t from, size_t to) {
     size_t heads = f->setting.shape.n_kv_heads, dim = heads * f->setting.shape.head_dim;
     if (u->tokens != 1 || permuted(f, r) || r->x_stride != dim || r->y_stride != dim) return false;
@@ -234,8 +234,9 @@ static bool uniform(const struct kv_format *f, const struct kv_rows *r, const st
     return true;
 }
 
-static void code_uniform(const struct kv_format *f, const struct kv_rows *r, const struct unit *u,
-                         const struct scratch *s, size_t from, size_t to, uint64_t *histogram) {
+static void code_uniform(const struct kv_format *f, const struct kv_vectors *r,
+                         const struct unit *u, const struct scratch *s, size_t from, size_t to,
+                         uint64_t *histogram) {
     struct kv_block b = {r->layer, r->side, cell_at(r, from, 0)};
     size_t n = (to - from) * u->per_block;
     const float *x = r->x + from * r->x_stride;
@@ -249,7 +250,7 @@ static void code_uniform(const struct kv_format *f, const struct kv_rows *r, con
 }
 
 // Rows [*from, *to) of the call lie in whole blocks behind the sinks.
-static void coded_rows(const struct kv_format *f, const struct kv_rows *r, size_t *from,
+static void coded_rows(const struct kv_format *f, const struct kv_vectors *r, size_t *from,
                        size_t *to) {
     size_t base = r->start > f->sinks ? r->start : f->sinks, end = r->first + r->n;
     size_t flush = f->flush[r->side];
@@ -262,7 +263,7 @@ static void coded_rows(const struct kv_format *f, const struct kv_rows *r, size_
     if (*to < *from) *to = *from;
 }
 
-int kv_code_rows(const struct kv_format *f, const struct kv_rows *r, void *memory,
+int kv_code_rows(const struct kv_format *f, const struct kv_vectors *r, void *memory,
                  uint64_t *histogram, struct kv_error *e) {
     struct unit u = unit_of(f, r->side);
     struct scratch s = scratch_of(&u, memory);
@@ -288,8 +289,8 @@ int kv_code_rows(const struct kv_format *f, const struct kv_rows *r, void *memor
     return rc;
 }
 
-static void count_exact(const struct kv_format *f, const struct kv_rows *r, size_t from, size_t to,
-                        struct kv_bits *bits) {
+static void count_exact(const struct kv_format *f, const struct kv_vectors *r, size_t from,
+                        size_t to, struct kv_bits *bits) {
     size_t d = f->setting.shape.head_dim, heads = f->setting.shape.n_kv_heads;
     for (size_t row = from; row < to; row++)
         for (size_t h = 0; h < heads; h++) {
@@ -303,8 +304,8 @@ static void count_exact(const struct kv_format *f, const struct kv_rows *r, size
 
 // Values of a unit by their own decision: an evicted cell in a kept unit is counted as evicted,
 // though its bits stay.
-static void count_values(const struct kv_format *f, const struct kv_rows *r, const struct unit *u,
-                         size_t row, size_t head, struct kv_bits *bits) {
+static void count_values(const struct kv_format *f, const struct kv_vectors *r,
+                         const struct unit *u, size_t row, size_t head, struct kv_bits *bits) {
     size_t d = f->setting.shape.head_dim;
     for (size_t t = row; t < row + u->tokens; t++)
         for (size_t h = head; h < head + u->heads; h++) {
@@ -313,7 +314,7 @@ static void count_values(const struct kv_format *f, const struct kv_rows *r, con
         }
 }
 
-void kv_count_rows(const struct kv_format *f, const struct kv_rows *r, size_t upto,
+void kv_count_rows(const struct kv_format *f, const struct kv_vectors *r, size_t upto,
                    struct kv_bits *bits) {
     struct unit u = unit_of(f, r->side);
     struct kv_unit_size size[KV_MAX_WIDTHS];

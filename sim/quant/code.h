@@ -2,7 +2,8 @@
 // From decisions to stored values: what every fidelity does with the K or V of one layer.
 //
 //     void *scratch = kv_alloc(kv_code_scratch_bytes(f), 1);
-//     struct kv_rows ctx = {.layer = l, .side = KV_KEY, .n = n_context, .x = k, .x_stride = kv_dim,
+//     struct kv_vectors ctx = {.layer = l, .side = KV_KEY, .n = n_context, .x = k, .x_stride =
+//     kv_dim,
 //                           .y = y, .y_stride = kv_dim, .cells = cells + 2 * head_0 + side,
 //                           .cell_token_stride = kv_cells(&shape), .cell_head_stride = 2};
 //     kv_code_rows(f, &ctx, scratch, NULL, &e);              y = what a coded read returns
@@ -14,13 +15,13 @@
 // A branch is a run of positions that stores its own groups of tokens: the context, or one choice.
 // Groups start at the branch's start (after the sinks); a block of tokens that is still open at the
 // branch's end stays exact, as do sinks. Exact means rounded to fp16, 16 bits a value.
-#ifndef KV_CODE_H
-#define KV_CODE_H
+#ifndef KV_QUANT_CODE_H
+#define KV_QUANT_CODE_H
 
 #include "sim/quant/format.h"
 
 // Tokens [first, first + n) of a branch, one layer, K or V.
-struct kv_rows {
+struct kv_vectors {
     uint32_t layer;
     enum kv_side side;
     size_t start; // path position where the branch starts: 0, or the branch point of a choice
@@ -40,9 +41,9 @@ struct kv_rows {
 // The rows of one branch of a token tree, in arrays [n_tokens][n_kv_heads * head_dim] and decisions
 // [n_tokens][n_layers][n_kv_heads][2]: the context, tokens [0, n_context), for branch 0; choice
 // branch - 1, tokens [first[branch - 1], first[branch]), which starts at the branch point.
-struct kv_rows kv_branch_rows(const struct kv_shape *s, uint32_t layer, enum kv_side side,
-                              uint32_t n_context, const uint32_t *first, uint32_t branch,
-                              const uint8_t *cells, const float *x, float *y);
+struct kv_vectors kv_branch_rows(const struct kv_shape *s, uint32_t layer, enum kv_side side,
+                                 uint32_t n_context, const uint32_t *first, uint32_t branch,
+                                 const uint8_t *cells, const float *x, float *y);
 
 // What kept rows cost. Sums over calls; start from {0}.
 struct kv_bits {
@@ -55,13 +56,13 @@ size_t kv_code_scratch_bytes(const struct kv_format *f); // of one thread's kv_c
 // Codes and decodes rows: fills r->y. `histogram` [n_widths][256] (may be NULL) counts the codes
 // made, for kv_entropy_bits. Thread-safe; allocates nothing. Errors: KV_EFAIL naming token, layer
 // and head, when a cell holds no width of the format or cells that share a unit differ in width.
-KV_MUST_CHECK int kv_code_rows(const struct kv_format *f, const struct kv_rows *r, void *scratch,
+KV_MUST_CHECK int kv_code_rows(const struct kv_format *f, const struct kv_vectors *r, void *scratch,
                                uint64_t *histogram, struct kv_error *e);
 
 // Adds what the rows take when positions from `upto` on are held exact: r->x and r->y are not read.
 // A unit counts once, whole, unless all its cells are evicted. Decisions must have passed
 // kv_code_rows.
-void kv_count_rows(const struct kv_format *f, const struct kv_rows *r, size_t upto,
+void kv_count_rows(const struct kv_format *f, const struct kv_vectors *r, size_t upto,
                    struct kv_bits *bits);
 
 // How many leading positions of a path the query at `query_pos` reads coded. Positions from there

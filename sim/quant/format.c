@@ -2,7 +2,8 @@
 // The table of formats and what all of them share: opening from a spec, common keys, sizes.
 #include "sim/quant/format.h"
 #include "sim/base/args.h"
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
+#include "sim/base/spec.h"
 
 #include <stdlib.h>
 

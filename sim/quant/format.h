@@ -11,8 +11,8 @@
 // a token (KV_SCOPE_TOKEN) or a run of tokens of one head (KV_SCOPE_GROUP). Cells of one unit must
 // have one width; code.h gathers units from decisions, keeps windows and branch points, and counts
 // bits.
-#ifndef KV_FORMAT_H
-#define KV_FORMAT_H
+#ifndef KV_QUANT_FORMAT_H
+#define KV_QUANT_FORMAT_H
 
 #include "policies/policy.h"
 

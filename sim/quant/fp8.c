@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Formats fp8_e4m3 and fp8_e5m2: 8-bit floats, with no scale or one a head.
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 #include "sim/quant/pack.h"
 #include "sim/quant/widths.h"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Formats q8_0, q5_0, q5_1, q4_0, q4_1, iq4_nl, and `ggml`, which mixes them by width.
 #include "sim/quant/ggml_blocks.h"
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 #include "sim/quant/pack.h"
 #include "sim/quant/widths.h"
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // ggml's block types in plain C: the judge of the faster paths.
 #include "sim/quant/ggml_blocks.h"
+#include "sim/base/cpu.h"
 #include "sim/base/isa.h"
 #include "sim/quant/pack.h"
 

@@ -4,8 +4,8 @@
 //
 // The rules are those of ggml's reference quantizers (ggml-quants.c: quantize_row_*_ref) and of the
 // gguf Python package: codes are made with the float32 scale, which is rounded to fp16 afterwards.
-#ifndef KV_GGML_BLOCKS_H
-#define KV_GGML_BLOCKS_H
+#ifndef KV_QUANT_GGML_BLOCKS_H
+#define KV_QUANT_GGML_BLOCKS_H
 
 #include <assert.h>
 #include <stddef.h>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Uniform grids in plain C (the judge), and the choice of the fastest path.
 #include "sim/quant/grid.h"
+#include "sim/base/cpu.h"
 #include "sim/base/isa.h"
 #include "sim/quant/grid_isa.h"
 #include "sim/quant/pack.h"

@@ -11,8 +11,8 @@
 //
 // with top = 2^b - 1. A scale of 0 codes and decodes to 0 (SYM) or to m (ASYM). NaN never widens a
 // range and is coded as 0 (SYM, ZP) or m (ASYM); infinities saturate.
-#ifndef KV_GRID_H
-#define KV_GRID_H
+#ifndef KV_QUANT_GRID_H
+#define KV_QUANT_GRID_H
 
 #include "sim/quant/format.h"
 

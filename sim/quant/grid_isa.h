@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Paths of grid.isa.c, one per CPU level.
-#ifndef KV_GRID_ISA_H
-#define KV_GRID_ISA_H
+#ifndef KV_QUANT_GRID_ISA_H
+#define KV_QUANT_GRID_ISA_H
 
 #include "sim/quant/grid.h"
 

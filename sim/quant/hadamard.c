@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Format hadamard(inner): each head is rotated before another format codes it, and back after.
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 #include "sim/quant/grid.h"
 #include "sim/quant/rotate.h"
 

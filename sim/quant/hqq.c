@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Format hqq: a uniform grid whose float zero is refined against a heavy-tailed error.
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 #include "sim/quant/grid.h"
 #include "sim/quant/pack.h"
 #include "sim/quant/widths.h"

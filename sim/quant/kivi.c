@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Format kivi: keys by channel over runs of tokens, values by token, the newest tokens exact.
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 #include "sim/quant/grid.h"
 #include "sim/quant/widths.h"
 

@@ -3,8 +3,8 @@
 //
 // Included by *.isa.c only. KV_LANES is not defined where there are no vectors; the judge runs
 // there. Everything here is exact or rounds once, as the scalar judge does, so that bytes agree.
-#ifndef KV_LANES_H
-#define KV_LANES_H
+#ifndef KV_QUANT_LANES_H
+#define KV_QUANT_LANES_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Format nf4: 16 levels at the quantiles of a normal distribution, scaled by the largest value.
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 #include "sim/quant/book.h"
 #include "sim/quant/grid.h"
 #include "sim/quant/pack.h"

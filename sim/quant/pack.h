@@ -3,10 +3,10 @@
 //
 //     kv_pack(codes, n, 3, out);      value i takes bits [3 i, 3 i + 3) of the stream, lowest first
 //     kv_unpack(out, n, 3, codes);
-#ifndef KV_PACK_H
-#define KV_PACK_H
+#ifndef KV_QUANT_PACK_H
+#define KV_QUANT_PACK_H
 
-#include "sim/base/util.h"
+#include "sim/base/half.h"
 
 // Bytes that n codes of `bits` (1..8) take; the last byte's spare bits are zero.
 static inline size_t kv_packed_bytes(size_t n, unsigned bits) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Format qaq: a uniform grid about the mean of the inliers, with a share of outliers kept exact.
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 #include "sim/quant/grid.h"
 #include "sim/quant/pack.h"
 #include "sim/quant/widths.h"

@@ -2,7 +2,7 @@
 // Chooses the path of the Walsh-Hadamard rotation.
 #include "sim/quant/rotate.h"
 #include "sim/base/isa.h"
-#include "sim/base/util.h"
+#include "sim/base/cpu.h"
 
 KV_ISA_TABLE(kv_rotate_fn *, rotate_at, kv_rotate)
 

@@ -5,8 +5,8 @@
 //
 // log2(size) stages from the widest butterfly to the narrowest, sums and differences in float32,
 // then one product with 1 / sqrt(size) rounded to float32: the same bits on every CPU.
-#ifndef KV_ROTATE_H
-#define KV_ROTATE_H
+#ifndef KV_QUANT_ROTATE_H
+#define KV_QUANT_ROTATE_H
 
 #include <stddef.h>
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Format rotatekv: keys before RoPE rotated over grouped heads, values over one; integer zero
 // point.
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 #include "sim/quant/grid.h"
 #include "sim/quant/rotate.h"
 #include "sim/quant/widths.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Format sym: symmetric uniform grid about zero, with the 8-level variant of the reproduction.
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 #include "sim/quant/grid.h"
 #include "sim/quant/widths.h"
 

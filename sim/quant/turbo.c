@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Format turbo: a vector's norm, and its rotated direction on the best levels for a normal
 // variable.
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 #include "sim/quant/book.h"
 #include "sim/quant/grid.h"
 #include "sim/quant/pack.h"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Width tables: small helpers that formats' open calls share.
-#ifndef KV_WIDTHS_H
-#define KV_WIDTHS_H
+#ifndef KV_QUANT_WIDTHS_H
+#define KV_QUANT_WIDTHS_H
 
 #include "sim/quant/format.h"
 

@@ -5,7 +5,10 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/half.h"
+#include "sim/base/memory.h"
+#include "sim/base/talk.h"
+#include "sim/base/work.h"
 #include "sim/model/kernels.h"
 #include "sim/model/paths.h"
 #include "sim/quant/code.h"
@@ -313,10 +316,10 @@ static int replay_spec(struct engine *g, struct bench *b, size_t i, size_t j, ui
     const struct kv_replay *r = g->r;
     const struct kv_replay_spec *spec = &r->specs[j];
     size_t n_layers = b->info->shape.n_layers;
-    struct kv_table_scratch *s = kv_table_scratch_new(spec->format);
+    struct kv_cell_table_scratch *s = kv_cell_table_scratch_new(spec->format);
     int rc = kv_decide(r, j, i, cells, e);
     if (rc == 0) rc = kv_coding_error(b->info, b->item, spec->format, cells, s, error, e);
-    kv_table_scratch_free(s);
+    kv_cell_table_scratch_free(s);
     if (rc) return rc;
     attend_coded(b, r, spec, cells, error, layers);
     struct kv_attention_error x = {.n_layers = n_layers, .layer = layers};

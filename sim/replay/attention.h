@@ -8,8 +8,8 @@
 // (arXiv 2502.04420, section 4) and with the divergence of attention rows a diagnosis of where a
 // policy hurts; as predictors of the model's divergence they are the rivals of fisher replay
 // (sim/replay/fisher.h).
-#ifndef KV_ATTENTION_H
-#define KV_ATTENTION_H
+#ifndef KV_REPLAY_ATTENTION_H
+#define KV_REPLAY_ATTENTION_H
 
 #include "sim/replay/replay.h"
 

@@ -2,7 +2,7 @@
 // The causality audit: a policy that knows only the past answers the same whatever the future is.
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 #include "sim/replay/replay.h"
 
 enum { POINTS = 5 }; // moments of an item at which the future is scrambled

@@ -13,8 +13,8 @@
 // have given; every pass settles at least one more position. Every pass runs all rows: products of
 // other shapes round otherwise, codes flip with that, and parts would not settle on the whole's
 // answer.
-#ifndef KV_CLOSED_H
-#define KV_CLOSED_H
+#ifndef KV_REPLAY_CLOSED_H
+#define KV_REPLAY_CLOSED_H
 
 #include "sim/replay/replay.h"
 

@@ -3,7 +3,7 @@
 // are checked.
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 #include "sim/replay/relinear.h"
 
 static void show_tokens(struct kv_token *tokens, const struct kv_trace_item *item,
@@ -83,8 +83,8 @@ int kv_decide_by(const struct kv_replay *r, size_t which, size_t item, const flo
                            .n_context = it->n_context,
                            .n_choices = it->n_choices,
                            .tokens = tokens};
-    if (r->damage && r->damage[which]) view.damage = kv_table_item(r->damage[which], item);
-    if (r->error && r->error[which]) view.error = kv_table_item(r->error[which], item);
+    if (r->damage && r->damage[which]) view.damage = kv_cell_table_item(r->damage[which], item);
+    if (r->error && r->error[which]) view.error = kv_cell_table_item(r->error[which], item);
     if (needs & KV_NEED_QUANTILES) view.quantiles = r->quantiles;
     show_tokens(tokens, it, features, needs);
     show_vectors(&view, it, needs);
@@ -109,8 +109,8 @@ int kv_decide_by(const struct kv_replay *r, size_t which, size_t item, const flo
 
 // ---- tables ---------------------------------------------------------------------------
 
-static int open_kind(const struct kv_replay *r, uint32_t need, enum kv_table_kind kind,
-                     struct kv_table **tables, unsigned jobs, struct kv_error *e) {
+static int open_kind(const struct kv_replay *r, uint32_t need, enum kv_cell_table_kind kind,
+                     struct kv_cell_table **tables, unsigned jobs, struct kv_error *e) {
     int rc = 0;
     for (size_t j = 0; j < r->n_specs && rc == 0; j++) {
         if (!(r->specs[j].needs & need)) continue;
@@ -118,7 +118,8 @@ static int open_kind(const struct kv_replay *r, uint32_t need, enum kv_table_kin
             if (tables[k] &&
                 strcmp(r->specs[k].format->canonical, r->specs[j].format->canonical) == 0)
                 tables[j] = tables[k];
-        if (!tables[j]) rc = kv_table_open(&tables[j], r->trace, r->specs[j].format, kind, jobs, e);
+        if (!tables[j])
+            rc = kv_cell_table_open(&tables[j], r->trace, r->specs[j].format, kind, jobs, e);
     }
     return rc;
 }
@@ -182,7 +183,7 @@ static struct kv_quantiles *quantiles_of(const struct kv_trace *t) {
     return q;
 }
 
-int kv_replay_open_tables(struct kv_replay *r, enum kv_table_kind form, unsigned jobs,
+int kv_replay_open_tables(struct kv_replay *r, enum kv_cell_table_kind form, unsigned jobs,
                           struct kv_error *e) {
     int rc = 0;
     bool quantiles = false;
@@ -194,25 +195,25 @@ int kv_replay_open_tables(struct kv_replay *r, enum kv_table_kind form, unsigned
     }
     if (rc) return rc;
     if (quantiles) r->quantiles = quantiles_of(r->trace);
-    r->damage = kv_alloc(r->n_specs, sizeof(struct kv_table *));
-    r->error = kv_alloc(r->n_specs, sizeof(struct kv_table *));
+    r->damage = kv_alloc(r->n_specs, sizeof(struct kv_cell_table *));
+    r->error = kv_alloc(r->n_specs, sizeof(struct kv_cell_table *));
     rc = open_kind(r, KV_NEED_DAMAGE, form, r->damage, jobs, e);
     if (rc == 0) rc = open_kind(r, KV_NEED_ERROR, KV_TABLE_ERROR, r->error, jobs, e);
     return rc ? rc : kv_replay_fit(r, jobs, e);
 }
 
-void kv_tables_close(struct kv_table **tables, size_t n) {
+void kv_cell_tables_close(struct kv_cell_table **tables, size_t n) {
     for (size_t j = 0; tables && j < n; j++) {
         bool shared = false;
         for (size_t k = 0; k < j; k++) shared |= tables[k] == tables[j];
-        if (!shared) kv_table_close(tables[j]);
+        if (!shared) kv_cell_table_close(tables[j]);
     }
     free(tables);
 }
 
 void kv_replay_close_tables(struct kv_replay *r) {
-    kv_tables_close(r->damage, r->n_specs);
-    kv_tables_close(r->error, r->n_specs);
+    kv_cell_tables_close(r->damage, r->n_specs);
+    kv_cell_tables_close(r->error, r->n_specs);
     free(r->quantiles);
     r->damage = r->error = NULL;
     r->quantiles = NULL;

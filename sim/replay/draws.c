@@ -5,7 +5,9 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
+#include "sim/base/talk.h"
+#include "sim/base/work.h"
 #include "traces/products.h"
 
 const char *const kv_draw_forms[] = {"iso", "element", "vector", "total", NULL};
@@ -15,20 +17,20 @@ const char *const kv_draw_forms[] = {"iso", "element", "vector", "total", NULL};
 struct kv_draw_work {
     const struct kv_trace *trace;
     const struct kv_format *format;
-    struct kv_table_scratch *scratch;
+    struct kv_cell_table_scratch *scratch;
     float *error;
     size_t room; // floats
 };
 
 struct kv_draw_work *kv_draw_work_new(const struct kv_trace *t, const struct kv_format *f) {
     struct kv_draw_work *w = kv_alloc(1, sizeof *w);
-    *w = (struct kv_draw_work){.trace = t, .format = f, .scratch = kv_table_scratch_new(f)};
+    *w = (struct kv_draw_work){.trace = t, .format = f, .scratch = kv_cell_table_scratch_new(f)};
     return w;
 }
 
 void kv_draw_work_free(struct kv_draw_work *w) {
     if (!w) return;
-    kv_table_scratch_free(w->scratch);
+    kv_cell_table_scratch_free(w->scratch);
     free(w->error);
     free(w);
 }

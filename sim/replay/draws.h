@@ -4,8 +4,8 @@
 //
 // For decisions known in advance the whole gradients of every label draw meet the coding errors of
 // exactly these decisions, so formats whose cells share units are coded as they will be.
-#ifndef KV_DRAWS_H
-#define KV_DRAWS_H
+#ifndef KV_REPLAY_DRAWS_H
+#define KV_REPLAY_DRAWS_H
 
 #include "sim/replay/fisher.h"
 

@@ -4,7 +4,9 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
+#include "sim/base/talk.h"
+#include "sim/base/work.h"
 #include "sim/quant/code.h"
 #include "sim/replay/closed.h"
 #include "sim/replay/pass.h"

@@ -7,7 +7,10 @@
 #include <stdlib.h>
 
 #include "sim/base/isa.h"
-#include "sim/base/util.h"
+#include "sim/base/cpu.h"
+#include "sim/base/half.h"
+#include "sim/base/memory.h"
+#include "sim/base/work.h"
 
 double kv_table_sum_base(const float *, const uint8_t *, size_t, size_t, size_t);
 double kv_table_sum_avx2(const float *, const uint8_t *, size_t, size_t, size_t);
@@ -25,11 +28,11 @@ double kv_fisher_scored(const struct kv_trace_info *in, const struct kv_trace_it
     return strcmp(in->adjoint.score, "all") == 0 && it->n_choices ? n + it->n_context - 1 : n;
 }
 
-double kv_fisher_kl(const struct kv_trace *t, size_t item, const struct kv_table *table,
+double kv_fisher_kl(const struct kv_trace *t, size_t item, const struct kv_cell_table *table,
                     size_t n_widths, const uint8_t *cells, double *error) {
     const struct kv_trace_info *in = kv_trace_info(t);
     const struct kv_trace_item *it = kv_trace_item(t, item);
-    const float *entry = kv_table_item(table, item);
+    const float *entry = kv_cell_table_item(table, item);
     size_t n_cells = kv_cells(&in->shape);
     double sum = kv_table_sum(entry, cells, it->n_tokens, n_widths, n_cells),
            n = kv_fisher_scored(in, it);
@@ -64,7 +67,7 @@ int kv_cross_terms(const struct kv_replay *r, size_t which, double *ratio, doubl
                        "keeps no whole gradients; cross terms need --keep kv,grad");
     double *s1 = kv_alloc(n_layers + 1, sizeof *s1), *s2 = kv_alloc(n_layers + 1, sizeof *s2);
     double *draw = kv_alloc(n_layers, sizeof *draw);
-    struct kv_table_scratch *s = kv_table_scratch_new(spec->format);
+    struct kv_cell_table_scratch *s = kv_cell_table_scratch_new(spec->format);
     int rc = 0;
     for (size_t i = r->first_item; i < r->first_item + r->n_items && rc == 0; i++) {
         const struct kv_trace_item *it = kv_trace_item(t, i);
@@ -99,7 +102,7 @@ int kv_cross_terms(const struct kv_replay *r, size_t which, double *ratio, doubl
         if (by_layer) by_layer[l] = s2[l] / s1[l];
     }
     *ratio = s2[n_layers] / s1[n_layers];
-    kv_table_scratch_free(s);
+    kv_cell_table_scratch_free(s);
     free(s1);
     free(s2);
     free(draw);
@@ -144,7 +147,7 @@ int kv_fisher_answers(const struct kv_trace_info *in, const struct kv_replay_spe
 
 struct fisher {
     const struct kv_replay *r;
-    struct kv_table **tables; // [n_specs], shared by specs of one format
+    struct kv_cell_table **tables; // [n_specs], shared by specs of one format
     pthread_mutex_t lock;
 };
 
@@ -173,9 +176,9 @@ static int fisher_item(void *self, unsigned worker, size_t index, struct kv_erro
     return rc;
 }
 
-int kv_replay_fisher(const struct kv_replay *r, enum kv_table_kind form, unsigned jobs,
+int kv_replay_fisher(const struct kv_replay *r, enum kv_cell_table_kind form, unsigned jobs,
                      struct kv_error *e) {
-    struct fisher f = {.r = r, .tables = kv_alloc(r->n_specs, sizeof(struct kv_table *))};
+    struct fisher f = {.r = r, .tables = kv_alloc(r->n_specs, sizeof(struct kv_cell_table *))};
     int rc = 0;
     pthread_mutex_init(&f.lock, NULL);
     for (size_t j = 0; j < r->n_specs && rc == 0; j++) {
@@ -184,10 +187,10 @@ int kv_replay_fisher(const struct kv_replay *r, enum kv_table_kind form, unsigne
             if (strcmp(r->specs[k].format->canonical, r->specs[j].format->canonical) == 0)
                 f.tables[j] = f.tables[k];
         if (rc == 0 && !f.tables[j])
-            rc = kv_table_open(&f.tables[j], r->trace, r->specs[j].format, form, jobs, e);
+            rc = kv_cell_table_open(&f.tables[j], r->trace, r->specs[j].format, form, jobs, e);
     }
     if (rc == 0) rc = kv_parallel(r->n_items, jobs, fisher_item, &f, e);
-    kv_tables_close(f.tables, r->n_specs);
+    kv_cell_tables_close(f.tables, r->n_specs);
     pthread_mutex_destroy(&f.lock);
     return rc;
 }

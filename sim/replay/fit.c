@@ -2,7 +2,7 @@
 // Fitting policies to the recording's first items: what they ask about is measured here.
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 #include "sim/replay/attention.h"
 #include "sim/replay/fisher.h"
 
@@ -111,14 +111,14 @@ static int damage(const struct kv_fitting *view, size_t n, double *out, struct k
     const struct kv_trace_info *in = kv_trace_info(f->r->trace);
     size_t cells = kv_cells(&in->shape), per_layer = cells / in->shape.n_layers,
            n_widths = f->spec->run.n_widths, all = in->shape.n_layers * 2 * n_widths;
-    struct kv_table *table;
+    struct kv_cell_table *table;
     double scored = 0;
-    int rc = kv_table_open(&table, f->r->trace, f->spec->format, KV_TABLE_ISO, f->jobs, e);
+    int rc = kv_cell_table_open(&table, f->r->trace, f->spec->format, KV_TABLE_ISO, f->jobs, e);
     if (rc) return rc;
     memset(out, 0, all * sizeof *out);
     for (size_t i = 0; i < at_most(view, n); i++) {
         const struct kv_trace_item *it = kv_trace_item(f->r->trace, i);
-        const float *entry = kv_table_item(table, i);
+        const float *entry = kv_cell_table_item(table, i);
         scored += kv_fisher_scored(in, it);
         for (size_t row = 0; row < it->n_tokens; row++)
             for (size_t w = 0; w < n_widths; w++, entry += cells)
@@ -126,7 +126,7 @@ static int damage(const struct kv_fitting *view, size_t n, double *out, struct k
                     out[(c / per_layer * 2 + (c & 1)) * n_widths + w] += (double)entry[c];
     }
     for (size_t k = 0; k < all; k++) out[k] /= scored;
-    kv_table_close(table);
+    kv_cell_table_close(table);
     return 0;
 }
 

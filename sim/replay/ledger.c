@@ -2,23 +2,23 @@
 // The ledger: every bit that a device would hold at the end of each context + choice.
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 #include "sim/quant/code.h"
 #include "sim/replay/requant.h"
 
 // Rows of one branch, layer and side, as code.h wants them: for counting, x and y are not read.
-static struct kv_rows branch(const struct kv_replay_spec *spec, const uint8_t *cells,
-                             uint32_t layer, enum kv_side side, size_t start, size_t row,
-                             size_t n) {
+static struct kv_vectors branch(const struct kv_replay_spec *spec, const uint8_t *cells,
+                                uint32_t layer, enum kv_side side, size_t start, size_t row,
+                                size_t n) {
     size_t per_token = kv_cells(&spec->run.shape), per_layer = per_token / spec->run.shape.n_layers;
-    return (struct kv_rows){.layer = layer,
-                            .side = side,
-                            .start = start,
-                            .first = start,
-                            .n = n,
-                            .cells = cells + row * per_token + layer * per_layer + side,
-                            .cell_token_stride = per_token,
-                            .cell_head_stride = 2};
+    return (struct kv_vectors){.layer = layer,
+                               .side = side,
+                               .start = start,
+                               .first = start,
+                               .n = n,
+                               .cells = cells + row * per_token + layer * per_layer + side,
+                               .cell_token_stride = per_token,
+                               .cell_head_stride = 2};
 }
 
 static void count_sequence(const struct kv_replay_spec *spec, const struct kv_trace_item *item,
@@ -30,10 +30,10 @@ static void count_sequence(const struct kv_replay_spec *spec, const struct kv_tr
             size_t end = n + n_choice - 1;
             size_t upto =
                 kv_coded_upto(spec->format, (enum kv_side)side, n_choice ? n : 0, end, false);
-            struct kv_rows context = branch(spec, cells, layer, (enum kv_side)side, 0, 0, n);
+            struct kv_vectors context = branch(spec, cells, layer, (enum kv_side)side, 0, 0, n);
             kv_count_rows(spec->format, &context, upto, &bits[side]);
             if (n_choice == 0) continue;
-            struct kv_rows choice =
+            struct kv_vectors choice =
                 branch(spec, cells, layer, (enum kv_side)side, n, first, n_choice);
             kv_count_rows(spec->format, &choice, upto, &bits[side]);
         }
@@ -53,7 +53,8 @@ static void count_requant(const struct kv_replay_spec *spec, const struct kv_tra
         for (int side = 0; side < 2; side++) {
             size_t coded = n + n_choice / window * window, flush = f->flush[side];
             if (coded > f->sinks) coded = f->sinks + (coded - f->sinks) / flush * flush;
-            struct kv_rows rows = branch(spec, path, layer, (enum kv_side)side, 0, 0, n + n_choice);
+            struct kv_vectors rows =
+                branch(spec, path, layer, (enum kv_side)side, 0, 0, n + n_choice);
             kv_count_rows(f, &rows, coded, &bits[side]);
         }
     free(path);

@@ -4,7 +4,8 @@
 
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/half.h"
+#include "sim/base/memory.h"
 #include "sim/quant/code.h"
 #include "traces/features.h"
 
@@ -34,7 +35,7 @@ static int code_side(const struct kv_pass *p, uint32_t layer, enum kv_side side,
                      float *y, struct kv_error *e) {
     const struct kv_tree *t = p->tree;
     for (uint32_t b = 0; b < p->coded_segments; b++) {
-        struct kv_rows rows =
+        struct kv_vectors rows =
             kv_branch_rows(&p->m->shape, layer, side, t->n_context, t->first, b, p->cells, x, y);
         int rc = kv_code_rows(p->spec->format, &rows, p->code_scratch, p->histogram, e);
         rows.x = rows.y; // a prompt that is handed on is coded again from what was read

@@ -6,8 +6,8 @@
 //     p.spec = spec, p.cells = cells, ...
 //     kv_forward(model, &(struct kv_forward){.store = kv_pass_store, .self = &p, ...}, s, &e);
 //     kv_pass_fini(&p);
-#ifndef KV_PASS_H
-#define KV_PASS_H
+#ifndef KV_REPLAY_PASS_H
+#define KV_REPLAY_PASS_H
 
 #include "sim/model/forward.h"
 #include "sim/replay/replay.h"

@@ -5,7 +5,9 @@
 #include <dlfcn.h>
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/files.h"
+#include "sim/base/hash.h"
+#include "sim/base/memory.h"
 
 bool kv_is_plugin(const char *name) {
     size_t n = strlen(name);

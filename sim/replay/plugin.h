@@ -4,8 +4,8 @@
 // policies/template.c says how one is made. What a shared object promises is checked before it is
 // asked anything: ABI, size of its struct, the calls a policy must have, needs that this host
 // knows.
-#ifndef KV_PLUGIN_H
-#define KV_PLUGIN_H
+#ifndef KV_REPLAY_PLUGIN_H
+#define KV_REPLAY_PLUGIN_H
 
 #include "policies/policy.h"
 

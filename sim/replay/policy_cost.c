@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Times single decisions of a policy over seeded features.
 #include "sim/replay/policy_cost.h"
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
+#include "sim/base/work.h"
 #include "sim/replay/replay.h"
 
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a policy itself costs a token: its decision alone, as a decode step would ask for it.
-#ifndef KV_POLICY_COST_H
-#define KV_POLICY_COST_H
+#ifndef KV_REPLAY_POLICY_COST_H
+#define KV_REPLAY_POLICY_COST_H
 
 #include "policies/policy.h"
 

@@ -4,7 +4,8 @@
 
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
+#include "sim/base/work.h"
 #include "sim/quant/code.h"
 #include "sim/replay/fisher.h"
 #include "sim/replay/pass.h"
@@ -92,12 +93,12 @@ static int visit(const struct kv_replay *r, const struct kv_replay_spec *spec,
                                  e);
     if (rc == 0) {
         struct kv_trace_item moved = *it;
-        struct kv_table_scratch *coding = kv_table_scratch_new(spec->format);
+        struct kv_cell_table_scratch *coding = kv_cell_table_scratch_new(spec->format);
         moved.sens = at.sens;
         moved.k_grad = at.k_grad;
         moved.v_grad = at.v_grad;
-        rc = kv_table_fill(in, &moved, spec->format, r->form, coding, damage, e);
-        kv_table_scratch_free(coding);
+        rc = kv_cell_table_fill(in, &moved, spec->format, r->form, coding, damage, e);
+        kv_cell_table_scratch_free(coding);
     }
     kv_sensitivity_fini(&at);
     return rc;

@@ -17,8 +17,8 @@
 // left out: the part (q - p) . d^2 logits / d e_c^2, zero where nothing is coded and of the order
 // of the errors elsewhere; and quantizers are taken as the identity plus an error on the way back
 // (straight-through).
-#ifndef KV_RELINEAR_H
-#define KV_RELINEAR_H
+#ifndef KV_REPLAY_RELINEAR_H
+#define KV_REPLAY_RELINEAR_H
 
 #include "sim/model/forward.h"
 #include "sim/replay/replay.h"

@@ -4,8 +4,8 @@
 //     struct kv_replay r = {.trace = t, .model = m, .specs = specs, .n_specs = n, .mode =
 //     KV_INLINE, ...}; kv_replay_exact(&r, jobs, &e);            calls r.take once for each item
 //     and spec, from any worker
-#ifndef KV_REPLAY_H
-#define KV_REPLAY_H
+#ifndef KV_REPLAY_REPLAY_H
+#define KV_REPLAY_REPLAY_H
 
 #include "sim/model/model.h"
 #include "sim/base/outcome.h"
@@ -29,8 +29,8 @@ struct kv_replay {
     uint64_t seed;
     // Tables for policies that declare KV_NEED_DAMAGE or KV_NEED_ERROR, one a spec
     // (kv_replay_open_tables).
-    struct kv_table **damage, **error;
-    enum kv_table_kind form;        // of the damage, as opened
+    struct kv_cell_table **damage, **error;
+    enum kv_cell_table_kind form;   // of the damage, as opened
     struct kv_quantiles *quantiles; // for those that declare KV_NEED_QUANTILES
     bool audit;                     // ask each policy again with the future scrambled: kv_audit
     bool closed;                    // policies read the run they steer: closed.h; exact replay only
@@ -53,14 +53,14 @@ KV_MUST_CHECK int kv_replay_exact(const struct kv_replay *r, unsigned jobs, stru
 
 // Opens the tables that the specs' policies need (an iso table may serve for damage), sharing them
 // among specs of one format, and closes them.
-KV_MUST_CHECK int kv_replay_open_tables(struct kv_replay *r, enum kv_table_kind form, unsigned jobs,
-                                        struct kv_error *e);
+KV_MUST_CHECK int kv_replay_open_tables(struct kv_replay *r, enum kv_cell_table_kind form,
+                                        unsigned jobs, struct kv_error *e);
 void kv_replay_close_tables(struct kv_replay *r);
 // Lets the policies that want it fit themselves to the trace's first items (kv_replay_open_tables
 // does so too). Errors: a trace that does not keep what they measure. (fit.c)
 KV_MUST_CHECK int kv_replay_fit(const struct kv_replay *r, unsigned jobs, struct kv_error *e);
 // Closes an array of n tables, some of which may be shared or NULL, and frees it.
-void kv_tables_close(struct kv_table **tables, size_t n);
+void kv_cell_tables_close(struct kv_cell_table **tables, size_t n);
 
 // Asks a spec's policy about item i, with the tables r holds for it:
 // cells[n_tokens][n_layers][n_kv_heads][2]. Features that the policy did not declare read NAN.

@@ -5,7 +5,8 @@
 
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/half.h"
+#include "sim/base/memory.h"
 #include "sim/quant/code.h"
 
 uint32_t kv_requant_window(const struct kv_format *f) {
@@ -84,16 +85,16 @@ static int code_again(const struct requant *q, struct kv_layer_kv *held, const u
     for (uint32_t l = 0; l < q->n_layers && rc == 0; l++) {
         float *x[2] = {raw ? held[l].k_raw : held[l].k, held[l].v};
         for (int side = 0; side < 2; side++) {
-            struct kv_rows rows = {.layer = l,
-                                   .side = (enum kv_side)side,
-                                   .n = n,
-                                   .x = x[side],
-                                   .x_stride = q->width,
-                                   .y = x[side],
-                                   .y_stride = q->width,
-                                   .cells = cells + l * (q->n_cells / q->n_layers) + side,
-                                   .cell_token_stride = q->n_cells,
-                                   .cell_head_stride = 2};
+            struct kv_vectors rows = {.layer = l,
+                                      .side = (enum kv_side)side,
+                                      .n = n,
+                                      .x = x[side],
+                                      .x_stride = q->width,
+                                      .y = x[side],
+                                      .y_stride = q->width,
+                                      .cells = cells + l * (q->n_cells / q->n_layers) + side,
+                                      .cell_token_stride = q->n_cells,
+                                      .cell_head_stride = 2};
             if (rounds) round_rows(x[side] + fresh * q->width, (n - fresh) * q->width);
             for (uint32_t i = 0; i < times && rc == 0; i++)
                 rc = kv_code_rows(f, &rows, q->code_scratch, histogram, e);

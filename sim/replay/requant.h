@@ -8,8 +8,8 @@
 // decoded, and groups of tokens run on over the branch point. As in mode prefill the last context
 // token is fed again as the first step. The window is the format's (window=, KIVI's residual=); a
 // format without one codes everything again at each token.
-#ifndef KV_REQUANT_H
-#define KV_REQUANT_H
+#ifndef KV_REPLAY_REQUANT_H
+#define KV_REPLAY_REQUANT_H
 
 #include "sim/replay/pass.h"
 

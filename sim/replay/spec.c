@@ -5,7 +5,8 @@
 #include <stdlib.h>
 
 #include "sim/base/args.h"
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
+#include "sim/base/spec.h"
 #include "sim/replay/plugin.h"
 
 #define KV_POLICY(name) extern const struct kv_policy kv_policy_##name;

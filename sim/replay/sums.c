@@ -4,31 +4,33 @@
 
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 
-struct kv_table_sums {
+struct kv_cell_table_sums {
     const struct kv_trace *trace;
-    const struct kv_table *table;
+    const struct kv_cell_table *table;
     size_t n_widths, n_cells;
     size_t *first_token; // [n_items]
     double *items;       // [n_items][n_widths][n_cells]
     float *tokens;       // [n_tokens][n_widths][2]
 };
 
-struct kv_table_sums *kv_table_sums_new(const struct kv_trace *trace, const struct kv_table *table,
-                                        size_t n_widths) {
+struct kv_cell_table_sums *kv_cell_table_sums_new(const struct kv_trace *trace,
+                                                  const struct kv_cell_table *table,
+                                                  size_t n_widths) {
     const struct kv_trace_info *in = kv_trace_info(trace);
-    struct kv_table_sums *s = kv_alloc(1, sizeof *s);
+    struct kv_cell_table_sums *s = kv_alloc(1, sizeof *s);
     size_t cells = kv_cells(&in->shape), first = 0;
-    *s = (struct kv_table_sums){.trace = trace,
-                                .table = table,
-                                .n_widths = n_widths,
-                                .n_cells = cells,
-                                .first_token = kv_alloc(in->n_items, sizeof(size_t)),
-                                .items = kv_alloc(in->n_items * n_widths * cells, sizeof(double)),
-                                .tokens = kv_alloc(in->n_tokens * n_widths * 2, sizeof(float))};
+    *s = (struct kv_cell_table_sums){
+        .trace = trace,
+        .table = table,
+        .n_widths = n_widths,
+        .n_cells = cells,
+        .first_token = kv_alloc(in->n_items, sizeof(size_t)),
+        .items = kv_alloc(in->n_items * n_widths * cells, sizeof(double)),
+        .tokens = kv_alloc(in->n_tokens * n_widths * 2, sizeof(float))};
     for (size_t i = 0; i < in->n_items; i++) {
-        const float *entry = kv_table_item(table, i);
+        const float *entry = kv_cell_table_item(table, i);
         double *item = s->items + i * n_widths * cells;
         size_t n = kv_trace_item(trace, i)->n_tokens;
         s->first_token[i] = first;
@@ -48,7 +50,7 @@ struct kv_table_sums *kv_table_sums_new(const struct kv_trace *trace, const stru
     return s;
 }
 
-void kv_table_sums_free(struct kv_table_sums *s) {
+void kv_cell_table_sums_free(struct kv_cell_table_sums *s) {
     if (!s) return;
     free(s->first_token);
     free(s->items);
@@ -56,15 +58,15 @@ void kv_table_sums_free(struct kv_table_sums *s) {
     free(s);
 }
 
-const double *kv_sums_item(const struct kv_table_sums *s, size_t item) {
+const double *kv_sums_item(const struct kv_cell_table_sums *s, size_t item) {
     return s->items + item * s->n_widths * s->n_cells;
 }
 
-const float *kv_sums_tokens(const struct kv_table_sums *s, size_t item) {
+const float *kv_sums_tokens(const struct kv_cell_table_sums *s, size_t item) {
     return s->tokens + s->first_token[item] * s->n_widths * 2;
 }
 
-double kv_sums_damage(const struct kv_table_sums *s, size_t item, uint32_t varies,
+double kv_sums_damage(const struct kv_cell_table_sums *s, size_t item, uint32_t varies,
                       const uint8_t *cells) {
     const struct kv_trace_item *it = kv_trace_item(s->trace, item);
     size_t n_cells = s->n_cells, n_widths = s->n_widths;

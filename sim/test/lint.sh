@@ -53,7 +53,7 @@ sim/replay sim/base/ sim/model/ sim/quant/ sim/cache/ sim/cost/ traces/
 sim/cost sim/base/ sim/model/ sim/quant/ sim/cache/ sim/replay/ traces/
 analysis sim/base/ sim/base/outcome.h traces/trace.h sim/cost/cost.h
 ROOMS
-git grep -l 'sqlite3\.h' -- '*.c' '*.h' | grep -v '^analysis/store\.c$' | complain 'sqlite3.h belongs to analysis/store/store.c alone'
+git grep -l 'sqlite3\.h' -- '*.c' '*.h' | grep -v '^analysis/store/store\.c$' | complain 'sqlite3.h belongs to analysis/store/store.c alone'
 
 # ---- cppcheck
 # It does not follow values set through a pointer: uninitialized ones are left to the compilers.

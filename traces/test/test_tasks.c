@@ -11,7 +11,9 @@
 #include <zlib.h>
 
 #include "sim/base/assets.h"
-#include "sim/base/util.h"
+#include "sim/base/files.h"
+#include "sim/base/hash.h"
+#include "sim/base/memory.h"
 #include "traces/tasks.h"
 
 #define FILE_NAME "tasks.jsonl"

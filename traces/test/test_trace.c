@@ -5,7 +5,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "sim/base/util.h"
+#include "sim/base/files.h"
+#include "sim/base/hash.h"
+#include "sim/base/memory.h"
+#include "sim/base/talk.h"
+#include "sim/base/version.h"
 #include "sim/model/safetensors.h"
 #include "traces/writer.h"
 

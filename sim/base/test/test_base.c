@@ -7,9 +7,14 @@
 #include <zlib.h>
 
 #include "sim/base/args.h"
+#include "sim/base/files.h"
+#include "sim/base/half.h"
+#include "sim/base/hash.h"
+#include "sim/base/memory.h"
+#include "sim/base/spec.h"
+#include "sim/base/work.h"
 #include "sim/base/assets.h"
 #include "sim/base/utf8.h"
-#include "sim/base/util.h"
 
 // cmocka wants the headers above before its own
 #include <cmocka.h>

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attention over 16k tokens at each width: speed against fp16 and against a plain streaming read.
-#include "sim/base/util.h"
+#include "sim/base/cpu.h"
+#include "sim/base/memory.h"
+#include "sim/base/work.h"
 #include "sim/cache/decode.h"
 #include "sim/cache/team.h"
 #include "sim/cost/measure.h"

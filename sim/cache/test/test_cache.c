@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The packed cache against decoded vectors and plain attention, on every kernel this machine runs.
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 #include "sim/cache/cache.h"
 #include "sim/quant/format.h"
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Matrix kernels against plain sums, and whole decode steps against the model's forward pass.
-#include "sim/base/util.h"
+#include "sim/base/cpu.h"
+#include "sim/base/memory.h"
 #include "sim/cache/decode.h"
 #include "sim/cache/gemv_isa.h"
 #include "sim/model/forward.h"

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A store of made-up outcomes and a kvsim to ask about it, for tests of commands. Include after
 // cmocka.h.
-#ifndef KV_MADE_STORE_H
-#define KV_MADE_STORE_H
+#ifndef KV_CLI_TEST_MADE_STORE_H
+#define KV_CLI_TEST_MADE_STORE_H
 
 #include <sys/wait.h>
 #include <unistd.h>

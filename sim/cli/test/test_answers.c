@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "sim/cli/test/made_store.h"
+#include "sim/base/files.h"
 
 #define FORMAT "@asym:group=32,order=hf,scale=fp16,sinks=0,window=0"
 static const struct made_spec random_spec = {"random:bits=2/8" FORMAT,

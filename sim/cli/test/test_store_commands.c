@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "sim/cli/test/made_store.h"
+#include "sim/base/files.h"
 
 static double right_share(size_t p) {
     size_t right = 0;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Calibration on runs made from known parameters, and on a llama-bench file where one is at hand.
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 #include "sim/cost/calibrate.h"
 #include "sim/cost/fit.h"
 

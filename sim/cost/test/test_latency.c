@@ -2,7 +2,8 @@
 // The latency formula against figures worked out by hand on a device of round numbers.
 #include "sim/cost/cost.h"
 #include "sim/cost/runs.h"
-#include "sim/base/util.h"
+#include "sim/base/files.h"
+#include "sim/base/memory.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

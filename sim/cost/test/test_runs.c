@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Mixes and run files: ours both ways, llama-bench's three kinds, plain CSV, and bad ones.
-#include "sim/base/util.h"
+#include "sim/base/files.h"
+#include "sim/base/memory.h"
 #include "sim/cost/runs.h"
 
 #include <setjmp.h>

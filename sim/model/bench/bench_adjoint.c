@@ -6,7 +6,8 @@
 #include <cblas.h>
 #include <stdlib.h>
 
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
+#include "sim/base/work.h"
 #include "sim/model/adjoint.h"
 
 enum { CONTEXT = 96, CHOICES = 4, CHOICE = 36, TOKENS = CONTEXT + CHOICES * CHOICE, DRAWS = 4 };

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // For tests: writes a model in memory as a GGUF file or a Hugging Face folder, with a tiny
 // tokenizer.
-#ifndef KV_TEST_MODEL_FILES_H
-#define KV_TEST_MODEL_FILES_H
+#ifndef KV_MODEL_TEST_MODEL_FILES_H
+#define KV_MODEL_TEST_MODEL_FILES_H
 
 #include <jansson.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "sim/base/utf8.h"
-#include "sim/base/util.h"
+#include "sim/base/files.h"
+#include "sim/base/half.h"
+#include "sim/base/memory.h"
 #include "sim/model/model.h"
 #include "sim/model/safetensors.h"
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // For tests: Llama's forward pass over a token tree in float64 and plain loops, the judge of the
 // fast one.
-#ifndef KV_TEST_SLOW_MODEL_H
-#define KV_TEST_SLOW_MODEL_H
+#ifndef KV_MODEL_TEST_SLOW_MODEL_H
+#define KV_MODEL_TEST_SLOW_MODEL_H
 
 #include <math.h>
 #include <stdlib.h>

@@ -9,7 +9,7 @@
 // cmocka wants the four headers above before its own
 #include <cmocka.h>
 
-#include "sim/base/util.h"
+#include "policies/policy.h"
 #include "sim/model/adjoint.h"
 #include "sim/model/kernels.h"
 #include "sim/model/test/slow_model.h"

@@ -3,7 +3,7 @@
 // CPU level.
 #include <setjmp.h>
 
-#include "sim/base/util.h"
+#include "sim/base/cpu.h"
 #include "sim/model/kernels.h"
 #include "sim/model/test/slow_model.h"
 

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "sim/model/test/model_files.h"
+#include "sim/base/hash.h"
 #include "sim/model/weights.h"
 
 // 2 layers, 4 heads sharing 2 KV heads of 8 channels; hidden 32 so that a row is one block.

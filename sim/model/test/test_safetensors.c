@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "sim/model/safetensors.h"
+#include "sim/base/memory.h"
 
 #define FILE_NAME "t.safetensors"
 

@@ -3,7 +3,9 @@
 //
 // Usage: bench_formats [SPEC [BITS]]. Rates count the floats read (encode) or written (decode), so
 // that memcpy of the same floats is the bound; each is the best of several passes. One thread.
-#include "sim/base/util.h"
+#include "sim/base/cpu.h"
+#include "sim/base/memory.h"
+#include "sim/base/work.h"
 #include "sim/quant/ggml_blocks.h"
 #include "sim/quant/grid.h"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Buffers that end where memory ends: a read or write past them stops the test.
-#ifndef KV_GUARD_H
-#define KV_GUARD_H
+#ifndef KV_QUANT_TEST_GUARD_H
+#define KV_QUANT_TEST_GUARD_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // From decisions to stored values: units, windows, branches, order of channels, and the ledger.
-#include "sim/base/util.h"
+#include "sim/base/half.h"
+#include "sim/base/memory.h"
 #include "sim/quant/code.h"
 #include "sim/quant/pack.h"
 
@@ -26,20 +27,20 @@ static void fill(float *x, size_t n, uint64_t seed) {
     for (size_t i = 0; i < n; i++) x[i] = (float)(4.0 * kv_draw(seed, 7, i) - 2.0);
 }
 
-static struct kv_rows rows_of(const float *x, float *y, const uint8_t *cells, size_t n) {
-    return (struct kv_rows){.layer = 1,
-                            .side = KV_KEY,
-                            .n = n,
-                            .x = x,
-                            .x_stride = ROW,
-                            .y = y,
-                            .y_stride = ROW,
-                            .cells = cells,
-                            .cell_token_stride = HEADS,
-                            .cell_head_stride = 1};
+static struct kv_vectors rows_of(const float *x, float *y, const uint8_t *cells, size_t n) {
+    return (struct kv_vectors){.layer = 1,
+                               .side = KV_KEY,
+                               .n = n,
+                               .x = x,
+                               .x_stride = ROW,
+                               .y = y,
+                               .y_stride = ROW,
+                               .cells = cells,
+                               .cell_token_stride = HEADS,
+                               .cell_head_stride = 1};
 }
 
-static void code(const struct kv_format *f, const struct kv_rows *r, uint64_t *histogram) {
+static void code(const struct kv_format *f, const struct kv_vectors *r, uint64_t *histogram) {
     struct kv_error e = {0};
     void *scratch = kv_alloc(kv_code_scratch_bytes(f), 1);
     if (kv_code_rows(f, r, scratch, histogram, &e)) fail_msg("%s: %s", e.where, e.msg);
@@ -67,7 +68,7 @@ static void test_uniform(void **state) {
     fill(x, TOKENS * ROW, 1);
     for (size_t w = 0; w + 1 < f->n_widths; w++) {
         memset(cells, (int)w, sizeof cells);
-        struct kv_rows r = rows_of(x, y, cells, TOKENS);
+        struct kv_vectors r = rows_of(x, y, cells, TOKENS);
         code(f, &r, NULL);
         for (size_t v = 0; v < TOKENS * HEADS; v++) {
             sym_by_hand(x + v * DIM, want, f->width_bits[w]);
@@ -88,14 +89,14 @@ static void test_mixed_equals_uniform(void **state) {
         struct kv_format *f = open_format(specs[k]);
         for (size_t w = 0; w < f->n_widths; w++) {
             memset(cells, (int)w, sizeof cells);
-            struct kv_rows r = rows_of(x, one[w], cells, TOKENS);
+            struct kv_vectors r = rows_of(x, one[w], cells, TOKENS);
             code(f, &r, NULL);
         }
         for (size_t i = 0; i < TOKENS * HEADS; i++) {
             size_t unit = f->unit_heads > 1 ? i / HEADS : i;
             cells[i] = (uint8_t)(kv_draw(3, k, unit) * (double)f->n_widths);
         }
-        struct kv_rows r = rows_of(x, y, cells, TOKENS);
+        struct kv_vectors r = rows_of(x, y, cells, TOKENS);
         code(f, &r, NULL);
         for (size_t i = 0; i < TOKENS * HEADS; i++)
             assert_memory_equal(y + i * DIM, one[cells[i]] + i * DIM, DIM * sizeof(float));
@@ -113,10 +114,10 @@ static void test_in_place_and_strides(void **state) {
         cells[i] = (uint8_t)(kv_draw(5, 0, i) * (double)f->n_widths);
         spread[i * 4] = cells[i];
     }
-    struct kv_rows r = rows_of(x, y, cells, TOKENS);
+    struct kv_vectors r = rows_of(x, y, cells, TOKENS);
     code(f, &r, NULL);
     for (size_t t = 0; t < TOKENS; t++) memcpy(wide + t * (ROW + 5), x + t * ROW, ROW * sizeof *x);
-    struct kv_rows q = rows_of(wide, wide, spread, TOKENS);
+    struct kv_vectors q = rows_of(wide, wide, spread, TOKENS);
     q.x_stride = q.y_stride = ROW + 5;
     q.cell_token_stride = 4 * HEADS;
     q.cell_head_stride = 4;
@@ -135,11 +136,11 @@ static void test_order(void **state) {
     static float x[ROW], y[ROW], turned[ROW], want[ROW];
     static uint8_t cells[HEADS] = {2, 2, 2};
     fill(x, ROW, 6);
-    struct kv_rows r = rows_of(x, y, cells, 1);
+    struct kv_vectors r = rows_of(x, y, cells, 1);
     code(f, &r, NULL);
     for (int h = 0; h < HEADS; h++)
         kv_reorder(x + h * DIM, turned + h * DIM, DIM, KV_ORDER_GGML, KV_ORDER_HF);
-    struct kv_rows q = rows_of(turned, turned, cells, 1);
+    struct kv_vectors q = rows_of(turned, turned, cells, 1);
     code(g, &q, NULL);
     for (int h = 0; h < HEADS; h++)
         kv_reorder(turned + h * DIM, want + h * DIM, DIM, KV_ORDER_HF, KV_ORDER_GGML);
@@ -162,7 +163,7 @@ static void test_exact_cells(void **state) {
     cells[0] = KV_FLOAT32; // a sink
     cells[4 * HEADS + 1] = KV_FLOAT32;
     cells[4 * HEADS + 2] = KV_EVICT;
-    struct kv_rows r = rows_of(x, y, cells, 5);
+    struct kv_vectors r = rows_of(x, y, cells, 5);
     code(f, &r, NULL);
     assert_memory_equal(x, y, DIM * sizeof *x);
     for (size_t i = DIM; i < 2 * ROW; i++) assert_true(y[i] == half(x[i]));
@@ -191,7 +192,7 @@ static void test_refusals(void **state) {
     static float x[2 * ROW], y[2 * ROW];
     uint8_t cells[2 * HEADS] = {1, 1, 1, 1, 2, 1};
     struct kv_error e;
-    struct kv_rows r = rows_of(x, y, cells, 2);
+    struct kv_vectors r = rows_of(x, y, cells, 2);
     void *scratch = kv_alloc(kv_code_scratch_bytes(f), 1);
     assert_int_equal(kv_code_rows(f, &r, scratch, NULL, &e), KV_EFAIL);
     assert_non_null(
@@ -229,8 +230,8 @@ static void test_branches(void **state) {
     static float x[23 * ROW], y[23 * ROW];
     static uint8_t cells[23 * HEADS]; // index 0: 2 bits
     fill(x, 23 * ROW, 9);
-    struct kv_rows context = rows_of(x, y, cells, 13),
-                   choice = rows_of(x + 13 * ROW, y + 13 * ROW, cells + 13 * HEADS, 10);
+    struct kv_vectors context = rows_of(x, y, cells, 13),
+                      choice = rows_of(x + 13 * ROW, y + 13 * ROW, cells + 13 * HEADS, 10);
     choice.start = choice.first = 13;
     code(f, &context, NULL);
     code(f, &choice, NULL);
@@ -279,7 +280,7 @@ static void test_entropy(void **state) {
     static uint8_t cells[TOKENS * HEADS];
     uint64_t histogram[KV_MAX_WIDTHS * 256] = {0}, n = 0;
     for (size_t i = 0; i < TOKENS * ROW; i++) x[i] = (float)(i % 3) - 1.0f; // -1, 0, 1 alike
-    struct kv_rows r = rows_of(x, y, cells, TOKENS);
+    struct kv_vectors r = rows_of(x, y, cells, TOKENS);
     code(f, &r, histogram);
     for (int i = 0; i < 256; i++) n += histogram[i];
     assert_int_equal(n, TOKENS * ROW);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Formats against vectors that independent implementations made (sim/test/conformance).
-#include "sim/base/util.h"
+#include "sim/base/files.h"
+#include "sim/base/memory.h"
 #include "sim/quant/code.h"
 
 #include <setjmp.h>

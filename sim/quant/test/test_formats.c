@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Properties of all formats: sizes, buffers, errors of half a step, falling errors, stable codes.
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 #include "sim/quant/code.h"
 #include "sim/quant/test/guard.h"
 
@@ -286,12 +286,12 @@ static void test_kivi_ledger(void **state) {
     static uint8_t cells[100 * HEADS];
     for (int side = 0; side < 2; side++) {
         struct kv_bits bits = {0};
-        struct kv_rows r = {.side = (enum kv_side)side,
-                            .n = 100,
-                            .x = x,
-                            .cells = cells,
-                            .cell_token_stride = HEADS,
-                            .cell_head_stride = 1};
+        struct kv_vectors r = {.side = (enum kv_side)side,
+                               .n = 100,
+                               .x = x,
+                               .cells = cells,
+                               .cell_token_stride = HEADS,
+                               .cell_head_stride = 1};
         kv_count_rows(f, &r, kv_coded_upto(f, r.side, 0, 99, false), &bits);
         uint64_t want = 100 * HEADS * DIM * (side ? 716 : 352) / 100;
         assert_int_equal(bits.code_bits + bits.meta_bits, want);
@@ -306,14 +306,14 @@ static void test_kivi_channels(void **state) {
     static float x[64 * HEADS * DIM], y[64 * HEADS * DIM], column[64], want[64];
     static uint8_t cells[64 * HEADS], codes[64];
     bell(x, 64 * HEADS * DIM, 10);
-    struct kv_rows r = {.n = 64,
-                        .x = x,
-                        .x_stride = HEADS * DIM,
-                        .y = y,
-                        .y_stride = HEADS * DIM,
-                        .cells = cells,
-                        .cell_token_stride = HEADS,
-                        .cell_head_stride = 1};
+    struct kv_vectors r = {.n = 64,
+                           .x = x,
+                           .x_stride = HEADS * DIM,
+                           .y = y,
+                           .y_stride = HEADS * DIM,
+                           .cells = cells,
+                           .cell_token_stride = HEADS,
+                           .cell_head_stride = 1};
     struct kv_error e;
     void *scratch = kv_alloc(kv_code_scratch_bytes(f), 1);
     assert_int_equal(kv_code_rows(f, &r, scratch, NULL, &e), 0);

@@ -4,7 +4,10 @@
 //
 // A level is fixed at the first call of a process, so each one runs in a child that prints hashes;
 // the parent compares them with those of the scalar judge (level base).
-#include "sim/base/util.h"
+#include "sim/base/cpu.h"
+#include "sim/base/half.h"
+#include "sim/base/hash.h"
+#include "sim/base/memory.h"
 #include "sim/quant/format.h"
 #include "sim/quant/pack.h"
 

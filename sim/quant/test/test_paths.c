@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every CPU level gives the judge's bytes: random data, odd values, every width, guarded buffers.
-#include "sim/base/util.h"
+#include "sim/base/cpu.h"
+#include "sim/base/memory.h"
 #include "sim/quant/ggml_blocks.h"
 #include "sim/quant/grid_isa.h"
 #include "sim/quant/test/guard.h"

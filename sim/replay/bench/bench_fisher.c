@@ -7,7 +7,10 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "sim/base/util.h"
+#include "sim/base/cpu.h"
+#include "sim/base/memory.h"
+#include "sim/base/talk.h"
+#include "sim/base/work.h"
 #include "sim/replay/sums.h"
 #include "traces/record.h"
 
@@ -42,8 +45,8 @@ struct bench {
     struct kv_model *m;
     struct kv_trace *t;
     struct kv_replay_spec spec[N_POLICIES];
-    struct kv_table *table;
-    struct kv_table_sums *sums;
+    struct kv_cell_table *table;
+    struct kv_cell_table_sums *sums;
     size_t n;
 };
 
@@ -103,10 +106,10 @@ static double sum_s(const struct bench *b, size_t which, double *sum) {
 }
 
 // CPU seconds an item and width of making the table.
-static double table_s(const struct bench *b, enum kv_table_kind kind) {
+static double table_s(const struct bench *b, enum kv_cell_table_kind kind) {
     const struct kv_trace_info *in = kv_trace_info(b->t);
     const struct kv_format *f = b->spec[0].format;
-    struct kv_table_scratch *s = kv_table_scratch_new(f);
+    struct kv_cell_table_scratch *s = kv_cell_table_scratch_new(f);
     struct kv_error e;
     double used = 0;
     for (int warm = 0; warm < 2; warm++) {
@@ -114,12 +117,12 @@ static double table_s(const struct bench *b, enum kv_table_kind kind) {
         for (size_t i = 0; i < b->n; i++) {
             const struct kv_trace_item *it = kv_trace_item(b->t, i);
             float *out = kv_alloc(it->n_tokens * f->n_widths * kv_cells(&in->shape), sizeof *out);
-            fail(kv_table_fill(in, it, f, kind, s, out, &e), &e);
+            fail(kv_cell_table_fill(in, it, f, kind, s, out, &e), &e);
             free(out);
         }
         used = kv_cpu_time_s() - start;
     }
-    kv_table_scratch_free(s);
+    kv_cell_table_scratch_free(s);
     return used / (double)(b->n * f->n_widths);
 }
 
@@ -199,8 +202,8 @@ int main(void) {
     struct kv_format_setting setting = {in->shape, in->order};
     for (size_t i = 0; i < N_POLICIES; i++)
         fail(kv_replay_spec_open(&b.spec[i], policies[i].spec, &setting, 1, &e), &e);
-    fail(kv_table_open(&b.table, b.t, b.spec[0].format, KV_TABLE_ISO, 1, &e), &e);
-    b.sums = kv_table_sums_new(b.t, b.table, b.spec[0].format->n_widths);
+    fail(kv_cell_table_open(&b.table, b.t, b.spec[0].format, KV_TABLE_ISO, 1, &e), &e);
+    b.sums = kv_cell_table_sums_new(b.t, b.table, b.spec[0].format->n_widths);
 
     printf("fisher against exact replay, %s, %zu items of %.0f tokens, OpenBLAS core %s\n",
            tasks->name, b.n, (double)in->n_tokens / (double)b.n, openblas_get_corename());
@@ -213,20 +216,21 @@ int main(void) {
         printf("%-28s %10.1f %10.2f %10.2f %10.0f\n", policies[i].what, 1e3 * exact, 1e6 * fisher,
                1e6 * adding, exact / fisher);
     }
-    static const enum kv_table_kind kinds[] = {KV_TABLE_ISO, KV_TABLE_ELEMENT, KV_TABLE_VECTOR};
+    static const enum kv_cell_table_kind kinds[] = {KV_TABLE_ISO, KV_TABLE_ELEMENT,
+                                                    KV_TABLE_VECTOR};
     printf("%-28s %10s %21s %10s   (asked: 100)\n", "table, an item and width", "exact ms",
            "table ms", "ratio");
     for (size_t k = 0; k < 3; k++) {
         double table = table_s(&b, kinds[k]);
-        printf("%-28s %10.1f %21.3f %10.0f\n", kv_table_kinds[kinds[k]], 1e3 * exact, 1e3 * table,
-               exact / table);
+        printf("%-28s %10.1f %21.3f %10.0f\n", kv_cell_table_kinds[kinds[k]], 1e3 * exact,
+               1e3 * table, exact / table);
     }
-    printf("table: %zu bytes a token for %zu widths\n", kv_table_bytes_per_token(b.table),
+    printf("table: %zu bytes a token for %zu widths\n", kv_cell_table_bytes_per_token(b.table),
            b.spec[0].format->n_widths);
     bench_many(&b);
 
-    kv_table_sums_free(b.sums);
-    kv_table_close(b.table);
+    kv_cell_table_sums_free(b.sums);
+    kv_cell_table_close(b.table);
     for (size_t i = 0; i < N_POLICIES; i++) kv_replay_spec_close(&b.spec[i]);
     kv_trace_close(b.t);
     char *clean = kv_format_text("rm -r '%s'", dir);

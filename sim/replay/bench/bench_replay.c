@@ -7,7 +7,10 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "sim/base/util.h"
+#include "sim/base/cpu.h"
+#include "sim/base/memory.h"
+#include "sim/base/talk.h"
+#include "sim/base/work.h"
 #include "sim/model/forward.h"
 #include "sim/replay/replay.h"
 #include "traces/record.h"

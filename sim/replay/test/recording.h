@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // For tests: the real model, a recording of a few items in a folder of its own, and replays of it
 // kept in memory.
-#ifndef KV_TEST_RECORDING_H
-#define KV_TEST_RECORDING_H
+#ifndef KV_REPLAY_TEST_RECORDING_H
+#define KV_REPLAY_TEST_RECORDING_H
 
 #include <cblas.h>
 #include <setjmp.h>
 #include <stdlib.h>
 #include <unistd.h>
 // cmocka wants the headers above (and those of policy.h) before its own
-#include "sim/base/util.h"
+#include "sim/base/cpu.h"
+#include "sim/base/files.h"
+#include "sim/base/memory.h"
+#include "sim/base/talk.h"
 #include "sim/replay/replay.h"
 #include "traces/record.h"
 

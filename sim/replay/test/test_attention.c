@@ -109,7 +109,7 @@ static void matches_plain_attention(void **state) {
     (void)state;
     struct kv_error e;
     struct kv_replay_spec spec = tiny_spec(&whole, "static:k=3,v=4@asym:group=16");
-    struct kv_table_scratch *s = kv_table_scratch_new(spec.format);
+    struct kv_cell_table_scratch *s = kv_cell_table_scratch_new(spec.format);
     for (int own = 0; own < 2; own++) {
         struct seen seen = run(&spec, 1, own, 1);
         for (size_t i = 0; i < 2; i++) {
@@ -133,7 +133,7 @@ static void matches_plain_attention(void **state) {
             free(error);
         }
     }
-    kv_table_scratch_free(s);
+    kv_cell_table_scratch_free(s);
     kv_replay_spec_close(&spec);
 }
 

@@ -88,7 +88,7 @@ predicted_kl_is_half_the_sum_of_squared_gradient_times_mean_squared_error(void *
     size_t d = tiny_shape.head_dim, n = it->n_tokens * kv_cells(&tiny_shape);
     uint8_t *cells = kv_alloc(n, 1);
     float *error = kv_alloc(n * d, sizeof *error);
-    struct kv_table_scratch *s = kv_table_scratch_new(spec.format);
+    struct kv_cell_table_scratch *s = kv_cell_table_scratch_new(spec.format);
     assert_int_equal(kv_decide(&r, 0, 0, cells, &e), 0);
     assert_int_equal(
         kv_coding_error(kv_trace_info(squares.trace), it, spec.format, cells, s, error, &e), 0);
@@ -104,7 +104,7 @@ predicted_kl_is_half_the_sum_of_squared_gradient_times_mean_squared_error(void *
     assert_true(seen.pick == -1 && !seen.choices);
     free(cells);
     free(error);
-    kv_table_scratch_free(s);
+    kv_cell_table_scratch_free(s);
     kv_replay_spec_close(&spec);
 }
 
@@ -112,7 +112,8 @@ predicted_kl_is_half_the_sum_of_squared_gradient_times_mean_squared_error(void *
 // stands, and so is its coding error: errors add up. The cross terms must say by how much.
 static void forms_times_their_cross_terms_foretell_the_exact_divergence(void **state) {
     (void)state;
-    static const enum kv_table_kind forms[] = {KV_TABLE_ISO, KV_TABLE_ELEMENT, KV_TABLE_VECTOR};
+    static const enum kv_cell_table_kind forms[] = {KV_TABLE_ISO, KV_TABLE_ELEMENT,
+                                                    KV_TABLE_VECTOR};
     struct kv_error e;
     struct seen exact, predicted;
     struct kv_replay_spec specs[] = {tiny_spec(&whole, "static:bits=5@asym:group=16"),
@@ -130,7 +131,7 @@ static void forms_times_their_cross_terms_foretell_the_exact_divergence(void **s
             assert_int_equal(kv_cross_terms(&r, j, &cross, NULL, &e), 0);
             if (ratio * cross < 0.7 || ratio * cross > 1.4)
                 fail_msg("form %s, spec %zu: predicted/exact %.3f, cross terms %.3f",
-                         kv_table_kinds[forms[f]], j, ratio, cross);
+                         kv_cell_table_kinds[forms[f]], j, ratio, cross);
         }
     }
     for (size_t j = 0; j < 3; j++) kv_replay_spec_close(&specs[j]);
@@ -143,15 +144,16 @@ static void eviction_counts_once_for_key_and_value(void **state) {
     const struct kv_trace_item *it = kv_trace_item(squares.trace, 0);
     size_t cells = kv_cells(&tiny_shape);
     uint8_t *decided = kv_alloc(it->n_tokens * cells, 1);
-    struct kv_table *table;
-    assert_int_equal(kv_table_open(&table, squares.trace, spec.format, KV_TABLE_ISO, 1, &e), 0);
+    struct kv_cell_table *table;
+    assert_int_equal(kv_cell_table_open(&table, squares.trace, spec.format, KV_TABLE_ISO, 1, &e),
+                     0);
     memset(decided, (int)spec.run.n_widths - 1, it->n_tokens * cells);
     assert_true(kv_fisher_kl(squares.trace, 0, table, spec.run.n_widths, decided, NULL) == 0);
     decided[2 * cells + 2] = decided[2 * cells + 3] = KV_EVICT; // token 2, first layer, second head
     double kl = kv_fisher_kl(squares.trace, 0, table, spec.run.n_widths, decided, NULL),
            expected = 0.5 * (double)it->evict[2 * cells / 2 + 1] / (it->n_tokens - it->n_context);
     assert_true(expected > 0 && fabs(kl - expected) < 1e-6 * expected);
-    kv_table_close(table);
+    kv_cell_table_close(table);
     free(decided);
     kv_replay_spec_close(&spec);
 }
@@ -162,14 +164,14 @@ static void the_standard_error_is_of_the_size_of_the_prediction(void **state) {
     struct kv_replay_spec spec = tiny_spec(&whole, "static:bits=4@sym");
     const struct kv_trace_item *it = kv_trace_item(whole.trace, 0);
     uint8_t *decided = kv_alloc(it->n_tokens * kv_cells(&tiny_shape), 1);
-    struct kv_table *table;
+    struct kv_cell_table *table;
     double error = NAN;
     struct kv_replay r = job(&whole, &spec, 1, NULL);
-    assert_int_equal(kv_table_open(&table, whole.trace, spec.format, KV_TABLE_ISO, 1, &e), 0);
+    assert_int_equal(kv_cell_table_open(&table, whole.trace, spec.format, KV_TABLE_ISO, 1, &e), 0);
     assert_int_equal(kv_decide(&r, 0, 0, decided, &e), 0);
     double kl = kv_fisher_kl(whole.trace, 0, table, spec.run.n_widths, decided, &error);
     assert_true(error > 0 && error < 2 * kl);
-    kv_table_close(table);
+    kv_cell_table_close(table);
     free(decided);
     kv_replay_spec_close(&spec);
 }
@@ -208,7 +210,8 @@ static int keep_draws(void *self, size_t item, size_t spec, const struct kv_draw
 
 static void the_mean_over_draws_is_what_the_tables_hold(void **state) {
     (void)state;
-    static const enum kv_table_kind forms[] = {KV_TABLE_ISO, KV_TABLE_ELEMENT, KV_TABLE_VECTOR};
+    static const enum kv_cell_table_kind forms[] = {KV_TABLE_ISO, KV_TABLE_ELEMENT,
+                                                    KV_TABLE_VECTOR};
     struct kv_error e;
     struct seen seen;
     struct drawn drawn[2];
@@ -237,10 +240,10 @@ static void sums_made_in_advance_give_the_same_damage(void **state) {
         "static:k=4,v=3@sym",  "layerwise:k=2/4,v=3@sym",     "class:word=4/2,first=8@sym",
         "random:bits=2/4@sym", "random:bits=2/4,by=cell@sym", "sinks:keep=4,window=8,bits=4@sym"};
     struct kv_error e;
-    struct kv_table *table;
+    struct kv_cell_table *table;
     struct kv_replay_spec first = tiny_spec(&whole, texts[0]);
-    assert_int_equal(kv_table_open(&table, whole.trace, first.format, KV_TABLE_ISO, 1, &e), 0);
-    struct kv_table_sums *s = kv_table_sums_new(whole.trace, table, first.run.n_widths);
+    assert_int_equal(kv_cell_table_open(&table, whole.trace, first.format, KV_TABLE_ISO, 1, &e), 0);
+    struct kv_cell_table_sums *s = kv_cell_table_sums_new(whole.trace, table, first.run.n_widths);
     kv_replay_spec_close(&first);
     for (size_t j = 0; j < sizeof texts / sizeof *texts; j++) {
         struct kv_replay_spec spec = tiny_spec(&whole, texts[j]);
@@ -257,8 +260,8 @@ static void sums_made_in_advance_give_the_same_damage(void **state) {
         }
         kv_replay_spec_close(&spec);
     }
-    kv_table_sums_free(s);
-    kv_table_close(table);
+    kv_cell_table_sums_free(s);
+    kv_cell_table_close(table);
 }
 
 static void workers_change_no_bit(void **state) {

@@ -104,10 +104,10 @@ static void damage_of_layers_adds_up_to_fisher_replay_of_the_plan(void **state) 
     fit("static:bits=4@asym:group=32", 1);
     struct kv_replay_spec spec = tiny_spec(&tiny, "static:k=4,v=2@asym:group=32");
     struct kv_replay job = {.trace = tiny.trace, .specs = &spec, .n_specs = 1, .seed = 1};
-    struct kv_table *table;
+    struct kv_cell_table *table;
     struct kv_error e = {0};
     double want = 0, scored = 0, sum = 0;
-    assert_int_equal(kv_table_open(&table, tiny.trace, spec.format, KV_TABLE_ISO, 1, &e), 0);
+    assert_int_equal(kv_cell_table_open(&table, tiny.trace, spec.format, KV_TABLE_ISO, 1, &e), 0);
     for (size_t i = 0; i < CALIBRATION; i++) {
         const struct kv_trace_item *it = kv_trace_item(tiny.trace, i);
         uint8_t *cells = kv_alloc(it->n_tokens * kv_cells(&tiny_shape), 1);
@@ -123,7 +123,7 @@ static void damage_of_layers_adds_up_to_fisher_replay_of_the_plan(void **state) 
     want /= scored;
     assert_true(want > 0);
     if (fabs(sum - want) > 1e-6 * want) fail_msg("%.9g is not %.9g", sum, want);
-    kv_table_close(table);
+    kv_cell_table_close(table);
     kv_replay_spec_close(&spec);
 }
 

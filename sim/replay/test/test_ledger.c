@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Ledgers worked out on paper, and what a policy is shown and may answer. No model is needed.
-#include "sim/base/util.h"
+#include "sim/base/memory.h"
 #include "sim/replay/replay.h"
 #include "traces/writer.h"
 

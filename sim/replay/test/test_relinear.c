@@ -205,7 +205,7 @@ static struct kv_replay job(const struct tiny_trace *t, const struct kv_replay_s
 
 static void the_second_round_decides_on_the_mean_of_the_recorded_and_the_measured(void **state) {
     (void)state;
-    for (enum kv_table_kind form = KV_TABLE_ISO; form <= KV_TABLE_ELEMENT; form++) {
+    for (enum kv_cell_table_kind form = KV_TABLE_ISO; form <= KV_TABLE_ELEMENT; form++) {
         struct kv_error e;
         struct kv_replay_spec specs[] = {
             tiny_spec(&whole, "oracle:bits=4.5,widths=2/3/4/8,rounds=1@asym:group=16"),
@@ -225,14 +225,14 @@ static void the_second_round_decides_on_the_mean_of_the_recorded_and_the_measure
         assert_int_equal(kv_relinear_measure(model, it, &specs[0], once, &how, true, s, &at, &e),
                          0);
         struct kv_trace_item moved = *it;
-        struct kv_table_scratch *coding = kv_table_scratch_new(specs[0].format);
+        struct kv_cell_table_scratch *coding = kv_cell_table_scratch_new(specs[0].format);
         moved.sens = at.sens;
         moved.k_grad = at.k_grad;
         moved.v_grad = at.v_grad;
-        assert_int_equal(kv_table_fill(kv_trace_info(whole.trace), &moved, specs[0].format, form,
-                                       coding, mean, &e),
+        assert_int_equal(kv_cell_table_fill(kv_trace_info(whole.trace), &moved, specs[0].format,
+                                            form, coding, mean, &e),
                          0);
-        const float *recorded = kv_table_item(r.damage[0], 2);
+        const float *recorded = kv_cell_table_item(r.damage[0], 2);
         for (size_t i = 0; i < n * widths; i++) mean[i] = recorded[i] + (mean[i] - recorded[i]) / 2;
         struct kv_token *tokens = kv_alloc(it->n_tokens, sizeof *tokens);
         for (uint32_t row = 0, c = 0; row < it->n_tokens; row++) {
@@ -249,7 +249,7 @@ static void the_second_round_decides_on_the_mean_of_the_recorded_and_the_measure
         assert_memory_equal(twice, by_hand, n);
         assert_memory_not_equal(once, twice, n);
         kv_replay_close_tables(&r);
-        kv_table_scratch_free(coding);
+        kv_cell_table_scratch_free(coding);
         kv_sensitivity_fini(&at);
         kv_scratch_free(s);
         for (size_t j = 0; j < 2; j++) kv_replay_spec_close(&specs[j]);

@@ -104,7 +104,7 @@ static int plain_store(void *self, uint32_t layer, const struct kv_layer_kv *kv,
         for (size_t i = 0; i < n * width; i++)
             p->exact[side][i] = kv_half_to_float(kv_f32_to_f16(x[i]));
         for (size_t row = 0; row < n; row++) {
-            struct kv_rows rows = {
+            struct kv_vectors rows = {
                 .layer = layer,
                 .side = (enum kv_side)side,
                 .n = 1,

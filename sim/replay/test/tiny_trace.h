@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // For tests: a trace of the samples recorded from a small random model that is gone once it is
 // written.
-#ifndef KV_TEST_TINY_TRACE_H
-#define KV_TEST_TINY_TRACE_H
+#ifndef KV_REPLAY_TEST_TINY_TRACE_H
+#define KV_REPLAY_TEST_TINY_TRACE_H
 
 #include <cblas.h>
 #include <dirent.h>
@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "sim/model/test/model_files.h"
+#include "sim/base/talk.h"
 #include "sim/replay/replay.h"
 #include "traces/record.h"
 

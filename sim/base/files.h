@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// Files whole or not at all: mapped, read, written, and what the disk has room for.
+#ifndef KV_BASE_FILES_H
+#define KV_BASE_FILES_H
+
+#include "policies/policy.h"
+
+// A file mapped for reading. Empty files are mapped as n = 0. Errors name the file.
+struct kv_map {
+    const uint8_t *data;
+    size_t n;
+};
+KV_MUST_CHECK int kv_map_open(struct kv_map *m, const char *path, struct kv_error *e);
+void kv_map_close(struct kv_map *m);
+
+// Reads a whole file, gunzipping it when it starts with gzip's magic. Caller frees; NUL-terminated.
+KV_MUST_CHECK int kv_read_file(const char *path, char **text, size_t *n, struct kv_error *e);
+// Writes a whole file through a temporary name and a rename, so that it is there whole or not at
+// all.
+KV_MUST_CHECK int kv_write_file(const char *path, const void *data, size_t n, struct kv_error *e);
+KV_MUST_CHECK int kv_make_dir(const char *path, struct kv_error *e); // with parents
+bool kv_is_dir(const char *path);
+// Free bytes of the file system that holds (or would hold) path; UINT64_MAX when unknown.
+uint64_t kv_free_bytes(const char *path);
+// Flushes stdout and reports an error if any write to it failed (a full disk, a closed pipe).
+KV_MUST_CHECK int kv_flush_stdout(struct kv_error *e);
+
+#endif

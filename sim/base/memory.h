@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+// Memory that is there or ends the run with one sentence, and growing text.
+#ifndef KV_BASE_MEMORY_H
+#define KV_BASE_MEMORY_H
+
+#include "policies/policy.h"
+
+// malloc, realloc and strdup that end the program with one sentence when memory runs out: no result
+// is half-written then, since stores and shards are written whole. kv_alloc zeroes and is 64-byte
+// aligned.
+void *kv_alloc(size_t count, size_t size);
+void *kv_grow(void *p, size_t count, size_t size);
+char *kv_strdup(const char *s);
+KV_PRINTF(1, 2) char *kv_format_text(const char *format, ...); // caller frees
+
+// A growing text buffer. Init with {0}; kv_text_take hands out the string and empties the buffer.
+struct kv_text {
+    char *s;
+    size_t n, room;
+};
+void kv_text_add(struct kv_text *t, const char *s, size_t n);
+KV_PRINTF(2, 3) void kv_text_addf(struct kv_text *t, const char *format, ...);
+char *kv_text_take(struct kv_text *t); // never NULL; caller frees
+
+#endif

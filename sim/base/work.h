@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// Workers, interrupts, clocks.
+#ifndef KV_BASE_WORK_H
+#define KV_BASE_WORK_H
+
+#include "policies/policy.h"
+
+// Runs job(self, worker, i) for i in [0, n) on `n_workers` threads; each worker takes the next i
+// when free. A job that returns non-zero stops the rest; the first error in order of i is returned.
+// kv_interrupted() is checked between jobs: KV_EINTR.
+KV_MUST_CHECK int kv_parallel(size_t n, unsigned n_workers,
+                              int (*job)(void *self, unsigned worker, size_t i, struct kv_error *e),
+                              void *self, struct kv_error *e);
+
+void kv_catch_interrupts(void); // SIGINT and SIGTERM set a flag; a second SIGINT ends the program
+bool kv_interrupted(void);
+
+double kv_now_s(void);      // monotonic
+double kv_cpu_time_s(void); // of this process, all threads
+
+#endif

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// Printed tables: aligned text, TSV with a header, or JSON.
+//
+// A table of rows that are structs is a list of columns:
+//
+//     static const struct kv_table_column columns[] = {
+//         {"spec", KV_LEFT, spec_cell}, {"kl_nats", KV_RIGHT, kl_cell}, {0}};
+//     return kv_table_print_rows(columns, rows, n, sizeof *rows, c->output, e);
+//
+// where spec_cell is  static void spec_cell(struct kv_table *t, const void *row).
+#ifndef KV_CLI_TABLE_H
+#define KV_CLI_TABLE_H
+
+#include "policies/policy.h"
+
+enum kv_output { KV_OUT_TEXT, KV_OUT_TSV, KV_OUT_JSON };
+
+// Collects rows and prints them as aligned text, TSV with a header, or a JSON array of objects.
+struct kv_table;
+enum kv_align { KV_LEFT, KV_RIGHT };
+struct kv_column {
+    const char *name; // with its unit: "kl_nats"
+    enum kv_align align;
+};
+struct kv_table *kv_table_new(const struct kv_column *columns, size_t n);
+void kv_table_text(struct kv_table *t, const char *s); // NULL = empty (JSON null)
+// NAN = empty; JSON keeps all digits. Negative decimals: as many digits as x needs to be read back.
+void kv_table_number(struct kv_table *t, double x, int decimals);
+void kv_table_count(struct kv_table *t, long long n);
+// The row begun last (or to begin) stands out when printed as text in colour.
+void kv_table_mark(struct kv_table *t);
+void kv_table_colour(struct kv_table *t, bool on);
+// "auto" (NULL): colour on a terminal, unless $NO_COLOR is set or $TERM is "dumb"; "always",
+// "never". KV_EUSAGE names them.
+KV_MUST_CHECK int kv_wants_colour(const char *when, bool *colour, struct kv_error *e);
+// Cells fill row after row. Prints to stdout and frees. On a terminal long text columns shrink to
+// its width; columns that do not fit stand in further tables below, each with the first column.
+// TSV writes tab, newline, return and backslash inside a text as \t, \n, \r and \\.
+KV_MUST_CHECK int kv_table_print(struct kv_table *t, enum kv_output how, struct kv_error *e);
+void kv_table_free(struct kv_table *t); // one that is not printed; NULL is fine
+// Columns of stdout's terminal (COLUMNS, else the terminal's own); 0 = unlimited.
+size_t kv_terminal_width(void);
+
+// ---- tables of rows -------------------------------------------------------------------
+
+struct kv_table_column {
+    const char *name; // with its unit
+    enum kv_align align;
+    void (*cell)(struct kv_table *t, const void *row); // adds one cell
+};
+// Prints n rows of `stride` bytes; columns end with {0}.
+KV_MUST_CHECK int kv_table_print_rows(const struct kv_table_column *columns, const void *rows,
+                                      size_t n, size_t stride, enum kv_output how,
+                                      struct kv_error *e);
+
+#endif
