@@ -20,6 +20,8 @@
 // (i, i + d/2: Hugging Face).
 enum kv_order { KV_ORDER_GGML, KV_ORDER_HF };
 
+#define KV_MAX_UNIT 8192 // floats of one unit: kernels keep its codes on the stack
+
 enum kv_scope { KV_SCOPE_VECTOR, KV_SCOPE_TOKEN, KV_SCOPE_GROUP };
 
 // What a format must know of the model it codes for.
@@ -91,20 +93,26 @@ struct kv_format {
     uint32_t sinks, window[2], flush[2];
 };
 
+// ---- the table of formats (formats.c) -------------------------------------------------
+
 // Opens a format from its spec text. Errors: KV_EUSAGE with the nearest known name or key.
 KV_MUST_CHECK int kv_format_open(struct kv_format **f, const char *spec,
                                  const struct kv_format_setting *s, struct kv_error *e);
 void kv_format_close(struct kv_format *f); // NULL is fine
+
+// The table of formats, for listings. NULL past the end.
+const struct kv_format_type *kv_format_type_at(size_t i);
+// Keys that every format takes: order, sinks, window. Ends with {0}.
+extern const struct kv_param kv_format_common_params[];
+
+// ---- an open format (format.c) --------------------------------------------------------
 
 struct kv_unit_size kv_format_size(const struct kv_format *f, enum kv_side side, uint32_t width);
 void kv_format_encode(const struct kv_format *f, const struct kv_block *b, const float *x,
                       size_t n_units, uint8_t *out);
 void kv_format_decode(const struct kv_format *f, const struct kv_block *b, const uint8_t *codes,
                       size_t n_units, float *y);
-
-// The table of formats, for listings. NULL past the end.
-const struct kv_format_type *kv_format_type_at(size_t i);
-// Keys that every format takes: order, sinks, window. Ends with {0}.
-extern const struct kv_param kv_format_common_params[];
+uint32_t kv_unit_values(const struct kv_format *f, enum kv_side side); // floats of one unit
+void kv_free_self(struct kv_format *f); // close() of formats whose self is one allocation
 
 #endif

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// ggml's block types at the speed of memory: the bytes of ggml_blocks.c's judge by vectors.
+// ggml's block types at the speed of memory: the bytes of ggml_judge.c's by vectors.
 #include "sim/base/isa.h"
 #include "sim/quant/ggml_blocks.h"
 #include "sim/quant/lanes.h"

@@ -1,52 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Uniform grids: the arithmetic that sym, asym, asym-zp, kivi and their relatives share.
-//
-// A unit of `values` floats is cut into groups; each group has a scale (and a minimum or a zero
-// point) and one code a value. Bytes of a unit: metadata group after group, then one bit stream of
-// all codes. With h(x) = x rounded to fp16 (saturated at +-65504) and r(x) = round half to even:
-//
-//     SYM   s = h(max|x| / levels)                  code = clamp(r(x / s), lo, hi) + 2^(b-1)
-//     ASYM  m = h(min x), s = h((max x - m) / top)  code = clamp(r((x - m) / s), 0, top)
-//     ZP    s = h(...), z = r(min x / s) integer    code = clamp(r(x / s - z), 0, top)
-//
-// with top = 2^b - 1. A scale of 0 codes and decodes to 0 (SYM) or to m (ASYM). NaN never widens a
-// range and is coded as 0 (SYM, ZP) or m (ASYM); infinities saturate.
+// Uniform grids on the fastest path of this machine (the bytes of grid_judge.h, sooner), and the
+// formats made of one grid a width.
 #ifndef KV_QUANT_GRID_H
 #define KV_QUANT_GRID_H
 
-#include "sim/quant/format.h"
+#include "sim/quant/grid_judge.h"
 
-enum kv_grid_rule {
-    KV_GRID_SYM,
-    KV_GRID_ASYM,
-    KV_GRID_ZP,      // z subtracted before rounding (KVTuner)
-    KV_GRID_ZP_AFTER // x / s rounded, then z subtracted (RotateKV)
-};
-
-#define KV_MAX_UNIT 8192 // floats of one unit: kernels keep its codes on the stack
-
-struct kv_grid {
-    enum kv_grid_rule rule;
-    uint32_t bits, values, group;
-    bool wide;       // scale and minimum as float32 instead of fp16
-    float levels;    // what the range is divided by
-    float lo, hi;    // clamp of the rounded quotient
-    float clip;      // the range is shrunk by this ratio first (ZP; 1 = not at all)
-    float scale_min; // least range that makes a scale (ZP)
-    uint32_t offset; // added to a rounded quotient to make it a stored code
-};
-
-// The grid of a rule at a width (2..8) over groups of `group` values, fp16 metadata, no clipping.
-struct kv_grid kv_grid_of(enum kv_grid_rule rule, uint32_t bits, uint32_t values, uint32_t group);
-struct kv_unit_size kv_grid_size(const struct kv_grid *g);
-
-// x: n_units times `values` floats; out: n_units times kv_grid_size().bytes. The fastest path of
-// this machine; the same bytes on each. Thread-safe.
+// x: n_units times `values` floats; out: n_units times kv_grid_size().bytes. The same bytes on each
+// path. Thread-safe.
 void kv_grid_encode(const struct kv_grid *g, const float *x, size_t n_units, uint8_t *out);
 void kv_grid_decode(const struct kv_grid *g, const uint8_t *in, size_t n_units, float *y);
-// The judge: plain C, any group.
-void kv_grid_encode_judge(const struct kv_grid *g, const float *x, size_t n_units, uint8_t *out);
-void kv_grid_decode_judge(const struct kv_grid *g, const uint8_t *in, size_t n_units, float *y);
 
 // ---- formats made of one grid a width -------------------------------------------------
 
@@ -59,7 +22,6 @@ struct kv_gridded {
 // KV_EUSAGE when the number does not divide the head, or the unit is too large.
 KV_MUST_CHECK int kv_grid_group(struct kv_format *f, const char *text, uint32_t *group,
                                 struct kv_error *e);
-uint32_t kv_unit_values(const struct kv_format *f, enum kv_side side);
 
 // Rows of kv_format_type for formats whose self is a struct kv_gridded.
 struct kv_unit_size kv_gridded_size(const struct kv_format *f, enum kv_side side, uint32_t width);
@@ -69,6 +31,5 @@ void kv_gridded_decode(const struct kv_format *f, const struct kv_block *b, cons
                        size_t n_units, float *y);
 void kv_gridded_codes(const struct kv_format *f, const struct kv_block *b, const uint8_t *codes,
                       size_t n_units, uint8_t *q);
-void kv_free_self(struct kv_format *f); // close() of formats whose self is one allocation
 
 #endif

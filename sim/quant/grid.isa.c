@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Uniform grids at the speed of memory: the bytes of grid.c's judge by vectors of floats.
+// Uniform grids at the speed of memory: the bytes of grid_judge.c's by vectors of floats.
 #include "sim/base/isa.h"
 #include "sim/quant/grid_isa.h"
 #include "sim/quant/lanes.h"

@@ -3,7 +3,7 @@
 #ifndef KV_QUANT_GRID_ISA_H
 #define KV_QUANT_GRID_ISA_H
 
-#include "sim/quant/grid.h"
+#include "sim/quant/grid_judge.h"
 
 typedef void kv_grid_encode_fn(const struct kv_grid *g, const float *x, size_t n_units,
                                uint8_t *out);

@@ -3,7 +3,6 @@
 // variable.
 #include "sim/base/memory.h"
 #include "sim/quant/book.h"
-#include "sim/quant/grid.h"
 #include "sim/quant/pack.h"
 #include "sim/quant/rotate.h"
 #include "sim/quant/widths.h"
