@@ -2,6 +2,7 @@
 // Policies from shared objects: the template as its own comment says, and plug-ins that misbehave.
 #include "policies/test/fake_item.h"
 #include "sim/base/files.h"
+#include "sim/replay/ask.h"
 #include "sim/replay/plugin.h"
 
 #include <sys/stat.h>

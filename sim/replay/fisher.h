@@ -11,22 +11,7 @@
 #ifndef KV_REPLAY_FISHER_H
 #define KV_REPLAY_FISHER_H
 
-#include "sim/replay/replay.h"
-#include "traces/tables.h"
-
-// Sum of a table over decisions: table [n_tokens][n_widths][cells], cells [n_tokens][cells].
-// KV_FLOAT32 adds nothing; evicted cells are left to the caller and add nothing.
-double kv_table_sum(const float *table, const uint8_t *cells, size_t n_tokens, size_t n_widths,
-                    size_t n_cells);
-
-// Positions whose divergence the sensitivities add up: the branch point once a choice.
-double kv_fisher_scored(const struct kv_trace_info *info, const struct kv_trace_item *item);
-
-// Predicted KL of one item in nats a scored token; *error (may be NULL) is its standard error from
-// the label draws, taking the draws of all cells as fully dependent, hence an upper bound. NAN for
-// one draw.
-double kv_fisher_kl(const struct kv_trace *t, size_t item, const struct kv_cell_table *table,
-                    size_t n_widths, const uint8_t *cells, double *error);
+#include "sim/replay/damage.h"
 
 // S2 / S1 with S1 = sum over cells of (g . e)^2 and S2 = (sum of g . e)^2, summed over label draws
 // and items, in total and by layer: 1 when errors act independently. by_layer is [n_layers] or
@@ -39,14 +24,5 @@ KV_MUST_CHECK int kv_cross_terms(const struct kv_replay *r, size_t spec, double 
 // for.
 KV_MUST_CHECK int kv_replay_fisher(const struct kv_replay *r, enum kv_cell_table_kind form,
                                    unsigned jobs, struct kv_error *e);
-// Whether the recorded adjoint answers for a spec: its mode, windows, own step and hops.
-KV_MUST_CHECK int kv_adjoint_answers(const struct kv_trace_info *info,
-                                     const struct kv_replay_spec *spec, enum kv_mode mode,
-                                     bool self_exact, struct kv_error *e);
-// Whether a spec may be predicted from this trace; the same errors, and a policy that decides in
-// rounds.
-KV_MUST_CHECK int kv_fisher_answers(const struct kv_trace_info *info,
-                                    const struct kv_replay_spec *spec, enum kv_mode mode,
-                                    bool self_exact, struct kv_error *e);
 
 #endif

@@ -7,7 +7,7 @@
 #include "sim/base/memory.h"
 #include "sim/base/work.h"
 #include "sim/quant/code.h"
-#include "sim/replay/fisher.h"
+#include "sim/replay/ask.h"
 #include "sim/replay/pass.h"
 
 int kv_relinear_measure(const struct kv_model *m, const struct kv_trace_item *it,

@@ -8,8 +8,7 @@
 #define KV_REPLAY_REPLAY_H
 
 #include "sim/model/model.h"
-#include "sim/base/outcome.h"
-#include "sim/replay/spec.h"
+#include "sim/replay/answers.h"
 #include "traces/tables.h"
 
 // What closed feedback changed of a spec's decisions, summed over items.
@@ -49,7 +48,7 @@ struct kv_replay {
 // Errors: a trace of another model, a trace without final states, text windows in a prefill mode.
 KV_MUST_CHECK int kv_replay_exact(const struct kv_replay *r, unsigned jobs, struct kv_error *e);
 
-// ---- decisions (decide.c) -------------------------------------------------------------
+// ---- before the first decision (prepare.c) --------------------------------------------
 
 // Opens the tables that the specs' policies need (an iso table may serve for damage), sharing them
 // among specs of one format, and closes them.
@@ -57,10 +56,10 @@ KV_MUST_CHECK int kv_replay_open_tables(struct kv_replay *r, enum kv_cell_table_
                                         unsigned jobs, struct kv_error *e);
 void kv_replay_close_tables(struct kv_replay *r);
 // Lets the policies that want it fit themselves to the trace's first items (kv_replay_open_tables
-// does so too). Errors: a trace that does not keep what they measure. (fit.c)
+// does so too). Errors: a trace that does not keep what they measure. (fitting.c)
 KV_MUST_CHECK int kv_replay_fit(const struct kv_replay *r, unsigned jobs, struct kv_error *e);
-// Closes an array of n tables, some of which may be shared or NULL, and frees it.
-void kv_cell_tables_close(struct kv_cell_table **tables, size_t n);
+
+// ---- decisions (decide.c) -------------------------------------------------------------
 
 // Asks a spec's policy about item i, with the tables r holds for it:
 // cells[n_tokens][n_layers][n_kv_heads][2]. Features that the policy did not declare read NAN.
@@ -71,11 +70,6 @@ KV_MUST_CHECK int kv_decide(const struct kv_replay *r, size_t spec, size_t item,
 // The same with other features than the recorded ones: [n_tokens][KV_N_FEATURES].
 KV_MUST_CHECK int kv_decide_by(const struct kv_replay *r, size_t spec, size_t item,
                                const float *features, uint8_t *cells, struct kv_error *e);
-
-// Checks a policy's answers: cells[n_tokens][...]. Errors: a width that the format does not offer,
-// a cell left undecided, a key evicted without its value; each names item and token.
-KV_MUST_CHECK int kv_check_answers(const struct kv_replay_spec *spec, const char *item,
-                                   size_t n_tokens, const uint8_t *cells, struct kv_error *e);
 
 // Asks a policy about an item again, at several points with everything scrambled that it cannot
 // know by then, and compares with its answer so far: cells[n_tokens][...]. Policies that declare

@@ -10,7 +10,7 @@
 #ifndef KV_REPLAY_SUMS_H
 #define KV_REPLAY_SUMS_H
 
-#include "sim/replay/fisher.h"
+#include "sim/replay/damage.h"
 
 struct kv_cell_table_sums;
 struct kv_cell_table_sums *kv_cell_table_sums_new(const struct kv_trace *trace,

@@ -4,7 +4,7 @@
 
 #include "sim/base/memory.h"
 #include "sim/replay/attention.h"
-#include "sim/replay/fisher.h"
+#include "sim/replay/damage.h"
 
 // Errors measured before: specs of one format often ask the same, as along a front of budgets.
 struct measured {

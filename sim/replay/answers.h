@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a recording's sensitivities answer for: they were measured in one mode, for one reading of a
+// token's own step, with every other position read as it was stored.
+#ifndef KV_REPLAY_ANSWERS_H
+#define KV_REPLAY_ANSWERS_H
+
+#include "sim/base/outcome.h"
+#include "sim/replay/spec.h"
+#include "traces/trace.h"
+
+// Whether the recorded adjoint answers for a spec: its mode, windows, own step and hops.
+KV_MUST_CHECK int kv_adjoint_answers(const struct kv_trace_info *info,
+                                     const struct kv_replay_spec *spec, enum kv_mode mode,
+                                     bool self_exact, struct kv_error *e);
+// Whether a spec may be predicted from this trace; the same errors, and a policy that decides in
+// rounds.
+KV_MUST_CHECK int kv_fisher_answers(const struct kv_trace_info *info,
+                                    const struct kv_replay_spec *spec, enum kv_mode mode,
+                                    bool self_exact, struct kv_error *e);
+
+#endif

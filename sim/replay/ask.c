@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// Putting an item before a policy: what it declared is shown, everything else is hidden, answers
+// are checked.
+#include "sim/replay/ask.h"
+
+static void show_tokens(struct kv_token *tokens, const struct kv_trace_item *item,
+                        const float *features, uint32_t needs) {
+    for (uint32_t c = 0, row = 0; row < item->n_tokens; row++) {
+        while (c < item->n_choices && row >= item->first[c]) c++;
+        bool in_choice = row >= item->n_context;
+        tokens[row] = (struct kv_token){
+            .pos = in_choice ? item->n_context + row - item->first[c - 1] : row,
+            .id = item->ids[row],
+            .segment = in_choice ? c : 0,
+            .kind = needs & KV_NEED_CLASS ? item->kinds[row] : 0,
+        };
+        for (int f = 0; f < KV_N_FEATURES; f++)
+            tokens[row].feature[f] =
+                needs & KV_NEED(f) ? features[(size_t)row * KV_N_FEATURES + (size_t)f] : NAN;
+    }
+}
+
+// The vectors of the recording that the policy declared.
+static void show_vectors(struct kv_item *view, const struct kv_trace_item *it, uint32_t needs) {
+    if (needs & KV_NEED_KV) {
+        view->k = it->k;
+        view->v = it->v;
+    }
+    if (needs & KV_NEED_Q) view->q = it->q;
+    if (needs & KV_NEED_HIDDEN) view->hidden = it->hidden;
+}
+
+int kv_show_item(const struct kv_replay *r, size_t which, size_t item, const float *features,
+                 struct kv_token *tokens, struct kv_item *view, struct kv_error *e) {
+    const struct kv_trace_item *it = kv_trace_item(r->trace, item);
+    const struct kv_replay_spec *spec = &r->specs[which];
+    uint32_t needs = spec->needs;
+    *view = (struct kv_item){.struct_bytes = sizeof *view,
+                             .run = &spec->run,
+                             .key = it->key,
+                             .n_tokens = it->n_tokens,
+                             .n_context = it->n_context,
+                             .n_choices = it->n_choices,
+                             .tokens = tokens};
+    if (r->damage && r->damage[which]) view->damage = kv_cell_table_item(r->damage[which], item);
+    if (r->error && r->error[which]) view->error = kv_cell_table_item(r->error[which], item);
+    if (needs & KV_NEED_QUANTILES) view->quantiles = r->quantiles;
+    show_tokens(tokens, it, features, needs);
+    show_vectors(view, it, needs);
+    if (needs & KV_NEED_NORMS) view->norms = kv_trace_info(r->trace)->kv_norms;
+    if ((needs & KV_NEED_DAMAGE && !view->damage) || (needs & KV_NEED_ERROR && !view->error) ||
+        (needs & KV_NEED_QUANTILES && !view->quantiles))
+        return kv_fail(e, KV_EFAIL, spec->canonical, "policy %s needs tables that were not opened",
+                       spec->policy_name);
+    return 0;
+}
+
+#define UNANSWERED 0xFDu // what cells hold before a policy is asked
+
+int kv_check_answers(const struct kv_replay_spec *spec, const char *item, size_t n_tokens,
+                     const uint8_t *cells, struct kv_error *e) {
+    size_t n = kv_cells(&spec->run.shape);
+    for (size_t i = 0; i < n_tokens * n; i++) {
+        if (cells[i] < spec->run.n_widths || cells[i] == KV_FLOAT32) continue;
+        if (cells[i] == KV_EVICT && cells[i ^ 1] == KV_EVICT) continue;
+        const char *why = cells[i] == KV_EVICT ? "evicts a key or a value without the other"
+                          : cells[i] == UNANSWERED
+                              ? "leaves a cell undecided"
+                              : "answers with a width that the format does not offer";
+        return kv_fail(e, KV_EFAIL, spec->canonical, "policy %s %s, at item %s, token %zu",
+                       spec->policy_name, why, item, i / n);
+    }
+    return 0;
+}
+
+// Asks, and says something where a policy fails without a word.
+static int ask(const struct kv_replay_spec *spec, const struct kv_item *view, const char *item,
+               uint8_t *cells, struct kv_error *e) {
+    struct kv_error own = {0};
+    memset(cells, UNANSWERED, view->n_tokens * kv_cells(&spec->run.shape));
+    int rc = kv_ask(spec->policy, spec->self, view, cells, &own);
+    if (rc == 0) return 0;
+    if (!*own.msg || own.code != rc)
+        return kv_fail(e, KV_EFAIL, spec->canonical,
+                       "policy %s failed at item %s and did not say why (code %d)",
+                       spec->policy_name, item, rc);
+    return kv_fail(e, rc, own.where, "%s (item %s)", own.msg, item);
+}
+
+int kv_ask_checked(const struct kv_replay_spec *spec, const struct kv_item *view, const char *item,
+                   uint8_t *cells, struct kv_error *e) {
+    int rc = ask(spec, view, item, cells, e);
+    return rc ? rc : kv_check_answers(spec, item, view->n_tokens, cells, e);
+}
