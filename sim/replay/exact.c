@@ -9,22 +9,17 @@
 #include "sim/base/work.h"
 #include "sim/quant/code.h"
 #include "sim/replay/closed.h"
+#include "sim/replay/compare.h"
 #include "sim/replay/pass.h"
 #include "sim/replay/requant.h"
 #include "traces/features.h"
 
 static const double disturbance = 1e-6; // relative, on the embeddings of a redraw
 
-// ---- one item's fixed part ------------------------------------------------------------
-
-struct worker {
-    struct kv_scratch *scratch;
-};
-
 struct engine {
     const struct kv_replay *r;
-    struct worker *workers;
-    pthread_mutex_t lock; // around r->take
+    struct kv_scratch **scratch; // [jobs]
+    pthread_mutex_t lock;        // around r->take
     struct kv_progress *progress;
 };
 
@@ -241,110 +236,6 @@ static int run_closed(struct engine *g, struct kv_scratch *s, size_t i, size_t w
     return rc;
 }
 
-// ---- judging --------------------------------------------------------------------------
-
-// The next-token targets of an item: choice c's tokens in order, each with the index of its scored
-// row.
-struct targets {
-    size_t n;
-    struct kv_target *list;
-    double *ref;      // [n] log-prob under the 16-bit run
-    uint32_t *choice; // [n]
-};
-
-static void add_target(struct targets *t, uint32_t choice, uint32_t row, uint32_t id) {
-    t->list[t->n] = (struct kv_target){.row = row, .id = id};
-    t->choice[t->n++] = choice;
-}
-
-static void list_targets(const struct kv_trace_item *it, struct targets *t) {
-    *t = (struct targets){.list = kv_alloc(it->n_tokens + it->n_choices, sizeof *t->list),
-                          .ref = kv_alloc(it->n_tokens + it->n_choices, sizeof *t->ref),
-                          .choice = kv_alloc(it->n_tokens + it->n_choices, sizeof *t->choice)};
-    if (it->n_choices == 0)
-        for (uint32_t f = 0; f < it->n_final; f++) add_target(t, 0, f, it->ids[f + 1]);
-    uint32_t row = 1; // scored row 0 is the branch point; the choices' rows follow in order
-    for (uint32_t c = 0; c < it->n_choices; c++) {
-        add_target(t, c, 0, it->ids[it->first[c]]);
-        for (uint32_t i = it->first[c] + 1; i < it->first[c + 1]; i++)
-            add_target(t, c, row++, it->ids[i]);
-    }
-}
-
-static void targets_fini(struct targets *t) {
-    free(t->list);
-    free(t->ref);
-    free(t->choice);
-}
-
-// Tokens that all choices begin with; 0 when one choice would have nothing left.
-static uint32_t common_prefix(const struct kv_trace_item *it) {
-    for (uint32_t n = 0;; n++)
-        for (uint32_t c = 0; c < it->n_choices; c++) {
-            if (it->first[c] + n >= it->first[c + 1]) return 0;
-            if (it->ids[it->first[c] + n] != it->ids[it->first[0] + n]) return n;
-        }
-}
-
-static void fill_outcome(const struct kv_trace_item *it, const struct targets *t,
-                         const double *kl_nats, struct kv_outcome *o) {
-    uint32_t n = it->n_choices ? it->n_choices : 1,
-             prefix = it->n_choices > 1 ? common_prefix(it) : 0;
-    o->n_choices = it->n_choices;
-    o->gold = it->gold;
-    o->choice = kv_alloc(n, sizeof *o->choice);
-    double kl_sum = 0;
-    for (size_t i = 0; i < t->n; i++) {
-        struct kv_choice_outcome *c = &o->choice[t->choice[i]];
-        c->logprob += t->list[i].logprob;
-        c->logprob_ref += t->ref[i];
-        c->kl_nats += kl_nats[t->list[i].row];
-        kl_sum += kl_nats[t->list[i].row];
-        if (c->tokens++ < prefix) continue;
-        c->logprob_after_prefix += t->list[i].logprob;
-        c->logprob_ref_after_prefix += t->ref[i];
-        c->tokens_after_prefix++;
-    }
-    for (uint32_t c = 0; c < it->n_choices; c++) {
-        o->choice[c].chars = it->chars[c];
-        o->choice[c].bytes = it->bytes[c];
-    }
-    o->n_scored = (uint32_t)t->n;
-    o->kl_nats = kl_sum / (double)t->n;
-    kv_outcome_score(o);
-}
-
-// KL and target log-probs of all specs, the reference computed once for each cut of rows.
-static void judge(const struct engine *g, struct kv_scratch *s, const struct kv_trace_item *it,
-                  size_t n_specs, float *const *scored, struct targets *targets,
-                  double *const *kl) {
-    const struct kv_model *m = g->r->model;
-    size_t h = m->shape.hidden;
-    struct kv_target *part = kv_alloc(targets[0].n, sizeof *part);
-    size_t *which = kv_alloc(targets[0].n, sizeof *which);
-    for (size_t from = 0, n; from < it->n_final; from += n) {
-        struct kv_reference ref;
-        size_t n_part = 0;
-        n = it->n_final - from < KV_HEAD_ROWS ? it->n_final - from : KV_HEAD_ROWS;
-        kv_head_reference(m, it->final + from * h, n, s, &ref);
-        for (size_t i = 0; i < targets[0].n; i++) {
-            uint32_t row = targets[0].list[i].row;
-            if (row >= from && row < from + n) which[n_part++] = i;
-        }
-        for (size_t j = 0; j < n_specs; j++) {
-            for (size_t i = 0; i < n_part; i++) {
-                part[i] = targets[j].list[which[i]];
-                part[i].row -= (uint32_t)from;
-                targets[j].ref[which[i]] = kv_reference_logprob(m, &ref, part[i].row, part[i].id);
-            }
-            kv_head_compare(m, &ref, scored[j] + from * h, s, kl[j] + from, part, n_part);
-            for (size_t i = 0; i < n_part; i++) targets[j].list[which[i]].logprob = part[i].logprob;
-        }
-    }
-    free(part);
-    free(which);
-}
-
 // ---- one item, all specs --------------------------------------------------------------
 
 enum { SPECS_AT_ONCE = 32 }; // bounds the final states held for judging
@@ -355,7 +246,7 @@ static int replay_specs(struct engine *g, struct kv_scratch *s, size_t i, const 
     const struct kv_trace_item *it = kv_trace_item(r->trace, i);
     float *scored[SPECS_AT_ONCE] = {NULL};
     double *kl[SPECS_AT_ONCE] = {NULL};
-    struct targets targets[SPECS_AT_ONCE] = {{0}};
+    struct kv_targets targets[SPECS_AT_ONCE] = {{0}};
     struct kv_outcome outcome[SPECS_AT_ONCE] = {{0}};
     uint8_t *cells = kv_alloc(it->n_tokens * kv_cells(&r->model->shape), 1);
     int rc = 0;
@@ -363,7 +254,7 @@ static int replay_specs(struct engine *g, struct kv_scratch *s, size_t i, const 
         const struct kv_replay_spec *spec = &r->specs[specs[j]];
         scored[j] = kv_alloc((size_t)it->n_final * r->model->shape.hidden, sizeof(float));
         kl[j] = kv_alloc(it->n_final, sizeof(double));
-        list_targets(it, &targets[j]);
+        kv_targets_init(&targets[j], it);
         rc = kv_decide(r, specs[j], i, cells, e);
         double entropy_bits = NAN;
         if (rc == 0 && r->closed && kv_reads_run(spec))
@@ -377,16 +268,16 @@ static int replay_specs(struct engine *g, struct kv_scratch *s, size_t i, const 
         outcome[j].ledger.entropy_bits = entropy_bits;
         if (rc == 0 && kv_interrupted()) rc = kv_fail(e, KV_EINTR, "", "interrupted");
     }
-    if (rc == 0) judge(g, s, it, n, scored, targets, kl);
+    if (rc == 0) kv_compare_final(r->model, s, it, n, scored, targets, kl);
     for (size_t j = 0; j < n; j++) {
         if (rc == 0) {
-            fill_outcome(it, &targets[j], kl[j], &outcome[j]);
+            kv_compare_outcome(it, &targets[j], kl[j], &outcome[j]);
             pthread_mutex_lock(&g->lock);
             rc = r->take(r->self, i, specs[j], &outcome[j], e);
             pthread_mutex_unlock(&g->lock);
         }
         kv_outcome_fini(&outcome[j]);
-        targets_fini(&targets[j]);
+        kv_targets_fini(&targets[j]);
         free(scored[j]);
         free(kl[j]);
     }
@@ -406,10 +297,10 @@ static int replay_item(void *self, unsigned worker, size_t index, struct kv_erro
     uint32_t rows = r->mode == KV_INLINE     ? 0
                     : r->mode == KV_PREFILL1 ? it->n_context
                                              : it->n_context - 1;
-    int rc = n && rows ? run_prompt(g, g->workers[worker].scratch, it, rows, &prompt, e) : 0;
+    int rc = n && rows ? run_prompt(g, g->scratch[worker], it, rows, &prompt, e) : 0;
     for (size_t from = 0; from < n && rc == 0; from += SPECS_AT_ONCE) {
         size_t some = n - from < SPECS_AT_ONCE ? n - from : SPECS_AT_ONCE;
-        rc = replay_specs(g, g->workers[worker].scratch, i, specs + from, some, &prompt, e);
+        rc = replay_specs(g, g->scratch[worker], i, specs + from, some, &prompt, e);
     }
     prompt_fini(&prompt);
     free(specs);
@@ -444,17 +335,17 @@ static int check_replay(const struct kv_replay *r, struct kv_error *e) {
 int kv_replay_exact(const struct kv_replay *r, unsigned jobs, struct kv_error *e) {
     int rc = check_replay(r, e);
     if (rc) return rc;
-    struct engine g = {.r = r, .workers = kv_alloc(jobs, sizeof *g.workers)};
+    struct engine g = {.r = r, .scratch = kv_alloc(jobs, sizeof *g.scratch)};
     size_t total = 0;
     for (size_t i = r->first_item; i < r->first_item + r->n_items; i++)
         for (size_t j = 0; j < r->n_specs; j++) total += !r->wanted || r->wanted(r->self, i, j);
     pthread_mutex_init(&g.lock, NULL);
-    for (unsigned w = 0; w < jobs; w++) g.workers[w].scratch = kv_scratch_new();
+    for (unsigned w = 0; w < jobs; w++) g.scratch[w] = kv_scratch_new();
     if (!r->quiet) g.progress = kv_progress_start("replaying", total, "item-specs");
     rc = kv_parallel(r->n_items, jobs, replay_item, &g, e);
     kv_progress_end(g.progress);
-    for (unsigned w = 0; w < jobs; w++) kv_scratch_free(g.workers[w].scratch);
-    free(g.workers);
+    for (unsigned w = 0; w < jobs; w++) kv_scratch_free(g.scratch[w]);
+    free(g.scratch);
     pthread_mutex_destroy(&g.lock);
     return rc;
 }
