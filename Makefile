@@ -142,8 +142,8 @@ asan ubsan tsan: ## run the tests under a sanitizer, in a build of its own, on f
 	@KVSIM_TEST_LIGHT=1 $(MAKE) --no-print-directory test BUILD=build/$@ OPT='-O1 -g' \
 	  SANITIZE='$(subst asan,-fsanitize=address,$(subst ubsan,-fsanitize=undefined -fno-sanitize-recover,$(subst tsan,-fsanitize=thread,$@)))'
 
-lint: ## cppcheck, format, and the direction of includes
-	@sh sim/test/lint.sh
+lint: all ## cppcheck, format, and the plan of the house: includes, circles, sizes
+	@BUILD=$(BUILD) LINT=$(LINT) sh sim/test/lint.sh
 
 format: ## clang-format every source
 	@git ls-files '*.c' '*.h' | xargs clang-format -i

@@ -1,72 +1,137 @@
 # SPDX-License-Identifier: Apache-2.0
-# Checks what a compiler doesn't: format, cppcheck, direction of includes, licence lines, long files.
-# Installs nothing; says what is missing. LINT=fast leaves cppcheck out.
+# Checks what a compiler doesn't: format, cppcheck, licence lines, and the plan of the house: who may
+# include whom, circles, sizes, one thing a name.
+# Installs nothing; says what is missing. LINT=fast leaves cppcheck out; LINT=structure needs no more
+# than sh, awk, nm and a build (BUILD=build): all but cppcheck and format.
 set -u
-found=$(mktemp) && trap 'rm -f "$found"' EXIT
+: "${LINT:=}" "${BUILD:=build}"
+here=$(dirname "$0")
+scratch=$(mktemp -d) && trap 'rm -rf "$scratch"' EXIT
+found=$scratch/found
+: >"$found"
 complain() { # WHAT, lines on stdin; runs behind a pipe, so what it found goes to a file
     lines=$(cat)
     [ -z "$lines" ] && return
     { echo "lint: $1" && echo "$lines" | sed 's/^/    /'; } >>"$found"
 }
-missing=
-for tool in clang-format cppcheck; do command -v $tool >/dev/null || missing="$missing $tool"; done
-if [ -n "$missing" ]; then
-    echo "lint needs$missing; type: sudo apt-get install$missing" >&2
-    exit 1
+if [ "$LINT" != structure ]; then
+    missing=
+    for tool in clang-format cppcheck; do command -v $tool >/dev/null || missing="$missing $tool"; done
+    if [ -n "$missing" ]; then
+        echo "lint needs$missing; type: sudo apt-get install$missing" >&2
+        exit 1
+    fi
 fi
-sources=$(git ls-files '*.c' '*.h')
-here=$(git ls-files '*.c' | grep -v '/test/\|/bench/')
+files() { # those of git, and new ones
+    git ls-files --cached --others --exclude-standard "$@" | while read -r f; do
+        [ -f "$f" ] && echo "$f"
+    done
+}
+files '*.c' '*.h' >"$scratch/sources"
+files '*.c' '*.h' '*.cu' '*.cuh' '*.def' >"$scratch/code"
+grep -v '/test/\|/bench/' "$scratch/code" >"$scratch/house" # tests and benchmarks may look anywhere
 
 # ---- format, licence, length, leftovers
 
-# shellcheck disable=SC2086
-clang-format --dry-run $sources 2>&1 | grep 'warning:' | cut -d: -f1 | sort -u |
-    complain 'not as clang-format has it (make format)'
-git ls-files '*.c' '*.h' '*.sh' '*.sql' '*.gp' '*.py' | while read -r f; do
-    head -n 2 "$f" | grep -q 'SPDX-License-Identifier: Apache-2.0' || echo "$f"
-done | complain 'without the licence line'
-# shellcheck disable=SC2086
-wc -l $sources | awk '$2 != "total" && $1 >= 700 {print $2 ": " $1 " lines"}' |
+if [ "$LINT" != structure ]; then
+    xargs clang-format --dry-run <"$scratch/sources" 2>&1 | grep 'warning:' | cut -d: -f1 | sort -u |
+        complain 'not as clang-format has it (make format)'
+fi
+files '*.c' '*.h' '*.sh' '*.sql' '*.gp' '*.py' '*.awk' | xargs awk '
+    FNR == 1 { if (file && !told) print file; file = FILENAME; told = 0 }
+    FNR <= 2 && /SPDX-License-Identifier: Apache-2.0/ { told = 1 }
+    END { if (file && !told) print file }' | complain 'without the licence line'
+xargs wc -l <"$scratch/code" | awk '$2 != "total" && $1 >= 700 {print $2 ": " $1 " lines"}' |
     complain 'long: look for the second module'
-git grep -nE '\b(TO''DO|FIX''ME|XX''X)\b' -- '*.c' '*.h' '*.sh' '*.py' Makefile | complain 'left for later'
+git grep --untracked -nE '\b(TO''DO|FIX''ME|XX''X)\b' -- '*.c' '*.h' '*.sh' '*.py' Makefile | complain 'left for later'
 
-# ---- direction of includes: a room and the rooms it may look into (tests and benchmarks see all)
+# ---- who may include whom
+# A room and the rooms that it stands on. It may look into these and into what they stand on, and
+# everybody at the seam, policies/policy.h. What is not a room but a file is that file alone.
 
-while read -r room allowed; do
-    for file in $(git ls-files "$room/*.c" "$room/*.h" | grep -v '/test/\|/bench/'); do
-        grep -o '^#include "[^"]*"' "$file" | cut -d'"' -f2 | while read -r header; do
-            ok=false
-            for prefix in "$room/" policies/policy.h policies/policies.def $allowed; do
-                case $header in "$prefix"*) ok=true ;; esac
-            done
-            $ok || echo "$file includes $header"
-        done
-    done
-done <<'ROOMS' | complain 'an include against the arrows'
-policies
-sim/base
-sim/model sim/base/ sim/quant/format.h
-sim/quant sim/base/
-sim/cache sim/base/ sim/quant/
-traces sim/base/ sim/model/ sim/quant/
-sim/replay sim/base/ sim/model/ sim/quant/ sim/cache/ sim/cost/ traces/
-sim/cost sim/base/ sim/model/ sim/quant/ sim/cache/ sim/replay/ traces/
-analysis sim/base/ sim/base/outcome.h traces/trace.h sim/cost/cost.h
+cat >"$scratch/rooms" <<'ROOMS'
+sim/base         policies
+sim/quant        sim/base
+sim/model        sim/quant
+sim/cache        sim/quant
+traces           sim/model sim/cache
+sim/cost         sim/model sim/cache
+sim/replay       traces sim/cost
+analysis/stats   sim/replay
+analysis/search  sim/replay
+analysis/store   sim/replay
+analysis/results analysis/stats analysis/store
+analysis/claims  analysis/results
+analysis/studies analysis/claims analysis/search
+reports/draw     analysis/studies
+reports/page     reports/draw
+reports          reports/page
+sim              reports
+sim/cli          reports
+sim/examples     sim/kvsim.h
+sim/cuda         sim/model/accelerator.h
 ROOMS
-git grep -l 'sqlite3\.h' -- '*.c' '*.h' | grep -v '^analysis/store/store\.c$' | complain 'sqlite3.h belongs to analysis/store/store.c alone'
+xargs grep -H '^#include "' <"$scratch/house" | sed 's/:#include "/ /; s/".*//
+    s|^\(.*/\)\([^/ ]*\) \([^/]*\)$|\1\2 \1\3|' >"$scratch/includes"
+awk -f "$here/arrows.awk" "$scratch/rooms" "$scratch/includes" >"$scratch/upward"
+complain 'an include against the arrows' <"$scratch/upward"
+
+# ---- circles: of rooms, of includes, and of what the linker must find
+
+awk '{for (i = 2; i <= NF; i++) print $1, $i}' "$scratch/rooms" | cat - "$scratch/includes" |
+    awk -f "$here/circles.awk" | sort >"$scratch/circles"
+complain 'includes run in a circle' <"$scratch/circles"
+# A template and examples are built by others.
+grep '\.c$' "$scratch/house" | grep -v '^policies/template\.c$\|^sim/examples/' >"$scratch/linked"
+sh "$here/links.sh" "$BUILD" <"$scratch/linked" >"$scratch/links" 2>"$scratch/unbuilt"
+head -n 5 "$scratch/unbuilt" | complain 'not built (make all)'
+awk -f "$here/circles.awk" "$scratch/links" | sort >"$scratch/knots"
+complain 'objects need each other in a circle' <"$scratch/knots"
+awk -f "$here/arrows.awk" "$scratch/rooms" "$scratch/links" >"$scratch/climbing"
+complain 'a call against the arrows' <"$scratch/climbing"
+
+# ---- sizes: the command line stays small, and no room holds a fifth of the house and more
+
+cli_lines=$(files 'sim/cli/*.*' | grep -v /test/ | xargs cat | wc -l)
+[ "$cli_lines" -le 7500 ] || echo "$cli_lines lines" | complain 'sim/cli may hold 7500 lines in all'
+files 'sim/cli/*.*' | grep -v /test/ | xargs wc -l | awk '$2 != "total" && $1 > 300 {print $2 ": " $1 " lines"}' |
+    complain 'a file of sim/cli may hold 300 lines'
+xargs wc -l <"$scratch/house" | awk '
+    $2 == "total" { next }
+    { split($2, at, "/"); lines[at[1] (at[1] == "sim" ? "/" at[2] : "")] += $1; all += $1 }
+    END { for (room in lines) printf "%.1f %% %s\n", 100 * lines[room] / all, room }' |
+    sort -rn >"$scratch/shares"
+awk '$1 > 22' "$scratch/shares" | complain 'a room may hold 22 % of the code'
+
+# ---- one thing a name
+
+# What NAME_simd.h holds is included once a set of vectors.
+grep '\.h$' "$scratch/sources" | grep -v '_simd\.h$' | xargs awk '
+    FNR == 1 { if (file && !kept) print file ": " guard
+               file = guard = FILENAME; kept = 0
+               sub(/^sim\//, "", guard); gsub(/[\/.]/, "_", guard); guard = "KV_" toupper(guard) }
+    $1 == "#ifndef" && $2 == guard { kept = 1 }
+    END { if (file && !kept) print file ": " guard }' | complain 'a guard that does not follow its path'
+grep '\.h$' "$scratch/house" | xargs awk -f "$here/names.awk" | complain 'one name, two headers'
+git grep --untracked -l 'sqlite3\.h' -- '*.c' '*.h' | grep -v '^analysis/store/' |
+    complain 'sqlite3.h belongs to analysis/store alone'
 
 # ---- cppcheck
 # It does not follow values set through a pointer: uninitialized ones are left to the compilers.
 # The two files named hold checks that it cannot see through: a sum of exponentials is above 0, and
 # a name comes whenever there is no letter.
 
-if [ "${LINT:-}" != fast ]; then
-    # shellcheck disable=SC2086
+if [ -z "$LINT" ]; then
+    # shellcheck disable=SC2046
     cppcheck --quiet -j "$(nproc)" --std=c11 --platform=unix64 --enable=warning,performance --inline-suppr \
         --suppress=missingIncludeSystem --suppress=internalAstError --suppress=uninitvar --suppress=legacyUninitvar \
         --suppress=invalidFunctionArg:sim/cache/decode.c --suppress=nullPointer:sim/cli/kvsim.c \
-        --template='{file}:{line}: {message} [{id}]' -I. -DKV_ISA=base $here 2>&1 | grep '\[' | complain 'cppcheck'
+        --template='{file}:{line}: {message} [{id}]' -I. -DKV_ISA=base $(grep '\.c$' "$scratch/house") 2>&1 |
+        grep '\[' | complain 'cppcheck'
 fi
 
 cat "$found"
+lines() { cat "$@" | wc -l; }
+echo "lint: $(lines "$scratch/circles" "$scratch/knots") circles, $(lines "$scratch/upward") upward includes," \
+    "$(lines "$scratch/climbing") upward calls; $cli_lines lines in sim/cli; the largest room: $(head -n 1 "$scratch/shares")"
 [ ! -s "$found" ] && echo 'lint: clean'
