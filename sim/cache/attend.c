@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which attention kernel runs, and how one query's parts are shared out and joined.
 #include "sim/cache/attend_isa.h"
-#include "sim/cache/store.h"
+#include "sim/cache/insides.h"
 #include "sim/base/cpu.h"
 
 #include <stdlib.h>

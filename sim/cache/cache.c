@@ -2,7 +2,7 @@
 // The cache's memory: pages, slots, what goes in and out of them, and demotion.
 #include "sim/cache/cache.h"
 #include "sim/base/memory.h"
-#include "sim/cache/store.h"
+#include "sim/cache/insides.h"
 #include "sim/quant/grid.h"
 #include "sim/quant/pack.h"
 

@@ -22,6 +22,15 @@ uint32_t kv_unit_values(const struct kv_format *f, enum kv_side side) {
     return f->unit_tokens[side] * f->unit_heads * f->setting.shape.head_dim;
 }
 
+void kv_set_widths(struct kv_format *f, const uint8_t *bits, size_t n) {
+    memcpy(f->width_bits, bits, n);
+    f->n_widths = n;
+}
+
+struct kv_unit_size kv_half_size(uint32_t values) {
+    return (struct kv_unit_size){.values = values, .code_bits = 16 * values, .bytes = 2 * values};
+}
+
 void kv_free_self(struct kv_format *f) {
     free(f->self);
 }

@@ -3,7 +3,7 @@
 #include "sim/quant/ggml_blocks.h"
 #include "sim/base/memory.h"
 #include "sim/quant/pack.h"
-#include "sim/quant/widths.h"
+#include "sim/quant/format.h"
 
 #include <stdlib.h>
 

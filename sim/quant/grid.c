@@ -5,7 +5,6 @@
 #include "sim/base/isa.h"
 #include "sim/quant/grid_isa.h"
 #include "sim/quant/pack.h"
-#include "sim/quant/widths.h"
 
 #include <stdlib.h>
 

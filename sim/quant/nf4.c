@@ -4,7 +4,6 @@
 #include "sim/quant/book.h"
 #include "sim/quant/grid.h"
 #include "sim/quant/pack.h"
-#include "sim/quant/widths.h"
 
 // Appendix E of the QLoRA paper.
 static const float normal_float[16] = {

@@ -3,7 +3,6 @@
 #include "sim/base/memory.h"
 #include "sim/quant/grid.h"
 #include "sim/quant/pack.h"
-#include "sim/quant/widths.h"
 
 static const struct kv_param params[] = {
     {"group", KV_CHOICE, "head", 0, 0, "head/layer", NULL,

@@ -4,7 +4,6 @@
 #include "sim/base/memory.h"
 #include "sim/quant/grid.h"
 #include "sim/quant/rotate.h"
-#include "sim/quant/widths.h"
 
 static const struct kv_param params[] = {
     {"clip", KV_FLOAT, "0.8", 0.5, 1, NULL, NULL,

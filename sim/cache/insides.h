@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The cache's insides, shared by its memory (cache.c) and its reader (attend.c).
-#ifndef KV_CACHE_STORE_H
-#define KV_CACHE_STORE_H
+#ifndef KV_CACHE_INSIDES_H
+#define KV_CACHE_INSIDES_H
 
 #include "sim/cache/layout.h"
 #include "sim/quant/format.h"
