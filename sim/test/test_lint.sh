@@ -10,7 +10,7 @@ mkdir -p "$work/house/build"
 (cd "$root" && git ls-files --cached --others --exclude-standard | while read -r f; do
     [ -f "$f" ] && echo "$f"
 done | tar cf - -T -) | tar xf - -C "$work/house"
-(cd "$build" && find . -name '*.o' | tar cf - -T -) | tar xf - -C "$work/house/build"
+(cd "$build" && find sim traces policies analysis reports -name '*.o' | tar cf - -T -) | tar xf - -C "$work/house/build"
 cd "$work/house" && git init -q && echo /build/ >.git/info/exclude && git add -A || exit 1
 
 lint() { BUILD=build LINT=structure sh sim/test/lint.sh; }
