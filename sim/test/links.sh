@@ -6,7 +6,7 @@
 set -u
 objects=$(mktemp) && trap 'rm -f "$objects"' EXIT
 while read -r source; do
-    case $source in *.isa.c) stem=${source%.isa.c}.*.o ;; *) stem=${source%.c}.o ;; esac
+    case $source in *.isa.c) stem="${source%.isa.c}.*.o" ;; *) stem=${source%.c}.o ;; esac
     for object in "$1"/$stem; do
         [ -f "$object" ] && echo "$object $source" || echo "$source" >&2
     done
