@@ -38,7 +38,7 @@ TESTS    := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/test/test_*.c sim/*/test/te
               policies/test/test_*.c analysis/test/test_*.c))
 TOOLS    := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/cli/test/make_*.c))
 BENCHES  := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/bench/bench_*.c sim/*/bench/bench_*.c policies/bench/bench_*.c))
-ASSETS   := $(sort $(wildcard analysis/store/schema.sql reports/draw/*.gp reports/draw/*.sql reports/page/*.html reports/claims/*.claim sim/cost/devices/*.json \
+ASSETS   := $(sort $(wildcard analysis/store/schema.sql reports/draw/*.gp reports/page/*.html reports/claims/*.claim sim/cost/devices/*.json \
               traces/samples/sentences.jsonl traces/samples/text.txt policies/template.c))
 
 .PHONY: all deps model data demo figures check test bench install asan ubsan tsan lint format cuda clean help

@@ -11,7 +11,7 @@
 
 // Rows that are drawn together, with the names of their figures: one recording, one setting.
 struct kv_page_part {
-    struct kv_figure_set set;
+    struct kv_frontier_set set;
     struct kv_drawn figures[2];
     size_t n_figures;
 };

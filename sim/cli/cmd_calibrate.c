@@ -254,7 +254,7 @@ static int run(struct kv_cli *c, struct kv_error *e) {
     }
     if (rc == 0 && kv_opt_given(c, "db")) rc = store_device(fit, kv_opt(c, "db"), e);
     if (rc == 0 && kv_opt_given(c, "figures"))
-        rc = kv_draw_calibration(fit, r, kv_opt(c, "figures"), e);
+        rc = kv_device_draw(fit, kv_opt(c, "figures"), e);
     kv_calibration_free(fit);
     kv_runs_free(r);
     return rc;

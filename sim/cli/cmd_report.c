@@ -147,8 +147,7 @@ static int draw(struct kv_page *page, struct kv_page_part *parts, const struct k
             known ? traces.at[i - 1] : kv_widths_open(page->store, s, kv_opt(c, "trace"));
     }
     for (size_t i = 0; !code && i < page->n_parts; i++)
-        code =
-            kv_figures_draw(&parts[i].set, page->store, parts[i].figures, &parts[i].n_figures, e);
+        code = kv_frontier_draw(&parts[i].set, parts[i].figures, &parts[i].n_figures, e);
     if (!code) {
         page->policies = policies;
         page->n_policies = find_policies(parts, page->n_parts, &traces, c->jobs, policies);
