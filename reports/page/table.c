@@ -2,7 +2,7 @@
 // The page's tables of a part: results, and how the ranking depends on the scorer.
 #include "analysis/results/front.h"
 #include "reports/page/html.h"
-#include "reports/page/page.h"
+#include "reports/page/sections.h"
 #include "analysis/results/scorers.h"
 
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The page's sections of policies: results against the three nulls, widths, and one item's tokens.
 #include "reports/page/html.h"
-#include "reports/page/page.h"
+#include "reports/page/sections.h"
 #include "sim/model/model.h"
 #include "sim/replay/spec.h"
 
@@ -21,12 +21,6 @@ static size_t class_of(double bits) {
     size_t c = 0;
     while (c + 1 < N_CLASSES && bits > classes[c].most + 1e-6) c++;
     return c;
-}
-
-size_t kv_page_policy_number(const struct kv_page *p, const char *spec) {
-    for (size_t i = 0; i < p->n_policies; i++)
-        if (strcmp(p->policies[i].row->s.spec, spec) == 0) return i + 1;
-    return 0;
 }
 
 // ---- results --------------------------------------------------------------------------
