@@ -355,7 +355,7 @@ static int write_shares(struct kv_store *s, const struct pending *p, struct kv_e
     sqlite3_stmt *st = NULL;
     int code = prepare(s, PUT_SHARE, &st, e);
     for (int side = 0; side < 2; side++)
-        for (int bits = 0; !code && bits < 18; bits++) {
+        for (int bits = 0; !code && bits < KV_WIDTH_BINS; bits++) {
             double share = p->outcome.ledger.share[side][bits];
             if (!(share > 0)) continue;
             sqlite3_bind_int64(st, 1, p->run);

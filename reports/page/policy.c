@@ -92,8 +92,8 @@ static void add_shares(struct kv_text *t, const struct kv_row *r, const struct k
     static const char *const sides[] = {"keys", "values"};
     for (int side = 0; side < 2; side++) {
         double share[N_CLASSES] = {0};
-        for (size_t b = 0; b < 18; b++)
-            share[class_of(b == 17 ? 32 : (double)b)] += r->s.ledger.share[side][b];
+        for (size_t b = 0; b < KV_WIDTH_BINS; b++)
+            share[class_of(kv_bits_of_bin(b))] += r->s.ledger.share[side][b];
         add_bar(t, sides[side], share);
     }
     if (!w->known || !w->by_token) return;

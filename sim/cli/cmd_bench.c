@@ -7,7 +7,7 @@
 #include "sim/base/version.h"
 #include "sim/cli/lists.h"
 #include "sim/replay/policy_cost.h"
-#include "sim/cost/measure.h"
+#include "sim/cost/timing.h"
 #include "sim/model/model.h"
 
 #include <stdlib.h>
@@ -35,7 +35,7 @@ static const struct kv_option options[] = {
 
 struct bench {
     struct kv_cli *c;
-    struct kv_measure m;
+    struct kv_timing m;
     struct kv_runs *runs;
     uint32_t contexts[MAX_CONTEXTS], threads[MAX_THREADS];
     struct kv_mix mixes[MAX_MIXES];
@@ -113,7 +113,7 @@ static int bench_model(struct bench *b, struct kv_error *e) {
             b->m.decoder.n_threads = b->threads[t];
             // The bandwidth in the file is that of the first number of threads.
             size_t first = b->runs->n;
-            if (rc == 0) rc = kv_measure_device(&b->m, b->runs, e);
+            if (rc == 0) rc = kv_timing_run(&b->m, b->runs, e);
             if (rc == 0) rc = add_policy(b, first, e);
             if (rc) return rc;
         }

@@ -101,11 +101,11 @@ static void interval_of(const struct kv_device *d, const char *name, double *low
 static void cost_rows(struct kv_table *t, const struct kv_device *d) {
     double heads =
         d->attend_ns / ((double)d->shape.n_layers * d->shape.n_kv_heads * d->shape.head_dim) / 2;
-    for (int w = 1; w < KV_DEVICE_WIDTHS; w++)
+    for (int w = 1; w < KV_WIDTH_BINS; w++)
         for (int side = 0; side < 2; side++) {
             double c = d->c_ns[side][w] + heads, low, high;
             if (isnan(c)) continue;
-            int bits = w == KV_DEVICE_WIDTHS - 1 ? 32 : w;
+            int bits = kv_bits_of_bin(w);
             char name[40];
             snprintf(name, sizeof name, "%s %d", side ? "value_ns" : "key_ns", bits);
             interval_of(d, name, &low, &high);
@@ -253,8 +253,7 @@ static int run(struct kv_cli *c, struct kv_error *e) {
         free(text);
     }
     if (rc == 0 && kv_opt_given(c, "db")) rc = store_device(fit, kv_opt(c, "db"), e);
-    if (rc == 0 && kv_opt_given(c, "figures"))
-        rc = kv_device_draw(fit, kv_opt(c, "figures"), e);
+    if (rc == 0 && kv_opt_given(c, "figures")) rc = kv_device_draw(fit, kv_opt(c, "figures"), e);
     kv_calibration_free(fit);
     kv_runs_free(r);
     return rc;
