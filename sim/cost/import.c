@@ -30,12 +30,12 @@ static double parameters_of(const struct kv_shape *s) {
 }
 
 static void shape_from_parameters(struct kv_device_run *run, double n_parameters) {
-    static const char *const names[] = {"135m", "360m", "1.7b"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        const struct kv_shape *s = kv_shape_named(names[i]);
-        if (!s || fabs(parameters_of(s) / n_parameters - 1) > 0.005) continue;
+    const char *name;
+    for (size_t i = 0; (name = kv_shape_name_at(i)); i++) {
+        const struct kv_shape *s = kv_shape_named(name);
+        if (fabs(parameters_of(s) / n_parameters - 1) > 0.005) continue;
         run->shape = *s;
-        snprintf(run->shape_name, sizeof run->shape_name, "%s", names[i]);
+        snprintf(run->shape_name, sizeof run->shape_name, "%s", name);
     }
 }
 

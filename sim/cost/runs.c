@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs as this tool reads and writes them: the columns of CSV and JSON.
 #include "sim/cost/run_json.h"
+#include "sim/base/files.h"
 
 #include <stdlib.h>
 
@@ -311,4 +312,67 @@ char *kv_runs_csv(const struct kv_runs *r) {
         kv_text_addf(&t, "\n");
     }
     return kv_text_take(&t);
+}
+
+int kv_runs_write(const struct kv_runs *r, const char *name, struct kv_error *e) {
+    const char *end = strrchr(name, '.');
+    bool known = end && (strcmp(end, ".json") == 0 || strcmp(end, ".csv") == 0);
+    int stem = (int)(known ? (size_t)(end - name) : strlen(name)), rc = 0;
+    for (int csv = 0; rc == 0 && csv < 2; csv++) {
+        char *text = csv ? kv_runs_csv(r) : kv_runs_json(r);
+        char *path = kv_format_text("%.*s%s", stem, name, csv ? ".csv" : ".json");
+        rc = kv_write_file(path, text, strlen(text), e);
+        free(text);
+        free(path);
+    }
+    return rc;
+}
+
+// ---- choosing and a policy's part -----------------------------------------------------
+
+static bool is_chosen(const struct kv_device_run *x, const struct kv_runs_choice *c) {
+    return (!c->shape || memcmp(&x->shape, c->shape, sizeof x->shape) == 0) &&
+           (!c->weights || strcmp(c->weights, x->weights) == 0) &&
+           (c->threads < 0 || x->threads == (uint32_t)c->threads);
+}
+
+int kv_runs_choose(struct kv_runs *r, const struct kv_runs_choice *c, struct kv_error *e) {
+    size_t n = 0;
+    for (size_t i = 0; i < r->n; i++) {
+        struct kv_device_run *x = &r->row[i];
+        if (c->shape && x->shape.n_layers == 0) {
+            x->shape = *c->shape;
+            snprintf(x->shape_name, sizeof x->shape_name, "%s", c->shape_name);
+        }
+        if (is_chosen(x, c)) r->row[n++] = *x;
+    }
+    r->n = n;
+    return n ? 0
+             : kv_fail(e, KV_EFAIL, "calibrate", "no run has the shape, weights and threads asked");
+}
+
+static void shift(struct kv_device_run *x, double ns) {
+    x->step_ns += ns;
+    x->low_ns += ns;
+    x->high_ns += ns;
+}
+
+void kv_runs_add_policy(struct kv_runs *r, size_t first, double ns) {
+    for (size_t i = first; i < r->n; i++) {
+        shift(&r->row[i], ns);
+        r->row[i].part_ns[KV_PART_POLICY] += ns;
+    }
+}
+
+double kv_runs_take_policy(struct kv_runs *r) {
+    double most = 0;
+    for (size_t i = 0; i < r->n; i++) {
+        struct kv_device_run *x = &r->row[i];
+        double policy = x->part_ns[KV_PART_POLICY];
+        if (!(policy > 1000)) continue; // the clock alone
+        shift(x, -policy);
+        x->part_ns[KV_PART_POLICY] = NAN;
+        most = fmax(most, policy);
+    }
+    return most;
 }

@@ -50,5 +50,23 @@ kv_runs_add(struct kv_runs *runs); // zeroed, parts NAN; borrowed until next add
 // The whole file as text; the caller frees.
 char *kv_runs_csv(const struct kv_runs *runs);
 char *kv_runs_json(const struct kv_runs *runs);
+// Writes both: NAME, NAME.json or NAME.csv names NAME.json and NAME.csv.
+KV_MUST_CHECK int kv_runs_write(const struct kv_runs *runs, const char *name, struct kv_error *e);
+
+// Which runs are meant.
+struct kv_runs_choice {
+    const struct kv_shape *shape; // NULL = any
+    const char *shape_name;       // given with the shape to runs that tell none
+    const char *weights;          // NULL = any
+    long threads;                 // negative = any
+};
+// Keeps those of a choice, in their order. Errors: KV_EFAIL when none is.
+KV_MUST_CHECK int kv_runs_choose(struct kv_runs *runs, const struct kv_runs_choice *choice,
+                                 struct kv_error *e);
+
+// A policy's own cost is no part of a device. Adds it to the steps of runs [first, n).
+void kv_runs_add_policy(struct kv_runs *runs, size_t first, double ns);
+// Takes what was measured of a policy off all steps; returns the most that came off one, in ns.
+double kv_runs_take_policy(struct kv_runs *runs);
 
 #endif
