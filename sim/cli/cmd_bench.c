@@ -41,22 +41,13 @@ struct wanted {
 
 // ---- options --------------------------------------------------------------------------
 
-static int weight_kind(const char *name, enum kv_weight_kind *kind, struct kv_error *e) {
-    for (int i = 0; kv_weight_kind_names[i]; i++)
-        if (strcmp(kv_weight_kind_names[i], name) == 0) {
-            *kind = (enum kv_weight_kind)i;
-            return 0;
-        }
-    return kv_fail(e, KV_EUSAGE, "bench", "--weights: '%s' is none of f32, bf16, q8, q4", name);
-}
-
 static int read_weights(const struct kv_cli *c, struct wanted *w, struct kv_error *e) {
     char **names;
     size_t n = kv_opt_list(c, "weights", &names);
     int rc = n > MAX_WEIGHTS
                  ? kv_fail(e, KV_EUSAGE, "bench", "--weights takes 1 to %d kinds", MAX_WEIGHTS)
                  : 0;
-    for (size_t i = 0; rc == 0 && i < n; i++) rc = weight_kind(names[i], &w->weights[i], e);
+    for (size_t i = 0; rc == 0 && i < n; i++) rc = kv_bench_weights(&w->weights[i], names[i], e);
     kv_list_free(names, n);
     w->b.weights = w->weights;
     w->b.n_weights = n;
@@ -163,19 +154,6 @@ static int measure_all(const struct kv_cli *c, struct kv_bench *b, struct kv_run
     return rc;
 }
 
-// Says so when other programs took cores away too often for the figures to be this machine's.
-static void warn_if_busy(const struct kv_runs *r) {
-    size_t kept = 0, disturbed = 0;
-    for (size_t i = 0; i < r->n; i++) {
-        kept += r->row[i].samples;
-        disturbed += r->row[i].disturbed;
-    }
-    if (disturbed > kept)
-        kv_say("warning: other programs took a core away during %zu steps (%zu are kept): measure "
-               "on a quiet machine",
-               disturbed, kept);
-}
-
 // ---- the table ------------------------------------------------------------------------
 
 #define CELL(name, add_cell)                                                                       \
@@ -239,7 +217,7 @@ static int run(struct kv_cli *c, struct kv_error *e) {
     note_origin(c, r);
     rc = measure_all(c, &w.b, r, e);
     if (rc == 0) {
-        warn_if_busy(r);
+        kv_bench_warn_if_busy(r);
         rc = kv_table_print_rows(columns, r->row, r->n, sizeof *r->row, c->output, e);
     }
     if (rc == 0 && kv_opt_given(c, "output")) rc = kv_runs_write(r, kv_opt(c, "output"), e);

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim devices: lists devices with where they were measured, over which range, and their error.
+#include "sim/base/memory.h"
 #include "sim/base/talk.h"
 #include "sim/cli/lists.h"
 #include "sim/cost/calibrate.h"
+
+#include <stdlib.h>
 
 static const struct kv_option options[] = {
     {"device", 'd', "LIST", NULL, "names or files (default: the shipped devices)"}, {0}};
@@ -14,9 +17,14 @@ static double step16_ms(const struct kv_device *d, uint32_t context) {
     return kv_run_price(d, &run).step_ns / 1e6;
 }
 
+struct shown {
+    const struct kv_device *device;
+    bool chosen; // the default
+};
+
 #define CELL(name, add_cell)                                                                       \
     static void name(struct kv_table *t, const void *row) {                                        \
-        const struct kv_device *d = *(struct kv_device *const *)row;                               \
+        const struct kv_device *d = ((const struct shown *)row)->device;                           \
         add_cell;                                                                                  \
     }
 CELL(name_cell, kv_table_text(t, d->name))
@@ -38,7 +46,7 @@ CELL(mix_cell, kv_table_number(t, 100 * d->share_error_mix_median, 2))
 CELL(sign_cell, kv_table_number(t, 100 * d->sign_right, 1))
 
 static void ports_cell(struct kv_table *t, const void *row) {
-    const struct kv_device *d = *(struct kv_device *const *)row;
+    const struct kv_device *d = ((const struct shown *)row)->device;
     char ports[64] = "";
     for (size_t i = 0, n = 0; i < d->n_ports && n < sizeof ports; i++)
         n += (size_t)snprintf(ports + n, sizeof ports - n, "%s%u", i ? "," : "", d->ports[i]);
@@ -46,9 +54,7 @@ static void ports_cell(struct kv_table *t, const void *row) {
 }
 
 static void default_cell(struct kv_table *t, const void *row) {
-    const char *chosen = kv_device_default_name();
-    const struct kv_device *d = *(struct kv_device *const *)row;
-    kv_table_text(t, chosen && strcmp(chosen, d->name) == 0 ? "yes" : NULL);
+    kv_table_text(t, ((const struct shown *)row)->chosen ? "yes" : NULL);
 }
 
 static const struct kv_table_column columns[] = {{"device", KV_LEFT, name_cell},
@@ -77,9 +83,13 @@ static int run(struct kv_cli *c, struct kv_error *e) {
     size_t n;
     int rc = kv_opt_devices(c, "device", &devices, &n, e);
     if (rc) return rc;
-    rc = kv_table_print_rows(columns, devices, n, sizeof *devices, c->output, e);
-    kv_devices_free(devices, n);
     const char *chosen = kv_device_default_name();
+    struct shown *rows = kv_alloc(n + 1, sizeof *rows);
+    for (size_t i = 0; i < n; i++)
+        rows[i] = (struct shown){devices[i], chosen && strcmp(chosen, devices[i]->name) == 0};
+    rc = kv_table_print_rows(columns, rows, n, sizeof *rows, c->output, e);
+    kv_devices_free(devices, n);
+    free(rows);
     if (rc == 0 && chosen && !kv_opt(c, "device"))
         kv_say("default: %s, of the CPU devices of the smallest model the one whose error of the "
                "cache's share (cache_error_pct) is least",

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which models are measured, and in which order.
 #include "sim/cost/bench.h"
+#include "sim/base/talk.h"
 #include "sim/model/model.h"
 
 // ---- models ---------------------------------------------------------------------------
@@ -55,6 +56,15 @@ void kv_bench_close(struct kv_bench_model *m) {
     kv_model_close(m->model);
 }
 
+int kv_bench_weights(enum kv_weight_kind *kind, const char *name, struct kv_error *e) {
+    for (int i = 0; kv_weight_kind_names[i]; i++)
+        if (strcmp(kv_weight_kind_names[i], name) == 0) {
+            *kind = (enum kv_weight_kind)i;
+            return 0;
+        }
+    return kv_fail(e, KV_EUSAGE, "bench", "--weights: '%s' is none of f32, bf16, q8, q4", name);
+}
+
 // ---- runs -----------------------------------------------------------------------------
 
 int kv_bench_run(const struct kv_bench *b, const struct kv_bench_model *m, struct kv_runs *runs,
@@ -74,4 +84,16 @@ int kv_bench_run(const struct kv_bench *b, const struct kv_bench_model *m, struc
             kv_runs_add_policy(runs, first, b->policy_ns);
         }
     return 0;
+}
+
+void kv_bench_warn_if_busy(const struct kv_runs *r) {
+    size_t kept = 0, disturbed = 0;
+    for (size_t i = 0; i < r->n; i++) {
+        kept += r->row[i].samples;
+        disturbed += r->row[i].disturbed;
+    }
+    if (disturbed > kept)
+        kv_say("warning: other programs took a core away during %zu steps (%zu are kept): measure "
+               "on a quiet machine",
+               disturbed, kept);
 }

@@ -25,6 +25,9 @@ KV_MUST_CHECK int kv_bench_shape(struct kv_bench_model *m, const char *name, str
 KV_MUST_CHECK int kv_bench_open(struct kv_bench_model *m, const char *path, struct kv_error *e);
 void kv_bench_close(struct kv_bench_model *m);
 
+// A kind of weights by its name. KV_EUSAGE names the known ones.
+KV_MUST_CHECK int kv_bench_weights(enum kv_weight_kind *kind, const char *name, struct kv_error *e);
+
 struct kv_bench {
     struct kv_timing grid; // contexts, mixes, format, rounds and steps; the rest is filled in
     bool features;         // also compute the entropy and confidence that a policy reads
@@ -37,5 +40,8 @@ struct kv_bench {
 // bandwidth noted there is that of the first number of threads. Errors: those of kv_timing_run.
 KV_MUST_CHECK int kv_bench_run(const struct kv_bench *b, const struct kv_bench_model *m,
                                struct kv_runs *runs, struct kv_error *e);
+
+// Says so when other programs took cores away too often for the runs to be this machine's.
+void kv_bench_warn_if_busy(const struct kv_runs *runs);
 
 #endif
