@@ -246,7 +246,7 @@ static int open_read(struct kv_store *s, struct kv_error *e) {
                        "the store was made by an older kvsim (schema %lld of %d); any sweep into "
                        "it brings it up to date",
                        version, schema_version(0, NULL, NULL));
-    return exec(s, "PRAGMA temp_store = MEMORY", "read it", e);
+    return exec(s, "PRAGMA temp_store = MEMORY; PRAGMA query_only = ON", "read it", e);
 }
 
 static int open_write(struct kv_store *s, bool create, struct kv_error *e) {
