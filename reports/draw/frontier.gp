@@ -3,12 +3,9 @@
 # the list of names where points carry numbers (panel 0 of the data). What a panel shows, and where,
 # is in arrays over panels that frontier.c makes.
 
-# A column's value for rows of panel p, and for those of one look; other rows are left out.
-of(p, c) = column("panel") == p ? column(c) : NaN
+# A column's value for rows of one look in panel p; other rows are left out.
 kind(p, frontier) = column("on_frontier") == frontier ? of(p, "x") : NaN
 dot(p, frontier, hollow, oracle) = column("hollow") == hollow && column("oracle") == oracle ? kind(p, frontier) : NaN
-label_at(p, side) = column("justify") == side ? of(p, "label_x") : NaN
-name_colour(frontier) = frontier == 1 ? 0xA84600 : ink
 
 set multiplot
 

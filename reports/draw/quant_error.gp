@@ -2,10 +2,7 @@
 # Relative error of formats against effective bits, keys above values. A line joins a format's
 # widths; orange: no other format has a smaller error at as few bits.
 
-of(p, c) = column("panel") == p ? column(c) : NaN
 dot(p, frontier) = column("on_frontier") == frontier ? of(p, "effective_bits") : NaN
-label_at(p, side) = column("justify") == side ? of(p, "label_x") : NaN
-name_colour(frontier) = frontier == 1 ? 0xA84600 : ink
 
 set multiplot
 set label 1 "Error of formats on keys and values" at screen title_x, title_y left font ",14" textcolor rgb ink
