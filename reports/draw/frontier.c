@@ -152,10 +152,6 @@ static size_t name_points(struct kv_frontier_panel *p, const struct kv_frontier_
     return unreadable;
 }
 
-size_t kv_frontier_list_lines(const struct kv_frontier_figure *f) {
-    return (f->set->n + f->list_columns - 1) / f->list_columns;
-}
-
 // Names at the points where all can be read, else numbers and a list below.
 static void name_all(struct kv_frontier_figure *f) {
     size_t unreadable = f->set->n > MOST_NAMES;

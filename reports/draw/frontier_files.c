@@ -61,6 +61,10 @@ static void mark_points(struct marks *m, const struct kv_frontier_figure *f, siz
     }
 }
 
+size_t kv_frontier_list_lines(const struct kv_frontier_figure *f) {
+    return (f->set->n + f->list_columns - 1) / f->list_columns;
+}
+
 // The list below the panels: a number that ends where its name begins, in parts of the canvas.
 static void mark_list(struct marks *m, const struct kv_frontier_figure *f, char *const *numbers) {
     size_t lines = kv_frontier_list_lines(f);
