@@ -4,6 +4,7 @@
 #include "traces/trace.h"
 #include "sim/base/hash.h"
 #include "sim/base/memory.h"
+#include "sim/base/shape.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -55,19 +56,13 @@ static int get_count(const json_t *j, const char *key, uint64_t max, uint64_t *o
 }
 
 static int read_shape(const json_t *j, struct kv_shape *s, const char *path, struct kv_error *e) {
-    const struct {
-        const char *key;
-        uint32_t *to;
-    } fields[] = {{"n_layers", &s->n_layers},     {"n_heads", &s->n_heads},
-                  {"n_kv_heads", &s->n_kv_heads}, {"head_dim", &s->head_dim},
-                  {"hidden", &s->hidden},         {"ffn", &s->ffn},
-                  {"vocab", &s->vocab},           {"max_tokens", &s->max_tokens}};
-    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+    for (size_t i = 0; i < KV_N_SHAPE_FIELDS; i++) {
+        const char *key = kv_shape_fields[i].name;
         uint64_t n;
-        int rc = get_count(j, fields[i].key, 1u << 24, &n, path, e);
+        int rc = get_count(j, key, 1u << 24, &n, path, e);
         if (rc) return rc;
-        if (n == 0) return missing(path, fields[i].key, "above zero", e);
-        *fields[i].to = (uint32_t)n;
+        if (n == 0) return missing(path, key, "above zero", e);
+        kv_shape_set(s, i, (uint32_t)n);
     }
     return 0;
 }

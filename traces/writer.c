@@ -4,6 +4,7 @@
 #include "traces/writer.h"
 #include "sim/base/hash.h"
 #include "sim/base/memory.h"
+#include "sim/base/shape.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -204,10 +205,10 @@ int kv_trace_writer_put(struct kv_trace_writer *w, size_t i, const struct kv_tra
 // ---- manifest -------------------------------------------------------------------------
 
 static json_t *shape_json(const struct kv_shape *s) {
-    return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i}", "n_layers", (int)s->n_layers,
-                     "n_heads", (int)s->n_heads, "n_kv_heads", (int)s->n_kv_heads, "head_dim",
-                     (int)s->head_dim, "hidden", (int)s->hidden, "ffn", (int)s->ffn, "vocab",
-                     (int)s->vocab, "max_tokens", (int)s->max_tokens);
+    json_t *j = json_object();
+    for (size_t i = 0; i < KV_N_SHAPE_FIELDS; i++)
+        json_object_set_new(j, kv_shape_fields[i].name, json_integer(kv_shape_get(s, i)));
+    return j;
 }
 
 static int seal_shard(struct shard *s, json_t *list, struct kv_error *e) {

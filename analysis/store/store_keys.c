@@ -7,6 +7,7 @@
 
 #include "sim/base/hash.h"
 #include "sim/base/memory.h"
+#include "sim/base/shape.h"
 
 #define TEXT(s)                                                                                    \
     (struct kv_sql_value) {                                                                        \
@@ -38,27 +39,10 @@ static int number(struct kv_store *s, const char *sql, const struct kv_sql_value
 
 // ---- traces ---------------------------------------------------------------------------
 
-static const struct {
-    const char *name;
-    size_t offset;
-} shape_fields[] = {
-    {"n_layers", offsetof(struct kv_shape, n_layers)},
-    {"n_heads", offsetof(struct kv_shape, n_heads)},
-    {"n_kv_heads", offsetof(struct kv_shape, n_kv_heads)},
-    {"head_dim", offsetof(struct kv_shape, head_dim)},
-    {"hidden", offsetof(struct kv_shape, hidden)},
-    {"ffn", offsetof(struct kv_shape, ffn)},
-    {"vocab", offsetof(struct kv_shape, vocab)},
-    {"max_tokens", offsetof(struct kv_shape, max_tokens)},
-};
-
 static char *shape_json(const struct kv_trace_info *t) {
     json_t *j = json_object();
-    for (size_t i = 0; i < COUNT(shape_fields); i++) {
-        uint32_t x;
-        memcpy(&x, (const char *)&t->shape + shape_fields[i].offset, sizeof x);
-        json_object_set_new(j, shape_fields[i].name, json_integer(x));
-    }
+    for (size_t i = 0; i < KV_N_SHAPE_FIELDS; i++)
+        json_object_set_new(j, kv_shape_fields[i].name, json_integer(kv_shape_get(&t->shape, i)));
     json_object_set_new(j, "order", json_string(t->order == KV_ORDER_GGML ? "ggml" : "hf"));
     char *s = json_dumps(j, JSON_COMPACT);
     json_decref(j);
@@ -143,10 +127,9 @@ static int take_setting(void *self, size_t n, const char *const *names,
     json_t *j = json_loads(values[1].text ? values[1].text : "", 0, NULL);
     if (!j) return kv_fail(e, KV_EFAIL, "store", "trace %lld has no readable shape", values[0].n);
     struct kv_store_setting x = {.trace = values[0].n};
-    for (size_t i = 0; i < COUNT(shape_fields); i++) {
-        uint32_t field = (uint32_t)json_integer_value(json_object_get(j, shape_fields[i].name));
-        memcpy((char *)&x.setting.shape + shape_fields[i].offset, &field, sizeof field);
-    }
+    for (size_t i = 0; i < KV_N_SHAPE_FIELDS; i++)
+        kv_shape_set(&x.setting.shape, i,
+                     (uint32_t)json_integer_value(json_object_get(j, kv_shape_fields[i].name)));
     const char *order = json_string_value(json_object_get(j, "order"));
     x.setting.order = order && strcmp(order, "hf") == 0 ? KV_ORDER_HF : KV_ORDER_GGML;
     json_decref(j);

@@ -5,6 +5,7 @@
 #include "sim/base/assets.h"
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
+#include "sim/base/shape.h"
 
 #include <stdlib.h>
 #include <unistd.h>
@@ -77,29 +78,11 @@ static const struct number_field {
 };
 static const size_t n_number_fields = sizeof number_fields / sizeof *number_fields;
 
-static const struct shape_field {
-    const char *key;
-    size_t at;
-} shape_fields[] = {
-    {"layers", offsetof(struct kv_shape, n_layers)},
-    {"heads", offsetof(struct kv_shape, n_heads)},
-    {"kv_heads", offsetof(struct kv_shape, n_kv_heads)},
-    {"head_dim", offsetof(struct kv_shape, head_dim)},
-    {"hidden", offsetof(struct kv_shape, hidden)},
-    {"ffn", offsetof(struct kv_shape, ffn)},
-    {"vocab", offsetof(struct kv_shape, vocab)},
-    {"max_tokens", offsetof(struct kv_shape, max_tokens)},
-};
-static const size_t n_shape_fields = sizeof shape_fields / sizeof *shape_fields;
-
 static char **text_at(const struct kv_device *d, size_t at) {
     return (char **)((char *)d + at);
 }
 static double *number_at(const struct kv_device *d, size_t at) {
     return (double *)((char *)d + at);
-}
-static uint32_t *shape_at(const struct kv_device *d, size_t at) {
-    return (uint32_t *)((char *)&d->shape + at);
 }
 
 struct kv_device *kv_device_new(void) {
@@ -152,13 +135,13 @@ static int read_width_costs(struct kv_device *d, const json_t *root, enum kv_sid
 static int read_shape(struct kv_device *d, const json_t *root, const char *path,
                       struct kv_error *e) {
     json_t *shape = json_object_get(root, "shape");
-    for (size_t i = 0; i < n_shape_fields; i++) {
-        json_t *v = json_object_get(shape, shape_fields[i].key);
+    for (size_t i = 0; i < KV_N_SHAPE_FIELDS; i++) {
+        json_t *v = json_object_get(shape, kv_shape_fields[i].word);
         if (!v && i > 3) continue; // the cache needs the first four
         if (!json_is_integer(v) || json_integer_value(v) < 1 || json_integer_value(v) > 1 << 24)
             return kv_fail(e, KV_EFAIL, path, "shape: '%s' must be a positive whole number",
-                           shape_fields[i].key);
-        *shape_at(d, shape_fields[i].at) = (uint32_t)json_integer_value(v);
+                           kv_shape_fields[i].word);
+        kv_shape_set(&d->shape, i, (uint32_t)json_integer_value(v));
     }
     return 0;
 }
@@ -338,9 +321,9 @@ char *kv_device_text(const struct kv_device *d) {
         kv_text_addf(&t, ",\n");
     }
     kv_text_addf(&t, "  \"threads\": %u,\n  \"shape\": {", d->threads);
-    for (size_t i = 0; i < n_shape_fields; i++) {
-        uint32_t v = *shape_at(d, shape_fields[i].at);
-        if (v) kv_text_addf(&t, "%s\"%s\": %u", i ? ", " : "", shape_fields[i].key, v);
+    for (size_t i = 0; i < KV_N_SHAPE_FIELDS; i++) {
+        uint32_t v = kv_shape_get(&d->shape, i);
+        if (v) kv_text_addf(&t, "%s\"%s\": %u", i ? ", " : "", kv_shape_fields[i].word, v);
     }
     kv_text_addf(&t, "},\n");
     for (size_t i = 0; i < n_number_fields; i++) {
