@@ -2,6 +2,7 @@
 // Runs as this tool reads and writes them: the columns of CSV and JSON.
 #include "sim/cost/run_json.h"
 #include "sim/base/files.h"
+#include "sim/base/shape.h"
 
 #include <stdlib.h>
 
@@ -27,13 +28,6 @@ static const struct column {
 #define REAL(name, field)                                                                          \
     { name, COLUMN_REAL, offsetof(struct kv_device_run, field), 0 }
     TEXT("shape", shape_name),
-    COUNT("layers", shape.n_layers),
-    COUNT("heads", shape.n_heads),
-    COUNT("kv_heads", shape.n_kv_heads),
-    COUNT("head_dim", shape.head_dim),
-    COUNT("hidden", shape.hidden),
-    COUNT("ffn", shape.ffn),
-    COUNT("vocab", shape.vocab),
     TEXT("weights", weights),
     {"synthetic", COLUMN_BOOL, offsetof(struct kv_device_run, synthetic), 0},
     COUNT("threads", threads),
@@ -55,7 +49,17 @@ static const struct column {
 #undef COUNT
 #undef REAL
 };
-static const size_t n_columns = sizeof columns / sizeof *columns;
+// Behind the shape's name come its numbers, all but max_tokens, which a step does not depend on.
+enum {
+    N_SIZES = KV_N_SHAPE_FIELDS - 1,
+    N_COLUMNS = sizeof columns / sizeof *columns + N_SIZES,
+};
+
+static struct column column_at(size_t i) {
+    if (i == 0 || i > N_SIZES) return columns[i ? i - N_SIZES : 0];
+    const struct kv_shape_field *f = &kv_shape_fields[i - 1];
+    return (struct column){f->word, COLUMN_COUNT, offsetof(struct kv_device_run, shape) + f->at, 0};
+}
 
 static const struct meta {
     const char *name;
@@ -153,8 +157,9 @@ static double step_of(const json_t *row) {
 
 int kv_run_read(struct kv_device_run *run, const json_t *row, const char *where,
                 struct kv_error *e) {
-    for (size_t i = 0; i < n_columns; i++) {
-        int rc = read_column(&columns[i], run, row, where, e);
+    for (size_t i = 0; i < N_COLUMNS; i++) {
+        struct column c = column_at(i);
+        int rc = read_column(&c, run, row, where, e);
         if (rc) return rc;
     }
     run->step_ns = step_of(row);
@@ -247,8 +252,8 @@ void kv_runs_add_json(struct kv_text *t, const struct kv_device_run *run, size_t
         char mix[160], value[32];
         kv_mix_text(&run->mix, mix, sizeof mix);
         kv_text_addf(t, "%s\n    {\"mix\": \"%s\"", i ? "," : "", mix);
-        for (size_t k = 0; k < n_columns; k++) {
-            const struct column *c = &columns[k];
+        for (size_t k = 0; k < N_COLUMNS; k++) {
+            const struct column at = column_at(k), *c = &at;
             if (c->type == COLUMN_TEXT) {
                 kv_text_addf(t, ", \"%s\": ", c->name);
                 kv_json_add_string(t, (const char *)run + c->at);
@@ -284,7 +289,7 @@ char *kv_runs_json(const struct kv_runs *r) {
 char *kv_runs_csv(const struct kv_runs *r) {
     struct kv_text t = {0};
     kv_text_addf(&t, "mix");
-    for (size_t i = 0; i < n_columns; i++) kv_text_addf(&t, ",%s", columns[i].name);
+    for (size_t i = 0; i < N_COLUMNS; i++) kv_text_addf(&t, ",%s", column_at(i).name);
     for (size_t i = 0; i < n_metas; i++) kv_text_addf(&t, ",%s", metas[i].name);
     kv_text_addf(&t, "\n");
     for (size_t k = 0; k < r->n; k++) {
@@ -292,13 +297,14 @@ char *kv_runs_csv(const struct kv_runs *r) {
         char mix[160], value[32];
         kv_mix_text(&run->mix, mix, sizeof mix);
         add_csv_text(&t, mix);
-        for (size_t i = 0; i < n_columns; i++) {
+        for (size_t i = 0; i < N_COLUMNS; i++) {
+            const struct column c = column_at(i);
             kv_text_addf(&t, ",");
-            if (columns[i].type == COLUMN_TEXT) {
-                add_csv_text(&t, (const char *)run + columns[i].at);
+            if (c.type == COLUMN_TEXT) {
+                add_csv_text(&t, (const char *)run + c.at);
                 continue;
             }
-            column_text(&columns[i], run, value, sizeof value);
+            column_text(&c, run, value, sizeof value);
             kv_text_addf(&t, "%s", value);
         }
         for (size_t i = 0; i < n_metas; i++) {
