@@ -30,16 +30,16 @@ static void number(struct kv_table *t, double x) {
     kv_table_number(t, strtod(text, NULL), -1);
 }
 
-#define CELL(name, add_cell)                                                                       \
-    static void name(struct kv_table *t, const void *row) {                                        \
-        const struct kv_finding *r = row;                                                          \
-        add_cell;                                                                                  \
+#define CELL(name, type, add)                                                                      \
+    static void name(struct kv_table *t, const void *its_row) {                                    \
+        const type *row = its_row;                                                                 \
+        add;                                                                                       \
     }
-CELL(name_cell, kv_table_text(t, r->name))
-CELL(value_cell, number(t, r->value))
-CELL(low_cell, number(t, r->low))
-CELL(high_cell, number(t, r->high))
-CELL(unit_cell, kv_table_text(t, r->unit))
+CELL(name_cell, struct kv_finding, kv_table_text(t, row->name))
+CELL(value_cell, struct kv_finding, number(t, row->value))
+CELL(low_cell, struct kv_finding, number(t, row->low))
+CELL(high_cell, struct kv_finding, number(t, row->high))
+CELL(unit_cell, struct kv_finding, kv_table_text(t, row->unit))
 
 static int print(const struct kv_calibration *c, enum kv_output how, struct kv_error *e) {
     static const struct kv_table_column columns[] = {

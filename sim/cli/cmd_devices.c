@@ -22,28 +22,30 @@ struct shown {
     bool chosen; // the default
 };
 
-#define CELL(name, add_cell)                                                                       \
-    static void name(struct kv_table *t, const void *row) {                                        \
-        const struct kv_device *d = ((const struct shown *)row)->device;                           \
-        add_cell;                                                                                  \
+#define CELL(name, type, add)                                                                      \
+    static void name(struct kv_table *t, const void *its_row) {                                    \
+        const type *row = its_row;                                                                 \
+        add;                                                                                       \
     }
-CELL(name_cell, kv_table_text(t, d->name))
-CELL(weights_cell, kv_table_text(t, d->weights))
-CELL(threads_cell, kv_table_count(t, d->threads))
-CELL(empty_cell, kv_table_number(t, (d->base_ns + d->append_ns) / 1e6, 3))
-CELL(longest_cell, kv_table_number(t, step16_ms(d, d->context_max), 3))
-CELL(least_cell, kv_table_count(t, d->context_min))
-CELL(most_cell, kv_table_count(t, d->context_max))
-CELL(read_cell, kv_table_number(t, d->bandwidth_bytes_per_ns, 1))
-CELL(error_cell, kv_table_number(t, 100 * d->error_median, 2))
-CELL(worst_cell, kv_table_number(t, 100 * d->error_worst, 2))
-CELL(share_cell, kv_table_number(t, 100 * d->share_error_median, 2))
-CELL(runs_cell, kv_table_count(t, (long long)d->n_runs))
-CELL(date_cell, kv_table_text(t, d->date))
-CELL(machine_cell, kv_table_text(t, d->machine))
-CELL(engine_cell, kv_table_text(t, d->engine))
-CELL(mix_cell, kv_table_number(t, 100 * d->share_error_mix_median, 2))
-CELL(sign_cell, kv_table_number(t, 100 * d->sign_right, 1))
+CELL(name_cell, struct shown, kv_table_text(t, row->device->name))
+CELL(weights_cell, struct shown, kv_table_text(t, row->device->weights))
+CELL(threads_cell, struct shown, kv_table_count(t, row->device->threads))
+CELL(empty_cell, struct shown,
+     kv_table_number(t, (row->device->base_ns + row->device->append_ns) / 1e6, 3))
+CELL(longest_cell, struct shown,
+     kv_table_number(t, step16_ms(row->device, row->device->context_max), 3))
+CELL(least_cell, struct shown, kv_table_count(t, row->device->context_min))
+CELL(most_cell, struct shown, kv_table_count(t, row->device->context_max))
+CELL(read_cell, struct shown, kv_table_number(t, row->device->bandwidth_bytes_per_ns, 1))
+CELL(error_cell, struct shown, kv_table_number(t, 100 * row->device->error_median, 2))
+CELL(worst_cell, struct shown, kv_table_number(t, 100 * row->device->error_worst, 2))
+CELL(share_cell, struct shown, kv_table_number(t, 100 * row->device->share_error_median, 2))
+CELL(runs_cell, struct shown, kv_table_count(t, (long long)row->device->n_runs))
+CELL(date_cell, struct shown, kv_table_text(t, row->device->date))
+CELL(machine_cell, struct shown, kv_table_text(t, row->device->machine))
+CELL(engine_cell, struct shown, kv_table_text(t, row->device->engine))
+CELL(mix_cell, struct shown, kv_table_number(t, 100 * row->device->share_error_mix_median, 2))
+CELL(sign_cell, struct shown, kv_table_number(t, 100 * row->device->sign_right, 1))
 
 static void ports_cell(struct kv_table *t, const void *row) {
     const struct kv_device *d = ((const struct shown *)row)->device;
@@ -53,9 +55,7 @@ static void ports_cell(struct kv_table *t, const void *row) {
     kv_table_text(t, *ports ? ports : NULL);
 }
 
-static void default_cell(struct kv_table *t, const void *row) {
-    kv_table_text(t, ((const struct shown *)row)->chosen ? "yes" : NULL);
-}
+CELL(default_cell, struct shown, kv_table_text(t, row->chosen ? "yes" : NULL))
 
 static const struct kv_table_column columns[] = {{"device", KV_LEFT, name_cell},
                                                  {"weights", KV_LEFT, weights_cell},

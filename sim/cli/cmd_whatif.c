@@ -20,24 +20,25 @@ static const struct kv_option options[] = {
     {"runs", 0, "FILE", NULL, "predict these measured runs instead"},
     {0}};
 
-#define CELL(name, row_type, add_cell)                                                             \
-    static void name(struct kv_table *t, const void *row) {                                        \
-        const row_type *r = row;                                                                   \
-        add_cell;                                                                                  \
+#define CELL(name, type, add)                                                                      \
+    static void name(struct kv_table *t, const void *its_row) {                                    \
+        const type *row = its_row;                                                                 \
+        add;                                                                                       \
     }
 
 // ---- measured runs --------------------------------------------------------------------
 
-#define RUN_CELL(name, add_cell) CELL(name, struct kv_prediction, add_cell)
-RUN_CELL(run_device, kv_table_text(t, r->device->name))
-RUN_CELL(run_context, kv_table_count(t, r->run->context))
-RUN_CELL(run_measured, kv_table_number(t, r->run->step_ns / 1e6, 4))
-RUN_CELL(run_predicted, kv_table_number(t, r->at.step_ns / 1e6, 4))
-RUN_CELL(run_error, kv_table_number(t, 100 * (r->at.step_ns / r->run->step_ns - 1), 2))
-RUN_CELL(run_extrapolated, kv_table_count(t, r->extrapolated))
-RUN_CELL(run_weights, kv_table_text(t, r->run->weights))
-RUN_CELL(run_threads, kv_table_count(t, r->run->threads))
-RUN_CELL(run_shape, kv_table_text(t, *r->run->shape_name ? r->run->shape_name : NULL))
+CELL(run_device, struct kv_prediction, kv_table_text(t, row->device->name))
+CELL(run_context, struct kv_prediction, kv_table_count(t, row->run->context))
+CELL(run_measured, struct kv_prediction, kv_table_number(t, row->run->step_ns / 1e6, 4))
+CELL(run_predicted, struct kv_prediction, kv_table_number(t, row->at.step_ns / 1e6, 4))
+CELL(run_error, struct kv_prediction,
+     kv_table_number(t, 100 * (row->at.step_ns / row->run->step_ns - 1), 2))
+CELL(run_extrapolated, struct kv_prediction, kv_table_count(t, row->extrapolated))
+CELL(run_weights, struct kv_prediction, kv_table_text(t, row->run->weights))
+CELL(run_threads, struct kv_prediction, kv_table_count(t, row->run->threads))
+CELL(run_shape, struct kv_prediction,
+     kv_table_text(t, *row->run->shape_name ? row->run->shape_name : NULL))
 
 static void run_mix(struct kv_table *t, const void *row) {
     const struct kv_prediction *r = row;
@@ -120,19 +121,19 @@ static int gather(struct candidates *w, const struct kv_cli *c, struct kv_store 
                        "name mixes such as 8 or k8v4, or specs of a store with --db");
 }
 
-#define PRICE_CELL(name, add_cell) CELL(name, struct kv_price, add_cell)
-PRICE_CELL(price_device, kv_table_text(t, r->device->name))
-PRICE_CELL(price_context, kv_table_count(t, r->context))
-PRICE_CELL(price_spec, kv_table_text(t, r->name))
-PRICE_CELL(price_step, kv_table_number(t, r->at.step_ns / 1e6, 4))
-PRICE_CELL(price_rate, kv_table_number(t, 1e9 / r->at.step_ns, 2))
-PRICE_CELL(price_cache, kv_table_number(t, r->at.cache_bytes / 1e6, 3))
-PRICE_CELL(price_saved, kv_table_number(t, 100 * r->saved, 2))
-PRICE_CELL(price_ceiling, kv_table_number(t, 100 * r->ceiling, 2))
-PRICE_CELL(price_even, kv_table_number(t, isinf(r->break_even) ? NAN : ceil(r->break_even), 0))
-PRICE_CELL(price_rank, kv_table_count(t, (long long)r->rank))
-PRICE_CELL(price_first, kv_table_count(t, (long long)r->rank_first))
-PRICE_CELL(price_extrapolated, kv_table_count(t, r->at.extrapolated))
+CELL(price_device, struct kv_price, kv_table_text(t, row->device->name))
+CELL(price_context, struct kv_price, kv_table_count(t, row->context))
+CELL(price_spec, struct kv_price, kv_table_text(t, row->name))
+CELL(price_step, struct kv_price, kv_table_number(t, row->at.step_ns / 1e6, 4))
+CELL(price_rate, struct kv_price, kv_table_number(t, 1e9 / row->at.step_ns, 2))
+CELL(price_cache, struct kv_price, kv_table_number(t, row->at.cache_bytes / 1e6, 3))
+CELL(price_saved, struct kv_price, kv_table_number(t, 100 * row->saved, 2))
+CELL(price_ceiling, struct kv_price, kv_table_number(t, 100 * row->ceiling, 2))
+CELL(price_even, struct kv_price,
+     kv_table_number(t, isinf(row->break_even) ? NAN : ceil(row->break_even), 0))
+CELL(price_rank, struct kv_price, kv_table_count(t, (long long)row->rank))
+CELL(price_first, struct kv_price, kv_table_count(t, (long long)row->rank_first))
+CELL(price_extrapolated, struct kv_price, kv_table_count(t, row->at.extrapolated))
 
 static int print_prices(const struct kv_pricing *p, enum kv_output how, struct kv_error *e) {
     char saved[64];
