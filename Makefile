@@ -28,17 +28,17 @@ LDLIBS := -lopenblas -lgsl -lsqlite3 -ljansson -lpcre2-8 -lxxhash -lz -ldl -lm -
 X86      := $(filter x86_64,$(shell uname -m))
 SOURCES  := $(wildcard sim/base/*.c sim/model/*.c sim/quant/*.c sim/cache/*.c sim/replay/*.c sim/cost/*.c \
               traces/*.c policies/*.c analysis/*/*.c reports/*.c reports/*/*.c)
-SOURCES  := $(filter-out policies/template.c,$(SOURCES))
+SOURCES  := $(filter-out policies/template.c analysis/test/%,$(SOURCES))
 ISA      := $(filter %.isa.c,$(SOURCES))
 PLAIN    := $(filter-out $(ISA),$(SOURCES))
 LEVELS   := base $(if $(X86),avx2 avx512)
 LIB_OBJ  := $(PLAIN:%.c=$(BUILD)/%.o) $(foreach l,$(LEVELS),$(ISA:%.isa.c=$(BUILD)/%.$(l).o)) $(BUILD)/assets.o
 CLI_OBJ  := $(patsubst %.c,$(BUILD)/%.o,$(wildcard sim/cli/*.c))
 TESTS    := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/test/test_*.c sim/*/test/test_*.c traces/test/test_*.c \
-              policies/test/test_*.c analysis/test/test_*.c))
+              policies/test/test_*.c analysis/test/test_*.c reports/*/test/test_*.c))
 TOOLS    := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/cli/test/make_*.c))
 BENCHES  := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/bench/bench_*.c sim/*/bench/bench_*.c policies/bench/bench_*.c))
-ASSETS   := $(sort $(wildcard analysis/store/schema.sql reports/draw/*.gp reports/draw/*.sql reports/page/*.html reports/claims/*.claim sim/cost/devices/*.json \
+ASSETS   := $(sort $(wildcard analysis/store/schema.sql reports/draw/*.gp reports/page/*.html reports/claims/*.claim sim/cost/devices/*.json \
               traces/samples/sentences.jsonl traces/samples/text.txt policies/template.c))
 
 .PHONY: all deps model data demo figures check test bench install asan ubsan tsan lint format cuda clean help

@@ -246,7 +246,7 @@ static int open_read(struct kv_store *s, struct kv_error *e) {
                        "the store was made by an older kvsim (schema %lld of %d); any sweep into "
                        "it brings it up to date",
                        version, schema_version(0, NULL, NULL));
-    return exec(s, "PRAGMA temp_store = MEMORY", "read it", e);
+    return exec(s, "PRAGMA temp_store = MEMORY; PRAGMA query_only = ON", "read it", e);
 }
 
 static int open_write(struct kv_store *s, bool create, struct kv_error *e) {
@@ -355,7 +355,7 @@ static int write_shares(struct kv_store *s, const struct pending *p, struct kv_e
     sqlite3_stmt *st = NULL;
     int code = prepare(s, PUT_SHARE, &st, e);
     for (int side = 0; side < 2; side++)
-        for (int bits = 0; !code && bits < 18; bits++) {
+        for (int bits = 0; !code && bits < KV_WIDTH_BINS; bits++) {
             double share = p->outcome.ledger.share[side][bits];
             if (!(share > 0)) continue;
             sqlite3_bind_int64(st, 1, p->run);

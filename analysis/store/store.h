@@ -170,8 +170,8 @@ struct kv_sql_value {
 };
 
 // Runs one statement with values bound in order. Each row is handed to `row` (may be NULL), which
-// stops the query by returning non-zero after filling *e. On a handle opened with KV_STORE_READ,
-// only TEMP tables can be changed.
+// stops the query by returning non-zero after filling *e. On a handle opened with KV_STORE_READ
+// nothing can be changed.
 KV_MUST_CHECK int kv_store_query(struct kv_store *s, const char *sql,
                                  const struct kv_sql_value *values, size_t n_values,
                                  int (*row)(void *self, size_t n, const char *const *names,

@@ -115,7 +115,7 @@ static int take_share(void *self, size_t n, const char *const *names,
     (void)n, (void)names, (void)e;
     for (size_t i = 0; i < l->n; i++)
         if (rows[i].family == values[0].n && values[1].n >= 0 && values[1].n < 2 &&
-            values[2].n >= 0 && values[2].n < 18)
+            values[2].n >= 0 && values[2].n < KV_WIDTH_BINS)
             rows[i].ledger.share[values[1].n][values[2].n] = values[3].x;
     return 0;
 }

@@ -549,16 +549,16 @@ static void a_full_disk_is_said_and_earlier_results_stay(void **state) {
     close_store(s);
 }
 
-static void a_reader_changes_nothing_but_temporary_tables(void **state) {
+static void a_reader_changes_nothing(void **state) {
     const struct fixture *f = *state;
     struct kv_error e = {0};
     close_store(open_store(f->path, KV_STORE_CREATE));
     struct kv_store *s = open_store(f->path, KV_STORE_READ);
-    assert_int_equal(kv_store_query(s, "CREATE TEMP TABLE point (x); INSERT INTO point VALUES (1)",
-                                    NULL, 0, NULL, NULL, &e),
-                     0);
-    assert_int_equal(kv_store_query(s, "DELETE FROM run", NULL, 0, NULL, NULL, &e), KV_EFAIL);
-    assert_non_null(strstr(e.msg, "read-only"));
+    const char *const changes[] = {"DELETE FROM run", "CREATE TEMP TABLE point (x)"};
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(kv_store_query(s, changes[i], NULL, 0, NULL, NULL, &e), KV_EFAIL);
+        assert_non_null(strstr(e.msg, "read-only"));
+    }
     assert_int_equal(kv_store_query(s, "SELECT unknown FROM run", NULL, 0, NULL, NULL, &e),
                      KV_EFAIL);
     assert_non_null(strstr(e.msg, "no such column: unknown"));
@@ -582,7 +582,7 @@ int main(void) {
         CASE(a_newer_store_is_refused),
         CASE(a_read_only_store_in_a_read_only_folder_can_be_read),
         CASE(a_full_disk_is_said_and_earlier_results_stay),
-        CASE(a_reader_changes_nothing_but_temporary_tables),
+        CASE(a_reader_changes_nothing),
     };
     return cmocka_run_group_tests_name("store", tests, NULL, NULL);
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Figures of the latency model: tables out, one embedded gnuplot script each.
+// Draws a device's fit: predicted against measured, what the model misses, and ms a token.
 #include "reports/draw/device.h"
-#include "sim/base/assets.h"
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
 #include "reports/draw/gnuplot.h"
@@ -9,27 +8,6 @@
 #include <stdlib.h>
 
 enum { LINE_POINTS = 400 }; // rounds are steps: lines need many
-
-// Runs gnuplot on an embedded script, once for SVG and once for PNG. blocks: what the script may
-// want to know of its data.
-static int draw(const char *script, const char *title, const char *stem, size_t blocks,
-                struct kv_error *e) {
-    const struct kv_asset *a = kv_asset_find(script),
-                          *style = kv_asset_find("reports/draw/style.gp");
-    if (!a || !style) return kv_fail(e, KV_EFAIL, script, "the script is not in this program");
-    char *safe_title = kv_gnuplot_text(title), *safe_stem = kv_gnuplot_text(stem);
-    FILE *f = popen("gnuplot 2>/dev/null", "w");
-    for (int png = 0; f && png < 2; png++)
-        fprintf(f,
-                "reset\nformat = '%s'\nname = '%s'\ncanvas_x = 760\ncanvas_y = 560\n"
-                "data = '%s.tsv'\nblocks = %zu\ntitle_text = '%s'\n%s%s\n",
-                png ? "png" : "svg", safe_stem, safe_stem, blocks, safe_title,
-                (const char *)style->data, (const char *)a->data);
-    int status = f ? pclose(f) : -1;
-    free(safe_title);
-    free(safe_stem);
-    return status == 0 ? 0 : kv_fail(e, KV_EFAIL, script, "gnuplot is missing or failed");
-}
 
 // One row a run: what was measured and what each fit says.
 static char *fit_table(const struct kv_calibration *c) {
@@ -93,26 +71,33 @@ static char *line_table(const struct kv_device *d, size_t *blocks) {
     return kv_text_take(&t);
 }
 
-int kv_draw_calibration(const struct kv_calibration *c, const struct kv_runs *runs, const char *dir,
-                        struct kv_error *e) {
-    (void)runs;
+int kv_device_draw(const struct kv_calibration *c, const char *dir, struct kv_error *e) {
     static const struct {
-        const char *name, *script;
+        const char *script, *what;
         bool lines;
-    } figures[] = {{"fit", "reports/draw/device_fit.gp", false},
-                   {"residual", "reports/draw/device_residual.gp", false},
-                   {"lines", "reports/draw/device_lines.gp", true}};
+    } figures[] = {{"device_fit", "fit", false},
+                   {"device_residual", "residual", false},
+                   {"device_lines", "lines", true}};
     int rc = kv_make_dir(dir, e);
+    char *title = kv_gnuplot_text(c->device->summary);
     for (size_t i = 0; rc == 0 && i < sizeof figures / sizeof *figures; i++) {
         size_t blocks = 0;
-        char *text = figures[i].lines ? line_table(c->device, &blocks) : fit_table(c);
-        char *stem = kv_format_text("%s/%s_%s", dir, c->device->name, figures[i].name);
-        char *data = kv_format_text("%s.tsv", stem);
-        rc = kv_write_file(data, text, strlen(text), e);
-        if (rc == 0) rc = draw(figures[i].script, c->device->summary, stem, blocks, e);
-        free(text);
-        free(stem);
+        char *data = figures[i].lines ? line_table(c->device, &blocks) : fit_table(c);
+        char *file = kv_format_text("%s_%s", c->device->name, figures[i].what);
+        char *settings = kv_format_text("title_text = '%s'\nblocks = %zu\n", title, blocks);
+        rc = kv_gnuplot_draw(&(struct kv_gnuplot){.name = figures[i].script,
+                                                  .file = file,
+                                                  .dir = dir,
+                                                  .command = "kvsim calibrate",
+                                                  .canvas_x = 760,
+                                                  .canvas_y = 560,
+                                                  .settings = settings,
+                                                  .data = data},
+                             e);
         free(data);
+        free(file);
+        free(settings);
     }
+    free(title);
     return rc;
 }

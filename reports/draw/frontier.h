@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Figures of a report: NAME.sql of reports/ makes the data, NAME.gp and gnuplot draw it.
+// The frontier figures of a report: accuracy and divergence against the size of the cache, and
+// accuracy against the time of a token.
 #ifndef KV_REPORTS_DRAW_FRONTIER_H
 #define KV_REPORTS_DRAW_FRONTIER_H
 
 #include "analysis/results/rows.h"
 
 // The rows of one trace that are drawn together.
-struct kv_figure_set {
+struct kv_frontier_set {
     const struct kv_rows *all;
     const struct kv_row *rows;
     size_t n;
@@ -20,11 +21,11 @@ struct kv_drawn {
     double plot_y; // height of head and panels in pixels; a list of names may stand below
 };
 
-// Draws frontier_bits and, with a device, frontier_latency into the set's folder,
-// with the data (NAME.tsv) and the script (NAME.gp) that `gnuplot NAME.gp` draws again there.
-// drawn: at most 2. Errors: gnuplot missing or failing, a folder that cannot be written.
-KV_MUST_CHECK int kv_figures_draw(const struct kv_figure_set *set, struct kv_store *s,
-                                  struct kv_drawn drawn[2], size_t *n_drawn, struct kv_error *e);
+// Draws frontier_bits and, with a device, frontier_latency into the set's folder: what
+// kv_gnuplot_draw writes of each. drawn: at most 2. Errors: gnuplot missing or failing, a folder
+// that cannot be written.
+KV_MUST_CHECK int kv_frontier_draw(const struct kv_frontier_set *set, struct kv_drawn drawn[2],
+                                   size_t *n_drawn, struct kv_error *e);
 
 // How near two context lengths must be for an accuracy to count as measured at a latency's: a
 // factor. Beyond it points are hollow.

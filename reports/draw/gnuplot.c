@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs gnuplot on a figure's script and the data its SQL makes.
+// Writes a figure's data and script and runs gnuplot on them, quoting what it complains of.
 #include "reports/draw/gnuplot.h"
 #include "sim/base/assets.h"
 #include "sim/base/files.h"
@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <spawn.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -30,75 +31,71 @@ char *kv_gnuplot_text(const char *s) {
     return kv_text_take(&t);
 }
 
-// ---- data -----------------------------------------------------------------------------
+// ---- files ----------------------------------------------------------------------------
 
-static int add_row(void *self, size_t n, const char *const *names, const struct kv_sql_value *v,
-                   struct kv_error *e) {
-    struct kv_text *t = self;
-    (void)e;
-    bool first = t->n == 0;
-    for (size_t i = 0; first && i < n; i++)
-        kv_text_addf(t, "%s%c", names[i], i + 1 < n ? '\t' : '\n');
-    for (size_t i = 0; i < n; i++) {
-        if (v[i].kind == KV_SQL_TEXT) kv_text_addf(t, "%s", v[i].text);
-        if (v[i].kind == KV_SQL_INT) kv_text_addf(t, "%lld", v[i].n);
-        if (v[i].kind == KV_SQL_REAL) kv_text_addf(t, "%.10g", v[i].x);
-        kv_text_add(t, i + 1 < n ? "\t" : "\n", 1);
-    }
-    return 0;
-}
-
-static int write_file(const struct kv_gnuplot *g, const char *ending, char *text,
+static int write_file(const struct kv_gnuplot *g, const char *ending, const char *text,
                       struct kv_error *e) {
     char *path = kv_format_text("%s/%s.%s", g->dir, g->file, ending);
     int code = kv_write_file(path, text, strlen(text), e);
     free(path);
-    free(text);
     return code;
 }
 
-static const char *asset(const char *name, const char *ending) {
-    char *path = kv_format_text("reports/draw/%s.%s", name, ending);
+static int add_script(struct kv_text *t, const char *name, struct kv_error *e) {
+    char *path = kv_format_text("reports/draw/%s.gp", name);
     const struct kv_asset *a = kv_asset_find(path);
+    int code = a ? 0 : kv_fail(e, KV_EFAIL, path, "is not in this program");
+    if (a) kv_text_addf(t, "\n%s", (const char *)a->data);
     free(path);
-    return a ? (const char *)a->data : "";
+    return code;
 }
 
-static int write_data(const struct kv_gnuplot *g, struct kv_store *s, struct kv_error *e) {
-    struct kv_text t = {0};
-    if (g->data) return write_file(g, "tsv", kv_strdup(g->data), e);
-    int code = kv_store_query(s, asset(g->name, "sql"), g->values, g->n_values, add_row, &t, e);
-    char *text = kv_text_take(&t);
-    if (code) {
-        free(text);
-        return code;
-    }
-    return write_file(g, "tsv", text, e);
+// What style.gp needs to know of a figure, and how to draw it again.
+static void add_head(struct kv_text *t, const struct kv_gnuplot *g) {
+    if (g->command)
+        kv_text_addf(t, "# Drawn by %s. Again: gnuplot -e \"format='png'\" %s.gp\n", g->command,
+                     g->file);
+    kv_text_addf(t,
+                 "if (!exists(\"format\")) format = \"svg\"\n"
+                 "name = '%s'\ndata = '%s.tsv'\n",
+                 g->file, g->file);
+    if (g->canvas_x > 0)
+        kv_text_addf(t, "canvas_x = %.0f\ncanvas_y = %.0f\n", g->canvas_x, g->canvas_y);
+    kv_text_addf(t, "%s", g->settings);
 }
 
 static int write_script(const struct kv_gnuplot *g, struct kv_error *e) {
-    return write_file(g, "gp",
-                      kv_format_text("%s\n%s\n%s\n%s", g->settings, asset("style", "gp"),
-                                     asset(g->name, "gp"), g->data ? "" : asset("panels", "gp")),
-                      e);
+    struct kv_text t = {0};
+    add_head(&t, g);
+    int code = add_script(&t, "style", e);
+    if (!code) code = add_script(&t, g->name, e);
+    char *script = kv_text_take(&t);
+    if (!code) code = write_file(g, "gp", script, e);
+    free(script);
+    return code;
 }
 
 // ---- gnuplot --------------------------------------------------------------------------
 
-enum { EXIT_NO_PROGRAM = 127, EXIT_NO_DIR = 126 };
-
-// In the child: never returns. Standard error goes to `out`, standard input is empty.
-static void become_gnuplot(const struct kv_gnuplot *g, const char *format, int out) {
+// Starts gnuplot in the figure's folder, so that the script's file names are the folder's. It reads
+// nothing and says everything to `out`.
+static int start(const struct kv_gnuplot *g, const char *format, int out, pid_t *child) {
     char *choose = kv_format_text("format = \"%s\"", format);
     char *script = kv_format_text("%s.gp", g->file);
     char *args[] = {"gnuplot", "--default-settings", "-e", choose, script, NULL};
-    int nothing = open("/dev/null", O_RDONLY);
-    if (nothing >= 0) dup2(nothing, STDIN_FILENO);
-    dup2(out, STDERR_FILENO);
-    dup2(out, STDOUT_FILENO);
-    if (chdir(g->dir)) _exit(EXIT_NO_DIR);
-    execvp(args[0], args);
-    _exit(EXIT_NO_PROGRAM);
+    posix_spawn_file_actions_t plan;
+    int code = posix_spawn_file_actions_init(&plan);
+    if (code) goto done;
+    code = posix_spawn_file_actions_addopen(&plan, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+    if (!code) code = posix_spawn_file_actions_adddup2(&plan, out, STDERR_FILENO);
+    if (!code) code = posix_spawn_file_actions_adddup2(&plan, out, STDOUT_FILENO);
+    if (!code) code = posix_spawn_file_actions_addchdir_np(&plan, g->dir);
+    if (!code) code = posix_spawnp(child, args[0], &plan, NULL, args, environ);
+    posix_spawn_file_actions_destroy(&plan);
+done:
+    free(choose);
+    free(script);
+    return code;
 }
 
 // Reads all of fd and keeps its first line that says something.
@@ -120,24 +117,23 @@ static void first_line(int fd, char *line, size_t room) {
 static int run_gnuplot(const struct kv_gnuplot *g, const char *format, struct kv_error *e) {
     char said[200];
     int pipe_ends[2], status = 0;
-    fflush(NULL);
-    if (pipe(pipe_ends)) return kv_fail(e, KV_EFAIL, "gnuplot", "could not be started");
-    pid_t child = fork();
-    if (child == 0) become_gnuplot(g, format, pipe_ends[1]);
+    pid_t child;
+    if (pipe2(pipe_ends, O_CLOEXEC)) return kv_fail(e, KV_EFAIL, "gnuplot", "could not be started");
+    int why = start(g, format, pipe_ends[1], &child);
     close(pipe_ends[1]);
-    if (child > 0) {
+    if (!why) {
         first_line(pipe_ends[0], said, sizeof said);
         while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
         }
     }
     close(pipe_ends[0]);
-    if (child < 0) return kv_fail(e, KV_EFAIL, "gnuplot", "could not be started");
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return 0;
-    if (WIFEXITED(status) && WEXITSTATUS(status) == EXIT_NO_PROGRAM)
+    if (why == ENOENT)
         return kv_fail(e, KV_EFAIL, "gnuplot",
                        "is not installed (package gnuplot-nox; make deps installs it); the data "
                        "and scripts of the figures are in %s",
                        g->dir);
+    if (why) return kv_fail(e, KV_EFAIL, "gnuplot", "could not be started: %s", strerror(why));
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return 0;
     return kv_fail(e, KV_EFAIL, "gnuplot", "could not draw %s/%s.%s: %s", g->dir, g->file, format,
                    *said ? said : "it said nothing");
 }
@@ -157,11 +153,15 @@ int kv_gnuplot_formats(const char *list, struct kv_error *e) {
     return code;
 }
 
-int kv_gnuplot_draw(const struct kv_gnuplot *g, struct kv_store *s, struct kv_error *e) {
-    int code = write_data(g, s, e);
-    if (!code) code = write_script(g, e);
+int kv_gnuplot_draw(const struct kv_gnuplot *g, struct kv_error *e) {
+    char *file = kv_gnuplot_text(g->file ? g->file : g->name);
     char *list = kv_strdup(g->formats ? g->formats : "svg,png"), *rest = list, *format;
-    while (!code && (format = strsep(&rest, ","))) code = run_gnuplot(g, format, e);
+    struct kv_gnuplot clean = *g;
+    clean.file = file;
+    int code = write_file(&clean, "tsv", g->data, e);
+    if (!code) code = write_script(&clean, e);
+    while (!code && (format = strsep(&rest, ","))) code = run_gnuplot(&clean, format, e);
     free(list);
+    free(file);
     return code;
 }

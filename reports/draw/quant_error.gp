@@ -2,10 +2,7 @@
 # Relative error of formats against effective bits, keys above values. A line joins a format's
 # widths; orange: no other format has a smaller error at as few bits.
 
-of(p, c) = column("panel") == p ? column(c) : NaN
 dot(p, frontier) = column("on_frontier") == frontier ? of(p, "effective_bits") : NaN
-label_at(p, side) = column("justify") == side ? of(p, "label_x") : NaN
-name_colour(frontier) = frontier == 1 ? 0xA84600 : ink
 
 set multiplot
 set label 1 "Error of formats on keys and values" at screen title_x, title_y left font ",14" textcolor rgb ink
@@ -21,12 +18,12 @@ set logscale y
 set format y "%g"
 
 do for [p = 1:2] {
-    panel_top = p == 1 ? top_1 : top_2
-    panel_bottom = p == 1 ? bottom_1 : bottom_2
-    x_from = p == 1 ? x_low_1 : x_low_2
-    x_to = p == 1 ? x_high_1 : x_high_2
-    y_from = p == 1 ? y_low_1 : y_low_2
-    y_to = p == 1 ? y_high_1 : y_high_2
+    panel_top = top[p]
+    panel_bottom = bottom[p]
+    x_from = x_low[p]
+    x_to = x_high[p]
+    y_from = y_low[p]
+    y_to = y_high[p]
     set tmargin at screen panel_top
     set bmargin at screen panel_bottom
     set xrange [x_from:x_to]

@@ -34,3 +34,9 @@ ring = 6
 diamond = 13
 rhomb = 12
 dot_size = 0.9
+
+# Panels: a column's value in rows of panel p (others are left out), where names of one side stand,
+# and what colour they have.
+of(p, c) = column("panel") == p ? column(c) : NaN
+label_at(p, side) = column("justify") == side ? of(p, "label_x") : NaN
+name_colour(frontier) = frontier == 1 ? 0xA84600 : ink

@@ -5,29 +5,11 @@
 #include "sim/base/version.h"
 #include "sim/base/assets.h"
 #include "reports/page/html.h"
+#include "reports/page/sections.h"
 
 #include <stdlib.h>
 
 // ---- a part ---------------------------------------------------------------------------
-
-void kv_page_setting(struct kv_text *t, const struct kv_page_part *part) {
-    const struct kv_summary *s = &part->set.rows[0].s;
-    kv_html_text(t, s->fidelity);
-    kv_text_addf(t, ", ");
-    kv_html_text(t, s->mode);
-    if (strcmp(s->self, "coded") != 0) {
-        kv_text_addf(t, ", own step ");
-        kv_html_text(t, s->self);
-    }
-    if (strcmp(s->compute, "f32") != 0) {
-        kv_text_addf(t, ", ");
-        kv_html_text(t, s->compute);
-    }
-    if (*s->variant) {
-        kv_text_addf(t, ", ");
-        kv_html_text(t, s->variant);
-    }
-}
 
 static int add_figure(struct kv_text *t, const struct kv_page *p, const struct kv_drawn *drawn,
                       struct kv_error *e) {
@@ -56,7 +38,7 @@ static bool same_trace(const struct kv_page_part *a, const struct kv_page_part *
 }
 
 // What is said once of a recording.
-static void add_recording(struct kv_text *t, const struct kv_page_part *part, size_t number) {
+static void add_recording(struct kv_text *t, const struct kv_page_part *part) {
     const struct kv_summary *s = &part->set.rows[0].s;
     double reference = s->acc_ref[KV_ACC];
     kv_text_addf(t, "<h2>");
@@ -75,7 +57,6 @@ static void add_recording(struct kv_text *t, const struct kv_page_part *part, si
     if (kv_wilson(reference, (double)s->n_judged, KV_CONFIDENCE).low <= s->chance)
         kv_text_addf(t, "<p class=\"warn\">Uninformative: the interval of the 16-bit run includes "
                         "chance, so no accuracy here can tell policies apart.</p>\n");
-    (void)number;
 }
 
 static int add_part(struct kv_text *t, const struct kv_page *p, size_t i, struct kv_error *e) {
@@ -86,7 +67,7 @@ static int add_part(struct kv_text *t, const struct kv_page *p, size_t i, struct
     int code = 0;
     if (opens) {
         kv_text_addf(t, "<section id=\"t%zu\">\n", i + 1);
-        add_recording(t, part, i + 1);
+        add_recording(t, part);
     }
     kv_text_addf(t, "<h3>");
     kv_page_setting(t, part);

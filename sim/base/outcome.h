@@ -5,6 +5,7 @@
 #define KV_BASE_OUTCOME_H
 
 #include "policies/policy.h"
+#include "sim/base/width_bins.h"
 
 enum kv_fidelity { KV_EXACT, KV_FISHER, KV_ATTENTION };
 enum kv_mode { KV_INLINE, KV_PREFILL, KV_PREFILL1, KV_REQUANT, KV_N_MODES };
@@ -34,9 +35,8 @@ struct kv_ledger {
     double nominal_bits, effective_bits, allocated_bits;
     double bytes_per_token; // allocated, K and V of all layers
     double entropy_bits;    // order-0 entropy of the codes, bits a value; NAN when not measured
-    // Share of the cached values held at each width, K and V apart: index = bits (0..16), 17 =
-    // float32.
-    double share[2][18];
+    // Share of the cached values held at each width, K and V apart, by bin.
+    double share[2][KV_WIDTH_BINS];
 };
 
 struct kv_outcome {

@@ -234,7 +234,7 @@ static int draw(const struct work *w, const char *dir, const char *format, struc
     struct kv_gnuplot g = {
         .name = "additivity", .file = "additivity", .dir = dir, .settings = settings, .data = tsv};
     int rc = kv_make_dir(dir, e);
-    if (rc == 0) rc = kv_gnuplot_draw(&g, NULL, e);
+    if (rc == 0) rc = kv_gnuplot_draw(&g, e);
     if (rc == 0) kv_say("drawn: %s/additivity.svg", dir);
     free(settings);
     free(tsv);

@@ -221,7 +221,7 @@ static int draw(const struct atlas *a, const char *dir, const char *format, stru
     struct kv_gnuplot g = {
         .name = "atlas", .file = "atlas", .dir = dir, .settings = settings, .data = tsv};
     int rc = kv_make_dir(dir, e);
-    if (rc == 0) rc = kv_gnuplot_draw(&g, NULL, e);
+    if (rc == 0) rc = kv_gnuplot_draw(&g, e);
     if (rc == 0) kv_say("drawn: %s/atlas.svg", dir);
     free(places);
     free(task);

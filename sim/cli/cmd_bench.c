@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim bench device: measures decode steps on this machine and writes them for calibrate.
-#include "sim/base/files.h"
 #include "sim/base/memory.h"
 #include "sim/base/spec.h"
 #include "sim/base/talk.h"
 #include "sim/base/version.h"
 #include "sim/cli/lists.h"
+#include "sim/cost/bench.h"
 #include "sim/replay/policy_cost.h"
-#include "sim/cost/measure.h"
-#include "sim/model/model.h"
 
 #include <stdlib.h>
 
@@ -16,7 +14,7 @@
 #define KV_COMMIT "unknown"
 #endif
 
-enum { MAX_CONTEXTS = 64, MAX_MIXES = 32, MAX_THREADS = 8 };
+enum { MAX_CONTEXTS = 64, MAX_MIXES = 32, MAX_THREADS = 8, MAX_WEIGHTS = 8 };
 
 static const struct kv_option options[] = {
     {"model", 'm', "MODEL", NULL, "weights of a model (GGUF file or Hugging Face folder)"},
@@ -33,17 +31,76 @@ static const struct kv_option options[] = {
     {"output", 'o', "FILE", NULL, "write runs to FILE.json and FILE.csv"},
     {0}};
 
-struct bench {
-    struct kv_cli *c;
-    struct kv_measure m;
-    struct kv_runs *runs;
+// What the options say, and room for their lists.
+struct wanted {
+    struct kv_bench b;
     uint32_t contexts[MAX_CONTEXTS], threads[MAX_THREADS];
     struct kv_mix mixes[MAX_MIXES];
-    size_t n_threads;
-    char **weights;
-    size_t n_weights;
-    struct kv_model *model;
+    enum kv_weight_kind weights[MAX_WEIGHTS];
 };
+
+// ---- options --------------------------------------------------------------------------
+
+static int read_weights(const struct kv_cli *c, struct wanted *w, struct kv_error *e) {
+    char **names;
+    size_t n = kv_opt_list(c, "weights", &names);
+    int rc = n > MAX_WEIGHTS
+                 ? kv_fail(e, KV_EUSAGE, "bench", "--weights takes 1 to %d kinds", MAX_WEIGHTS)
+                 : 0;
+    for (size_t i = 0; rc == 0 && i < n; i++) rc = kv_bench_weights(&w->weights[i], names[i], e);
+    kv_list_free(names, n);
+    w->b.weights = w->weights;
+    w->b.n_weights = n;
+    return rc;
+}
+
+static int read_mixes(const struct kv_cli *c, struct wanted *w, struct kv_error *e) {
+    char **texts;
+    size_t n = kv_opt_list(c, "mixes", &texts);
+    int rc = 0;
+    if (n == 0 || n > MAX_MIXES)
+        rc = kv_fail(e, KV_EUSAGE, "bench", "--mixes takes 1 to %d mixes", MAX_MIXES);
+    for (size_t i = 0; rc == 0 && i < n; i++) rc = kv_mix_parse(&w->mixes[i], texts[i], e);
+    kv_list_free(texts, n);
+    w->b.grid.mixes = w->mixes;
+    w->b.grid.n_mixes = n;
+    return rc;
+}
+
+static int read_contexts(const struct kv_cli *c, struct wanted *w, struct kv_error *e) {
+    size_t *n = &w->b.grid.n_contexts;
+    int rc = kv_opt_counts(c, "contexts", 2, 1 << 20, w->contexts, MAX_CONTEXTS, n, e);
+    for (size_t i = 1; rc == 0 && i < *n; i++)
+        if (w->contexts[i] <= w->contexts[i - 1])
+            rc = kv_fail(e, KV_EUSAGE, "bench", "--contexts must ascend");
+    w->b.grid.contexts = w->contexts;
+    return rc;
+}
+
+static int read_threads(const struct kv_cli *c, struct wanted *w, struct kv_error *e) {
+    w->threads[0] = c->jobs;
+    w->b.threads = w->threads;
+    w->b.n_threads = 1;
+    if (!kv_opt_given(c, "threads")) return 0;
+    return kv_opt_counts(c, "threads", 1, 256, w->threads, MAX_THREADS, &w->b.n_threads, e);
+}
+
+static int read_options(const struct kv_cli *c, struct wanted *w, struct kv_error *e) {
+    long rounds = 0, steps = 0;
+    int rc = read_contexts(c, w, e);
+    if (rc == 0) rc = kv_opt_int(c, "rounds", 1, 1000, &rounds, e);
+    if (rc == 0) rc = kv_opt_int(c, "steps", 1, 1000, &steps, e);
+    if (rc == 0) rc = read_threads(c, w, e);
+    if (rc == 0) rc = read_mixes(c, w, e);
+    if (rc == 0) rc = read_weights(c, w, e);
+    w->b.grid.rounds = (unsigned)rounds;
+    w->b.grid.steps = (unsigned)steps;
+    w->b.grid.format = kv_opt(c, "format");
+    w->b.features = kv_opt_given(c, "features") || kv_opt_given(c, "policy");
+    return rc;
+}
+
+// ---- measuring ------------------------------------------------------------------------
 
 // The command as one would type it again, for the runs' provenance.
 static char *command_text(const struct kv_cli *c) {
@@ -59,218 +116,113 @@ static char *command_text(const struct kv_cli *c) {
     return kv_text_take(&t);
 }
 
-static void model_rows(void *self, enum kv_decoder_matrix matrix, uint32_t layer, size_t first,
-                       size_t n, float *out) {
-    const struct kv_model *m = self;
-    const struct kv_layer_weights *l = &m->layers[layer];
-    float *const norms[KV_N_MATRICES] = {[KV_M_ATTN_NORM] = l->attn_norm,
-                                         [KV_M_FFN_NORM] = l->ffn_norm,
-                                         [KV_M_FINAL_NORM] = m->final_norm};
-    const struct kv_matrix *const matrices[KV_N_MATRICES] = {[KV_M_QKV] = &l->qkv,
-                                                             [KV_M_OUT] = &l->out,
-                                                             [KV_M_GATEUP] = &l->gateup,
-                                                             [KV_M_DOWN] = &l->down,
-                                                             [KV_M_HEAD] = &m->head};
-    if (norms[matrix]) {
-        memcpy(out, norms[matrix], m->shape.hidden * sizeof *out);
-        return;
-    }
-    const struct kv_matrix *w = matrices[matrix];
-    memcpy(out, w->f32 + first * w->cols, n * w->cols * sizeof *out);
+static void note_origin(const struct kv_cli *c, struct kv_runs *r) {
+    free(r->command);
+    free(r->engine);
+    r->command = command_text(c);
+    r->engine = kv_format_text("kvsim %s (%s), %s", KV_VERSION, KV_COMMIT,
+                               kv_attend_kernels[kv_cache_best_kernel()]);
 }
 
-static int weight_kind(const char *name, enum kv_weight_kind *kind, struct kv_error *e) {
-    for (int i = 0; kv_weight_kind_names[i]; i++)
-        if (strcmp(kv_weight_kind_names[i], name) == 0) {
-            *kind = (enum kv_weight_kind)i;
-            return 0;
-        }
-    return kv_fail(e, KV_EUSAGE, "bench", "--weights: '%s' is none of f32, bf16, q8, q4", name);
+// One model, with the policy's decision where one is named.
+static int measure(const struct kv_cli *c, struct kv_bench *b, const struct kv_bench_model *m,
+                   struct kv_runs *r, struct kv_error *e) {
+    const char *policy = kv_opt(c, "policy");
+    int rc = policy ? kv_policy_cost_ns(policy, &m->decoder.shape, &b->policy_ns, e) : 0;
+    if (rc == 0) rc = kv_bench_run(b, m, r, e);
+    if (rc == 0 && policy)
+        kv_say("policy %s: %.2f us a decision, and the features it reads: policy_ms", policy,
+               b->policy_ns / 1e3);
+    return rc;
 }
 
-// Adds a policy's decision to the steps from row `first` on and to their policy part.
-static int add_policy(struct bench *b, size_t first, struct kv_error *e) {
-    const char *spec = kv_opt(b->c, "policy");
-    double ns = 0;
-    int rc = spec ? kv_policy_cost_ns(spec, &b->m.decoder.shape, &ns, e) : 0;
-    if (rc || !spec) return rc;
-    for (size_t i = first; i < b->runs->n; i++) {
-        struct kv_device_run *r = &b->runs->row[i];
-        r->step_ns += ns;
-        r->low_ns += ns;
-        r->high_ns += ns;
-        r->part_ns[KV_PART_POLICY] += ns;
-    }
-    kv_say("policy %s: %.2f us a decision, and the features it reads: policy_ms", spec, ns / 1e3);
-    return 0;
-}
-
-// All weight kinds and thread counts of one model.
-static int bench_model(struct bench *b, struct kv_error *e) {
-    for (size_t w = 0; w < b->n_weights; w++)
-        for (size_t t = 0; t < b->n_threads; t++) {
-            int rc = weight_kind(b->weights[w], &b->m.decoder.weights, e);
-            b->m.decoder.n_threads = b->threads[t];
-            // The bandwidth in the file is that of the first number of threads.
-            size_t first = b->runs->n;
-            if (rc == 0) rc = kv_measure_device(&b->m, b->runs, e);
-            if (rc == 0) rc = add_policy(b, first, e);
-            if (rc) return rc;
-        }
-    return 0;
-}
-
-static int bench_shapes(struct bench *b, struct kv_error *e) {
+static int measure_all(const struct kv_cli *c, struct kv_bench *b, struct kv_runs *r,
+                       struct kv_error *e) {
+    struct kv_bench_model m;
     char **shapes;
-    size_t n = kv_opt_list(b->c, "shape", &shapes);
     int rc = 0;
-    b->m.synthetic = true;
-    for (size_t i = 0; rc == 0 && i < n; i++) {
-        const struct kv_shape *s = kv_shape_named(shapes[i]);
-        if (!s) {
-            rc = kv_fail(e, KV_EUSAGE, "bench", "--shape: '%s' is none of 135m, 360m, 1.7b",
-                         shapes[i]);
-            break;
-        }
-        b->m.shape_name = shapes[i];
-        b->m.decoder.shape = *s;
-        b->m.decoder.rms_eps = 1e-5f;
-        b->m.decoder.rope_base = 10000;
-        rc = bench_model(b, e);
+    if (kv_opt_given(c, "model")) {
+        if ((rc = kv_bench_open(&m, kv_opt(c, "model"), e))) return rc;
+        rc = measure(c, b, &m, r, e);
+        kv_bench_close(&m);
+        return rc;
     }
+    size_t n = kv_opt_list(c, "shape", &shapes);
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        if ((rc = kv_bench_shape(&m, shapes[i], e)) == 0) rc = measure(c, b, &m, r, e);
     kv_list_free(shapes, n);
     return rc;
 }
 
-static int bench_file(struct bench *b, const char *path, struct kv_error *e) {
-    int rc = kv_model_open(&b->model, path, KV_WEIGHTS_F32, e);
-    if (rc) return rc;
-    static const char *const names[] = {"135m", "360m", "1.7b"};
-    b->m.shape_name = "";
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (kv_shape_named(names[i])->hidden == b->model->shape.hidden) b->m.shape_name = names[i];
-    b->m.decoder.shape = b->model->shape;
-    b->m.decoder.order = b->model->order;
-    b->m.decoder.rms_eps = b->model->rms_eps;
-    b->m.decoder.rope_base = b->model->rope_base;
-    b->m.decoder.source = (struct kv_matrix_rows){b->model, model_rows};
-    rc = bench_model(b, e);
-    kv_model_close(b->model);
-    return rc;
-}
+// ---- the table ------------------------------------------------------------------------
 
-static int read_options(struct bench *b, struct kv_error *e) {
-    struct kv_cli *c = b->c;
-    long rounds, steps;
-    int rc =
-        kv_opt_counts(c, "contexts", 2, 1 << 20, b->contexts, MAX_CONTEXTS, &b->m.n_contexts, e);
-    if (rc == 0) rc = kv_opt_int(c, "rounds", 1, 1000, &rounds, e);
-    if (rc == 0) rc = kv_opt_int(c, "steps", 1, 1000, &steps, e);
-    if (rc) return rc;
-    for (size_t i = 1; i < b->m.n_contexts; i++)
-        if (b->contexts[i] <= b->contexts[i - 1])
-            return kv_fail(e, KV_EUSAGE, "bench", "--contexts must ascend");
-    b->threads[0] = c->jobs;
-    b->n_threads = 1;
-    if (kv_opt_given(c, "threads") &&
-        (rc = kv_opt_counts(c, "threads", 1, 256, b->threads, MAX_THREADS, &b->n_threads, e)))
-        return rc;
-    char **mixes;
-    b->m.n_mixes = kv_opt_list(c, "mixes", &mixes);
-    if (b->m.n_mixes == 0 || b->m.n_mixes > MAX_MIXES)
-        rc = kv_fail(e, KV_EUSAGE, "bench", "--mixes takes 1 to %d mixes", MAX_MIXES);
-    for (size_t i = 0; rc == 0 && i < b->m.n_mixes; i++)
-        rc = kv_mix_parse(&b->mixes[i], mixes[i], e);
-    kv_list_free(mixes, b->m.n_mixes);
-    b->m.contexts = b->contexts;
-    b->m.mixes = b->mixes;
-    b->m.rounds = (unsigned)rounds;
-    b->m.steps = (unsigned)steps;
-    b->m.format = kv_opt(c, "format");
-    b->m.decoder.features = kv_opt_given(c, "features") || kv_opt_given(c, "policy");
-    return rc;
-}
-
-static int print(const struct kv_runs *r, enum kv_output how, struct kv_error *e) {
-    static const struct kv_column columns[] = {
-        {"shape", KV_LEFT},       {"weights", KV_LEFT},
-        {"threads", KV_RIGHT},    {"mix", KV_LEFT},
-        {"context", KV_RIGHT},    {"step_ms", KV_RIGHT},
-        {"low_ms", KV_RIGHT},     {"high_ms", KV_RIGHT},
-        {"weights_ms", KV_RIGHT}, {"attend_ms", KV_RIGHT},
-        {"append_ms", KV_RIGHT},  {"policy_ms", KV_RIGHT},
-        {"head_ms", KV_RIGHT},    {"other_ms", KV_RIGHT},
-        {"cache_mb", KV_RIGHT},   {"cache_gb_per_s", KV_RIGHT},
-        {"samples", KV_RIGHT},    {"disturbed", KV_RIGHT}};
-    struct kv_table *t = kv_table_new(columns, sizeof columns / sizeof *columns);
-    for (size_t i = 0; i < r->n; i++) {
-        const struct kv_device_run *x = &r->row[i];
-        char mix[160];
-        kv_mix_text(&x->mix, mix, sizeof mix);
-        kv_table_text(t, *x->shape_name ? x->shape_name : NULL);
-        kv_table_text(t, x->weights);
-        kv_table_count(t, x->threads);
-        kv_table_text(t, mix);
-        kv_table_count(t, x->context);
-        kv_table_number(t, x->step_ns / 1e6, 3);
-        kv_table_number(t, x->low_ns / 1e6, 3);
-        kv_table_number(t, x->high_ns / 1e6, 3);
-        for (int p = 0; p < KV_N_PARTS; p++) kv_table_number(t, x->part_ns[p] / 1e6, 3);
-        kv_table_number(t, x->cache_bytes / 1e6, 1);
-        kv_table_number(t, x->cache_bytes / x->part_ns[KV_PART_ATTEND], 1);
-        kv_table_count(t, x->samples);
-        kv_table_count(t, x->disturbed);
+#define CELL(name, type, add)                                                                      \
+    static void name(struct kv_table *t, const void *its_row) {                                    \
+        const type *row = its_row;                                                                 \
+        add;                                                                                       \
     }
-    return kv_table_print(t, how, e);
+#define TIME(name, ns) CELL(name, struct kv_device_run, kv_table_number(t, (ns) / 1e6, 3))
+CELL(shape_cell, struct kv_device_run, kv_table_text(t, *row->shape_name ? row->shape_name : NULL))
+CELL(weights_cell, struct kv_device_run, kv_table_text(t, row->weights))
+CELL(threads_cell, struct kv_device_run, kv_table_count(t, row->threads))
+CELL(context_cell, struct kv_device_run, kv_table_count(t, row->context))
+TIME(step_time, row->step_ns)
+TIME(low_time, row->low_ns)
+TIME(high_time, row->high_ns)
+TIME(weights_time, row->part_ns[KV_PART_WEIGHTS])
+TIME(attend_time, row->part_ns[KV_PART_ATTEND])
+TIME(append_time, row->part_ns[KV_PART_APPEND])
+TIME(policy_time, row->part_ns[KV_PART_POLICY])
+TIME(head_time, row->part_ns[KV_PART_HEAD])
+TIME(other_time, row->part_ns[KV_PART_OTHER])
+CELL(cache_cell, struct kv_device_run, kv_table_number(t, row->cache_bytes / 1e6, 1))
+CELL(rate_cell, struct kv_device_run,
+     kv_table_number(t, row->cache_bytes / row->part_ns[KV_PART_ATTEND], 1))
+CELL(samples_cell, struct kv_device_run, kv_table_count(t, row->samples))
+CELL(disturbed_cell, struct kv_device_run, kv_table_count(t, row->disturbed))
+
+static void mix_cell(struct kv_table *t, const void *row) {
+    const struct kv_device_run *r = row;
+    char mix[160];
+    kv_mix_text(&r->mix, mix, sizeof mix);
+    kv_table_text(t, mix);
 }
 
-// Says so when other programs took cores away too often for the figures to be this machine's.
-static void warn_if_busy(const struct kv_runs *r) {
-    size_t kept = 0, disturbed = 0;
-    for (size_t i = 0; i < r->n; i++) {
-        kept += r->row[i].samples;
-        disturbed += r->row[i].disturbed;
-    }
-    if (disturbed > kept)
-        kv_say("warning: other programs took a core away during %zu steps (%zu are kept): measure "
-               "on a quiet machine",
-               disturbed, kept);
-}
-
-// FILE, FILE.json or FILE.csv: the stem names both files.
-static int write_files(const struct kv_runs *r, const char *name, struct kv_error *e) {
-    const char *end = strrchr(name, '.');
-    bool known = end && (strcmp(end, ".json") == 0 || strcmp(end, ".csv") == 0);
-    int stem = (int)(known ? (size_t)(end - name) : strlen(name)), rc = 0;
-    for (int csv = 0; rc == 0 && csv < 2; csv++) {
-        char *text = csv ? kv_runs_csv(r) : kv_runs_json(r);
-        char *path = kv_format_text("%.*s%s", stem, name, csv ? ".csv" : ".json");
-        rc = kv_write_file(path, text, strlen(text), e);
-        free(text);
-        free(path);
-    }
-    return rc;
-}
+static const struct kv_table_column columns[] = {{"shape", KV_LEFT, shape_cell},
+                                                 {"weights", KV_LEFT, weights_cell},
+                                                 {"threads", KV_RIGHT, threads_cell},
+                                                 {"mix", KV_LEFT, mix_cell},
+                                                 {"context", KV_RIGHT, context_cell},
+                                                 {"step_ms", KV_RIGHT, step_time},
+                                                 {"low_ms", KV_RIGHT, low_time},
+                                                 {"high_ms", KV_RIGHT, high_time},
+                                                 {"weights_ms", KV_RIGHT, weights_time},
+                                                 {"attend_ms", KV_RIGHT, attend_time},
+                                                 {"append_ms", KV_RIGHT, append_time},
+                                                 {"policy_ms", KV_RIGHT, policy_time},
+                                                 {"head_ms", KV_RIGHT, head_time},
+                                                 {"other_ms", KV_RIGHT, other_time},
+                                                 {"cache_mb", KV_RIGHT, cache_cell},
+                                                 {"cache_gb_per_s", KV_RIGHT, rate_cell},
+                                                 {"samples", KV_RIGHT, samples_cell},
+                                                 {"disturbed", KV_RIGHT, disturbed_cell},
+                                                 {0}};
 
 static int run(struct kv_cli *c, struct kv_error *e) {
     if (strcmp(c->args[0], "device") != 0)
         return kv_fail(e, KV_EUSAGE, "bench", "'%s' cannot be measured; 'device' can", c->args[0]);
-    struct bench b = {.c = c};
-    int rc = read_options(&b, e);
+    struct wanted w = {0};
+    int rc = read_options(c, &w, e);
     if (rc) return rc;
-    b.runs = kv_runs_new();
-    b.n_weights = kv_opt_list(c, "weights", &b.weights);
-    free(b.runs->command);
-    b.runs->command = command_text(c);
-    free(b.runs->engine);
-    b.runs->engine = kv_format_text("kvsim %s (%s), %s", KV_VERSION, KV_COMMIT,
-                                    kv_attend_kernels[kv_cache_best_kernel()]);
-    rc = kv_opt_given(c, "model") ? bench_file(&b, kv_opt(c, "model"), e) : bench_shapes(&b, e);
-    if (rc == 0) warn_if_busy(b.runs);
-    if (rc == 0) rc = print(b.runs, c->output, e);
-    if (rc == 0 && kv_opt_given(c, "output")) rc = write_files(b.runs, kv_opt(c, "output"), e);
-    kv_list_free(b.weights, b.n_weights);
-    kv_runs_free(b.runs);
+    struct kv_runs *r = kv_runs_new();
+    note_origin(c, r);
+    rc = measure_all(c, &w.b, r, e);
+    if (rc == 0) {
+        kv_bench_warn_if_busy(r);
+        rc = kv_table_print_rows(columns, r->row, r->n, sizeof *r->row, c->output, e);
+    }
+    if (rc == 0 && kv_opt_given(c, "output")) rc = kv_runs_write(r, kv_opt(c, "output"), e);
+    kv_runs_free(r);
     return rc;
 }
 

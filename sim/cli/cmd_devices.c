@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim devices: lists devices with where they were measured, over which range, and their error.
-#include "sim/cli/lists.h"
+#include "sim/base/memory.h"
 #include "sim/base/talk.h"
+#include "sim/cli/lists.h"
 #include "sim/cost/calibrate.h"
+
+#include <stdlib.h>
 
 static const struct kv_option options[] = {
     {"device", 'd', "LIST", NULL, "names or files (default: the shipped devices)"}, {0}};
@@ -14,60 +17,79 @@ static double step16_ms(const struct kv_device *d, uint32_t context) {
     return kv_run_price(d, &run).step_ns / 1e6;
 }
 
-static void add_device(struct kv_table *t, const struct kv_device *d, const char *chosen) {
+struct shown {
+    const struct kv_device *device;
+    bool chosen; // the default
+};
+
+#define CELL(name, type, add)                                                                      \
+    static void name(struct kv_table *t, const void *its_row) {                                    \
+        const type *row = its_row;                                                                 \
+        add;                                                                                       \
+    }
+CELL(name_cell, struct shown, kv_table_text(t, row->device->name))
+CELL(weights_cell, struct shown, kv_table_text(t, row->device->weights))
+CELL(threads_cell, struct shown, kv_table_count(t, row->device->threads))
+CELL(empty_cell, struct shown,
+     kv_table_number(t, (row->device->base_ns + row->device->append_ns) / 1e6, 3))
+CELL(longest_cell, struct shown,
+     kv_table_number(t, step16_ms(row->device, row->device->context_max), 3))
+CELL(least_cell, struct shown, kv_table_count(t, row->device->context_min))
+CELL(most_cell, struct shown, kv_table_count(t, row->device->context_max))
+CELL(read_cell, struct shown, kv_table_number(t, row->device->bandwidth_bytes_per_ns, 1))
+CELL(error_cell, struct shown, kv_table_number(t, 100 * row->device->error_median, 2))
+CELL(worst_cell, struct shown, kv_table_number(t, 100 * row->device->error_worst, 2))
+CELL(share_cell, struct shown, kv_table_number(t, 100 * row->device->share_error_median, 2))
+CELL(runs_cell, struct shown, kv_table_count(t, (long long)row->device->n_runs))
+CELL(date_cell, struct shown, kv_table_text(t, row->device->date))
+CELL(machine_cell, struct shown, kv_table_text(t, row->device->machine))
+CELL(engine_cell, struct shown, kv_table_text(t, row->device->engine))
+CELL(mix_cell, struct shown, kv_table_number(t, 100 * row->device->share_error_mix_median, 2))
+CELL(sign_cell, struct shown, kv_table_number(t, 100 * row->device->sign_right, 1))
+
+static void ports_cell(struct kv_table *t, const void *row) {
+    const struct kv_device *d = ((const struct shown *)row)->device;
     char ports[64] = "";
     for (size_t i = 0, n = 0; i < d->n_ports && n < sizeof ports; i++)
         n += (size_t)snprintf(ports + n, sizeof ports - n, "%s%u", i ? "," : "", d->ports[i]);
-    kv_table_text(t, d->name);
-    kv_table_text(t, d->weights);
-    kv_table_count(t, d->threads);
-    kv_table_number(t, (d->base_ns + d->append_ns) / 1e6, 3);
-    kv_table_number(t, step16_ms(d, d->context_max), 3);
-    kv_table_count(t, d->context_min);
-    kv_table_count(t, d->context_max);
-    kv_table_number(t, d->bandwidth_bytes_per_ns, 1);
-    kv_table_number(t, 100 * d->error_median, 2);
-    kv_table_number(t, 100 * d->error_worst, 2);
-    kv_table_number(t, 100 * d->share_error_median, 2);
-    kv_table_count(t, (long long)d->n_runs);
     kv_table_text(t, *ports ? ports : NULL);
-    kv_table_text(t, d->date);
-    kv_table_text(t, d->machine);
-    kv_table_text(t, d->engine);
-    kv_table_number(t, 100 * d->share_error_mix_median, 2);
-    kv_table_number(t, 100 * d->sign_right, 1);
-    kv_table_text(t, chosen && strcmp(chosen, d->name) == 0 ? "yes" : NULL);
 }
 
+CELL(default_cell, struct shown, kv_table_text(t, row->chosen ? "yes" : NULL))
+
+static const struct kv_table_column columns[] = {{"device", KV_LEFT, name_cell},
+                                                 {"weights", KV_LEFT, weights_cell},
+                                                 {"threads", KV_RIGHT, threads_cell},
+                                                 {"empty_ms", KV_RIGHT, empty_cell},
+                                                 {"longest16_ms", KV_RIGHT, longest_cell},
+                                                 {"context_min", KV_RIGHT, least_cell},
+                                                 {"context_max", KV_RIGHT, most_cell},
+                                                 {"read_gb_per_s", KV_RIGHT, read_cell},
+                                                 {"error_pct", KV_RIGHT, error_cell},
+                                                 {"worst_pct", KV_RIGHT, worst_cell},
+                                                 {"cache_error_pct", KV_RIGHT, share_cell},
+                                                 {"runs", KV_RIGHT, runs_cell},
+                                                 {"ports", KV_LEFT, ports_cell},
+                                                 {"date", KV_LEFT, date_cell},
+                                                 {"machine", KV_LEFT, machine_cell},
+                                                 {"engine", KV_LEFT, engine_cell},
+                                                 {"mix_error_pct", KV_RIGHT, mix_cell},
+                                                 {"sign_right_pct", KV_RIGHT, sign_cell},
+                                                 {"default", KV_LEFT, default_cell},
+                                                 {0}};
+
 static int run(struct kv_cli *c, struct kv_error *e) {
-    static const struct kv_column columns[] = {{"device", KV_LEFT},
-                                               {"weights", KV_LEFT},
-                                               {"threads", KV_RIGHT},
-                                               {"empty_ms", KV_RIGHT},
-                                               {"longest16_ms", KV_RIGHT},
-                                               {"context_min", KV_RIGHT},
-                                               {"context_max", KV_RIGHT},
-                                               {"read_gb_per_s", KV_RIGHT},
-                                               {"error_pct", KV_RIGHT},
-                                               {"worst_pct", KV_RIGHT},
-                                               {"cache_error_pct", KV_RIGHT},
-                                               {"runs", KV_RIGHT},
-                                               {"ports", KV_LEFT},
-                                               {"date", KV_LEFT},
-                                               {"machine", KV_LEFT},
-                                               {"engine", KV_LEFT},
-                                               {"mix_error_pct", KV_RIGHT},
-                                               {"sign_right_pct", KV_RIGHT},
-                                               {"default", KV_LEFT}};
     struct kv_device **devices;
     size_t n;
     int rc = kv_opt_devices(c, "device", &devices, &n, e);
     if (rc) return rc;
-    struct kv_table *t = kv_table_new(columns, sizeof columns / sizeof *columns);
     const char *chosen = kv_device_default_name();
-    for (size_t i = 0; i < n; i++) add_device(t, devices[i], chosen);
+    struct shown *rows = kv_alloc(n + 1, sizeof *rows);
+    for (size_t i = 0; i < n; i++)
+        rows[i] = (struct shown){devices[i], chosen && strcmp(chosen, devices[i]->name) == 0};
+    rc = kv_table_print_rows(columns, rows, n, sizeof *rows, c->output, e);
     kv_devices_free(devices, n);
-    rc = kv_table_print(t, c->output, e);
+    free(rows);
     if (rc == 0 && chosen && !kv_opt(c, "device"))
         kv_say("default: %s, of the CPU devices of the smallest model the one whose error of the "
                "cache's share (cache_error_pct) is least",

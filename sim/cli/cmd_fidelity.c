@@ -391,7 +391,7 @@ static int draw(const struct verdict *v, const char *dir, struct kv_error *e) {
         .name = "fidelity", .file = "fidelity", .dir = dir, .settings = settings};
     int rc = kv_make_dir(dir, e);
     g.data = tsv;
-    if (rc == 0) rc = kv_gnuplot_draw(&g, NULL, e);
+    if (rc == 0) rc = kv_gnuplot_draw(&g, e);
     if (rc == 0) kv_say("drawn: %s/fidelity.svg", dir);
     free(settings);
     free(tsv);

@@ -273,7 +273,7 @@ static int draw(const struct headroom *h, const char *dir, struct kv_error *e) {
     struct kv_gnuplot g = {
         .name = "headroom", .file = "headroom", .dir = dir, .settings = settings, .data = tsv};
     int rc = kv_make_dir(dir, e);
-    if (rc == 0) rc = kv_gnuplot_draw(&g, NULL, e);
+    if (rc == 0) rc = kv_gnuplot_draw(&g, e);
     if (rc == 0) kv_say("drawn: %s/headroom.svg", dir);
     free(settings);
     free(tsv);

@@ -348,7 +348,7 @@ static int draw_curve(const struct kv_cli *c, const struct kv_train_result *r, c
     struct kv_gnuplot g = {
         .name = "train", .file = clean, .dir = dir, .settings = settings, .data = tsv};
     int rc = kv_make_dir(dir, e);
-    if (rc == 0) rc = kv_gnuplot_draw(&g, NULL, e);
+    if (rc == 0) rc = kv_gnuplot_draw(&g, e);
     if (rc == 0) kv_say("drawn: %s/%s.svg", dir, clean);
     free(tsv);
     free(settings);

@@ -167,7 +167,7 @@ static void leave_out(const struct kv_design *d, bool by_mix, double *predicted,
 // costs, so this is a convention; steps at measured widths do not depend on it.
 static double cost_at_zero_bits(const struct kv_design *d, const struct kv_design_fit *o) {
     double n = 0, sx = 0, sy = 0, sxx = 0, sxy = 0, least = INFINITY;
-    for (int w = 1; w < KV_DEVICE_WIDTHS; w++) {
+    for (size_t w = 1; w < KV_WIDTH_BINS; w++) {
         double both = 0;
         int sides = 0;
         for (size_t j = d->n_plain; j < d->n_terms; j++)
@@ -178,7 +178,7 @@ static double cost_at_zero_bits(const struct kv_design *d, const struct kv_desig
                     least = fmin(least, 2 * o->p[j]);
                 }
         if (sides < 2) continue;
-        double bits = w == KV_DEVICE_WIDTHS - 1 ? 32 : w;
+        double bits = kv_bits_of_bin(w);
         n++;
         sx += bits;
         sy += both;
@@ -251,7 +251,7 @@ static void fill_device(struct kv_device *dev, const struct kv_design *d,
     for (size_t j = 0; j < d->n_terms; j++) {
         double wide = o->log_error[j] * t;
         for (int side = 0; side < 2; side++)
-            for (int w = 1; w < KV_DEVICE_WIDTHS; w++)
+            for (int w = 1; w < KV_WIDTH_BINS; w++)
                 if (d->term[j].holds[side][w]) dev->c_ns[side][w] = fmax(0, o->p[j] - zero / 2);
         if (!isfinite(wide) || wide > 30) continue;
         struct kv_device_interval *v = &dev->intervals[dev->n_intervals++];

@@ -16,8 +16,6 @@
 #include "policies/policy.h"
 #include "sim/base/outcome.h"
 
-#define KV_DEVICE_WIDTHS 18 // index = bits, 17 = float32
-
 struct kv_device_run; // runs.h
 
 struct kv_device {
@@ -25,17 +23,17 @@ struct kv_device {
     char *machine, *date, *engine, *provenance; // where, when, with what it was measured
     char *weights;                              // "f32", "q4_1", ...
     uint32_t threads;
-    struct kv_shape shape;            // of the model it was measured with
-    double base_ns;                   // a step at empty cache
-    double attend_ns;                 // a_heads: per context token, whatever the width (all layers)
-    double c_ns[2][KV_DEVICE_WIDTHS]; // K, V: ns a value; NAN = not measured
-    double append_ns;                 // coding and storing the new token
-    double class_ns;                  // each width in use beyond the first, whatever its tokens
-    double round_ns, round_tokens;    // a round, and the tokens it takes; 0 tokens = no rounds
-    double switch_ns;                 // each width beyond the first that a processor meets
-    double bandwidth_bytes_per_ns;    // memory bandwidth measured apart
-    double knee_bytes, knee_factor;   // INFINITY, 1 = none
-    double hidden_bytes;              // of the cache, read while something else is waited for
+    struct kv_shape shape;          // of the model it was measured with
+    double base_ns;                 // a step at empty cache
+    double attend_ns;               // a_heads: per context token, whatever the width (all layers)
+    double c_ns[2][KV_WIDTH_BINS];  // K, V: ns a value; NAN = not measured
+    double append_ns;               // coding and storing the new token
+    double class_ns;                // each width in use beyond the first, whatever its tokens
+    double round_ns, round_tokens;  // a round, and the tokens it takes; 0 tokens = no rounds
+    double switch_ns;               // each width beyond the first that a processor meets
+    double bandwidth_bytes_per_ns;  // memory bandwidth measured apart
+    double knee_bytes, knee_factor; // INFINITY, 1 = none
+    double hidden_bytes;            // of the cache, read while something else is waited for
     uint32_t context_min, context_max; // measured range: beyond it a prediction is extrapolated
     double error_median,
         error_worst;           // relative, of the step, on contexts left out; NAN = not judged
@@ -43,8 +41,8 @@ struct kv_device {
     double share_error_mix_median; // the same on mixes left out
     double sign_right; // of clear speed-ups over 16 bit, the share predicted as such; as above
     size_t n_ports;
-    uint8_t ports[KV_DEVICE_WIDTHS]; // widths the hardware can address, ascending; 0 entries = all
-    size_t n_intervals;              // 95 % intervals of the fitted parameters
+    uint8_t ports[KV_WIDTH_BINS]; // widths the hardware can address, ascending; 0 entries = all
+    size_t n_intervals;           // 95 % intervals of the fitted parameters
     struct kv_device_interval {
         char name[40]; // "base_ns", "key_ns 4", ...
         double low, high;

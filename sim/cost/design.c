@@ -15,7 +15,7 @@ static const double least_uncertainty = 0.005; // of a time: what one machine re
 static int widths_in_use(const struct kv_design *d, size_t run) {
     int used[2] = {0, 0};
     for (int side = 0; side < 2; side++)
-        for (int w = 1; w < KV_DEVICE_WIDTHS; w++) used[side] += d->share[run][side][w] > 0;
+        for (int w = 1; w < KV_WIDTH_BINS; w++) used[side] += d->share[run][side][w] > 0;
     return used[0] > used[1] ? used[0] : used[1];
 }
 
@@ -41,7 +41,7 @@ double kv_design_column(const struct kv_design *d, size_t j, size_t i, int part)
     }
     double sum = 0;
     for (int side = 0; side < 2; side++)
-        for (int w = 1; w < KV_DEVICE_WIDTHS; w++)
+        for (int w = 1; w < KV_WIDTH_BINS; w++)
             if (t->holds[side][w]) sum += d->share[i][side][w];
     return sum;
 }
@@ -73,7 +73,7 @@ static void add_if_it_varies(struct kv_design *d, enum kv_term_kind kind, const 
 
 // Widths whose shares agree in all runs cannot be told apart: they become one term.
 static void find_costs(struct kv_design *d) {
-    for (int w = 1; w < KV_DEVICE_WIDTHS; w++)
+    for (size_t w = 1; w < KV_WIDTH_BINS; w++)
         for (int side = 0; side < 2; side++) {
             bool used = false, same = side == KV_VALUE;
             for (size_t i = 0; i < d->n_runs; i++) {
@@ -81,13 +81,12 @@ static void find_costs(struct kv_design *d) {
                 same &= fabs(d->share[i][0][w] - d->share[i][1][w]) < 1e-6;
             }
             if (!used) continue;
-            int bits = w == KV_DEVICE_WIDTHS - 1 ? 32 : w;
             char name[40];
-            snprintf(name, sizeof name, "%s %d",
+            snprintf(name, sizeof name, "%s %u",
                      same   ? "key_and_value_ns"
                      : side ? "value_ns"
                             : "key_ns",
-                     bits);
+                     kv_bits_of_bin(w));
             if (same) d->n_terms--; // the keys' term of this width takes the values in
             struct kv_term *t = add_term(d, KV_TERM_COST, name);
             t->holds[side][w] = true;
@@ -180,7 +179,7 @@ int kv_design_fit(const struct kv_design *d, const bool *kept, struct kv_design_
         // row asks, weakly, that it does not.
         double *row = x + o->n_rows * n;
         for (size_t j = d->n_plain; j < n; j++)
-            for (int w = 1; w < KV_DEVICE_WIDTHS; w++)
+            for (int w = 1; w < KV_WIDTH_BINS; w++)
                 row[j] += most_tokens * d->values *
                           (d->term[j].holds[KV_KEY][w] - d->term[j].holds[KV_VALUE][w]);
         sigma[o->n_rows++] = 0.02 * shortest;

@@ -6,7 +6,7 @@
 #include "sim/cost/cost.h"
 #include "sim/cost/runs.h"
 
-enum { KV_MAX_TERMS = 5 + 2 * KV_DEVICE_WIDTHS };
+enum { KV_MAX_TERMS = 5 + 2 * KV_WIDTH_BINS };
 
 // What a parameter multiplies. Costs come last.
 enum kv_term_kind {
@@ -21,7 +21,7 @@ enum kv_term_kind {
 struct kv_term {
     enum kv_term_kind kind;
     char name[40];
-    bool holds[2][KV_DEVICE_WIDTHS]; // of a cost
+    bool holds[2][KV_WIDTH_BINS]; // of a cost
 };
 
 struct kv_design {
@@ -32,10 +32,10 @@ struct kv_design {
     bool split_by_convention; // some widths have costs of keys and of values apart
     size_t n_terms, n_plain;  // plain ones first: the knee does not stretch them
     struct kv_term term[KV_MAX_TERMS];
-    double (*share)[2][KV_DEVICE_WIDTHS]; // [n_runs]
-    double round_tokens;                  // 0 = no rounds
-    double knee_bytes;                    // INFINITY = none
-    double hidden_bytes;                  // of a cache, read while something else is waited for
+    double (*share)[2][KV_WIDTH_BINS]; // [n_runs]
+    double round_tokens;               // 0 = no rounds
+    double knee_bytes;                 // INFINITY = none
+    double hidden_bytes;               // of a cache, read while something else is waited for
 };
 
 struct kv_design_fit {

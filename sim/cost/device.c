@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Device files: JSON in and out, and the shipped ones by name (README.md beside this is the spec).
 #include "sim/cost/cost.h"
-#include "sim/cost/json.h"
-#include "sim/cost/runs.h"
+#include "sim/cost/run_json.h"
 #include "sim/base/assets.h"
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
@@ -92,7 +91,7 @@ struct kv_device *kv_device_new(void) {
     for (size_t i = 0; i < n_number_fields; i++)
         *number_at(d, number_fields[i].at) = number_fields[i].fallback;
     for (int side = 0; side < 2; side++)
-        for (int w = 0; w < KV_DEVICE_WIDTHS; w++) d->c_ns[side][w] = NAN;
+        for (int w = 0; w < KV_WIDTH_BINS; w++) d->c_ns[side][w] = NAN;
     d->runs_meta = kv_strdup("");
     return d;
 }
@@ -126,7 +125,7 @@ static int read_width_costs(struct kv_device *d, const json_t *root, enum kv_sid
             return kv_fail(e, KV_EFAIL, path,
                            "%s: '%s' must be a width (1..16 or 32) with a cost of 0 or more",
                            keys[side], bits);
-        d->c_ns[side][w == 32 ? KV_DEVICE_WIDTHS - 1 : w] = json_number_value(cost);
+        d->c_ns[side][kv_bin_of_bits((unsigned)w)] = json_number_value(cost);
         n++;
     }
     if (n == 0) return kv_fail(e, KV_EFAIL, path, "%s holds no width", keys[side]);
@@ -153,7 +152,7 @@ static int read_ports(struct kv_device *d, const json_t *root, const char *path,
     size_t i;
     json_array_foreach(ports, i, port) {
         json_int_t w = json_integer_value(port);
-        if (w < 1 || w > 16 || i >= KV_DEVICE_WIDTHS || (i > 0 && w <= d->ports[i - 1]))
+        if (w < 1 || w > 16 || i >= KV_WIDTH_BINS || (i > 0 && w <= d->ports[i - 1]))
             return kv_fail(e, KV_EFAIL, path, "ports must be widths of 1 to 16 bits, ascending");
         d->ports[d->n_ports++] = (uint8_t)w;
     }
@@ -305,9 +304,9 @@ static void add_number(struct kv_text *t, double x) {
 static void add_width_costs(struct kv_text *t, const char *key, const double *c_ns) {
     kv_text_addf(t, "  \"%s\": {", key);
     const char *comma = "";
-    for (int w = 1; w < KV_DEVICE_WIDTHS; w++) {
+    for (size_t w = 1; w < KV_WIDTH_BINS; w++) {
         if (isnan(c_ns[w])) continue;
-        kv_text_addf(t, "%s\"%d\": %.6g", comma, w == KV_DEVICE_WIDTHS - 1 ? 32 : w, c_ns[w]);
+        kv_text_addf(t, "%s\"%u\": %.6g", comma, kv_bits_of_bin(w), c_ns[w]);
         comma = ", ";
     }
     kv_text_addf(t, "},\n");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Opens any file of runs: JSON, JSON lines or CSV, written by this tool, by llama-bench or by hand.
-#include "sim/cost/rows.h"
+#include "sim/cost/run_json.h"
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
 #include "sim/model/model.h"
@@ -30,12 +30,12 @@ static double parameters_of(const struct kv_shape *s) {
 }
 
 static void shape_from_parameters(struct kv_device_run *run, double n_parameters) {
-    static const char *const names[] = {"135m", "360m", "1.7b"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        const struct kv_shape *s = kv_shape_named(names[i]);
-        if (!s || fabs(parameters_of(s) / n_parameters - 1) > 0.005) continue;
+    const char *name;
+    for (size_t i = 0; (name = kv_shape_name_at(i)); i++) {
+        const struct kv_shape *s = kv_shape_named(name);
+        if (fabs(parameters_of(s) / n_parameters - 1) > 0.005) continue;
         run->shape = *s;
-        snprintf(run->shape_name, sizeof run->shape_name, "%s", names[i]);
+        snprintf(run->shape_name, sizeof run->shape_name, "%s", name);
     }
 }
 
@@ -49,9 +49,9 @@ static double llama_step_ns(const json_t *row, double n_gen, struct kv_device_ru
     json_t *samples = json_object_get(row, "samples_ns");
     size_t n = json_array_size(samples);
     if (n == 0) {
-        double ns = kv_row_number(row, "avg_ns");
+        double ns = kv_run_number(row, "avg_ns");
         run->samples = 1;
-        return isnan(ns) ? 1e9 / kv_row_number(row, "avg_ts") : ns / n_gen;
+        return isnan(ns) ? 1e9 / kv_run_number(row, "avg_ts") : ns / n_gen;
     }
     double *x = kv_alloc(n, sizeof *x);
     for (size_t i = 0; i < n; i++) x[i] = json_number_value(json_array_get(samples, i));
@@ -66,27 +66,27 @@ static double llama_step_ns(const json_t *row, double n_gen, struct kv_device_ru
 // speed).
 static int read_llama_row(struct kv_device_run *run, const json_t *row, const char *where,
                           struct kv_error *e) {
-    double n_gen = kv_row_number(row, "n_gen"), depth = kv_row_number(row, "n_depth");
-    unsigned bits[2] = {cache_type_bits(kv_row_text(row, "type_k")),
-                        cache_type_bits(kv_row_text(row, "type_v"))};
+    double n_gen = kv_run_number(row, "n_gen"), depth = kv_run_number(row, "n_depth");
+    unsigned bits[2] = {cache_type_bits(kv_run_text(row, "type_k")),
+                        cache_type_bits(kv_run_text(row, "type_v"))};
     if (!bits[0] || !bits[1])
         return kv_fail(e, KV_EFAIL, where, "cache types '%s' and '%s' are not both known",
-                       kv_row_text(row, "type_k"), kv_row_text(row, "type_v"));
+                       kv_run_text(row, "type_k"), kv_run_text(row, "type_v"));
     run->mix = (struct kv_mix){
         .n = 1, .part = {{.bits = {(uint8_t)bits[0], (uint8_t)bits[1]}, .share = 1}}};
     // n_gen tokens are made from n_depth on; the mean context they attend over, themselves included
     run->context = (uint32_t)((isnan(depth) ? 0 : depth) + (n_gen + 1) / 2);
-    double threads = kv_row_number(row, "n_threads");
+    double threads = kv_run_number(row, "n_threads");
     run->threads = threads > 0 ? (uint32_t)threads : 0;
     run->step_ns = llama_step_ns(row, n_gen, run);
     if (!(run->step_ns > 0))
         return kv_fail(e, KV_EFAIL, where, "expected positive samples_ns, avg_ns or avg_ts");
-    double spread = kv_row_number(row, "stddev_ts") / kv_row_number(row, "avg_ts");
+    double spread = kv_run_number(row, "stddev_ts") / kv_run_number(row, "avg_ts");
     run->low_ns = run->step_ns * (1 - 0.6745 * spread); // quartiles of a normal distribution
     run->high_ns = run->step_ns * (1 + 0.6745 * spread);
-    const char *type = strrchr(kv_row_text(row, "model_type"), ' ');
+    const char *type = strrchr(kv_run_text(row, "model_type"), ' ');
     snprintf(run->weights, sizeof run->weights, "%s", type ? type + 1 : "");
-    shape_from_parameters(run, kv_row_number(row, "model_n_params"));
+    shape_from_parameters(run, kv_run_number(row, "model_n_params"));
     return 0;
 }
 
@@ -95,11 +95,11 @@ static void llama_meta(struct kv_runs *r, const json_t *row) {
     free(r->engine);
     free(r->machine);
     free(r->date);
-    const char *gpu = kv_row_text(row, "gpu_info");
-    r->engine = kv_format_text("llama.cpp %s (%s), flash_attn %g", kv_row_text(row, "build_commit"),
-                               kv_row_text(row, "backends"), kv_row_number(row, "flash_attn"));
-    r->machine = kv_strdup(*gpu ? gpu : kv_row_text(row, "cpu_info"));
-    r->date = kv_strdup(kv_row_text(row, "test_time"));
+    const char *gpu = kv_run_text(row, "gpu_info");
+    r->engine = kv_format_text("llama.cpp %s (%s), flash_attn %g", kv_run_text(row, "build_commit"),
+                               kv_run_text(row, "backends"), kv_run_number(row, "flash_attn"));
+    r->machine = kv_strdup(*gpu ? gpu : kv_run_text(row, "cpu_info"));
+    r->date = kv_strdup(kv_run_text(row, "test_time"));
 }
 
 static int add_row(struct kv_runs *r, const json_t *row, const char *path, size_t number,
@@ -108,13 +108,13 @@ static int add_row(struct kv_runs *r, const json_t *row, const char *path, size_
     snprintf(where, sizeof where, "%s: row %zu", path, number);
     if (!json_is_object(row)) return kv_fail(e, KV_EFAIL, where, "expected an object");
     if (json_object_get(row, "avg_ts") && json_object_get(row, "type_k")) {
-        if (!(kv_row_number(row, "n_gen") > 0) || kv_row_number(row, "n_prompt") > 0)
+        if (!(kv_run_number(row, "n_gen") > 0) || kv_run_number(row, "n_prompt") > 0)
             return 0; // prompt processing says nothing of a decode step
         llama_meta(r, row);
         return read_llama_row(kv_runs_add(r), row, where, e);
     }
     kv_runs_read_meta(r, row);
-    return kv_row_read(kv_runs_add(r), row, where, e);
+    return kv_run_read(kv_runs_add(r), row, where, e);
 }
 
 // ---- file kinds -----------------------------------------------------------------------

@@ -2,12 +2,6 @@
 // The price of a decode step: the device's parameters applied to a ledger's shares.
 #include "sim/cost/cost.h"
 
-enum { FLOAT32_INDEX = KV_DEVICE_WIDTHS - 1 };
-
-static double bits_of(size_t w) {
-    return w == FLOAT32_INDEX ? 32 : (double)w;
-}
-
 // The next width at or above w that the hardware addresses; w itself when it has no port list or
 // nothing that wide.
 static size_t port_of(const struct kv_device *d, size_t w) {
@@ -22,10 +16,11 @@ static double value_ns(const struct kv_device *d, enum kv_side side, size_t w, b
     w = port_of(d, w);
     if (!isnan(d->c_ns[side][w])) return d->c_ns[side][w];
     *guessed = true;
-    for (size_t up = w + 1; up < KV_DEVICE_WIDTHS; up++)
+    for (size_t up = w + 1; up < KV_WIDTH_BINS; up++)
         if (!isnan(d->c_ns[side][up])) return d->c_ns[side][up];
     for (size_t down = w; down-- > 1;)
-        if (!isnan(d->c_ns[side][down])) return d->c_ns[side][down] * bits_of(w) / bits_of(down);
+        if (!isnan(d->c_ns[side][down]))
+            return d->c_ns[side][down] * kv_bits_of_bin(w) / kv_bits_of_bin(down);
     return 0;
 }
 
@@ -42,7 +37,7 @@ struct kv_latency kv_device_step(const struct kv_device *d, const struct kv_ledg
     double per_token = 0, held[2] = {0, 0};
     uint32_t used[2] = {0, 0}; // bit w: the cache holds width w
     for (int side = 0; side < 2; side++)
-        for (size_t w = 1; w < KV_DEVICE_WIDTHS; w++) {
+        for (size_t w = 1; w < KV_WIDTH_BINS; w++) {
             double share = ledger->share[side][w];
             if (!(share > 0)) continue;
             held[side] += share;

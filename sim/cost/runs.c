@@ -1,107 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs as this tool writes them: mixes of widths, and the CSV and JSON of measured steps.
-#include "sim/cost/runs.h"
-#include "sim/cost/json.h"
-#include "sim/cost/rows.h"
+// Runs as this tool reads and writes them: the columns of CSV and JSON.
+#include "sim/cost/run_json.h"
+#include "sim/base/files.h"
+#include "sim/base/shape.h"
 
 #include <stdlib.h>
 
 const char *const kv_part_names[] = {"weights", "attend", "append", "policy",
                                      "head",    "other",  NULL};
-
-// ---- mixes ----------------------------------------------------------------------------
-
-static size_t width_index(unsigned bits) {
-    return bits == 32 ? KV_RUN_WIDTHS - 1 : bits;
-}
-
-static bool read_width(const char **at, uint8_t *bits) {
-    char *end;
-    unsigned long v = strtoul(*at, &end, 10);
-    if (end == *at || **at == '-' || **at == '+' || !((v >= 1 && v <= 16) || v == 32)) return false;
-    *at = end;
-    *bits = (uint8_t)v;
-    return true;
-}
-
-// "8", "k8v4", "4=0.5": share stays NAN when not written.
-static bool read_part(const char **at, struct kv_mix_part *p) {
-    p->share = NAN;
-    if (**at == 'k') {
-        ++*at;
-        if (!read_width(at, &p->bits[KV_KEY]) || *(*at)++ != 'v' ||
-            !read_width(at, &p->bits[KV_VALUE]))
-            return false;
-    } else {
-        if (!read_width(at, &p->bits[KV_KEY])) return false;
-        p->bits[KV_VALUE] = p->bits[KV_KEY];
-    }
-    if (**at != '=') return true;
-    char *end;
-    p->share = strtod(++*at, &end);
-    bool ok = end > *at && p->share > 0 && p->share <= 1 + 1e-9;
-    *at = end;
-    return ok;
-}
-
-int kv_mix_parse(struct kv_mix *mix, const char *text, struct kv_error *e) {
-    *mix = (struct kv_mix){0};
-    const char *at = text;
-    double given = 0;
-    size_t open = 0;
-    for (bool more = true; more; more = *at == '/' && at++) {
-        if (mix->n == KV_MIX_PARTS || !read_part(&at, &mix->part[mix->n]))
-            return kv_fail(e, KV_EUSAGE, "mix",
-                           "'%s' is no mix of widths; expected like 8, k8v4 or k4v2=0.5/8=0.5",
-                           text);
-        double share = mix->part[mix->n++].share;
-        if (isnan(share))
-            open++;
-        else
-            given += share;
-    }
-    double left = 1 - given;
-    if (*at || left < -2e-3 || (open == 0 && left > 2e-3) || (open > 0 && left <= 0))
-        return kv_fail(e, KV_EUSAGE, "mix", "the shares of '%s' must add up to 1", text);
-    for (size_t i = 0; i < mix->n; i++) {
-        if (isnan(mix->part[i].share)) mix->part[i].share = left / (double)open;
-        if (open == 0) mix->part[i].share /= given;
-    }
-    return 0;
-}
-
-void kv_mix_text(const struct kv_mix *mix, char *out, size_t room) {
-    size_t n = 0;
-    *out = 0;
-    for (size_t i = 0; i < mix->n && n < room; i++) {
-        const struct kv_mix_part *p = &mix->part[i];
-        n += (size_t)snprintf(out + n, room - n, p->bits[0] == p->bits[1] ? "%s%u" : "%sk%uv%u",
-                              i ? "/" : "", p->bits[0], p->bits[1]);
-        if (mix->n > 1 && n < room) n += (size_t)snprintf(out + n, room - n, "=%.4g", p->share);
-    }
-}
-
-void kv_mix_shares(const struct kv_mix *mix, double share[2][KV_RUN_WIDTHS]) {
-    memset(share, 0, 2 * sizeof *share);
-    for (size_t i = 0; i < mix->n; i++)
-        for (int side = 0; side < 2; side++)
-            share[side][width_index(mix->part[i].bits[side])] += mix->part[i].share;
-}
-
-double kv_mix_bits(const struct kv_mix *mix) {
-    double bits = 0;
-    for (size_t i = 0; i < mix->n; i++)
-        bits += mix->part[i].share * (mix->part[i].bits[0] + mix->part[i].bits[1]) / 2;
-    return bits;
-}
-
-double kv_mix_allocated_bits(const struct kv_mix *mix, uint32_t head_dim) {
-    double bits = kv_mix_bits(mix);
-    for (size_t i = 0; i < mix->n; i++)
-        for (int side = 0; side < 2; side++)
-            if (mix->part[i].bits[side] < 16) bits += mix->part[i].share * 8 / head_dim;
-    return bits;
-}
 
 // ---- a row and its columns ------------------------------------------------------------
 
@@ -122,13 +28,6 @@ static const struct column {
 #define REAL(name, field)                                                                          \
     { name, COLUMN_REAL, offsetof(struct kv_device_run, field), 0 }
     TEXT("shape", shape_name),
-    COUNT("layers", shape.n_layers),
-    COUNT("heads", shape.n_heads),
-    COUNT("kv_heads", shape.n_kv_heads),
-    COUNT("head_dim", shape.head_dim),
-    COUNT("hidden", shape.hidden),
-    COUNT("ffn", shape.ffn),
-    COUNT("vocab", shape.vocab),
     TEXT("weights", weights),
     {"synthetic", COLUMN_BOOL, offsetof(struct kv_device_run, synthetic), 0},
     COUNT("threads", threads),
@@ -150,7 +49,17 @@ static const struct column {
 #undef COUNT
 #undef REAL
 };
-static const size_t n_columns = sizeof columns / sizeof *columns;
+// Behind the shape's name come its numbers, all but max_tokens, which a step does not depend on.
+enum {
+    N_SIZES = KV_N_SHAPE_FIELDS - 1,
+    N_COLUMNS = sizeof columns / sizeof *columns + N_SIZES,
+};
+
+static struct column column_at(size_t i) {
+    if (i == 0 || i > N_SIZES) return columns[i ? i - N_SIZES : 0];
+    const struct kv_shape_field *f = &kv_shape_fields[i - 1];
+    return (struct column){f->word, COLUMN_COUNT, offsetof(struct kv_device_run, shape) + f->at, 0};
+}
 
 static const struct meta {
     const char *name;
@@ -197,7 +106,7 @@ struct kv_device_run *kv_runs_add(struct kv_runs *r) {
 
 // ---- reading rows ---------------------------------------------------------------------
 
-double kv_row_number(const json_t *row, const char *key) {
+double kv_run_number(const json_t *row, const char *key) {
     const json_t *v = json_object_get(row, key);
     if (json_is_number(v)) return json_number_value(v);
     if (json_is_true(v)) return 1;
@@ -209,7 +118,7 @@ double kv_row_number(const json_t *row, const char *key) {
     return *end ? NAN : x;
 }
 
-const char *kv_row_text(const json_t *row, const char *key) {
+const char *kv_run_text(const json_t *row, const char *key) {
     const char *s = json_string_value(json_object_get(row, key));
     return s ? s : "";
 }
@@ -218,10 +127,10 @@ static int read_column(const struct column *c, struct kv_device_run *run, const 
                        const char *where, struct kv_error *e) {
     void *field = (char *)run + c->at;
     if (c->type == COLUMN_TEXT) {
-        snprintf(field, c->room, "%s", kv_row_text(row, c->name));
+        snprintf(field, c->room, "%s", kv_run_text(row, c->name));
         return 0;
     }
-    double x = kv_row_number(row, c->name);
+    double x = kv_run_number(row, c->name);
     const char *s = json_string_value(json_object_get(row, c->name));
     if (isnan(x) && s && *s)
         return kv_fail(e, KV_EFAIL, where, "column '%s': '%.40s' is no number", c->name, s);
@@ -241,21 +150,22 @@ static int read_column(const struct column *c, struct kv_device_run *run, const 
 
 // Foreign rows may tell the step in other units.
 static double step_of(const json_t *row) {
-    double ns = kv_row_number(row, "step_ns"), ms = kv_row_number(row, "step_ms"),
-           rate = kv_row_number(row, "tokens_per_s");
+    double ns = kv_run_number(row, "step_ns"), ms = kv_run_number(row, "step_ms"),
+           rate = kv_run_number(row, "tokens_per_s");
     return !isnan(ns) ? ns : !isnan(ms) ? ms * 1e6 : 1e9 / rate;
 }
 
-int kv_row_read(struct kv_device_run *run, const json_t *row, const char *where,
+int kv_run_read(struct kv_device_run *run, const json_t *row, const char *where,
                 struct kv_error *e) {
-    for (size_t i = 0; i < n_columns; i++) {
-        int rc = read_column(&columns[i], run, row, where, e);
+    for (size_t i = 0; i < N_COLUMNS; i++) {
+        struct column c = column_at(i);
+        int rc = read_column(&c, run, row, where, e);
         if (rc) return rc;
     }
     run->step_ns = step_of(row);
     if (!(run->step_ns > 0))
         return kv_fail(e, KV_EFAIL, where, "expected a positive step_ns, step_ms or tokens_per_s");
-    if (isnan(kv_row_number(row, "context")))
+    if (isnan(kv_run_number(row, "context")))
         return kv_fail(e, KV_EFAIL, where, "expected a context in tokens");
     const json_t *mix = json_object_get(row, "mix");
     char number[32];
@@ -274,12 +184,12 @@ void kv_runs_read_meta(struct kv_runs *r, const json_t *row) {
     for (size_t i = 0; i < n_metas; i++) {
         void *field = (char *)r + metas[i].at;
         if (metas[i].is_text) {
-            const char *s = kv_row_text(row, metas[i].name);
+            const char *s = kv_run_text(row, metas[i].name);
             if (!*s || **(char **)field) continue;
             free(*(char **)field);
             *(char **)field = kv_strdup(s);
         } else if (isnan(*(double *)field)) {
-            *(double *)field = kv_row_number(row, metas[i].name);
+            *(double *)field = kv_run_number(row, metas[i].name);
         }
     }
 }
@@ -293,7 +203,7 @@ int kv_runs_from_json(const json_t *root, struct kv_device_run **run, size_t *n,
     json_array_foreach(rows, i, row) {
         char where[256];
         snprintf(where, sizeof where, "%s: run %zu", path, i + 1);
-        rc = kv_row_read(kv_runs_add(r), row, where, e);
+        rc = kv_run_read(kv_runs_add(r), row, where, e);
         if (rc) break;
     }
     if (rc == 0) {
@@ -342,8 +252,8 @@ void kv_runs_add_json(struct kv_text *t, const struct kv_device_run *run, size_t
         char mix[160], value[32];
         kv_mix_text(&run->mix, mix, sizeof mix);
         kv_text_addf(t, "%s\n    {\"mix\": \"%s\"", i ? "," : "", mix);
-        for (size_t k = 0; k < n_columns; k++) {
-            const struct column *c = &columns[k];
+        for (size_t k = 0; k < N_COLUMNS; k++) {
+            const struct column at = column_at(k), *c = &at;
             if (c->type == COLUMN_TEXT) {
                 kv_text_addf(t, ", \"%s\": ", c->name);
                 kv_json_add_string(t, (const char *)run + c->at);
@@ -379,7 +289,7 @@ char *kv_runs_json(const struct kv_runs *r) {
 char *kv_runs_csv(const struct kv_runs *r) {
     struct kv_text t = {0};
     kv_text_addf(&t, "mix");
-    for (size_t i = 0; i < n_columns; i++) kv_text_addf(&t, ",%s", columns[i].name);
+    for (size_t i = 0; i < N_COLUMNS; i++) kv_text_addf(&t, ",%s", column_at(i).name);
     for (size_t i = 0; i < n_metas; i++) kv_text_addf(&t, ",%s", metas[i].name);
     kv_text_addf(&t, "\n");
     for (size_t k = 0; k < r->n; k++) {
@@ -387,13 +297,14 @@ char *kv_runs_csv(const struct kv_runs *r) {
         char mix[160], value[32];
         kv_mix_text(&run->mix, mix, sizeof mix);
         add_csv_text(&t, mix);
-        for (size_t i = 0; i < n_columns; i++) {
+        for (size_t i = 0; i < N_COLUMNS; i++) {
+            const struct column c = column_at(i);
             kv_text_addf(&t, ",");
-            if (columns[i].type == COLUMN_TEXT) {
-                add_csv_text(&t, (const char *)run + columns[i].at);
+            if (c.type == COLUMN_TEXT) {
+                add_csv_text(&t, (const char *)run + c.at);
                 continue;
             }
-            column_text(&columns[i], run, value, sizeof value);
+            column_text(&c, run, value, sizeof value);
             kv_text_addf(&t, "%s", value);
         }
         for (size_t i = 0; i < n_metas; i++) {
@@ -407,4 +318,67 @@ char *kv_runs_csv(const struct kv_runs *r) {
         kv_text_addf(&t, "\n");
     }
     return kv_text_take(&t);
+}
+
+int kv_runs_write(const struct kv_runs *r, const char *name, struct kv_error *e) {
+    const char *end = strrchr(name, '.');
+    bool known = end && (strcmp(end, ".json") == 0 || strcmp(end, ".csv") == 0);
+    int stem = (int)(known ? (size_t)(end - name) : strlen(name)), rc = 0;
+    for (int csv = 0; rc == 0 && csv < 2; csv++) {
+        char *text = csv ? kv_runs_csv(r) : kv_runs_json(r);
+        char *path = kv_format_text("%.*s%s", stem, name, csv ? ".csv" : ".json");
+        rc = kv_write_file(path, text, strlen(text), e);
+        free(text);
+        free(path);
+    }
+    return rc;
+}
+
+// ---- choosing and a policy's part -----------------------------------------------------
+
+static bool is_chosen(const struct kv_device_run *x, const struct kv_runs_choice *c) {
+    return (!c->shape || memcmp(&x->shape, c->shape, sizeof x->shape) == 0) &&
+           (!c->weights || strcmp(c->weights, x->weights) == 0) &&
+           (c->threads < 0 || x->threads == (uint32_t)c->threads);
+}
+
+int kv_runs_choose(struct kv_runs *r, const struct kv_runs_choice *c, struct kv_error *e) {
+    size_t n = 0;
+    for (size_t i = 0; i < r->n; i++) {
+        struct kv_device_run *x = &r->row[i];
+        if (c->shape && x->shape.n_layers == 0) {
+            x->shape = *c->shape;
+            snprintf(x->shape_name, sizeof x->shape_name, "%s", c->shape_name);
+        }
+        if (is_chosen(x, c)) r->row[n++] = *x;
+    }
+    r->n = n;
+    return n ? 0
+             : kv_fail(e, KV_EFAIL, "calibrate", "no run has the shape, weights and threads asked");
+}
+
+static void shift(struct kv_device_run *x, double ns) {
+    x->step_ns += ns;
+    x->low_ns += ns;
+    x->high_ns += ns;
+}
+
+void kv_runs_add_policy(struct kv_runs *r, size_t first, double ns) {
+    for (size_t i = first; i < r->n; i++) {
+        shift(&r->row[i], ns);
+        r->row[i].part_ns[KV_PART_POLICY] += ns;
+    }
+}
+
+double kv_runs_take_policy(struct kv_runs *r) {
+    double most = 0;
+    for (size_t i = 0; i < r->n; i++) {
+        struct kv_device_run *x = &r->row[i];
+        double policy = x->part_ns[KV_PART_POLICY];
+        if (!(policy > 1000)) continue; // the clock alone
+        shift(x, -policy);
+        x->part_ns[KV_PART_POLICY] = NAN;
+        most = fmax(most, policy);
+    }
+    return most;
 }

@@ -8,31 +8,8 @@
 #ifndef KV_COST_RUNS_H
 #define KV_COST_RUNS_H
 
-#include "policies/policy.h"
 #include "sim/cache/decode.h" // enum kv_part
-
-#define KV_MIX_PARTS 16
-#define KV_RUN_WIDTHS 18 // index = bits, 17 = float32, as in struct kv_ledger
-
-// Which share of the tokens holds its keys and values at which widths.
-struct kv_mix {
-    size_t n;
-    struct kv_mix_part {
-        uint8_t bits[2]; // K, V
-        double share;    // of the tokens; shares add up to 1
-    } part[KV_MIX_PARTS];
-};
-
-// Reads "16", "k8v4" or "k4v2=0.5/8=0.25/16=0.25"; parts without a share divide what is left
-// evenly. Widths 1..16 and 32 (float32). Errors: KV_EUSAGE with the text.
-KV_MUST_CHECK int kv_mix_parse(struct kv_mix *mix, const char *text, struct kv_error *e);
-void kv_mix_text(const struct kv_mix *mix, char *out, size_t room); // the spelling that parses back
-// Shares of the cached values by width, K and V apart, as a ledger holds them.
-void kv_mix_shares(const struct kv_mix *mix, double share[2][KV_RUN_WIDTHS]);
-// Nominal bits a cached value, K and V averaged.
-double kv_mix_bits(const struct kv_mix *mix);
-// Allocated bits a cached value when every vector of head_dim below 16 bits has an fp16 scale.
-double kv_mix_allocated_bits(const struct kv_mix *mix, uint32_t head_dim);
+#include "sim/cost/mix.h"
 
 extern const char *const kv_part_names[]; // "weights", "attend", ..., NULL
 
@@ -73,5 +50,23 @@ kv_runs_add(struct kv_runs *runs); // zeroed, parts NAN; borrowed until next add
 // The whole file as text; the caller frees.
 char *kv_runs_csv(const struct kv_runs *runs);
 char *kv_runs_json(const struct kv_runs *runs);
+// Writes both: NAME, NAME.json or NAME.csv names NAME.json and NAME.csv.
+KV_MUST_CHECK int kv_runs_write(const struct kv_runs *runs, const char *name, struct kv_error *e);
+
+// Which runs are meant.
+struct kv_runs_choice {
+    const struct kv_shape *shape; // NULL = any
+    const char *shape_name;       // given with the shape to runs that tell none
+    const char *weights;          // NULL = any
+    long threads;                 // negative = any
+};
+// Keeps those of a choice, in their order. Errors: KV_EFAIL when none is.
+KV_MUST_CHECK int kv_runs_choose(struct kv_runs *runs, const struct kv_runs_choice *choice,
+                                 struct kv_error *e);
+
+// A policy's own cost is no part of a device. Adds it to the steps of runs [first, n).
+void kv_runs_add_policy(struct kv_runs *runs, size_t first, double ns);
+// Takes what was measured of a policy off all steps; returns the most that came off one, in ns.
+double kv_runs_take_policy(struct kv_runs *runs);
 
 #endif

@@ -32,6 +32,10 @@ const struct kv_shape *kv_shape_named(const char *name) {
     return NULL;
 }
 
+const char *kv_shape_name_at(size_t i) {
+    return i < sizeof named_shapes / sizeof *named_shapes ? named_shapes[i].name : NULL;
+}
+
 // Angle of pair i at a position: position * base^(-2i / head_dim) (Su et al. 2021, RoFormer,
 // section 3.2.2), in double so that long contexts lose nothing before the rounding to float.
 static void make_rope_tables(struct kv_model *m) {

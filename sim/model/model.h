@@ -75,6 +75,7 @@ struct kv_model *kv_model_random(const struct kv_shape *shape, enum kv_order ord
 
 // The published shapes by name: "135m", "360m", "1.7b". NULL when unknown.
 const struct kv_shape *kv_shape_named(const char *name);
+const char *kv_shape_name_at(size_t i); // NULL past the end
 
 // ---- tokenizer (tokenizer.c) ----------------------------------------------------------
 

@@ -295,8 +295,8 @@ static void count_exact(const struct kv_format *f, const struct kv_vectors *r, s
     for (size_t row = from; row < to; row++)
         for (size_t h = 0; h < heads; h++) {
             uint8_t w = cell_at(r, row, h);
-            size_t width = w == KV_FLOAT32 ? 32 : w == KV_EVICT ? 0 : 16;
-            bits->values[width == 32 ? 17 : width] += d;
+            unsigned width = w == KV_FLOAT32 ? 32 : w == KV_EVICT ? 0 : 16;
+            bits->values[kv_bin_of_bits(width)] += d;
             bits->code_bits += width * d;
             bits->bytes += width / 8 * d;
         }
@@ -310,7 +310,9 @@ static void count_values(const struct kv_format *f, const struct kv_vectors *r,
     for (size_t t = row; t < row + u->tokens; t++)
         for (size_t h = head; h < head + u->heads; h++) {
             uint8_t w = cell_at(r, t, h);
-            bits->values[w == KV_EVICT ? 0 : w == KV_FLOAT32 ? 17 : f->width_bits[w]] += d;
+            bits->values[w == KV_EVICT     ? 0
+                         : w == KV_FLOAT32 ? KV_FLOAT32_BIN
+                                           : f->width_bits[w]] += d;
         }
 }
 

@@ -18,6 +18,7 @@
 #ifndef KV_QUANT_CODE_H
 #define KV_QUANT_CODE_H
 
+#include "sim/base/width_bins.h"
 #include "sim/quant/format.h"
 
 // Tokens [first, first + n) of a branch, one layer, K or V.
@@ -48,7 +49,7 @@ struct kv_vectors kv_branch_rows(const struct kv_shape *s, uint32_t layer, enum 
 // What kept rows cost. Sums over calls; start from {0}.
 struct kv_bits {
     uint64_t code_bits, meta_bits, bytes; // exact: 16 code bits a value; float32: 32
-    uint64_t values[18]; // values held at each width: index = bits, 0 = evicted, 17 = float32
+    uint64_t values[KV_WIDTH_BINS];       // values held at each width
 };
 
 size_t kv_code_scratch_bytes(const struct kv_format *f); // of one thread's kv_code_rows

@@ -85,7 +85,7 @@ static void count(const struct kv_replay_spec *spec, const struct kv_trace_item 
         ledger->allocated_bits += weight * 8 * bytes / values;
         ledger->bytes_per_token += weight * bytes / (double)tokens;
         for (int side = 0; side < 2; side++)
-            for (int w = 0; w < 18; w++)
+            for (int w = 0; w < KV_WIDTH_BINS; w++)
                 ledger->share[side][w] += weight * 2 * (double)bits[side].values[w] / values;
     }
 }

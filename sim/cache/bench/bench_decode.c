@@ -5,7 +5,7 @@
 #include "sim/base/work.h"
 #include "sim/cache/decode.h"
 #include "sim/cache/team.h"
-#include "sim/cost/measure.h"
+#include "sim/cost/timing.h"
 
 #include <stdlib.h>
 #include <sys/syscall.h>

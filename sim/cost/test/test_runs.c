@@ -50,7 +50,7 @@ static void a_mix_reads_back_as_it_is_spelt(void **state) {
     // 3 of 4 tokens: K at 4, V at 2 with a scale each a vector of 64; the rest fp16
     struct kv_mix m;
     struct kv_error e;
-    double share[2][KV_RUN_WIDTHS];
+    double share[2][KV_WIDTH_BINS];
     assert_int_equal(kv_mix_parse(&m, "k4v2=0.75/16", &e), 0);
     kv_mix_shares(&m, share);
     assert_near(share[KV_KEY][4], 0.75);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The measuring itself: caches filled to each context, steps timed round by round, medians taken.
-#include "sim/cost/measure.h"
+#include "sim/cost/timing.h"
 #include "sim/base/cpu.h"
 #include "sim/base/memory.h"
 #include "sim/base/talk.h"
@@ -54,7 +54,7 @@ struct cell {
 };
 
 struct grid {
-    const struct kv_measure *m;
+    const struct kv_timing *m;
     struct kv_decoder *decoder;
     struct kv_cache **caches; // [n_mixes]
     struct cell *cells;       // [n_mixes][n_contexts]
@@ -92,7 +92,7 @@ static void plant(const struct grid *g, struct kv_cache *c, const struct kv_mix 
 }
 
 static void run_cell(struct grid *g, size_t mix, size_t context) {
-    const struct kv_measure *m = g->m;
+    const struct kv_timing *m = g->m;
     struct cell *cell = &g->cells[mix * m->n_contexts + context];
     struct kv_cache *c = g->caches[mix];
     // The new token takes the widths of the mix's largest part.
@@ -117,7 +117,7 @@ static void run_cell(struct grid *g, size_t mix, size_t context) {
 
 // Rounds are the outer loop; within one, mixes take turns at each context.
 static int run_rounds(struct grid *g, struct kv_progress *progress, struct kv_error *e) {
-    const struct kv_measure *m = g->m;
+    const struct kv_timing *m = g->m;
     for (unsigned round = 0; round < m->rounds; round++) {
         for (size_t i = 0; i < m->n_mixes; i++) {
             kv_cache_truncate(g->caches[i], 0);
@@ -134,7 +134,7 @@ static int run_rounds(struct grid *g, struct kv_progress *progress, struct kv_er
 }
 
 static void add_row(const struct grid *g, size_t mix, size_t context, struct kv_runs *runs) {
-    const struct kv_measure *m = g->m;
+    const struct kv_timing *m = g->m;
     const struct cell *cell = &g->cells[mix * m->n_contexts + context];
     size_t n = cell->n, calm = 0;
     for (size_t i = 0; i < n; i++) calm += !cell->time[i].disturbed;
@@ -223,7 +223,7 @@ static void describe_machine(struct kv_runs *runs, struct kv_decoder *d) {
 }
 
 // Bytes that the caches of all mixes take at the longest context.
-static double cache_bytes(const struct kv_measure *m) {
+static double cache_bytes(const struct kv_timing *m) {
     const struct kv_shape *s = &m->decoder.shape;
     double values = 2.0 * s->n_layers * s->n_kv_heads * s->head_dim, bytes = 0;
     for (size_t i = 0; i < m->n_mixes; i++)
@@ -231,7 +231,7 @@ static double cache_bytes(const struct kv_measure *m) {
     return bytes;
 }
 
-int kv_measure_device(const struct kv_measure *m, struct kv_runs *runs, struct kv_error *e) {
+int kv_timing_run(const struct kv_timing *m, struct kv_runs *runs, struct kv_error *e) {
     struct grid g = {.m = m};
     int rc = kv_decoder_new(&g.decoder, &m->decoder, e);
     if (rc) return rc;

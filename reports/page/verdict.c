@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The page's opening: what the store says of published claims.
 #include "reports/page/html.h"
-#include "reports/page/page.h"
+#include "reports/page/sections.h"
 
 #include <stdlib.h>
 

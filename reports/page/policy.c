@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The page's sections of policies: results against the three nulls, widths, and one item's tokens.
 #include "reports/page/html.h"
-#include "reports/page/page.h"
+#include "reports/page/sections.h"
 #include "sim/model/model.h"
 #include "sim/replay/spec.h"
 
@@ -21,12 +21,6 @@ static size_t class_of(double bits) {
     size_t c = 0;
     while (c + 1 < N_CLASSES && bits > classes[c].most + 1e-6) c++;
     return c;
-}
-
-size_t kv_page_policy_number(const struct kv_page *p, const char *spec) {
-    for (size_t i = 0; i < p->n_policies; i++)
-        if (strcmp(p->policies[i].row->s.spec, spec) == 0) return i + 1;
-    return 0;
 }
 
 // ---- results --------------------------------------------------------------------------
@@ -98,8 +92,8 @@ static void add_shares(struct kv_text *t, const struct kv_row *r, const struct k
     static const char *const sides[] = {"keys", "values"};
     for (int side = 0; side < 2; side++) {
         double share[N_CLASSES] = {0};
-        for (size_t b = 0; b < 18; b++)
-            share[class_of(b == 17 ? 32 : (double)b)] += r->s.ledger.share[side][b];
+        for (size_t b = 0; b < KV_WIDTH_BINS; b++)
+            share[class_of(kv_bits_of_bin(b))] += r->s.ledger.share[side][b];
         add_bar(t, sides[side], share);
     }
     if (!w->known || !w->by_token) return;

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # Draws the panels of a frontier figure: intervals, frontier, reference lines, points, names, and
-# the list of names where points carry numbers. Columns: those of frontier_bits.sql.
+# the list of names where points carry numbers (panel 0 of the data). What a panel shows, and where,
+# is in arrays over panels that frontier.c makes.
 
-# A column's value for rows of panel p, and for those of one look; other rows are left out.
-of(p, c) = column("panel") == p ? column(c) : NaN
+# A column's value for rows of one look in panel p; other rows are left out.
 kind(p, frontier) = column("on_frontier") == frontier ? of(p, "x") : NaN
 dot(p, frontier, hollow, oracle) = column("hollow") == hollow && column("oracle") == oracle ? kind(p, frontier) : NaN
-label_at(p, side) = column("justify") == side ? of(p, "label_x") : NaN
-name_colour(frontier) = frontier == 1 ? 0xA84600 : ink
 
 set multiplot
 
@@ -41,10 +39,8 @@ do for [p = 1:panels] {
     y_to = y_high[p]
     x_text = x_title[p]
     y_text = y_title[p]
-    y_digits = y_format[p]
     is_log = log_y[p]
-    lined = has_lines[p]
-    at_reference = reference[p]
+    at_reference = reference[p] # -1: there is none, of these three
     at_chance = chance[p]
     at_ceiling = ceiling[p]
     set lmargin at screen left
@@ -54,14 +50,14 @@ do for [p = 1:panels] {
     set xrange [x_from:x_to]
     set yrange [y_from:y_to]
     if (is_log > 0) { set logscale y } else { unset logscale y }
-    set format y y_digits
+    set format y "%g"
     set xlabel x_text offset 0, 0.4
     set label 6 y_text at screen 14.0 / canvas_x, 0.5 * (panel_top + panel_bottom) center rotate by 90 textcolor rgb ink
 
     unset arrow 1
     unset arrow 2
     unset arrow 3
-    if (lined > 0) {
+    if (at_reference >= 0) {
         set arrow 1 from graph 0, first at_reference to graph 1, first at_reference nohead lc rgb blue lw 1 dt 2 back
         set arrow 2 from graph 0, first at_chance to graph 1, first at_chance nohead lc rgb grey lw 1 dt 3 back
         set label 3 "16 bit" at graph 1.006, first at_reference left textcolor rgb blue
@@ -70,7 +66,7 @@ do for [p = 1:panels] {
         unset label 3
         unset label 4
     }
-    if (at_ceiling > 0) {
+    if (at_ceiling >= 0) {
         set arrow 3 from first at_ceiling, graph 0 to first at_ceiling, graph 1 nohead lc rgb green lw 1 dt 3 back
         set label 5 "a cache of no bytes" at first at_ceiling, graph 0.03 left offset 0.6, 0 textcolor rgb green
     } else {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The page's provenance (recordings, builds, device) and the commands that make it again.
 #include "reports/page/html.h"
-#include "reports/page/page.h"
+#include "reports/page/sections.h"
 
 #include <stdlib.h>
 

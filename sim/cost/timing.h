@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Decode runs on this machine: a grid of contexts and mixes, measured in rounds so that slow drifts
 // fall on all cells alike.
-#ifndef KV_COST_MEASURE_H
-#define KV_COST_MEASURE_H
+#ifndef KV_COST_TIMING_H
+#define KV_COST_TIMING_H
 
 #include "sim/cost/runs.h"
 
-struct kv_measure {
+struct kv_timing {
     const char *shape_name; // "" for a model of one's own
     struct kv_decoder_setting decoder;
     bool synthetic;
@@ -20,8 +20,8 @@ struct kv_measure {
 // Measures one model at one number of threads and appends a row a cell to *runs, contexts within
 // mixes; fills the machine's fields of *runs that are still empty. Errors: KV_EFAIL when weights or
 // caches do not fit into free memory, KV_EINTR.
-KV_MUST_CHECK int kv_measure_device(const struct kv_measure *m, struct kv_runs *runs,
-                                    struct kv_error *e);
+KV_MUST_CHECK int kv_timing_run(const struct kv_timing *m, struct kv_runs *runs,
+                                struct kv_error *e);
 
 // Core clock while busy, from a chain of multiplications of three cycles each.
 double kv_clock_mhz(void);

@@ -2,7 +2,7 @@
 // The page's tables of a part: results, and how the ranking depends on the scorer.
 #include "analysis/results/front.h"
 #include "reports/page/html.h"
-#include "reports/page/page.h"
+#include "reports/page/sections.h"
 #include "analysis/results/scorers.h"
 
 #include <stdlib.h>
@@ -93,7 +93,8 @@ static void add_ceiling(struct kv_text *t, const struct kv_page *p, const struct
 }
 
 // The frontier of accuracy, or without accuracies of divergence, and effective bits.
-static bool find_front(struct extra *x, const struct kv_page *p, const struct kv_figure_set *set) {
+static bool find_front(struct extra *x, const struct kv_page *p,
+                       const struct kv_frontier_set *set) {
     struct kv_error ignored; // rows without a common item have no frontier
     const struct kv_row **rows = kv_alloc(set->n + 1, sizeof *rows);
     const struct kv_front_value *value = kv_front_values;
@@ -106,7 +107,7 @@ static bool find_front(struct extra *x, const struct kv_page *p, const struct kv
 }
 
 void kv_page_table(struct kv_text *t, const struct kv_page *p, const struct kv_page_part *part) {
-    const struct kv_figure_set *set = &part->set;
+    const struct kv_frontier_set *set = &part->set;
     struct extra x = {0};
     for (size_t i = 0; i < set->n; i++) {
         const struct kv_row *r = &set->rows[i];
@@ -135,7 +136,7 @@ void kv_page_table(struct kv_text *t, const struct kv_page *p, const struct kv_p
 // ---- ranking by scorer ----------------------------------------------------------------
 
 void kv_page_scorers(struct kv_text *t, const struct kv_page_part *part) {
-    const struct kv_figure_set *set = &part->set;
+    const struct kv_frontier_set *set = &part->set;
     if (isnan(set->rows[0].s.acc[KV_ACC])) return;
     kv_text_addf(t,
                  "<details><summary>Ranking by scorer</summary><p class=\"soft\">Place by each "

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The page's split of variance where runs were redrawn: how much of an item's spread is rounding.
 #include "reports/page/html.h"
-#include "reports/page/page.h"
+#include "reports/page/sections.h"
 
 static void add_split(struct kv_text *t, const struct kv_variance_split *v) {
     if (isnan(v->rounding_share))

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+// The data of a frontier figure, line for line, and what is said when gnuplot cannot draw it. A
+// program of the test's own stands for gnuplot.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include "reports/draw/frontier.h"
+#include "sim/base/files.h"
+#include "sim/base/memory.h"
+
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct fixture {
+    char dir[64];
+    struct kv_row rows[3];
+    struct kv_rows all;
+};
+
+// Bits, accuracy and its interval, divergence: the middle one is beaten by the first.
+static const struct {
+    char *label;
+    double bits, acc, kl;
+} points[] = {{"two\tbits", 2.5, 0.5, 0.25}, {"three", 3.5, 0.25, 0.5}, {"sixteen", 16, 0.75, 0}};
+
+static int set_up(void **state) {
+    struct fixture *f = kv_alloc(1, sizeof *f);
+    snprintf(f->dir, sizeof f->dir, "/tmp/kvsim-draw-XXXXXX");
+    if (!mkdtemp(f->dir)) return -1;
+    for (size_t i = 0; i < 3; i++) {
+        struct kv_row *r = &f->rows[i];
+        r->label = points[i].label;
+        r->s.task = r->s.subset = r->s.model = "x";
+        r->s.effective_bits = points[i].bits;
+        r->s.acc[KV_ACC] = points[i].acc;
+        r->s.acc_ref[KV_ACC] = 0.75;
+        r->s.chance = 0.25;
+        r->interval[KV_ACC] = (struct kv_interval){points[i].acc - 0.125, points[i].acc + 0.125};
+        r->kl.mean = points[i].kl;
+        r->kl.interval = (struct kv_interval){NAN, NAN};
+    }
+    f->all = (struct kv_rows){.n = 3, .row = f->rows};
+    *state = f;
+    return 0;
+}
+
+static int tear_down(void **state) {
+    struct fixture *f = *state;
+    char *command = kv_format_text("rm -rf %s", f->dir);
+    int code = setenv("PATH", "/usr/bin:/bin", 1) || system(command);
+    free(command);
+    free(f);
+    return code;
+}
+
+// Puts a program of that text where gnuplot is looked for, and draws.
+static int draw(const struct fixture *f, const char *program, struct kv_error *e) {
+    const struct kv_frontier_set set = {.all = &f->all, .rows = f->rows, .n = 3, .dir = f->dir};
+    struct kv_drawn drawn[2];
+    size_t n;
+    char *path = kv_format_text("%s/gnuplot", f->dir);
+    assert_int_equal(kv_write_file(path, program, strlen(program), e), 0);
+    assert_int_equal(chmod(path, 0700), 0);
+    assert_int_equal(setenv("PATH", f->dir, 1), 0);
+    int code = kv_frontier_draw(&set, drawn, &n, e);
+    assert_int_equal(n, 1); // no device, no latency
+    for (size_t i = 0; i < n; i++) free(drawn[i].name);
+    free(path);
+    return code;
+}
+
+// The first nine columns: what follows are places of names.
+static char *points_of(const char *text) {
+    struct kv_text t = {0};
+    for (size_t tabs = 0; *text; text++) {
+        tabs = *text == '\n' ? 0 : tabs + (*text == '\t');
+        if (tabs < 9) kv_text_add(&t, text, 1);
+    }
+    return kv_text_take(&t);
+}
+
+static void points_come_by_panel_and_those_on_the_frontier_last(void **state) {
+    const struct fixture *f = *state;
+    struct kv_error e = {0};
+    size_t n;
+    char *text, *path = kv_format_text("%s/frontier_bits.tsv", f->dir);
+    assert_int_equal(draw(f, "#!/bin/sh\n", &e), 0);
+    assert_int_equal(kv_read_file(path, &text, &n, &e), 0);
+    char *got = points_of(text);
+    assert_string_equal(got, "panel\tx\ty\tlow\thigh\ton_frontier\thollow\toracle\tlabel\n"
+                             "1\t3.5\t25\t12.5\t37.5\t0\t0\t0\tthree\n"
+                             "1\t2.5\t50\t37.5\t62.5\t1\t0\t0\ttwo?bits\n"
+                             "1\t16\t75\t62.5\t87.5\t1\t0\t0\tsixteen\n"
+                             // no interval; zero stands at a third of the least divergence
+                             "2\t3.5\t0.5\t\t\t0\t0\t0\tthree\n"
+                             "2\t2.5\t0.25\t\t\t1\t0\t0\ttwo?bits\n"
+                             "2\t16\t0.08333333333\t\t\t1\t0\t0\tsixteen\n");
+    free(got);
+    free(text);
+    free(path);
+}
+
+static void what_gnuplot_complains_of_is_quoted(void **state) {
+    const struct fixture *f = *state;
+    struct kv_error e = {0};
+    assert_int_equal(draw(f, "#!/bin/sh\necho >&2\necho '  ^ no such terminal' >&2\nexit 3\n", &e),
+                     KV_EFAIL);
+    assert_string_equal(e.where, "gnuplot");
+    assert_non_null(strstr(e.msg, "/frontier_bits.svg: no such terminal"));
+}
+
+static void without_gnuplot_the_data_are_there_all_the_same(void **state) {
+    const struct fixture *f = *state;
+    struct kv_error e = {0};
+    char *path = kv_format_text("%s/frontier_bits.gp", f->dir);
+    assert_int_equal(draw(f, "#!/nowhere/sh\n", &e), KV_EFAIL);
+    assert_non_null(strstr(e.msg, "is not installed (package gnuplot-nox"));
+    assert_int_equal(access(path, R_OK), 0);
+    free(path);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(points_come_by_panel_and_those_on_the_frontier_last, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(what_gnuplot_complains_of_is_quoted, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(without_gnuplot_the_data_are_there_all_the_same, set_up,
+                                        tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// The sections of a report's page, a source file each, in the order in which they are read.
+#ifndef KV_REPORTS_PAGE_SECTIONS_H
+#define KV_REPORTS_PAGE_SECTIONS_H
+
+#include "reports/page/part.h"
+
+// What the store says of each claim; claims of which it says nothing are only named.
+void kv_page_verdicts(struct kv_text *t, const struct kv_page *p);
+
+// Results of a part, sortable, each row naming its policy's section, and the ranking by scorer.
+void kv_page_table(struct kv_text *t, const struct kv_page *p, const struct kv_page_part *part);
+void kv_page_scorers(struct kv_text *t, const struct kv_page_part *part);
+// How much of an item's spread is rounding, where the store holds redraws; else nothing.
+void kv_page_redraws(struct kv_text *t, const struct kv_page_part *part);
+// A section for each policy: what it is, how it does everywhere, what it decided, an item drawn.
+void kv_page_policies(struct kv_text *t, const struct kv_page *p);
+// Where everything comes from and how to make it again.
+KV_MUST_CHECK int kv_page_provenance(struct kv_text *t, const struct kv_page *p,
+                                     struct kv_error *e);
+void kv_page_rebuild(struct kv_text *t, const struct kv_page *p);
+
+#endif

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+// Mixes of widths: reading, spelling, and what they come to in bits and shares.
+#include "sim/cost/mix.h"
+
+#include <stdlib.h>
+
+static bool read_width(const char **at, uint8_t *bits) {
+    char *end;
+    unsigned long v = strtoul(*at, &end, 10);
+    if (end == *at || **at == '-' || **at == '+' || !((v >= 1 && v <= 16) || v == 32)) return false;
+    *at = end;
+    *bits = (uint8_t)v;
+    return true;
+}
+
+// "8", "k8v4", "4=0.5": share stays NAN when not written.
+static bool read_part(const char **at, struct kv_mix_part *p) {
+    p->share = NAN;
+    if (**at == 'k') {
+        ++*at;
+        if (!read_width(at, &p->bits[KV_KEY]) || *(*at)++ != 'v' ||
+            !read_width(at, &p->bits[KV_VALUE]))
+            return false;
+    } else {
+        if (!read_width(at, &p->bits[KV_KEY])) return false;
+        p->bits[KV_VALUE] = p->bits[KV_KEY];
+    }
+    if (**at != '=') return true;
+    char *end;
+    p->share = strtod(++*at, &end);
+    bool ok = end > *at && p->share > 0 && p->share <= 1 + 1e-9;
+    *at = end;
+    return ok;
+}
+
+int kv_mix_parse(struct kv_mix *mix, const char *text, struct kv_error *e) {
+    *mix = (struct kv_mix){0};
+    const char *at = text;
+    double given = 0;
+    size_t open = 0;
+    for (bool more = true; more; more = *at == '/' && at++) {
+        if (mix->n == KV_MIX_PARTS || !read_part(&at, &mix->part[mix->n]))
+            return kv_fail(e, KV_EUSAGE, "mix",
+                           "'%s' is no mix of widths; expected like 8, k8v4 or k4v2=0.5/8=0.5",
+                           text);
+        double share = mix->part[mix->n++].share;
+        if (isnan(share))
+            open++;
+        else
+            given += share;
+    }
+    double left = 1 - given;
+    if (*at || left < -2e-3 || (open == 0 && left > 2e-3) || (open > 0 && left <= 0))
+        return kv_fail(e, KV_EUSAGE, "mix", "the shares of '%s' must add up to 1", text);
+    for (size_t i = 0; i < mix->n; i++) {
+        if (isnan(mix->part[i].share)) mix->part[i].share = left / (double)open;
+        if (open == 0) mix->part[i].share /= given;
+    }
+    return 0;
+}
+
+void kv_mix_text(const struct kv_mix *mix, char *out, size_t room) {
+    size_t n = 0;
+    *out = 0;
+    for (size_t i = 0; i < mix->n && n < room; i++) {
+        const struct kv_mix_part *p = &mix->part[i];
+        n += (size_t)snprintf(out + n, room - n, p->bits[0] == p->bits[1] ? "%s%u" : "%sk%uv%u",
+                              i ? "/" : "", p->bits[0], p->bits[1]);
+        if (mix->n > 1 && n < room) n += (size_t)snprintf(out + n, room - n, "=%.4g", p->share);
+    }
+}
+
+void kv_mix_shares(const struct kv_mix *mix, double share[2][KV_WIDTH_BINS]) {
+    memset(share, 0, 2 * sizeof *share);
+    for (size_t i = 0; i < mix->n; i++)
+        for (int side = 0; side < 2; side++)
+            share[side][kv_bin_of_bits(mix->part[i].bits[side])] += mix->part[i].share;
+}
+
+double kv_mix_bits(const struct kv_mix *mix) {
+    double bits = 0;
+    for (size_t i = 0; i < mix->n; i++)
+        bits += mix->part[i].share * (mix->part[i].bits[0] + mix->part[i].bits[1]) / 2;
+    return bits;
+}
+
+double kv_mix_allocated_bits(const struct kv_mix *mix, uint32_t head_dim) {
+    double bits = kv_mix_bits(mix);
+    for (size_t i = 0; i < mix->n; i++)
+        for (int side = 0; side < 2; side++)
+            if (mix->part[i].bits[side] < 16) bits += mix->part[i].share * 8 / head_dim;
+    return bits;
+}
