@@ -49,6 +49,11 @@ void kv_table_text(struct kv_table *t, const char *s) {
     add(t, (struct cell){.kind = CELL_TEXT, .text = s ? kv_strdup(s) : NULL});
 }
 
+void kv_table_take(struct kv_table *t, char *s) {
+    kv_table_text(t, s);
+    free(s);
+}
+
 // The shortest of 15 to 17 digits that reads back as x.
 static char *shortest(double x) {
     char s[40];
@@ -316,16 +321,26 @@ int kv_table_print(struct kv_table *t, enum kv_output how, struct kv_error *e) {
     return kv_flush_stdout(e);
 }
 
+struct kv_table *kv_table_begin(const struct kv_table_column *columns) {
+    size_t n = 0;
+    while (columns[n].name) n++;
+    struct kv_column *heads = kv_alloc(n, sizeof *heads);
+    for (size_t i = 0; i < n; i++) heads[i] = (struct kv_column){columns[i].name, columns[i].align};
+    struct kv_table *t = kv_table_new(heads, n);
+    free(heads);
+    return t;
+}
+
+void kv_table_add_rows(struct kv_table *t, const struct kv_table_column *columns, const void *rows,
+                       size_t n, size_t stride) {
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; columns[k].name; k++)
+            if (columns[k].cell) columns[k].cell(t, (const char *)rows + i * stride);
+}
+
 int kv_table_print_rows(const struct kv_table_column *columns, const void *rows, size_t n,
                         size_t stride, enum kv_output how, struct kv_error *e) {
-    size_t n_columns = 0;
-    while (columns[n_columns].name) n_columns++;
-    struct kv_column *heads = kv_alloc(n_columns, sizeof *heads);
-    for (size_t i = 0; i < n_columns; i++)
-        heads[i] = (struct kv_column){columns[i].name, columns[i].align};
-    struct kv_table *t = kv_table_new(heads, n_columns);
-    free(heads);
-    for (size_t i = 0; i < n; i++)
-        for (size_t k = 0; k < n_columns; k++) columns[k].cell(t, (const char *)rows + i * stride);
+    struct kv_table *t = kv_table_begin(columns);
+    kv_table_add_rows(t, columns, rows, n, stride);
     return kv_table_print(t, how, e);
 }

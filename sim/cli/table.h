@@ -7,7 +7,9 @@
 //         {"spec", KV_LEFT, spec_cell}, {"kl_nats", KV_RIGHT, kl_cell}, {0}};
 //     return kv_table_print_rows(columns, rows, n, sizeof *rows, c->output, e);
 //
-// where spec_cell is  static void spec_cell(struct kv_table *t, const void *row).
+// where spec_cell is  static void spec_cell(struct kv_table *t, const void *row), or, of one line,
+//
+//     KV_CELL(spec_cell, struct kv_row, kv_table_text(t, row->spec))
 #ifndef KV_CLI_TABLE_H
 #define KV_CLI_TABLE_H
 
@@ -24,6 +26,7 @@ struct kv_column {
 };
 struct kv_table *kv_table_new(const struct kv_column *columns, size_t n);
 void kv_table_text(struct kv_table *t, const char *s); // NULL = empty (JSON null)
+void kv_table_take(struct kv_table *t, char *s);       // the same, and frees s
 // NAN = empty; JSON keeps all digits. Negative decimals: as many digits as x needs to be read back.
 void kv_table_number(struct kv_table *t, double x, int decimals);
 void kv_table_count(struct kv_table *t, long long n);
@@ -46,11 +49,23 @@ size_t kv_terminal_width(void);
 struct kv_table_column {
     const char *name; // with its unit
     enum kv_align align;
-    void (*cell)(struct kv_table *t, const void *row); // adds one cell
+    // Adds one cell, or those of the columns behind it too, which then have NULL here.
+    void (*cell)(struct kv_table *t, const void *row);
 };
+// A cell of one statement, which finds the row of this type in `row`.
+#define KV_CELL(name, type, add)                                                                   \
+    static void name(struct kv_table *t, const void *its_row) {                                    \
+        const type *row = its_row;                                                                 \
+        add;                                                                                       \
+    }
+
 // Prints n rows of `stride` bytes; columns end with {0}.
 KV_MUST_CHECK int kv_table_print_rows(const struct kv_table_column *columns, const void *rows,
                                       size_t n, size_t stride, enum kv_output how,
                                       struct kv_error *e);
+// The same in steps, for a table in colour or of several lists: begin, add, kv_table_print.
+struct kv_table *kv_table_begin(const struct kv_table_column *columns);
+void kv_table_add_rows(struct kv_table *t, const struct kv_table_column *columns, const void *rows,
+                       size_t n, size_t stride);
 
 #endif
