@@ -68,8 +68,12 @@ static json_t *new_file(const struct kv_row *r) {
     json_t *file = json_object(), *config = json_object();
     const struct {
         const char *key, *value;
-    } texts[] = {{"spec", r->s.spec},      {"fidelity", r->s.fidelity}, {"mode", r->s.mode},
-                 {"self", r->s.self},      {"compute", r->s.compute},   {"variant", r->s.variant},
+    } texts[] = {{"spec", r->s.spec},
+                 {"fidelity", kv_fidelity_names[r->s.fidelity]},
+                 {"mode", kv_mode_names[r->s.mode]},
+                 {"self", kv_self_names[r->s.self]},
+                 {"compute", r->s.compute},
+                 {"variant", kv_variant_name(r->s.form, r->s.feedback)},
                  {"version", r->s.version}};
     set_text(config, "model", "kvsim");
     set_text(config, "model_name", r->s.model);
@@ -82,9 +86,7 @@ static json_t *new_file(const struct kv_row *r) {
 }
 
 static bool same_setting(const struct kv_row *a, const struct kv_row *b) {
-    return strcmp(a->s.spec, b->s.spec) == 0 && strcmp(a->s.fidelity, b->s.fidelity) == 0 &&
-           strcmp(a->s.mode, b->s.mode) == 0 && strcmp(a->s.self, b->s.self) == 0 &&
-           strcmp(a->s.compute, b->s.compute) == 0 && strcmp(a->s.variant, b->s.variant) == 0 &&
+    return strcmp(a->s.spec, b->s.spec) == 0 && kv_same_setting(&a->s, &b->s) &&
            strcmp(a->s.model, b->s.model) == 0 && strcmp(a->s.commit, b->s.commit) == 0 &&
            a->s.seed == b->s.seed;
 }
@@ -139,8 +141,8 @@ static char *as_tsv(const struct kv_rows *rows) {
         kv_text_add(&t, "\n", 1);
         add_word(&t, r->s.task);
         add_word(&t, r->s.spec);
-        add_word(&t, r->s.fidelity);
-        add_word(&t, r->s.mode);
+        add_word(&t, kv_fidelity_names[r->s.fidelity]);
+        add_word(&t, kv_mode_names[r->s.mode]);
         kv_text_addf(&t, "%zu", r->s.n_items);
         for (size_t k = 0; k < N_METRICS; k++) {
             add_cell(&t, m[k].value);

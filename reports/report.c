@@ -52,8 +52,7 @@ static size_t make_parts(const struct kv_rows *all, const char *dir, const char 
         for (int exact = 1; exact >= 0; exact--)
             for (size_t i = first; i < last; i++) {
                 const struct kv_row *r = &all->row[i];
-                if (taken[i] || !drawable(r) || (strcmp(r->s.fidelity, "exact") == 0) != exact)
-                    continue;
+                if (taken[i] || !drawable(r) || (r->s.fidelity == KV_EXACT) != exact) continue;
                 struct kv_page_part part = {
                     .set = {.all = all, .rows = rows + n_rows, .dir = dir, .formats = formats}};
                 for (size_t k = i; k < last; k++) {

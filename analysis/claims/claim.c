@@ -27,7 +27,7 @@ const struct kv_quantity_row kv_quantities[] = {
 // ---- reading --------------------------------------------------------------------------
 
 #define FIELD(f) offsetof(struct kv_claim, f)
-enum { TEXT_KEY, NUMBER_KEY, QUANTITY_KEY };
+enum { TEXT_KEY, NUMBER_KEY, QUANTITY_KEY, MODE_KEY, SELF_KEY };
 // Numbers are kept apart until the claim is whole.
 enum number { VALUE, TOLERANCE, AT_LEAST, AT_MOST, CONTEXT, N_NUMBERS };
 
@@ -36,14 +36,22 @@ static const struct key {
     int kind;
     size_t at; // offset of a text, or enum number
 } keys[] = {
-    {"claim", TEXT_KEY, FIELD(claim)},    {"source", TEXT_KEY, FIELD(source)},
-    {"model", TEXT_KEY, FIELD(model)},    {"benchmark", TEXT_KEY, FIELD(benchmark)},
-    {"quantity", QUANTITY_KEY, 0},        {"first", TEXT_KEY, FIELD(first)},
-    {"second", TEXT_KEY, FIELD(second)},  {"mode", TEXT_KEY, FIELD(mode)},
-    {"self", TEXT_KEY, FIELD(self)},      {"device", TEXT_KEY, FIELD(device)},
-    {"note", TEXT_KEY, FIELD(note)},      {"value", NUMBER_KEY, VALUE},
-    {"tolerance", NUMBER_KEY, TOLERANCE}, {"at least", NUMBER_KEY, AT_LEAST},
-    {"at most", NUMBER_KEY, AT_MOST},     {"context", NUMBER_KEY, CONTEXT},
+    {"claim", TEXT_KEY, FIELD(claim)},
+    {"source", TEXT_KEY, FIELD(source)},
+    {"model", TEXT_KEY, FIELD(model)},
+    {"benchmark", TEXT_KEY, FIELD(benchmark)},
+    {"quantity", QUANTITY_KEY, 0},
+    {"first", TEXT_KEY, FIELD(first)},
+    {"second", TEXT_KEY, FIELD(second)},
+    {"mode", MODE_KEY, 0},
+    {"self", SELF_KEY, 0},
+    {"device", TEXT_KEY, FIELD(device)},
+    {"note", TEXT_KEY, FIELD(note)},
+    {"value", NUMBER_KEY, VALUE},
+    {"tolerance", NUMBER_KEY, TOLERANCE},
+    {"at least", NUMBER_KEY, AT_LEAST},
+    {"at most", NUMBER_KEY, AT_MOST},
+    {"context", NUMBER_KEY, CONTEXT},
 };
 enum { N_KEYS = sizeof keys / sizeof *keys };
 
@@ -155,6 +163,14 @@ static int take_quantity(const struct reader *r, struct kv_claim *c, const char 
     return fail_line(r, r->line, e, "unknown quantity", value, kv_nearest(value, names));
 }
 
+static int take_name(const struct reader *r, const char *what, const char *value,
+                     const char *const *names, unsigned *bits, struct kv_error *e) {
+    int at = kv_index_of(value, names);
+    if (at < 0) return fail_line(r, r->line, e, what, value, kv_nearest(value, names));
+    *bits = 1u << at;
+    return 0;
+}
+
 static int take_pair(struct reader *r, const char *name, const char *value, struct kv_error *e) {
     const char *names[N_KEYS + 1] = {NULL};
     size_t k = 0;
@@ -170,12 +186,19 @@ static int take_pair(struct reader *r, const char *name, const char *value, stru
     struct draft *d = r->begun ? &r->now : &r->shared;
     if (d->given[k]) return fail_line(r, r->line, e, "this key was given before:", name, NULL);
     d->given[k] = true;
-    if (keys[k].kind == QUANTITY_KEY) return take_quantity(r, &d->claim, value, e);
-    if (keys[k].kind == TEXT_KEY) {
+    switch (keys[k].kind) {
+    case QUANTITY_KEY:
+        return take_quantity(r, &d->claim, value, e);
+    case MODE_KEY:
+        return take_name(r, "unknown mode", value, kv_mode_names, &d->claim.modes, e);
+    case SELF_KEY:
+        return take_name(r, "unknown own step", value, kv_self_names, &d->claim.selves, e);
+    case TEXT_KEY: {
         char **at = text_of(&d->claim, &keys[k]);
         free(*at);
         *at = kv_strdup(value);
         return 0;
+    }
     }
     char *end;
     double x = strtod(value, &end);

@@ -54,14 +54,16 @@ extern const struct kv_quantity_row kv_quantities[]; // ends with {0}
 struct kv_claim {
     char *file;
     size_t line; // of its "claim:"
-    char *claim, *source, *model, *benchmark, *first, *second, *mode, *self, *device, *note;
+    char *claim, *source, *model, *benchmark, *first, *second, *device, *note;
+    unsigned modes, selves; // bits 1 << enum kv_mode, 1 << enum kv_self; 0 = any
     const struct kv_quantity_row *quantity;
     double low, high; // what is claimed: the quantity lies in here; +-INFINITY = open
     double context;   // tokens; NAN = not of latency
 };
 
-// Reads the claims of a text; `file` names it in errors ("x.claim:12"). KV_EUSAGE: an unknown key
-// or quantity (with the nearest known), a key that is missing, given twice or not a number.
+// Reads the claims of a text; `file` names it in errors ("x.claim:12"). KV_EUSAGE: an unknown key,
+// quantity, mode or own step (with the nearest known), a key that is missing, given twice or not a
+// number.
 KV_MUST_CHECK int kv_claims_parse(const char *file, const char *text, struct kv_claim **claims,
                                   size_t *n, struct kv_error *e);
 KV_MUST_CHECK int kv_claims_read(const char *path, struct kv_claim **claims, size_t *n,

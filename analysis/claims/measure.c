@@ -136,8 +136,8 @@ static int measure_perplexity(struct kv_store *s, const struct kv_summary *a,
     struct kv_choice_result *x = NULL, *y = NULL;
     size_t n_x = 0, n_y = 0;
     struct two_sums t;
-    int code = kv_store_choices(s, a->family, &x, &n_x, e);
-    if (!code) code = kv_store_choices(s, b->family, &y, &n_y, e);
+    int code = kv_store_choices(s, a->run_group, &x, &n_x, e);
+    if (!code) code = kv_store_choices(s, b->run_group, &y, &n_y, e);
     two_sums_new(&t, n_x);
     for (size_t i = 0, k = 0; !code && i < n_x; i++) {
         while (k < n_y && y[k].item < x[i].item) k++;
@@ -216,8 +216,8 @@ int kv_measure(struct kv_store *s, const struct kv_claim *c, const struct kv_sum
         if (how->device) measure_saving(c, a, b, how->device, m);
         return 0;
     }
-    int code = kv_store_items(s, a->family, &x, &n_x, e);
-    if (!code) code = kv_store_items(s, b->family, &y, &n_y, e);
+    int code = kv_store_items(s, a->run_group, &x, &n_x, e);
+    if (!code) code = kv_store_items(s, b->run_group, &y, &n_y, e);
     if (!code) {
         kv_pairs_join(&j, x, n_x, y, n_y);
         switch (c->quantity->quantity) {

@@ -7,14 +7,13 @@
 #include <strings.h>
 #include <unistd.h>
 
-#include "analysis/stats/evidence.h"
-#include "sim/base/memory.h"
-#include "sim/base/spec.h"
-#include "sim/base/assets.h"
 #include "analysis/claims/measure.h"
+#include "analysis/results/find.h"
+#include "analysis/results/label.h"
 #include "analysis/results/pairs.h"
-#include "analysis/results/rows.h"
-#include "sim/replay/spec.h"
+#include "analysis/stats/evidence.h"
+#include "sim/base/assets.h"
+#include "sim/base/memory.h"
 
 static const double power = 0.8;
 
@@ -68,8 +67,8 @@ static bool fits_benchmark(const struct kv_claim *c, const struct kv_summary *s)
 
 static bool usable(const struct search *q, const struct kv_summary *s) {
     const struct kv_claim *c = q->claim;
-    return strcmp(s->fidelity, "exact") == 0 && (!c->mode || strcmp(c->mode, s->mode) == 0) &&
-           (!c->self || strcmp(c->self, s->self) == 0) && !kv_row_is_closed(s);
+    return s->fidelity == KV_EXACT && (!c->modes || c->modes >> s->mode & 1) &&
+           (!c->selves || c->selves >> s->self & 1) && s->feedback == KV_FEEDBACK_OPEN;
 }
 
 // Takes the traces nearest to the claim: its model and benchmark, else its benchmark, else all.
@@ -94,26 +93,13 @@ static void mark_pattern(const struct search *q, const char *text, const char *c
                     (fnmatch(text, q->all[i].spec, 0) == 0 || fnmatch(text, labels[i], 0) == 0);
 }
 
-// Rows of the spec as each trace's model spells it.
 static int mark_spec(const struct search *q, const char *text, bool *marked, struct kv_error *e) {
-    struct kv_error error = {0};
-    size_t failed = 0;
-    for (size_t k = 0; k < q->n_settings; k++) {
-        char *spec = NULL;
-        if (kv_spec_canonical(text, &q->settings[k].setting, &spec, &error)) {
-            failed++;
-            continue;
-        }
-        for (size_t i = 0; i < q->n_all; i++)
-            if (q->all[i].trace == q->settings[k].trace && strcmp(q->all[i].spec, spec) == 0)
-                marked[i] = q->trace_fits[i];
-        free(spec);
-    }
-    for (size_t i = 0; i < q->n_all; i++) // a policy that is not loaded goes by its exact text
-        if (strcmp(q->all[i].spec, text) == 0) marked[i] = q->trace_fits[i];
-    if (failed == 0 || failed < q->n_settings || error.code != KV_EUSAGE) return 0;
+    struct kv_error no_spec;
+    kv_rows_mark(q->all, q->n_all, q->settings, q->n_settings, text, marked, &no_spec);
+    for (size_t i = 0; i < q->n_all; i++) marked[i] = marked[i] && q->trace_fits[i];
+    if (no_spec.code != KV_EUSAGE) return 0; // a policy that is not loaded goes by its exact text
     char *where = kv_format_text("%s:%zu", q->claim->file, q->claim->line);
-    int code = kv_fail(e, KV_EUSAGE, where, "'%s': %s", text, error.msg);
+    int code = kv_fail(e, KV_EUSAGE, where, "'%s': %s", text, no_spec.msg);
     free(where);
     return code;
 }
@@ -132,21 +118,6 @@ static int mark(const struct search *q, const char *text, const char *const *lab
     if (!code && !any && !*why)
         *why = kv_format_text("the store holds no exact run of %s to measure it on", text);
     return code;
-}
-
-// The spec that a shuffle shuffles, as the store spells it; NULL for other policies. Caller frees.
-static char *shuffled(const struct kv_summary *s) {
-    struct kv_spec spec = {0};
-    struct kv_error ignored;
-    char *policy = NULL, *format = NULL, *inner = NULL;
-    if (kv_spec_split(s->spec, &policy, &format, &ignored) == 0 &&
-        kv_spec_parse(&spec, policy, &ignored) == 0 && strcmp(spec.name, "shuffle") == 0 &&
-        spec.inner)
-        inner = format ? kv_format_text("%s@%s", spec.inner, format) : kv_strdup(spec.inner);
-    kv_spec_fini(&spec);
-    free(policy);
-    free(format);
-    return inner;
 }
 
 // ---- one verdict ----------------------------------------------------------------------
@@ -213,7 +184,7 @@ static int judge_pair(const struct search *q, size_t a, size_t b, const char *co
     v->second = a == b ? NULL : kv_strdup(labels[b]);
     v->model = kv_strdup(s->model);
     v->benchmark = kv_strdup(s->task);
-    v->mode = kv_strdup(s->mode);
+    v->mode = kv_mode_names[s->mode];
     v->n = m.n;
     v->estimate = m.estimate;
     v->low = m.low;
@@ -282,14 +253,11 @@ static int judge_shuffles(const struct search *q, const bool *first, const char 
                           struct kv_error *e) {
     const int alike = kv_pairs_likeness(q->all, q->all); // in every respect
     int code = 0;
-    for (size_t b = 0; !code && b < q->n_all; b++) {
-        char *inner = q->trace_fits[b] ? shuffled(&q->all[b]) : NULL;
-        for (size_t a = 0; inner && !code && a < q->n_all; a++)
+    for (size_t b = 0; !code && b < q->n_all; b++)
+        for (size_t a = 0; q->trace_fits[b] && !code && a < q->n_all; a++)
             if (first[a] && kv_pairs_likeness(&q->all[a], &q->all[b]) == alike &&
-                strcmp(q->all[a].spec, inner) == 0)
+                kv_spec_shuffles(&q->all[b].parts, &q->all[a].parts))
                 code = judge_pair(q, a, b, labels, how, l, e);
-        free(inner);
-    }
     return code;
 }
 
@@ -356,8 +324,7 @@ int kv_verdicts_judge(struct kv_store *s, const struct kv_claim *claims, size_t 
 void kv_verdicts_free(struct kv_verdict *verdicts, size_t n) {
     for (size_t i = 0; i < n; i++) {
         struct kv_verdict *v = &verdicts[i];
-        char *texts[] = {v->first, v->second, v->model,  v->benchmark,
-                         v->mode,  v->device, v->because};
+        char *texts[] = {v->first, v->second, v->model, v->benchmark, v->device, v->because};
         for (size_t k = 0; k < sizeof texts / sizeof *texts; k++) free(texts[k]);
     }
     free(verdicts);

@@ -14,7 +14,8 @@ struct kv_verdict {
     bool here;               // measured on the claim's model, benchmark and device
     enum kv_answer analogue; // what this model's figures would answer, whether here or not
     char *first, *second;    // specs compared, short; NULL = the store holds none
-    char *model, *benchmark, *mode, *device;
+    char *model, *benchmark, *device;
+    const char *mode;           // how the first was replayed, of kv_mode_names; NULL = no runs
     size_t n;                   // items in both
     double estimate, low, high; // in the quantity's unit, 95 %; NAN = nothing measured
     double items_needed;        // so many would tell with power 0.8, if the estimate is the truth

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // What explains the results of a store's runs.
 #include "analysis/results/attribution.h"
-#include "analysis/stats/evidence.h"
 
 #include <stdlib.h>
 
-#include "sim/base/memory.h"
 #include "analysis/results/shared.h"
+#include "analysis/stats/evidence.h"
+#include "sim/base/memory.h"
 
 enum { KL = KV_N_SCORERS, N_VALUES };
 static const double confidence = 0.95;
@@ -189,6 +189,33 @@ bool kv_attribution_has(const struct kv_attribution *t, size_t factor) {
     for (size_t i = 0; i < t->n; i++)
         if (t->effects[i].a == factor) return true;
     return false;
+}
+
+// Of a cell, by the logarithm of KL, else by accuracy.
+static double deviation(const struct kv_effect *x) {
+    return fabs(isnan(x->log_kl.estimate) ? x->acc.estimate : x->log_kl.estimate);
+}
+
+static double weight(const struct kv_effect *x) {
+    return fmax(x->acc_share, isnan(x->kl_share) ? 0 : x->kl_share);
+}
+
+static int by_weight(const void *a, const void *b) {
+    double x = weight(*(const struct kv_effect *const *)a);
+    double y = weight(*(const struct kv_effect *const *)b);
+    return (x < y) - (x > y);
+}
+
+size_t kv_attribution_pairs(const struct kv_attribution *t, const struct kv_effect **pairs) {
+    size_t n = 0;
+    for (size_t i = 0; i < t->n; i++) {
+        const struct kv_effect *x = &t->effects[i];
+        if (x->b == KV_MAX_FACTORS) continue;
+        if (x->level_a == 0 && x->level_b == 0) pairs[n++] = x;
+        if (deviation(x) > deviation(pairs[n - 1])) pairs[n - 1] = x;
+    }
+    if (n) qsort(pairs, n, sizeof *pairs, by_weight);
+    return n;
 }
 
 int kv_attribute(struct kv_attribution *t, struct kv_store *s, const struct kv_summary *const *rows,

@@ -32,6 +32,9 @@ const char *kv_attribution_factor(const struct kv_attribution *t, size_t factor)
 const char *kv_attribution_level(const struct kv_attribution *t, size_t factor, size_t level);
 // Did both results leave a factor out, since others determine it?
 bool kv_attribution_has(const struct kv_attribution *t, size_t factor);
+// Each pair of factors once, by the cell that deviates most, those that explain most first. Returns
+// how many; pairs[] has room for t->n.
+size_t kv_attribution_pairs(const struct kv_attribution *t, const struct kv_effect **pairs);
 
 // rows[n_rows]: of one trace; those that hold everything at 16 bits must not be among them. Free
 // with kv_attribution_fini.

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 
 #include "sim/base/memory.h"
-#include "sim/base/spec.h"
 
 enum { MAX_KEYS = 64 };
 
@@ -53,52 +52,30 @@ static void drop(struct words *w, const char *name) {
 
 // "hadamard(sym:group=64):sides=both": the wrapper is the rotation, its keys but for those that the
 // inner format has too are left.
-static void add_format(struct words *w, const char *text) {
-    struct kv_spec s = {0};
-    struct kv_error ignored;
-    if (kv_spec_parse(&s, text, &ignored)) return;
-    add(w, "format", s.inner ? "" : s.name, false);
-    add(w, "rotation", s.inner ? s.name : "none", false);
-    struct kv_spec inner = {0};
-    const struct kv_spec *keys = &s;
-    if (s.inner && kv_spec_parse(&inner, s.inner, &ignored) == 0) {
-        set(w, "format", inner.name);
-        keys = &inner;
-        for (size_t i = 0; i < s.n_pairs; i++)
-            if (strcmp(s.keys[i], "sides") == 0 && strcmp(s.values[i], "both") != 0) {
-                char *level = kv_format_text("%s of %s", s.name, s.values[i]);
-                set(w, "rotation", level);
-                free(level);
-            }
+static void add_format(struct words *w, const struct kv_spec *s, size_t n) {
+    const struct kv_spec *keys = n > 1 ? &s[1] : s;
+    const char *sides = n > 1 ? kv_spec_value(s, "sides") : NULL;
+    add(w, "format", n > 1 ? keys->name : s->inner ? "" : s->name, false);
+    add(w, "rotation", s->inner ? s->name : "none", false);
+    if (sides && strcmp(sides, "both") != 0) {
+        char *level = kv_format_text("%s of %s", s->name, sides);
+        set(w, "rotation", level);
+        free(level);
     }
     for (size_t i = 0; i < keys->n_pairs; i++)
         if (!find(w, keys->keys[i])) add(w, keys->keys[i], keys->values[i], true);
-    kv_spec_fini(&inner);
-    kv_spec_fini(&s);
-}
-
-static void add_policy(struct words *w, const char *text) {
-    struct kv_spec s = {0};
-    struct kv_error ignored;
-    if (kv_spec_parse(&s, text, &ignored)) return;
-    add(w, "policy", text, false);
-    for (size_t i = 0; i < s.n_pairs && strcmp(s.name, "static") == 0; i++)
-        add(w, s.keys[i], s.values[i], false);
-    kv_spec_fini(&s);
 }
 
 static void take_apart(struct words *w, const struct kv_summary *row) {
-    struct kv_error ignored;
-    char *policy = NULL, *format = NULL;
+    const struct kv_spec_parts *p = &row->parts;
+    const struct kv_spec *policy = p->policies;
     *w = (struct words){0};
-    if (kv_spec_split(row->spec, &policy, &format, &ignored) == 0) {
-        if (format) add_format(w, format);
-        add_policy(w, policy);
-    }
-    free(policy);
-    free(format);
-    add(w, "mode", row->mode, false);
-    add(w, "own step", row->self, false);
+    if (p->n_formats) add_format(w, p->formats, p->n_formats);
+    if (p->n_policies) add(w, "policy", p->policy_text, false);
+    for (size_t i = 0; p->n_policies && i < policy->n_pairs; i++)
+        if (strcmp(policy->name, "static") == 0) add(w, policy->keys[i], policy->values[i], false);
+    add(w, "mode", kv_mode_names[row->mode], false);
+    add(w, "own step", kv_self_names[row->self], false);
     add(w, "compute", row->compute, false);
 }
 

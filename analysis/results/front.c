@@ -1,20 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // The frontier of a group of rows, on the items that all of them hold.
 #include "analysis/results/front.h"
-#include "sim/base/memory.h"
-#include "analysis/stats/pareto.h"
-#include "analysis/results/shared.h"
 
 #include <stdlib.h>
 
-enum { BY_AGREEMENT = -1, BY_KL = -2 };
+#include "analysis/results/shared.h"
+#include "analysis/stats/pareto.h"
+#include "sim/base/memory.h"
 
 const struct kv_front_value kv_front_values[] = {{"acc", "", KV_ACC},
                                                  {"acc_norm", "", KV_ACC_NORM},
                                                  {"acc_bytes", "", KV_ACC_BYTES},
                                                  {"acc_token", "", KV_ACC_TOKEN},
-                                                 {"agree", "", BY_AGREEMENT},
-                                                 {"kl", "nats a token", BY_KL},
+                                                 {"agree", "", KV_FRONT_AGREEMENT},
+                                                 {"kl", "nats a token", KV_FRONT_KL},
                                                  {0}};
 
 static double effective_bits(const struct kv_row *r, size_t context) {
@@ -41,11 +40,13 @@ const struct kv_front_cost kv_front_costs[] = {
     {0}};
 
 static double weight_of(int scorer, const struct kv_item_result *r) {
-    return scorer == BY_KL ? r->n_scored : 1;
+    return scorer == KV_FRONT_KL ? r->n_scored : 1;
 }
 
 static double value_of(int scorer, const struct kv_item_result *r) {
-    return scorer == BY_KL ? r->kl_nats : scorer == BY_AGREEMENT ? r->agree : r->right[scorer];
+    return scorer == KV_FRONT_KL          ? r->kl_nats
+           : scorer == KV_FRONT_AGREEMENT ? r->agree
+                                          : r->right[scorer];
 }
 
 // ---- the frontier ---------------------------------------------------------------------
@@ -129,7 +130,7 @@ int kv_front_find(struct kv_front *f, struct kv_store *s, const struct kv_row *c
     f->n_items = g.n;
     f->n_left_out = g.n_left_out;
     double chance = value->scorer >= 0 && n ? rows[0]->s.chance : 0;
-    if (!code) find(f, &g, value->scorer == BY_KL, chance, seed, draws);
+    if (!code) find(f, &g, value->scorer == KV_FRONT_KL, chance, seed, draws);
     kv_shared_fini(&g);
     if (code) kv_front_fini(f);
     return code;

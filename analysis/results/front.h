@@ -7,9 +7,10 @@
 #include "analysis/results/rows.h"
 
 // What is traded. Values: higher is better but for kl.
+enum { KV_FRONT_AGREEMENT = -1, KV_FRONT_KL = -2 };
 struct kv_front_value {
     const char *name, *unit; // "acc"
-    int scorer;              // of KV_N_SCORERS; -1 = pick agreement, -2 = KL
+    int scorer;              // of KV_N_SCORERS, or KV_FRONT_AGREEMENT, KV_FRONT_KL
 };
 extern const struct kv_front_value kv_front_values[]; // ends with {0}
 struct kv_front_cost {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Short names of specs for tables and figures: what is at its default is not said.
-#include "sim/base/memory.h"
-#include "sim/base/spec.h"
-#include "analysis/results/rows.h"
-#include "sim/replay/spec.h"
+#include "analysis/results/label.h"
 
 #include <stdlib.h>
+
+#include "sim/base/memory.h"
+#include "sim/replay/spec.h"
 
 // The parameters a name may have: its own and those that all of its kind share; NULL = none known.
 struct known {
@@ -34,97 +34,134 @@ static bool is_default(struct known k, const char *key, const char *value) {
     return false;
 }
 
-// "static:k=4,v=4" reads as "static:bits=4", the way it is written.
-static bool equal_sides(const struct kv_spec *s) {
-    const char *side[2] = {NULL, NULL};
-    for (size_t i = 0; i < s->n_pairs; i++) {
-        if (strcmp(s->keys[i], "bits") == 0) return false;
-        if (strcmp(s->keys[i], "k") == 0) side[0] = s->values[i];
-        if (strcmp(s->keys[i], "v") == 0) side[1] = s->values[i];
-    }
-    return strcmp(s->name, "static") == 0 && side[0] && side[1] && strcmp(side[0], side[1]) == 0;
+const char *kv_uniform_width(const struct kv_spec *policy) {
+    const char *k = kv_spec_value(policy, "k"), *v = kv_spec_value(policy, "v");
+    bool equal = strcmp(policy->name, "static") == 0 && k && v && strcmp(k, v) == 0;
+    return equal && !kv_spec_value(policy, "bits") ? k : NULL;
 }
 
-// Adds one half of a spec to t. `keep_order`: the channel order is worth saying.
-static void add_half(struct kv_text *t, const char *text, bool format, bool keep_order) {
-    struct kv_error ignored;
-    struct kv_spec s;
-    if (kv_spec_parse(&s, text, &ignored)) {
-        kv_text_addf(t, "%s", text);
-        return;
-    }
-    struct known k = format ? known_format(s.name) : known_policy(s.name);
-    bool fold = !format && equal_sides(&s);
+bool kv_spec_shuffles(const struct kv_spec_parts *shuffle, const struct kv_spec_parts *of) {
+    const struct kv_spec *s = shuffle->policies;
+    return shuffle->n_policies && strcmp(s->name, "shuffle") == 0 && s->inner &&
+           strcmp(s->inner, of->policy_text) == 0 &&
+           strcmp(shuffle->format_text, of->format_text) == 0;
+}
+
+// Adds one half of a spec to t: s[n], wrappers first. `keep_order`: the channel order is worth
+// saying.
+static void add_half(struct kv_text *t, const struct kv_spec *s, size_t n, bool format,
+                     bool keep_order) {
+    struct known k = format ? known_format(s->name) : known_policy(s->name);
+    bool fold = !format && kv_uniform_width(s); // written as "static:bits=4"
     char separator = ':';
-    kv_text_addf(t, "%s", s.name);
-    if (s.inner) {
+    kv_text_addf(t, "%s", s->name);
+    if (s->inner) {
         kv_text_add(t, "(", 1);
-        add_half(t, s.inner, format, keep_order);
+        if (n > 1)
+            add_half(t, s + 1, n - 1, format, keep_order);
+        else
+            kv_text_addf(t, "%s", s->inner);
         kv_text_add(t, ")", 1);
     }
-    for (size_t i = 0; i < s.n_pairs; i++) {
-        const char *key = s.keys[i];
-        if (is_default(k, key, s.values[i])) continue;
+    for (size_t i = 0; i < s->n_pairs; i++) {
+        const char *key = s->keys[i];
+        if (is_default(k, key, s->values[i])) continue;
         if (!format && strcmp(key, "digest") == 0) continue; // of a file that the label names
         if (format && !keep_order && strcmp(key, "order") == 0) continue;
         if (fold && strcmp(key, "v") == 0) continue;
         kv_text_addf(t, "%c%s=%s", separator, fold && strcmp(key, "k") == 0 ? "bits" : key,
-                     s.values[i]);
+                     s->values[i]);
         separator = ',';
     }
-    kv_spec_fini(&s);
 }
 
-static char *shorten(const char *spec, bool keep_order) {
+static char *shorten(const struct kv_spec_parts *p, bool keep_order) {
     struct kv_text t = {0};
-    struct kv_error ignored;
-    char *policy, *format;
-    if (kv_spec_split(spec, &policy, &format, &ignored)) return kv_strdup(spec);
-    add_half(&t, policy, false, true);
-    if (format && *format) {
-        kv_text_add(&t, "@", 1);
-        add_half(&t, format, true, keep_order);
-    }
-    free(policy);
-    free(format);
+    if (p->n_policies)
+        add_half(&t, p->policies, p->n_policies, false, true);
+    else
+        kv_text_addf(&t, "%s", p->policy_text);
+    if (*p->format_text) kv_text_add(&t, "@", 1);
+    if (p->n_formats)
+        add_half(&t, p->formats, p->n_formats, true, keep_order);
+    else
+        kv_text_addf(&t, "%s", p->format_text);
     return kv_text_take(&t);
 }
 
-static bool orders_differ(const char *const *specs, size_t n) {
-    bool seen[2] = {false, false};
-    for (size_t i = 0; i < n; i++) {
-        seen[0] = seen[0] || strstr(specs[i], "order=ggml");
-        seen[1] = seen[1] || strstr(specs[i], "order=hf");
-    }
-    return seen[0] && seen[1];
+// A spec to be named.
+struct subject {
+    const char *spec;
+    const struct kv_spec_parts *parts;
+    const struct kv_format_setting *setting; // NULL = unknown
+};
+
+static bool orders_differ(const struct subject *s, size_t n) {
+    const char *first = NULL;
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < s[i].parts->n_formats; k++) {
+            const char *order = kv_spec_value(&s[i].parts->formats[k], "order");
+            if (order && first && strcmp(order, first) != 0) return true;
+            if (order) first = order;
+        }
+    return false;
 }
 
 // The short form, with the channel order only where it is not the one the format takes by itself.
-static char *label_of(const char *spec, const struct kv_format_setting *setting, bool keep_order) {
+static char *label_of(const struct subject *s, bool keep_order) {
     struct kv_error ignored;
-    char *brief = shorten(spec, false), *back = NULL;
-    if (setting && kv_spec_canonical(brief, setting, &back, &ignored) == 0)
-        keep_order = strcmp(back, spec) != 0;
+    char *brief = shorten(s->parts, false), *back = NULL;
+    if (s->setting && kv_spec_canonical(brief, s->setting, &back, &ignored) == 0)
+        keep_order = strcmp(back, s->spec) != 0;
     free(back);
     if (!keep_order) return brief;
     free(brief);
-    return shorten(spec, true);
+    return shorten(s->parts, true);
 }
 
-void kv_spec_labels(const char *const *specs, const struct kv_format_setting *const *settings,
-                    size_t n, char **labels) {
-    bool keep_order = orders_differ(specs, n);
-    bool *alike = kv_alloc(n + 1, sizeof *alike);
-    for (size_t i = 0; i < n; i++)
-        labels[i] = label_of(specs[i], settings ? settings[i] : NULL, keep_order);
+static void label_all(const struct subject *s, size_t n, char **labels) {
+    bool *alike = kv_alloc(n + 1, sizeof *alike), keep_order = orders_differ(s, n);
+    for (size_t i = 0; i < n; i++) labels[i] = label_of(&s[i], keep_order);
     for (size_t i = 0; i < n; i++)
         for (size_t j = 0; j < n; j++)
-            if (strcmp(labels[i], labels[j]) == 0 && strcmp(specs[i], specs[j]) != 0)
+            if (strcmp(labels[i], labels[j]) == 0 && strcmp(s[i].spec, s[j].spec) != 0)
                 alike[i] = true;
     for (size_t i = 0; i < n; i++) {
         if (!alike[i]) continue;
         free(labels[i]);
-        labels[i] = kv_strdup(specs[i]);
+        labels[i] = kv_strdup(s[i].spec);
     }
     free(alike);
+}
+
+void kv_spec_labels(const char *const *specs, const struct kv_format_setting *const *settings,
+                    size_t n, char **labels) {
+    struct subject *all = kv_alloc(n + 1, sizeof *all);
+    struct kv_spec_parts *parts = kv_alloc(n + 1, sizeof *parts);
+    for (size_t i = 0; i < n; i++) {
+        kv_spec_take_apart(&parts[i], specs[i]);
+        all[i] = (struct subject){specs[i], &parts[i], settings ? settings[i] : NULL};
+    }
+    label_all(all, n, labels);
+    for (size_t i = 0; i < n; i++) kv_spec_parts_fini(&parts[i]);
+    free(parts);
+    free(all);
+}
+
+int kv_summary_labels(struct kv_store *s, const struct kv_summary *const *rows, size_t n,
+                      char **labels, struct kv_error *e) {
+    struct kv_store_setting *settings;
+    size_t n_settings;
+    int code = kv_store_settings(s, &settings, &n_settings, e);
+    if (code) return code;
+    struct subject *all = kv_alloc(n + 1, sizeof *all);
+    for (size_t i = 0; i < n; i++) {
+        all[i] = (struct subject){rows[i]->spec, &rows[i]->parts, NULL};
+        for (size_t k = 0; k < n_settings; k++)
+            if (settings[k].trace == rows[i]->trace) all[i].setting = &settings[k].setting;
+    }
+    label_all(all, n, labels);
+    free(all);
+    free(settings);
+    return 0;
 }

@@ -62,8 +62,8 @@ struct kv_resampler *kv_pairs_resampler(const struct kv_pairs *j) {
 
 int kv_pairs_likeness(const struct kv_summary *a, const struct kv_summary *b) {
     if (a->trace != b->trace) return -1;
-    return (strcmp(a->fidelity, b->fidelity) == 0) * 8 + (strcmp(a->mode, b->mode) == 0) * 4 +
-           (strcmp(a->self, b->self) == 0) * 2 + (a->seed == b->seed);
+    return (a->fidelity == b->fidelity) * 8 + (a->mode == b->mode) * 4 + (a->self == b->self) * 2 +
+           (a->seed == b->seed);
 }
 
 bool kv_pairs_choose(const struct kv_summary *a, size_t n_a, const struct kv_summary *b, size_t n_b,

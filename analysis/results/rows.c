@@ -1,27 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rows of a store with intervals, comparison with 16 bit and price on a device; finding a spec.
+// Rows of a store with intervals, comparison with 16 bit and price on a device.
 #include "analysis/results/rows.h"
-#include "sim/base/args.h"
-#include "sim/base/memory.h"
-#include "sim/replay/spec.h"
 
 #include <stdlib.h>
 
-static int read_contexts(struct kv_rows *rows, const char *text, struct kv_error *e) {
-    for (const char *p = text; *p;) {
-        char *end;
-        double context = strtod(p, &end);
-        if (end == p || (*end && *end != ',') || !(context >= 1 && context <= 1e9))
-            return kv_fail(e, KV_EUSAGE, "--context",
-                           "'%s' is not a list of tokens such as 128,2048", text);
-        if (rows->n_contexts == KV_MAX_CONTEXTS)
-            return kv_fail(e, KV_EUSAGE, "--context", "at most %d contexts at once",
-                           KV_MAX_CONTEXTS);
-        rows->context[rows->n_contexts++] = context;
-        p = *end ? end + 1 : end;
-    }
-    return 0;
-}
+#include "analysis/results/versus.h"
+#include "analysis/stats/pareto.h"
+#include "sim/base/memory.h"
 
 // ---- one row --------------------------------------------------------------------------
 
@@ -60,7 +45,7 @@ static void judge(struct kv_row *row, const struct kv_item_result *items, size_t
 static int split_row(struct kv_row *row, struct kv_store *s, struct kv_error *e) {
     struct kv_redraw_result *draws = NULL;
     size_t n = 0;
-    int code = kv_store_redraws(s, row->s.family, &draws, &n, e);
+    int code = kv_store_redraws(s, row->s.run_group, &draws, &n, e);
     uint32_t *item = kv_alloc(n + 1, sizeof *item);
     double *change = kv_alloc(n + 1, sizeof *change), *kl = kv_alloc(n + 1, sizeof *kl);
     for (size_t i = 0; i < n; i++) {
@@ -98,7 +83,7 @@ static int fill_row(struct kv_rows *rows, struct kv_row *row, struct kv_store *s
                     struct kv_error *e) {
     struct kv_item_result *items;
     size_t n;
-    int code = kv_store_items(s, row->s.family, &items, &n, e);
+    int code = kv_store_items(s, row->s.run_group, &items, &n, e);
     if (code) return code;
     judge(row, items, n);
     kv_item_results_free(items, n);
@@ -106,26 +91,6 @@ static int fill_row(struct kv_rows *rows, struct kv_row *row, struct kv_store *s
     if (row->s.n_redraws > 1 && (code = split_row(row, s, e))) return code;
     for (size_t i = 0; rows->device && i < rows->n_contexts; i++)
         row->at[i] = kv_device_step(rows->device, &row->s.ledger, rows->context[i], 0);
-    return 0;
-}
-
-int kv_summary_labels(struct kv_store *s, const struct kv_summary *const *rows, size_t n,
-                      char **labels, struct kv_error *e) {
-    struct kv_store_setting *settings;
-    size_t n_settings;
-    int code = kv_store_settings(s, &settings, &n_settings, e);
-    if (code) return code;
-    const char **specs = kv_alloc(n + 1, sizeof *specs);
-    const struct kv_format_setting **of = kv_alloc(n + 1, sizeof *of);
-    for (size_t i = 0; i < n; i++) {
-        specs[i] = rows[i]->spec;
-        for (size_t k = 0; k < n_settings; k++)
-            if (settings[k].trace == rows[i]->trace) of[i] = &settings[k].setting;
-    }
-    kv_spec_labels(specs, of, n, labels);
-    free(of);
-    free(specs);
-    free(settings);
     return 0;
 }
 
@@ -140,23 +105,33 @@ static int label_rows(struct kv_rows *rows, struct kv_store *s, struct kv_error 
     return code;
 }
 
-int kv_rows_open(struct kv_rows *rows, struct kv_store **s, const struct kv_cli *c,
+static int no_rows(const struct kv_rows_options *o, struct kv_error *e) {
+    struct kv_text names = {0};
+    for (int f = 0; kv_fidelity_names[f]; f++)
+        if (o->fidelities >> f & 1)
+            kv_text_addf(&names, "%s%s", names.n ? " or " : "", kv_fidelity_names[f]);
+    int code =
+        names.n ? kv_fail(e, KV_EFAIL, o->db, "the store holds no outcomes of fidelity %s", names.s)
+                : kv_fail(e, KV_EFAIL, o->db,
+                          "the store holds no outcomes yet; kvsim sweep writes them");
+    free(names.s);
+    return code;
+}
+
+int kv_rows_open(struct kv_rows *rows, struct kv_store **s, const struct kv_rows_options *o,
                  struct kv_error *e) {
     struct kv_summary *summaries = NULL;
     size_t n = 0;
-    const char *device = kv_opt(c, "device") ? kv_opt(c, "device") : kv_device_default_name();
-    const struct kv_store_filter filter = {.fidelity = kv_opt(c, "fidelity"),
-                                           .all_builds = kv_opt_given(c, "builds")};
-    *rows = (struct kv_rows){0};
+    const char *device = o->device ? o->device : kv_device_default_name();
+    const struct kv_store_filter filter = {.fidelities = o->fidelities,
+                                           .all_builds = o->all_builds};
+    *rows = (struct kv_rows){.n_contexts = o->n_contexts};
+    memcpy(rows->context, o->context, sizeof rows->context);
     *s = NULL;
-    int code = read_contexts(rows, kv_opt(c, "context"), e);
-    if (!code && device) code = kv_device_open(&rows->device, device, e);
-    if (!code) code = kv_store_open(s, kv_opt(c, "db"), KV_STORE_READ, e);
+    int code = device ? kv_device_open(&rows->device, device, e) : 0;
+    if (!code) code = kv_store_open(s, o->db, KV_STORE_READ, e);
     if (!code) code = kv_store_summaries(*s, &filter, &summaries, &n, e);
-    if (!code && n == 0)
-        code = kv_fail(e, KV_EFAIL, kv_opt(c, "db"), "the store holds no outcomes%s%s",
-                       filter.fidelity ? " of fidelity " : " yet; kvsim sweep writes them",
-                       filter.fidelity ? filter.fidelity : "");
+    if (!code && n == 0) code = no_rows(o, e);
     if (code) goto fail;
     rows->n = n;
     rows->row = kv_alloc(n, sizeof *rows->row);
@@ -178,9 +153,7 @@ fail:
 
 void kv_rows_fini(struct kv_rows *rows) {
     for (size_t i = 0; i < rows->n; i++) {
-        struct kv_summary *s = kv_alloc(1, sizeof *s); // the list's free takes heap rows
-        *s = rows->row[i].s;
-        kv_summaries_free(s, 1);
+        kv_summary_fini(&rows->row[i].s);
         free(rows->row[i].label);
         free(rows->row[i].right);
         free(rows->row[i].item_kl);
@@ -232,7 +205,9 @@ static int by_rank(const void *a, const void *b) {
     if (isnan(x->value) != isnan(y->value)) return isnan(x->value) ? 1 : -1;
     if (x->value != y->value && !isnan(x->value)) return x->value < y->value ? -1 : 1;
     int s = strcmp(x->row.s.spec, y->row.s.spec);
-    return s ? s : (x->row.s.family > y->row.s.family) - (x->row.s.family < y->row.s.family);
+    return s ? s
+             : (x->row.s.run_group > y->row.s.run_group) -
+                   (x->row.s.run_group < y->row.s.run_group);
 }
 
 int kv_rows_sort(struct kv_rows *rows, const char *key, struct kv_error *e) {
@@ -250,127 +225,51 @@ int kv_rows_sort(struct kv_rows *rows, const char *key, struct kv_error *e) {
     return 0;
 }
 
-// ---- finding a spec -------------------------------------------------------------------
+// ---- rows together --------------------------------------------------------------------
 
-// The spec's spelling for the model of each trace.
-struct spellings {
-    size_t n;
-    char **text;      // [0] as the user wrote it, for policies that are not loaded; NULL = none
-    long long *trace; // 0 = any
-};
-
-bool kv_row_is_closed(const struct kv_summary *s) {
-    return strcmp(s->variant, "feedback=closed") == 0;
+static bool same_form(const struct kv_summary *a, const struct kv_summary *b) {
+    bool formed = a->form != KV_FORM_NONE || b->form != KV_FORM_NONE;
+    return (formed && a->fidelity == KV_EXACT) ||
+           (a->form == b->form && a->feedback == b->feedback);
 }
 
-static bool matches(const struct kv_summary *s, const struct spellings *spelt,
-                    const struct kv_row_choice *c) {
-    if (c->fidelity && strcmp(c->fidelity, s->fidelity) != 0) return false;
-    if (c->mode && strcmp(c->mode, s->mode) != 0) return false;
-    if (kv_row_is_closed(s) != (c->feedback && strcmp(c->feedback, "closed") == 0)) return false;
-    if (c->trace && strncmp(c->trace, s->trace_digest, strlen(c->trace)) != 0) return false;
-    for (size_t i = 0; i < spelt->n; i++)
-        if (spelt->text[i] && strcmp(spelt->text[i], s->spec) == 0 &&
-            (spelt->trace[i] == 0 || spelt->trace[i] == s->trace))
-            return true;
-    return false;
+bool kv_rows_alike(const struct kv_row *a, const struct kv_row *b) {
+    const struct kv_summary *x = &a->s, *y = &b->s;
+    return x->trace == y->trace && x->fidelity == y->fidelity && x->mode == y->mode &&
+           x->self == y->self && strcmp(x->compute, y->compute) == 0 && same_form(x, y);
 }
 
-// Names the nearest spec that is there, in its short form.
-static int not_found(const struct kv_summary *all, size_t n, const struct spellings *spelt,
-                     struct kv_error *e) {
-    const char **specs = kv_alloc(n + 2, sizeof *specs);
-    char **labels = kv_alloc(n + 2, sizeof *labels);
-    specs[0] = spelt->text[0];
-    for (size_t i = 1; i < spelt->n; i++)
-        if (spelt->text[i]) specs[0] = spelt->text[i];
-    for (size_t i = 0; i < n; i++) specs[i + 1] = all[i].spec;
-    kv_spec_labels(specs, NULL, n + 1, labels);
-    const char *near = kv_nearest(labels[0], (const char *const *)labels + 1);
-    int code = near ? kv_fail(e, KV_EFAIL, spelt->text[0],
-                              "the store holds no such run; it holds '%s'", near)
-                    : kv_fail(e, KV_EFAIL, spelt->text[0],
-                              "the store holds no such run; kvsim show lists what it holds");
-    for (size_t i = 0; i <= n; i++) free(labels[i]);
-    free(labels);
-    free(specs);
-    return code;
-}
-
-// Spells the text for each trace. *spelling_error is set when it is no spec for any of them.
-static void spell(struct spellings *spelt, const char *text,
-                  const struct kv_store_setting *settings, size_t n,
-                  struct kv_error *spelling_error) {
-    size_t failed = 0;
-    struct kv_error e = {0};
-    spelt->n = n + 1;
-    spelt->text = kv_alloc(n + 1, sizeof *spelt->text);
-    spelt->trace = kv_alloc(n + 1, sizeof *spelt->trace);
-    spelt->text[0] = kv_strdup(text);
+size_t kv_rows_groups(const struct kv_row *rows, size_t n, size_t *group) {
+    size_t n_groups = 0;
+    for (size_t i = 0; i < n; i++) group[i] = n; // in none
     for (size_t i = 0; i < n; i++) {
-        spelt->trace[i + 1] = settings[i].trace;
-        if (kv_spec_canonical(text, &settings[i].setting, &spelt->text[i + 1], &e)) {
-            spelt->text[i + 1] = NULL;
-            failed++;
+        if (group[i] < n) continue;
+        for (size_t k = i; k < n; k++)
+            if (group[k] == n && kv_rows_alike(&rows[i], &rows[k])) group[k] = n_groups;
+        n_groups++;
+    }
+    return n_groups;
+}
+
+void kv_rows_frontier(const struct kv_row *rows, size_t n, bool *on) {
+    double *bits = kv_alloc(n + 1, sizeof *bits), *value = kv_alloc(n + 1, sizeof *value);
+    size_t *group = kv_alloc(n + 1, sizeof *group), *of = kv_alloc(n + 1, sizeof *of);
+    bool *best = kv_alloc(n + 1, sizeof *best);
+    for (size_t g = 0, n_groups = kv_rows_groups(rows, n, group); g < n_groups; g++) {
+        size_t m = 0;
+        for (size_t i = 0; i < n; i++) {
+            if (group[i] != g) continue;
+            double acc = rows[i].s.acc[KV_ACC];
+            of[m] = i;
+            bits[m] = rows[i].s.effective_bits;
+            value[m++] = isnan(acc) ? -rows[i].kl.mean : acc;
         }
+        kv_pareto(bits, value, m, best);
+        for (size_t k = 0; k < m; k++) on[of[k]] = best[k];
     }
-    if (failed == n) *spelling_error = e;
-}
-
-int kv_rows_find(struct kv_store *s, const char *text, const struct kv_row_choice *choice,
-                 struct kv_summary **rows, size_t *n, struct kv_error *e) {
-    struct kv_store_setting *settings = NULL;
-    struct kv_summary *all = NULL;
-    struct spellings spelt = {0};
-    size_t n_settings = 0, n_all = 0, kept = 0;
-    struct kv_error spelling_error = {0};
-    *rows = NULL;
-    *n = 0;
-    int code = kv_store_summaries(s, NULL, &all, &n_all, e);
-    if (!code) code = kv_store_settings(s, &settings, &n_settings, e);
-    if (code) goto done;
-    spell(&spelt, text, settings, n_settings, &spelling_error);
-    for (size_t i = 0; i < n_all; i++) kept += matches(&all[i], &spelt, choice);
-    if (kept == 0 && spelling_error.code) {
-        if (e) *e = spelling_error;
-        code = spelling_error.code;
-    } else if (kept == 0) {
-        code = not_found(all, n_all, &spelt, e);
-    } else {
-        struct kv_summary *chosen = kv_alloc(kept, sizeof *chosen);
-        struct kv_summary *rest = kv_alloc(n_all - kept + 1, sizeof *rest);
-        size_t n_rest = 0;
-        for (size_t i = 0; i < n_all; i++)
-            if (matches(&all[i], &spelt, choice))
-                chosen[(*n)++] = all[i];
-            else
-                rest[n_rest++] = all[i];
-        free(all);
-        all = rest;
-        n_all = n_rest;
-        *rows = chosen;
-    }
-done:
-    for (size_t i = 0; i < spelt.n; i++) free(spelt.text[i]);
-    free(spelt.text);
-    free(spelt.trace);
-    free(settings);
-    kv_summaries_free(all, n_all);
-    return code;
-}
-
-int kv_rows_only(const struct kv_summary *rows, size_t n, const char *text, struct kv_error *e) {
-    bool traces = false, fidelities = false, modes = false;
-    if (n == 1) return 0;
-    for (size_t i = 1; i < n; i++) {
-        traces = traces || rows[i].trace != rows[0].trace;
-        fidelities = fidelities || strcmp(rows[i].fidelity, rows[0].fidelity) != 0;
-        modes = modes || strcmp(rows[i].mode, rows[0].mode) != 0;
-    }
-    const char *by = traces ? "--trace" : fidelities ? "--fidelity" : modes ? "--mode" : NULL;
-    if (by)
-        return kv_fail(e, KV_EUSAGE, text, "the store holds %zu runs of this spec; choose with %s",
-                       n, by);
-    return kv_fail(e, KV_EUSAGE, text,
-                   "the store holds %zu runs of this spec that differ in seed or settings", n);
+    free(bits);
+    free(value);
+    free(group);
+    free(of);
+    free(best);
 }

@@ -1,12 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rows of a store with all that is said of them: intervals, comparison with 16 bit, price on a
 // device. What `show` prints and `report` draws.
+//
+//     struct kv_rows rows;
+//     struct kv_store *s;
+//     struct kv_rows_options how = {.db = "kvsim.db", .n_contexts = 1, .context = {2048}};
+//     if (kv_rows_open(&rows, &s, &how, &e)) return e.code;
+//     for (size_t i = 0; i < rows.n; i++)
+//         printf("%s %g\n", rows.row[i].label, rows.row[i].s.acc[KV_ACC]);
+//     kv_rows_fini(&rows);
+//     kv_store_abandon(s);
 #ifndef KV_ANALYSIS_RESULTS_ROWS_H
 #define KV_ANALYSIS_RESULTS_ROWS_H
 
+#include "analysis/results/label.h"
 #include "analysis/stats/evidence.h"
 #include "analysis/store/store.h"
-#include "sim/cli/options.h"
 #include "sim/cost/cost.h"
 
 enum { KV_MAX_CONTEXTS = 8 };
@@ -38,69 +47,41 @@ struct kv_row {
 
 struct kv_rows {
     size_t n;
-    struct kv_row *row; // by trace, then in the order asked for
+    struct kv_row *row; // by trace, spec and run group, or as kv_rows_sort orders them
     size_t n_contexts;
     double context[KV_MAX_CONTEXTS];
     struct kv_device *device; // NULL = none
 };
 
-// Options that show and report share: --db, --device, --context, --fidelity, --builds.
-#define KV_ROWS_OPTIONS                                                                            \
-    {"db", 0, "FILE", "kvsim.db", "the store"},                                                    \
-        {"device", 'd', "NAME", NULL, "device that prices a token (default: the first shipped)"},  \
-        {"context", 'c', "LIST", "128,2048", "contexts in tokens at which a token is priced"},     \
-        {"fidelity", 0, "NAME", NULL, "only rows of this fidelity"}, {                             \
-        "builds", 0, NULL, NULL, "runs of all versions, not the fullest of each spec alone"        \
-    }
+// What to read; zero but for db = everything, without prices.
+struct kv_rows_options {
+    const char *db;      // the store's file
+    const char *device;  // name or file of the device that prices a token; NULL = the default one
+    unsigned fidelities; // bits 1 << enum kv_fidelity; 0 = all
+    bool all_builds;     // runs of all versions, not the fullest of each spec alone
+    size_t n_contexts;   // at which a token is priced
+    double context[KV_MAX_CONTEXTS]; // in tokens
+};
 
-// Opens the store and the device named by the options and reads all rows. Free with kv_rows_fini;
-// the store stays open in *s for the caller to close, unless an error is returned.
-KV_MUST_CHECK int kv_rows_open(struct kv_rows *rows, struct kv_store **s, const struct kv_cli *c,
-                               struct kv_error *e);
+// Opens the store and the device and reads all rows. Errors: KV_EFAIL when no row is there. Free
+// with kv_rows_fini; the store stays open in *s for the caller to close, unless an error is
+// returned.
+KV_MUST_CHECK int kv_rows_open(struct kv_rows *rows, struct kv_store **s,
+                               const struct kv_rows_options *options, struct kv_error *e);
 void kv_rows_fini(struct kv_rows *rows);
 
 // Orders rows within their trace: "bits" (effective, widest first), "acc", "kl", "ms" (at the
 // largest context), "spec". KV_EUSAGE names the keys.
 KV_MUST_CHECK int kv_rows_sort(struct kv_rows *rows, const char *key, struct kv_error *e);
 
-// Same recording, fidelity, mode and settings: rows that may be compared and drawn together.
+// Of one recording and setting: rows that may be compared and drawn together. An exact run counts
+// as one whatever damage an oracle went by.
 bool kv_rows_alike(const struct kv_row *a, const struct kv_row *b);
-// Fills static4 and shuffle of every row; kv_rows_open does. (versus.c)
-void kv_rows_versus(struct kv_rows *rows);
-
+// Numbers rows[n]: each is with the first row that it is alike with and that leads a group. Returns
+// how many groups there are.
+size_t kv_rows_groups(const struct kv_row *rows, size_t n, size_t *group);
 // Marks the rows that no other of the same recording and setting beats in accuracy (without one: in
 // divergence) and effective bits.
 void kv_rows_frontier(const struct kv_row *rows, size_t n, bool *on);
-
-// Short names of specs for tables and figures: defaults are left out, and the channel order where
-// it is the one that the format takes by itself; two that would read alike keep all keys.
-// settings[n]: of each spec's trace, NULL entries or no array = unknown. labels[n] are the
-// caller's.
-void kv_spec_labels(const char *const *specs, const struct kv_format_setting *const *settings,
-                    size_t n, char **labels);
-
-// The same for rows of a store, whose traces say what the formats take by themselves. labels[n] are
-// the caller's; none on error.
-KV_MUST_CHECK int kv_summary_labels(struct kv_store *s, const struct kv_summary *const *rows,
-                                    size_t n, char **labels, struct kv_error *e);
-
-// Which of a spec's runs are meant; NULL = any.
-struct kv_row_choice {
-    const char *fidelity, *mode, *trace; // trace: start of its digest
-    const char *feedback;                // "open", "closed"; NULL = open
-};
-
-// Whether a row's policy read the run that it steered (--feedback closed).
-bool kv_row_is_closed(const struct kv_summary *s);
-
-// Finds the rows whose spec is `text` in any spelling, of the choice. KV_EUSAGE when the spec is
-// none; KV_EFAIL when the store holds no such row, naming a spec that is near. Free with
-// kv_summaries_free.
-KV_MUST_CHECK int kv_rows_find(struct kv_store *s, const char *text,
-                               const struct kv_row_choice *choice, struct kv_summary **rows,
-                               size_t *n, struct kv_error *e);
-// Refuses more than one row in one sentence that says how they differ.
-KV_MUST_CHECK int kv_rows_only(const struct kv_summary *rows, size_t n, const char *text,
-                               struct kv_error *e);
 
 #endif

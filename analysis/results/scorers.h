@@ -16,8 +16,7 @@ size_t kv_ranking_place(const struct kv_row *rows, size_t n, size_t row, int by)
 // Kendall's tau-b between two rankings of rows[n].
 double kv_ranking_agreement(const struct kv_row *rows, size_t n, int by, int other);
 
-// Prints rows[n] of one trace with their places, and in text how far rankings agree.
-KV_MUST_CHECK int kv_scorers_print(const struct kv_row *rows, size_t n, enum kv_output how,
-                                   struct kv_error *e);
+// How far a row's places by the accuracies lie apart; NAN = not judged.
+double kv_ranking_spread(const struct kv_row *rows, size_t n, size_t row);
 
 #endif

@@ -62,7 +62,7 @@ int kv_shared_read(struct kv_shared *g, struct kv_store *s, const struct kv_summ
     for (size_t p = 0; !code && p < n_rows; p++) {
         struct kv_item_result *items;
         size_t n;
-        code = kv_store_items(s, rows[p]->family, &items, &n, e);
+        code = kv_store_items(s, rows[p]->run_group, &items, &n, e);
         if (!code) take_items(g, p, n_trace, holders, items, n, value, weight, which, n_values);
         kv_item_results_free(items, n);
     }

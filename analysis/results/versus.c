@@ -1,44 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a row is compared with besides 16 bit: static 4 bit, and its own widths on the wrong tokens.
-#include "analysis/stats/pareto.h"
-#include "sim/base/memory.h"
-#include "sim/base/spec.h"
-#include "analysis/results/rows.h"
+#include "analysis/results/versus.h"
 
 #include <stdlib.h>
 
-// An exact run is an exact run whatever damage an oracle went by.
-static bool same_variant(const struct kv_summary *a, const struct kv_summary *b) {
-    bool formed = strncmp(a->variant, "form=", 5) == 0 || strncmp(b->variant, "form=", 5) == 0;
-    return strcmp(a->variant, b->variant) == 0 || (formed && strcmp(a->fidelity, "exact") == 0);
-}
-
-bool kv_rows_alike(const struct kv_row *a, const struct kv_row *b) {
-    return a->s.trace == b->s.trace && strcmp(a->s.fidelity, b->s.fidelity) == 0 &&
-           strcmp(a->s.mode, b->s.mode) == 0 && strcmp(a->s.self, b->s.self) == 0 &&
-           strcmp(a->s.compute, b->s.compute) == 0 && same_variant(&a->s, &b->s);
-}
-
-// A row's spec, taken apart.
-struct parts {
-    char *policy, *format;   // canonical; format "" where there is none
-    char *shuffled, *within; // of a shuffle, else NULL
-};
-
-static void take_apart(const struct kv_row *row, struct parts *p) {
-    struct kv_spec s;
-    struct kv_error ignored;
-    char *format = NULL;
-    *p = (struct parts){0};
-    if (kv_spec_split(row->s.spec, &p->policy, &format, &ignored))
-        p->policy = kv_strdup(row->s.spec);
-    p->format = format ? format : kv_strdup("");
-    if (strncmp(p->policy, "shuffle(", 8) != 0 || kv_spec_parse(&s, p->policy, &ignored)) return;
-    if (s.inner) p->shuffled = kv_strdup(s.inner);
-    for (size_t i = 0; i < s.n_pairs; i++)
-        if (strcmp(s.keys[i], "within") == 0) p->within = kv_strdup(s.values[i]);
-    kv_spec_fini(&s);
-}
+#include "sim/base/memory.h"
 
 // Compares a row with the mean of others, item by item.
 static void compare(struct kv_versus *v, const struct kv_row *row,
@@ -66,18 +32,24 @@ static bool same_items(const struct kv_row *a, const struct kv_row *b) {
     return a != b && kv_rows_alike(a, b) && a->s.n_trace_items == b->s.n_trace_items;
 }
 
+static bool is_static4(const struct kv_row *r) {
+    const struct kv_spec_parts *p = &r->s.parts;
+    const char *width = p->n_policies ? kv_uniform_width(p->policies) : NULL;
+    return width && strcmp(width, "4") == 0;
+}
+
 // Static 4 bit: in the row's own format, else in sym, which the paper used, else in any.
-static void find_static4(struct kv_rows *rows, size_t own, const struct parts *part) {
+static void find_static4(struct kv_rows *rows, size_t own) {
+    const struct kv_spec_parts *mine = &rows->row[own].s.parts;
     const struct kv_row *found = NULL;
     int best = 0;
-    if (strcmp(part[own].policy, "static:k=4,v=4") == 0) return;
+    if (is_static4(&rows->row[own])) return;
     for (size_t i = 0; i < rows->n; i++) {
-        if (!same_items(&rows->row[own], &rows->row[i]) ||
-            strcmp(part[i].policy, "static:k=4,v=4") != 0)
-            continue;
-        int rank = strcmp(part[i].format, part[own].format) == 0 ? 3
-                   : strncmp(part[i].format, "sym:", 4) == 0     ? 2
-                                                                 : 1;
+        const struct kv_spec_parts *other = &rows->row[i].s.parts;
+        if (!same_items(&rows->row[own], &rows->row[i]) || !is_static4(&rows->row[i])) continue;
+        bool same = strcmp(other->format_text, mine->format_text) == 0;
+        bool sym = other->n_formats && strcmp(other->formats[0].name, "sym") == 0;
+        int rank = same ? 3 : sym ? 2 : 1;
         if (rank > best) {
             best = rank;
             found = &rows->row[i];
@@ -86,66 +58,32 @@ static void find_static4(struct kv_rows *rows, size_t own, const struct parts *p
     if (found) compare(&rows->row[own].static4, &rows->row[own], &found, 1);
 }
 
-static bool shuffles(const struct parts *p, const struct parts *of) {
-    return p->shuffled && p->within && strcmp(p->shuffled, of->policy) == 0 &&
-           strcmp(p->format, of->format) == 0;
+// What a shuffle of this row shuffles within; NULL: the row is none.
+static const char *shuffled_within(const struct kv_row *r, const struct kv_row *of) {
+    return kv_spec_shuffles(&r->s.parts, &of->s.parts)
+               ? kv_spec_value(&r->s.parts.policies[0], "within")
+               : NULL;
 }
 
 // All seeds of the shuffle that keeps the most: within items, else the first that is there.
-static void find_shuffle(struct kv_rows *rows, size_t own, const struct parts *part) {
-    const struct kv_row **found = kv_alloc(rows->n + 1, sizeof *found);
+static void find_shuffle(struct kv_rows *rows, size_t own) {
+    const struct kv_row **found = kv_alloc(rows->n + 1, sizeof *found), *me = &rows->row[own];
     const char *within = NULL;
     size_t n = 0;
     for (int pass = 0; pass < 2; pass++)
         for (size_t i = 0; i < rows->n; i++) {
-            if (!same_items(&rows->row[own], &rows->row[i]) || !shuffles(&part[i], &part[own]))
-                continue;
-            if (pass == 0 && (!within || strcmp(part[i].within, "item") == 0))
-                within = part[i].within;
-            if (pass == 1 && strcmp(part[i].within, within) == 0) found[n++] = &rows->row[i];
+            const char *its = shuffled_within(&rows->row[i], me);
+            if (!its || !same_items(me, &rows->row[i])) continue;
+            if (pass == 0 && (!within || strcmp(its, "item") == 0)) within = its;
+            if (pass == 1 && strcmp(its, within) == 0) found[n++] = &rows->row[i];
         }
-    if (n) compare(&rows->row[own].shuffle, &rows->row[own], found, n);
+    if (n) compare(&rows->row[own].shuffle, me, found, n);
     free(found);
 }
 
 void kv_rows_versus(struct kv_rows *rows) {
-    struct parts *part = kv_alloc(rows->n + 1, sizeof *part);
-    for (size_t i = 0; i < rows->n; i++) take_apart(&rows->row[i], &part[i]);
     for (size_t i = 0; i < rows->n; i++) {
-        find_static4(rows, i, part);
-        find_shuffle(rows, i, part);
+        find_static4(rows, i);
+        find_shuffle(rows, i);
     }
-    for (size_t i = 0; i < rows->n; i++) {
-        free(part[i].policy);
-        free(part[i].format);
-        free(part[i].shuffled);
-        free(part[i].within);
-    }
-    free(part);
-}
-
-// ---- frontier -------------------------------------------------------------------------
-
-void kv_rows_frontier(const struct kv_row *rows, size_t n, bool *on) {
-    double *bits = kv_alloc(n + 1, sizeof *bits), *value = kv_alloc(n + 1, sizeof *value);
-    size_t *of = kv_alloc(n + 1, sizeof *of);
-    bool *taken = kv_alloc(n + 1, sizeof *taken), *best = kv_alloc(n + 1, sizeof *best);
-    for (size_t i = 0; i < n; i++) {
-        size_t m = 0;
-        for (size_t k = i; k < n; k++) {
-            if (taken[k] || !kv_rows_alike(&rows[i], &rows[k])) continue;
-            double acc = rows[k].s.acc[KV_ACC];
-            taken[k] = true;
-            of[m] = k;
-            bits[m] = rows[k].s.effective_bits;
-            value[m++] = isnan(acc) ? -rows[k].kl.mean : acc;
-        }
-        kv_pareto(bits, value, m, best);
-        for (size_t k = 0; k < m; k++) on[of[k]] = best[k];
-    }
-    free(bits);
-    free(value);
-    free(of);
-    free(taken);
-    free(best);
 }

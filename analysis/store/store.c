@@ -284,6 +284,10 @@ int kv_store_open(struct kv_store **out, const char *path, enum kv_store_access 
     return 0;
 }
 
+const char *kv_store_path(const struct kv_store *s) {
+    return s->path;
+}
+
 void kv_store_abandon(struct kv_store *s) {
     if (!s) return;
     for (size_t i = 0; i < s->n_pending; i++) free(s->pending[i].outcome.choice);

@@ -5,7 +5,8 @@
 //     struct kv_store *s;
 //     if (kv_store_open(&s, "kvsim.db", KV_STORE_CREATE, &e)) return e.code;
 //     kv_store_trace(s, kv_trace_info(t), kv_trace_item, t, &trace, &e);
-//     kv_store_run(s, &(struct kv_run_key){.trace = trace, .spec = ..., ...}, &run, &e);
+//     struct kv_run_key key = {.trace = trace, .spec = ..., .fidelity = KV_EXACT, ...};
+//     kv_store_run(s, &key, &run, &e);
 //     kv_store_done(s, run, done, n_items, &n_done, &e);            what an earlier sweep finished
 //     kv_store_put(s, run, item, &outcome, &e);                     any worker, any order
 //     kv_store_close(s, &e);                                        writes what is buffered
@@ -18,6 +19,7 @@
 #define KV_ANALYSIS_STORE_STORE_H
 
 #include "sim/base/outcome.h"
+#include "sim/base/spec.h"
 #include "traces/trace.h"
 
 struct kv_store;
@@ -35,6 +37,8 @@ KV_MUST_CHECK int kv_store_open(struct kv_store **s, const char *path, enum kv_s
 KV_MUST_CHECK int kv_store_close(struct kv_store *s, struct kv_error *e);
 // Closes without writing what is buffered, for the way out of a failure. NULL is fine.
 void kv_store_abandon(struct kv_store *s);
+// The file that it was opened by; lives as long as the store.
+const char *kv_store_path(const struct kv_store *s);
 // Writes what is buffered now.
 KV_MUST_CHECK int kv_store_flush(struct kv_store *s, struct kv_error *e);
 
@@ -52,14 +56,15 @@ KV_MUST_CHECK int kv_store_trace(struct kv_store *s, const struct kv_trace_info 
 struct kv_run_key {
     long long trace;
     const char *spec;            // canonical "policy@format"
-    const char *policy, *format; // its two halves; format "" when there is none
+    const char *policy, *format; // name of the policy, whole format; "" when there is none
     const char *tag;             // of the policy: exact, faithful, ...
     bool oracle;                 // the policy reads the future
-    const char *fidelity;        // kv_fidelity_names[]
-    const char *mode;            // kv_mode_names[]
-    const char *self;            // "coded", "exact"
-    const char *compute;         // "f32", "bf16"
-    const char *variant;         // further settings, canonical "key=value,..."; "" = none
+    enum kv_fidelity fidelity;
+    enum kv_mode mode;
+    enum kv_self self;
+    enum kv_form form;
+    enum kv_feedback feedback;
+    const char *compute; // what did the products: KV_COMPUTE_CPU, or an accelerator's name
     uint64_t seed;
     uint32_t redraw;
     const char *version, *commit, *cpu, *blas;
@@ -82,13 +87,21 @@ KV_MUST_CHECK int kv_store_put_timing(struct kv_store *s, long long run, double 
 
 // ---- reading --------------------------------------------------------------------------
 
-// Where a run comes from and its means over items; one a family (redraws are averaged within an
-// item first). NAN where nothing is known. Strings are owned by the row.
+// Runs that differ in the redraw alone are one group, named by the id of its first run; redraws are
+// averaged within an item before anything else. (The store's views call it a family.)
+//
+// Where a group of runs comes from, and its means over items. NAN where nothing is known. Strings
+// are owned by the row.
 struct kv_summary {
-    long long family; // id of its first run
-    long long trace;
+    long long run_group, trace;
     char *spec, *policy, *format, *tag;
-    char *fidelity, *mode, *self, *compute, *variant;
+    struct kv_spec_parts parts; // of the spec, parsed once
+    enum kv_fidelity fidelity;
+    enum kv_mode mode;
+    enum kv_self self;
+    enum kv_form form;
+    enum kv_feedback feedback;
+    char *compute;
     char *task, *prompt, *subset, *model, *trace_digest, *version, *commit;
     bool oracle;
     uint64_t seed;
@@ -104,19 +117,22 @@ struct kv_summary {
 
 // Which rows to read; zero = all.
 struct kv_store_filter {
-    long long family;
-    const char *spec;     // canonical
-    const char *fidelity; // "exact"
-    bool all_builds;      // also runs of other versions and commits when a spec was run by several;
-                          // else the one with most items, then the newest
+    const char *spec;    // canonical
+    unsigned fidelities; // one bit each, 1 << enum kv_fidelity
+    bool all_builds;     // also runs of other versions and commits when a spec was run by several;
+                         // else the one with most items, then the newest
 };
 
-// Rows ordered by trace, spec and family. Caller frees with kv_summaries_free.
+// Rows ordered by trace, spec and run group. Errors: KV_EFAIL, also for a setting that this kvsim
+// does not know. Caller frees with kv_summaries_free.
 KV_MUST_CHECK int kv_store_summaries(struct kv_store *s, const struct kv_store_filter *filter,
                                      struct kv_summary **rows, size_t *n, struct kv_error *e);
 void kv_summaries_free(struct kv_summary *rows, size_t n);
+void kv_summary_fini(struct kv_summary *s); // one that was copied out of its list
+// Equal in fidelity, mode, own step, form, feedback and compute.
+bool kv_same_setting(const struct kv_summary *a, const struct kv_summary *b);
 
-// A family's results on its items, ascending by item; redraws averaged.
+// A group's results on its items, ascending by item; redraws averaged.
 struct kv_item_result {
     uint32_t item;
     char *id, *source;
@@ -125,28 +141,28 @@ struct kv_item_result {
     double right[KV_N_SCORERS], right_ref[KV_N_SCORERS]; // 0..1; NAN where not judged
     double agree, margin, kl_nats, n_scored, effective_bits, chance;
 };
-KV_MUST_CHECK int kv_store_items(struct kv_store *s, long long family, struct kv_item_result **rows,
-                                 size_t *n, struct kv_error *e);
+KV_MUST_CHECK int kv_store_items(struct kv_store *s, long long run_group,
+                                 struct kv_item_result **rows, size_t *n, struct kv_error *e);
 void kv_item_results_free(struct kv_item_result *rows, size_t n);
 
-// A family's results redraw by redraw, ascending by item and redraw: what rounding alone changes.
+// A group's results redraw by redraw, ascending by item and redraw: what rounding alone changes.
 struct kv_redraw_result {
     uint32_t item, redraw;
     double right[KV_N_SCORERS], right_ref[KV_N_SCORERS]; // 0 or 1; NAN where not judged
     double kl_nats;
 };
 // Caller frees the array.
-KV_MUST_CHECK int kv_store_redraws(struct kv_store *s, long long family,
+KV_MUST_CHECK int kv_store_redraws(struct kv_store *s, long long run_group,
                                    struct kv_redraw_result **rows, size_t *n, struct kv_error *e);
 
-// A family's results on each choice, ascending by item, redraw and choice.
+// A group's results on each choice, ascending by item, redraw and choice.
 struct kv_choice_result {
     uint32_t item, redraw, choice;
     char *id;
     int32_t gold;
     struct kv_choice_outcome outcome;
 };
-KV_MUST_CHECK int kv_store_choices(struct kv_store *s, long long family,
+KV_MUST_CHECK int kv_store_choices(struct kv_store *s, long long run_group,
                                    struct kv_choice_result **rows, size_t *n, struct kv_error *e);
 void kv_choice_results_free(struct kv_choice_result *rows, size_t n);
 
@@ -162,8 +178,9 @@ KV_MUST_CHECK int kv_store_settings(struct kv_store *s, struct kv_store_setting 
 // ---- SQL ------------------------------------------------------------------------------
 
 // A value bound to a "?" of a statement or read from a row.
+enum kv_sql_kind { KV_SQL_NULL, KV_SQL_INT, KV_SQL_REAL, KV_SQL_TEXT };
 struct kv_sql_value {
-    enum { KV_SQL_NULL, KV_SQL_INT, KV_SQL_REAL, KV_SQL_TEXT } kind;
+    enum kv_sql_kind kind;
     long long n;
     double x;
     const char *text; // borrowed for the call

@@ -164,10 +164,18 @@ int kv_store_run(struct kv_store *s, const struct kv_run_key *key, long long *ru
         code = number(s, "SELECT id FROM policy_spec WHERE spec = ?", spec, 1, -1, &spec_id, e);
     if (code) return code;
 
-    const struct kv_sql_value run[] = {INT(spec_id),       INT(key->trace),   TEXT(key->fidelity),
-                                       TEXT(key->mode),    TEXT(key->self),   TEXT(key->compute),
-                                       TEXT(key->variant), INT(key->seed),    INT(key->redraw),
-                                       TEXT(key->version), TEXT(key->commit), TEXT(key->cpu),
+    const struct kv_sql_value run[] = {INT(spec_id),
+                                       INT(key->trace),
+                                       TEXT(kv_fidelity_names[key->fidelity]),
+                                       TEXT(kv_mode_names[key->mode]),
+                                       TEXT(kv_self_names[key->self]),
+                                       TEXT(key->compute),
+                                       TEXT(kv_variant_name(key->form, key->feedback)),
+                                       INT(key->seed),
+                                       INT(key->redraw),
+                                       TEXT(key->version),
+                                       TEXT(key->commit),
+                                       TEXT(key->cpu),
                                        TEXT(key->blas)};
     code = kv_store_query(s,
                           "INSERT OR IGNORE INTO run (spec, trace, fidelity, mode, self, compute, "

@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "sim/base/args.h"
 #include "sim/base/memory.h"
 
 #define INT(i)                                                                                     \
@@ -15,6 +16,7 @@
 struct list {
     void *rows;
     size_t n, room, size;
+    const char *store; // its file, for messages
 };
 
 static void *append(struct list *l) {
@@ -39,17 +41,13 @@ static const struct column {
     enum { C_TEXT, C_REAL, C_SIZE, C_ID } kind;
     size_t offset;
 } columns[] = {
-    {"family", C_ID, FIELD(family)},
+    {"family", C_ID, FIELD(run_group)},
     {"trace", C_ID, FIELD(trace)},
     {"spec", C_TEXT, FIELD(spec)},
     {"policy", C_TEXT, FIELD(policy)},
     {"format", C_TEXT, FIELD(format)},
     {"tag", C_TEXT, FIELD(tag)},
-    {"fidelity", C_TEXT, FIELD(fidelity)},
-    {"mode", C_TEXT, FIELD(mode)},
-    {"self", C_TEXT, FIELD(self)},
     {"compute", C_TEXT, FIELD(compute)},
-    {"variant", C_TEXT, FIELD(variant)},
     {"task", C_TEXT, FIELD(task)},
     {"task_prompt", C_TEXT, FIELD(prompt)},
     {"subset", C_TEXT, FIELD(subset)},
@@ -81,11 +79,34 @@ static const struct column {
     {"context_tokens", C_REAL, FIELD(context_tokens)},
 };
 
+static const struct {
+    const char *column, *const *names;
+    size_t offset; // of an enum
+} settings[] = {{"fidelity", kv_fidelity_names, FIELD(fidelity)},
+                {"mode", kv_mode_names, FIELD(mode)},
+                {"self", kv_self_names, FIELD(self)}};
+
+// Columns that name a setting; others are left alone.
+static int take_setting(struct kv_summary *s, const char *column, const char *text,
+                        const char *store, struct kv_error *e) {
+    bool known = true;
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+        if (strcmp(column, settings[i].column) != 0) continue;
+        int at = kv_index_of(text, settings[i].names);
+        memcpy((char *)s + settings[i].offset, &at, sizeof at);
+        known = at >= 0;
+    }
+    if (strcmp(column, "variant") == 0) known = kv_variant_read(text, &s->form, &s->feedback);
+    return known ? 0
+                 : kv_fail(e, KV_EFAIL, store,
+                           "holds a run of %s '%s', which this kvsim does not know", column, text);
+}
+
 static int take_summary(void *self, size_t n, const char *const *names,
                         const struct kv_sql_value *values, struct kv_error *e) {
+    struct list *l = self;
     char *row = append(self);
     struct kv_summary *s = (struct kv_summary *)(void *)row;
-    (void)e;
     for (size_t i = 0; i < n; i++) {
         const struct kv_sql_value *v = &values[i];
         if (strcmp(names[i], "oracle") == 0) s->oracle = v->n != 0;
@@ -99,7 +120,10 @@ static int take_summary(void *self, size_t n, const char *const *names,
             if (columns[c].kind == C_ID) memcpy(at, &v->n, sizeof v->n);
             break;
         }
+        int code = take_setting(s, names[i], v->text ? v->text : "", l->store, e);
+        if (code) return code;
     }
+    kv_spec_take_apart(&s->parts, s->spec);
     s->ledger = (struct kv_ledger){.nominal_bits = s->nominal_bits,
                                    .effective_bits = s->effective_bits,
                                    .allocated_bits = s->allocated_bits,
@@ -107,6 +131,7 @@ static int take_summary(void *self, size_t n, const char *const *names,
                                    .entropy_bits = s->entropy_bits};
     return 0;
 }
+_Static_assert(sizeof(enum kv_mode) == sizeof(int), "an enum is stored as an int");
 
 static int take_share(void *self, size_t n, const char *const *names,
                       const struct kv_sql_value *values, struct kv_error *e) {
@@ -114,13 +139,14 @@ static int take_share(void *self, size_t n, const char *const *names,
     struct kv_summary *rows = l->rows;
     (void)n, (void)names, (void)e;
     for (size_t i = 0; i < l->n; i++)
-        if (rows[i].family == values[0].n && values[1].n >= 0 && values[1].n < 2 &&
+        if (rows[i].run_group == values[0].n && values[1].n >= 0 && values[1].n < 2 &&
             values[2].n >= 0 && values[2].n < KV_WIDTH_BINS)
             rows[i].ledger.share[values[1].n][values[2].n] = values[3].x;
     return 0;
 }
 
-static void fini_summary(struct kv_summary *s) {
+void kv_summary_fini(struct kv_summary *s) {
+    kv_spec_parts_fini(&s->parts);
     for (size_t c = 0; c < sizeof columns / sizeof *columns; c++)
         if (columns[c].kind == C_TEXT) {
             char *text;
@@ -129,22 +155,24 @@ static void fini_summary(struct kv_summary *s) {
         }
 }
 
+bool kv_same_setting(const struct kv_summary *a, const struct kv_summary *b) {
+    return a->fidelity == b->fidelity && a->mode == b->mode && a->self == b->self &&
+           a->form == b->form && a->feedback == b->feedback && strcmp(a->compute, b->compute) == 0;
+}
+
 static bool same_but_build(const struct kv_summary *a, const struct kv_summary *b) {
     return a->trace == b->trace && a->seed == b->seed && strcmp(a->spec, b->spec) == 0 &&
-           strcmp(a->fidelity, b->fidelity) == 0 && strcmp(a->mode, b->mode) == 0 &&
-           strcmp(a->self, b->self) == 0 && strcmp(a->compute, b->compute) == 0 &&
-           strcmp(a->variant, b->variant) == 0;
+           kv_same_setting(a, b);
 }
 
 static bool wanted(const struct list *l, size_t i, const struct kv_store_filter *f) {
     const struct kv_summary *rows = l->rows, *r = &rows[i];
-    if (f->family && r->family != f->family) return false;
     if (f->spec && strcmp(r->spec, f->spec) != 0) return false;
-    if (f->fidelity && strcmp(r->fidelity, f->fidelity) != 0) return false;
-    for (size_t j = 0; j < l->n && !f->all_builds && !f->family; j++)
+    if (f->fidelities && !(f->fidelities >> r->fidelity & 1)) return false;
+    for (size_t j = 0; j < l->n && !f->all_builds; j++)
         if (j != i && same_but_build(r, &rows[j]) &&
             (rows[j].n_items > r->n_items ||
-             (rows[j].n_items == r->n_items && rows[j].family > r->family)))
+             (rows[j].n_items == r->n_items && rows[j].run_group > r->run_group)))
             return false;
     return true;
 }
@@ -152,7 +180,7 @@ static bool wanted(const struct list *l, size_t i, const struct kv_store_filter 
 int kv_store_summaries(struct kv_store *s, const struct kv_store_filter *filter,
                        struct kv_summary **rows, size_t *n, struct kv_error *e) {
     const struct kv_store_filter all_rows = {0};
-    struct list l = {.size = sizeof **rows};
+    struct list l = {.size = sizeof **rows, .store = kv_store_path(s)};
     *rows = NULL;
     *n = 0;
     // The samples have the form of a benchmark and are none: they go by their own name.
@@ -171,7 +199,7 @@ int kv_store_summaries(struct kv_store *s, const struct kv_store_filter *filter,
         if (keep[i])
             all[(*n)++] = all[i];
         else
-            fini_summary(&all[i]);
+            kv_summary_fini(&all[i]);
     free(keep);
     if (*n)
         *rows = all;
@@ -181,7 +209,7 @@ int kv_store_summaries(struct kv_store *s, const struct kv_store_filter *filter,
 }
 
 void kv_summaries_free(struct kv_summary *rows, size_t n) {
-    for (size_t i = 0; i < n; i++) fini_summary(&rows[i]);
+    for (size_t i = 0; i < n; i++) kv_summary_fini(&rows[i]);
     free(rows);
 }
 
@@ -209,7 +237,7 @@ static int take_item(void *self, size_t n, const char *const *names, const struc
     return 0;
 }
 
-int kv_store_items(struct kv_store *s, long long family, struct kv_item_result **rows, size_t *n,
+int kv_store_items(struct kv_store *s, long long run_group, struct kv_item_result **rows, size_t *n,
                    struct kv_error *e) {
     struct list l = {.size = sizeof **rows};
     int code = kv_store_query(
@@ -217,7 +245,7 @@ int kv_store_items(struct kv_store *s, long long family, struct kv_item_result *
         "SELECT item, id, source, gold, context_key, right_acc, right_acc_norm, right_acc_bytes, "
         "right_acc_token, ref_acc, ref_acc_norm, ref_acc_bytes, ref_acc_token, agree, margin, "
         "kl_nats, n_scored, effective_bits, chance FROM item_result WHERE family = ? ORDER BY item",
-        &INT(family), 1, take_item, &l, e);
+        &INT(run_group), 1, take_item, &l, e);
     if (code) {
         kv_item_results_free(l.rows, l.n);
         l = (struct list){0};
@@ -251,7 +279,7 @@ static int take_redraw(void *self, size_t n, const char *const *names, const str
     return 0;
 }
 
-int kv_store_redraws(struct kv_store *s, long long family, struct kv_redraw_result **rows,
+int kv_store_redraws(struct kv_store *s, long long run_group, struct kv_redraw_result **rows,
                      size_t *n, struct kv_error *e) {
     struct list l = {.size = sizeof **rows};
     // Where there is no gold choice nothing equals it: NULLIF makes that unknown.
@@ -265,7 +293,7 @@ int kv_store_redraws(struct kv_store *s, long long family, struct kv_redraw_resu
         "FROM family AS f JOIN run AS r ON r.id = f.run JOIN outcome_item AS o ON o.run = f.run "
         "JOIN item AS i ON i.trace = r.trace AND i.item = o.item "
         "WHERE f.family = ? ORDER BY o.item, r.redraw",
-        &INT(family), 1, take_redraw, &l, e);
+        &INT(run_group), 1, take_redraw, &l, e);
     if (code) {
         free(l.rows);
         l = (struct list){0};
@@ -297,7 +325,7 @@ static int take_choice(void *self, size_t n, const char *const *names, const str
     return 0;
 }
 
-int kv_store_choices(struct kv_store *s, long long family, struct kv_choice_result **rows,
+int kv_store_choices(struct kv_store *s, long long run_group, struct kv_choice_result **rows,
                      size_t *n, struct kv_error *e) {
     struct list l = {.size = sizeof **rows};
     int code = kv_store_query(
@@ -307,7 +335,7 @@ int kv_store_choices(struct kv_store *s, long long family, struct kv_choice_resu
         "FROM family AS f JOIN run AS r ON r.id = f.run JOIN outcome_choice AS o ON o.run = f.run "
         "JOIN item AS i ON i.trace = r.trace AND i.item = o.item "
         "WHERE f.family = ? ORDER BY o.item, r.redraw, o.choice",
-        &INT(family), 1, take_choice, &l, e);
+        &INT(run_group), 1, take_choice, &l, e);
     if (code) {
         kv_choice_results_free(l.rows, l.n);
         l = (struct list){0};

@@ -135,7 +135,7 @@ static int read_store(struct filling *f, const char *path, struct kv_error *e) {
     const struct kv_trace_info *in = kv_trace_info(f->j->trace);
     struct kv_store *s;
     struct kv_summary *rows = NULL;
-    struct kv_store_filter exact = {.fidelity = "exact"};
+    struct kv_store_filter exact = {.fidelities = 1u << KV_EXACT};
     size_t n = 0;
     int rc = kv_store_open(&s, path, KV_STORE_READ, e);
     if (rc) return rc;
@@ -145,9 +145,10 @@ static int read_store(struct filling *f, const char *path, struct kv_error *e) {
         struct kv_judged *x;
         size_t n_items;
         if (strcmp(rows[i].trace_digest, in->digest) != 0 ||
-            strcmp(rows[i].mode, in->adjoint.mode) != 0 ||
-            strcmp(rows[i].self, in->adjoint.self) != 0 || strcmp(rows[i].compute, "f32") != 0 ||
-            *rows[i].variant || strcmp(rows[i].policy, "none") == 0)
+            strcmp(kv_mode_names[rows[i].mode], in->adjoint.mode) != 0 ||
+            strcmp(kv_self_names[rows[i].self], in->adjoint.self) != 0 ||
+            strcmp(rows[i].compute, KV_COMPUTE_CPU) != 0 || rows[i].form != KV_FORM_NONE ||
+            rows[i].feedback != KV_FEEDBACK_OPEN || strcmp(rows[i].policy, "none") == 0)
             continue;
         struct kv_error why = {0};
         rc = add(f, rows[i].spec, rows[i].seed, &x, &why);
@@ -162,7 +163,7 @@ static int read_store(struct filling *f, const char *path, struct kv_error *e) {
         if (rc) *e = why;
         if (rc || !x) continue;
         x->bits = rows[i].allocated_bits;
-        rc = kv_store_items(s, rows[i].family, &items, &n_items, e);
+        rc = kv_store_items(s, rows[i].run_group, &items, &n_items, e);
         if (rc) continue;
         count_results(f, x, items, n_items);
         kv_item_results_free(items, n_items);

@@ -200,12 +200,11 @@ static int take(void *self, size_t item, size_t spec, const struct kv_outcome *o
     return s->store ? kv_store_put(s->store, s->run[spec], (uint32_t)item, o, e) : 0;
 }
 
-static const char *const variants[] = {"form=iso", "form=element", "form=vector"};
-
 static int open_runs(struct sink *s, const struct kv_replaying *r, const struct kv_cli *c,
                      long long trace, long redraw, struct kv_error *e) {
     for (size_t i = 0; i < r->n_specs; i++) {
         const struct kv_replay_spec *spec = &r->specs[i];
+        bool formed = s->fidelity == KV_FISHER || spec->needs & KV_NEED_DAMAGE;
         struct kv_run_key key = {
             .trace = trace,
             .spec = spec->canonical,
@@ -213,12 +212,11 @@ static int open_runs(struct sink *s, const struct kv_replaying *r, const struct 
             .format = spec->format_text,
             .tag = spec->policy->tag,
             .oracle = (spec->needs & KV_NEEDS_FUTURE) != 0,
-            .fidelity = kv_fidelity_names[s->fidelity],
-            .variant = s->fidelity == KV_FISHER || spec->needs & KV_NEED_DAMAGE ? variants[r->form]
-                       : r->closed                                              ? "feedback=closed"
-                                                                                : "",
-            .mode = kv_mode_names[s->mode],
-            .self = r->self_exact ? "exact" : "coded",
+            .fidelity = s->fidelity,
+            .mode = s->mode,
+            .self = r->self_exact ? KV_SELF_EXACT : KV_SELF_CODED,
+            .form = formed ? (enum kv_form)(KV_FORM_ISO + r->form) : KV_FORM_NONE,
+            .feedback = r->closed && !formed ? KV_FEEDBACK_CLOSED : KV_FEEDBACK_OPEN,
             .compute = kv_compute_name(s->fidelity == KV_EXACT ? r->model : NULL),
             .seed = c->seed,
             .redraw = (uint32_t)redraw,

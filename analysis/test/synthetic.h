@@ -80,10 +80,7 @@ static inline struct kv_run_key synthetic_key(long long trace, const char *spec)
                                .policy = spec,
                                .format = "",
                                .tag = "baseline",
-                               .fidelity = "exact",
-                               .mode = "inline",
-                               .self = "coded",
-                               .compute = "f32",
+                               .compute = KV_COMPUTE_CPU,
                                .seed = 1,
                                .version = "0.1.0",
                                .commit = "abc"};

@@ -126,7 +126,7 @@ static void outcomes_come_back_as_they_were_put(void **state) {
     assert_int_equal(kv_store_summaries(s, &(struct kv_store_filter){0}, &rows, &n, &e), 0);
     assert_int_equal(n, 1);
     assert_string_equal(rows[0].spec, "static:bits=4@sym");
-    assert_string_equal(rows[0].mode, "inline");
+    assert_int_equal(rows[0].mode, KV_INLINE);
     assert_int_equal(rows[0].n_items, N);
     assert_int_equal(rows[0].n_trace_items, N);
     assert_true(rows[0].effective_bits == 6.5);
@@ -138,7 +138,7 @@ static void outcomes_come_back_as_they_were_put(void **state) {
     struct kv_item_result *items;
     size_t n_items, n_choices, right = 0;
     double kl = 0;
-    assert_int_equal(kv_store_items(s, rows[0].family, &items, &n_items, &e), 0);
+    assert_int_equal(kv_store_items(s, rows[0].run_group, &items, &n_items, &e), 0);
     assert_int_equal(n_items, N);
     for (size_t i = 0; i < n_items; i++) {
         struct kv_choice_outcome choice[SYNTHETIC_CHOICES];
@@ -158,7 +158,7 @@ static void outcomes_come_back_as_they_were_put(void **state) {
     kv_item_results_free(items, n_items);
 
     struct kv_choice_result *choices;
-    assert_int_equal(kv_store_choices(s, rows[0].family, &choices, &n_choices, &e), 0);
+    assert_int_equal(kv_store_choices(s, rows[0].run_group, &choices, &n_choices, &e), 0);
     assert_int_equal(n_choices, N * SYNTHETIC_CHOICES);
     assert_int_equal(choices[5].item, 1);
     assert_int_equal(choices[5].choice, 1);
@@ -308,7 +308,7 @@ static void redraws_are_averaged_within_an_item(void **state) {
     assert_int_equal(n, 1);
     assert_int_equal(rows[0].n_redraws, 2);
     assert_int_equal(rows[0].n_items, N);
-    assert_int_equal(rows[0].family, first);
+    assert_int_equal(rows[0].run_group, first);
     assert_true(rows[0].ledger.share[KV_KEY][8] == 1);
     kv_summaries_free(rows, n);
     assert_int_equal(kv_store_items(s, first, &items, &n, &e), 0);
@@ -347,7 +347,7 @@ static void of_several_builds_the_fullest_run_is_shown(void **state) {
     size_t n;
     assert_int_equal(kv_store_summaries(s, NULL, &rows, &n, &e), 0);
     assert_int_equal(n, 1);
-    assert_int_equal(rows[0].family, older);
+    assert_int_equal(rows[0].run_group, older);
     kv_summaries_free(rows, n);
     assert_int_equal(
         kv_store_summaries(s, &(struct kv_store_filter){.all_builds = true}, &rows, &n, &e), 0);

@@ -74,7 +74,7 @@ static int add_part(struct kv_text *t, const struct kv_page *p, size_t i, struct
     kv_text_addf(t, "</h3>\n");
     if (s->n_items < s->n_trace_items)
         kv_text_addf(t, "<p class=\"soft\">On %zu of the items.</p>\n", s->n_items);
-    if (strcmp(s->fidelity, "exact") != 0)
+    if (s->fidelity != KV_EXACT)
         kv_text_addf(t, "<p class=\"warn\">Predictions, not runs: what they are worth on these "
                         "items is what <code>kvsim fidelity</code> measures.</p>\n");
     for (size_t k = 0; !code && k < part->n_figures; k++)

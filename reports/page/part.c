@@ -11,19 +11,12 @@ size_t kv_page_policy_number(const struct kv_page *p, const char *spec) {
 
 void kv_page_setting(struct kv_text *t, const struct kv_page_part *part) {
     const struct kv_summary *s = &part->set.rows[0].s;
-    kv_html_text(t, s->fidelity);
-    kv_text_addf(t, ", ");
-    kv_html_text(t, s->mode);
-    if (strcmp(s->self, "coded") != 0) {
-        kv_text_addf(t, ", own step ");
-        kv_html_text(t, s->self);
-    }
-    if (strcmp(s->compute, "f32") != 0) {
+    const char *variant = kv_variant_name(s->form, s->feedback);
+    kv_text_addf(t, "%s, %s", kv_fidelity_names[s->fidelity], kv_mode_names[s->mode]);
+    if (s->self != KV_SELF_CODED) kv_text_addf(t, ", own step %s", kv_self_names[s->self]);
+    if (strcmp(s->compute, KV_COMPUTE_CPU) != 0) {
         kv_text_addf(t, ", ");
         kv_html_text(t, s->compute);
     }
-    if (*s->variant) {
-        kv_text_addf(t, ", ");
-        kv_html_text(t, s->variant);
-    }
+    if (*variant) kv_text_addf(t, ", %s", variant);
 }

@@ -117,8 +117,9 @@ static int add_task(void *self, size_t n, const char *const *names, const struct
 static void add_sweep(struct kv_text *t, const struct kv_page *p, const struct kv_page_part *part) {
     const struct kv_summary *s = &part->set.rows[0].s;
     kv_text_addf(t, "kvsim sweep %s.trace", s->trace_digest);
-    kv_text_addf(t, " --fidelity %s --mode %s --self %s", s->fidelity, s->mode, s->self);
-    if (strcmp(s->compute, "f32") != 0) kv_text_addf(t, " --compute %s", s->compute);
+    kv_text_addf(t, " --fidelity %s --mode %s --self %s", kv_fidelity_names[s->fidelity],
+                 kv_mode_names[s->mode], kv_self_names[s->self]);
+    if (strcmp(s->compute, KV_COMPUTE_CPU) != 0) kv_text_addf(t, " --compute %s", s->compute);
     size_t redraws = 1;
     for (size_t i = 0; i < part->set.n; i++)
         if (part->set.rows[i].s.n_redraws > redraws) redraws = part->set.rows[i].s.n_redraws;

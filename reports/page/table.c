@@ -99,7 +99,7 @@ static bool find_front(struct extra *x, const struct kv_page *p,
     const struct kv_row **rows = kv_alloc(set->n + 1, sizeof *rows);
     const struct kv_front_value *value = kv_front_values;
     for (size_t i = 0; i < set->n; i++) rows[i] = &set->rows[i];
-    while (!x->accuracy && strcmp(value->name, "kl") != 0) value++;
+    while (!x->accuracy && value->scorer != KV_FRONT_KL) value++;
     bool known = kv_front_find(&x->front, p->store, rows, set->n, value, &kv_front_costs[0], 0,
                                p->seed, DRAWS, &ignored) == 0;
     free(rows);

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim attribute: what explains the results of a sweep, factor by factor.
-#include "analysis/results/attribution.h"
-#include "sim/base/memory.h"
-#include "analysis/results/rows.h"
-
 #include <fnmatch.h>
 #include <stdlib.h>
+
+#include "analysis/results/attribution.h"
+#include "sim/base/memory.h"
+#include "sim/cli/row_options.h"
 
 static const struct kv_option options[] = {
     {"db", 0, "FILE", "kvsim.db", "the store"},
@@ -19,130 +19,108 @@ static const struct kv_option options[] = {
     {"draws", 0, "N", "1000", "bootstrap draws over items"},
     {0}};
 
-static const struct kv_column columns[] = {
-    {"factor", KV_LEFT},    {"level", KV_LEFT},       {"factor_2", KV_LEFT},
-    {"level_2", KV_LEFT},   {"runs", KV_RIGHT},       {"acc_points", KV_RIGHT},
-    {"acc_low", KV_RIGHT},  {"acc_high", KV_RIGHT},   {"acc_share", KV_RIGHT},
-    {"log_kl", KV_RIGHT},   {"log_kl_low", KV_RIGHT}, {"log_kl_high", KV_RIGHT},
-    {"kl_share", KV_RIGHT}, {"n", KV_RIGHT}};
+// One effect with all others of its attribution.
+struct line {
+    const struct kv_attribution *t;
+    const struct kv_effect *x;
+};
 
-// ---- for programs ---------------------------------------------------------------------
-
-static int print_all(const struct kv_attribution *t, enum kv_output how, struct kv_error *e) {
-    struct kv_table *table = kv_table_new(columns, sizeof columns / sizeof *columns);
-    for (size_t i = 0; i < t->n; i++) {
-        const struct kv_effect *x = &t->effects[i];
-        bool pair = x->b < KV_MAX_FACTORS;
-        kv_table_text(table, kv_attribution_factor(t, x->a));
-        kv_table_text(table, kv_attribution_level(t, x->a, x->level_a));
-        kv_table_text(table, pair ? kv_attribution_factor(t, x->b) : NULL);
-        kv_table_text(table, pair ? kv_attribution_level(t, x->b, x->level_b) : NULL);
-        kv_table_count(table, (long long)x->n_runs);
-        const double numbers[] = {x->acc.estimate,    x->acc.low,    x->acc.high,    x->acc_share,
-                                  x->log_kl.estimate, x->log_kl.low, x->log_kl.high, x->kl_share};
-        for (size_t k = 0; k < sizeof numbers / sizeof *numbers; k++)
-            kv_table_number(table, numbers[k], 4);
-        kv_table_count(table, (long long)t->n_items);
-    }
-    return kv_table_print(table, how, e);
+static bool is_pair(const struct line *l) {
+    return l->x->b < KV_MAX_FACTORS;
 }
+// The share of a whole factor stands in the line of its first level.
+static double percent(const struct line *l, double share) {
+    return is_pair(l) || l->x->level_a == 0 ? 100 * share : NAN;
+}
+// Without the interval where there is none, empty where nothing is known.
+static char *points_text(const struct kv_effect_size *x) {
+    return isnan(x->estimate) ? NULL
+           : isnan(x->low)    ? kv_format_text("%+.1f", x->estimate)
+                              : kv_format_text("%+.1f [%+.1f %+.1f]", x->estimate, x->low, x->high);
+}
+static char *times_text(const struct kv_effect_size *x) {
+    return isnan(x->estimate) ? NULL
+           : isnan(x->low)
+               ? kv_format_text("%.2f", exp(x->estimate))
+               : kv_format_text("%.2f [%.2f %.2f]", exp(x->estimate), exp(x->low), exp(x->high));
+}
+
+#define CELL(name, add) KV_CELL(name, struct line, add)
+#define TEXT(name, value) CELL(name, kv_table_text(t, value))
+CELL(runs, kv_table_count(t, (long long)row->x->n_runs))
+CELL(items, kv_table_count(t, (long long)row->t->n_items))
+TEXT(factor, kv_attribution_factor(row->t, row->x->a))
+TEXT(level, kv_attribution_level(row->t, row->x->a, row->x->level_a))
+TEXT(factor_2, is_pair(row) ? kv_attribution_factor(row->t, row->x->b) : NULL)
+TEXT(level_2, is_pair(row) ? kv_attribution_level(row->t, row->x->b, row->x->level_b) : NULL)
+static void sizes(struct kv_table *t, const void *row) {
+    const struct kv_effect *x = ((const struct line *)row)->x;
+    const double cells[] = {x->acc.estimate,    x->acc.low,    x->acc.high,    x->acc_share,
+                            x->log_kl.estimate, x->log_kl.low, x->log_kl.high, x->kl_share};
+    for (size_t k = 0; k < sizeof cells / sizeof *cells; k++) kv_table_number(t, cells[k], 4);
+}
+static const struct kv_table_column columns[] = {
+    {"factor", KV_LEFT, factor},   {"level", KV_LEFT, level},      {"factor_2", KV_LEFT, factor_2},
+    {"level_2", KV_LEFT, level_2}, {"runs", KV_RIGHT, runs},       {"acc_points", KV_RIGHT, sizes},
+    {"acc_low", KV_RIGHT, NULL},   {"acc_high", KV_RIGHT, NULL},   {"acc_share", KV_RIGHT, NULL},
+    {"log_kl", KV_RIGHT, NULL},    {"log_kl_low", KV_RIGHT, NULL}, {"log_kl_high", KV_RIGHT, NULL},
+    {"kl_share", KV_RIGHT, NULL},  {"n", KV_RIGHT, items},         {0}};
 
 // ---- in text --------------------------------------------------------------------------
 
-// Without the interval where there is none, empty where nothing is known.
-static void add_acc(struct kv_table *table, const struct kv_effect_size *x) {
-    char *s = NULL;
-    if (!isnan(x->low))
-        s = kv_format_text("%+.1f [%+.1f %+.1f]", x->estimate, x->low, x->high);
-    else if (!isnan(x->estimate))
-        s = kv_format_text("%+.1f", x->estimate);
-    kv_table_text(table, s);
-    free(s);
+TEXT(factor_once, row->x->level_a == 0 ? kv_attribution_factor(row->t, row->x->a) : NULL)
+CELL(acc, kv_table_take(t, points_text(&row->x->acc)))
+CELL(acc_share, kv_table_number(t, percent(row, row->x->acc_share), 1))
+CELL(kl, kv_table_take(t, times_text(&row->x->log_kl)))
+CELL(kl_share, kv_table_number(t, percent(row, row->x->kl_share), 1))
+CELL(together, kv_table_take(t, kv_format_text("%s x %s", kv_attribution_factor(row->t, row->x->a),
+                                               kv_attribution_factor(row->t, row->x->b))))
+CELL(most_at,
+     kv_table_take(t, kv_format_text("%s, %s",
+                                     kv_attribution_level(row->t, row->x->a, row->x->level_a),
+                                     kv_attribution_level(row->t, row->x->b, row->x->level_b))))
+
+static int print_main(const struct line *lines, size_t n, struct kv_error *e) {
+    static const struct kv_table_column main_columns[] = {
+        {"factor", KV_LEFT, factor_once}, {"level", KV_LEFT, level},
+        {"runs", KV_RIGHT, runs},         {"acc, points [95 %]", KV_RIGHT, acc},
+        {"share %", KV_RIGHT, acc_share}, {"KL, times [95 %]", KV_RIGHT, kl},
+        {"share %", KV_RIGHT, kl_share},  {0}};
+    size_t n_main = 0;
+    while (n_main < n && !is_pair(&lines[n_main])) n_main++;
+    return kv_table_print_rows(main_columns, lines, n_main, sizeof *lines, KV_OUT_TEXT, e);
 }
 
-static void add_kl(struct kv_table *table, const struct kv_effect_size *x) {
-    char *s = NULL;
-    if (!isnan(x->low))
-        s = kv_format_text("%.2f [%.2f %.2f]", exp(x->estimate), exp(x->low), exp(x->high));
-    else if (!isnan(x->estimate))
-        s = kv_format_text("%.2f", exp(x->estimate));
-    kv_table_text(table, s);
-    free(s);
-}
-
-static int print_main(const struct kv_attribution *t, struct kv_error *e) {
-    static const struct kv_column head[] = {{"factor", KV_LEFT},   {"level", KV_LEFT},
-                                            {"runs", KV_RIGHT},    {"acc, points [95 %]", KV_RIGHT},
-                                            {"share %", KV_RIGHT}, {"KL, times [95 %]", KV_RIGHT},
-                                            {"share %", KV_RIGHT}};
-    struct kv_table *table = kv_table_new(head, sizeof head / sizeof *head);
-    for (size_t i = 0; i < t->n && t->effects[i].b == KV_MAX_FACTORS; i++) {
-        const struct kv_effect *x = &t->effects[i];
-        bool first = x->level_a == 0;
-        kv_table_text(table, first ? kv_attribution_factor(t, x->a) : NULL);
-        kv_table_text(table, kv_attribution_level(t, x->a, x->level_a));
-        kv_table_count(table, (long long)x->n_runs);
-        add_acc(table, &x->acc);
-        kv_table_number(table, first ? 100 * x->acc_share : NAN, 1);
-        add_kl(table, &x->log_kl);
-        kv_table_number(table, first ? 100 * x->kl_share : NAN, 1);
-    }
-    return kv_table_print(table, KV_OUT_TEXT, e);
-}
-
-struct pair {
-    const struct kv_effect *largest; // cell, by the logarithm of KL, else by accuracy
-    double size;
-};
-
-static double weight(const struct kv_effect *x) {
-    return fmax(x->acc_share, isnan(x->kl_share) ? 0 : x->kl_share);
-}
-
-static int by_weight(const void *a, const void *b) {
-    double x = weight(((const struct pair *)a)->largest);
-    double y = weight(((const struct pair *)b)->largest);
-    return (x < y) - (x > y);
-}
-
-// Each pair once, by the cell that deviates most.
 static int print_pairs(const struct kv_attribution *t, size_t top, struct kv_error *e) {
-    static const struct kv_column head[] = {
-        {"together", KV_LEFT}, {"most at", KV_LEFT},           {"acc, points [95 %]", KV_RIGHT},
-        {"share %", KV_RIGHT}, {"KL, times [95 %]", KV_RIGHT}, {"share %", KV_RIGHT}};
-    struct pair *pairs = kv_alloc(t->n + 1, sizeof *pairs);
-    size_t n = 0;
-    for (size_t i = 0; i < t->n; i++) {
-        const struct kv_effect *x = &t->effects[i];
-        if (x->b == KV_MAX_FACTORS) continue;
-        double size = fabs(isnan(x->log_kl.estimate) ? x->acc.estimate : x->log_kl.estimate);
-        if (x->level_a == 0 && x->level_b == 0) pairs[n++] = (struct pair){x, size};
-        if (size > pairs[n - 1].size) pairs[n - 1] = (struct pair){x, size};
-    }
-    if (n) qsort(pairs, n, sizeof *pairs, by_weight);
-    struct kv_table *table = kv_table_new(head, sizeof head / sizeof *head);
+    static const struct kv_table_column pair_columns[] = {{"together", KV_LEFT, together},
+                                                          {"most at", KV_LEFT, most_at},
+                                                          {"acc, points [95 %]", KV_RIGHT, acc},
+                                                          {"share %", KV_RIGHT, acc_share},
+                                                          {"KL, times [95 %]", KV_RIGHT, kl},
+                                                          {"share %", KV_RIGHT, kl_share},
+                                                          {0}};
+    const struct kv_effect **pairs = kv_alloc(t->n + 1, sizeof *pairs);
+    size_t n = kv_attribution_pairs(t, pairs);
+    struct kv_table *table = kv_table_begin(pair_columns);
     for (size_t i = 0; i < n && (top == 0 || i < top); i++) {
-        const struct kv_effect *x = pairs[i].largest;
-        char *names = kv_format_text("%s x %s", kv_attribution_factor(t, x->a),
-                                     kv_attribution_factor(t, x->b));
-        char *levels = kv_format_text("%s, %s", kv_attribution_level(t, x->a, x->level_a),
-                                      kv_attribution_level(t, x->b, x->level_b));
-        kv_table_text(table, names);
-        kv_table_text(table, levels);
-        add_acc(table, &x->acc);
-        kv_table_number(table, 100 * x->acc_share, 1);
-        add_kl(table, &x->log_kl);
-        kv_table_number(table, 100 * x->kl_share, 1);
-        free(names);
-        free(levels);
+        const struct line line = {t, pairs[i]};
+        kv_table_add_rows(table, pair_columns, &line, 1, sizeof line);
     }
     free(pairs);
     puts("\nbeyond both apart, largest first:");
     return kv_table_print(table, KV_OUT_TEXT, e);
 }
 
-static int print_text(const struct kv_attribution *t, const struct kv_summary *s, size_t top,
-                      struct kv_error *e) {
+static int print(const struct kv_attribution *t, const struct kv_summary *s, size_t top,
+                 enum kv_output how, struct kv_error *e) {
+    struct line *lines = kv_alloc(t->n + 1, sizeof *lines);
+    for (size_t i = 0; i < t->n; i++) lines[i] = (struct line){t, &t->effects[i]};
+    int code = 0;
+    if (how != KV_OUT_TEXT) {
+        code = kv_table_print_rows(columns, lines, t->n, sizeof *lines, how, e);
+        free(lines);
+        return code;
+    }
     printf("%s, %s: %s; %zu runs on %zu items%s\n", s->task, s->subset, s->model, t->factors.n_rows,
            t->n_items, t->n_left_out ? " that all runs hold" : "");
     puts("acc: points of accuracy against 16 bit, a level against the mean of its factor's levels; "
@@ -150,7 +128,8 @@ static int print_text(const struct kv_attribution *t, const struct kv_summary *s
     for (size_t k = 0; k < t->factors.n; k++)
         if (!kv_attribution_has(t, k))
             printf("%s is left out: other factors determine it\n", kv_attribution_factor(t, k));
-    int code = print_main(t, e);
+    code = print_main(lines, t->n, e);
+    free(lines);
     if (code) return code;
     printf("main effects together: %.0f %% of the variance of acc among runs and scorers, %.0f %% "
            "of log KL's\n",
@@ -160,15 +139,19 @@ static int print_text(const struct kv_attribution *t, const struct kv_summary *s
 
 // ---- choosing runs --------------------------------------------------------------------
 
-static bool wanted(const struct kv_cli *c, const struct kv_summary *s, long least) {
-    const char *only = kv_opt(c, "only"), *trace = kv_opt(c, "trace");
-    const char *mode = kv_opt(c, "mode"), *own = kv_opt(c, "self");
-    if (strcmp(s->fidelity, "exact") != 0 || s->oracle || !(s->nominal_bits < 16)) return false;
-    if (s->n_items < (size_t)least) return false;
-    if (only && fnmatch(only, s->spec, 0) != 0) return false;
-    if (mode && strcmp(mode, s->mode) != 0) return false;
-    if (own && strcmp(own, s->self) != 0) return false;
-    return !trace || strncmp(trace, s->trace_digest, strlen(trace)) == 0;
+struct choice {
+    const char *only, *trace;
+    unsigned modes, selves;
+    size_t least;
+};
+
+static bool wanted(const struct choice *x, const struct kv_summary *s) {
+    if (s->fidelity != KV_EXACT || s->oracle || !(s->nominal_bits < 16)) return false;
+    if (s->n_items < x->least) return false;
+    if (x->only && fnmatch(x->only, s->spec, 0) != 0) return false;
+    if (x->modes && !(x->modes >> s->mode & 1)) return false;
+    if (x->selves && !(x->selves >> s->self & 1)) return false;
+    return !x->trace || strncmp(x->trace, s->trace_digest, strlen(x->trace)) == 0;
 }
 
 static int attribute(struct kv_cli *c, struct kv_error *e) {
@@ -177,15 +160,19 @@ static int attribute(struct kv_cli *c, struct kv_error *e) {
     struct kv_attribution t;
     size_t n_all = 0, n = 0;
     long draws = 0, top = 0, least = 0;
+    struct choice choice = {.only = kv_opt(c, "only"), .trace = kv_opt(c, "trace")};
     int code = kv_opt_int(c, "draws", 1, 100000, &draws, e);
     if (!code) code = kv_opt_int(c, "top", 0, 100000, &top, e);
     if (!code) code = kv_opt_int(c, "least", 1, 1000000000, &least, e);
+    if (!code) code = kv_opt_name_set(c, "mode", kv_mode_names, &choice.modes, e);
+    if (!code) code = kv_opt_name_set(c, "self", kv_self_names, &choice.selves, e);
     if (code) return code;
+    choice.least = (size_t)least;
     code = kv_store_open(&s, kv_opt(c, "db"), KV_STORE_READ, e);
     if (!code) code = kv_store_summaries(s, NULL, &all, &n_all, e);
     const struct kv_summary **rows = kv_alloc(n_all + 1, sizeof *rows);
     for (size_t i = 0; i < n_all; i++)
-        if (wanted(c, &all[i], least)) rows[n++] = &all[i];
+        if (wanted(&choice, &all[i])) rows[n++] = &all[i];
     for (size_t i = 1; !code && i < n; i++)
         if (rows[i]->trace != rows[0]->trace)
             code = kv_fail(e, KV_EUSAGE, kv_opt(c, "db"),
@@ -196,8 +183,7 @@ static int attribute(struct kv_cli *c, struct kv_error *e) {
                        n);
     if (!code) code = kv_attribute(&t, s, rows, n, c->seed, (size_t)draws, e);
     if (!code) {
-        code = c->output == KV_OUT_TEXT ? print_text(&t, rows[0], (size_t)top, e)
-                                        : print_all(&t, c->output, e);
+        code = print(&t, rows[0], (size_t)top, c->output, e);
         kv_attribution_fini(&t);
     }
     free(rows);

@@ -175,9 +175,9 @@ static int read_entry(const struct headroom *h, struct entry *x, struct kv_store
                       const struct kv_summary *row, struct kv_error *e) {
     struct kv_item_result *items;
     size_t n, kept = 0;
-    int rc = kv_store_items(s, row->family, &items, &n, e);
+    int rc = kv_store_items(s, row->run_group, &items, &n, e);
     if (rc) return rc;
-    bool exact = strcmp(row->fidelity, "exact") == 0;
+    bool exact = row->fidelity == KV_EXACT;
     double *kl = kv_alloc(n + 1, sizeof *kl), *weight = kv_alloc(n + 1, sizeof *weight), right = 0,
            agree = 0;
     for (size_t i = 0; i < n; i++) {
@@ -206,18 +206,17 @@ static int read_back(struct headroom *h, struct kv_error *e) {
     struct kv_store *s;
     struct kv_summary *rows = NULL;
     size_t n = 0;
-    char *variant = kv_format_text("form=%s", kv_cell_table_kinds[h->form]);
+    const enum kv_form form = (enum kv_form)(KV_FORM_ISO + h->form);
     int rc = kv_store_open(&s, kv_opt(h->c, "db"), KV_STORE_READ, e);
     if (rc == 0) rc = kv_store_summaries(s, &(struct kv_store_filter){0}, &rows, &n, e);
     for (size_t i = 0; i < h->n * n && rc == 0; i++) {
         struct entry *x = &h->at[i / n];
         const struct kv_summary *row = &rows[i % n];
         if (strcmp(row->spec, x->canonical) == 0 && strcmp(row->trace_digest, h->digest) == 0 &&
-            strcmp(row->mode, "inline") == 0 && row->seed == h->c->seed &&
-            (!*row->variant || strcmp(row->variant, variant) == 0))
+            row->mode == KV_INLINE && row->seed == h->c->seed &&
+            row->feedback == KV_FEEDBACK_OPEN && (row->form == KV_FORM_NONE || row->form == form))
             rc = read_entry(h, x, s, row, e);
     }
-    free(variant);
     kv_summaries_free(rows, n);
     kv_store_abandon(s);
     return rc;

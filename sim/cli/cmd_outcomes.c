@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim outcomes: one line an item and choice of a stored run.
-#include "analysis/results/rows.h"
-
-#include <stdlib.h>
+#include "sim/cli/row_options.h"
 
 static const struct kv_option options[] = {
     {"db", 0, "FILE", "kvsim.db", "the store"},
@@ -12,42 +10,49 @@ static const struct kv_option options[] = {
     {"trace", 0, "DIGEST", NULL, "which trace, where the store holds several (as show prints it)"},
     {0}};
 
-static const struct kv_column columns[] = {{"ind", KV_LEFT},
-                                           {"choice", KV_RIGHT},
-                                           {"gold", KV_RIGHT},
-                                           {"logprob", KV_RIGHT},
-                                           {"logprob16", KV_RIGHT},
-                                           {"tokens", KV_RIGHT},
-                                           {"chars", KV_RIGHT},
-                                           {"bytes", KV_RIGHT},
-                                           {"kl_nats", KV_RIGHT},
-                                           {"redraw", KV_RIGHT},
-                                           {"item", KV_RIGHT},
-                                           {"logprob_after_prefix", KV_RIGHT},
-                                           {"tokens_after_prefix", KV_RIGHT}};
+struct line {
+    const struct kv_choice_result *of;
+    int decimals;
+};
+#define CELL(name, add) KV_CELL(name, struct line, add)
+#define COUNT(name, field) CELL(name, kv_table_count(t, row->of->field))
+#define REAL(name, field) CELL(name, kv_table_number(t, row->of->outcome.field, row->decimals))
+CELL(id, kv_table_text(t, row->of->id))
+CELL(gold, row->of->gold >= 0 ? kv_table_count(t, row->of->gold) : kv_table_text(t, NULL))
+COUNT(choice, choice)
+COUNT(redraw, redraw)
+COUNT(item, item)
+COUNT(tokens, outcome.tokens)
+COUNT(chars, outcome.chars)
+COUNT(bytes, outcome.bytes)
+COUNT(tokens_after_prefix, outcome.tokens_after_prefix)
+REAL(logprob, logprob)
+REAL(logprob16, logprob_ref)
+REAL(kl_nats, kl_nats)
+REAL(logprob_after_prefix, logprob_after_prefix)
+
+static const struct kv_table_column columns[] = {
+    {"ind", KV_LEFT, id},
+    {"choice", KV_RIGHT, choice},
+    {"gold", KV_RIGHT, gold},
+    {"logprob", KV_RIGHT, logprob},
+    {"logprob16", KV_RIGHT, logprob16},
+    {"tokens", KV_RIGHT, tokens},
+    {"chars", KV_RIGHT, chars},
+    {"bytes", KV_RIGHT, bytes},
+    {"kl_nats", KV_RIGHT, kl_nats},
+    {"redraw", KV_RIGHT, redraw},
+    {"item", KV_RIGHT, item},
+    {"logprob_after_prefix", KV_RIGHT, logprob_after_prefix},
+    {"tokens_after_prefix", KV_RIGHT, tokens_after_prefix},
+    {0}};
 
 static int print(const struct kv_choice_result *rows, size_t n, enum kv_output how,
                  struct kv_error *e) {
-    int decimals = how == KV_OUT_TEXT ? 4 : -1;
-    struct kv_table *t = kv_table_new(columns, sizeof columns / sizeof *columns);
+    struct kv_table *t = kv_table_begin(columns);
     for (size_t i = 0; i < n; i++) {
-        const struct kv_choice_outcome *c = &rows[i].outcome;
-        kv_table_text(t, rows[i].id);
-        kv_table_count(t, rows[i].choice);
-        if (rows[i].gold >= 0)
-            kv_table_count(t, rows[i].gold);
-        else
-            kv_table_text(t, NULL);
-        kv_table_number(t, c->logprob, decimals);
-        kv_table_number(t, c->logprob_ref, decimals);
-        kv_table_count(t, c->tokens);
-        kv_table_count(t, c->chars);
-        kv_table_count(t, c->bytes);
-        kv_table_number(t, c->kl_nats, decimals);
-        kv_table_count(t, rows[i].redraw);
-        kv_table_count(t, rows[i].item);
-        kv_table_number(t, c->logprob_after_prefix, decimals);
-        kv_table_count(t, c->tokens_after_prefix);
+        const struct line line = {&rows[i], how == KV_OUT_TEXT ? 4 : -1};
+        kv_table_add_rows(t, columns, &line, 1, sizeof line);
     }
     return kv_table_print(t, how, e);
 }
@@ -57,13 +62,13 @@ static int outcomes(struct kv_cli *c, struct kv_error *e) {
     struct kv_summary *runs = NULL;
     struct kv_choice_result *rows = NULL;
     size_t n_runs = 0, n = 0;
-    const struct kv_row_choice choice = {kv_opt(c, "fidelity"), kv_opt(c, "mode"),
-                                         kv_opt(c, "trace"), kv_opt(c, "feedback")};
-    int code = kv_store_open(&s, kv_opt(c, "db"), KV_STORE_READ, e);
+    struct kv_row_choice choice;
+    int code = kv_opt_choice(c, 0, &choice, e);
+    if (!code) code = kv_store_open(&s, kv_opt(c, "db"), KV_STORE_READ, e);
     if (code) return code;
     code = kv_rows_find(s, c->args[0], &choice, &runs, &n_runs, e);
     if (!code) code = kv_rows_only(runs, n_runs, c->args[0], e);
-    if (!code) code = kv_store_choices(s, runs[0].family, &rows, &n, e);
+    if (!code) code = kv_store_choices(s, runs[0].run_group, &rows, &n, e);
     if (!code) code = print(rows, n, c->output, e);
     kv_choice_results_free(rows, n);
     kv_summaries_free(runs, n_runs);

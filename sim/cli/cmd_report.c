@@ -2,6 +2,7 @@
 // kvsim report: figures, one page and result files of a store.
 #include "reports/report.h"
 #include "sim/cli/opening.h"
+#include "sim/cli/row_options.h"
 
 #include <stdlib.h>
 
@@ -18,9 +19,11 @@ static const struct kv_option options[] = {
     {0}};
 
 static int report(struct kv_cli *c, struct kv_error *e) {
+    struct kv_rows_options how;
     struct kv_rows rows;
     struct kv_store *s;
-    int code = kv_rows_open(&rows, &s, c, e);
+    int code = kv_opt_rows(c, &how, e);
+    if (!code) code = kv_rows_open(&rows, &s, &how, e);
     if (code) return code;
     char *model = kv_model_path(kv_opt(c, "model"));
     const struct kv_report r = {.dir = kv_opt(c, "out"),

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim show: the table of a store, each accuracy with its interval and its difference to 16 bit.
-#include "sim/cli/columns.h"
+#include <stdlib.h>
+
+#include "analysis/results/widths.h"
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
 #include "sim/base/talk.h"
-#include "analysis/results/scorers.h"
-#include "analysis/results/widths.h"
-
-#include <stdlib.h>
+#include "sim/cli/columns.h"
+#include "sim/cli/row_options.h"
 
 static const struct kv_option options[] = {
     KV_ROWS_OPTIONS,
@@ -61,33 +61,33 @@ static bool printed(const struct kv_show_column *c, const struct table *x) {
     return !c->same || !all_same(c, x->rows, x->n);
 }
 
-static int print_rows(const struct table *x, struct kv_error *e) {
-    struct kv_column head[KV_MAX_COLUMNS * KV_MAX_CONTEXTS];
-    const struct kv_show_column *from[KV_MAX_COLUMNS * KV_MAX_CONTEXTS];
-    size_t context[KV_MAX_COLUMNS * KV_MAX_CONTEXTS], n_head = 0;
-    char names[KV_MAX_COLUMNS * KV_MAX_CONTEXTS][40];
-    for (size_t c = 0; kv_show_columns[c].name; c++) {
-        if (!printed(&kv_show_columns[c], x)) continue;
-        for (size_t k = 0; k < (kv_show_columns[c].when & KV_SHOW_PRICED ? x->all->n_contexts : 1);
-             k++) {
-            const char *mark = strstr(kv_show_columns[c].name, "%g");
-            if (mark)
-                snprintf(names[n_head], sizeof *names, "%.*s%g%s",
-                         (int)(mark - kv_show_columns[c].name), kv_show_columns[c].name,
-                         x->all->context[k], mark + 2);
-            head[n_head] = (struct kv_column){mark ? names[n_head] : kv_show_columns[c].name,
-                                              kv_show_columns[c].align};
-            context[n_head] = k;
-            from[n_head++] = &kv_show_columns[c];
+// The columns to print, one with prices once a context. names[]: room for theirs.
+static void choose_columns(const struct table *x, struct kv_table_column *to, char (*names)[40]) {
+    size_t n = 0;
+    for (const struct kv_show_column *c = kv_show_columns; c->as.name; c++) {
+        const char *mark = strstr(c->as.name, "%g");
+        for (size_t k = 0; printed(c, x) && k < (mark ? x->all->n_contexts : 1); k++, n++) {
+            to[n] = c->as;
+            if (!mark) continue;
+            snprintf(names[n], sizeof *names, "%.*s%g%s", (int)(mark - c->as.name), c->as.name,
+                     x->all->context[k], mark + 2);
+            to[n].name = names[n];
+            if (k) to[n].cell = NULL;
         }
     }
-    struct kv_table *t = kv_table_new(head, n_head);
+    to[n] = (struct kv_table_column){0};
+}
+
+static int print_rows(const struct table *x, struct kv_error *e) {
+    struct kv_table_column columns[KV_MAX_COLUMNS * KV_MAX_CONTEXTS];
+    char names[KV_MAX_COLUMNS * KV_MAX_CONTEXTS][40];
+    choose_columns(x, columns, names);
+    struct kv_table *t = kv_table_begin(columns);
     kv_table_colour(t, x->colour);
     for (size_t i = 0; i < x->n; i++) {
-        if (x->on[i]) kv_table_mark(t);
-        for (size_t c = 0; c < n_head; c++)
-            from[c]->cell(t, &(struct kv_shown){&x->rows[i], x->all, context[c], x->on[i],
-                                                x->layers ? x->layers[i] : NULL});
+        const struct kv_shown row = {&x->rows[i], x->all, x->on[i],
+                                     x->layers ? x->layers[i] : NULL};
+        kv_table_add_rows(t, columns, &row, 1, sizeof row);
     }
     return kv_table_print(t, x->how, e);
 }
@@ -127,14 +127,17 @@ static char **ask_layers(const struct kv_cli *c, struct kv_store *s, const struc
 // What all rows of a trace share, above their table.
 static void print_heading(const struct kv_row *rows, size_t n) {
     const struct kv_summary *s = &rows[0].s;
+    bool fidelity = true, mode = true, items = true;
+    for (size_t i = 1; i < n; i++) {
+        fidelity = fidelity && rows[i].s.fidelity == s->fidelity;
+        mode = mode && rows[i].s.mode == s->mode;
+        items = items && rows[i].s.n_items == s->n_items;
+    }
     printf("%s%s%s, %s: %s", s->task, *s->prompt ? ", prompt " : "", s->prompt, s->subset,
            s->model);
-    for (size_t c = 0; kv_show_columns[c].name; c++) {
-        if (!kv_show_columns[c].same || !all_same(&kv_show_columns[c], rows, n)) continue;
-        if (strcmp(kv_show_columns[c].name, "n") == 0) printf("; n %zu", s->n_items);
-        if (strcmp(kv_show_columns[c].name, "fidelity") == 0) printf("; %s", s->fidelity);
-        if (strcmp(kv_show_columns[c].name, "mode") == 0) printf(", %s", s->mode);
-    }
+    if (fidelity) printf("; %s", kv_fidelity_names[s->fidelity]);
+    if (mode) printf(", %s", kv_mode_names[s->mode]);
+    if (items) printf("; n %zu", s->n_items);
     if (!isnan(s->acc_ref[KV_ACC]))
         printf("; 16 bit %.3f, chance %.3f", s->acc_ref[KV_ACC], s->chance);
     putchar('\n');
@@ -197,11 +200,13 @@ static int show_text(const struct kv_rows *all, struct kv_store *s, const struct
 }
 
 static int show(struct kv_cli *c, struct kv_error *e) {
+    struct kv_rows_options how;
     struct kv_rows rows;
     struct kv_store *s;
     bool colour;
     int code = kv_wants_colour(kv_opt(c, "color"), &colour, e);
-    if (!code) code = kv_rows_open(&rows, &s, c, e);
+    if (!code) code = kv_opt_rows(c, &how, e);
+    if (!code) code = kv_rows_open(&rows, &s, &how, e);
     if (code) return code;
     bool *on = kv_alloc(rows.n + 1, sizeof *on);
     code = kv_rows_sort(&rows, kv_opt(c, "sort"), e);

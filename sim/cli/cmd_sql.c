@@ -79,10 +79,20 @@ static int query(const struct kv_cli *c, struct kv_error *e) {
 
 // ---- what there is --------------------------------------------------------------------
 
+#define CELL(name, value) KV_CELL(name, struct kv_store_part, kv_table_text(t, value))
+CELL(part_name, row->name)
+CELL(part_kind, row->kind)
+CELL(part_about, row->about)
+CELL(part_columns, row->columns)
+static const struct kv_table_column parts[] = {{"name", KV_LEFT, part_name},
+                                               {"kind", KV_LEFT, part_kind},
+                                               {"about", KV_LEFT, part_about},
+                                               {"columns", KV_LEFT, part_columns},
+                                               {0}};
+
 static int add_part(void *self, const struct kv_store_part *p, struct kv_error *e) {
-    const char *const texts[] = {p->name, p->kind, p->about, p->columns};
     (void)e;
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) kv_table_text(self, texts[i]);
+    kv_table_add_rows(self, parts, p, 1, sizeof *p);
     return 0;
 }
 
@@ -114,14 +124,12 @@ static int print_part(void *self, const struct kv_store_part *p, struct kv_error
 }
 
 static int explain(const struct kv_cli *c, struct kv_error *e) {
-    static const struct kv_column head[] = {
-        {"name", KV_LEFT}, {"kind", KV_LEFT}, {"about", KV_LEFT}, {"columns", KV_LEFT}};
     size_t width = kv_terminal_width() ? kv_terminal_width() : 100;
     if (c->output == KV_OUT_TEXT) {
         int code = kv_store_describe(print_part, &width, e);
         return code ? code : kv_flush_stdout(e);
     }
-    struct kv_table *t = kv_table_new(head, sizeof head / sizeof *head);
+    struct kv_table *t = kv_table_begin(parts);
     int code = kv_store_describe(add_part, t, e);
     if (!code) return kv_table_print(t, c->output, e);
     kv_table_free(t);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim verdict: do published claims hold on what a store holds?
-#include "analysis/results/rows.h"
-#include "sim/base/files.h"
 #include "analysis/claims/verdicts.h"
+#include "sim/base/files.h"
+#include "sim/cli/options.h"
 
 #include <stdlib.h>
 
@@ -13,40 +13,67 @@ static const struct kv_option options[] = {
     {"list", 0, NULL, NULL, "only list the claims that are shipped"},
     {0}};
 
-static const struct kv_column columns[] = {
-    {"claim", KV_LEFT},         {"answer", KV_LEFT},        {"here", KV_LEFT},
-    {"analogue", KV_LEFT},      {"quantity", KV_LEFT},      {"unit", KV_LEFT},
-    {"claimed_low", KV_RIGHT},  {"claimed_high", KV_RIGHT}, {"estimate", KV_RIGHT},
-    {"low", KV_RIGHT},          {"high", KV_RIGHT},         {"n", KV_RIGHT},
-    {"items_needed", KV_RIGHT}, {"because", KV_LEFT},       {"first", KV_LEFT},
-    {"second", KV_LEFT},        {"mode", KV_LEFT},          {"claimed_model", KV_LEFT},
-    {"model", KV_LEFT},         {"benchmark", KV_LEFT},     {"device", KV_LEFT},
-    {"source", KV_LEFT},        {"file", KV_LEFT},          {"line", KV_RIGHT}};
-
-static void add_row(struct kv_table *t, const struct kv_verdict *v) {
-    const struct kv_claim *c = v->claim;
-    bool measured = !isnan(v->estimate);
-    kv_table_text(t, c->claim);
-    kv_table_text(t, kv_answer_names[v->answer]);
-    kv_table_text(t, measured ? v->here ? "yes" : "no" : NULL);
-    kv_table_text(t, measured ? kv_answer_names[v->analogue] : NULL);
-    kv_table_text(t, c->quantity->name);
-    kv_table_text(t, c->quantity->unit);
-    kv_table_number(t, isinf(c->low) ? NAN : c->low, -1);
-    kv_table_number(t, isinf(c->high) ? NAN : c->high, -1);
-    kv_table_number(t, v->estimate, 4);
-    kv_table_number(t, v->low, 4);
-    kv_table_number(t, v->high, 4);
-    if (measured)
-        kv_table_count(t, (long long)v->n);
-    else
-        kv_table_text(t, NULL);
-    kv_table_number(t, isinf(v->items_needed) ? NAN : v->items_needed, 0);
-    const char *const texts[] = {v->because, v->first,     v->second, v->mode,   c->model,
-                                 v->model,   v->benchmark, v->device, c->source, c->file};
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) kv_table_text(t, texts[i]);
-    kv_table_count(t, (long long)c->line);
+#define CELL(name, add) KV_CELL(name, struct kv_verdict, add)
+#define TEXT(name, value) CELL(name, kv_table_text(t, value))
+#define NUMBER(name, value, decimals) CELL(name, kv_table_number(t, value, decimals))
+static bool measured(const struct kv_verdict *v) {
+    return !isnan(v->estimate);
 }
+static double unless_infinite(double x) {
+    return isinf(x) ? NAN : x;
+}
+TEXT(claim, row->claim->claim)
+TEXT(answer, kv_answer_names[row->answer])
+TEXT(here, measured(row) ? row->here ? "yes" : "no" : NULL)
+TEXT(analogue, measured(row) ? kv_answer_names[row->analogue] : NULL)
+TEXT(quantity, row->claim->quantity->name)
+TEXT(unit, row->claim->quantity->unit)
+NUMBER(claimed_low, unless_infinite(row->claim->low), -1)
+NUMBER(claimed_high, unless_infinite(row->claim->high), -1)
+NUMBER(estimate, row->estimate, 4)
+NUMBER(low, row->low, 4)
+NUMBER(high, row->high, 4)
+CELL(n, measured(row) ? kv_table_count(t, (long long)row->n) : kv_table_text(t, NULL))
+NUMBER(items_needed, unless_infinite(row->items_needed), 0)
+TEXT(because, row->because)
+TEXT(first, row->first)
+TEXT(second, row->second)
+TEXT(mode, row->mode)
+TEXT(claimed_model, row->claim->model)
+TEXT(model, row->model)
+TEXT(benchmark, row->benchmark)
+TEXT(device, row->device)
+TEXT(source, row->claim->source)
+TEXT(file, row->claim->file)
+CELL(line, kv_table_count(t, (long long)row->claim->line))
+
+static const struct kv_table_column columns[] = {{"claim", KV_LEFT, claim},
+                                                 {"answer", KV_LEFT, answer},
+                                                 {"here", KV_LEFT, here},
+                                                 {"analogue", KV_LEFT, analogue},
+                                                 {"quantity", KV_LEFT, quantity},
+                                                 {"unit", KV_LEFT, unit},
+                                                 {"claimed_low", KV_RIGHT, claimed_low},
+                                                 {"claimed_high", KV_RIGHT, claimed_high},
+                                                 {"estimate", KV_RIGHT, estimate},
+                                                 {"low", KV_RIGHT, low},
+                                                 {"high", KV_RIGHT, high},
+                                                 {"n", KV_RIGHT, n},
+                                                 {"items_needed", KV_RIGHT, items_needed},
+                                                 {"because", KV_LEFT, because},
+                                                 {"first", KV_LEFT, first},
+                                                 {"second", KV_LEFT, second},
+                                                 {"mode", KV_LEFT, mode},
+                                                 {"claimed_model", KV_LEFT, claimed_model},
+                                                 {"model", KV_LEFT, model},
+                                                 {"benchmark", KV_LEFT, benchmark},
+                                                 {"device", KV_LEFT, device},
+                                                 {"source", KV_LEFT, source},
+                                                 {"file", KV_LEFT, file},
+                                                 {"line", KV_RIGHT, line},
+                                                 {0}};
+
+// ---- in text --------------------------------------------------------------------------
 
 static void print_claim(const struct kv_claim *c) {
     char *region = kv_claim_region_text(c);
@@ -59,12 +86,12 @@ static void print_claim(const struct kv_claim *c) {
 
 static void print_verdict(const struct kv_verdict *v) {
     const struct kv_claim *c = v->claim;
-    bool measured = !isnan(v->estimate), away = measured && !v->here;
+    bool away = measured(v) && !v->here;
     printf("  verdict  %s%s: %s\n", kv_answer_names[v->answer], away ? " here" : "", v->because);
     if (!v->first) return;
     printf("  here     %s%s%s (%s)", v->first, v->second ? " against " : "",
            v->second ? v->second : "", v->mode);
-    if (!measured) {
+    if (!measured(v)) {
         puts(": not measured");
         return;
     }
@@ -86,11 +113,8 @@ static void print_verdict(const struct kv_verdict *v) {
 }
 
 static int print(const struct kv_cli *c, const struct kv_verdict *v, size_t n, struct kv_error *e) {
-    if (c->output != KV_OUT_TEXT) {
-        struct kv_table *t = kv_table_new(columns, sizeof columns / sizeof *columns);
-        for (size_t i = 0; i < n; i++) add_row(t, &v[i]);
-        return kv_table_print(t, c->output, e);
-    }
+    if (c->output != KV_OUT_TEXT)
+        return kv_table_print_rows(columns, v, n, sizeof *v, c->output, e);
     for (size_t i = 0; i < n; i++) {
         if (i == 0 || v[i].claim != v[i - 1].claim) {
             if (i) putchar('\n');
@@ -100,6 +124,19 @@ static int print(const struct kv_cli *c, const struct kv_verdict *v, size_t n, s
     }
     return kv_flush_stdout(e);
 }
+
+// ---- claims ---------------------------------------------------------------------------
+
+#define CLAIM_TEXT(name, value) KV_CELL(name, struct kv_claim, kv_table_text(t, value))
+CLAIM_TEXT(claim_file, row->file)
+CLAIM_TEXT(claim_text, row->claim)
+CLAIM_TEXT(claim_quantity, row->quantity->name)
+CLAIM_TEXT(claim_model, row->model)
+CLAIM_TEXT(claim_source, row->source)
+static const struct kv_table_column claim_columns[] = {
+    {"file", KV_LEFT, claim_file},         {"claim", KV_LEFT, claim_text},
+    {"quantity", KV_LEFT, claim_quantity}, {"model", KV_LEFT, claim_model},
+    {"source", KV_LEFT, claim_source},     {0}};
 
 // All claims of the files named, or of those shipped.
 static int gather(const struct kv_cli *c, struct kv_claim **all, size_t *n, struct kv_error *e) {
@@ -113,24 +150,6 @@ static int gather(const struct kv_cli *c, struct kv_claim **all, size_t *n, stru
     return code;
 }
 
-static int list(const struct kv_cli *c, const struct kv_claim *claims, size_t n,
-                struct kv_error *e) {
-    static const struct kv_column head[] = {{"file", KV_LEFT},
-                                            {"claim", KV_LEFT},
-                                            {"quantity", KV_LEFT},
-                                            {"model", KV_LEFT},
-                                            {"source", KV_LEFT}};
-    struct kv_table *t = kv_table_new(head, sizeof head / sizeof *head);
-    for (size_t i = 0; i < n; i++) {
-        kv_table_text(t, claims[i].file);
-        kv_table_text(t, claims[i].claim);
-        kv_table_text(t, claims[i].quantity->name);
-        kv_table_text(t, claims[i].model);
-        kv_table_text(t, claims[i].source);
-    }
-    return kv_table_print(t, c->output, e);
-}
-
 static int verdict(struct kv_cli *c, struct kv_error *e) {
     struct kv_claim *claims = NULL;
     struct kv_verdict *verdicts = NULL;
@@ -142,7 +161,7 @@ static int verdict(struct kv_cli *c, struct kv_error *e) {
     int code = kv_opt_int(c, "draws", 100, 1000000, &draws, e);
     if (!code) code = gather(c, &claims, &n_claims, e);
     if (!code && kv_opt_given(c, "list")) {
-        code = list(c, claims, n_claims, e);
+        code = kv_table_print_rows(claim_columns, claims, n_claims, sizeof *claims, c->output, e);
         kv_claims_free(claims, n_claims);
         return code;
     }

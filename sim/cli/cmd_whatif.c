@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim what-if: prices mixes and replayed specs on devices, or predicts measured runs.
-#include "analysis/results/rows.h"
+#include "analysis/results/find.h"
 #include "sim/base/memory.h"
 #include "sim/base/talk.h"
 #include "sim/cli/lists.h"

@@ -4,6 +4,7 @@
 #define KV_CLI_COLUMNS_H
 
 #include "analysis/results/rows.h"
+#include "sim/cli/table.h"
 
 // When a column is printed. KV_SHOW_WIDE: in text only on a wide terminal; KV_SHOW_PRICED: only
 // with a device, once a context; KV_SHOW_NULLED: in text only where a row has its own shuffle
@@ -20,23 +21,26 @@ enum kv_when {
     KV_SHOW_PAIRED = 128
 };
 
+// What a cell is given.
 struct kv_shown {
-    const struct kv_row *row;
-    const struct kv_rows *rows;
-    size_t context;
-    bool on_frontier;
+    const struct kv_row *of;
+    const struct kv_rows *all;
+    bool on_frontier;   // stands out in colour
     const char *layers; // sparkline, or NULL
 };
 
 struct kv_show_column {
-    const char *name; // "%g" stands for the context
-    enum kv_align align;
+    struct kv_table_column as; // "%g" in its name stands for the context; a cell adds all contexts
     unsigned when;
-    void (*cell)(struct kv_table *t, const struct kv_shown *c);
     // In text a column in which all rows agree is said above the table instead.
     bool (*same)(const struct kv_row *a, const struct kv_row *b);
 };
 extern const struct kv_show_column kv_show_columns[]; // ends with {0}
 enum { KV_MAX_COLUMNS = 96 };
+
+// Prints rows[n] of one trace with their places by each scorer, and in text how far rankings agree.
+// (show_scorers.c)
+KV_MUST_CHECK int kv_scorers_print(const struct kv_row *rows, size_t n, enum kv_output how,
+                                   struct kv_error *e);
 
 #endif

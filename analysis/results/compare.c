@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+// Two runs compared on the items that both hold, with every test that the comparison allows.
+#include "analysis/results/compare.h"
+
+#include <stdlib.h>
+
+#include "analysis/stats/evidence.h"
+#include "sim/base/memory.h"
+
+static const double confidence = 0.95, alpha = 0.05;
+
+static struct kv_interval bootstrap(const struct kv_pairs *j, const double *a, const double *b,
+                                    const struct kv_comparing *how) {
+    struct kv_resampler *r = kv_pairs_resampler(j);
+    double *d = kv_alloc(j->n + 1, sizeof *d);
+    for (size_t i = 0; i < j->n; i++) d[i] = a[i] - b[i];
+    struct kv_interval result = kv_bootstrap_mean(r, d, j->n, how->seed, how->draws, confidence);
+    free(d);
+    kv_resampler_free(r);
+    return result;
+}
+
+static void add_evidence(struct kv_compared *c, const struct kv_paired *p, const double *a,
+                         const double *b, size_t n, const struct kv_comparing *how) {
+    struct kv_tost tost = kv_tost_items(a, b, n, how->margin);
+    double items = (double)p->n, discordant = (p->won + p->lost) / items;
+    c->margin = how->margin;
+    c->tost_p = tost.p;
+    c->not_worse_p = tost.worse_p;
+    if (isnan(p->exact_p)) { // redraws make fractions, whose spread is known
+        c->items_needed =
+            kv_items_to_clear(items, p->standard_error, fabs(p->difference), alpha, how->power);
+        c->smallest_seen = NAN;
+    } else {
+        c->items_needed = kv_items_for_difference(p->difference, discordant, alpha, how->power);
+        c->smallest_seen = kv_difference_seen(items, discordant, alpha, how->power);
+    }
+}
+
+static bool compare_accuracy(struct kv_compared *c, const struct kv_pairs *j, int scorer,
+                             const struct kv_comparing *how) {
+    const double *a = j->a[scorer], *b = j->b[scorer];
+    struct kv_paired p = kv_paired_compare(a, b, j->n, confidence);
+    double sum = 0;
+    if (p.n == 0) return false;
+    for (size_t i = 0; i < j->n; i++)
+        if (!isnan(a[i] - b[i])) sum += a[i];
+    *c = (struct kv_compared){.quantity = kv_scorer_names[scorer],
+                              .n = p.n,
+                              .a = sum / (double)p.n,
+                              .b = sum / (double)p.n - p.difference,
+                              .difference = p.difference,
+                              .interval = p.interval,
+                              .bootstrap = bootstrap(j, a, b, how),
+                              .only_a = p.won,
+                              .only_b = p.lost,
+                              .exact_p = p.exact_p,
+                              .mid_p = isnan(p.mid_p) ? p.t_p : p.mid_p};
+    add_evidence(c, &p, a, b, j->n, how);
+    return true;
+}
+
+static bool compare_divergence(struct kv_compared *c, const struct kv_pairs *j,
+                               const struct kv_comparing *how) {
+    double *d = kv_alloc(j->n + 1, sizeof *d), *share_a = kv_alloc(j->n + 1, sizeof *d);
+    double *share_b = kv_alloc(j->n + 1, sizeof *d);
+    for (size_t i = 0; i < j->n; i++) d[i] = j->kl_a[i] - j->kl_b[i];
+    struct kv_mean m = kv_ratio_interval(d, j->n_scored, j->n, confidence);
+    struct kv_mean a = kv_ratio_interval(j->kl_a, j->n_scored, j->n, confidence);
+    struct kv_mean tokens = kv_mean_interval(j->n_scored, j->n, confidence);
+    for (size_t i = 0; i < j->n; i++) { // items weigh by their tokens
+        share_a[i] = j->kl_a[i] * j->n_scored[i] / tokens.mean;
+        share_b[i] = j->kl_b[i] * j->n_scored[i] / tokens.mean;
+    }
+    *c = (struct kv_compared){.quantity = "kl_nats",
+                              .divergence = true,
+                              .n = m.n,
+                              .a = a.mean,
+                              .b = a.mean - m.mean,
+                              .difference = m.mean,
+                              .interval = m.interval,
+                              .bootstrap = bootstrap(j, share_a, share_b, how),
+                              .only_a = NAN,
+                              .only_b = NAN,
+                              .exact_p = NAN,
+                              .mid_p = NAN,
+                              .margin = NAN,
+                              .tost_p = NAN,
+                              .not_worse_p = NAN,
+                              .items_needed = NAN,
+                              .smallest_seen = NAN};
+    free(d);
+    free(share_a);
+    free(share_b);
+    return m.n > 0;
+}
+
+size_t kv_compare(const struct kv_pairs *j, const struct kv_comparing *how,
+                  struct kv_compared out[KV_MAX_COMPARED]) {
+    size_t n = 0;
+    for (int k = 0; k < KV_N_SCORERS; k++) n += compare_accuracy(&out[n], j, k, how);
+    return n + compare_divergence(&out[n], j, how);
+}

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// Short names of specs for tables and figures: what is at its default is not said.
+//
+//     char *label[2];
+//     kv_spec_labels(specs, NULL, 2, label);          "static:bits=4@sym", not "static:k=4,v=4@..."
+//
+// Defaults are left out, and the channel order where it is the one that the format takes by itself;
+// two that would read alike keep all keys.
+#ifndef KV_ANALYSIS_RESULTS_LABEL_H
+#define KV_ANALYSIS_RESULTS_LABEL_H
+
+#include "analysis/store/store.h"
+
+// settings[n]: of each spec's trace; NULL entries, or NULL for all = unknown. labels[n] are the
+// caller's to free.
+void kv_spec_labels(const char *const *specs, const struct kv_format_setting *const *settings,
+                    size_t n, char **labels);
+
+// The same for rows of a store, whose traces say what the formats take by themselves. labels[n] are
+// the caller's to free; none on error.
+KV_MUST_CHECK int kv_summary_labels(struct kv_store *s, const struct kv_summary *const *rows,
+                                    size_t n, char **labels, struct kv_error *e);
+
+// The width that a policy gives to keys and values alike: "4" of "static:k=4,v=4"; NULL for any
+// other policy.
+const char *kv_uniform_width(const struct kv_spec *policy);
+// Whether a spec is the shuffle of another: the same widths on the wrong tokens, in one format.
+bool kv_spec_shuffles(const struct kv_spec_parts *shuffle, const struct kv_spec_parts *of);
+
+#endif
