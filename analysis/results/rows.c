@@ -5,7 +5,6 @@
 #include <stdlib.h>
 
 #include "analysis/results/versus.h"
-#include "analysis/stats/pareto.h"
 #include "sim/base/memory.h"
 
 // ---- one row --------------------------------------------------------------------------
@@ -223,53 +222,4 @@ int kv_rows_sort(struct kv_rows *rows, const char *key, struct kv_error *e) {
     for (size_t i = 0; i < rows->n; i++) rows->row[i] = r[i].row;
     free(r);
     return 0;
-}
-
-// ---- rows together --------------------------------------------------------------------
-
-static bool same_form(const struct kv_summary *a, const struct kv_summary *b) {
-    bool formed = a->form != KV_FORM_NONE || b->form != KV_FORM_NONE;
-    return (formed && a->fidelity == KV_EXACT) ||
-           (a->form == b->form && a->feedback == b->feedback);
-}
-
-bool kv_rows_alike(const struct kv_row *a, const struct kv_row *b) {
-    const struct kv_summary *x = &a->s, *y = &b->s;
-    return x->trace == y->trace && x->fidelity == y->fidelity && x->mode == y->mode &&
-           x->self == y->self && strcmp(x->compute, y->compute) == 0 && same_form(x, y);
-}
-
-size_t kv_rows_groups(const struct kv_row *rows, size_t n, size_t *group) {
-    size_t n_groups = 0;
-    for (size_t i = 0; i < n; i++) group[i] = n; // in none
-    for (size_t i = 0; i < n; i++) {
-        if (group[i] < n) continue;
-        for (size_t k = i; k < n; k++)
-            if (group[k] == n && kv_rows_alike(&rows[i], &rows[k])) group[k] = n_groups;
-        n_groups++;
-    }
-    return n_groups;
-}
-
-void kv_rows_frontier(const struct kv_row *rows, size_t n, bool *on) {
-    double *bits = kv_alloc(n + 1, sizeof *bits), *value = kv_alloc(n + 1, sizeof *value);
-    size_t *group = kv_alloc(n + 1, sizeof *group), *of = kv_alloc(n + 1, sizeof *of);
-    bool *best = kv_alloc(n + 1, sizeof *best);
-    for (size_t g = 0, n_groups = kv_rows_groups(rows, n, group); g < n_groups; g++) {
-        size_t m = 0;
-        for (size_t i = 0; i < n; i++) {
-            if (group[i] != g) continue;
-            double acc = rows[i].s.acc[KV_ACC];
-            of[m] = i;
-            bits[m] = rows[i].s.effective_bits;
-            value[m++] = isnan(acc) ? -rows[i].kl.mean : acc;
-        }
-        kv_pareto(bits, value, m, best);
-        for (size_t k = 0; k < m; k++) on[of[k]] = best[k];
-    }
-    free(bits);
-    free(value);
-    free(group);
-    free(of);
-    free(best);
 }

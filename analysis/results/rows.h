@@ -74,6 +74,8 @@ void kv_rows_fini(struct kv_rows *rows);
 // largest context), "spec". KV_EUSAGE names the keys.
 KV_MUST_CHECK int kv_rows_sort(struct kv_rows *rows, const char *key, struct kv_error *e);
 
+// ---- rows together (groups.c) ---------------------------------------------------------
+
 // Of one recording and setting: rows that may be compared and drawn together. An exact run counts
 // as one whatever damage an oracle went by.
 bool kv_rows_alike(const struct kv_row *a, const struct kv_row *b);

@@ -7,8 +7,8 @@
 #include "sim/base/memory.h"
 
 static void take_items(struct kv_shared *g, size_t row, size_t n_trace, size_t *holders,
-                       const struct kv_item_result *items, size_t n, kv_grid_number *value,
-                       kv_grid_number *weight, int which, size_t n_values) {
+                       const struct kv_item_result *items, size_t n, kv_shared_number *value,
+                       kv_shared_number *weight, int which, size_t n_values) {
     for (size_t i = 0; i < n; i++) {
         size_t at = items[i].item;
         bool known = at < n_trace;
@@ -45,7 +45,7 @@ static void close_up(struct kv_shared *g, size_t n_trace, const size_t *holders,
 }
 
 int kv_shared_read(struct kv_shared *g, struct kv_store *s, const struct kv_summary *const *rows,
-                   size_t n_rows, kv_grid_number *value, kv_grid_number *weight, int which,
+                   size_t n_rows, kv_shared_number *value, kv_shared_number *weight, int which,
                    size_t n_values, struct kv_error *e) {
     size_t n_trace = 0, n_series = n_rows * n_values;
     int code = 0;

@@ -8,7 +8,7 @@
 
 // One number of an item's result and its weight; `which` as kv_shared_read was given it, then
 // counted up.
-typedef double kv_grid_number(int which, const struct kv_item_result *r);
+typedef double kv_shared_number(int which, const struct kv_item_result *r);
 
 struct kv_shared {
     size_t n_rows, n;  // n: items that all rows hold with a value
@@ -24,7 +24,7 @@ struct kv_shared {
 // Free with kv_shared_fini, also after an error.
 KV_MUST_CHECK int kv_shared_read(struct kv_shared *g, struct kv_store *s,
                                  const struct kv_summary *const *rows, size_t n_rows,
-                                 kv_grid_number *value, kv_grid_number *weight, int which,
+                                 kv_shared_number *value, kv_shared_number *weight, int which,
                                  size_t n_values, struct kv_error *e);
 void kv_shared_fini(struct kv_shared *g);
 struct kv_resampler *kv_shared_resampler(const struct kv_shared *g);

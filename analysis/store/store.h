@@ -185,6 +185,9 @@ struct kv_sql_value {
     double x;
     const char *text; // borrowed for the call
 };
+struct kv_sql_value kv_sql_text(const char *s); // NULL is ""
+struct kv_sql_value kv_sql_int(long long n);
+struct kv_sql_value kv_sql_real(double x); // NAN is NULL
 
 // Runs one statement with values bound in order. Each row is handed to `row` (may be NULL), which
 // stops the query by returning non-zero after filling *e. On a handle opened with KV_STORE_READ

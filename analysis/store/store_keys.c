@@ -9,18 +9,6 @@
 #include "sim/base/memory.h"
 #include "sim/base/shape.h"
 
-#define TEXT(s)                                                                                    \
-    (struct kv_sql_value) {                                                                        \
-        .kind = KV_SQL_TEXT, .text = (s) ? (s) : ""                                                \
-    }
-#define INT(i)                                                                                     \
-    (struct kv_sql_value) {                                                                        \
-        .kind = KV_SQL_INT, .n = (long long)(i)                                                    \
-    }
-#define REAL(r)                                                                                    \
-    (struct kv_sql_value) {                                                                        \
-        .kind = KV_SQL_REAL, .x = (r)                                                              \
-    }
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
 static int take_number(void *self, size_t n, const char *const *names,
@@ -83,13 +71,23 @@ int kv_store_trace(struct kv_store *s, const struct kv_trace_info *info, kv_trac
                    const struct kv_trace *t, long long *trace_id, struct kv_error *e) {
     long long n_items;
     char *shape = shape_json(info);
-    const struct kv_sql_value row[] = {
-        TEXT(info->digest),       TEXT(info->path),         TEXT(info->model_name),
-        TEXT(info->model_digest), TEXT(info->model_source), TEXT(info->weights_as),
-        TEXT(info->task_name),    TEXT(info->task_path),    TEXT(info->task_prompt),
-        TEXT(info->task_digest),  TEXT(info->subset),       INT(info->window_tokens),
-        INT(info->n_items),       INT(info->n_tokens),      TEXT(shape),
-        TEXT(info->tool_version), TEXT(info->blas)};
+    const struct kv_sql_value row[] = {kv_sql_text(info->digest),
+                                       kv_sql_text(info->path),
+                                       kv_sql_text(info->model_name),
+                                       kv_sql_text(info->model_digest),
+                                       kv_sql_text(info->model_source),
+                                       kv_sql_text(info->weights_as),
+                                       kv_sql_text(info->task_name),
+                                       kv_sql_text(info->task_path),
+                                       kv_sql_text(info->task_prompt),
+                                       kv_sql_text(info->task_digest),
+                                       kv_sql_text(info->subset),
+                                       kv_sql_int(info->window_tokens),
+                                       kv_sql_int(info->n_items),
+                                       kv_sql_int(info->n_tokens),
+                                       kv_sql_text(shape),
+                                       kv_sql_text(info->tool_version),
+                                       kv_sql_text(info->blas)};
     int code = kv_store_query(s,
                               "INSERT OR IGNORE INTO trace (digest, path, model_name, "
                               "model_digest, model_source, weights_as, task_name, task_path, "
@@ -99,13 +97,13 @@ int kv_store_trace(struct kv_store *s, const struct kv_trace_info *info, kv_trac
                               row, COUNT(row), NULL, NULL, e);
     free(shape);
     if (!code) code = number(s, "SELECT id FROM trace WHERE digest = ?", row, 1, -1, trace_id, e);
-    if (!code)
-        code = number(s, "SELECT COUNT(*) FROM item WHERE trace = ?", &INT(*trace_id), 1, 0,
-                      &n_items, e);
+    if (code) return code;
+    struct kv_sql_value values[2] = {kv_sql_int(*trace_id)};
+    code = number(s, "SELECT COUNT(*) FROM item WHERE trace = ?", values, 1, 0, &n_items, e);
     if (code || (size_t)n_items == info->n_items) return code;
 
     char *json = items_json(info, item, t);
-    const struct kv_sql_value values[] = {INT(*trace_id), TEXT(json)};
+    values[1] = kv_sql_text(json);
     code = kv_store_query(s,
                           "INSERT OR REPLACE INTO item SELECT ?1, key, value->>0, value->>1, "
                           "value->>2, value->>3, value->>4, value->>5, value->>6, value->>7 "
@@ -153,8 +151,9 @@ int kv_store_settings(struct kv_store *s, struct kv_store_setting **settings, si
 
 int kv_store_run(struct kv_store *s, const struct kv_run_key *key, long long *run_id,
                  struct kv_error *e) {
-    const struct kv_sql_value spec[] = {TEXT(key->spec), TEXT(key->policy), TEXT(key->format),
-                                        TEXT(key->tag), INT(key->oracle)};
+    const struct kv_sql_value spec[] = {kv_sql_text(key->spec), kv_sql_text(key->policy),
+                                        kv_sql_text(key->format), kv_sql_text(key->tag),
+                                        kv_sql_int(key->oracle)};
     long long spec_id;
     int code = kv_store_query(s,
                               "INSERT OR IGNORE INTO policy_spec (spec, policy, format, tag, "
@@ -164,19 +163,19 @@ int kv_store_run(struct kv_store *s, const struct kv_run_key *key, long long *ru
         code = number(s, "SELECT id FROM policy_spec WHERE spec = ?", spec, 1, -1, &spec_id, e);
     if (code) return code;
 
-    const struct kv_sql_value run[] = {INT(spec_id),
-                                       INT(key->trace),
-                                       TEXT(kv_fidelity_names[key->fidelity]),
-                                       TEXT(kv_mode_names[key->mode]),
-                                       TEXT(kv_self_names[key->self]),
-                                       TEXT(key->compute),
-                                       TEXT(kv_variant_name(key->form, key->feedback)),
-                                       INT(key->seed),
-                                       INT(key->redraw),
-                                       TEXT(key->version),
-                                       TEXT(key->commit),
-                                       TEXT(key->cpu),
-                                       TEXT(key->blas)};
+    const struct kv_sql_value run[] = {kv_sql_int(spec_id),
+                                       kv_sql_int(key->trace),
+                                       kv_sql_text(kv_fidelity_names[key->fidelity]),
+                                       kv_sql_text(kv_mode_names[key->mode]),
+                                       kv_sql_text(kv_self_names[key->self]),
+                                       kv_sql_text(key->compute),
+                                       kv_sql_text(kv_variant_name(key->form, key->feedback)),
+                                       kv_sql_int(key->seed),
+                                       kv_sql_int(key->redraw),
+                                       kv_sql_text(key->version),
+                                       kv_sql_text(key->commit),
+                                       kv_sql_text(key->cpu),
+                                       kv_sql_text(key->blas)};
     code = kv_store_query(s,
                           "INSERT OR IGNORE INTO run (spec, trace, fidelity, mode, self, compute, "
                           "variant, seed, redraw, version, git_commit, cpu, blas) "
@@ -193,7 +192,8 @@ int kv_store_run(struct kv_store *s, const struct kv_run_key *key, long long *ru
 
 int kv_store_put_timing(struct kv_store *s, long long run, double wall_s, double cpu_s,
                         size_t items, struct kv_error *e) {
-    const struct kv_sql_value row[] = {INT(run), REAL(wall_s), REAL(cpu_s), INT(items)};
+    const struct kv_sql_value row[] = {kv_sql_int(run), kv_sql_real(wall_s), kv_sql_real(cpu_s),
+                                       kv_sql_int(items)};
     return kv_store_query(s,
                           "INSERT INTO timing VALUES (?, ?, ?, ?) ON CONFLICT (run) DO UPDATE SET "
                           "wall_s = wall_s + excluded.wall_s, cpu_s = cpu_s + excluded.cpu_s, "

@@ -7,11 +7,6 @@
 #include "sim/base/args.h"
 #include "sim/base/memory.h"
 
-#define INT(i)                                                                                     \
-    (struct kv_sql_value) {                                                                        \
-        .kind = KV_SQL_INT, .n = (long long)(i)                                                    \
-    }
-
 // A list that a query's rows are appended to.
 struct list {
     void *rows;
@@ -239,13 +234,14 @@ static int take_item(void *self, size_t n, const char *const *names, const struc
 
 int kv_store_items(struct kv_store *s, long long run_group, struct kv_item_result **rows, size_t *n,
                    struct kv_error *e) {
+    const struct kv_sql_value group = kv_sql_int(run_group);
     struct list l = {.size = sizeof **rows};
     int code = kv_store_query(
         s,
         "SELECT item, id, source, gold, context_key, right_acc, right_acc_norm, right_acc_bytes, "
         "right_acc_token, ref_acc, ref_acc_norm, ref_acc_bytes, ref_acc_token, agree, margin, "
         "kl_nats, n_scored, effective_bits, chance FROM item_result WHERE family = ? ORDER BY item",
-        &INT(run_group), 1, take_item, &l, e);
+        &group, 1, take_item, &l, e);
     if (code) {
         kv_item_results_free(l.rows, l.n);
         l = (struct list){0};
@@ -281,6 +277,7 @@ static int take_redraw(void *self, size_t n, const char *const *names, const str
 
 int kv_store_redraws(struct kv_store *s, long long run_group, struct kv_redraw_result **rows,
                      size_t *n, struct kv_error *e) {
+    const struct kv_sql_value group = kv_sql_int(run_group);
     struct list l = {.size = sizeof **rows};
     // Where there is no gold choice nothing equals it: NULLIF makes that unknown.
     int code = kv_store_query(
@@ -293,7 +290,7 @@ int kv_store_redraws(struct kv_store *s, long long run_group, struct kv_redraw_r
         "FROM family AS f JOIN run AS r ON r.id = f.run JOIN outcome_item AS o ON o.run = f.run "
         "JOIN item AS i ON i.trace = r.trace AND i.item = o.item "
         "WHERE f.family = ? ORDER BY o.item, r.redraw",
-        &INT(run_group), 1, take_redraw, &l, e);
+        &group, 1, take_redraw, &l, e);
     if (code) {
         free(l.rows);
         l = (struct list){0};
@@ -327,6 +324,7 @@ static int take_choice(void *self, size_t n, const char *const *names, const str
 
 int kv_store_choices(struct kv_store *s, long long run_group, struct kv_choice_result **rows,
                      size_t *n, struct kv_error *e) {
+    const struct kv_sql_value group = kv_sql_int(run_group);
     struct list l = {.size = sizeof **rows};
     int code = kv_store_query(
         s,
@@ -335,7 +333,7 @@ int kv_store_choices(struct kv_store *s, long long run_group, struct kv_choice_r
         "FROM family AS f JOIN run AS r ON r.id = f.run JOIN outcome_choice AS o ON o.run = f.run "
         "JOIN item AS i ON i.trace = r.trace AND i.item = o.item "
         "WHERE f.family = ? ORDER BY o.item, r.redraw, o.choice",
-        &INT(run_group), 1, take_choice, &l, e);
+        &group, 1, take_choice, &l, e);
     if (code) {
         kv_choice_results_free(l.rows, l.n);
         l = (struct list){0};

@@ -8,6 +8,18 @@
 #include "sim/base/assets.h"
 #include "sim/base/memory.h"
 
+struct kv_sql_value kv_sql_text(const char *s) {
+    return (struct kv_sql_value){.kind = KV_SQL_TEXT, .text = s ? s : ""};
+}
+
+struct kv_sql_value kv_sql_int(long long n) {
+    return (struct kv_sql_value){.kind = KV_SQL_INT, .n = n};
+}
+
+struct kv_sql_value kv_sql_real(double x) {
+    return (struct kv_sql_value){.kind = isnan(x) ? KV_SQL_NULL : KV_SQL_REAL, .x = x};
+}
+
 static void bind_value(sqlite3_stmt *st, int at, const struct kv_sql_value *v) {
     switch (v->kind) {
     case KV_SQL_INT:
