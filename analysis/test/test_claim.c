@@ -61,6 +61,8 @@ static void what_is_wrong_is_said_with_its_line(void **state) {
         {"clam: x\n", "x.claim:1", "unknown key 'clam'; did you mean 'claim'?"},
         {"claim: x\nquantity: acc diference\n", "x.claim:2",
          "unknown quantity 'acc diference'; did you mean 'acc difference'?"},
+        {"claim: x\nmode: prefil\n", "x.claim:2", "unknown mode 'prefil'; did you mean 'prefill'?"},
+        {"claim: x\nself: other\n", "x.claim:2", "unknown own step 'other'"},
         {"claim: x\nvalue: seven\n", "x.claim:2",
          "a plain number in the quantity's unit is expected, not 'seven'"},
         {"claim: x\nvalue: 7.6 points\n", "x.claim:2",

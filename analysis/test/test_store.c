@@ -168,6 +168,75 @@ static void outcomes_come_back_as_they_were_put(void **state) {
     close_store(s);
 }
 
+static void settings_come_back_as_they_were_put(void **state) {
+    const struct fixture *f = *state;
+    struct kv_error e = {0};
+    struct kv_store *s = open_store(f->path, KV_STORE_CREATE);
+    long long trace, run;
+    assert_int_equal(synthetic_trace(s, f->trace, &trace, &e), 0);
+    struct kv_run_key key = synthetic_key(trace, "shuffle(static:k=4,v=4):seed=1@hadamard(sym)");
+    key.fidelity = KV_FISHER;
+    key.mode = KV_PREFILL1;
+    key.self = KV_SELF_EXACT;
+    key.form = KV_FORM_VECTOR;
+    key.feedback = KV_FEEDBACK_CLOSED;
+    key.compute = "cublas";
+    assert_int_equal(kv_store_run(s, &key, &run, &e), 0);
+    fill(s, run, 0, 3, 1);
+    assert_int_equal(kv_store_flush(s, &e), 0);
+    struct kv_summary *rows;
+    size_t n;
+    assert_int_equal(kv_store_summaries(s, NULL, &rows, &n, &e), 0);
+    assert_int_equal(n, 1);
+    assert_true(rows[0].fidelity == KV_FISHER && rows[0].mode == KV_PREFILL1);
+    assert_true(rows[0].self == KV_SELF_EXACT && rows[0].form == KV_FORM_VECTOR);
+    assert_true(rows[0].feedback == KV_FEEDBACK_CLOSED);
+    assert_string_equal(rows[0].compute, "cublas");
+    assert_string_equal(rows[0].parts.policies[1].name, "static"); // parsed when it was read
+    assert_string_equal(rows[0].parts.formats[0].name, "hadamard");
+    kv_summaries_free(rows, n);
+    const struct kv_store_filter exact = {.fidelities = 1u << KV_EXACT | 1u << KV_ATTENTION};
+    assert_int_equal(kv_store_summaries(s, &exact, &rows, &n, &e), 0);
+    assert_int_equal(n, 0);
+
+    struct kv_text t = {0};
+    assert_int_equal(kv_store_query(s, "SELECT fidelity, mode, self, variant FROM run", NULL, 0,
+                                    add_row, &t, &e),
+                     0);
+    assert_string_equal(t.s, "fisher|prefill1|exact|feedback=closed,form=vector|\n");
+    free(t.s);
+    close_store(s);
+}
+
+static void a_setting_that_is_not_known_is_said_with_its_file(void **state) {
+    const struct fixture *f = *state;
+    struct kv_error e = {0};
+    static const char *const changes[] = {"mode = 'sideways'", "fidelity = 'guess'", "self = ''",
+                                          "variant = 'form=round'"};
+    static const char *const said[] = {"mode 'sideways'", "fidelity 'guess'", "self ''",
+                                       "variant 'form=round'"};
+    struct kv_store *s = open_store(f->path, KV_STORE_CREATE);
+    fill(s, run_of(s, f->trace, "a", 0), 0, 3, 1);
+    assert_int_equal(kv_store_flush(s, &e), 0);
+    for (size_t i = 0; i < sizeof said / sizeof *said; i++) {
+        struct kv_summary *rows;
+        size_t n;
+        char *change = kv_format_text("UPDATE run SET mode = 'inline', fidelity = 'exact', self = "
+                                      "'coded', variant = ''; UPDATE run SET %s",
+                                      changes[i]);
+        char *message =
+            kv_format_text("holds a run of %s, which this kvsim does not know", said[i]);
+        assert_int_equal(kv_store_query(s, change, NULL, 0, NULL, NULL, &e), 0);
+        assert_int_equal(kv_store_summaries(s, NULL, &rows, &n, &e), KV_EFAIL);
+        assert_string_equal(e.where, f->path);
+        assert_string_equal(e.msg, message);
+        assert_null(rows);
+        free(change);
+        free(message);
+    }
+    close_store(s);
+}
+
 static void what_a_fidelity_cannot_know_stays_unknown(void **state) {
     const struct fixture *f = *state;
     struct kv_error e;
@@ -569,6 +638,8 @@ static void a_reader_changes_nothing(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         CASE(outcomes_come_back_as_they_were_put),
+        CASE(settings_come_back_as_they_were_put),
+        CASE(a_setting_that_is_not_known_is_said_with_its_file),
         CASE(what_a_fidelity_cannot_know_stays_unknown),
         CASE(a_sweep_resumes_at_the_item_where_it_stopped),
         CASE(result_tables_are_equal_whatever_the_order_of_work),

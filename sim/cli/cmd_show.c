@@ -46,27 +46,32 @@ struct table {
     char **layers;  // [n] sparklines; NULL = not asked for
 };
 
-static bool printed(const struct kv_show_column *c, const struct table *x) {
+// Of KV_SHOW_*, what is not printed in this table.
+static unsigned left_out(const struct table *x) {
     size_t width = kv_terminal_width();
-    if (!(c->when & (x->how == KV_OUT_TEXT ? KV_SHOW_TEXT : KV_SHOW_MACHINE))) return false;
-    if ((c->when & KV_SHOW_PRICED) && !x->all->device) return false;
-    if ((c->when & KV_SHOW_REDRAWN) && !any_redrawn(x->rows, x->n)) return false;
-    if ((c->when & KV_SHOW_LAYERS) && !x->layers) return false;
-    if (x->how != KV_OUT_TEXT) return true;
-    if (x->paired ? c->when & KV_SHOW_PRICED : c->when & KV_SHOW_PAIRED) return false;
+    unsigned out = (x->all->device ? 0u : KV_SHOW_PRICED) | (x->layers ? 0u : KV_SHOW_LAYERS) |
+                   (any_redrawn(x->rows, x->n) ? 0u : KV_SHOW_REDRAWN);
     bool shuffled = false;
+    if (x->how != KV_OUT_TEXT) return out;
     for (size_t i = 0; i < x->n; i++) shuffled = shuffled || x->rows[i].shuffle.n_runs;
-    if ((c->when & KV_SHOW_NULLED) && !shuffled) return false;
-    if ((c->when & KV_SHOW_WIDE) && width && width < WIDE_TERMINAL) return false;
-    return !c->same || !all_same(c, x->rows, x->n);
+    return out | (x->paired ? KV_SHOW_PRICED : KV_SHOW_PAIRED) | (shuffled ? 0u : KV_SHOW_NULLED) |
+           (width && width < WIDE_TERMINAL ? KV_SHOW_WIDE : 0u);
+}
+
+static bool printed(const struct kv_show_column *c, const struct table *x, unsigned out) {
+    bool text = x->how == KV_OUT_TEXT;
+    return c->when & (text ? KV_SHOW_TEXT : KV_SHOW_MACHINE) && !(c->when & out) &&
+           !(text && c->same && all_same(c, x->rows, x->n));
 }
 
 // The columns to print, one with prices once a context. names[]: room for theirs.
 static void choose_columns(const struct table *x, struct kv_table_column *to, char (*names)[40]) {
+    unsigned out = left_out(x);
     size_t n = 0;
     for (const struct kv_show_column *c = kv_show_columns; c->as.name; c++) {
         const char *mark = strstr(c->as.name, "%g");
-        for (size_t k = 0; printed(c, x) && k < (mark ? x->all->n_contexts : 1); k++, n++) {
+        size_t copies = !printed(c, x, out) ? 0 : mark ? x->all->n_contexts : 1;
+        for (size_t k = 0; k < copies; k++, n++) {
             to[n] = c->as;
             if (!mark) continue;
             snprintf(names[n], sizeof *names, "%.*s%g%s", (int)(mark - c->as.name), c->as.name,

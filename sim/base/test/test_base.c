@@ -53,6 +53,33 @@ static void a_spec_is_a_name_an_inner_text_and_pairs(void **state) {
     free(policy);
 }
 
+static void a_whole_spec_comes_apart_wrappers_first(void **state) {
+    struct kv_spec_parts p;
+    (void)state;
+    kv_spec_take_apart(&p, "shuffle(static:k=4,v=2):seed=1@hadamard(sym:group=64):sides=keys");
+    assert_string_equal("shuffle(static:k=4,v=2):seed=1", p.policy_text);
+    assert_string_equal("hadamard(sym:group=64):sides=keys", p.format_text);
+    assert_int_equal(2, p.n_policies);
+    assert_string_equal("shuffle", p.policies[0].name);
+    assert_string_equal("2", kv_spec_value(&p.policies[1], "v"));
+    assert_null(kv_spec_value(&p.policies[0], "v"));
+    assert_int_equal(2, p.n_formats);
+    assert_string_equal("64", kv_spec_value(&p.formats[1], "group"));
+    kv_spec_parts_fini(&p);
+    kv_spec_take_apart(&p, "none");
+    assert_string_equal("", p.format_text);
+    assert_true(p.n_policies == 1 && p.n_formats == 0);
+    kv_spec_parts_fini(&p);
+    kv_spec_take_apart(&p, "outer(no key):a=1"); // what wraps it is still told
+    assert_int_equal(1, p.n_policies);
+    assert_string_equal("no key", p.policies[0].inner);
+    kv_spec_parts_fini(&p);
+    kv_spec_take_apart(&p, "broken(@x");
+    assert_string_equal("broken(@x", p.policy_text);
+    assert_int_equal(0, p.n_policies);
+    kv_spec_parts_fini(&p);
+}
+
 static void specs_that_are_none_are_wrong_usage(void **state) {
     static const struct {
         const char *text, *message;
@@ -449,6 +476,7 @@ int main(void) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_spec_is_a_name_an_inner_text_and_pairs),
+        cmocka_unit_test(a_whole_spec_comes_apart_wrappers_first),
         cmocka_unit_test(specs_that_are_none_are_wrong_usage),
         cmocka_unit_test(braces_and_ranges_expand_in_order_without_repeats),
         cmocka_unit_test(equal_spellings_have_one_canonical_text),

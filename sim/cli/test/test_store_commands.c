@@ -140,17 +140,26 @@ static void what_is_not_there_is_said_in_one_sentence(void **state) {
     char *c = kv_format_text("show --db %s --sort size", f->db);
     char *d = kv_format_text("show --db %s --context 1,x", f->db);
     char *g = kv_format_text("show --db %s --fidelity fisher", f->db);
+    char *h = kv_format_text("show --db %s --fidelity exakt", f->db);
+    char *k = kv_format_text("outcomes none --db %s --mode sideways", f->db);
+    char *m = kv_format_text("diff none none --db %s --feedback open,shut", f->db);
     expect(f, "show --db /nonexistent.db", 1, "kvsim: /nonexistent.db: no such store\n");
     expect(f, a, 1, "the store holds no such run; it holds 'static:bits=4@asym:group=32'\n");
     expect(f, b, 2, "did you mean 'static'?");
     expect(f, c, 2, "kvsim: --sort: 'size' is not one of bits, acc, kl, ms, spec\n");
     expect(f, d, 2, "kvsim: --context: '1,x' is not a list of tokens such as 128,2048\n");
     expect(f, g, 1, "the store holds no outcomes of fidelity fisher\n");
+    expect(f, h, 2, "kvsim: --fidelity: 'exakt' is not one of exact, fisher, attention\n");
+    expect(f, k, 2, "kvsim: --mode: 'sideways' is not one of inline, prefill, prefill1, requant\n");
+    expect(f, m, 2, "kvsim: --feedback: 'shut' is not one of open, closed\n");
     free(a);
     free(b);
     free(c);
     free(d);
     free(g);
+    free(h);
+    free(k);
+    free(m);
 }
 
 static bool holds(const char *dir, const char *name, const char *start) {
