@@ -127,6 +127,8 @@ int kv_rows_open(struct kv_rows *rows, struct kv_store **s, const struct kv_rows
     *rows = (struct kv_rows){.n_contexts = o->n_contexts};
     memcpy(rows->context, o->context, sizeof rows->context);
     *s = NULL;
+    if (o->n_contexts > KV_MAX_CONTEXTS)
+        return kv_fail(e, KV_EUSAGE, "contexts", "at most %d contexts at once", KV_MAX_CONTEXTS);
     int code = device ? kv_device_open(&rows->device, device, e) : 0;
     if (!code) code = kv_store_open(s, o->db, KV_STORE_READ, e);
     if (!code) code = kv_store_summaries(*s, &filter, &summaries, &n, e);

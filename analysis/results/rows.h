@@ -59,13 +59,13 @@ struct kv_rows_options {
     const char *device;  // name or file of the device that prices a token; NULL = the default one
     unsigned fidelities; // bits 1 << enum kv_fidelity; 0 = all
     bool all_builds;     // runs of all versions, not the fullest of each spec alone
-    size_t n_contexts;   // at which a token is priced
+    size_t n_contexts;   // at which a token is priced; at most KV_MAX_CONTEXTS
     double context[KV_MAX_CONTEXTS]; // in tokens
 };
 
 // Opens the store and the device and reads all rows. Errors: KV_EFAIL when no row is there. Free
-// with kv_rows_fini; the store stays open in *s for the caller to close, unless an error is
-// returned.
+// with kv_rows_fini; the store stays open in *s for the caller to close. After an error both are
+// empty.
 KV_MUST_CHECK int kv_rows_open(struct kv_rows *rows, struct kv_store **s,
                                const struct kv_rows_options *options, struct kv_error *e);
 void kv_rows_fini(struct kv_rows *rows);
