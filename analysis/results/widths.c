@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Asks policies about a recording again and adds up their decisions by token, layer and head.
 #include "analysis/results/widths.h"
-#include "sim/base/memory.h"
-#include "sim/replay/replay.h"
 
 #include <stdlib.h>
+
+#include "sim/base/memory.h"
+#include "sim/replay/replay.h"
 
 static int take_path(void *self, size_t n, const char *const *names, const struct kv_sql_value *v,
                      struct kv_error *e) {
@@ -205,7 +206,7 @@ void kv_widths_free(struct kv_widths *w, size_t n) {
 
 // ---- as text --------------------------------------------------------------------------
 
-char *kv_widths_sparkline(const struct kv_widths *w, size_t layers) {
+static char *sparkline(const struct kv_widths *w, size_t layers) {
     static const double most[] = {0.5, 2, 3, 4, 5, 6.5, 8, 15.9};
     static const char *const bars[] = {" ",      "\u2581", "\u2582", "\u2583", "\u2584",
                                        "\u2585", "\u2586", "\u2587", "\u2588"};
@@ -217,4 +218,24 @@ char *kv_widths_sparkline(const struct kv_widths *w, size_t layers) {
         kv_text_addf(&t, "%s", bars[k]);
     }
     return kv_text_take(&t);
+}
+
+char **kv_widths_sparklines(const struct kv_trace *trace, const struct kv_row *rows, size_t n,
+                            size_t most_items, unsigned jobs) {
+    char **lines = kv_alloc(n + 1, sizeof *lines);
+    const char **specs = kv_alloc(n + 1, sizeof *specs);
+    uint64_t *seeds = kv_alloc(n + 1, sizeof *seeds);
+    struct kv_widths *w = kv_alloc(n + 1, sizeof *w);
+    for (size_t i = 0; i < n; i++) {
+        specs[i] = rows[i].s.spec;
+        seeds[i] = rows[i].s.seed;
+    }
+    kv_widths_read(trace, specs, seeds, n, most_items, jobs, w);
+    for (size_t i = 0; i < n; i++)
+        lines[i] = sparkline(&w[i], kv_trace_info(trace)->shape.n_layers);
+    kv_widths_free(w, n);
+    free(w);
+    free(specs);
+    free(seeds);
+    return lines;
 }

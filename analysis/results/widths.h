@@ -9,7 +9,7 @@
 #ifndef KV_ANALYSIS_RESULTS_WIDTHS_H
 #define KV_ANALYSIS_RESULTS_WIDTHS_H
 
-#include "analysis/store/store.h"
+#include "analysis/results/rows.h"
 
 enum { KV_N_PLACES = 12 }; // equal parts of a sequence
 
@@ -34,9 +34,11 @@ void kv_widths_read(const struct kv_trace *trace, const char *const *specs, cons
                     size_t n, size_t most_items, unsigned jobs, struct kv_widths *w);
 void kv_widths_free(struct kv_widths *w, size_t n);
 
-// One character a layer, its height by the mean width of keys and values: blank = dropped, full =
-// 16 bits; "" when not known. Caller frees.
-char *kv_widths_sparkline(const struct kv_widths *w, size_t layers);
+// The bits by layer of each row's policy in one line of text: a character a layer, its height by
+// the mean width of keys and values, blank = dropped, full = 16 bits; "" when it could not be
+// asked. Caller frees the n lines and the list.
+char **kv_widths_sparklines(const struct kv_trace *trace, const struct kv_row *rows, size_t n,
+                            size_t most_items, unsigned jobs);
 
 // Opens the recording of a row: one of the folders in `list` (separated by commas; NULL = none),
 // else the place that the store names. NULL: there is none, or it is another recording.

@@ -110,21 +110,7 @@ static char **ask_layers(const struct kv_cli *c, struct kv_store *s, const struc
             rows[0].s.task);
         return NULL;
     }
-    char **lines = kv_alloc(n + 1, sizeof *lines);
-    const char **specs = kv_alloc(n + 1, sizeof *specs);
-    uint64_t *seeds = kv_alloc(n + 1, sizeof *seeds);
-    struct kv_widths *w = kv_alloc(n + 1, sizeof *w);
-    for (size_t i = 0; i < n; i++) {
-        specs[i] = rows[i].s.spec;
-        seeds[i] = rows[i].s.seed;
-    }
-    kv_widths_read(trace, specs, seeds, n, ITEMS_ASKED, c->jobs, w);
-    for (size_t i = 0; i < n; i++)
-        lines[i] = kv_widths_sparkline(&w[i], kv_trace_info(trace)->shape.n_layers);
-    kv_widths_free(w, n);
-    free(w);
-    free(specs);
-    free(seeds);
+    char **lines = kv_widths_sparklines(trace, rows, n, ITEMS_ASKED, c->jobs);
     kv_trace_close(trace);
     return lines;
 }
