@@ -5,12 +5,8 @@
 
 #include <stdlib.h>
 
-static struct kv_sql_value text_value(const char *s) {
-    return (struct kv_sql_value){.kind = KV_SQL_TEXT, .text = s};
-}
 static struct kv_sql_value count_value(double x) {
-    if (!isfinite(x)) return (struct kv_sql_value){.kind = KV_SQL_NULL};
-    return (struct kv_sql_value){.kind = KV_SQL_INT, .n = llround(x)};
+    return isfinite(x) ? kv_sql_int(llround(x)) : kv_sql_real(NAN);
 }
 
 static int put(struct kv_store *s, const char *sql, const struct kv_sql_value *values, size_t n,
@@ -23,8 +19,8 @@ static int put_run(struct kv_store *s, const struct kv_device *d, size_t i, doub
     const struct kv_device_run *r = &d->runs[i];
     char mix[160];
     kv_mix_text(&r->mix, mix, sizeof mix);
-    const struct kv_sql_value run[] = {text_value(d->name),     count_value((double)i),
-                                       count_value(r->context), text_value(mix),
+    const struct kv_sql_value run[] = {kv_sql_text(d->name),    count_value((double)i),
+                                       count_value(r->context), kv_sql_text(mix),
                                        count_value(r->step_ns), count_value(predicted_ns),
                                        count_value(1)};
     return put(s, "INSERT INTO device_run VALUES (?, ?, ?, ?, ?, ?, ?)", run, 7, e);
@@ -33,8 +29,8 @@ static int put_run(struct kv_store *s, const struct kv_device *d, size_t i, doub
 int kv_store_put_device(struct kv_store *s, const struct kv_device *d, const double *predicted_ns,
                         struct kv_error *e) {
     char *text = kv_device_text(d);
-    const struct kv_sql_value device[] = {text_value(d->name), text_value(d->summary),
-                                          text_value(d->provenance), text_value(text)};
+    const struct kv_sql_value device[] = {kv_sql_text(d->name), kv_sql_text(d->summary),
+                                          kv_sql_text(d->provenance), kv_sql_text(text)};
     int rc = put(s, "BEGIN", NULL, 0, e);
     if (rc == 0) rc = put(s, "DELETE FROM device_run WHERE device = ?", device, 1, e);
     if (rc == 0) rc = put(s, "INSERT OR REPLACE INTO device VALUES (?, ?, ?, ?)", device, 4, e);

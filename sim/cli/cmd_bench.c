@@ -156,16 +156,12 @@ static int measure_all(const struct kv_cli *c, struct kv_bench *b, struct kv_run
 
 // ---- the table ------------------------------------------------------------------------
 
-#define CELL(name, type, add)                                                                      \
-    static void name(struct kv_table *t, const void *its_row) {                                    \
-        const type *row = its_row;                                                                 \
-        add;                                                                                       \
-    }
-#define TIME(name, ns) CELL(name, struct kv_device_run, kv_table_number(t, (ns) / 1e6, 3))
-CELL(shape_cell, struct kv_device_run, kv_table_text(t, *row->shape_name ? row->shape_name : NULL))
-CELL(weights_cell, struct kv_device_run, kv_table_text(t, row->weights))
-CELL(threads_cell, struct kv_device_run, kv_table_count(t, row->threads))
-CELL(context_cell, struct kv_device_run, kv_table_count(t, row->context))
+#define TIME(name, ns) KV_CELL(name, struct kv_device_run, kv_table_number(t, (ns) / 1e6, 3))
+KV_CELL(shape_cell, struct kv_device_run,
+        kv_table_text(t, *row->shape_name ? row->shape_name : NULL))
+KV_CELL(weights_cell, struct kv_device_run, kv_table_text(t, row->weights))
+KV_CELL(threads_cell, struct kv_device_run, kv_table_count(t, row->threads))
+KV_CELL(context_cell, struct kv_device_run, kv_table_count(t, row->context))
 TIME(step_time, row->step_ns)
 TIME(low_time, row->low_ns)
 TIME(high_time, row->high_ns)
@@ -175,11 +171,11 @@ TIME(append_time, row->part_ns[KV_PART_APPEND])
 TIME(policy_time, row->part_ns[KV_PART_POLICY])
 TIME(head_time, row->part_ns[KV_PART_HEAD])
 TIME(other_time, row->part_ns[KV_PART_OTHER])
-CELL(cache_cell, struct kv_device_run, kv_table_number(t, row->cache_bytes / 1e6, 1))
-CELL(rate_cell, struct kv_device_run,
-     kv_table_number(t, row->cache_bytes / row->part_ns[KV_PART_ATTEND], 1))
-CELL(samples_cell, struct kv_device_run, kv_table_count(t, row->samples))
-CELL(disturbed_cell, struct kv_device_run, kv_table_count(t, row->disturbed))
+KV_CELL(cache_cell, struct kv_device_run, kv_table_number(t, row->cache_bytes / 1e6, 1))
+KV_CELL(rate_cell, struct kv_device_run,
+        kv_table_number(t, row->cache_bytes / row->part_ns[KV_PART_ATTEND], 1))
+KV_CELL(samples_cell, struct kv_device_run, kv_table_count(t, row->samples))
+KV_CELL(disturbed_cell, struct kv_device_run, kv_table_count(t, row->disturbed))
 
 static void mix_cell(struct kv_table *t, const void *row) {
     const struct kv_device_run *r = row;

@@ -30,16 +30,11 @@ static void number(struct kv_table *t, double x) {
     kv_table_number(t, strtod(text, NULL), -1);
 }
 
-#define CELL(name, type, add)                                                                      \
-    static void name(struct kv_table *t, const void *its_row) {                                    \
-        const type *row = its_row;                                                                 \
-        add;                                                                                       \
-    }
-CELL(name_cell, struct kv_finding, kv_table_text(t, row->name))
-CELL(value_cell, struct kv_finding, number(t, row->value))
-CELL(low_cell, struct kv_finding, number(t, row->low))
-CELL(high_cell, struct kv_finding, number(t, row->high))
-CELL(unit_cell, struct kv_finding, kv_table_text(t, row->unit))
+KV_CELL(name_cell, struct kv_finding, kv_table_text(t, row->name))
+KV_CELL(value_cell, struct kv_finding, number(t, row->value))
+KV_CELL(low_cell, struct kv_finding, number(t, row->low))
+KV_CELL(high_cell, struct kv_finding, number(t, row->high))
+KV_CELL(unit_cell, struct kv_finding, kv_table_text(t, row->unit))
 
 static int print(const struct kv_calibration *c, enum kv_output how, struct kv_error *e) {
     static const struct kv_table_column columns[] = {

@@ -22,30 +22,25 @@ struct shown {
     bool chosen; // the default
 };
 
-#define CELL(name, type, add)                                                                      \
-    static void name(struct kv_table *t, const void *its_row) {                                    \
-        const type *row = its_row;                                                                 \
-        add;                                                                                       \
-    }
-CELL(name_cell, struct shown, kv_table_text(t, row->device->name))
-CELL(weights_cell, struct shown, kv_table_text(t, row->device->weights))
-CELL(threads_cell, struct shown, kv_table_count(t, row->device->threads))
-CELL(empty_cell, struct shown,
-     kv_table_number(t, (row->device->base_ns + row->device->append_ns) / 1e6, 3))
-CELL(longest_cell, struct shown,
-     kv_table_number(t, step16_ms(row->device, row->device->context_max), 3))
-CELL(least_cell, struct shown, kv_table_count(t, row->device->context_min))
-CELL(most_cell, struct shown, kv_table_count(t, row->device->context_max))
-CELL(read_cell, struct shown, kv_table_number(t, row->device->bandwidth_bytes_per_ns, 1))
-CELL(error_cell, struct shown, kv_table_number(t, 100 * row->device->error_median, 2))
-CELL(worst_cell, struct shown, kv_table_number(t, 100 * row->device->error_worst, 2))
-CELL(share_cell, struct shown, kv_table_number(t, 100 * row->device->share_error_median, 2))
-CELL(runs_cell, struct shown, kv_table_count(t, (long long)row->device->n_runs))
-CELL(date_cell, struct shown, kv_table_text(t, row->device->date))
-CELL(machine_cell, struct shown, kv_table_text(t, row->device->machine))
-CELL(engine_cell, struct shown, kv_table_text(t, row->device->engine))
-CELL(mix_cell, struct shown, kv_table_number(t, 100 * row->device->share_error_mix_median, 2))
-CELL(sign_cell, struct shown, kv_table_number(t, 100 * row->device->sign_right, 1))
+KV_CELL(name_cell, struct shown, kv_table_text(t, row->device->name))
+KV_CELL(weights_cell, struct shown, kv_table_text(t, row->device->weights))
+KV_CELL(threads_cell, struct shown, kv_table_count(t, row->device->threads))
+KV_CELL(empty_cell, struct shown,
+        kv_table_number(t, (row->device->base_ns + row->device->append_ns) / 1e6, 3))
+KV_CELL(longest_cell, struct shown,
+        kv_table_number(t, step16_ms(row->device, row->device->context_max), 3))
+KV_CELL(least_cell, struct shown, kv_table_count(t, row->device->context_min))
+KV_CELL(most_cell, struct shown, kv_table_count(t, row->device->context_max))
+KV_CELL(read_cell, struct shown, kv_table_number(t, row->device->bandwidth_bytes_per_ns, 1))
+KV_CELL(error_cell, struct shown, kv_table_number(t, 100 * row->device->error_median, 2))
+KV_CELL(worst_cell, struct shown, kv_table_number(t, 100 * row->device->error_worst, 2))
+KV_CELL(share_cell, struct shown, kv_table_number(t, 100 * row->device->share_error_median, 2))
+KV_CELL(runs_cell, struct shown, kv_table_count(t, (long long)row->device->n_runs))
+KV_CELL(date_cell, struct shown, kv_table_text(t, row->device->date))
+KV_CELL(machine_cell, struct shown, kv_table_text(t, row->device->machine))
+KV_CELL(engine_cell, struct shown, kv_table_text(t, row->device->engine))
+KV_CELL(mix_cell, struct shown, kv_table_number(t, 100 * row->device->share_error_mix_median, 2))
+KV_CELL(sign_cell, struct shown, kv_table_number(t, 100 * row->device->sign_right, 1))
 
 static void ports_cell(struct kv_table *t, const void *row) {
     const struct kv_device *d = ((const struct shown *)row)->device;
@@ -55,7 +50,7 @@ static void ports_cell(struct kv_table *t, const void *row) {
     kv_table_text(t, *ports ? ports : NULL);
 }
 
-CELL(default_cell, struct shown, kv_table_text(t, row->chosen ? "yes" : NULL))
+KV_CELL(default_cell, struct shown, kv_table_text(t, row->chosen ? "yes" : NULL))
 
 static const struct kv_table_column columns[] = {{"device", KV_LEFT, name_cell},
                                                  {"weights", KV_LEFT, weights_cell},

@@ -20,25 +20,19 @@ static const struct kv_option options[] = {
     {"runs", 0, "FILE", NULL, "predict these measured runs instead"},
     {0}};
 
-#define CELL(name, type, add)                                                                      \
-    static void name(struct kv_table *t, const void *its_row) {                                    \
-        const type *row = its_row;                                                                 \
-        add;                                                                                       \
-    }
-
 // ---- measured runs --------------------------------------------------------------------
 
-CELL(run_device, struct kv_prediction, kv_table_text(t, row->device->name))
-CELL(run_context, struct kv_prediction, kv_table_count(t, row->run->context))
-CELL(run_measured, struct kv_prediction, kv_table_number(t, row->run->step_ns / 1e6, 4))
-CELL(run_predicted, struct kv_prediction, kv_table_number(t, row->at.step_ns / 1e6, 4))
-CELL(run_error, struct kv_prediction,
-     kv_table_number(t, 100 * (row->at.step_ns / row->run->step_ns - 1), 2))
-CELL(run_extrapolated, struct kv_prediction, kv_table_count(t, row->extrapolated))
-CELL(run_weights, struct kv_prediction, kv_table_text(t, row->run->weights))
-CELL(run_threads, struct kv_prediction, kv_table_count(t, row->run->threads))
-CELL(run_shape, struct kv_prediction,
-     kv_table_text(t, *row->run->shape_name ? row->run->shape_name : NULL))
+KV_CELL(run_device, struct kv_prediction, kv_table_text(t, row->device->name))
+KV_CELL(run_context, struct kv_prediction, kv_table_count(t, row->run->context))
+KV_CELL(run_measured, struct kv_prediction, kv_table_number(t, row->run->step_ns / 1e6, 4))
+KV_CELL(run_predicted, struct kv_prediction, kv_table_number(t, row->at.step_ns / 1e6, 4))
+KV_CELL(run_error, struct kv_prediction,
+        kv_table_number(t, 100 * (row->at.step_ns / row->run->step_ns - 1), 2))
+KV_CELL(run_extrapolated, struct kv_prediction, kv_table_count(t, row->extrapolated))
+KV_CELL(run_weights, struct kv_prediction, kv_table_text(t, row->run->weights))
+KV_CELL(run_threads, struct kv_prediction, kv_table_count(t, row->run->threads))
+KV_CELL(run_shape, struct kv_prediction,
+        kv_table_text(t, *row->run->shape_name ? row->run->shape_name : NULL))
 
 static void run_mix(struct kv_table *t, const void *row) {
     const struct kv_prediction *r = row;
@@ -121,19 +115,19 @@ static int gather(struct candidates *w, const struct kv_cli *c, struct kv_store 
                        "name mixes such as 8 or k8v4, or specs of a store with --db");
 }
 
-CELL(price_device, struct kv_price, kv_table_text(t, row->device->name))
-CELL(price_context, struct kv_price, kv_table_count(t, row->context))
-CELL(price_spec, struct kv_price, kv_table_text(t, row->name))
-CELL(price_step, struct kv_price, kv_table_number(t, row->at.step_ns / 1e6, 4))
-CELL(price_rate, struct kv_price, kv_table_number(t, 1e9 / row->at.step_ns, 2))
-CELL(price_cache, struct kv_price, kv_table_number(t, row->at.cache_bytes / 1e6, 3))
-CELL(price_saved, struct kv_price, kv_table_number(t, 100 * row->saved, 2))
-CELL(price_ceiling, struct kv_price, kv_table_number(t, 100 * row->ceiling, 2))
-CELL(price_even, struct kv_price,
-     kv_table_number(t, isinf(row->break_even) ? NAN : ceil(row->break_even), 0))
-CELL(price_rank, struct kv_price, kv_table_count(t, (long long)row->rank))
-CELL(price_first, struct kv_price, kv_table_count(t, (long long)row->rank_first))
-CELL(price_extrapolated, struct kv_price, kv_table_count(t, row->at.extrapolated))
+KV_CELL(price_device, struct kv_price, kv_table_text(t, row->device->name))
+KV_CELL(price_context, struct kv_price, kv_table_count(t, row->context))
+KV_CELL(price_spec, struct kv_price, kv_table_text(t, row->name))
+KV_CELL(price_step, struct kv_price, kv_table_number(t, row->at.step_ns / 1e6, 4))
+KV_CELL(price_rate, struct kv_price, kv_table_number(t, 1e9 / row->at.step_ns, 2))
+KV_CELL(price_cache, struct kv_price, kv_table_number(t, row->at.cache_bytes / 1e6, 3))
+KV_CELL(price_saved, struct kv_price, kv_table_number(t, 100 * row->saved, 2))
+KV_CELL(price_ceiling, struct kv_price, kv_table_number(t, 100 * row->ceiling, 2))
+KV_CELL(price_even, struct kv_price,
+        kv_table_number(t, isinf(row->break_even) ? NAN : ceil(row->break_even), 0))
+KV_CELL(price_rank, struct kv_price, kv_table_count(t, (long long)row->rank))
+KV_CELL(price_first, struct kv_price, kv_table_count(t, (long long)row->rank_first))
+KV_CELL(price_extrapolated, struct kv_price, kv_table_count(t, row->at.extrapolated))
 
 static int print_prices(const struct kv_pricing *p, enum kv_output how, struct kv_error *e) {
     char saved[64];
