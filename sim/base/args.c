@@ -45,6 +45,12 @@ const char *kv_nearest(const char *name, const char *const *candidates) {
     return best;
 }
 
+int kv_index_of(const char *name, const char *const *names) {
+    for (int i = 0; names[i]; i++)
+        if (strcmp(names[i], name) == 0) return i;
+    return -1;
+}
+
 static int unknown_key(const char *key, const struct kv_args *a, const char *what,
                        struct kv_error *e) {
     const char **names = kv_alloc(a->n + 1, sizeof *names);

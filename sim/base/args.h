@@ -24,4 +24,7 @@ char *kv_args_canonical(const struct kv_args *args, const char *name);
 // third of the length). Candidates end with NULL.
 const char *kv_nearest(const char *name, const char *const *candidates);
 
+// Index of `name` in a list that ends with NULL; -1 = it is not there.
+int kv_index_of(const char *name, const char *const *names);
+
 #endif

@@ -1,12 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
-// From log-probs to picks: the scorers in use, side by side.
+// The names of how specs are replayed, and from log-probs to picks: the scorers in use, side by
+// side.
 #include <stdlib.h>
 
 #include "sim/base/outcome.h"
 
 const char *const kv_fidelity_names[] = {"exact", "fisher", "attention", NULL};
 const char *const kv_mode_names[] = {"inline", "prefill", "prefill1", "requant", NULL};
+const char *const kv_self_names[] = {"coded", "exact", NULL};
+const char *const kv_feedback_names[] = {"open", "closed", NULL};
+const char *const kv_form_names[] = {"none", "iso", "element", "vector", NULL};
 const char *const kv_scorer_names[] = {"acc", "acc_norm", "acc_bytes", "acc_token", NULL};
+
+static const char *const variants[][2] = {
+    [KV_FORM_NONE] = {"", "feedback=closed"},
+    [KV_FORM_ISO] = {"form=iso", "feedback=closed,form=iso"},
+    [KV_FORM_ELEMENT] = {"form=element", "feedback=closed,form=element"},
+    [KV_FORM_VECTOR] = {"form=vector", "feedback=closed,form=vector"}};
+
+const char *kv_variant_name(enum kv_form form, enum kv_feedback feedback) {
+    return variants[form][feedback];
+}
+
+bool kv_variant_read(const char *text, enum kv_form *form, enum kv_feedback *feedback) {
+    for (int i = 0; i < 4; i++)
+        for (int k = 0; k < 2; k++) {
+            if (strcmp(variants[i][k], text) != 0) continue;
+            *form = (enum kv_form)i;
+            *feedback = (enum kv_feedback)k;
+            return true;
+        }
+    return false;
+}
 
 void kv_outcome_fini(struct kv_outcome *o) {
     free(o->choice);

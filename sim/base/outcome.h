@@ -7,10 +7,33 @@
 #include "policies/policy.h"
 #include "sim/base/width_bins.h"
 
+// ---- how a spec is replayed; the names end with NULL ----------------------------------
+
 enum kv_fidelity { KV_EXACT, KV_FISHER, KV_ATTENTION };
 enum kv_mode { KV_INLINE, KV_PREFILL, KV_PREFILL1, KV_REQUANT, KV_N_MODES };
-extern const char *const kv_fidelity_names[]; // "exact", "fisher", "attention", NULL
-extern const char *const kv_mode_names[];     // "inline", "prefill", "prefill1", "requant", NULL
+// A token's own query reads its K and V as coded, or exact.
+enum kv_self { KV_SELF_CODED, KV_SELF_EXACT };
+// Policies read the features of the recording, or of the run that they steer.
+enum kv_feedback { KV_FEEDBACK_OPEN, KV_FEEDBACK_CLOSED };
+// Form of the damage that a prediction or an oracle went by; NONE: nothing asked for any.
+enum kv_form { KV_FORM_NONE, KV_FORM_ISO, KV_FORM_ELEMENT, KV_FORM_VECTOR };
+extern const char *const kv_fidelity_names[]; // "exact", "fisher", "attention"
+extern const char *const kv_mode_names[];     // "inline", "prefill", "prefill1", "requant"
+extern const char *const kv_self_names[];     // "coded", "exact"
+extern const char *const kv_feedback_names[]; // "open", "closed"
+extern const char *const kv_form_names[];     // "none", "iso", "element", "vector"
+
+// Form and feedback in one text, as stores and tables hold them: "", "form=iso", "feedback=closed",
+// "feedback=closed,form=iso". The second reads it back; false: it is no such text.
+const char *kv_variant_name(enum kv_form form, enum kv_feedback feedback);
+KV_MUST_CHECK bool kv_variant_read(const char *text, enum kv_form *form,
+                                   enum kv_feedback *feedback);
+
+// What did a run's matrix products is a text, since any accelerator may name itself ("cublas"):
+// this one is the CPU.
+#define KV_COMPUTE_CPU "f32"
+
+// ---- what comes of it -----------------------------------------------------------------
 
 // The rules that turn log-probs into a pick. ACC: sum; NORM: per Unicode character; BYTES: per
 // byte; TOKEN: per token after the prefix that all choices share (llama.cpp's --hellaswag).

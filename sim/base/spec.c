@@ -91,6 +91,43 @@ void kv_spec_fini(struct kv_spec *s) {
     *s = (struct kv_spec){0};
 }
 
+const char *kv_spec_value(const struct kv_spec *s, const char *key) {
+    for (size_t i = 0; i < s->n_pairs; i++)
+        if (strcmp(s->keys[i], key) == 0) return s->values[i];
+    return NULL;
+}
+
+// ---- a whole spec ---------------------------------------------------------------------
+
+static struct kv_spec *parse_chain(const char *text, size_t *n) {
+    struct kv_spec *list = NULL, one;
+    struct kv_error ignored;
+    for (*n = 0; text && kv_spec_parse(&one, text, &ignored) == 0; text = one.inner) {
+        list = kv_grow(list, *n + 1, sizeof *list);
+        list[(*n)++] = one;
+    }
+    return list;
+}
+
+void kv_spec_take_apart(struct kv_spec_parts *p, const char *text) {
+    struct kv_error ignored;
+    if (kv_spec_split(text, &p->policy_text, &p->format_text, &ignored))
+        p->policy_text = kv_strdup(text);
+    if (!p->format_text) p->format_text = kv_strdup("");
+    p->policies = parse_chain(p->policy_text, &p->n_policies);
+    p->formats = parse_chain(p->format_text, &p->n_formats);
+}
+
+void kv_spec_parts_fini(struct kv_spec_parts *p) {
+    for (size_t i = 0; i < p->n_policies; i++) kv_spec_fini(&p->policies[i]);
+    for (size_t i = 0; i < p->n_formats; i++) kv_spec_fini(&p->formats[i]);
+    free(p->policies);
+    free(p->formats);
+    free(p->policy_text);
+    free(p->format_text);
+    *p = (struct kv_spec_parts){0};
+}
+
 // ---- expansion ------------------------------------------------------------------------
 
 struct list {
