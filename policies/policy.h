@@ -34,13 +34,15 @@
 
 // ---- errors ---------------------------------------------------------------------------
 
-// Return codes of every fallible call. KV_EUSAGE ends the program with exit code 2, others with 1.
+// Return codes of every fallible call. Wrong usage ends the program with exit code 2, others
+// with 1.
 enum kv_code {
     KV_OK = 0,
     KV_EFAIL = -1,  // could not: a bad file, a full disk, an impossible request
     KV_EUSAGE = -2, // wrong usage: an unknown name, key or value
     KV_ENOMEM = -3,
-    KV_EINTR = -4, // interrupted by the user; what was finished is stored
+    KV_EINTR = -4,       // interrupted by the user; what was finished is stored
+    KV_ENOTOFFERED = -5, // wrong usage: a width that the format does not offer (expansions skip it)
 };
 
 // One sentence for the user and the place it speaks of ("file.gguf: byte 24", "spec
@@ -327,7 +329,7 @@ static inline int kv_width_refused(const struct kv_run *run, double bits, struct
     for (size_t i = 0, n = 0; i < run->n_widths && n < sizeof offered - 4; i++)
         n += (size_t)snprintf(offered + n, sizeof offered - n, "%s%u", i ? "/" : "",
                               run->width_bits[i]);
-    return kv_fail(e, KV_EUSAGE, "spec", "format %s does not offer %g bits; it offers %s",
+    return kv_fail(e, KV_ENOTOFFERED, "spec", "format %s does not offer %g bits; it offers %s",
                    run->format, bits, offered);
 }
 

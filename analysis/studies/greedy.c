@@ -27,19 +27,19 @@ static int take(void *self, size_t item, size_t spec, const struct kv_outcome *o
 static int measure(void *self, const uint8_t *choice, size_t n_plans, double *value,
                    struct kv_error *e) {
     struct measuring *m = self;
-    const struct kv_tuning *t = m->g->tuning;
-    const struct kv_trace_info *in = kv_trace_info(t->trace);
+    const struct kv_planner *p = m->g->planner;
+    const struct kv_trace_info *in = kv_trace_info(p->trace);
     struct kv_format_setting setting = {in->shape, in->order};
     struct kv_replay_spec *specs = kv_alloc(n_plans, sizeof *specs);
     int rc = 0;
     m->value = value;
     for (size_t i = 0; i < n_plans && rc == 0; i++) {
         char *text = kv_plan_text(m->g->plan, choice + i * m->g->plan->n_groups);
-        rc = kv_replay_spec_open(&specs[i], text, &setting, t->seed, e);
+        rc = kv_replay_spec_open(&specs[i], text, &setting, p->seed, e);
         free(text);
     }
     if (rc == 0)
-        rc = kv_tuning_replay(t, m->g->model, specs, n_plans, &m->g->items, true, take, m, e);
+        rc = kv_planner_replay(p, m->g->model, specs, n_plans, &m->g->items, true, take, m, e);
     if (rc == 0) kv_progress_step(m->progress, n_plans);
     for (size_t i = 0; i < n_plans; i++) kv_replay_spec_close(&specs[i]);
     free(specs);
@@ -51,7 +51,7 @@ int kv_greedy_run(struct kv_greedy *g, struct kv_error *e) {
     struct measuring m = {.g = g};
     for (size_t i = g->items.first; i < g->items.first + g->items.n; i++)
         m.scored +=
-            kv_fisher_scored(kv_trace_info(g->tuning->trace), kv_trace_item(g->tuning->trace, i));
+            kv_fisher_scored(kv_trace_info(g->planner->trace), kv_trace_item(g->planner->trace, i));
     g->choice = kv_alloc(p->n_groups, 1);
     memcpy(g->choice, p->choice, p->n_groups);
     struct kv_swap s = {.n_groups = p->n_groups,

@@ -6,7 +6,7 @@
 #include "analysis/studies/plan.h"
 
 struct kv_greedy {
-    const struct kv_tuning *tuning;
+    const struct kv_planner *planner;
     const struct kv_model *model;
     const struct kv_plan *plan; // where it begins
     struct kv_item_range items; // that plans are replayed on

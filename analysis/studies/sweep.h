@@ -1,61 +1,107 @@
 // SPDX-License-Identifier: Apache-2.0
-// What `replay` and `sweep` share: options, opening trace, model and specs, running, adding up.
+// Sweeps: many specs replayed against a trace, in several modes and redraws, into a store of
+// results and to whoever listens.
+//
+//     struct kv_sweep_options o = kv_sweep_defaults();
+//     const char *specs[] = {"static:bits={2,4,8}@sym", "more.sweep"};
+//     struct kv_sweep *s;
+//     size_t n;
+//     o.trace = "samples.trace", o.model = "model.gguf", o.db = "kvsim.db";
+//     o.specs = specs, o.n_specs = 2;
+//     int rc = kv_sweep_open(&s, &o, &e);
+//     if (rc == 0) rc = kv_sweep_run(s, &e);
+//     if (rc == 0) {
+//         const struct kv_replay_spec *spec = kv_sweep_specs(s, &n);
+//         const struct kv_sweep_line *line = kv_sweep_lines(s, &n);
+//         for (size_t i = 0; i < n; i++)
+//             printf("%s %g\n", spec[line[i].spec].canonical, line[i].kl_nats);
+//     }
+//     kv_sweep_close(s);
+//
+// What a store holds already is not run again, so a sweep that was stopped goes on where it
+// stopped. Equal options give equal results whatever `jobs` is. Nothing is printed but progress and
+// remarks on stderr (kv_set_verbosity(-1) in sim/base/talk.h silences both).
 #ifndef KV_ANALYSIS_STUDIES_SWEEP_H
 #define KV_ANALYSIS_STUDIES_SWEEP_H
 
-#include "sim/cli/opening.h"
-#include "sim/replay/fisher.h"
+#include "analysis/stats/stats.h"
+#include "sim/model/compute.h"
+#include "sim/replay/attention.h"
+#include "sim/replay/replay.h"
+#include "traces/range.h"
 
-// Rows of option tables that both commands show.
-#define KV_REPLAY_OPTIONS                                                                          \
-    {"model", 'm', "MODEL", NULL,                                                                  \
-     "the model the trace was recorded from (default: $KVSIM_MODEL, then data/*.gguf)"},           \
-        {"fidelity", 0, "LIST", "exact",                                                           \
-         "how outcomes are obtained: exact, fisher; replay alone: attention"},                     \
-        {"form", 0, "FORM", "iso",                                                                 \
-         "of fisher's damage: iso; element and vector need --keep grad"},                          \
-        {"mode", 0, "LIST", "inline",                                                              \
-         "when coded values are read: inline, prefill, prefill1, requant"},                        \
-        {"self", 0, "HOW", "coded", "a token's own query reads its K and V coded or exact"},       \
-        {"feedback", 0, "HOW", "open",                                                             \
-         "policies read the recording's features (open) or those of the run they steer (closed)"}, \
-        {"redraws", 0, "R", "1",                                                                   \
-         "repeat under a seeded relative disturbance of 1e-6, to see rounding noise"},             \
-        KV_COMPUTE_OPTION,                                                                         \
-        {"items", 0, "A-B", NULL, "only items A to B of the trace, counted from 0"},               \
-        {"audit", 0, NULL, NULL,                                                                   \
-         "ask each policy again with the future scrambled: none may answer otherwise"},            \
-    {                                                                                              \
-        "db", 0, "FILE", KV_REPLAY_DB, "store of results"                                          \
-    }
-
-// A replay as the command line asks for it.
-struct kv_replaying {
-    struct kv_trace *trace;
-    struct kv_model *model;
-    struct kv_replay_spec *specs;
+struct kv_sweep_options {
+    size_t struct_bytes; // as kv_sweep_defaults sets it
+    const char *trace;   // folder
+    const char *model;   // GGUF file or Hugging Face folder; exact replay alone runs it
+    enum kv_compute compute;
+    // Specs and expansions ("static:bits={2,4}@sym"), and files of them: words that end in
+    // ".sweep". In an expansion a width that the format does not offer is skipped with one line;
+    // alone it is an error.
+    const char *const *specs;
     size_t n_specs;
-    bool exact, fisher, attention; // attention: kv_replay_attention, for the caller to run
-    enum kv_cell_table_kind form;
+    bool exact, fisher; // how outcomes are obtained; the default is exact alone
+    bool attention;     // errors of attention too; they are never stored
+    enum kv_form form;  // of damage: iso; element and vector need gradients
     enum kv_mode modes[KV_N_MODES];
-    size_t n_modes;
-    bool self_exact, closed;
-    long redraws;
-    size_t first_item, n_items;
+    size_t n_modes; // the default is inline alone
+    enum kv_self self;
+    enum kv_feedback feedback;  // closed: exact replay alone
+    uint32_t redraws;           // 1 = the run itself; more: also under seeded disturbances of 1e-6
+    struct kv_item_range items; // none = all
+    bool audit;                 // ask each policy again with the future scrambled
+    const char *db;             // store of results, made when missing; NULL = nowhere
+    unsigned jobs;              // threads
+    uint64_t seed;              // of policies that draw, and of redraws
+    // Takes each outcome as it comes, in any order of items; `spec` counts those of kv_sweep_specs.
+    // One at a time, from any thread; NULL = nobody listens.
+    void (*take)(void *listener, size_t spec, size_t item, enum kv_fidelity fidelity,
+                 enum kv_mode mode, const struct kv_outcome *o);
+    void *listener;
 };
 
-// Opens everything; options that the command does not have stand at their defaults. Specs are
-// expanded; words ending in ".sweep" are files of specs. In an
-// expansion a pair that cannot be (static:bits=2@q4_0) is skipped with one line; alone it is an
-// error.
-KV_MUST_CHECK int kv_replaying_open(struct kv_replaying *r, struct kv_cli *c, struct kv_error *e);
-void kv_replaying_close(struct kv_replaying *r);
+// Exact replay, inline, once, of all items, on one thread with seed 1; trace, model and specs are
+// the caller's to set.
+struct kv_sweep_options kv_sweep_defaults(void);
+// Says what is wrong with options before anything is opened: KV_EUSAGE; `where` is the field.
+KV_MUST_CHECK int kv_sweep_check(const struct kv_sweep_options *o, struct kv_error *e);
 
-// Runs every mode and redraw into the store (NULL = nowhere) and hands each outcome to `also` (or
-// NULL).
-KV_MUST_CHECK int kv_replaying_run(struct kv_replaying *r, struct kv_cli *c, const char *db,
-                                   void (*also)(void *self, size_t spec, enum kv_fidelity fidelity,
-                                                enum kv_mode mode, const struct kv_outcome *o),
-                                   void *self, struct kv_error *e);
+// Checks the options and opens trace, specs and model; texts in them are borrowed until
+// kv_sweep_close. Errors: those of kv_sweep_check, a trace, spec or model that cannot be opened,
+// items that the trace does not hold, exact replay without a model.
+struct kv_sweep;
+KV_MUST_CHECK int kv_sweep_open(struct kv_sweep **s, const struct kv_sweep_options *o,
+                                struct kv_error *e);
+void kv_sweep_close(struct kv_sweep *s); // NULL is fine
+
+// What was opened, borrowed until kv_sweep_close: the trace, the items that will be run, and the
+// specs, expanded and without repeats, in the order given.
+const struct kv_trace *kv_sweep_trace(const struct kv_sweep *s);
+struct kv_item_range kv_sweep_items(const struct kv_sweep *s);
+const struct kv_replay_spec *kv_sweep_specs(const struct kv_sweep *s, size_t *n);
+
+// Runs it: for each mode fisher, then each exact redraw; then attention. Errors: those of
+// kv_replay_exact, kv_replay_fisher, kv_replay_attention and of the store; KV_EINTR when
+// interrupted. Whatever was finished by then is stored.
+KV_MUST_CHECK int kv_sweep_run(struct kv_sweep *s, struct kv_error *e);
+
+// What one spec came to in one mode, over the outcomes that the last kv_sweep_run replayed: what
+// the store held already is not in it.
+struct kv_sweep_line {
+    size_t spec; // index into kv_sweep_specs
+    enum kv_fidelity fidelity;
+    enum kv_mode mode;
+    size_t n; // outcomes: items by redraws
+    // Accuracy and its 95 % interval (Wilson's), accuracy of the 16-bit run, and how often both
+    // pick alike, of the items that have a gold choice and a pick; NAN where none has.
+    double acc, acc_norm, acc_ref, agree;
+    struct kv_interval acc_interval;
+    double kl_nats;                                      // a scored token
+    double nominal_bits, effective_bits, allocated_bits; // a cached value, mean over items
+    struct kv_attention_layer attention;                 // means of KV_ATTENTION; else NAN
+};
+// Exact lines come first, then fisher's, then attention's, each by mode and spec. Borrowed until
+// the next call of a function of this sweep; s = NULL has none.
+const struct kv_sweep_line *kv_sweep_lines(const struct kv_sweep *s, size_t *n);
 
 #endif

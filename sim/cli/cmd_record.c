@@ -74,6 +74,7 @@ static int record(struct kv_cli *c, struct kv_error *e) {
         .dir = kv_opt(c, "output"), .ids_file = kv_opt(c, "ids"), .seed = c->seed, .jobs = c->jobs};
     char *formats = NULL, *one;
     const char *table_formats[64];
+    enum kv_compute compute = KV_COMPUTE_F32;
     long n, stride, tape_mb;
     if (!model_path)
         return kv_fail(e, KV_EUSAGE, "record",
@@ -87,6 +88,7 @@ static int record(struct kv_cli *c, struct kv_error *e) {
     if (rc == 0 && strcmp(weights, "f32") != 0 && strcmp(weights, "bf16") != 0)
         rc = kv_fail(e, KV_EUSAGE, "record", "--weights %s: f32 or bf16 is expected", weights);
     if (rc == 0) rc = read_adjoint(c, &o.adjoint, e);
+    if (rc == 0) rc = kv_opt_compute(c, &compute, e);
     for (char *rest = formats; rc == 0 && (one = strsep(&rest, "+"));) {
         if (o.n_tables == 64)
             rc = kv_fail(e, KV_EUSAGE, "record", "--keep tables: at most 64 formats");
@@ -107,7 +109,7 @@ static int record(struct kv_cli *c, struct kv_error *e) {
     if (rc == 0)
         rc = kv_model_open(&m, model_path,
                            strcmp(weights, "bf16") == 0 ? KV_WEIGHTS_BF16 : KV_WEIGHTS_F32, e);
-    if (rc == 0) rc = kv_opt_compute(c, m, e);
+    if (rc == 0) rc = kv_model_compute(m, compute, e);
     if (rc == 0) rc = kv_record(m, tasks, &o, e);
     if (rc == 0) kv_say("recorded: %s", o.dir);
     kv_model_close(m);

@@ -1,30 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim sweep: replays many specs into a store; what is stored already is not run again.
-#define KV_REPLAY_DB "kvsim.db"
-#include "analysis/studies/sweep.h"
-#include "sim/base/talk.h"
+#include <stdlib.h>
 
-static int sweep(struct kv_cli *c, struct kv_error *e) {
-    struct kv_replaying r;
-    int rc = kv_replaying_open(&r, c, e);
-    if (rc) return rc;
-    if (r.attention) {
-        kv_replaying_close(&r);
-        return kv_fail(e, KV_EUSAGE, "--fidelity",
-                       "attention rows say nothing of outcomes and are not stored; kvsim replay "
-                       "prints them");
-    }
-    const char *db = kv_opt(c, "db");
-    kv_say("sweeping %zu specs over %zu items into %s", r.n_specs, r.n_items, db);
-    rc = kv_replaying_run(&r, c, db, NULL, NULL, e);
+#include "sim/base/talk.h"
+#include "sim/cli/replay_options.h"
+
+static int run(struct kv_sweep *s, const char *db, struct kv_error *e) {
+    size_t n;
+    kv_sweep_specs(s, &n);
+    kv_say("sweeping %zu specs over %zu items into %s", n, kv_sweep_items(s).n, db);
+    int rc = kv_sweep_run(s, e);
     if (rc == KV_EINTR)
         kv_fail(e, rc, "sweep",
                 "interrupted; what was finished is in %s, and the same command goes on", db);
-    kv_replaying_close(&r);
     return rc;
 }
 
-static const struct kv_option options[] = {KV_REPLAY_OPTIONS, {0}};
+static int sweep(struct kv_cli *c, struct kv_error *e) {
+    struct kv_sweep_options o;
+    struct kv_sweep *s = NULL;
+    char *model;
+    int rc = kv_opt_sweep(c, &o, &model, e);
+    if (rc == 0 && o.attention)
+        rc = kv_fail(e, KV_EUSAGE, "--fidelity",
+                     "attention rows say nothing of outcomes and are not stored; kvsim replay "
+                     "prints them");
+    if (rc == 0) rc = kv_opt_blame(c, kv_sweep_open(&s, &o, e), e);
+    if (rc == 0) rc = run(s, o.db, e);
+    kv_sweep_close(s);
+    free(model);
+    return rc;
+}
+
+static const struct kv_option options[] = {KV_REPLAY_OPTIONS("kvsim.db"), {0}};
 
 const struct kv_command kv_cmd_sweep = {
     .name = "sweep",

@@ -53,7 +53,7 @@ static int report(const struct kv_error *e, int rc) {
         fprintf(stderr, "kvsim: %s: %s\n", e->where, e->msg);
     else
         fprintf(stderr, "kvsim: %s\n", e->msg);
-    return rc == KV_EUSAGE ? 2 : 1;
+    return rc == KV_EUSAGE || rc == KV_ENOTOFFERED ? 2 : 1;
 }
 
 static int run(struct kv_cli *cli, int argc, char **argv, struct kv_error *e) {

@@ -1,91 +1,85 @@
 // SPDX-License-Identifier: Apache-2.0
 // Options that several commands read alike.
 #include "sim/cli/opening.h"
+#include "sim/base/args.h"
 #include "sim/base/memory.h"
-#include "sim/base/talk.h"
 
-#include <cblas.h>
-#include <glob.h>
 #include <stdlib.h>
-#include <unistd.h>
 
-#include "sim/model/accelerator.h"
+#include "sim/replay/recorded_model.h"
 
-int kv_opt_items(const struct kv_cli *c, const char *name, size_t n_items, size_t *first, size_t *n,
+int kv_opt_named(const struct kv_cli *c, const char *name, const char *const *names, int *index,
+                 struct kv_error *e) {
+    const char *text = kv_opt(c, name);
+    if (!text) return 0;
+    int at = kv_index_of(text, names);
+    if (at >= 0) {
+        *index = at;
+        return 0;
+    }
+    struct kv_text all = {0};
+    for (size_t i = 0; names[i]; i++)
+        kv_text_addf(&all, "%s%s", i == 0 ? "" : names[i + 1] ? ", " : " or ", names[i]);
+    char where[32], *known = kv_text_take(&all);
+    snprintf(where, sizeof where, "--%s", name);
+    int rc = kv_fail(e, KV_EUSAGE, where, "%s: %s is expected", text, known);
+    free(known);
+    return rc;
+}
+
+int kv_opt_form(const struct kv_cli *c, enum kv_form *form, struct kv_error *e) {
+    int index = *form - KV_FORM_ISO,
+        rc = kv_opt_named(c, "form", kv_form_names + KV_FORM_ISO, &index, e);
+    *form = (enum kv_form)(KV_FORM_ISO + index);
+    return rc;
+}
+
+int kv_opt_range(const struct kv_cli *c, const char *name, struct kv_item_range *r,
                  struct kv_error *e) {
     const char *text = kv_opt(c, name);
     size_t a, b;
     char rest, where[32];
     if (!text) return 0;
-    if (sscanf(text, "%zu-%zu%c", &a, &b, &rest) != 2 || a > b || b >= n_items) {
+    if (sscanf(text, "%zu-%zu%c", &a, &b, &rest) != 2 || a > b || b - a + 1 == 0) {
         snprintf(where, sizeof where, "--%s", name);
-        return kv_fail(e, KV_EUSAGE, where, "%s: A-B with A <= B <= %zu is expected", text,
-                       n_items - 1);
+        return kv_fail(e, KV_EUSAGE, where, "%s: A-B with A <= B is expected", text);
     }
-    *first = a;
-    *n = b - a + 1;
+    *r = (struct kv_item_range){a, b - a + 1};
     return 0;
 }
 
-char *kv_model_path(const char *given) {
-    glob_t found = {0};
-    if (!given) given = getenv("KVSIM_MODEL");
-    if (!given && glob("data/*.gguf", 0, NULL, &found) == 0 && found.gl_pathc == 1)
-        given = found.gl_pathv[0];
-    char *path = given ? kv_strdup(given) : NULL;
-    globfree(&found);
-    return path;
+int kv_opt_items(const struct kv_cli *c, const char *name, size_t n_items, size_t *first, size_t *n,
+                 struct kv_error *e) {
+    struct kv_item_range r = {*first, *n};
+    int rc = kv_opt_range(c, name, &r, e);
+    if (rc == 0 && kv_opt(c, name))
+        rc = kv_opt_blame(c, kv_item_range_check(&r, n_items, name, e), e);
+    if (rc) return rc;
+    *first = r.first;
+    *n = r.n;
+    return 0;
+}
+
+int kv_opt_compute(const struct kv_cli *c, enum kv_compute *how, struct kv_error *e) {
+    int index = KV_COMPUTE_F32, rc = kv_opt_named(c, "compute", kv_compute_names, &index, e);
+    *how = (enum kv_compute)index;
+    return rc;
 }
 
 int kv_opt_model(const struct kv_cli *c, const struct kv_trace_info *info, struct kv_model **m,
                  struct kv_error *e) {
-    enum kv_weights_as as =
-        strcmp(info->weights_as, "bf16") == 0 ? KV_WEIGHTS_BF16 : KV_WEIGHTS_F32;
+    enum kv_compute how;
+    int rc = kv_opt_compute(c, &how, e);
+    if (rc) return rc;
     char *path = kv_model_path(kv_opt(c, "model"));
-    int rc = path ? kv_model_open(m, path, as, e)
-                  : kv_fail(e, KV_EUSAGE, c->command->name,
-                            "-m MODEL is needed: exact replay runs %s again", info->model_name);
+    rc = kv_recorded_model_open(m, info, path, how, e);
     free(path);
-    if (rc == 0 && (rc = kv_opt_compute(c, *m, e))) {
-        kv_model_close(*m);
-        *m = NULL;
-    }
+    return kv_opt_blame(c, rc, e);
+}
+
+int kv_opt_blame(const struct kv_cli *c, int rc, struct kv_error *e) {
+    const struct kv_option *o = c->command->options;
+    while (rc == KV_EUSAGE && o && o->name && strcmp(o->name, e->where) != 0) o++;
+    if (rc == KV_EUSAGE && o && o->name) snprintf(e->where, sizeof e->where, "--%s", o->name);
     return rc;
-}
-
-// ---- arithmetic -----------------------------------------------------------------------
-
-static char *library_path(void) {
-    const char *named = getenv("KVSIM_CUBLAS");
-    char self[4096];
-    ssize_t n = named ? 0 : readlink("/proc/self/exe", self, sizeof self - 1);
-    if (named) return kv_strdup(named);
-    self[n > 0 ? n : 0] = '\0';
-    char *slash = strrchr(self, '/');
-    return kv_format_text("%.*s/libkvsim-cublas.so", slash ? (int)(slash - self) : 1,
-                          slash ? self : ".");
-}
-
-int kv_opt_compute(const struct kv_cli *c, struct kv_model *m, struct kv_error *e) {
-    const char *how = kv_opt(c, "compute");
-    if (!how || strcmp(how, "f32") == 0) return 0;
-    if (strcmp(how, "cublas") != 0)
-        return kv_fail(e, KV_EUSAGE, "--compute", "%s: this kvsim offers f32 and cublas", how);
-    char *path = library_path();
-    int rc = access(path, F_OK) == 0
-                 ? kv_accelerator_open(m, path, e)
-                 : kv_fail(e, KV_EFAIL, path,
-                           "is not there: `make cuda` builds it where nvcc is, and $KVSIM_CUBLAS "
-                           "may name it");
-    if (rc == 0) kv_say("products on %s", m->accelerator->hardware);
-    free(path);
-    return rc;
-}
-
-const char *kv_compute_name(const struct kv_model *m) {
-    return m && m->accelerator ? m->accelerator->name : "f32";
-}
-
-const char *kv_compute_blas(const struct kv_model *m) {
-    return m && m->accelerator ? m->accelerator->hardware : openblas_get_corename();
 }

@@ -1,32 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0
-// Options that several commands read alike: a range of a trace's items, the model of a trace.
+// Options that several commands read alike: names, ranges of a trace's items, the model of a trace.
 #ifndef KV_CLI_OPENING_H
 #define KV_CLI_OPENING_H
 
+#include "sim/base/outcome.h"
 #include "sim/cli/options.h"
-#include "sim/model/model.h"
+#include "sim/model/compute.h"
+#include "sim/model/path.h"
+#include "traces/range.h"
 #include "traces/trace.h"
 
-// Reads option `name`, "A-B" counted from 0, of a trace with n_items; without it *first and *n stay
-// as they are. KV_EUSAGE says what is expected.
+// Reads option `name` as one of `names`, a list that ends with NULL, into *index; a command without
+// the option leaves it as it is. KV_EUSAGE says what is expected.
+KV_MUST_CHECK int kv_opt_named(const struct kv_cli *c, const char *name, const char *const *names,
+                               int *index, struct kv_error *e);
+
+// The same of --form: iso, element or vector.
+KV_MUST_CHECK int kv_opt_form(const struct kv_cli *c, enum kv_form *form, struct kv_error *e);
+
+// Reads option `name`, "A-B" counted from 0; without it *r stays as it is. KV_EUSAGE says what is
+// expected.
+KV_MUST_CHECK int kv_opt_range(const struct kv_cli *c, const char *name, struct kv_item_range *r,
+                               struct kv_error *e);
+// The same of a trace with n_items.
 KV_MUST_CHECK int kv_opt_items(const struct kv_cli *c, const char *name, size_t n_items,
                                size_t *first, size_t *n, struct kv_error *e);
 
-// The model file named, else $KVSIM_MODEL, else the only file data/*.gguf; NULL when there is none.
-// Caller frees.
-char *kv_model_path(const char *given);
-
-// Opens the model that exact replay of a trace runs: by kv_model_path of --model;
-// its products run where --compute says. KV_EUSAGE when there is none.
+// Where --compute wants matrix products: f32 without it.
+KV_MUST_CHECK int kv_opt_compute(const struct kv_cli *c, enum kv_compute *how, struct kv_error *e);
+// Opens the model that exact replay of a trace runs: by kv_model_path of --model, its products
+// where --compute says. KV_EUSAGE when there is none.
 KV_MUST_CHECK int kv_opt_model(const struct kv_cli *c, const struct kv_trace_info *info,
                                struct kv_model **m, struct kv_error *e);
 
-// Moves the model's products to where --compute says: "f32" here, "cublas" on a GPU, by the library
-// $KVSIM_CUBLAS, else libkvsim-cublas.so beside the program.
-KV_MUST_CHECK int kv_opt_compute(const struct kv_cli *c, struct kv_model *m, struct kv_error *e);
-// What a run's arithmetic is called, and what does its products.
-const char *kv_compute_name(const struct kv_model *m);
-const char *kv_compute_blas(const struct kv_model *m);
+// What a study says of wrong usage names a field of its options; the user knows that by the option
+// of this command that is spelt alike: "items" becomes "--items". Returns rc.
+int kv_opt_blame(const struct kv_cli *c, int rc, struct kv_error *e);
 
 #define KV_COMPUTE_OPTION                                                                          \
     {                                                                                              \

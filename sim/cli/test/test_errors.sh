@@ -69,7 +69,7 @@ expect 1 'kvsim: t: was recorded from tiny (digest HASH), not from tiny (digest 
     'a trace of another model' replay t static -m other.gguf
 expect 1 'kvsim: t: holds a trace already; remove it or choose another folder' \
     'a folder that holds a trace' record -m good.gguf -o t
-expect 2 'kvsim: replay: -m MODEL is needed: exact replay runs tiny again' \
+expect 2 'kvsim: --model: a model is needed: exact replay runs tiny again' \
     'a replay without its model' replay t static
 
 # ---- specs and options

@@ -296,10 +296,10 @@ static void assert_canonical(const char *spec, const char *want) {
     free(text_form);
 }
 
-static void assert_refused(const char *spec, const char *where, const char *msg) {
+static void assert_refused(const char *spec, int code, const char *where, const char *msg) {
     struct kv_replay_spec s;
     struct kv_error e = {0};
-    assert_int_equal(kv_replay_spec_open(&s, spec, &setting, 1, &e), KV_EUSAGE);
+    assert_int_equal(kv_replay_spec_open(&s, spec, &setting, 1, &e), code);
     assert_string_equal(e.where, where);
     assert_string_equal(e.msg, msg);
     kv_replay_spec_close(&s);
@@ -313,12 +313,16 @@ static void test_specs(void **state) {
     assert_canonical("static:v=4,k=4@sym", sym4);
     assert_canonical("static:bits=04@sym:window=0,order=ggml", sym4);
     assert_canonical("none", "none");
-    assert_refused("statik:bits=4", "spec", "no policy is named 'statik'; did you mean 'static'?");
-    assert_refused("static:bit=4", "policy static", "unknown key 'bit'; did you mean 'bits'?");
-    assert_refused("static@simm", "format", "no format is named 'simm'; did you mean 'sym'?");
-    assert_refused("static:bits=7@sym", "spec",
+    assert_refused("statik:bits=4", KV_EUSAGE, "spec",
+                   "no policy is named 'statik'; did you mean 'static'?");
+    assert_refused("static:bit=4", KV_EUSAGE, "policy static",
+                   "unknown key 'bit'; did you mean 'bits'?");
+    assert_refused("static@simm", KV_EUSAGE, "format",
+                   "no format is named 'simm'; did you mean 'sym'?");
+    assert_refused("static:bits=7@sym", KV_ENOTOFFERED, "spec",
                    "format sym does not offer 7 bits; it offers 2/3/4/5/6/8/16");
-    assert_refused("none@sym", "none@sym", "policy none stores float32 and takes no format");
+    assert_refused("none@sym", KV_EUSAGE, "none@sym",
+                   "policy none stores float32 and takes no format");
 }
 
 // ---- scorers

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reads a replay from the command line.
+#include "sim/cli/replay_options.h"
+
+#include <stdlib.h>
+
+#include "sim/base/args.h"
+#include "sim/cli/lists.h"
+
+static int read_modes(const struct kv_cli *c, struct kv_sweep_options *o, struct kv_error *e) {
+    char **list;
+    size_t n = kv_opt_list(c, "mode", &list);
+    int rc = 0;
+    o->n_modes = 0;
+    for (size_t i = 0; i < n && rc == 0; i++) {
+        int m = kv_index_of(list[i], kv_mode_names);
+        if (m < 0)
+            rc = kv_fail(e, KV_EUSAGE, "--mode",
+                         "no mode is named '%s'; there are inline, prefill, prefill1, requant",
+                         list[i]);
+        else if (o->n_modes < KV_N_MODES)
+            o->modes[o->n_modes++] = (enum kv_mode)m;
+    }
+    kv_list_free(list, n);
+    return rc;
+}
+
+static int read_fidelities(const struct kv_cli *c, struct kv_sweep_options *o, struct kv_error *e) {
+    bool *asked[] = {&o->exact, &o->fisher, &o->attention}; // as in kv_fidelity_names
+    char **list;
+    size_t n = kv_opt_list(c, "fidelity", &list);
+    int rc = 0;
+    o->exact = false;
+    for (size_t i = 0; i < n && rc == 0; i++) {
+        int f = kv_index_of(list[i], kv_fidelity_names);
+        if (f < 0)
+            rc = kv_fail(e, KV_EUSAGE, "--fidelity",
+                         "no fidelity is named '%s'; there are exact, fisher, attention", list[i]);
+        else
+            *asked[f] = true;
+    }
+    kv_list_free(list, n);
+    return rc;
+}
+
+int kv_opt_sweep(const struct kv_cli *c, struct kv_sweep_options *o, char **model,
+                 struct kv_error *e) {
+    int self = KV_SELF_CODED, feedback = KV_FEEDBACK_OPEN;
+    long redraws;
+    *o = kv_sweep_defaults();
+    *model = NULL;
+    int rc = kv_opt_named(c, "self", kv_self_names, &self, e);
+    if (rc == 0) rc = kv_opt_named(c, "feedback", kv_feedback_names, &feedback, e);
+    if (rc == 0) rc = kv_opt_int(c, "redraws", 1, 1000, &redraws, e);
+    if (rc == 0) rc = read_modes(c, o, e);
+    if (rc == 0) rc = read_fidelities(c, o, e);
+    if (rc == 0) rc = kv_opt_form(c, &o->form, e);
+    if (rc == 0) rc = kv_opt_range(c, "items", &o->items, e);
+    if (rc == 0) rc = kv_opt_compute(c, &o->compute, e);
+    if (rc) return rc;
+    o->trace = c->args[0];
+    o->specs = (const char *const *)c->args + 1;
+    o->n_specs = c->n_args - 1;
+    o->model = *model = kv_model_path(kv_opt(c, "model"));
+    o->self = (enum kv_self)self;
+    o->feedback = (enum kv_feedback)feedback;
+    o->redraws = (uint32_t)redraws;
+    o->audit = kv_opt(c, "audit") != NULL;
+    o->db = kv_opt(c, "db");
+    o->jobs = c->jobs;
+    o->seed = c->seed;
+    return 0;
+}

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+// What does a model's matrix products, by name: this CPU, or a GPU through an accelerator library.
+#ifndef KV_MODEL_COMPUTE_H
+#define KV_MODEL_COMPUTE_H
+
+#include "sim/model/model.h"
+
+enum kv_compute { KV_COMPUTE_F32, KV_COMPUTE_CUBLAS };
+extern const char *const kv_compute_names[]; // "f32", "cublas", NULL
+
+// Moves the model's products to where `how` says: f32 leaves them here, cublas takes the library
+// $KVSIM_CUBLAS, else libkvsim-cublas.so beside the program. Errors: no such library, no device.
+KV_MUST_CHECK int kv_model_compute(struct kv_model *m, enum kv_compute how, struct kv_error *e);
+
+// What a run's arithmetic is called, and what does its products; NULL = a run without a model.
+const char *kv_compute_name(const struct kv_model *m);
+const char *kv_compute_blas(const struct kv_model *m);
+
+#endif
