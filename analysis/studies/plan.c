@@ -419,7 +419,7 @@ int kv_tuning_open(struct kv_tuning *t, struct kv_cli *c, struct kv_error *e) {
     t->test = (struct kv_item_range){t->train.n % in->n_items,
                                      in->n_items > 1 ? in->n_items - t->train.n : 1};
     if (rc == 0) rc = kv_opt_items(c, "train", in->n_items, &t->train.first, &t->train.n, e);
-    if (rc == 0) rc = kv_opt_items(c, "test", in->n_items, &t->test.first, &t->test.n, e);
+    if (rc == 0) rc = kv_opt_items(c, "items", in->n_items, &t->test.first, &t->test.n, e);
     if (rc == 0 && t->robust && t->train.n < 2 * KV_MEAN_PARTS)
         rc = kv_fail(e, KV_EUSAGE, "--mean", "robust needs %d train items, and there are %zu",
                      2 * KV_MEAN_PARTS, t->train.n);

@@ -9,7 +9,7 @@
 
 static const struct kv_option options[] = {
     {"db", 0, "FILE", "kvsim.db", "the store"},
-    {"trace", 0, "DIGEST", NULL, "which trace, where the store holds several (as show prints it)"},
+    {"digest", 0, "DIGEST", NULL, "which trace, where the store holds several (as show prints it)"},
     {"only", 0, "PATTERN", NULL, "only specs like this, with * for anything: 'static:*'"},
     {"mode", 0, "NAME", NULL, "only runs of this mode"},
     {"self", 0, "HOW", NULL, "only runs of this own step: coded, exact"},
@@ -161,7 +161,7 @@ static int print_text(const struct kv_attribution *t, const struct kv_summary *s
 // ---- choosing runs --------------------------------------------------------------------
 
 static bool wanted(const struct kv_cli *c, const struct kv_summary *s, long least) {
-    const char *only = kv_opt(c, "only"), *trace = kv_opt(c, "trace");
+    const char *only = kv_opt(c, "only"), *trace = kv_opt(c, "digest");
     const char *mode = kv_opt(c, "mode"), *own = kv_opt(c, "self");
     if (strcmp(s->fidelity, "exact") != 0 || s->oracle || !(s->nominal_bits < 16)) return false;
     if (s->n_items < (size_t)least) return false;
@@ -189,7 +189,7 @@ static int attribute(struct kv_cli *c, struct kv_error *e) {
     for (size_t i = 1; !code && i < n; i++)
         if (rows[i]->trace != rows[0]->trace)
             code = kv_fail(e, KV_EUSAGE, kv_opt(c, "db"),
-                           "the store holds runs of several traces; choose with --trace");
+                           "the store holds runs of several traces; choose with --digest");
     if (!code && n < 2)
         code = kv_fail(e, KV_EFAIL, kv_opt(c, "db"),
                        "at least two exact runs below 16 bits are needed; the store holds %zu such",

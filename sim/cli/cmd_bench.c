@@ -30,7 +30,7 @@ static const struct kv_option options[] = {
     {"steps", 0, "N", "7", "steps of a cell in a round"},
     {"features", 0, NULL, NULL, "also compute the entropy and confidence a policy reads"},
     {"policy", 0, "SPEC", NULL, "also time this policy's decision, features included"},
-    {"output", 'o', "FILE", NULL, "write runs to FILE.json and FILE.csv"},
+    {"out", 'o', "FILE", NULL, "write runs to FILE.json and FILE.csv"},
     {0}};
 
 struct bench {
@@ -50,7 +50,7 @@ static char *command_text(const struct kv_cli *c) {
     struct kv_text t = {0};
     kv_text_addf(&t, "kvsim bench device");
     for (const struct kv_option *o = options; o->name; o++)
-        if (kv_opt_given(c, o->name) && strcmp(o->name, "output") != 0) {
+        if (kv_opt_given(c, o->name) && strcmp(o->name, "out") != 0) {
             const char *base = o->letter == 'm' ? strrchr(kv_opt(c, o->name), '/') : NULL;
             kv_text_addf(&t, " --%s%s%s", o->name, o->arg ? " " : "",
                          base ? base + 1 : kv_opt(c, o->name));
@@ -268,7 +268,7 @@ static int run(struct kv_cli *c, struct kv_error *e) {
     rc = kv_opt_given(c, "model") ? bench_file(&b, kv_opt(c, "model"), e) : bench_shapes(&b, e);
     if (rc == 0) warn_if_busy(b.runs);
     if (rc == 0) rc = print(b.runs, c->output, e);
-    if (rc == 0 && kv_opt_given(c, "output")) rc = write_files(b.runs, kv_opt(c, "output"), e);
+    if (rc == 0 && kv_opt_given(c, "out")) rc = write_files(b.runs, kv_opt(c, "out"), e);
     kv_list_free(b.weights, b.n_weights);
     kv_runs_free(b.runs);
     return rc;

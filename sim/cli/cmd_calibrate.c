@@ -14,7 +14,7 @@
 static const struct kv_option options[] = {
     {"runs", 0, "FILE", NULL, "measured runs: ours, llama-bench's JSON, JSONL or CSV, plain CSV"},
     {"device", 0, "NAME", "device", "name of the device that is made"},
-    {"out", 0, "FILE", NULL, "write the device file"},
+    {"out", 'o', "FILE", NULL, "write the device file"},
     {"shape", 0, "NAME", NULL, "take the runs of this shape, or say it when the file does not"},
     {"weights", 0, "KIND", NULL, "take the runs with these weights"},
     {"threads", 0, "N", NULL, "take the runs with this many threads"},

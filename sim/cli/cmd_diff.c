@@ -12,7 +12,7 @@ static const struct kv_option options[] = {
     {"fidelity", 0, "NAME", NULL, "which fidelity, where the store holds several"},
     {"mode", 0, "A[,B]", NULL, "which mode, where the store holds several; B: of the second spec"},
     {"feedback", 0, "A[,B]", "open", "runs with open or closed feedback; B: of the second spec"},
-    {"trace", 0, "DIGEST", NULL, "which trace, where the store holds several (as show prints it)"},
+    {"digest", 0, "DIGEST", NULL, "which trace, where the store holds several (as show prints it)"},
     {"margin", 0, "M", "0.01", "difference that still counts as lossless, for TOST"},
     {"power", 0, "P", "0.8", "with which a difference is to be seen, for the items needed"},
     {"draws", 0, "N", "2000", "bootstrap draws that check the interval; 0 = none"},
@@ -198,8 +198,8 @@ static int diff(struct kv_cli *c, struct kv_error *e) {
     part_in_two(kv_opt(c, "mode"), &part[0], &part[2]);
     part_in_two(kv_opt(c, "feedback"), &part[1], &part[3]);
     for (int i = 0; !code && i < 2; i++) {
-        const struct kv_row_choice choice = {kv_opt(c, "fidelity"), part[2 * i], kv_opt(c, "trace"),
-                                             part[2 * i + 1]};
+        const struct kv_row_choice choice = {kv_opt(c, "fidelity"), part[2 * i],
+                                             kv_opt(c, "digest"), part[2 * i + 1]};
         code = kv_rows_find(s, c->args[i], &choice, &runs[i], &n[i], e);
     }
     if (!code && !kv_pairs_choose(runs[0], n[0], runs[1], n[1], &at[0], &at[1]))

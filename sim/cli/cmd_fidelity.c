@@ -470,7 +470,7 @@ static int fidelity(struct kv_cli *c, struct kv_error *e) {
         if (c->output == KV_OUT_TEXT) printf("%s%s\n", printed++ ? "\n" : "", tables[i].heading);
         rc = tables[i].print(&v, c->output, e);
     }
-    if (rc == 0 && kv_opt(c, "output")) rc = draw(&v, kv_opt(c, "output"), e);
+    if (rc == 0 && kv_opt(c, "out")) rc = draw(&v, kv_opt(c, "out"), e);
     verdict_free(&v);
     return rc;
 }
@@ -481,7 +481,7 @@ static const struct kv_option options[] = {
      "the form that is calibrated: iso, element, vector, total, mended (default: mended where "
      "whole gradients and queries were kept, else element, else iso)"},
     {"table", 't', "LIST", NULL, "which tables: policies, predictors, forms, accuracy, predicted"},
-    {"output", 'o', "DIR", NULL, "also draws predicted against exact there"},
+    {"out", 'o', "DIR", NULL, "also draws predicted against exact there"},
     {0}};
 
 const struct kv_command kv_cmd_fidelity = {

@@ -10,6 +10,7 @@
 #include "sim/base/memory.h"
 #include "sim/base/talk.h"
 #include "reports/draw/gnuplot.h"
+#include "sim/cli/lists.h"
 #include "sim/cli/opening.h"
 #include "analysis/studies/sweep.h"
 #include "analysis/studies/plan.h"
@@ -49,7 +50,8 @@ struct entry {
 
 struct headroom {
     struct kv_cli *c;
-    const char *format, *widths;
+    const char *format;
+    char *widths; // "2/4/8"
     double width[KV_MAX_WIDTHS], budget[MAX_BUDGETS], limit[MAX_BUDGETS];
     size_t n_widths, n_budgets, n;
     struct entry at[N_FAMILIES * MAX_BUDGETS];
@@ -60,20 +62,6 @@ struct headroom {
 };
 
 // ---- choosing -------------------------------------------------------------------------
-
-static int read_list(const char *option, const char *text, char between, double *out, size_t most,
-                     size_t *n, struct kv_error *e) {
-    for (char *end; *text; text = *end == between ? end + 1 : end) {
-        out[*n] = strtod(text, &end);
-        if (end == text || (*end && *end != between) || *n + 1 == most || !(out[*n] >= 1))
-            return kv_fail(e, KV_EUSAGE, option,
-                           "a list of widths in bits such as 2%c3%c4 is "
-                           "expected",
-                           between, between);
-        ++*n;
-    }
-    return 0;
-}
 
 static void add(struct headroom *h, size_t family, size_t budget, char *text) {
     h->at[h->n++] =
@@ -283,21 +271,22 @@ static int draw(const struct headroom *h, const char *dir, struct kv_error *e) {
 // ---- command --------------------------------------------------------------------------
 
 static int headroom(struct kv_cli *c, struct kv_error *e) {
-    struct headroom h = {.c = c, .format = kv_opt(c, "format"), .widths = kv_opt(c, "widths")};
-    int rc = read_list("--widths", h.widths, '/', h.width, KV_MAX_WIDTHS, &h.n_widths, e);
-    if (rc == 0)
-        rc = read_list("--bits", kv_opt(c, "bits"), ',', h.budget, MAX_BUDGETS, &h.n_budgets, e);
+    struct headroom h = {.c = c, .format = kv_opt(c, "format")};
+    int rc = kv_opt_numbers(c, "widths", 1, 16, h.width, KV_MAX_WIDTHS, &h.n_widths, e);
+    if (rc == 0) rc = kv_opt_numbers(c, "bits", 1, 16, h.budget, MAX_BUDGETS, &h.n_budgets, e);
+    h.widths = kv_numbers_in_spec(h.width, h.n_widths);
     if (rc == 0) rc = kv_opt_int(c, "rounds", 1, 16, &h.rounds, e);
     if (rc == 0) rc = choose_all(&h, e);
     if (rc == 0) rc = run(&h, false, e);
     if (rc == 0) rc = run(&h, true, e);
     if (rc == 0) rc = read_back(&h, e);
     if (rc == 0) rc = print(&h, e);
-    if (rc == 0 && kv_opt(c, "output")) rc = draw(&h, kv_opt(c, "output"), e);
+    if (rc == 0 && kv_opt(c, "out")) rc = draw(&h, kv_opt(c, "out"), e);
     for (size_t i = 0; i < h.n; i++) {
         free(h.at[i].text);
         free(h.at[i].canonical);
     }
+    free(h.widths);
     free(h.subtitle);
     return rc;
 }
@@ -308,14 +297,14 @@ static const struct kv_option options[] = {
     {"format", 'f', "FORMAT", "asym:group=32", "the format of all plans"},
     {"bits", 'b', "LIST", "3,4,5",
      "budgets: the allocated bits of uniform storage at these widths"},
-    {"widths", 0, "LIST", "2/3/4/5/6/8", "widths that plans may use"},
+    {"widths", 0, "LIST", "2,3,4,5,6,8", "widths that plans may use"},
     {"rounds", 0, "R", "1",
      "above 1, oracles also measure damage again at their own allocation, so often"},
     {"form", 0, "FORM", NULL, "of damage: iso, element, vector (default: element, else iso)"},
     {"train", 0, "A-B", NULL, "items that plans are chosen on (default: the first half)"},
     {"items", 0, "A-B", NULL, "items that all is run on (default: the others)"},
     {"db", 0, "FILE", "kvsim.db", "store of results: what it holds is not run again"},
-    {"output", 'o', "DIR", NULL, "also draws the figure there"},
+    {"out", 'o', "DIR", NULL, "also draws the figure there"},
     {0}};
 
 const struct kv_command kv_cmd_headroom = {

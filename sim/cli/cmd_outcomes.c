@@ -9,7 +9,7 @@ static const struct kv_option options[] = {
     {"fidelity", 0, "NAME", NULL, "which fidelity, where the store holds several"},
     {"mode", 0, "NAME", NULL, "which mode, where the store holds several"},
     {"feedback", 0, "HOW", "open", "runs with open or closed feedback"},
-    {"trace", 0, "DIGEST", NULL, "which trace, where the store holds several (as show prints it)"},
+    {"digest", 0, "DIGEST", NULL, "which trace, where the store holds several (as show prints it)"},
     {0}};
 
 static const struct kv_column columns[] = {{"ind", KV_LEFT},
@@ -58,7 +58,7 @@ static int outcomes(struct kv_cli *c, struct kv_error *e) {
     struct kv_choice_result *rows = NULL;
     size_t n_runs = 0, n = 0;
     const struct kv_row_choice choice = {kv_opt(c, "fidelity"), kv_opt(c, "mode"),
-                                         kv_opt(c, "trace"), kv_opt(c, "feedback")};
+                                         kv_opt(c, "digest"), kv_opt(c, "feedback")};
     int code = kv_store_open(&s, kv_opt(c, "db"), KV_STORE_READ, e);
     if (code) return code;
     code = kv_rows_find(s, c->args[0], &choice, &runs, &n_runs, e);

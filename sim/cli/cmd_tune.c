@@ -10,6 +10,7 @@
 #include "sim/base/talk.h"
 #include "sim/base/work.h"
 #include "analysis/studies/greedy.h"
+#include "sim/cli/lists.h"
 #include "sim/cli/opening.h"
 
 // One policy to confirm.
@@ -359,18 +360,6 @@ static int print(struct tune *u, struct kv_error *e) {
 
 // ---- command --------------------------------------------------------------------------
 
-static int read_widths(struct tune *u, struct kv_error *e) {
-    const char *text = kv_opt(u->c, "widths");
-    for (char *end; text && *text; text = *end == '/' ? end + 1 : end) {
-        double bits = strtod(text, &end);
-        if (end == text || (*end && *end != '/') || u->n_widths == KV_MAX_WIDTHS)
-            return kv_fail(e, KV_EUSAGE, "--widths", "%s: a list such as 2/3/4/8 is expected",
-                           kv_opt(u->c, "widths"));
-        u->widths[u->n_widths++] = bits;
-    }
-    return 0;
-}
-
 static int tune(struct kv_cli *c, struct kv_error *e) {
     struct tune u = {.c = c};
     const char *objective = kv_opt(c, "objective");
@@ -380,7 +369,9 @@ static int tune(struct kv_cli *c, struct kv_error *e) {
     if (u.greedy && kv_opt(c, "no-exact"))
         return kv_fail(e, KV_EUSAGE, "--method",
                        "greedy-exact replays plans exactly, which --no-exact forbids");
-    int rc = read_widths(&u, e);
+    int rc = 0;
+    if (kv_opt(c, "widths"))
+        rc = kv_opt_numbers(c, "widths", 0, 16, u.widths, KV_MAX_WIDTHS, &u.n_widths, e);
     if (rc == 0) rc = kv_opt_int(c, "evaluations", 1, 1000000, &u.evaluations, e);
     if (rc == 0) rc = kv_opt_int(c, "verify", 1, 1000000, &u.verify, e);
     if (rc == 0) rc = kv_tuning_open(&u.t, c, e);
@@ -418,7 +409,7 @@ static const struct kv_option options[] = {
     {"verify", 0, "N", "8", "items that it replays them on, the first of --train"},
     {"widths", 0, "LIST", NULL, "widths a plan may use (default: all that the format offers)"},
     {"train", 0, "A-B", NULL, "items that plans are chosen on (default: the first half)"},
-    {"test", 0, "A-B", NULL, "items that they are judged on (default: the others)"},
+    {"items", 0, "A-B", NULL, "items that they are judged on (default: the others)"},
     {"mean", 0, "NAME", "plain",
      "of damage over the train items: plain, or robust (median of the means of eight parts)"},
     {"form", 0, "FORM", NULL, "of damage: iso, element, vector (default: element, else iso)"},

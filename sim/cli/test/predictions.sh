@@ -46,7 +46,7 @@ plans=$(for k in 2 3 4 5 6; do for v in 2 3 4 5 6; do echo "static:k=$k,v=$v@asy
 best=$(apart tune t.trace --no-exact -q --tsv --budget bits=5 $plans |
     awk -F'\t' '$4 <= 5.0001 && $1 != "spec" { print $5, $1 }' | sort -g | head -1 | cut -d' ' -f2)
 check "a plan is the best of all plans within its budget" "$best" \
-    "$(apart tune t.trace --no-exact -q --tsv --budget bits=5 --widths 2/3/4/5/6 static@asym:group=32 | tail -1 | cut -f1)"
+    "$(apart tune t.trace --no-exact -q --tsv --budget bits=5 --widths 2,3,4,5,6 static@asym:group=32 | tail -1 | cut -f1)"
 check "finer families are predicted no worse, and proven" "yes yes" \
     "$(apart tune t.trace --no-exact -q --tsv --budget bits=4 static@asym:group=32 layerwise@asym:group=32 layerwise:by=head@asym:group=32 |
         awk -F'\t' '$1 ~ /^static/ { s = $5 } $1 ~ /by=head/ { h = $5 } $1 ~ /^layerwise:k/ { l = $5 } $1 != "spec" { bad += $11 != "0.000" || $4 > 4.0001 }
@@ -54,7 +54,7 @@ check "finer families are predicted no worse, and proven" "yes yes" \
 check "a searched cut stays within its budget" "yes" \
     "$(apart tune t.trace --no-exact -q --tsv --budget bits=4.5 --tries 60 'threshold:feature=entropy,quantiles=0..1,bits=3/5@asym:group=32' | tail -1 | cut -f12)"
 check "kvtuner's plan is a layerwise spec within its budget, and the policy's own" "yes same" \
-    "$(apart tune t.trace --no-exact -q --tsv --budget bits=4 --train 0-0 --test 1-1 kvtuner@asym:group=32 kvtuner:bits=4,items=1@asym:group=32 |
+    "$(apart tune t.trace --no-exact -q --tsv --budget bits=4 --train 0-0 --items 1-1 kvtuner@asym:group=32 kvtuner:bits=4,items=1@asym:group=32 |
         awk -F'\t' '$1 ~ /^layerwise:k=/ { a = $5; ok = $12 } $1 ~ /^kvtuner/ { b = $5 } END { print ok, (a == b ? "same" : "other") }')"
 check "shares of damage add up to the whole by each axis but rare words" "100 100 100 " \
     "$(for by in head position segment; do apart atlas t.trace --by $by --tsv | awk -F'\t' 'NR > 1 { s += $8 } END { printf "%.0f ", s }'; done)"
