@@ -5,6 +5,7 @@
 #include "sim/base/memory.h"
 #include "sim/cli/catalogue.h"
 #include "sim/cli/options.h"
+#include "sim/cli/terminal.h"
 #include "sim/replay/spec.h"
 
 #include <stdlib.h>

@@ -4,6 +4,7 @@
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
 #include "sim/base/talk.h"
+#include "sim/cli/terminal.h"
 #include "analysis/results/scorers.h"
 #include "analysis/results/widths.h"
 

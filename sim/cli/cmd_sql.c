@@ -5,6 +5,7 @@
 #include "sim/base/memory.h"
 #include "sim/base/work.h"
 #include "sim/cli/options.h"
+#include "sim/cli/terminal.h"
 
 #include <stdlib.h>
 
