@@ -48,6 +48,11 @@ void kv_table_text(struct kv_table *t, const char *s) {
     add(t, (struct cell){.kind = CELL_TEXT, .text = s ? kv_strdup(s) : NULL});
 }
 
+void kv_table_take(struct kv_table *t, char *s) {
+    kv_table_text(t, s);
+    free(s);
+}
+
 // The shortest of 15 to 17 digits that reads back as x.
 static char *shortest(double x) {
     char s[40];

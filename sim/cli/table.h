@@ -24,6 +24,7 @@ struct kv_column {
 };
 struct kv_table *kv_table_new(const struct kv_column *columns, size_t n);
 void kv_table_text(struct kv_table *t, const char *s); // NULL = empty (JSON null)
+void kv_table_take(struct kv_table *t, char *s);       // the same, and frees s
 // NAN = empty; JSON keeps all digits. Negative decimals: as many digits as x needs to be read back.
 void kv_table_number(struct kv_table *t, double x, int decimals);
 void kv_table_count(struct kv_table *t, long long n);
