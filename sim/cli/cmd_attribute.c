@@ -210,6 +210,6 @@ const struct kv_command kv_cmd_attribute = {
     .name = "attribute",
     .summary = "says what explains the results of a sweep: effects of each factor and pair",
     .usage = "",
-    .example = "kvsim attribute --db build/demo.db --only 'static:*'",
+    .example = "kvsim attribute --db work/demo.db --only 'static:*'",
     .options = options,
     .run = attribute};

@@ -276,9 +276,10 @@ static int run(struct kv_cli *c, struct kv_error *e) {
 
 const struct kv_command kv_cmd_bench = {
     .name = "bench",
-    .summary = "measure decode steps on this machine",
-    .usage = "device [OPTIONS]",
-    .example = "kvsim bench device --shape 135m --weights q4 --contexts 64,512 --mixes 16,4",
+    .summary = "measures decode steps on this machine",
+    .usage = "device",
+    .example =
+        "kvsim bench device --shape 135m --weights q4 --contexts 64,512 --mixes 16,4 -o work/runs",
     .options = options,
     .min_args = 1,
     .max_args = 1,

@@ -262,9 +262,9 @@ static int run(struct kv_cli *c, struct kv_error *e) {
 
 const struct kv_command kv_cmd_calibrate = {
     .name = "calibrate",
-    .summary = "fit a device's latency model to measured runs",
-    .usage = "--runs FILE [OPTIONS]",
-    .example = "kvsim calibrate --runs runs.csv --device mine --out mine.json",
+    .summary = "fits a device's latency model to measured runs",
+    .usage = "--runs FILE",
+    .example = "kvsim calibrate --runs work/runs.csv --device mine -o work/mine.json",
     .options = options,
     .run = run,
 };

@@ -226,7 +226,7 @@ const struct kv_command kv_cmd_diff = {
     .name = "diff",
     .summary = "compares two stored specs item by item",
     .usage = "SPEC SPEC",
-    .example = "kvsim diff static:bits=4@sym static:bits=4@asym:group=32 --db build/demo.db",
+    .example = "kvsim diff static:bits=4@sym static:bits=4@asym:group=32 --db work/demo.db",
     .options = options,
     .min_args = 2,
     .max_args = 2,

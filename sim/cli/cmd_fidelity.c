@@ -488,7 +488,7 @@ const struct kv_command kv_cmd_fidelity = {
     .name = "fidelity",
     .summary = "judges predictions of divergence by the exact rows of a store",
     .usage = "TRACE [SPEC...]",
-    .example = "kvsim fidelity build/f.trace --db build/f.db 'static:k=5,v=3@asym:group=32'",
+    .example = "kvsim fidelity work/samples.trace --db work/demo.db 'static:k=5,v=3@asym:group=32'",
     .options = options,
     .min_args = 1,
     .max_args = 100000,

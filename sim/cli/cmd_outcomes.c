@@ -75,7 +75,7 @@ const struct kv_command kv_cmd_outcomes = {
     .name = "outcomes",
     .summary = "prints one line an item and choice of a stored spec",
     .usage = "SPEC",
-    .example = "kvsim outcomes static:bits=4@sym --db build/demo.db --tsv",
+    .example = "kvsim outcomes static:bits=4@sym --db work/demo.db --tsv",
     .options = options,
     .min_args = 1,
     .max_args = 1,

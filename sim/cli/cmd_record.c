@@ -143,7 +143,8 @@ const struct kv_command kv_cmd_record = {
     .name = "record",
     .summary = "runs the model once over a benchmark and writes a trace",
     .usage = "-m MODEL -t TASKS -o DIR",
-    .example = "kvsim record -m data/SmolLM2-135M-Instruct.Q4_1.gguf -t samples --keep final,kv -o "
-               "build/samples.trace",
+    .example =
+        "kvsim record -m data/SmolLM2-135M-Instruct.Q4_1.gguf -t samples --keep final,kv,sens -o "
+        "work/samples.trace",
     .options = options,
     .run = record};

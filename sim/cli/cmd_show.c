@@ -226,6 +226,6 @@ const struct kv_command kv_cmd_show = {
     .name = "show",
     .summary = "prints the table of a store: accuracy, divergence, bits and time of each spec",
     .usage = "",
-    .example = "kvsim show --db build/demo.db --context 128,2048",
+    .example = "kvsim show --db work/demo.db --context 128,2048",
     .options = options,
     .run = show};

@@ -16,7 +16,7 @@
 #include "sim/replay/fisher.h"
 
 static const struct kv_option options[] = {
-    {"out", 'o', "FILE", "build/controller.safetensors",
+    {"out", 'o', "FILE", "work/controller.safetensors",
      "weights of the network; a folder when several are trained"},
     {"figures", 0, "DIR", NULL, "folder for the learning curve of each network"},
     {"labels", 0, "LIST", "quartile",
@@ -469,7 +469,7 @@ const struct kv_command kv_cmd_train = {
     .name = "train",
     .summary = "trains the controller of policy mlp; lists of loss weights train one network each",
     .usage = "mlp TRACE",
-    .example = "kvsim train mlp build/samples.trace --beta 0.1,0.5,1 -o build/mlp",
+    .example = "kvsim train mlp work/samples.trace --beta 0.1,0.5,1 -o work/mlp",
     .options = options,
     .min_args = 2,
     .max_args = 2,
