@@ -85,7 +85,7 @@ static void print_cell(const char *s) {
     bool code = false;
     for (; *s; s++) {
         if (*s == '`') code = !code;
-        if (*s == '|' || (!code && strchr("*_<", *s))) putchar('\\');
+        if (*s == '|' || (!code && strchr("*<", *s))) putchar('\\');
         putchar(*s);
     }
 }
@@ -120,8 +120,8 @@ static void print_page(void) {
          "[commands.def](commands.def) and the\noptions in each `cmd_*.c`. `kvsim help COMMAND` "
          "prints one command's part of it.\n\n"
          "Data goes to standard output, talk to standard error. Exit codes: 0 done, 1 could not, "
-         "2 wrong usage. Lists are\n`2,4,8`, ranges of items `A-B`, counted from 0; what a "
-         "command writes is named by `-o`.\n\n"
+         "2 wrong usage. Lists are `2,4,8`\n(inside a spec `2/4/8`), ranges of items `A-B`, "
+         "counted from 0. `-o` names what a command writes, `--db` the store.\n\n"
          "| | commands |\n|---|---|");
     for (size_t i = 0; i < N_ENTRIES; i++) {
         const struct kv_command *c = entries[i].command;

@@ -39,7 +39,8 @@ static int run(struct kv_cli *cli, int argc, char **argv, struct kv_error *e) {
                                              : KV_OUT_TEXT;
     kv_set_verbosity(kv_opt_given(cli, "quiet") ? -1 : kv_opt_given(cli, "verbose") ? 1 : 0);
     if (cli->n_args < c->min_args || cli->n_args > c->max_args)
-        return kv_fail(e, KV_EUSAGE, c->name, "usage: kvsim %s %s", c->name, c->usage);
+        return kv_fail(e, KV_EUSAGE, c->name, "usage: kvsim %s%s%s", c->name, *c->usage ? " " : "",
+                       c->usage);
     return c->run(cli, e);
 }
 
