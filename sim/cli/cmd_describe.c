@@ -108,19 +108,6 @@ static void describe_policy(struct sheet *t, const struct kv_policy *p) {
     add_params(t, p->params);
 }
 
-// Words of a value in lines of `width` columns behind a margin; 0 = one line.
-static void print_wrapped(const char *value, size_t margin, size_t width) {
-    size_t room = width > margin + 20 ? width - margin : SIZE_MAX;
-    while (strlen(value) > room) {
-        size_t cut = room;
-        while (cut > 0 && value[cut] != ' ') cut--;
-        if (cut == 0) break; // a word longer than the line
-        printf("%.*s\n%*s", (int)cut, value, (int)margin, "");
-        value += cut + 1;
-    }
-    puts(value);
-}
-
 static void what_cell(struct kv_table *t, const void *row) {
     kv_table_text(t, ((const struct line *)row)->what);
 }
@@ -134,7 +121,7 @@ static void print_text(const struct sheet *t) {
         if (strlen(t->line[i].what) + 2 > margin) margin = strlen(t->line[i].what) + 2;
     for (size_t i = 0; i < t->n; i++) {
         printf("%-*s", (int)margin, t->line[i].what);
-        print_wrapped(t->line[i].value, margin, kv_terminal_width());
+        kv_print_wrapped(t->line[i].value, margin, kv_terminal_width());
     }
 }
 

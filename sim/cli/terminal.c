@@ -50,3 +50,22 @@ const char *kv_skip_characters(const char *s, size_t n) {
     }
     return s + i;
 }
+
+void kv_print_wrapped(const char *words, size_t margin, size_t width) {
+    size_t column = margin;
+    if (width < margin + 20) width = SIZE_MAX;
+    while (*words) {
+        size_t n = strcspn(words, " ");
+        bool first = column == margin;
+        if (!first && column + 1 + n > width) {
+            printf("\n%*s", (int)margin, "");
+            column = margin;
+            first = true;
+        }
+        printf("%s%.*s", first ? "" : " ", (int)n, words);
+        column += n + !first;
+        words += n;
+        words += strspn(words, " ");
+    }
+    putchar('\n');
+}

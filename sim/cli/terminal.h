@@ -15,5 +15,8 @@ size_t kv_terminal_width(void);
 char *kv_printable(const char *s, size_t *width);
 // Behind the first n characters of a printable text.
 const char *kv_skip_characters(const char *s, size_t n);
+// Prints words and a newline in lines of at most `width` columns (0, or one that leaves no room =
+// one line). The cursor stands at column `margin`, where the further lines begin too.
+void kv_print_wrapped(const char *words, size_t margin, size_t width);
 
 #endif
