@@ -83,11 +83,11 @@ static int doctor(struct kv_cli *c, struct kv_error *e) {
                                                      {0}};
     enum { PROCESSOR, BLAS, DISK, GNUPLOT, MODEL, N };
     struct check k[N] = {
-        [PROCESSOR] = {"processor", .good = true},
-        [BLAS] = {"OpenBLAS"},
-        [DISK] = {"disk", .good = kv_free_bytes(".") > 1000000000u},
-        [GNUPLOT] = {"gnuplot", .good = system("gnuplot --version >/dev/null 2>&1") == 0},
-        [MODEL] = {"model"}};
+        [PROCESSOR] = {.what = "processor", .good = true},
+        [BLAS] = {.what = "OpenBLAS"},
+        [DISK] = {.what = "disk", .good = kv_free_bytes(".") > 1000000000u},
+        [GNUPLOT] = {.what = "gnuplot", .good = system("gnuplot --version >/dev/null 2>&1") == 0},
+        [MODEL] = {.what = "model"}};
     snprintf(k[PROCESSOR].detail, sizeof k->detail, "%s, %u processors, level %s", kv_cpu_model(),
              kv_cpu_count(), kv_cpu_level_name(kv_cpu_level()));
     check_blas(&k[BLAS]);
