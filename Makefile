@@ -149,7 +149,7 @@ format: ## clang-format every source
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
 
 commands: all ## write sim/cli/commands.md, the whole command line, from the tables that drive it
-	@$(BUILD)/kvsim help --markdown >sim/cli/commands.md
+	@$(BUILD)/kvsim help --markdown >$(BUILD)/commands.md && mv $(BUILD)/commands.md sim/cli/commands.md
 
 # ---- the rest --------------------------------------------------------------------------------------
 
