@@ -14,7 +14,7 @@ const struct kv_option kv_common_options[] = {
     {"verbose", 'v', NULL, NULL, "say more"},
     {"tsv", 0, NULL, NULL, "print tables as TSV with a header"},
     {"json", 0, NULL, NULL, "print tables as JSON"},
-    {"help", 'h', NULL, NULL, "this text"},
+    {"help", 'h', NULL, NULL, "what a command takes, and an example of it"},
     {0}};
 
 void kv_options_print(const struct kv_option *o) {
