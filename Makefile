@@ -41,7 +41,7 @@ BENCHES  := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/bench/bench_*.c sim/*/bench
 ASSETS   := $(sort $(wildcard analysis/store/schema.sql reports/draw/*.gp reports/page/*.html reports/claims/*.claim sim/cost/devices/*.json \
               traces/samples/sentences.jsonl traces/samples/text.txt policies/template.c))
 
-.PHONY: all deps model data demo figures check test bench install asan ubsan tsan lint format cuda clean help
+.PHONY: all deps model data demo figures check test bench install asan ubsan tsan lint format commands cuda clean help
 .DEFAULT_GOAL := all
 
 all: $(BUILD)/kvsim ## build kvsim (the default)
@@ -103,7 +103,7 @@ data: ## download the official benchmark files into data/benchmarks and check th
 
 # ---- the main job ----------------------------------------------------------------------------------
 
-DEMO := $(BUILD)/demo
+DEMO := work/demo
 
 demo: deps ## record the samples with the real model, sweep nine policies and formats, draw the frontier
 	@$(MAKE) --no-print-directory all model
@@ -148,12 +148,15 @@ lint: all ## cppcheck, format, and the plan of the house: includes, circles, siz
 format: ## clang-format every source
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
 
+commands: all ## write sim/cli/commands.md, the whole command line, from the tables that drive it
+	@$(BUILD)/kvsim help --markdown >$(BUILD)/commands.md && mv $(BUILD)/commands.md sim/cli/commands.md
+
 # ---- the rest --------------------------------------------------------------------------------------
 
 install: all ## install program, library, headers, man page and pkg-config file under PREFIX
 	@sh sim/base/install.sh '$(DESTDIR)$(PREFIX)' '$(PREFIX)' '$(VERSION)' '$(BUILD)'
 
-clean: ## remove what was built (not what was fetched)
+clean: ## remove what was built (not what was fetched into data/, nor what you made in work/)
 	@rm -rf $(BUILD)
 
 help: ## this text

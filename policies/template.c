@@ -4,8 +4,8 @@
 //
 // Build it outside kvsim, then name it by its path wherever a spec is expected:
 //
-//     cc -std=c17 -O2 -fPIC -shared -I. -o build/mine.so policies/template.c
-//     build/kvsim replay build/samples.trace build/mine.so:cut=8@sym
+//     cc -std=c17 -O2 -fPIC -shared -I. -o work/mine.so policies/template.c
+//     build/kvsim replay work/samples.trace work/mine.so:cut=8@sym
 //
 // Or make it one of kvsim's own: copy it to policies/mine.c, write mine for template, delete
 // kv_policy_entry at its end, and add KV_POLICY(mine) to policies/policies.def.

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 # Rebuilds the figures of the README: figures.sh DEMO-FOLDER [STORE], with BUILD in the environment.
-# The frontier comes from what `make demo` made; the study's figure from build/study, where the README's
+# The frontier comes from what `make demo` made; the study's figure from work/study, where the README's
 # commands for it leave it; the picture is the first screen of the report of STORE (default: the demo's).
 set -eu
 demo=$1 store=${2:-$1/demo.db} to=reports/figures
-out=$BUILD/figures
+out=$demo/figures study=work/study
 cp "$demo/report/frontier_bits.svg" "$to/"
-if [ -f "$BUILD/study/fidelity.svg" ]; then
-    cp "$BUILD/study/fidelity.svg" "$to/"
+if [ -f "$study/fidelity.svg" ]; then
+    cp "$study/fidelity.svg" "$to/"
 else
-    echo "no $BUILD/study/fidelity.svg (the README says how to make it): $to/fidelity.svg stays"
+    echo "no $study/fidelity.svg (the README says how to make it): $to/fidelity.svg stays"
 fi
 browser=$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)
 if [ -z "$browser" ]; then

@@ -3,7 +3,7 @@
 // folder.
 //
 //     struct kv_trace *t;
-//     if (kv_trace_open(&t, "build/demo.trace", &e)) ...
+//     if (kv_trace_open(&t, "work/demo.trace", &e)) ...
 //     const struct kv_trace_item *item = kv_trace_item(t, i);
 //     ... item->tokens, item->k ...                              borrowed from the map
 //     kv_trace_close(t);

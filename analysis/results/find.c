@@ -114,7 +114,7 @@ int kv_rows_only(const struct kv_summary *rows, size_t n, const char *text, stru
         fidelities = fidelities || rows[i].fidelity != rows[0].fidelity;
         modes = modes || rows[i].mode != rows[0].mode;
     }
-    const char *by = traces ? "--trace" : fidelities ? "--fidelity" : modes ? "--mode" : NULL;
+    const char *by = traces ? "--digest" : fidelities ? "--fidelity" : modes ? "--mode" : NULL;
     if (by)
         return kv_fail(e, KV_EUSAGE, text, "the store holds %zu runs of this spec; choose with %s",
                        n, by);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Prints the data of reports/draw/reliability.gp: the frontier's bootstrap frequency against the truth.
+// Prints the data of reports/draw/reliability.gp: the frontier's bootstrap frequency against the
+// truth.
 //
-//     build/analysis/test/make_reliability > build/reliability.tsv
+//     build/analysis/test/make_reliability > work/reliability.tsv
 #include "analysis/test/reliability.h"
 
 enum { WORLDS = 1000 };

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # What the frontier's bootstrap frequency is worth, on made-up sets whose frontier is known:
-#   make build/analysis/test/make_reliability && build/analysis/test/make_reliability > build/reliability.tsv
-#   gnuplot -e "format='svg'; name='reports/figures/reliability'; canvas_x=660; canvas_y=560; data='build/reliability.tsv'" \
+#   make build/analysis/test/make_reliability && build/analysis/test/make_reliability > work/reliability.tsv
+#   gnuplot -e "format='svg'; name='reports/figures/reliability'; canvas_x=660; canvas_y=560; data='work/reliability.tsv'" \
 #     reports/draw/style.gp reports/draw/reliability.gp
 # Columns: items, points, frequency, truly_on, low, high. Needs besides style.gp: data.
 

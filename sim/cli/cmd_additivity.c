@@ -8,6 +8,7 @@
 #include "sim/base/talk.h"
 #include "sim/cli/options.h"
 #include "reports/draw/gnuplot.h"
+#include "sim/cli/lists.h"
 #include "sim/cli/opening.h"
 #include "sim/replay/fisher.h"
 
@@ -245,7 +246,10 @@ static int draw(const struct work *w, const char *dir, const char *format, struc
 
 static int add_all(struct work *w, struct kv_cli *c, struct kv_error *e) {
     long draws;
+    uint32_t bits[16];
+    size_t n_bits = 0;
     int rc = kv_opt_int(c, "sets", 1, 8, &draws, e);
+    if (rc == 0) rc = kv_opt_counts(c, "bits", 1, 16, bits, 16, &n_bits, e);
     char *units = kv_strdup(kv_opt(c, "units")), *rest = units, *word;
     while (rc == 0 && (word = strsep(&rest, ","))) {
         size_t unit = 0;
@@ -253,16 +257,9 @@ static int add_all(struct work *w, struct kv_cli *c, struct kv_error *e) {
         if (unit == N_UNITS)
             rc = kv_fail(e, KV_EUSAGE, "--units", "%s: layer, keys, values or position is expected",
                          word);
-        const char *bits = kv_opt(c, "bits");
-        for (char *end; rc == 0 && *bits; bits = *end == '/' ? end + 1 : end) {
-            unsigned long width = strtoul(bits, &end, 10);
-            if (end == bits || (*end && *end != '/') || width < 1 || width > 16)
-                rc = kv_fail(e, KV_EUSAGE, "--bits", "%s: a list such as 2/3/4 is expected",
-                             kv_opt(c, "bits"));
-            else
-                rc = add_unit(w, (enum unit)unit, (unsigned)width, (size_t)draws,
-                              kv_opt(c, "format"), c->seed, e);
-        }
+        for (size_t i = 0; rc == 0 && i < n_bits; i++)
+            rc = add_unit(w, (enum unit)unit, bits[i], (size_t)draws, kv_opt(c, "format"), c->seed,
+                          e);
     }
     free(units);
     return rc;
@@ -280,7 +277,7 @@ static int additivity(struct kv_cli *c, struct kv_error *e) {
     if (rc == 0) rc = kv_opt_model(c, in, &m, e);
     if (rc == 0) rc = run(&w, c, m, e);
     if (rc == 0) rc = print(&w, c->output, e);
-    if (rc == 0 && kv_opt(c, "output")) rc = draw(&w, kv_opt(c, "output"), kv_opt(c, "format"), e);
+    if (rc == 0 && kv_opt(c, "out")) rc = draw(&w, kv_opt(c, "out"), kv_opt(c, "format"), e);
     for (size_t i = 0; i < w.n; i++) kv_replay_spec_close(&w.at[i].spec);
     free(w.at);
     kv_model_close(m);
@@ -292,18 +289,18 @@ static const struct kv_option options[] = {
     {"model", 'm', "MODEL", NULL, "the model the trace was recorded from (default: as in replay)"},
     KV_COMPUTE_OPTION,
     {"format", 'f', "FORMAT", "asym:group=32", "the format of flipped parts"},
-    {"bits", 'b', "LIST", "2/3/4", "widths that parts are flipped to, from 16"},
+    {"bits", 'b', "LIST", "2,3,4", "widths that parts are flipped to, from 16"},
     {"units", 0, "LIST", "layer,position", "what is flipped: layer, keys, values, position"},
     {"sets", 0, "N", "3", "random sets of each size"},
     {"items", 0, "A-B", NULL, "only items A to B of the trace, counted from 0"},
-    {"output", 'o', "DIR", NULL, "also draws joint damage against the sum there"},
+    {"out", 'o', "DIR", NULL, "also draws joint damage against the sum there"},
     {0}};
 
 const struct kv_command kv_cmd_additivity = {
     .name = "additivity",
     .summary = "compares joint damage with the sum of its parts, both run exactly",
     .usage = "TRACE",
-    .example = "kvsim additivity build/f.trace --items 0-1 --bits 4 --units position",
+    .example = "kvsim additivity work/samples.trace --items 0-1 --bits 4 --units position",
     .options = options,
     .min_args = 1,
     .max_args = 1,

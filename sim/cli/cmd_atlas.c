@@ -273,7 +273,7 @@ static int atlas(struct kv_cli *c, struct kv_error *e) {
         for (uint32_t row = 0; row < it->n_tokens; row++) add_token(&a, it, i, row);
     }
     if (rc == 0) rc = print(&a, by, c->output, e);
-    if (rc == 0 && kv_opt(c, "output")) rc = draw(&a, kv_opt(c, "output"), kv_opt(c, "format"), e);
+    if (rc == 0 && kv_opt(c, "out")) rc = draw(&a, kv_opt(c, "out"), kv_opt(c, "format"), e);
     free(a.head);
     kv_cell_table_close(a.table);
     kv_format_close(a.format);
@@ -286,14 +286,14 @@ static const struct kv_option options[] = {
     {"bits", 'b', "N", "4", "at this width"},
     {"by", 0, "AXIS", "all",
      "head, position, class, distance (to the prompt's end), segment, or all"},
-    {"output", 'o', "DIR", NULL, "also draws the maps there"},
+    {"out", 'o', "DIR", NULL, "also draws the maps there"},
     {0}};
 
 const struct kv_command kv_cmd_atlas = {
     .name = "atlas",
     .summary = "shows where bits matter: by layer and head, position, class, distance to the end",
     .usage = "TRACE",
-    .example = "kvsim atlas build/f.trace --by class",
+    .example = "kvsim atlas work/samples.trace --by class",
     .options = options,
     .min_args = 1,
     .max_args = 1,

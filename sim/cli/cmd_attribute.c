@@ -9,7 +9,7 @@
 
 static const struct kv_option options[] = {
     {"db", 0, "FILE", "kvsim.db", "the store"},
-    {"trace", 0, "DIGEST", NULL, "which trace, where the store holds several (as show prints it)"},
+    {"digest", 0, "DIGEST", NULL, "which trace, where the store holds several (as show prints it)"},
     {"only", 0, "PATTERN", NULL, "only specs like this, with * for anything: 'static:*'"},
     {"mode", 0, "NAME", NULL, "only runs of this mode"},
     {"self", 0, "HOW", NULL, "only runs of this own step: coded, exact"},
@@ -160,7 +160,7 @@ static int attribute(struct kv_cli *c, struct kv_error *e) {
     struct kv_attribution t;
     size_t n_all = 0, n = 0;
     long draws = 0, top = 0, least = 0;
-    struct choice choice = {.only = kv_opt(c, "only"), .trace = kv_opt(c, "trace")};
+    struct choice choice = {.only = kv_opt(c, "only"), .trace = kv_opt(c, "digest")};
     int code = kv_opt_int(c, "draws", 1, 100000, &draws, e);
     if (!code) code = kv_opt_int(c, "top", 0, 100000, &top, e);
     if (!code) code = kv_opt_int(c, "least", 1, 1000000000, &least, e);
@@ -176,7 +176,7 @@ static int attribute(struct kv_cli *c, struct kv_error *e) {
     for (size_t i = 1; !code && i < n; i++)
         if (rows[i]->trace != rows[0]->trace)
             code = kv_fail(e, KV_EUSAGE, kv_opt(c, "db"),
-                           "the store holds runs of several traces; choose with --trace");
+                           "the store holds runs of several traces; choose with --digest");
     if (!code && n < 2)
         code = kv_fail(e, KV_EFAIL, kv_opt(c, "db"),
                        "at least two exact runs below 16 bits are needed; the store holds %zu such",
@@ -196,6 +196,6 @@ const struct kv_command kv_cmd_attribute = {
     .name = "attribute",
     .summary = "says what explains the results of a sweep: effects of each factor and pair",
     .usage = "",
-    .example = "kvsim attribute --db build/demo.db --only 'static:*'",
+    .example = "kvsim attribute --db work/demo.db --only 'static:*'",
     .options = options,
     .run = attribute};

@@ -28,7 +28,7 @@ static const struct kv_option options[] = {
     {"steps", 0, "N", "7", "steps of a cell in a round"},
     {"features", 0, NULL, NULL, "also compute the entropy and confidence a policy reads"},
     {"policy", 0, "SPEC", NULL, "also time this policy's decision, features included"},
-    {"output", 'o', "FILE", NULL, "write runs to FILE.json and FILE.csv"},
+    {"out", 'o', "FILE", NULL, "write runs to FILE.json and FILE.csv"},
     {0}};
 
 // What the options say, and room for their lists.
@@ -107,7 +107,7 @@ static char *command_text(const struct kv_cli *c) {
     struct kv_text t = {0};
     kv_text_addf(&t, "kvsim bench device");
     for (const struct kv_option *o = options; o->name; o++)
-        if (kv_opt_given(c, o->name) && strcmp(o->name, "output") != 0) {
+        if (kv_opt_given(c, o->name) && strcmp(o->name, "out") != 0) {
             const char *base = o->letter == 'm' ? strrchr(kv_opt(c, o->name), '/') : NULL;
             kv_text_addf(&t, " --%s%s%s", o->name, o->arg ? " " : "",
                          base ? base + 1 : kv_opt(c, o->name));
@@ -217,16 +217,17 @@ static int run(struct kv_cli *c, struct kv_error *e) {
         kv_bench_warn_if_busy(r);
         rc = kv_table_print_rows(columns, r->row, r->n, sizeof *r->row, c->output, e);
     }
-    if (rc == 0 && kv_opt_given(c, "output")) rc = kv_runs_write(r, kv_opt(c, "output"), e);
+    if (rc == 0 && kv_opt_given(c, "out")) rc = kv_runs_write(r, kv_opt(c, "out"), e);
     kv_runs_free(r);
     return rc;
 }
 
 const struct kv_command kv_cmd_bench = {
     .name = "bench",
-    .summary = "measure decode steps on this machine",
-    .usage = "device [OPTIONS]",
-    .example = "kvsim bench device --shape 135m --weights q4 --contexts 64,512 --mixes 16,4",
+    .summary = "measures decode steps on this machine",
+    .usage = "device",
+    .example = "kvsim bench device --shape 135m --weights q4 --contexts 64,512 --mixes 16,4 "
+               "-o work/runs",
     .options = options,
     .min_args = 1,
     .max_args = 1,

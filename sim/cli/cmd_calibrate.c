@@ -14,7 +14,7 @@
 static const struct kv_option options[] = {
     {"runs", 0, "FILE", NULL, "measured runs: ours, llama-bench's JSON, JSONL or CSV, plain CSV"},
     {"device", 0, "NAME", "device", "name of the device that is made"},
-    {"out", 0, "FILE", NULL, "write the device file"},
+    {"out", 'o', "FILE", NULL, "write the device file"},
     {"shape", 0, "NAME", NULL, "take the runs of this shape, or say it when the file does not"},
     {"weights", 0, "KIND", NULL, "take the runs with these weights"},
     {"threads", 0, "N", NULL, "take the runs with this many threads"},
@@ -119,9 +119,9 @@ static int run(struct kv_cli *c, struct kv_error *e) {
 
 const struct kv_command kv_cmd_calibrate = {
     .name = "calibrate",
-    .summary = "fit a device's latency model to measured runs",
-    .usage = "--runs FILE [OPTIONS]",
-    .example = "kvsim calibrate --runs runs.csv --device mine --out mine.json",
+    .summary = "fits a device's latency model to measured runs",
+    .usage = "--runs FILE",
+    .example = "kvsim calibrate --runs work/runs.csv --device mine -o work/mine.json",
     .options = options,
     .run = run,
 };

@@ -1,27 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
-// kvsim describe: all that the table says about one format or policy.
+// kvsim describe: all that the table says about one format or policy, or a plug-in about itself.
 #include "sim/base/args.h"
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
 #include "sim/cli/catalogue.h"
 #include "sim/cli/options.h"
+#include "sim/cli/terminal.h"
+#include "sim/replay/plugin.h"
 #include "sim/replay/spec.h"
 
 #include <stdlib.h>
 
 // What is said: pairs, printed as a table for programs and as wrapped text for people.
+struct line {
+    char *what, *value;
+};
 struct sheet {
     size_t n;
-    struct {
-        char what[48];
-        char *value;
-    } line[64];
+    struct line *line;
 };
 
 static void add(struct sheet *t, const char *what, const char *value) {
-    if (!value || !*value || t->n == sizeof t->line / sizeof *t->line) return;
-    snprintf(t->line[t->n].what, sizeof t->line[t->n].what, "%s", what);
-    t->line[t->n++].value = kv_strdup(value);
+    if (!value || !*value) return;
+    t->line = kv_grow(t->line, t->n + 1, sizeof *t->line);
+    t->line[t->n++] = (struct line){kv_strdup(what), kv_strdup(value)};
 }
 
 static void take(struct sheet *t, const char *what, char *value) {
@@ -31,9 +33,9 @@ static void take(struct sheet *t, const char *what, char *value) {
 
 static void add_params(struct sheet *t, const struct kv_param *p) {
     for (; p && p->name; p++) {
-        char name[48];
-        snprintf(name, sizeof name, "key %s", p->name);
+        char *name = kv_format_text("key %s", p->name);
         take(t, name, kv_listing_param(p));
+        free(name);
     }
 }
 
@@ -106,62 +108,86 @@ static void describe_policy(struct sheet *t, const struct kv_policy *p) {
     add_params(t, p->params);
 }
 
-// Words of a value in lines of `width` columns behind a margin; 0 = one line.
-static void print_wrapped(const char *value, size_t margin, size_t width) {
-    size_t room = width > margin + 20 ? width - margin : SIZE_MAX;
-    while (strlen(value) > room) {
-        size_t cut = room;
-        while (cut > 0 && value[cut] != ' ') cut--;
-        if (cut == 0) break; // a word longer than the line
-        printf("%.*s\n%*s", (int)cut, value, (int)margin, "");
-        value += cut + 1;
-    }
-    puts(value);
+static void what_cell(struct kv_table *t, const void *row) {
+    kv_table_text(t, ((const struct line *)row)->what);
+}
+static void value_cell(struct kv_table *t, const void *row) {
+    kv_table_text(t, ((const struct line *)row)->value);
 }
 
-static int print_sheet(struct sheet *t, enum kv_output how, struct kv_error *e) {
-    static const struct kv_column columns[] = {{"what", KV_LEFT}, {"value", KV_LEFT}};
-    struct kv_table *table = how == KV_OUT_TEXT ? NULL : kv_table_new(columns, 2);
+static void print_text(const struct sheet *t) {
     size_t margin = 0;
     for (size_t i = 0; i < t->n; i++)
         if (strlen(t->line[i].what) + 2 > margin) margin = strlen(t->line[i].what) + 2;
     for (size_t i = 0; i < t->n; i++) {
-        if (table) {
-            kv_table_text(table, t->line[i].what);
-            kv_table_text(table, t->line[i].value);
-        } else {
-            printf("%-*s", (int)margin, t->line[i].what);
-            print_wrapped(t->line[i].value, margin, kv_terminal_width());
-        }
+        printf("%-*s", (int)margin, t->line[i].what);
+        kv_print_wrapped(t->line[i].value, margin, kv_terminal_width());
+    }
+}
+
+static int print_sheet(struct sheet *t, enum kv_output how, struct kv_error *e) {
+    static const struct kv_table_column columns[] = {
+        {"what", KV_LEFT, what_cell}, {"value", KV_LEFT, value_cell}, {0}};
+    if (how == KV_OUT_TEXT) print_text(t);
+    int rc = how == KV_OUT_TEXT
+                 ? kv_flush_stdout(e)
+                 : kv_table_print_rows(columns, t->line, t->n, sizeof *t->line, how, e);
+    for (size_t i = 0; i < t->n; i++) {
+        free(t->line[i].what);
         free(t->line[i].value);
     }
-    return table ? kv_table_print(table, how, e) : kv_flush_stdout(e);
+    free(t->line);
+    return rc;
 }
 
 static int unknown(const char *name, struct kv_error *e) {
-    const char *names[256] = {NULL};
+    const char **names = NULL;
     size_t n = 0;
-    for (size_t i = 0; kv_format_type_at(i) && n < 120; i++)
+    for (size_t i = 0; kv_format_type_at(i); i++) {
+        names = kv_grow(names, n + 2, sizeof *names);
         names[n++] = kv_format_type_at(i)->name;
-    for (size_t i = 0; kv_policy_at(i) && n < 250; i++) names[n++] = kv_policy_at(i)->name;
+    }
+    for (size_t i = 0; kv_policy_at(i); i++) {
+        names = kv_grow(names, n + 2, sizeof *names);
+        names[n++] = kv_policy_at(i)->name;
+    }
+    names[n] = NULL;
     const char *near = kv_nearest(name, names);
+    free(names);
     return kv_fail(e, KV_EUSAGE, "describe", "no format or policy is named '%s'%s%s%s", name,
                    near ? "; did you mean '" : "; kvsim list shows them", near ? near : "",
                    near ? "'?" : "");
 }
 
+// A policy that is a shared object, by its path.
+static int describe_plugin(struct sheet *t, const char *path, struct kv_error *e) {
+    struct kv_plugin *plugin;
+    int rc = kv_plugin_open(&plugin, path, e);
+    if (rc) return rc;
+    describe_policy(t, &plugin->policy);
+    add(t, "file", path);
+    add(t, "digest", plugin->digest);
+    kv_plugin_close(plugin);
+    return 0;
+}
+
 static int describe(struct kv_cli *c, struct kv_error *e) {
+    const char *name = c->args[0];
     const struct kv_format_type *type = NULL;
     const struct kv_policy *p = NULL;
     struct kv_format *f = NULL;
+    struct sheet t = {0};
+    if (kv_is_plugin(name)) {
+        int rc = describe_plugin(&t, name, e);
+        return rc ? rc : print_sheet(&t, c->output, e);
+    }
     for (size_t i = 0; (type = kv_format_type_at(i)); i++)
-        if (strcmp(type->name, c->args[0]) == 0) break;
+        if (strcmp(type->name, name) == 0) break;
     for (size_t i = 0; (p = kv_policy_at(i)); i++)
-        if (strcmp(p->name, c->args[0]) == 0) break;
-    if (!type && !p) return unknown(c->args[0], e);
+        if (strcmp(p->name, name) == 0) break;
+    if (!type && !p) return unknown(name, e);
     int rc = type ? kv_listing_open(&f, type, e) : 0;
     if (rc) return rc;
-    struct sheet t = {0};
     if (p) describe_policy(&t, p); // some systems are both, a rule and the format it was made for
     if (f) describe_format(&t, f);
     kv_format_close(f);
@@ -171,7 +197,7 @@ static int describe(struct kv_cli *c, struct kv_error *e) {
 const struct kv_command kv_cmd_describe = {
     .name = "describe",
     .summary = "says what a format or policy is, with its keys and source",
-    .usage = "NAME",
+    .usage = "NAME|PLUGIN.so",
     .example = "kvsim describe kivi",
     .min_args = 1,
     .max_args = 1,

@@ -94,8 +94,8 @@ static int run(struct kv_cli *c, struct kv_error *e) {
 
 const struct kv_command kv_cmd_devices = {
     .name = "devices",
-    .summary = "list devices with their measured range and error",
-    .usage = "[OPTIONS]",
+    .summary = "lists devices with their measured range and error",
+    .usage = "",
     .example = "kvsim devices",
     .options = options,
     .run = run,

@@ -15,15 +15,24 @@ enum {
     DEPTH = 576
 }; // a K projection of the 135M model over an odd number of rows
 
-static void say(struct kv_table *t, const char *what, bool good, const char *detail) {
-    kv_table_text(t, what);
-    kv_table_text(t, good ? "ok" : "bad");
-    kv_table_text(t, detail);
-}
+struct check {
+    const char *what;
+    bool good;
+    char detail[256];
+};
+
+#define CELL(name, text)                                                                           \
+    static void name(struct kv_table *t, const void *row) {                                        \
+        const struct check *r = row;                                                               \
+        kv_table_text(t, text);                                                                    \
+    }
+CELL(what_cell, r->what)
+CELL(result_cell, r->good ? "ok" : "bad")
+CELL(detail_cell, r->detail)
 
 // Old BLAS libraries choose wrong kernels on processors younger than they are: a product is checked
 // in float64.
-static bool product_is_right(char *detail, size_t room) {
+static void check_blas(struct check *out) {
     float *w = kv_alloc((size_t)COLS * DEPTH, sizeof *w),
           *x = kv_alloc((size_t)ROWS * DEPTH, sizeof *x);
     float *y = kv_alloc((size_t)ROWS * COLS, sizeof *y),
@@ -43,52 +52,60 @@ static bool product_is_right(char *detail, size_t room) {
             worst = fmax(worst, fabs(sum - (double)y[r * COLS + c]));
         }
     bool same = memcmp(y, again, (size_t)ROWS * COLS * sizeof *y) == 0;
-    snprintf(detail, room, "core %s: largest error %.1e of a product of %d terms%s",
-             openblas_get_corename(), worst, DEPTH, same ? "" : "; not repeatable");
+    out->good = worst < 1e-4 && same;
+    snprintf(out->detail, sizeof out->detail,
+             "core %s: largest error %.1e of a product of %d terms%s", openblas_get_corename(),
+             worst, DEPTH, same ? "" : "; not repeatable");
     kv_scratch_free(s);
     free(w);
     free(x);
     free(y);
     free(again);
-    return worst < 1e-4 && same;
+}
+
+static void check_model(struct check *k, const char *path) {
+    struct kv_model *m = NULL;
+    struct kv_error why = {0};
+    k->good = !path || kv_model_open(&m, path, KV_WEIGHTS_F32, &why) == 0;
+    if (!path)
+        snprintf(k->detail, sizeof k->detail, "not tried; -m MODEL does");
+    else if (k->good)
+        snprintf(k->detail, sizeof k->detail, "%s, %s", m->name, m->source);
+    else
+        snprintf(k->detail, sizeof k->detail, "%.120s: %.120s", why.where, why.msg);
+    kv_model_close(m);
 }
 
 static int doctor(struct kv_cli *c, struct kv_error *e) {
-    static const struct kv_column columns[] = {
-        {"check", KV_LEFT}, {"result", KV_LEFT}, {"detail", KV_LEFT}};
-    struct kv_table *t = kv_table_new(columns, 3);
-    char detail[256];
-    const char *path = kv_opt(c, "model");
-    snprintf(detail, sizeof detail, "%s, %u processors, level %s", kv_cpu_model(), kv_cpu_count(),
-             kv_cpu_level_name(kv_cpu_level()));
-    say(t, "processor", true, detail);
-    bool blas = product_is_right(detail, sizeof detail);
-    say(t, "OpenBLAS", blas, detail);
-    snprintf(detail, sizeof detail, "%.1f GB free in the current folder",
+    static const struct kv_table_column columns[] = {{"check", KV_LEFT, what_cell},
+                                                     {"result", KV_LEFT, result_cell},
+                                                     {"detail", KV_LEFT, detail_cell},
+                                                     {0}};
+    enum { PROCESSOR, BLAS, DISK, GNUPLOT, MODEL, N };
+    struct check k[N] = {
+        [PROCESSOR] = {.what = "processor", .good = true},
+        [BLAS] = {.what = "OpenBLAS"},
+        [DISK] = {.what = "disk", .good = kv_free_bytes(".") > 1000000000u},
+        [GNUPLOT] = {.what = "gnuplot", .good = system("gnuplot --version >/dev/null 2>&1") == 0},
+        [MODEL] = {.what = "model"}};
+    snprintf(k[PROCESSOR].detail, sizeof k->detail, "%s, %u processors, level %s", kv_cpu_model(),
+             kv_cpu_count(), kv_cpu_level_name(kv_cpu_level()));
+    check_blas(&k[BLAS]);
+    snprintf(k[DISK].detail, sizeof k->detail, "%.1f GB free in the current folder",
              1e-9 * (double)kv_free_bytes("."));
-    say(t, "disk", kv_free_bytes(".") > 1000000000u, detail);
-    bool gnuplot = system("gnuplot --version >/dev/null 2>&1") == 0;
-    say(t, "gnuplot", gnuplot,
-        gnuplot ? "figures can be drawn" : "not found: `report` needs the package gnuplot-nox");
-    struct kv_model *m = NULL;
-    struct kv_error why = {0};
-    bool model = !path || kv_model_open(&m, path, KV_WEIGHTS_F32, &why) == 0;
-    if (!path)
-        snprintf(detail, sizeof detail, "not tried; -m MODEL does");
-    else if (model)
-        snprintf(detail, sizeof detail, "%s, %s", m->name, m->source);
-    else
-        snprintf(detail, sizeof detail, "%.120s: %.120s", why.where, why.msg);
-    say(t, "model", model, detail);
-    kv_model_close(m);
-    int rc = kv_table_print(t, c->output, e);
+    snprintf(k[GNUPLOT].detail, sizeof k->detail,
+             k[GNUPLOT].good ? "figures can be drawn"
+                             : "not found: `report` needs the package gnuplot-nox");
+    check_model(&k[MODEL], kv_opt(c, "model"));
+    int rc = kv_table_print_rows(columns, k, N, sizeof *k, c->output, e);
     if (rc) return rc;
-    if (!blas)
+    if (!k[BLAS].good)
         return kv_fail(
             e, KV_EFAIL, "doctor",
             "OpenBLAS gives wrong products on this processor; try OPENBLAS_CORETYPE=Haswell");
-    return gnuplot && model ? 0
-                            : kv_fail(e, KV_EFAIL, "doctor", "not everything is well; see above");
+    return k[GNUPLOT].good && k[MODEL].good
+               ? 0
+               : kv_fail(e, KV_EFAIL, "doctor", "not everything is well; see above");
 }
 
 static const struct kv_option options[] = {

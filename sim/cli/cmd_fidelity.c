@@ -470,7 +470,7 @@ static int fidelity(struct kv_cli *c, struct kv_error *e) {
         if (c->output == KV_OUT_TEXT) printf("%s%s\n", printed++ ? "\n" : "", tables[i].heading);
         rc = tables[i].print(&v, c->output, e);
     }
-    if (rc == 0 && kv_opt(c, "output")) rc = draw(&v, kv_opt(c, "output"), e);
+    if (rc == 0 && kv_opt(c, "out")) rc = draw(&v, kv_opt(c, "out"), e);
     verdict_free(&v);
     return rc;
 }
@@ -481,14 +481,14 @@ static const struct kv_option options[] = {
      "the form that is calibrated: iso, element, vector, total, mended (default: mended where "
      "whole gradients and queries were kept, else element, else iso)"},
     {"table", 't', "LIST", NULL, "which tables: policies, predictors, forms, accuracy, predicted"},
-    {"output", 'o', "DIR", NULL, "also draws predicted against exact there"},
+    {"out", 'o', "DIR", NULL, "also draws predicted against exact there"},
     {0}};
 
 const struct kv_command kv_cmd_fidelity = {
     .name = "fidelity",
     .summary = "judges predictions of divergence by the exact rows of a store",
     .usage = "TRACE [SPEC...]",
-    .example = "kvsim fidelity build/f.trace --db build/f.db 'static:k=5,v=3@asym:group=32'",
+    .example = "kvsim fidelity work/samples.trace --db work/demo.db 'static:k=5,v=3@asym:group=32'",
     .options = options,
     .min_args = 1,
     .max_args = 100000,

@@ -253,6 +253,6 @@ const struct kv_command kv_cmd_frontier = {
     .name = "frontier",
     .summary = "says which policies no other beats, how surely, and what beats the others",
     .usage = "",
-    .example = "kvsim frontier --db build/demo.db --value kl --cost bits",
+    .example = "kvsim frontier --db work/demo.db --value kl --cost bits",
     .options = options,
     .run = frontier};

@@ -88,7 +88,8 @@ const struct kv_command kv_cmd_headroom = {
     .name = "headroom",
     .summary = "shows what each freedom to choose widths is worth at equal bits",
     .usage = "TRACE",
-    .example = "kvsim headroom build/f.trace --bits 4 --train 0-11 --items 12-23 --db build/h.db",
+    .example = "kvsim headroom work/samples.trace --bits 4 --train 0-11 --items 12-23 --db "
+               "work/headroom.db",
     .options = options,
     .min_args = 1,
     .max_args = 1,

@@ -4,16 +4,27 @@
 #include "sim/base/cpu.h"
 #include "sim/base/memory.h"
 #include "sim/base/talk.h"
-#include "sim/cli/options.h"
-#include "sim/cost/cost.h"
+#include "sim/cli/lists.h"
 #include "sim/replay/spec.h"
 
 #include <stdlib.h>
 
-static void take(struct kv_table *t, char *text) {
-    kv_table_text(t, text);
-    free(text);
+// The first n columns.
+static int print_columns(const struct kv_table_column *columns, size_t n, const void *rows,
+                         size_t n_rows, size_t stride, const struct kv_cli *c, struct kv_error *e) {
+    struct kv_table_column *some = kv_alloc(n + 1, sizeof *some);
+    memcpy(some, columns, n * sizeof *some);
+    int rc = kv_table_print_rows(some, rows, n_rows, stride, c->output, e);
+    free(some);
+    return rc;
 }
+
+// ---- formats --------------------------------------------------------------------------
+
+struct format_row {
+    const struct kv_format_type *type;
+    struct kv_format *open; // with its defaults
+};
 
 // Allocated bits a value of K at each width: "2.25/4.25/16".
 static char *bits_of(const struct kv_format *f, enum kv_side side) {
@@ -25,93 +36,120 @@ static char *bits_of(const struct kv_format *f, enum kv_side side) {
     return kv_text_take(&t);
 }
 
-static void add_long(struct kv_table *t, const struct kv_format_type *type,
-                     const struct kv_format *f) {
-    take(t, kv_listing_keys(type->params));
-    take(t, kv_listing_scope(f));
-    kv_table_text(t, kv_listing_order(type));
-    kv_table_text(t, kv_listing_rope_side(f));
-    kv_table_text(t, type->layout);
-    kv_table_text(t, type->rounding);
-    kv_table_text(t, type->guards);
-    kv_table_text(t, type->stable ? "yes" : "no");
-    kv_table_text(t, type->citation);
-}
+#define CELL(name, row_type, add_cell)                                                             \
+    static void name(struct kv_table *t, const void *row) {                                        \
+        const row_type *r = row;                                                                   \
+        add_cell;                                                                                  \
+    }
+CELL(format_name, struct format_row, kv_table_text(t, r->type->name))
+CELL(format_summary, struct format_row, kv_table_text(t, r->type->summary))
+CELL(format_widths, struct format_row, kv_table_take(t, kv_listing_widths(r->open)))
+CELL(format_formula, struct format_row, kv_table_text(t, r->type->formula))
+CELL(format_bits, struct format_row, kv_table_take(t, bits_of(r->open, KV_KEY)))
+CELL(format_tag, struct format_row, kv_table_text(t, r->type->tag))
+CELL(format_keys, struct format_row, kv_table_take(t, kv_listing_keys(r->type->params)))
+CELL(format_unit, struct format_row, kv_table_take(t, kv_listing_scope(r->open)))
+CELL(format_order, struct format_row, kv_table_text(t, kv_listing_order(r->type)))
+CELL(format_rope, struct format_row, kv_table_text(t, kv_listing_rope_side(r->open)))
+CELL(format_layout, struct format_row, kv_table_text(t, r->type->layout))
+CELL(format_rounding, struct format_row, kv_table_text(t, r->type->rounding))
+CELL(format_guards, struct format_row, kv_table_text(t, r->type->guards))
+CELL(format_stable, struct format_row, kv_table_text(t, r->type->stable ? "yes" : "no"))
+CELL(format_citation, struct format_row, kv_table_text(t, r->type->citation))
+
+static const struct kv_table_column format_columns[] = {
+    {"format", KV_LEFT, format_name},         {"summary", KV_LEFT, format_summary},
+    {"widths_bits", KV_LEFT, format_widths},  {"formula", KV_LEFT, format_formula},
+    {"allocated_bits", KV_LEFT, format_bits}, {"tag", KV_LEFT, format_tag},
+    {"keys", KV_LEFT, format_keys},           {"unit", KV_LEFT, format_unit},
+    {"order", KV_LEFT, format_order},         {"rope", KV_LEFT, format_rope},
+    {"layout", KV_LEFT, format_layout},       {"rounding", KV_LEFT, format_rounding},
+    {"guards", KV_LEFT, format_guards},       {"stable", KV_LEFT, format_stable},
+    {"citation", KV_LEFT, format_citation}};
+enum { FORMAT_COLUMNS = sizeof format_columns / sizeof *format_columns, SHORT_FORMAT_COLUMNS = 6 };
 
 static int list_formats(struct kv_cli *c, struct kv_error *e) {
-    static const struct kv_column columns[] = {
-        {"format", KV_LEFT},  {"summary", KV_LEFT},        {"widths_bits", KV_LEFT},
-        {"formula", KV_LEFT}, {"allocated_bits", KV_LEFT}, {"tag", KV_LEFT},
-        {"keys", KV_LEFT},    {"unit", KV_LEFT},           {"order", KV_LEFT},
-        {"rope", KV_LEFT},    {"layout", KV_LEFT},         {"rounding", KV_LEFT},
-        {"guards", KV_LEFT},  {"stable", KV_LEFT},         {"citation", KV_LEFT}};
-    bool all = kv_opt_given(c, "long");
-    struct kv_table *t = kv_table_new(columns, all ? sizeof columns / sizeof *columns : 6);
+    struct format_row *rows = NULL;
     const struct kv_format_type *type;
+    size_t n = 0;
     int rc = 0;
-    for (size_t i = 0; (type = kv_format_type_at(i)) && rc == 0; i++) {
-        struct kv_format *f;
-        rc = kv_listing_open(&f, type, e);
-        if (rc) break;
-        kv_table_text(t, type->name);
-        kv_table_text(t, type->summary);
-        take(t, kv_listing_widths(f));
-        kv_table_text(t, type->formula);
-        take(t, bits_of(f, KV_KEY));
-        kv_table_text(t, type->tag);
-        if (all) add_long(t, type, f);
-        kv_format_close(f);
+    while (rc == 0 && (type = kv_format_type_at(n))) {
+        rows = kv_grow(rows, n + 1, sizeof *rows);
+        rows[n].type = type;
+        rc = kv_listing_open(&rows[n].open, type, e);
+        n += rc == 0;
     }
-    int printed = kv_table_print(t, c->output, rc ? NULL : e);
-    return rc ? rc : printed;
+    if (rc == 0)
+        rc = print_columns(format_columns,
+                           kv_opt_given(c, "long") ? FORMAT_COLUMNS : SHORT_FORMAT_COLUMNS, rows, n,
+                           sizeof *rows, c, e);
+    for (size_t i = 0; i < n; i++) kv_format_close(rows[i].open);
+    free(rows);
+    return rc;
 }
+
+// ---- policies -------------------------------------------------------------------------
+
+CELL(policy_name, struct kv_policy, kv_table_text(t, r->name))
+CELL(policy_summary, struct kv_policy, kv_table_text(t, r->summary))
+CELL(policy_tag, struct kv_policy, kv_table_text(t, r->tag))
+CELL(policy_varies, struct kv_policy, kv_table_take(t, kv_listing_varies(r->varies)))
+CELL(policy_reads, struct kv_policy, kv_table_take(t, kv_listing_needs(r->needs)))
+CELL(policy_keys, struct kv_policy, kv_table_take(t, kv_listing_keys(r->params)))
+CELL(policy_citation, struct kv_policy, kv_table_text(t, r->citation))
+
+static const struct kv_table_column policy_columns[] = {
+    {"policy", KV_LEFT, policy_name},      {"summary", KV_LEFT, policy_summary},
+    {"tag", KV_LEFT, policy_tag},          {"varies_by", KV_LEFT, policy_varies},
+    {"reads", KV_LEFT, policy_reads},      {"keys", KV_LEFT, policy_keys},
+    {"citation", KV_LEFT, policy_citation}};
+enum { POLICY_COLUMNS = sizeof policy_columns / sizeof *policy_columns, SHORT_POLICY_COLUMNS = 5 };
 
 static int list_policies(struct kv_cli *c, struct kv_error *e) {
-    static const struct kv_column columns[] = {
-        {"policy", KV_LEFT}, {"summary", KV_LEFT}, {"tag", KV_LEFT},     {"varies_by", KV_LEFT},
-        {"reads", KV_LEFT},  {"keys", KV_LEFT},    {"citation", KV_LEFT}};
-    struct kv_table *t = kv_table_new(columns, kv_opt_given(c, "long") ? 7 : 5);
+    struct kv_policy *rows = NULL;
     const struct kv_policy *p;
-    for (size_t i = 0; (p = kv_policy_at(i)); i++) {
-        kv_table_text(t, p->name);
-        kv_table_text(t, p->summary);
-        kv_table_text(t, p->tag);
-        take(t, kv_listing_varies(p->varies));
-        take(t, kv_listing_needs(p->needs));
-        if (!kv_opt_given(c, "long")) continue;
-        take(t, kv_listing_keys(p->params));
-        kv_table_text(t, p->citation);
+    size_t n = 0;
+    for (; (p = kv_policy_at(n)); n++) {
+        rows = kv_grow(rows, n + 1, sizeof *rows);
+        rows[n] = *p;
     }
-    return kv_table_print(t, c->output, e);
+    int rc = print_columns(policy_columns,
+                           kv_opt_given(c, "long") ? POLICY_COLUMNS : SHORT_POLICY_COLUMNS, rows, n,
+                           sizeof *rows, c, e);
+    free(rows);
+    return rc;
 }
+
+// ---- devices and CPU paths ------------------------------------------------------------
+
+CELL(device_name, struct kv_device *const, kv_table_text(t, (*r)->name))
+CELL(device_summary, struct kv_device *const, kv_table_text(t, (*r)->summary))
 
 static int list_devices(struct kv_cli *c, struct kv_error *e) {
-    static const struct kv_column columns[] = {{"device", KV_LEFT}, {"summary", KV_LEFT}};
-    struct kv_table *t = kv_table_new(columns, 2);
-    const char *name;
-    int rc = 0;
-    for (size_t i = 0; (name = kv_device_name_at(i)) && rc == 0; i++) {
-        struct kv_device *d;
-        rc = kv_device_open(&d, name, e);
-        if (rc) break;
-        kv_table_text(t, name);
-        kv_table_text(t, d->summary);
-        kv_device_free(d);
-    }
-    int printed = kv_table_print(t, c->output, rc ? NULL : e);
-    return rc ? rc : printed;
+    static const struct kv_table_column columns[] = {
+        {"device", KV_LEFT, device_name}, {"summary", KV_LEFT, device_summary}, {0}};
+    struct kv_device **devices;
+    size_t n;
+    int rc = kv_opt_devices(c, "device", &devices, &n, e);
+    if (rc) return rc;
+    rc = kv_table_print_rows(columns, devices, n, sizeof *devices, c->output, e);
+    kv_devices_free(devices, n);
+    return rc;
 }
 
+CELL(cpu_name, enum kv_cpu, kv_table_text(t, kv_cpu_level_name(*r)))
+CELL(cpu_chosen, enum kv_cpu, kv_table_text(t, *r == kv_cpu_level() ? "yes" : ""))
+
 static int list_cpu(struct kv_cli *c, struct kv_error *e) {
-    static const struct kv_column columns[] = {{"level", KV_LEFT}, {"chosen", KV_LEFT}};
-    struct kv_table *t = kv_table_new(columns, 2);
-    for (int level = 0; level < KV_N_CPU; level++) {
-        kv_table_text(t, kv_cpu_level_name((enum kv_cpu)level));
-        kv_table_text(t, level == (int)kv_cpu_level() ? "yes" : "");
-    }
+    static const struct kv_table_column columns[] = {
+        {"level", KV_LEFT, cpu_name}, {"chosen", KV_LEFT, cpu_chosen}, {0}};
+    enum kv_cpu levels[KV_N_CPU];
+    for (int level = 0; level < KV_N_CPU; level++) levels[level] = (enum kv_cpu)level;
     kv_say("%s; KVSIM_CPU=base|avx2|avx512 forces a level", kv_cpu_model());
-    return kv_table_print(t, c->output, e);
+    return kv_table_print_rows(columns, levels, KV_N_CPU, sizeof *levels, c->output, e);
 }
+
+// ---- command --------------------------------------------------------------------------
 
 static int list(struct kv_cli *c, struct kv_error *e) {
     static const struct {

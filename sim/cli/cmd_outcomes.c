@@ -7,7 +7,7 @@ static const struct kv_option options[] = {
     {"fidelity", 0, "NAME", NULL, "which fidelity, where the store holds several"},
     {"mode", 0, "NAME", NULL, "which mode, where the store holds several"},
     {"feedback", 0, "HOW", "open", "runs with open or closed feedback"},
-    {"trace", 0, "DIGEST", NULL, "which trace, where the store holds several (as show prints it)"},
+    {"digest", 0, "DIGEST", NULL, "which trace, where the store holds several (as show prints it)"},
     {0}};
 
 struct line {
@@ -80,7 +80,7 @@ const struct kv_command kv_cmd_outcomes = {
     .name = "outcomes",
     .summary = "prints one line an item and choice of a stored spec",
     .usage = "SPEC",
-    .example = "kvsim outcomes static:bits=4@sym --db build/demo.db --tsv",
+    .example = "kvsim outcomes static:bits=4@sym --db work/demo.db --tsv",
     .options = options,
     .min_args = 1,
     .max_args = 1,

@@ -71,7 +71,7 @@ static int read_adjoint(const struct kv_cli *c, struct kv_adjoint_info *a, struc
 static int record(struct kv_cli *c, struct kv_error *e) {
     const char *model_path = kv_opt(c, "model"), *weights = kv_opt(c, "weights");
     struct kv_record_options o = {
-        .dir = kv_opt(c, "output"), .ids_file = kv_opt(c, "ids"), .seed = c->seed, .jobs = c->jobs};
+        .dir = kv_opt(c, "out"), .ids_file = kv_opt(c, "ids"), .seed = c->seed, .jobs = c->jobs};
     char *formats = NULL, *one;
     const char *table_formats[64];
     enum kv_compute compute = KV_COMPUTE_F32;
@@ -81,7 +81,7 @@ static int record(struct kv_cli *c, struct kv_error *e) {
                        "-m MODEL is needed: a GGUF file or a Hugging Face folder");
     if (!o.dir)
         return kv_fail(e, KV_EUSAGE, "record", "-o DIR is needed: the trace folder to write");
-    int rc = kv_opt_int(c, "items", 0, 100000000, &n, e);
+    int rc = kv_opt_int(c, "draw", 0, 100000000, &n, e);
     if (rc == 0) rc = kv_opt_int(c, "stride", 0, 100000000, &stride, e);
     if (rc == 0) rc = kv_opt_int(c, "tape", 1, 1000000, &tape_mb, e);
     if (rc == 0) rc = read_keep(kv_opt(c, "keep"), &o, &formats, e);
@@ -123,8 +123,8 @@ static const struct kv_option options[] = {
     {"tasks", 't', "TASKS", "samples",
      "samples, a file, or kind:FILE[,prompt=harness|text][,window=512] with kind hellaswag, arc, "
      "openbookqa, text"},
-    {"output", 'o', "DIR", NULL, "trace folder to write"},
-    {"items", 'n', "N", "0", "draw N items with the seed; 0 = all"},
+    {"out", 'o', "DIR", NULL, "trace folder to write"},
+    {"draw", 'n', "N", "0", "draw so many items with the seed; 0 = all"},
     {"stride", 0, "K", "0", "take every K-th item instead"},
     {"ids", 0, "FILE", NULL, "take the items whose ids the file lists, one a line"},
     {"keep", 0, "LIST", "all",
@@ -145,7 +145,8 @@ const struct kv_command kv_cmd_record = {
     .name = "record",
     .summary = "runs the model once over a benchmark and writes a trace",
     .usage = "-m MODEL -t TASKS -o DIR",
-    .example = "kvsim record -m data/SmolLM2-135M-Instruct.Q4_1.gguf -t samples --keep final,kv -o "
-               "build/samples.trace",
+    .example =
+        "kvsim record -m data/SmolLM2-135M-Instruct.Q4_1.gguf -t samples --keep final,kv,sens -o "
+        "work/samples.trace",
     .options = options,
     .run = record};

@@ -114,7 +114,7 @@ const struct kv_command kv_cmd_replay = {
     .name = "replay",
     .summary = "replays specs against a trace and prints a line for each",
     .usage = "TRACE SPEC...",
-    .example = "kvsim replay build/samples.trace 'static:bits={2,4,8}@sym' --items 0-9",
+    .example = "kvsim replay work/samples.trace 'static:bits={2,4,8}@sym' --items 0-9",
     .options = options,
     .min_args = 2,
     .max_args = 100000,

@@ -8,7 +8,7 @@
 
 static const struct kv_option options[] = {
     KV_ROWS_OPTIONS,
-    {"out", 'o', "DIR", "build/report", "folder for figures and page; made when missing"},
+    {"out", 'o', "DIR", "work/report", "folder for figures and page; made when missing"},
     {"claims", 0, "LIST", NULL,
      "claim files to judge (default: those that are shipped; \"\" = none)"},
     {"format", 0, "LIST", "svg,png", "of the figures: svg (which the page needs), png, pdf"},
@@ -46,6 +46,6 @@ const struct kv_command kv_cmd_report = {
     .name = "report",
     .summary = "draws the frontier figures of a store and writes a page about it",
     .usage = "",
-    .example = "kvsim report --db build/demo.db -o build/report",
+    .example = "kvsim report --db work/demo.db -o work/report",
     .options = options,
     .run = report};

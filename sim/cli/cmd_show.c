@@ -8,6 +8,7 @@
 #include "sim/base/talk.h"
 #include "sim/cli/columns.h"
 #include "sim/cli/row_options.h"
+#include "sim/cli/terminal.h"
 
 static const struct kv_option options[] = {
     KV_ROWS_OPTIONS,
@@ -103,7 +104,7 @@ static int print_rows(const struct table *x, struct kv_error *e) {
 static char **ask_layers(const struct kv_cli *c, struct kv_store *s, const struct kv_row *rows,
                          size_t n) {
     enum { ITEMS_ASKED = 4 };
-    struct kv_trace *trace = kv_widths_open(s, &rows[0].s, kv_opt(c, "trace"));
+    struct kv_trace *trace = kv_widths_open(s, &rows[0].s, kv_opt(c, "digest"));
     if (!trace) {
         kv_say(
             "the recording of %s is not here, so its policies cannot be asked (--trace names it)",
@@ -221,6 +222,6 @@ const struct kv_command kv_cmd_show = {
     .name = "show",
     .summary = "prints the table of a store: accuracy, divergence, bits and time of each spec",
     .usage = "",
-    .example = "kvsim show --db build/demo.db --context 128,2048",
+    .example = "kvsim show --db work/demo.db --context 128,2048",
     .options = options,
     .run = show};

@@ -5,6 +5,7 @@
 #include "sim/base/memory.h"
 #include "sim/base/work.h"
 #include "sim/cli/options.h"
+#include "sim/cli/terminal.h"
 
 #include <stdlib.h>
 
@@ -96,29 +97,17 @@ static int add_part(void *self, const struct kv_store_part *p, struct kv_error *
     return 0;
 }
 
-// Words in lines of at most `width` columns, each after `margin` spaces.
-static void print_wrapped(const char *s, size_t margin, size_t width) {
-    for (size_t column = 0; *s;) {
-        size_t n = strcspn(s, " ");
-        if (column && column + 1 + n > width) {
-            putchar('\n');
-            column = 0;
-        }
-        printf("%*s%.*s", column ? 1 : (int)margin, "", (int)n, s);
-        column += n + (column ? 1 : margin);
-        s += n;
-        s += strspn(s, " ");
-    }
-    putchar('\n');
-}
-
 static int print_part(void *self, const struct kv_store_part *p, struct kv_error *e) {
     size_t width = *(const size_t *)self;
     (void)e;
     printf("%s %s\n", p->kind, p->name);
-    if (*p->about) print_wrapped(p->about, 4, width);
+    if (*p->about) {
+        printf("    ");
+        kv_print_wrapped(p->about, 4, width);
+    }
     char *columns = kv_format_text("columns: %s", p->columns);
-    print_wrapped(columns, 4, width);
+    printf("    ");
+    kv_print_wrapped(columns, 4, width);
     free(columns);
     return 0;
 }
@@ -148,7 +137,7 @@ const struct kv_command kv_cmd_sql = {
     .summary = "runs a read-only query on a store, and explains its views",
     .usage = "\"SELECT ...\"",
     .example = "kvsim sql \"SELECT spec, n, acc, kl_nats FROM summary ORDER BY kl_nats\" "
-               "--db build/demo.db",
+               "--db work/demo.db",
     .options = options,
     .max_args = 1,
     .run = sql};

@@ -38,8 +38,8 @@ const struct kv_command kv_cmd_sweep = {
     .name = "sweep",
     .summary = "replays many specs into a store, and goes on where it stopped",
     .usage = "TRACE SPEC|FILE.sweep...",
-    .example = "kvsim sweep build/samples.trace 'static:bits={2,3,4,8,16}@{sym,asym:group=32}' "
-               "--db build/demo.db",
+    .example = "kvsim sweep work/samples.trace 'static:bits={2,3,4,8,16}@{sym,asym:group=32}' "
+               "--db work/demo.db",
     .options = options,
     .min_args = 2,
     .max_args = 100000,

@@ -21,31 +21,70 @@ static void widen(struct range *r, size_t x) {
     r->n++;
 }
 
-static void add_text(struct kv_table *t, const char *what, const char *value) {
-    kv_table_text(t, what);
-    kv_table_text(t, value);
+// What is said: a name, and a text, a count or a mean.
+struct fact {
+    char what[64];
+    enum { TEXT, COUNT, MEAN } kind;
+    const char *text; // borrowed from the tasks
+    size_t count;
+    double mean;
+};
+struct facts {
+    size_t n;
+    struct fact *at;
+};
+
+static struct fact *add(struct facts *f, const char *what) {
+    f->at = kv_grow(f->at, f->n + 1, sizeof *f->at);
+    f->at[f->n] = (struct fact){0};
+    snprintf(f->at[f->n].what, sizeof f->at[f->n].what, "%s", what);
+    return &f->at[f->n++];
 }
 
-static void add_count(struct kv_table *t, const char *what, size_t n) {
-    kv_table_text(t, what);
-    kv_table_count(t, (long long)n);
+static void add_text(struct facts *f, const char *what, const char *value) {
+    add(f, what)->text = value;
+}
+
+static void add_count(struct facts *f, const char *what, size_t n) {
+    struct fact *x = add(f, what);
+    x->kind = COUNT;
+    x->count = n;
+}
+
+static void add_mean(struct facts *f, const char *what, double mean) {
+    struct fact *x = add(f, what);
+    x->kind = MEAN;
+    x->mean = mean;
+}
+
+static void what_cell(struct kv_table *t, const void *row) {
+    kv_table_text(t, ((const struct fact *)row)->what);
+}
+
+static void value_cell(struct kv_table *t, const void *row) {
+    const struct fact *x = row;
+    if (x->kind == TEXT)
+        kv_table_text(t, x->text);
+    else if (x->kind == COUNT)
+        kv_table_count(t, (long long)x->count);
+    else
+        kv_table_number(t, x->mean, 1);
 }
 
 // Three rows: WHAT_min, WHAT_mean, WHAT_max; none where nothing was counted.
-static void add_range(struct kv_table *t, const char *what, const struct range *r) {
+static void add_range(struct facts *f, const char *what, const struct range *r) {
     char name[48];
     if (r->n == 0) return;
     snprintf(name, sizeof name, "%s_min", what);
-    add_count(t, name, r->least);
+    add_count(f, name, r->least);
     snprintf(name, sizeof name, "%s_mean", what);
-    kv_table_text(t, name);
-    kv_table_number(t, r->sum / (double)r->n, 1);
+    add_mean(f, name, r->sum / (double)r->n);
     snprintf(name, sizeof name, "%s_max", what);
-    add_count(t, name, r->most);
+    add_count(f, name, r->most);
 }
 
 // How often each value of a small number occurs: a row each, "items_with_4_choices".
-static void add_choices(struct kv_table *t, const struct kv_tasks *tasks) {
+static void add_choices(struct facts *f, const struct kv_tasks *tasks) {
     size_t most = 0;
     for (size_t i = 0; i < tasks->n_items; i++)
         if (tasks->items[i].n_choices > most) most = tasks->items[i].n_choices;
@@ -57,11 +96,11 @@ static void add_choices(struct kv_table *t, const struct kv_tasks *tasks) {
     char name[48];
     for (size_t n = 1; n <= most; n++) {
         snprintf(name, sizeof name, "items_with_%zu_choices", n);
-        if (with[n]) add_count(t, name, with[n]);
+        if (with[n]) add_count(f, name, with[n]);
     }
     for (size_t n = 0; n < most; n++) {
         snprintf(name, sizeof name, "gold_%zu", n);
-        add_count(t, name, gold[n]);
+        add_count(f, name, gold[n]);
     }
     free(with);
     free(gold);
@@ -71,7 +110,7 @@ static int by_text(const void *a, const void *b) {
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static void add_sources(struct kv_table *t, const struct kv_tasks *tasks) {
+static void add_sources(struct facts *f, const struct kv_tasks *tasks) {
     size_t n = tasks->n_items;
     const char **sources = kv_alloc(n, sizeof *sources);
     for (size_t i = 0; i < n; i++) sources[i] = tasks->items[i].source;
@@ -80,13 +119,13 @@ static void add_sources(struct kv_table *t, const struct kv_tasks *tasks) {
         if (i + 1 < n && strcmp(sources[i], sources[i + 1]) == 0) continue;
         char name[64];
         snprintf(name, sizeof name, "source_%.48s", sources[i]);
-        if (*sources[i]) add_count(t, name, i + 1 - from);
+        if (*sources[i]) add_count(f, name, i + 1 - from);
         from = i + 1;
     }
     free(sources);
 }
 
-static void add_characters(struct kv_table *t, const struct kv_tasks *tasks) {
+static void add_characters(struct facts *f, const struct kv_tasks *tasks) {
     struct range context = {0}, choice = {0};
     for (size_t i = 0; i < tasks->n_items; i++) {
         const struct kv_task_item *item = &tasks->items[i];
@@ -94,8 +133,8 @@ static void add_characters(struct kv_table *t, const struct kv_tasks *tasks) {
         for (size_t k = 0; k < item->n_choices; k++)
             widen(&choice, kv_utf8_count(item->choices[k], strlen(item->choices[k])));
     }
-    add_range(t, "context_characters", &context);
-    add_range(t, "choice_characters", &choice);
+    add_range(f, "context_characters", &context);
+    add_range(f, "choice_characters", &choice);
 }
 
 // Tokenizes all items as `record` would.
@@ -110,7 +149,7 @@ static int tokenize(struct kv_items **items, const struct kv_tasks *tasks, const
 }
 
 // An item is its context and all its choices; a text has windows instead.
-static void add_tokens(struct kv_table *t, const struct kv_items *items, bool text) {
+static void add_tokens(struct facts *f, const struct kv_items *items, bool text) {
     struct range context = {0}, choice = {0}, whole = {0};
     for (size_t i = 0; i < items->n; i++) {
         const struct kv_trace_item *item = &items->items[i];
@@ -119,32 +158,34 @@ static void add_tokens(struct kv_table *t, const struct kv_items *items, bool te
         for (uint32_t k = 0; k < item->n_choices; k++)
             widen(&choice, item->first[k + 1] - item->first[k]);
     }
-    if (text) add_count(t, "windows", items->n);
-    add_range(t, text ? "window_tokens" : "context_tokens", &context);
-    add_range(t, "choice_tokens", &choice);
-    if (!text) add_range(t, "item_tokens", &whole);
-    add_count(t, "tokens", items->n_tokens);
+    if (text) add_count(f, "windows", items->n);
+    add_range(f, text ? "window_tokens" : "context_tokens", &context);
+    add_range(f, "choice_tokens", &choice);
+    if (!text) add_range(f, "item_tokens", &whole);
+    add_count(f, "tokens", items->n_tokens);
 }
 
 static int tasks(struct kv_cli *c, struct kv_error *e) {
-    static const struct kv_column columns[] = {{"what", KV_LEFT}, {"value", KV_LEFT}};
+    static const struct kv_table_column columns[] = {
+        {"what", KV_LEFT, what_cell}, {"value", KV_LEFT, value_cell}, {0}};
     struct kv_tasks *loaded;
     struct kv_items *items = NULL;
     int rc = kv_tasks_load(&loaded, c->args[0], e);
     if (!rc && kv_opt(c, "model")) rc = tokenize(&items, loaded, kv_opt(c, "model"), e);
     if (!rc) {
-        struct kv_table *t = kv_table_new(columns, 2);
-        add_text(t, "kind", loaded->name);
-        add_text(t, "path", loaded->path);
-        if (*loaded->prompt) add_text(t, "prompt", loaded->prompt);
-        if (loaded->window_tokens) add_count(t, "window", loaded->window_tokens);
-        add_text(t, "digest", loaded->digest);
-        add_count(t, "items", loaded->n_items);
-        add_choices(t, loaded);
-        add_sources(t, loaded);
-        add_characters(t, loaded);
-        if (items) add_tokens(t, items, loaded->kind == KV_TASK_TEXT);
-        rc = kv_table_print(t, c->output, e);
+        struct facts f = {0};
+        add_text(&f, "kind", loaded->name);
+        add_text(&f, "path", loaded->path);
+        if (*loaded->prompt) add_text(&f, "prompt", loaded->prompt);
+        if (loaded->window_tokens) add_count(&f, "window", loaded->window_tokens);
+        add_text(&f, "digest", loaded->digest);
+        add_count(&f, "items", loaded->n_items);
+        add_choices(&f, loaded);
+        add_sources(&f, loaded);
+        add_characters(&f, loaded);
+        if (items) add_tokens(&f, items, loaded->kind == KV_TASK_TEXT);
+        rc = kv_table_print_rows(columns, f.at, f.n, sizeof *f.at, c->output, e);
+        free(f.at);
     }
     kv_items_free(items);
     kv_tasks_free(loaded);

@@ -16,14 +16,14 @@
 #include "sim/replay/fisher.h"
 
 static const struct kv_option options[] = {
-    {"out", 'o', "FILE", "build/controller.safetensors",
+    {"out", 'o', "FILE", "work/controller.safetensors",
      "weights of the network; a folder when several are trained"},
-    {"figure", 0, "DIR", NULL, "folder for the learning curve of each network"},
+    {"figures", 0, "DIR", NULL, "folder for the learning curve of each network"},
     {"labels", 0, "LIST", "quartile",
      "what a token should get: quartile (of the mean of its features), oracle (the narrowest width "
      "whose expected damage stays under --bound)"},
     {"bound", 0, "NATS", "0.01", "damage a token may do, summed over scored positions (oracle)"},
-    {"bits", 0, "LIST", "2/4/8/16", "widths to choose from"},
+    {"bits", 0, "LIST", "2,4,8,16", "widths to choose from"},
     {"format", 0, "FORMAT", "sym", "whose damage counts"},
     {"alpha", 0, "LIST", "1", "weight of the cross-entropy with the labels"},
     {"beta", 0, "LIST", "0.1", "weight of the expected latency"},
@@ -53,34 +53,26 @@ struct job {
     uint32_t *item;
     double *damage; // [n_tokens][n_classes]
     double bits[KV_TRAIN_MAX_CLASSES], bound;
+    char *widths;                       // the same, "2/4/8"
     size_t width[KV_TRAIN_MAX_CLASSES]; // of each class in the format's table
 };
 
 // ---- what is trained on ------------------------------------------------------------------
 
-// "a/b/c": as many numbers as there are classes, or any number when n_expected is 0.
-static int read_numbers(const struct kv_cli *c, const char *option, size_t n_expected, double low,
-                        double high, double *x, size_t *n, struct kv_error *e) {
-    const char *at = kv_opt(c, option);
-    for (*n = 0; *at; (*n)++) {
-        char *end;
-        double value = strtod(at, &end);
-        if (end == at || (*end && *end != '/') || !(value >= low && value <= high) ||
-            *n == KV_TRAIN_MAX_CLASSES)
-            return kv_fail(e, KV_EUSAGE, "train",
-                           "--%s %s: up to %d numbers from %g to %g, '/' between them", option,
-                           kv_opt(c, option), KV_TRAIN_MAX_CLASSES, low, high);
-        x[*n] = value;
-        at = *end ? end + 1 : end;
-    }
-    if (n_expected && *n != n_expected)
-        return kv_fail(e, KV_EUSAGE, "train", "--%s %s: %zu numbers are expected", option,
-                       kv_opt(c, option), n_expected);
-    return 0;
+// As many numbers in 0..1 as there are widths.
+static int read_shares(const struct job *j, const struct kv_cli *c, const char *option, double *x,
+                       struct kv_error *e) {
+    size_t n;
+    int rc = kv_opt_numbers(c, option, 0, 1, x, KV_TRAIN_MAX_CLASSES, &n, e);
+    if (rc == 0 && n != j->data.n_classes)
+        rc = kv_fail(e, KV_EUSAGE, "train", "--%s %s: %zu numbers are expected", option,
+                     kv_opt(c, option), j->data.n_classes);
+    return rc;
 }
 
 static int find_widths(struct job *j, const struct kv_cli *c, struct kv_error *e) {
-    int rc = read_numbers(c, "bits", 0, 1, 16, j->bits, &j->data.n_classes, e);
+    int rc = kv_opt_numbers(c, "bits", 1, 16, j->bits, KV_TRAIN_MAX_CLASSES, &j->data.n_classes, e);
+    j->widths = kv_numbers_in_spec(j->bits, rc ? 0 : j->data.n_classes);
     for (size_t k = 0; k < j->data.n_classes && rc == 0; k++) {
         size_t w = 0;
         while (w < j->format->n_widths && j->format->width_bits[w] != j->bits[k]) w++;
@@ -131,10 +123,8 @@ static bool quality_is_asked(const struct kv_cli *c) {
 // exp(-KL) a scored token, mean KL over items, of storing everything at each width.
 static int measure_quality(struct job *j, const struct kv_cli *c, struct kv_error *e) {
     const struct kv_trace_info *in = kv_trace_info(j->trace);
-    size_t n;
     if (!kv_opt(c, "quality") && !quality_is_asked(c)) return 0;
-    if (kv_opt(c, "quality"))
-        return read_numbers(c, "quality", j->data.n_classes, 0, 1, j->data.quality, &n, e);
+    if (kv_opt(c, "quality")) return read_shares(j, c, "quality", j->data.quality, e);
     for (size_t k = 0; k < j->data.n_classes; k++) {
         double sum = 0;
         for (size_t i = 0; i < in->n_items; i++) {
@@ -152,11 +142,10 @@ static int measure_quality(struct job *j, const struct kv_cli *c, struct kv_erro
 // The cache's part of a step with everything at each width, as a share of the widest's.
 static int measure_latency(struct job *j, const struct kv_cli *c, struct kv_error *e) {
     const char *name = kv_opt(c, "device") ? kv_opt(c, "device") : kv_device_default_name();
-    size_t n, last = j->data.n_classes - 1;
+    size_t last = j->data.n_classes - 1;
     double context, ns[KV_TRAIN_MAX_CLASSES];
     struct kv_device *d;
-    if (kv_opt(c, "latency"))
-        return read_numbers(c, "latency", j->data.n_classes, 0, 1, j->data.latency, &n, e);
+    if (kv_opt(c, "latency")) return read_shares(j, c, "latency", j->data.latency, e);
     int rc = kv_opt_float(c, "context", 1, 1e9, &context, e);
     if (rc == 0) rc = kv_device_open(&d, name, e);
     if (rc) return rc;
@@ -192,7 +181,7 @@ static int open_job(struct job *j, const struct kv_cli *c, struct kv_error *e) {
 }
 
 static void close_job(struct job *j) {
-    void *owned[] = {j->x, j->label, j->item, j->damage};
+    void *owned[] = {j->x, j->label, j->item, j->damage, j->widths};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     kv_cell_table_close(j->table);
     kv_format_close(j->format);
@@ -249,16 +238,16 @@ static int save(const struct kv_train_result *r, const char *path, const char *c
     return rc;
 }
 
-static int save_described(const struct job *j, const struct kv_cli *c, const char *labels,
-                          const struct kv_train_result *r, const char *path, struct kv_error *e) {
+static int save_described(const struct job *j, const char *labels, const struct kv_train_result *r,
+                          const char *path, struct kv_error *e) {
     const struct kv_train_options *o = &j->train;
     char *made =
         kv_format_text("labels %s, bits %s, format %s, alpha %g, beta %g, gamma %g, rate "
                        "%g, batch %u, epoch %zu, seed %llu",
-                       labels, kv_opt(c, "bits"), j->format->canonical, o->alpha, o->beta, o->gamma,
+                       labels, j->widths, j->format->canonical, o->alpha, o->beta, o->gamma,
                        o->rate, o->batch, r->best_epoch + 1, (unsigned long long)o->seed);
     const char *meta[] = {"inputs", "entropy_nats/rarity_nats/attn_var/confidence",
-                          "bits",   kv_opt(c, "bits"),
+                          "bits",   j->widths,
                           "made",   made,
                           "trace",  kv_trace_info(j->trace)->digest,
                           "tool",   "kvsim " KV_VERSION};
@@ -327,7 +316,7 @@ static int print_details(const struct job *j, const struct kv_train_result *r, s
 // DIR/NAME.svg, .png, .tsv and .gp; the name is that of the network's file.
 static int draw_curve(const struct kv_cli *c, const struct kv_train_result *r, const char *path,
                       double mean_bits, struct kv_error *e) {
-    const char *dir = kv_opt(c, "figure"), *slash = strrchr(path, '/');
+    const char *dir = kv_opt(c, "figures"), *slash = strrchr(path, '/');
     if (!dir) return 0;
     const char *base = slash ? slash + 1 : path, *dot = strrchr(base, '.');
     char *name = kv_format_text("%.*s", (int)(dot ? dot - base : (long)strlen(base)), base);
@@ -392,14 +381,13 @@ static int train_one(struct job *j, const struct kv_cli *c, const char *labels, 
     char *path = out->several ? kv_format_text("%s/%s-a%g-b%g-g%g.safetensors", out->out, labels,
                                                o->alpha, o->beta, o->gamma)
                               : kv_strdup(out->out);
-    rc = save_described(j, c, labels, &r, path, e);
+    rc = save_described(j, labels, &r, path, e);
     double share[KV_TRAIN_MAX_CLASSES], mean = histogram(j, &r, share);
     if (rc == 0) rc = draw_curve(c, &r, path, mean, e);
     struct kv_text shares = {0};
     for (size_t k = 0; k < j->data.n_classes; k++)
         kv_text_addf(&shares, "%s%.3f", k ? "/" : "", share[k]);
-    char *spec =
-        kv_format_text("mlp:bits=%s,weights=%s@%s", kv_opt(c, "bits"), path, kv_opt(c, "format"));
+    char *spec = kv_format_text("mlp:bits=%s,weights=%s@%s", j->widths, path, kv_opt(c, "format"));
     kv_text_addf(&out->sweep, "%s\n", spec);
     kv_table_text(out->table, labels);
     kv_table_number(out->table, o->alpha, -1);
@@ -481,7 +469,7 @@ const struct kv_command kv_cmd_train = {
     .name = "train",
     .summary = "trains the controller of policy mlp; lists of loss weights train one network each",
     .usage = "mlp TRACE",
-    .example = "kvsim train mlp build/samples.trace --beta 0.1,0.5,1 -o build/mlp",
+    .example = "kvsim train mlp work/samples.trace --beta 0.1,0.5,1 -o work/mlp",
     .options = options,
     .min_args = 2,
     .max_args = 2,

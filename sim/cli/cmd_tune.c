@@ -132,7 +132,7 @@ const struct kv_command kv_cmd_tune = {
     .name = "tune",
     .summary = "finds policies of least divergence within a budget, and confirms them",
     .usage = "TRACE FAMILY|SPEC...",
-    .example = "kvsim tune build/f.trace --budget bits=5 static@asym:group=32 "
+    .example = "kvsim tune work/samples.trace --budget bits=5 static@asym:group=32 "
                "layerwise:by=head@asym:group=32 "
                "'threshold:feature=rarity,quantiles=0..1,bits=3/5@asym:group=32'",
     .options = options,

@@ -183,7 +183,7 @@ const struct kv_command kv_cmd_verdict = {
     .summary = "says of published claims whether they hold on what a store holds",
     .usage = "[FILE.claim|NAME...]",
     .example =
-        "kvsim verdict dont-waste-bits --db build/demo.db     # no name: all that are shipped",
+        "kvsim verdict dont-waste-bits --db work/demo.db     # no name: all that are shipped",
     .options = options,
     .max_args = 1000,
     .run = verdict};

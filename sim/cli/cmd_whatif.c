@@ -210,8 +210,8 @@ static int run(struct kv_cli *c, struct kv_error *e) {
 
 const struct kv_command kv_cmd_what_if = {
     .name = "what-if",
-    .summary = "price specs and mixes on devices, or predict measured runs",
-    .usage = "[MIX|SPEC...] [OPTIONS]",
+    .summary = "prices specs and mixes on devices, or predicts measured runs",
+    .usage = "[MIX|SPEC...]",
     .example = "kvsim what-if 16 8 k8v4 2=0.5/8=0.5 --context 100,2048",
     .options = options,
     .max_args = 1000,

@@ -1,50 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // The program: finds the command, reads its options, runs it, says what went wrong, ends with its
 // code.
-#include "sim/base/args.h"
 #include "sim/base/cpu.h"
 #include "sim/base/files.h"
-#include "sim/base/memory.h"
 #include "sim/base/talk.h"
-#include "sim/base/version.h"
 #include "sim/base/work.h"
-#include "sim/cli/options.h"
+#include "sim/cli/help.h"
 
 #include <cblas.h>
 #include <signal.h>
 #include <stdlib.h>
-
-#define KV_COMMAND(name) extern const struct kv_command kv_cmd_##name;
-#include "sim/cli/commands.def"
-#undef KV_COMMAND
-
-static const struct kv_command *const commands[] = {
-#define KV_COMMAND(name) &kv_cmd_##name,
-#include "sim/cli/commands.def"
-#undef KV_COMMAND
-    NULL};
-
-static void print_usage(void) {
-    puts("kvsim " KV_VERSION
-         ": replays KV-cache precision policies against a recorded language model\n");
-    puts("usage: kvsim COMMAND [options]      kvsim COMMAND --help shows an example that works\n");
-    for (size_t i = 0; commands[i]; i++)
-        printf("  %-10s %s\n", commands[i]->name, commands[i]->summary);
-    puts("\noptions of every command:");
-    kv_options_print(kv_common_options);
-}
-
-static void print_help(const struct kv_command *c) {
-    printf("kvsim %s: %s\n\nusage: kvsim %s%s%s [options]\n", c->name, c->summary, c->name,
-           *c->usage ? " " : "", c->usage);
-    if (c->options && c->options->name) {
-        puts("\noptions:");
-        kv_options_print(c->options);
-    }
-    puts("\noptions of every command:");
-    kv_options_print(kv_common_options);
-    printf("\nexample:\n  %s\n", c->example);
-}
 
 // One sentence on stderr: where it went wrong, and what.
 static int report(const struct kv_error *e, int rc) {
@@ -61,7 +26,7 @@ static int run(struct kv_cli *cli, int argc, char **argv, struct kv_error *e) {
     int rc = kv_options_read(cli, argc, argv, e);
     if (rc) return rc;
     if (kv_opt_given(cli, "help")) {
-        print_help(c);
+        kv_help_one(c);
         return kv_flush_stdout(e);
     }
     long jobs = (long)kv_cpu_count(), seed;
@@ -74,7 +39,8 @@ static int run(struct kv_cli *cli, int argc, char **argv, struct kv_error *e) {
                                              : KV_OUT_TEXT;
     kv_set_verbosity(kv_opt_given(cli, "quiet") ? -1 : kv_opt_given(cli, "verbose") ? 1 : 0);
     if (cli->n_args < c->min_args || cli->n_args > c->max_args)
-        return kv_fail(e, KV_EUSAGE, c->name, "usage: kvsim %s %s", c->name, c->usage);
+        return kv_fail(e, KV_EUSAGE, c->name, "usage: kvsim %s%s%s", c->name, *c->usage ? " " : "",
+                       c->usage);
     return c->run(cli, e);
 }
 
@@ -85,28 +51,15 @@ int main(int argc, char **argv) {
     signal(SIGXFSZ, SIG_IGN);    // so is a file-size limit
     kv_catch_interrupts();
     const char *name = argc > 1 ? argv[1] : "--help";
-    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
-        print_usage();
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
+        kv_help_all();
         return argc > 1 ? report(&e, kv_flush_stdout(&e)) : 2;
     }
     if (strcmp(name, "--version") == 0) name = "version";
-    const char *names[64];
-    size_t n = 0;
     struct kv_cli cli = {0};
-    for (size_t i = 0; commands[i]; i++) {
-        names[n++] = commands[i]->name;
-        if (strcmp(commands[i]->name, name) == 0) cli.command = commands[i];
-    }
-    names[n] = NULL;
-    if (!cli.command) {
-        const char *near = kv_nearest(name, names);
-        int rc = near ? kv_fail(&e, KV_EUSAGE, "", "unknown command '%s'; did you mean '%s'?", name,
-                                near)
-                      : kv_fail(&e, KV_EUSAGE, "", "unknown command '%s' (kvsim --help lists them)",
-                                name);
-        return report(&e, rc);
-    }
-    int rc = run(&cli, argc - 2, argv + 2, &e);
+    int rc = kv_find_command(name, &cli.command, &e);
+    if (rc) return report(&e, rc);
+    rc = run(&cli, argc - 2, argv + 2, &e);
     int code = report(&e, rc);
     free(cli.args);
     free(cli.values);

@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
-// Comma-separated option values, as the device commands take them.
+// Lists as option values: "2,4,8", names or numbers.
 #ifndef KV_CLI_LISTS_H
 #define KV_CLI_LISTS_H
 
 #include "sim/cli/options.h"
 #include "sim/cost/cost.h"
 
-// The elements of an option's value, or of its default. Free with kv_list_free of args.h.
+// The elements of an option's value, or of its default. Free with kv_list_free of spec.h.
 size_t kv_opt_list(const struct kv_cli *c, const char *name, char ***list);
 // The same as whole numbers in [min, max], at most `room`. Errors: KV_EUSAGE names the element.
 KV_MUST_CHECK int kv_opt_counts(const struct kv_cli *c, const char *name, long min, long max,
                                 uint32_t *out, size_t room, size_t *n, struct kv_error *e);
+// The same as any numbers in [min, max].
+KV_MUST_CHECK int kv_opt_numbers(const struct kv_cli *c, const char *name, double min, double max,
+                                 double *out, size_t room, size_t *n, struct kv_error *e);
+// "2/4/8", as specs list numbers. Caller frees.
+char *kv_numbers_in_spec(const double *x, size_t n);
 // Opens the devices an option lists, or all shipped ones. Free with kv_devices_free.
 KV_MUST_CHECK int kv_opt_devices(const struct kv_cli *c, const char *name,
                                  struct kv_device ***devices, size_t *n, struct kv_error *e);

@@ -14,7 +14,7 @@ const struct kv_option kv_common_options[] = {
     {"verbose", 'v', NULL, NULL, "say more"},
     {"tsv", 0, NULL, NULL, "print tables as TSV with a header"},
     {"json", 0, NULL, NULL, "print tables as JSON"},
-    {"help", 'h', NULL, NULL, "this text"},
+    {"help", 'h', NULL, NULL, "what a command takes, and an example of it"},
     {0}};
 
 void kv_options_print(const struct kv_option *o) {
@@ -46,14 +46,39 @@ static long find_option(const struct kv_option *own, size_t n_own, const char *n
     return -1;
 }
 
+// Spellings that were. The new one is named wherever it is an option and the old one is not.
+static const struct {
+    const char *command; // NULL = any
+    const char *old, *now;
+} renamed[] = {{NULL, "output", "out"},          {"record", "items", "draw"},
+               {"train", "figure", "figures"},   {"tune", "test", "items"},
+               {"attribute", "trace", "digest"}, {"diff", "trace", "digest"},
+               {"outcomes", "trace", "digest"}};
+
+// The present name of an option that this command once spelled otherwise; NULL = it did not.
+static const char *present_name(const struct kv_command *c, size_t n_own, const char *name,
+                                size_t n) {
+    for (size_t i = 0; i < sizeof renamed / sizeof *renamed; i++) {
+        const char *now = renamed[i].now;
+        if ((!renamed[i].command || strcmp(renamed[i].command, c->name) == 0) &&
+            strlen(renamed[i].old) == n && memcmp(renamed[i].old, name, n) == 0 &&
+            find_option(c->options, n_own, now, strlen(now), 0) >= 0)
+            return now;
+    }
+    return NULL;
+}
+
 static int unknown_option(const struct kv_command *c, size_t n_own, const char *arg,
                           struct kv_error *e) {
-    const char *names[80];
+    bool is_long = strncmp(arg, "--", 2) == 0;
+    const char *now = is_long ? present_name(c, n_own, arg + 2, strcspn(arg + 2, "=")) : NULL;
+    if (now) return kv_fail(e, KV_EUSAGE, c->name, "option '%s' is called '--%s' now", arg, now);
     size_t n = 0;
-    for (size_t i = 0; i < n_own && n < 70; i++) names[n++] = c->options[i].name;
+    const char **names = kv_alloc(n_own + count_options(kv_common_options) + 1, sizeof *names);
+    for (size_t i = 0; i < n_own; i++) names[n++] = c->options[i].name;
     for (size_t i = 0; kv_common_options[i].name; i++) names[n++] = kv_common_options[i].name;
-    names[n] = NULL;
-    const char *near = strncmp(arg, "--", 2) == 0 ? kv_nearest(arg + 2, names) : NULL;
+    const char *near = is_long ? kv_nearest(arg + 2, names) : NULL;
+    free(names);
     if (near)
         return kv_fail(e, KV_EUSAGE, c->name, "unknown option '%s'; did you mean '--%s'?", arg,
                        near);

@@ -68,7 +68,7 @@ int kv_opt_choice(const struct kv_cli *c, size_t place, struct kv_row_choice *ch
                   struct kv_error *e) {
     char *mode = part_of(c, "mode", place), *feedback = part_of(c, "feedback", place);
     unsigned at = 0;
-    *choice = (struct kv_row_choice){.trace = kv_opt(c, "trace")};
+    *choice = (struct kv_row_choice){.trace = kv_opt(c, "digest")};
     int code = kv_opt_name_set(c, "fidelity", kv_fidelity_names, &choice->fidelities, e);
     if (!code && mode && !(code = find_name("mode", mode, kv_mode_names, &at, e)))
         choice->modes = 1u << at;

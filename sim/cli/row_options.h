@@ -24,7 +24,7 @@ KV_MUST_CHECK int kv_opt_rows(const struct kv_cli *c, struct kv_rows_options *ro
 KV_MUST_CHECK int kv_opt_name_set(const struct kv_cli *c, const char *option,
                                   const char *const *names, unsigned *set, struct kv_error *e);
 
-// Reads --fidelity, --trace, and the --mode and --feedback of the spec that stands at this place:
+// Reads --fidelity, --digest, and the --mode and --feedback of the spec that stands at this place:
 // "A,B" are those of the first and the second, one alone holds for both. KV_EUSAGE as above.
 KV_MUST_CHECK int kv_opt_choice(const struct kv_cli *c, size_t place, struct kv_row_choice *choice,
                                 struct kv_error *e);

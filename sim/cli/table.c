@@ -3,11 +3,10 @@
 #include "sim/cli/table.h"
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
+#include "sim/cli/terminal.h"
 
 #include <jansson.h>
 #include <stdlib.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 enum { GAP = 2, MIN_SHRUNK = 12, MIN_FIRST = 24 };
 
@@ -88,70 +87,14 @@ void kv_table_colour(struct kv_table *t, bool on) {
     t->colour = on;
 }
 
-int kv_wants_colour(const char *when, bool *colour, struct kv_error *e) {
-    const char *none = getenv("NO_COLOR"), *term = getenv("TERM");
-    *colour = isatty(STDOUT_FILENO) && !(none && *none) && !(term && strcmp(term, "dumb") == 0);
-    if (!when || strcmp(when, "auto") == 0) return 0;
-    *colour = strcmp(when, "always") == 0;
-    if (*colour || strcmp(when, "never") == 0) return 0;
-    return kv_fail(e, KV_EUSAGE, "--color", "'%s' is not one of auto, always, never", when);
-}
-
-size_t kv_terminal_width(void) {
-    const char *columns = getenv("COLUMNS");
-    struct winsize w;
-    char *end;
-    if (columns && *columns) {
-        unsigned long n = strtoul(columns, &end, 10);
-        if (*end == 0 && n > 0 && n < 100000) return n;
-    }
-    if (isatty(STDOUT_FILENO) && ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0) return w.ws_col;
-    return 0;
-}
-
-// Bytes of the UTF-8 character at s, 0 when what stands there is not one.
-static size_t utf8_length(const unsigned char *s) {
-    if (s[0] < 0x80) return 1;
-    size_t n = s[0] >= 0xF0 && s[0] < 0xF5 ? 4 : s[0] >= 0xE0 ? 3 : s[0] >= 0xC2 ? 2 : 0;
-    if (s[0] >= 0xF5) return 0;
-    for (size_t i = 1; i < n; i++)
-        if ((s[i] & 0xC0) != 0x80) return 0;
-    if ((s[0] == 0xE0 && s[1] < 0xA0) || (s[0] == 0xED && s[1] > 0x9F) ||
-        (s[0] == 0xF0 && s[1] < 0x90) || (s[0] == 0xF4 && s[1] > 0x8F))
-        return 0;
-    return n;
-}
-
-// A copy without control characters and invalid UTF-8, so that a hostile name cannot steer the
-// terminal. *width counts characters.
-static char *printable(const char *s, size_t *width) {
-    struct kv_text t = {0};
-    *width = 0;
-    for (const unsigned char *p = (const unsigned char *)s; *p; (*width)++) {
-        size_t n = utf8_length(p);
-        bool control = n == 0 || (n == 1 && (*p < 0x20 || *p == 0x7F)) ||
-                       (n == 2 && p[0] == 0xC2 && p[1] < 0xA0);
-        if (control)
-            kv_text_add(&t, "?", 1);
-        else
-            kv_text_add(&t, (const char *)p, n);
-        p += n ? n : 1;
-    }
-    return kv_text_take(&t);
-}
-
-static const char *skip_characters(const char *s, size_t n) {
-    for (; n && *s; n--) s += utf8_length((const unsigned char *)s);
-    return s;
-}
-
 // Prints s in `room` columns; what does not fit loses its middle, since both ends of a spec speak.
 static void print_fitted(const char *s, size_t width, size_t room, enum kv_align align, bool last) {
     size_t pad = width < room ? room - width : 0;
     if (align == KV_RIGHT) printf("%*s", (int)pad, "");
     if (width > room) {
         size_t head = (room - 1) * 2 / 3, tail = room - 1 - head;
-        printf("%.*s…%s", (int)(skip_characters(s, head) - s), s, skip_characters(s, width - tail));
+        printf("%.*s…%s", (int)(kv_skip_characters(s, head) - s), s,
+               kv_skip_characters(s, width - tail));
     } else {
         fputs(s, stdout);
     }
@@ -221,7 +164,7 @@ static void print_text(const struct kv_table *t) {
     for (size_t i = 0; i < n; i++) {
         size_t c = i % t->n_columns;
         const char *s = i < t->n_columns ? t->columns[c].name : t->cells[i - t->n_columns].text;
-        x.text[i] = printable(s ? s : "", &x.width[i]);
+        x.text[i] = kv_printable(s ? s : "", &x.width[i]);
         if (x.width[i] > room[c]) room[c] = x.width[i];
     }
     memcpy(narrow, room, t->n_columns * sizeof *room);
@@ -269,7 +212,7 @@ static void print_json_string(const char *s) {
     size_t width;
     json_t *j = json_string(s);
     if (!j) {
-        char *clean = printable(s, &width);
+        char *clean = kv_printable(s, &width);
         j = json_string(clean);
         free(clean);
     }

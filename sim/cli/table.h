@@ -33,16 +33,11 @@ void kv_table_count(struct kv_table *t, long long n);
 // The row begun last (or to begin) stands out when printed as text in colour.
 void kv_table_mark(struct kv_table *t);
 void kv_table_colour(struct kv_table *t, bool on);
-// "auto" (NULL): colour on a terminal, unless $NO_COLOR is set or $TERM is "dumb"; "always",
-// "never". KV_EUSAGE names them.
-KV_MUST_CHECK int kv_wants_colour(const char *when, bool *colour, struct kv_error *e);
 // Cells fill row after row. Prints to stdout and frees. On a terminal long text columns shrink to
 // its width; columns that do not fit stand in further tables below, each with the first column.
 // TSV writes tab, newline, return and backslash inside a text as \t, \n, \r and \\.
 KV_MUST_CHECK int kv_table_print(struct kv_table *t, enum kv_output how, struct kv_error *e);
 void kv_table_free(struct kv_table *t); // one that is not printed; NULL is fine
-// Columns of stdout's terminal (COLUMNS, else the terminal's own); 0 = unlimited.
-size_t kv_terminal_width(void);
 
 // ---- tables of rows -------------------------------------------------------------------
 

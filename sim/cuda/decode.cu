@@ -2,7 +2,7 @@
 // Decode steps at batch 1 on a GPU over a packed mixed-precision cache, timed for kvsim calibrate.
 //
 //     make cuda && build/kvsim-cuda --shape 135m --contexts 64,512,2048 --mixes 16,8,4,2 -o
-//     runs.csv
+//     work/runs.csv
 //
 // Needs nvcc and the C library alone. A step is a CUDA graph: per layer a product for Q, K, V, one
 // fused kernel that rotates, codes and stores the new token, attends over all widths and joins its

@@ -24,7 +24,7 @@ struct kv_replay_spec {
 };
 
 // Opens "policy[:..][@format[:..]]"; the format defaults to sym. A policy may wrap another:
-// "shuffle(static:bits=4):within=item"; or be a shared object: "build/mine.so:cut=32". Errors:
+// "shuffle(static:bits=4):within=item"; or be a shared object: "work/mine.so:cut=32". Errors:
 // KV_EUSAGE, one sentence, with the nearest known name or key, or the widths that the format
 // offers.
 KV_MUST_CHECK int kv_replay_spec_open(struct kv_replay_spec *spec, const char *text,

@@ -43,7 +43,7 @@ check 'figures come as PDF too' sh -c \
 expect 2 "kvsim: --format: 'gif' is not one of svg, png, pdf" 'but not as GIF' report --db s.db --format gif -o g
 
 check 'training draws its learning curve' sh -c \
-    "'$kvsim' train mlp c.trace -q --epochs 2 --latency 0/0.2/0.5/1 --quality 0/0.5/0.9/1 -o w.safetensors --figure curve && grep -q 'Learning curve of w' curve/w.svg"
+    "'$kvsim' train mlp c.trace -q --epochs 2 --latency 0,0.2,0.5,1 --quality 0,0.5,0.9,1 -o w.safetensors --figures curve && grep -q 'Learning curve of w' curve/w.svg"
 
 # ---- in a browser
 

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+# What the program says of itself: groups, help of one command, the page of all, spellings that were, and a
+# plug-in described.
+root=$PWD
+. sim/cli/test/lib/tap.sh
+tiny good
+
+# ---- help
+
+"$kvsim" help >help.txt
+groups() { awk '/^[a-z &]+:$/ && $0 != "options of every command:" { printf "%s%s", sep, $0; sep = "\n" } /^  [a-z][a-z-]*  / { printf " %s", $1 }' help.txt; }
+groups >groups.txt
+cat >wanted.txt <<'GROUPS'
+record & replay: tasks record replay sweep train
+results: show outcomes diff frontier attribute verdict sql report
+studies: fidelity tune headroom atlas additivity
+devices: bench calibrate devices what-if
+formats: list describe code quant
+health: doctor verify version
+GROUPS
+check 'help lists the commands by group' sh -c 'diff wanted.txt groups.txt | grep . ; test "$(cat wanted.txt)" = "$(cat groups.txt)"'
+check '--help is the same' sh -c "'$kvsim' --help | cmp - help.txt"
+verbs=$(awk '/^  [a-z][a-z-]*  / { print $1 }' help.txt)
+unlike() { for verb in $verbs; do "$kvsim" help $verb >a && "$kvsim" $verb --help >b && cmp -s a b || echo $verb; done; }
+check 'help COMMAND is what COMMAND --help says, for each' test -z "$(unlike)"
+without() { for verb in $verbs; do "$kvsim" help $verb | sed -n '/^example:$/{n;p;}' | grep -q "kvsim $verb" || echo $verb; done; }
+check 'and ends in an example of its own' test -z "$(without)"
+expect 2 "kvsim: unknown command 'replya'; did you mean 'replay'?" 'help of a misspelt command names the nearest' help replya
+expect 2 "kvsim: unknown command 'hlep'; did you mean 'help'?" 'help misspelt is found too' hlep
+expect 2 'kvsim: unknown command '"'juggle'"' (kvsim --help lists them)' 'help of what is near to none' help juggle
+expect 2 'kvsim: help: usage: kvsim help [COMMAND]' 'help of two commands' help replay sweep
+expect 2 'kvsim: show: usage: kvsim show' 'a command that takes no argument' show results.db
+check 'commands.md is what the tables say (make commands)' sh -c "'$kvsim' help --markdown | diff - '$root/sim/cli/commands.md'"
+check 'and has a section for each command' test "$(grep -c '^### ' "$root/sim/cli/commands.md")" = "$(echo "$verbs" | wc -l)"
+
+# ---- spellings that were
+
+was() { # was COMMAND OLD NEW [ARGUMENTS...]
+    verb=$1 old=$2 now=$3
+    shift 3
+    expect 2 "kvsim: $verb: option '--$old' is called '--$now' now" "$verb --$old is refused for --$now" $verb "$@" "--$old" x
+}
+for verb in record bench fidelity headroom atlas additivity; do was $verb output out; done
+was record items draw
+was train figure figures
+was tune test items
+for verb in attribute diff outcomes; do was $verb trace digest; done
+expect 2 "kvsim: record: option '--items=5' is called '--draw' now" 'with a value behind the sign of equality too' record --items=5
+expect 2 "kvsim: show: unknown option '--output' (kvsim show --help lists them)" 'a command that never had the option does not know it' show --output x
+"$kvsim" record -q -m good.gguf -t samples -n 2 --keep final,kv,sens -o t || exit 1
+slashed() { # slashed OPTION COMMAND ARGUMENTS...
+    option=$1 verb=$2
+    shift
+    expect 2 "kvsim: $verb: --$option 2/3/4 is written --$option 2,3,4 now" "$verb --$option 2/3/4 is refused for commas" \
+        "$@" "--$option" 2/3/4
+}
+slashed widths headroom t
+slashed bits headroom t
+slashed widths tune t static@sym
+slashed bits additivity t
+slashed bits train mlp t
+slashed latency train mlp t
+slashed quality train mlp t
+slashed bits quant sym --gaussian
+slashed contexts bench device
+slashed ports what-if 4
+
+# ---- a plug-in
+
+if ! (cd "$root" && ${CC:-cc} -std=c17 -O2 -fPIC -shared -I. -o "$work/mine.so" policies/template.c); then
+    echo "not ok - the template compiles"
+fi
+expect 0 '' 'a plug-in is described by its path' describe ./mine.so
+check 'with its keys and defaults' grep -qx 'key cut     whole number 0..1e+06 tokens, default 4: positions below it are kept wide' out.log
+check 'like a policy of the program' grep -qx 'kind        policy' out.log
+check 'and the digest that specs of it carry' grep -q '^digest      [0-9a-f]\{16\}$' out.log
+expect 1 'kvsim: ./none.so: cannot be opened: No such file or directory' 'a plug-in that is not there' describe ./none.so
+cp "$root/README.md" text.so
+check 'a file that is none' sh -c "! '$kvsim' describe text.so 2>err && grep -q '^kvsim: text.so: cannot be loaded: ' err"
+finish
