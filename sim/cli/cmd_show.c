@@ -104,7 +104,7 @@ static int print_rows(const struct table *x, struct kv_error *e) {
 static char **ask_layers(const struct kv_cli *c, struct kv_store *s, const struct kv_row *rows,
                          size_t n) {
     enum { ITEMS_ASKED = 4 };
-    struct kv_trace *trace = kv_widths_open(s, &rows[0].s, kv_opt(c, "digest"));
+    struct kv_trace *trace = kv_widths_open(s, &rows[0].s, kv_opt(c, "trace"));
     if (!trace) {
         kv_say(
             "the recording of %s is not here, so its policies cannot be asked (--trace names it)",

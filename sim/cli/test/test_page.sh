@@ -38,6 +38,8 @@ check 'without the recording it says why it draws no tokens' sh -c \
     "'$kvsim' report -q --db s.db -o gone && grep -q 'the recording is not here' gone/index.html"
 check 'which --trace mends' sh -c \
     "'$kvsim' report -q --db s.db -m good.gguf --trace c.trace -o r2 && cmp r2/index.html r/index.html"
+check 'and show, for bits by layer' sh -c \
+    "'$kvsim' show --db s.db --layers --trace c.trace,b.trace >layers.txt 2>said.log && ! grep 'is not here' said.log"
 check 'figures come as PDF too' sh -c \
     "'$kvsim' report -q --db s.db --format pdf -o p && head -c 5 p/frontier_bits.pdf | grep -q %PDF-"
 expect 2 "kvsim: --format: 'gif' is not one of svg, png, pdf" 'but not as GIF' report --db s.db --format gif -o g
