@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs gnuplot on a figure's script and data: the one place where a picture is made.
 //
-//     struct kv_gnuplot g = {.name = "headroom", .dir = "build/figures", .data = "x\ty\n1\t2\n",
+//     struct kv_gnuplot g = {.name = "headroom", .dir = "work/figures", .data = "x\ty\n1\t2\n",
 //                            .canvas_x = 1000, .canvas_y = 620, .settings = "budgets = 3\n"};
 //     if (kv_gnuplot_draw(&g, &e)) ...
 //

@@ -108,12 +108,8 @@ static void describe_policy(struct sheet *t, const struct kv_policy *p) {
     add_params(t, p->params);
 }
 
-static void what_cell(struct kv_table *t, const void *row) {
-    kv_table_text(t, ((const struct line *)row)->what);
-}
-static void value_cell(struct kv_table *t, const void *row) {
-    kv_table_text(t, ((const struct line *)row)->value);
-}
+KV_CELL(what_cell, struct line, kv_table_text(t, row->what))
+KV_CELL(value_cell, struct line, kv_table_text(t, row->value))
 
 static void print_text(const struct sheet *t) {
     size_t margin = 0;

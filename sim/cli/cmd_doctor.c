@@ -21,14 +21,9 @@ struct check {
     char detail[256];
 };
 
-#define CELL(name, text)                                                                           \
-    static void name(struct kv_table *t, const void *row) {                                        \
-        const struct check *r = row;                                                               \
-        kv_table_text(t, text);                                                                    \
-    }
-CELL(what_cell, r->what)
-CELL(result_cell, r->good ? "ok" : "bad")
-CELL(detail_cell, r->detail)
+KV_CELL(what_cell, struct check, kv_table_text(t, row->what))
+KV_CELL(result_cell, struct check, kv_table_text(t, row->good ? "ok" : "bad"))
+KV_CELL(detail_cell, struct check, kv_table_text(t, row->detail))
 
 // Old BLAS libraries choose wrong kernels on processors younger than they are: a product is checked
 // in float64.

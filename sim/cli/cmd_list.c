@@ -36,26 +36,21 @@ static char *bits_of(const struct kv_format *f, enum kv_side side) {
     return kv_text_take(&t);
 }
 
-#define CELL(name, row_type, add_cell)                                                             \
-    static void name(struct kv_table *t, const void *row) {                                        \
-        const row_type *r = row;                                                                   \
-        add_cell;                                                                                  \
-    }
-CELL(format_name, struct format_row, kv_table_text(t, r->type->name))
-CELL(format_summary, struct format_row, kv_table_text(t, r->type->summary))
-CELL(format_widths, struct format_row, kv_table_take(t, kv_listing_widths(r->open)))
-CELL(format_formula, struct format_row, kv_table_text(t, r->type->formula))
-CELL(format_bits, struct format_row, kv_table_take(t, bits_of(r->open, KV_KEY)))
-CELL(format_tag, struct format_row, kv_table_text(t, r->type->tag))
-CELL(format_keys, struct format_row, kv_table_take(t, kv_listing_keys(r->type->params)))
-CELL(format_unit, struct format_row, kv_table_take(t, kv_listing_scope(r->open)))
-CELL(format_order, struct format_row, kv_table_text(t, kv_listing_order(r->type)))
-CELL(format_rope, struct format_row, kv_table_text(t, kv_listing_rope_side(r->open)))
-CELL(format_layout, struct format_row, kv_table_text(t, r->type->layout))
-CELL(format_rounding, struct format_row, kv_table_text(t, r->type->rounding))
-CELL(format_guards, struct format_row, kv_table_text(t, r->type->guards))
-CELL(format_stable, struct format_row, kv_table_text(t, r->type->stable ? "yes" : "no"))
-CELL(format_citation, struct format_row, kv_table_text(t, r->type->citation))
+KV_CELL(format_name, struct format_row, kv_table_text(t, row->type->name))
+KV_CELL(format_summary, struct format_row, kv_table_text(t, row->type->summary))
+KV_CELL(format_widths, struct format_row, kv_table_take(t, kv_listing_widths(row->open)))
+KV_CELL(format_formula, struct format_row, kv_table_text(t, row->type->formula))
+KV_CELL(format_bits, struct format_row, kv_table_take(t, bits_of(row->open, KV_KEY)))
+KV_CELL(format_tag, struct format_row, kv_table_text(t, row->type->tag))
+KV_CELL(format_keys, struct format_row, kv_table_take(t, kv_listing_keys(row->type->params)))
+KV_CELL(format_unit, struct format_row, kv_table_take(t, kv_listing_scope(row->open)))
+KV_CELL(format_order, struct format_row, kv_table_text(t, kv_listing_order(row->type)))
+KV_CELL(format_rope, struct format_row, kv_table_text(t, kv_listing_rope_side(row->open)))
+KV_CELL(format_layout, struct format_row, kv_table_text(t, row->type->layout))
+KV_CELL(format_rounding, struct format_row, kv_table_text(t, row->type->rounding))
+KV_CELL(format_guards, struct format_row, kv_table_text(t, row->type->guards))
+KV_CELL(format_stable, struct format_row, kv_table_text(t, row->type->stable ? "yes" : "no"))
+KV_CELL(format_citation, struct format_row, kv_table_text(t, row->type->citation))
 
 static const struct kv_table_column format_columns[] = {
     {"format", KV_LEFT, format_name},         {"summary", KV_LEFT, format_summary},
@@ -90,13 +85,13 @@ static int list_formats(struct kv_cli *c, struct kv_error *e) {
 
 // ---- policies -------------------------------------------------------------------------
 
-CELL(policy_name, struct kv_policy, kv_table_text(t, r->name))
-CELL(policy_summary, struct kv_policy, kv_table_text(t, r->summary))
-CELL(policy_tag, struct kv_policy, kv_table_text(t, r->tag))
-CELL(policy_varies, struct kv_policy, kv_table_take(t, kv_listing_varies(r->varies)))
-CELL(policy_reads, struct kv_policy, kv_table_take(t, kv_listing_needs(r->needs)))
-CELL(policy_keys, struct kv_policy, kv_table_take(t, kv_listing_keys(r->params)))
-CELL(policy_citation, struct kv_policy, kv_table_text(t, r->citation))
+KV_CELL(policy_name, struct kv_policy, kv_table_text(t, row->name))
+KV_CELL(policy_summary, struct kv_policy, kv_table_text(t, row->summary))
+KV_CELL(policy_tag, struct kv_policy, kv_table_text(t, row->tag))
+KV_CELL(policy_varies, struct kv_policy, kv_table_take(t, kv_listing_varies(row->varies)))
+KV_CELL(policy_reads, struct kv_policy, kv_table_take(t, kv_listing_needs(row->needs)))
+KV_CELL(policy_keys, struct kv_policy, kv_table_take(t, kv_listing_keys(row->params)))
+KV_CELL(policy_citation, struct kv_policy, kv_table_text(t, row->citation))
 
 static const struct kv_table_column policy_columns[] = {
     {"policy", KV_LEFT, policy_name},      {"summary", KV_LEFT, policy_summary},
@@ -122,8 +117,8 @@ static int list_policies(struct kv_cli *c, struct kv_error *e) {
 
 // ---- devices and CPU paths ------------------------------------------------------------
 
-CELL(device_name, struct kv_device *const, kv_table_text(t, (*r)->name))
-CELL(device_summary, struct kv_device *const, kv_table_text(t, (*r)->summary))
+KV_CELL(device_name, struct kv_device *const, kv_table_text(t, (*row)->name))
+KV_CELL(device_summary, struct kv_device *const, kv_table_text(t, (*row)->summary))
 
 static int list_devices(struct kv_cli *c, struct kv_error *e) {
     static const struct kv_table_column columns[] = {
@@ -137,8 +132,8 @@ static int list_devices(struct kv_cli *c, struct kv_error *e) {
     return rc;
 }
 
-CELL(cpu_name, enum kv_cpu, kv_table_text(t, kv_cpu_level_name(*r)))
-CELL(cpu_chosen, enum kv_cpu, kv_table_text(t, *r == kv_cpu_level() ? "yes" : ""))
+KV_CELL(cpu_name, enum kv_cpu, kv_table_text(t, kv_cpu_level_name(*row)))
+KV_CELL(cpu_chosen, enum kv_cpu, kv_table_text(t, *row == kv_cpu_level() ? "yes" : ""))
 
 static int list_cpu(struct kv_cli *c, struct kv_error *e) {
     static const struct kv_table_column columns[] = {

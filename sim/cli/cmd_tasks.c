@@ -57,9 +57,7 @@ static void add_mean(struct facts *f, const char *what, double mean) {
     x->mean = mean;
 }
 
-static void what_cell(struct kv_table *t, const void *row) {
-    kv_table_text(t, ((const struct fact *)row)->what);
-}
+KV_CELL(what_cell, struct fact, kv_table_text(t, row->what))
 
 static void value_cell(struct kv_table *t, const void *row) {
     const struct fact *x = row;
