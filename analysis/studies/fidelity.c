@@ -4,12 +4,11 @@
 
 #include <stdlib.h>
 
+#include "analysis/results/rows.h"
 #include "analysis/store/store.h"
 #include "sim/base/memory.h"
 #include "sim/base/spec.h"
 #include "sim/base/talk.h"
-#include "sim/cli/opening.h"
-#include "analysis/results/rows.h"
 
 const char *const kv_predictor_names[] = {
     "iso",          "element", "vector", "total", "mended", "reconstruction", "attention_output",
@@ -22,7 +21,7 @@ static long number_after(const char *text, const char *key) {
     return at ? atol(at + strlen(key)) : -1;
 }
 
-char *kv_family_of(const struct kv_replay_spec *s) {
+char *kv_policy_family(const struct kv_replay_spec *s) {
     const char *rotated = s->format && s->format->type->wraps ? "rotated " : "",
                *by = strstr(s->canonical, "by=");
     size_t n = by ? strcspn(by + 3, ",@)") : 0;
@@ -37,21 +36,22 @@ char *kv_family_of(const struct kv_replay_spec *s) {
     return kv_format_text("%s%s", rotated, s->policy_name);
 }
 
-static int family_index(struct kv_judging *j, char *name) {
-    for (size_t i = 0; i < j->n_families; i++)
-        if (strcmp(j->families[i], name) == 0) {
+static int family_index(struct kv_fidelity_study *s, char *name) {
+    for (size_t i = 0; i < s->n_families; i++)
+        if (strcmp(s->families[i], name) == 0) {
             free(name);
             return (int)i;
         }
-    j->families = kv_grow(j->families, j->n_families + 1, sizeof *j->families);
-    j->families[j->n_families] = name;
-    return (int)j->n_families++;
+    s->families = kv_grow(s->families, s->n_families + 1, sizeof *s->families);
+    s->families[s->n_families] = name;
+    return (int)s->n_families++;
 }
 
 // ---- what the store holds -------------------------------------------------------------
 
 struct filling {
-    struct kv_judging *j;
+    struct kv_fidelity_study *study;
+    const struct kv_fidelity_options *o;
     size_t n_items, first, count; // of the trace; asked for
     bool *wanted;                 // [n][n_items]
     bool *any;                    // [n_items] some exact row has it
@@ -63,41 +63,41 @@ struct filling {
     double *bits;   // [n][n_items]
 };
 
-static int add(struct filling *f, const char *text, uint64_t seed, struct kv_judged **out,
+static int add(struct filling *f, const char *text, uint64_t seed, struct kv_fidelity_policy **out,
                struct kv_error *e) {
-    struct kv_judging *j = f->j;
-    const struct kv_trace_info *in = kv_trace_info(j->trace);
+    struct kv_fidelity_study *s = f->study;
+    const struct kv_trace_info *in = kv_trace_info(s->trace);
     struct kv_format_setting setting = {in->shape, in->order};
-    struct kv_judged x = {.bits = NAN,
-                          .kl = NAN,
-                          .kl_error = NAN,
-                          .acc = NAN,
-                          .acc_ref = NAN,
-                          .agree = NAN,
-                          .cross = NAN,
-                          .worst_layer = NAN};
+    struct kv_fidelity_policy x = {.bits = NAN,
+                                   .kl = NAN,
+                                   .kl_error = NAN,
+                                   .acc = NAN,
+                                   .acc_ref = NAN,
+                                   .agree = NAN,
+                                   .cross = NAN,
+                                   .worst_layer = NAN};
     *out = NULL;
     int rc = kv_replay_spec_open(&x.spec, text, &setting, seed, e);
     if (rc) return rc;
-    for (size_t i = 0; i < j->n; i++)
-        if (strcmp(j->at[i].spec.canonical, x.spec.canonical) == 0) {
+    for (size_t i = 0; i < s->n; i++)
+        if (strcmp(s->at[i].spec.canonical, x.spec.canonical) == 0) {
             kv_replay_spec_close(&x.spec);
             return 0;
         }
-    j->at = kv_grow(j->at, j->n + 1, sizeof *j->at);
-    f->wanted = kv_grow(f->wanted, (j->n + 1) * f->n_items, sizeof *f->wanted);
-    memset(f->wanted + j->n * f->n_items, 0, f->n_items);
-    x.family = family_index(j, kv_family_of(&x.spec));
-    j->at[j->n] = x;
-    *out = &j->at[j->n++];
+    s->at = kv_grow(s->at, s->n + 1, sizeof *s->at);
+    f->wanted = kv_grow(f->wanted, (s->n + 1) * f->n_items, sizeof *f->wanted);
+    memset(f->wanted + s->n * f->n_items, 0, f->n_items);
+    x.family = family_index(s, kv_policy_family(&x.spec));
+    s->at[s->n] = x;
+    *out = &s->at[s->n++];
     return 0;
 }
 
-static void count_results(struct filling *f, struct kv_judged *x, const struct kv_item_result *rows,
-                          size_t n) {
+static void count_results(struct filling *f, struct kv_fidelity_policy *x,
+                          const struct kv_item_result *rows, size_t n) {
     double *kl = kv_alloc(n + 1, sizeof *kl), *weight = kv_alloc(n + 1, sizeof *weight), acc = 0,
            ref = 0, agree = 0, judged = 0, chance = 0;
-    bool *wanted = f->wanted + (size_t)(x - f->j->at) * f->n_items;
+    bool *wanted = f->wanted + (size_t)(x - f->study->at) * f->n_items;
     for (size_t i = 0; i < n; i++) {
         if (rows[i].item < f->first || rows[i].item >= f->first + f->count) continue;
         wanted[rows[i].item] = f->any[rows[i].item] = true;
@@ -118,7 +118,7 @@ static void count_results(struct filling *f, struct kv_judged *x, const struct k
         x->acc = acc / judged;
         x->acc_ref = ref / judged;
         x->agree = agree / judged;
-        f->j->chance = chance / judged;
+        f->study->chance = chance / judged;
     }
     free(kl);
     free(weight);
@@ -131,18 +131,18 @@ static enum kv_mode adjoint_mode(const struct kv_trace_info *in) {
 }
 
 // Exact rows that the recorded adjoint answers for.
-static int read_store(struct filling *f, const char *path, struct kv_error *e) {
-    const struct kv_trace_info *in = kv_trace_info(f->j->trace);
+static int read_store(struct filling *f, struct kv_error *e) {
+    const struct kv_trace_info *in = kv_trace_info(f->study->trace);
     struct kv_store *s;
     struct kv_summary *rows = NULL;
     struct kv_store_filter exact = {.fidelities = 1u << KV_EXACT};
     size_t n = 0;
-    int rc = kv_store_open(&s, path, KV_STORE_READ, e);
+    int rc = kv_store_open(&s, f->o->db, KV_STORE_READ, e);
     if (rc) return rc;
     rc = kv_store_summaries(s, &exact, &rows, &n, e);
     for (size_t i = 0; i < n && rc == 0; i++) {
         struct kv_item_result *items;
-        struct kv_judged *x;
+        struct kv_fidelity_policy *x;
         size_t n_items;
         if (strcmp(rows[i].trace_digest, in->digest) != 0 ||
             strcmp(kv_mode_names[rows[i].mode], in->adjoint.mode) != 0 ||
@@ -157,7 +157,7 @@ static int read_store(struct filling *f, const char *path, struct kv_error *e) {
                               strcmp(in->adjoint.self, "exact") == 0, &why)) {
             kv_say("left out %s: %s", rows[i].spec, why.msg);
             kv_replay_spec_close(&x->spec);
-            f->j->n--;
+            f->study->n--;
             continue;
         }
         if (rc) *e = why;
@@ -174,7 +174,7 @@ static int read_store(struct filling *f, const char *path, struct kv_error *e) {
 }
 
 static int by_divergence(const void *a, const void *b) {
-    const struct kv_judged *x = a, *y = b;
+    const struct kv_fidelity_policy *x = a, *y = b;
     if (isnan(x->kl) || isnan(y->kl))
         return (isnan(x->kl) > isnan(y->kl)) - (isnan(x->kl) < isnan(y->kl));
     return x->kl != y->kl ? (x->kl > y->kl) - (x->kl < y->kl)
@@ -183,30 +183,30 @@ static int by_divergence(const void *a, const void *b) {
 
 // Drops specs without an item, orders the rest and lets `wanted` follow.
 static void order(struct filling *f) {
-    struct kv_judging *j = f->j;
+    struct kv_fidelity_study *s = f->study;
     size_t n = 0;
-    bool **masks = kv_alloc(j->n + 1, sizeof *masks);
-    char **names = kv_alloc(j->n + 1, sizeof *names);
-    for (size_t i = 0; i < j->n; i++) {
+    bool **masks = kv_alloc(s->n + 1, sizeof *masks);
+    char **names = kv_alloc(s->n + 1, sizeof *names);
+    for (size_t i = 0; i < s->n; i++) {
         bool *mask = f->wanted + i * f->n_items;
-        if (!j->at[i].exact) memcpy(mask, f->any, f->n_items);
+        if (!s->at[i].exact) memcpy(mask, f->any, f->n_items);
         masks[i] = kv_alloc(f->n_items, 1);
         memcpy(masks[i], mask, f->n_items);
-        names[i] = j->at[i].spec.canonical;
+        names[i] = s->at[i].spec.canonical;
     }
-    size_t before = j->n;
-    qsort(j->at, j->n, sizeof *j->at, by_divergence);
-    for (size_t i = 0; i < j->n; i++)
+    size_t before = s->n;
+    qsort(s->at, s->n, sizeof *s->at, by_divergence);
+    for (size_t i = 0; i < s->n; i++)
         for (size_t k = 0; k < before; k++)
-            if (j->at[i].spec.canonical == names[k])
+            if (s->at[i].spec.canonical == names[k])
                 memcpy(f->wanted + i * f->n_items, masks[k], f->n_items);
     for (size_t i = 0; i < before; i++) {
-        n += j->at[i].exact;
+        n += s->at[i].exact;
         free(masks[i]);
     }
     free(masks);
     free(names);
-    j->n_exact = n;
+    s->n_exact = n;
 }
 
 // ---- predictions ----------------------------------------------------------------------
@@ -267,8 +267,8 @@ static int take_attention(void *self, size_t item, size_t spec, const struct kv_
 }
 
 static void add_up(struct filling *f, size_t spec, bool whole, bool rivals) {
-    struct kv_judged *x = &f->j->at[spec];
-    size_t n_layers = kv_trace_info(f->j->trace)->shape.n_layers, n = 0;
+    struct kv_fidelity_policy *x = &f->study->at[spec];
+    size_t n_layers = kv_trace_info(f->study->trace)->shape.n_layers, n = 0;
     double scored = 0, bits = 0, *s = kv_alloc(2 * n_layers + 2, sizeof *s), *s2 = s + n_layers + 1;
     double form[KV_DRAW_FORMS][KV_DRAW_LEVELS] = {{0}}, by[KV_N_PREDICTORS] = {0};
     for (size_t i = 0; i < f->n_items; i++) {
@@ -292,7 +292,8 @@ static void add_up(struct filling *f, size_t spec, bool whole, bool rivals) {
     }
     for (size_t p = 0; p < KV_DRAW_FORMS; p++)
         for (size_t k = 0; k < KV_DRAW_LEVELS; k++)
-            x->draws[p][k] = whole && (size_t)1 << k <= f->j->n_draws ? form[p][k] / scored : NAN;
+            x->draws[p][k] =
+                whole && (size_t)1 << k <= f->study->n_draws ? form[p][k] / scored : NAN;
     if (isnan(x->bits)) x->bits = bits / (double)n;
     if (!x->exact) x->n_items = n;
     if (whole) {
@@ -313,9 +314,9 @@ static void add_up(struct filling *f, size_t spec, bool whole, bool rivals) {
 // Allocated bits of policies that were not run.
 static int count_bits(struct filling *f, const struct kv_replay *job, struct kv_error *e) {
     int rc = 0;
-    for (size_t j = f->j->n_exact; j < f->j->n && rc == 0; j++)
+    for (size_t j = f->study->n_exact; j < f->study->n && rc == 0; j++)
         for (size_t i = f->first; i < f->first + f->count && rc == 0; i++) {
-            const struct kv_trace_item *it = kv_trace_item(f->j->trace, i);
+            const struct kv_trace_item *it = kv_trace_item(f->study->trace, i);
             struct kv_ledger ledger;
             if (!wanted(f, i, j)) continue;
             uint8_t *cells = kv_alloc(it->n_tokens * kv_cells(&job->specs[j].run.shape), 1);
@@ -327,12 +328,12 @@ static int count_bits(struct filling *f, const struct kv_replay *job, struct kv_
     return rc;
 }
 
-static int predict(struct filling *f, struct kv_cli *c, struct kv_error *e) {
-    struct kv_judging *j = f->j;
-    const struct kv_trace_info *in = kv_trace_info(j->trace);
+static int predict(struct filling *f, struct kv_error *e) {
+    struct kv_fidelity_study *s = f->study;
+    const struct kv_trace_info *in = kv_trace_info(s->trace);
     bool whole = (in->keep & KV_KEEP_GRAD) && (in->keep & KV_KEEP_KV),
-         rivals = !kv_opt(c, "no-attention") && kv_attention_answers(in, NULL) == 0;
-    size_t pairs = j->n * f->n_items, layers = whole ? in->shape.n_layers : 0;
+         rivals = !f->o->no_attention && kv_attention_answers(in, NULL) == 0;
+    size_t pairs = s->n * f->n_items, layers = whole ? in->shape.n_layers : 0;
     f->form = kv_alloc(pairs, sizeof *f->form);
     f->rival = kv_alloc(pairs, sizeof *f->rival);
     f->square = kv_alloc(pairs * layers + 1, sizeof *f->square);
@@ -340,102 +341,99 @@ static int predict(struct filling *f, struct kv_cli *c, struct kv_error *e) {
     f->element = layers ? kv_alloc(pairs * layers, sizeof *f->element) : NULL;
     f->scored = kv_alloc(f->n_items, sizeof *f->scored);
     f->bits = kv_alloc(pairs, sizeof *f->bits);
-    struct kv_replay_spec *specs = kv_alloc(j->n, sizeof *specs);
-    for (size_t i = 0; i < j->n; i++) specs[i] = j->at[i].spec;
-    struct kv_replay job = {.trace = j->trace,
+    struct kv_replay_spec *specs = kv_alloc(s->n, sizeof *specs);
+    for (size_t i = 0; i < s->n; i++) specs[i] = s->at[i].spec;
+    struct kv_replay job = {.trace = s->trace,
                             .specs = specs,
-                            .n_specs = j->n,
+                            .n_specs = s->n,
                             .mode = adjoint_mode(in),
                             .self_exact = strcmp(in->adjoint.self, "exact") == 0,
-                            .seed = c->seed,
+                            .seed = f->o->seed,
                             .first_item = f->first,
                             .n_items = f->count,
                             .wanted = wanted,
                             .take = take_iso,
                             .self = f};
-    int rc = kv_replay_open_tables(&job, KV_TABLE_ISO, c->jobs, e);
-    if (rc == 0 && !whole) rc = kv_replay_fisher(&job, KV_TABLE_ISO, c->jobs, e);
-    if (rc == 0 && whole) rc = kv_replay_draws(&job, c->jobs, take_draws, f, e);
+    int rc = kv_replay_open_tables(&job, KV_TABLE_ISO, f->o->jobs, e);
+    if (rc == 0 && !whole) rc = kv_replay_fisher(&job, KV_TABLE_ISO, f->o->jobs, e);
+    if (rc == 0 && whole) rc = kv_replay_draws(&job, f->o->jobs, take_draws, f, e);
     if (rc == 0) rc = count_bits(f, &job, e);
-    if (rc == 0 && rivals) rc = kv_replay_attention(&job, c->jobs, take_attention, f, e);
+    if (rc == 0 && rivals) rc = kv_replay_attention(&job, f->o->jobs, take_attention, f, e);
     kv_replay_close_tables(&job);
-    for (size_t i = 0; i < j->n && rc == 0; i++) add_up(f, i, whole, rivals);
+    for (size_t i = 0; i < s->n && rc == 0; i++) add_up(f, i, whole, rivals);
     free(specs);
     return rc;
 }
 
 // ---- opening --------------------------------------------------------------------------
 
-static int add_words(struct filling *f, struct kv_cli *c, struct kv_error *e) {
+static int add_given(struct filling *f, struct kv_error *e) {
     int rc = 0;
-    for (size_t i = 1; i < c->n_args && rc == 0; i++) {
-        struct kv_judged *x;
+    for (size_t i = 0; i < f->o->n_specs && rc == 0; i++) {
+        struct kv_fidelity_policy *x;
         char **list;
         size_t n;
-        rc = kv_spec_expand(c->args[i], &list, &n, e);
+        rc = kv_spec_expand(f->o->specs[i], &list, &n, e);
         if (rc) break;
-        for (size_t k = 0; k < n && rc == 0; k++) rc = add(f, list[k], c->seed, &x, e);
+        for (size_t k = 0; k < n && rc == 0; k++) rc = add(f, list[k], f->o->seed, &x, e);
         kv_list_free(list, n);
     }
     return rc;
 }
 
-static void label(struct kv_judging *j) {
-    const struct kv_trace_info *in = kv_trace_info(j->trace);
+static void label(struct kv_fidelity_study *s) {
+    const struct kv_trace_info *in = kv_trace_info(s->trace);
     const struct kv_format_setting setting = {in->shape, in->order};
-    const char **specs = kv_alloc(j->n + 1, sizeof *specs);
-    const struct kv_format_setting **settings = kv_alloc(j->n + 1, sizeof *settings);
-    char **labels = kv_alloc(j->n + 1, sizeof *labels);
-    for (size_t i = 0; i < j->n; i++) {
-        specs[i] = j->at[i].spec.canonical;
+    const char **specs = kv_alloc(s->n + 1, sizeof *specs);
+    const struct kv_format_setting **settings = kv_alloc(s->n + 1, sizeof *settings);
+    char **labels = kv_alloc(s->n + 1, sizeof *labels);
+    for (size_t i = 0; i < s->n; i++) {
+        specs[i] = s->at[i].spec.canonical;
         settings[i] = &setting;
     }
-    kv_spec_labels(specs, settings, j->n, labels);
-    for (size_t i = 0; i < j->n; i++) j->at[i].label = labels[i];
+    kv_spec_labels(specs, settings, s->n, labels);
+    for (size_t i = 0; i < s->n; i++) s->at[i].label = labels[i];
     free(specs);
     free(settings);
     free(labels);
 }
 
-int kv_judging_open(struct kv_judging *j, struct kv_cli *c, struct kv_error *e) {
-    struct filling f = {.j = j};
-    *j = (struct kv_judging){.chance = NAN};
-    int rc = kv_trace_open(&j->trace, c->args[0], e);
-    if (rc) return rc;
-    const struct kv_trace_info *in = kv_trace_info(j->trace);
-    f.n_items = f.count = in->n_items;
-    f.any = kv_alloc(f.n_items, 1);
-    j->n_draws = in->adjoint.draws;
+int kv_fidelity_open(struct kv_fidelity_study *s, const struct kv_trace *trace,
+                     const struct kv_fidelity_options *o, struct kv_error *e) {
+    const struct kv_trace_info *in = kv_trace_info(trace);
+    struct filling f = {.study = s, .o = o, .n_items = in->n_items, .first = o->first_item};
+    *s = (struct kv_fidelity_study){.trace = trace, .n_draws = in->adjoint.draws, .chance = NAN};
+    if (o->first_item >= in->n_items || o->n_items > in->n_items - o->first_item)
+        return kv_fail(e, KV_EUSAGE, "items", "the trace holds %zu", in->n_items);
+    f.count = o->n_items ? o->n_items : in->n_items - o->first_item;
     if (!(in->keep & (KV_KEEP_SENS | KV_KEEP_GRAD)))
-        rc = kv_fail(e, KV_EFAIL, in->path, "keeps no sensitivities; record with --keep kv,sens");
-    else
-        rc = kv_opt_items(c, "items", in->n_items, &f.first, &f.count, e);
-    if (rc == 0) rc = read_store(&f, kv_opt(c, "db"), e);
-    if (rc == 0 && j->n == 0)
-        rc = kv_fail(e, KV_EFAIL, kv_opt(c, "db"),
+        return kv_fail(e, KV_EFAIL, in->path, "keeps no sensitivities; record with --keep kv,sens");
+    f.any = kv_alloc(f.n_items, 1);
+    int rc = read_store(&f, e);
+    if (rc == 0 && s->n == 0)
+        rc = kv_fail(e, KV_EFAIL, o->db,
                      "holds no exact rows of %s in mode %s; `kvsim sweep` makes them", in->path,
                      in->adjoint.mode);
-    if (rc == 0) rc = add_words(&f, c, e);
+    if (rc == 0) rc = add_given(&f, e);
     if (rc == 0) {
         order(&f);
-        label(j);
-        rc = predict(&f, c, e);
+        label(s);
+        rc = predict(&f, e);
     }
     void *blocks[] = {f.wanted,  f.any,   f.form,   f.square, f.total,
                       f.element, f.rival, f.scored, f.bits};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) free(blocks[i]);
-    if (rc) kv_judging_close(j);
+    if (rc) kv_fidelity_close(s);
     return rc;
 }
 
-void kv_judging_close(struct kv_judging *j) {
-    for (size_t i = 0; i < j->n; i++) {
-        kv_replay_spec_close(&j->at[i].spec);
-        free(j->at[i].label);
+void kv_fidelity_close(struct kv_fidelity_study *s) {
+    for (size_t i = 0; i < s->n; i++) {
+        kv_replay_spec_close(&s->at[i].spec);
+        free(s->at[i].label);
     }
-    for (size_t i = 0; i < j->n_families; i++) free(j->families[i]);
-    free(j->families);
-    free(j->at);
-    kv_trace_close(j->trace);
-    *j = (struct kv_judging){0};
+    for (size_t i = 0; i < s->n_families; i++) free(s->families[i]);
+    free(s->families);
+    free(s->at);
+    *s = (struct kv_fidelity_study){0};
 }

@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // Exact rows of a store beside what cheap fidelities predict for the same specs on the same items.
+//
+//     struct kv_fidelity_options o = {.db = "kvsim.db", .jobs = 4, .seed = 1};
+//     struct kv_fidelity_study s;
+//     if (kv_fidelity_open(&s, trace, &o, &e) == 0)
+//         ... s.at[0].kl, s.at[0].by[KV_BY_ISO] ...
+//     kv_fidelity_close(&s);
+//
+// What the predictions are worth is calibration.h's to say.
 #ifndef KV_ANALYSIS_STUDIES_FIDELITY_H
 #define KV_ANALYSIS_STUDIES_FIDELITY_H
 
-#include "analysis/stats/agreement.h"
-#include "sim/cli/options.h"
 #include "sim/replay/attention.h"
 #include "sim/replay/draws.h"
 
@@ -24,11 +30,11 @@ enum kv_predictor {
 };
 extern const char *const kv_predictor_names[]; // ends with NULL
 
-// One spec. NAN where nothing is known.
-struct kv_judged {
+// One policy. NAN where nothing is known.
+struct kv_fidelity_policy {
     struct kv_replay_spec spec;
     char *label;
-    int family; // index into kv_judging.families
+    int family; // index into kv_fidelity_study.families
     bool exact; // the store holds exact rows
     size_t n_items;
     double bits;                // allocated, of the exact run or of fisher's ledger
@@ -41,30 +47,37 @@ struct kv_judged {
     const char *outside; // why a prediction is outside validity; NULL = inside
 };
 
-struct kv_judging {
-    struct kv_trace *trace;
+struct kv_fidelity_study {
+    const struct kv_trace *trace; // borrowed
     size_t n;
-    struct kv_judged *at; // exact ones first, by exact KL
+    struct kv_fidelity_policy *at; // exact ones first, by exact KL
     size_t n_exact;
-    char **families;
+    char **families; // kv_policy_family of each, without repeats
     size_t n_families;
     size_t n_draws;
     double chance; // of a guess; NAN for text
 };
 
-#define KV_JUDGING_OPTIONS                                                                         \
-    {"db", 0, "FILE", "kvsim.db", "the store with exact rows of the trace"},                       \
-        {"items", 0, "A-B", NULL, "only items A to B of the trace, counted from 0"}, {             \
-        "no-attention", 0, NULL, NULL, "leave out the rivals that need recorded queries"           \
-    }
+struct kv_fidelity_options {
+    const char *db;           // the store with exact rows of the trace
+    const char *const *specs; // policies to predict besides; may be expansions
+    size_t n_specs;
+    size_t first_item, n_items; // the part of the trace that counts; n_items 0 = all
+    bool no_attention;          // leave out the rivals that need recorded queries
+    unsigned jobs;              // threads
+    uint64_t seed;
+};
 
-// Opens the trace named by the first argument, finds its exact rows in the store and predicts them
-// and the specs of further arguments. Errors: no exact rows, a trace without sensitivities.
-KV_MUST_CHECK int kv_judging_open(struct kv_judging *j, struct kv_cli *c, struct kv_error *e);
-void kv_judging_close(struct kv_judging *j);
+// Finds the trace's exact rows in the store and predicts them and the specs given besides. Errors:
+// KV_EFAIL for a trace without sensitivities and a store without exact rows of it; those of specs
+// and of replay.
+KV_MUST_CHECK int kv_fidelity_open(struct kv_fidelity_study *s, const struct kv_trace *trace,
+                                   const struct kv_fidelity_options *o, struct kv_error *e);
+void kv_fidelity_close(struct kv_fidelity_study *s);
 
-// The family of a spec, for leaving out whole families: "uniform", "K/V mix", "random by token",
-// "layerwise by head", "runtime type", with "rotated " before it for wrapped formats. Caller frees.
-char *kv_family_of(const struct kv_replay_spec *spec);
+// What a policy is akin to, for leaving out whole families: "uniform", "K/V mix", "random by
+// token", "layerwise by head", "runtime type", with "rotated " before it for wrapped formats.
+// Caller frees.
+char *kv_policy_family(const struct kv_replay_spec *spec);
 
 #endif
