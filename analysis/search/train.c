@@ -267,6 +267,7 @@ static void fit(struct trainer *t, struct kv_train_result *r) {
     r->epochs = kv_alloc(t->o->epochs, sizeof *r->epochs);
     for (size_t epoch = 0; epoch < t->o->epochs; epoch++) {
         struct kv_epoch *log = &r->epochs[r->n_epochs++];
+        log->epoch = r->n_epochs;
         log->train_loss = train_epoch(t, epoch);
         log->valid_loss = validate(t, &log->valid_accuracy, NULL);
         if (log->valid_loss < best_loss) {

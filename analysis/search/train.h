@@ -41,6 +41,7 @@ struct kv_train_options {
 void kv_train_defaults(struct kv_train_options *o);
 
 struct kv_epoch {
+    size_t epoch; // counted from 1
     double train_loss, valid_loss, valid_accuracy;
 };
 

@@ -8,15 +8,15 @@
 #include "sim/cli/options.h"
 
 #define PLACES(X, T)                                                                               \
-    X(T, axis, KV_TEXT(r->axis))                                                                   \
-    X(T, place, KV_TEXT(r->place))                                                                 \
-    X(T, tokens, KV_NUMBER(r->tokens, 0))                                                          \
-    X(T, key_sensitivity, KV_NUMBER(r->sensitivity[KV_KEY], 8))                                    \
-    X(T, value_sensitivity, KV_NUMBER(r->sensitivity[KV_VALUE], 8))                                \
-    X(T, key_damage, KV_NUMBER(r->damage[KV_KEY], 8))                                              \
-    X(T, value_damage, KV_NUMBER(r->damage[KV_VALUE], 8))                                          \
-    X(T, damage_pct, KV_NUMBER(r->damage_pct, 2))                                                  \
-    X(T, damage_a_token, KV_NUMBER(r->damage_a_token, 3))
+    X(T, axis, KV_TEXT(row->axis))                                                                 \
+    X(T, place, KV_TEXT(row->place))                                                               \
+    X(T, tokens, KV_NUMBER(row->tokens, 0))                                                        \
+    X(T, key_sensitivity, KV_NUMBER(row->sensitivity[KV_KEY], 8))                                  \
+    X(T, value_sensitivity, KV_NUMBER(row->sensitivity[KV_VALUE], 8))                              \
+    X(T, key_damage, KV_NUMBER(row->damage[KV_KEY], 8))                                            \
+    X(T, value_damage, KV_NUMBER(row->damage[KV_VALUE], 8))                                        \
+    X(T, damage_pct, KV_NUMBER(row->damage_pct, 2))                                                \
+    X(T, damage_a_token, KV_NUMBER(row->damage_a_token, 3))
 KV_TABLE_COLUMNS(places, kv_atlas_row, PLACES)
 
 static int print(const struct kv_atlas *a, enum kv_atlas_axis axis, enum kv_output how,

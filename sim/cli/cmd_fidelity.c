@@ -12,91 +12,91 @@
 // ---- tables ---------------------------------------------------------------------------
 
 #define POLICIES(X, T)                                                                             \
-    X(T, spec, KV_TEXT(r->policy->label))                                                          \
-    X(T, family, KV_TEXT(r->family))                                                               \
-    X(T, n, KV_COUNT(r->policy->n_items))                                                          \
-    X(T, bits, KV_NUMBER(r->policy->bits, 3))                                                      \
-    X(T, kl_nats, KV_NUMBER(r->policy->kl, 6))                                                     \
-    X(T, kl_error, KV_NUMBER(r->policy->kl_error, 6))                                              \
-    X(T, iso, KV_NUMBER(r->policy->by[KV_BY_ISO], 6))                                              \
-    X(T, element, KV_NUMBER(r->policy->by[KV_BY_ELEMENT], 6))                                      \
-    X(T, vector, KV_NUMBER(r->policy->by[KV_BY_VECTOR], 6))                                        \
-    X(T, mended, KV_NUMBER(r->policy->by[KV_BY_MENDED], 6))                                        \
-    X(T, ratio, KV_NUMBER(r->by / r->policy->kl, 3))                                               \
-    X(T, cross_terms, KV_NUMBER(r->policy->cross, 3))                                              \
-    X(T, worst_layer, KV_NUMBER(r->policy->worst_layer, 3))                                        \
-    X(T, left_out, KV_NUMBER(r->left_out, 6))                                                      \
-    X(T, left_out_pct, KV_NUMBER(100 * (r->left_out / r->policy->kl - 1), 1))                      \
-    X(T, reconstruction, KV_NUMBER(r->policy->by[KV_BY_RECONSTRUCTION], 6))                        \
-    X(T, output, KV_NUMBER(r->policy->by[KV_BY_OUTPUT], 6))                                        \
-    X(T, attention_kl, KV_NUMBER(r->policy->by[KV_BY_ATTENTION], 6))                               \
-    X(T, acc, KV_NUMBER(r->policy->acc, 4))                                                        \
-    X(T, acc_predicted, KV_NUMBER(r->acc, 4))                                                      \
-    X(T, agree, KV_NUMBER(r->policy->agree, 4))                                                    \
-    X(T, agree_predicted, KV_NUMBER(r->agree, 4))                                                  \
-    X(T, outside_validity, KV_TEXT(r->policy->outside))
+    X(T, spec, KV_TEXT(row->policy->label))                                                        \
+    X(T, family, KV_TEXT(row->family))                                                             \
+    X(T, n, KV_COUNT(row->policy->n_items))                                                        \
+    X(T, bits, KV_NUMBER(row->policy->bits, 3))                                                    \
+    X(T, kl_nats, KV_NUMBER(row->policy->kl, 6))                                                   \
+    X(T, kl_error, KV_NUMBER(row->policy->kl_error, 6))                                            \
+    X(T, iso, KV_NUMBER(row->policy->by[KV_BY_ISO], 6))                                            \
+    X(T, element, KV_NUMBER(row->policy->by[KV_BY_ELEMENT], 6))                                    \
+    X(T, vector, KV_NUMBER(row->policy->by[KV_BY_VECTOR], 6))                                      \
+    X(T, mended, KV_NUMBER(row->policy->by[KV_BY_MENDED], 6))                                      \
+    X(T, ratio, KV_NUMBER(row->by / row->policy->kl, 3))                                           \
+    X(T, cross_terms, KV_NUMBER(row->policy->cross, 3))                                            \
+    X(T, worst_layer, KV_NUMBER(row->policy->worst_layer, 3))                                      \
+    X(T, left_out, KV_NUMBER(row->left_out, 6))                                                    \
+    X(T, left_out_pct, KV_NUMBER(100 * (row->left_out / row->policy->kl - 1), 1))                  \
+    X(T, reconstruction, KV_NUMBER(row->policy->by[KV_BY_RECONSTRUCTION], 6))                      \
+    X(T, output, KV_NUMBER(row->policy->by[KV_BY_OUTPUT], 6))                                      \
+    X(T, attention_kl, KV_NUMBER(row->policy->by[KV_BY_ATTENTION], 6))                             \
+    X(T, acc, KV_NUMBER(row->policy->acc, 4))                                                      \
+    X(T, acc_predicted, KV_NUMBER(row->acc, 4))                                                    \
+    X(T, agree, KV_NUMBER(row->policy->agree, 4))                                                  \
+    X(T, agree_predicted, KV_NUMBER(row->agree, 4))                                                \
+    X(T, outside_validity, KV_TEXT(row->policy->outside))
 KV_TABLE_COLUMNS(policies, kv_policy_told, POLICIES)
 
 #define PREDICTORS(X, T)                                                                           \
-    X(T, predictor, KV_TEXT(kv_predictor_names[r->predictor]))                                     \
-    X(T, policies, KV_TEXT(r->inside ? "inside validity" : "all"))                                 \
-    X(T, n, KV_COUNT(r->all.n))                                                                    \
-    X(T, log_correlation, KV_NUMBER(r->all.log_correlation, 4))                                    \
-    X(T, spearman, KV_NUMBER(r->all.spearman, 4))                                                  \
-    X(T, ratio_5, KV_NUMBER(r->all.ratio_5, 3))                                                    \
-    X(T, ratio_median, KV_NUMBER(r->all.ratio_median, 3))                                          \
-    X(T, ratio_95, KV_NUMBER(r->all.ratio_95, 3))                                                  \
-    X(T, spearman_3_bits, KV_NUMBER(r->near[KV_NEAR_3].spearman, 3))                               \
-    X(T, n_3_bits, KV_COUNT(r->near[KV_NEAR_3].n))                                                 \
-    X(T, spearman_4_bits, KV_NUMBER(r->near[KV_NEAR_4].spearman, 3))                               \
-    X(T, n_4_bits, KV_COUNT(r->near[KV_NEAR_4].n))                                                 \
-    X(T, spearman_5_bits, KV_NUMBER(r->near[KV_NEAR_5].spearman, 3))                               \
-    X(T, n_5_bits, KV_COUNT(r->near[KV_NEAR_5].n))                                                 \
-    X(T, left_out_median_pct, KV_NUMBER(100 * r->off_median, 1))                                   \
-    X(T, left_out_95_pct, KV_NUMBER(100 * r->off_95, 1))
+    X(T, predictor, KV_TEXT(kv_predictor_names[row->predictor]))                                   \
+    X(T, policies, KV_TEXT(row->inside ? "inside validity" : "all"))                               \
+    X(T, n, KV_COUNT(row->all.n))                                                                  \
+    X(T, log_correlation, KV_NUMBER(row->all.log_correlation, 4))                                  \
+    X(T, spearman, KV_NUMBER(row->all.spearman, 4))                                                \
+    X(T, ratio_5, KV_NUMBER(row->all.ratio_5, 3))                                                  \
+    X(T, ratio_median, KV_NUMBER(row->all.ratio_median, 3))                                        \
+    X(T, ratio_95, KV_NUMBER(row->all.ratio_95, 3))                                                \
+    X(T, spearman_3_bits, KV_NUMBER(row->near[KV_NEAR_3].spearman, 3))                             \
+    X(T, n_3_bits, KV_COUNT(row->near[KV_NEAR_3].n))                                               \
+    X(T, spearman_4_bits, KV_NUMBER(row->near[KV_NEAR_4].spearman, 3))                             \
+    X(T, n_4_bits, KV_COUNT(row->near[KV_NEAR_4].n))                                               \
+    X(T, spearman_5_bits, KV_NUMBER(row->near[KV_NEAR_5].spearman, 3))                             \
+    X(T, n_5_bits, KV_COUNT(row->near[KV_NEAR_5].n))                                               \
+    X(T, left_out_median_pct, KV_NUMBER(100 * row->off_median, 1))                                 \
+    X(T, left_out_95_pct, KV_NUMBER(100 * row->off_95, 1))
 KV_TABLE_COLUMNS(predictors, kv_predictor_told, PREDICTORS)
 
 #define FORMS(X, T)                                                                                \
-    X(T, form, KV_TEXT(r->form))                                                                   \
-    X(T, draws, KV_COUNT(r->draws))                                                                \
-    X(T, n, KV_COUNT(r->all.n))                                                                    \
-    X(T, log_correlation, KV_NUMBER(r->all.log_correlation, 4))                                    \
-    X(T, spearman, KV_NUMBER(r->all.spearman, 4))                                                  \
-    X(T, ratio_5, KV_NUMBER(r->all.ratio_5, 3))                                                    \
-    X(T, ratio_median, KV_NUMBER(r->all.ratio_median, 3))                                          \
-    X(T, ratio_95, KV_NUMBER(r->all.ratio_95, 3))                                                  \
-    X(T, left_out_median_pct, KV_NUMBER(100 * r->off_median, 1))
+    X(T, form, KV_TEXT(row->form))                                                                 \
+    X(T, draws, KV_COUNT(row->draws))                                                              \
+    X(T, n, KV_COUNT(row->all.n))                                                                  \
+    X(T, log_correlation, KV_NUMBER(row->all.log_correlation, 4))                                  \
+    X(T, spearman, KV_NUMBER(row->all.spearman, 4))                                                \
+    X(T, ratio_5, KV_NUMBER(row->all.ratio_5, 3))                                                  \
+    X(T, ratio_median, KV_NUMBER(row->all.ratio_median, 3))                                        \
+    X(T, ratio_95, KV_NUMBER(row->all.ratio_95, 3))                                                \
+    X(T, left_out_median_pct, KV_NUMBER(100 * row->off_median, 1))
 KV_TABLE_COLUMNS(forms, kv_draws_told, FORMS)
 
 #define ACCURACY(X, T)                                                                             \
-    X(T, measure, KV_TEXT(r->measure))                                                             \
-    X(T, from, KV_TEXT(r->from))                                                                   \
-    X(T, n, KV_COUNT(r->decline.n))                                                                \
-    X(T, top, KV_NUMBER(r->decline.top, 4))                                                        \
-    X(T, floor, KV_NUMBER(r->decline.floor, 4))                                                    \
-    X(T, half_kl_nats, KV_NUMBER(r->decline.half, 4))                                              \
-    X(T, slope, KV_NUMBER(r->decline.slope, 3))                                                    \
-    X(T, sd_points, KV_NUMBER(100 * r->decline.sd, 2))                                             \
-    X(T, left_out_median_points, KV_NUMBER(r->off_median_points, 2))                               \
-    X(T, left_out_95_points, KV_NUMBER(r->off_95_points, 2))
+    X(T, measure, KV_TEXT(row->measure))                                                           \
+    X(T, from, KV_TEXT(row->from))                                                                 \
+    X(T, n, KV_COUNT(row->decline.n))                                                              \
+    X(T, top, KV_NUMBER(row->decline.top, 4))                                                      \
+    X(T, floor, KV_NUMBER(row->decline.floor, 4))                                                  \
+    X(T, half_kl_nats, KV_NUMBER(row->decline.half, 4))                                            \
+    X(T, slope, KV_NUMBER(row->decline.slope, 3))                                                  \
+    X(T, sd_points, KV_NUMBER(100 * row->decline.sd, 2))                                           \
+    X(T, left_out_median_points, KV_NUMBER(row->off_median_points, 2))                             \
+    X(T, left_out_95_points, KV_NUMBER(row->off_95_points, 2))
 KV_TABLE_COLUMNS(accuracy, kv_decline_told, ACCURACY)
 
 #define PREDICTED(X, T)                                                                            \
-    X(T, spec, KV_TEXT(r->policy->label))                                                          \
-    X(T, n, KV_COUNT(r->policy->n_items))                                                          \
-    X(T, bits, KV_NUMBER(r->policy->bits, 3))                                                      \
-    X(T, predicted, KV_NUMBER(r->by, 6))                                                           \
-    X(T, kl_nats, KV_NUMBER(r->kl, 6))                                                             \
-    X(T, kl_low, KV_NUMBER(r->kl_low, 6))                                                          \
-    X(T, kl_high, KV_NUMBER(r->kl_high, 6))                                                        \
-    X(T, acc, KV_NUMBER(r->acc, 4))                                                                \
-    X(T, acc_low, KV_NUMBER(r->acc_in.low, 4))                                                     \
-    X(T, acc_high, KV_NUMBER(r->acc_in.high, 4))                                                   \
-    X(T, agree16, KV_NUMBER(r->agree, 4))                                                          \
-    X(T, agree16_low, KV_NUMBER(r->agree_in.low, 4))                                               \
-    X(T, agree16_high, KV_NUMBER(r->agree_in.high, 4))                                             \
-    X(T, cross_terms, KV_NUMBER(r->policy->cross, 3))                                              \
-    X(T, outside_validity, KV_TEXT(r->policy->outside))
+    X(T, spec, KV_TEXT(row->policy->label))                                                        \
+    X(T, n, KV_COUNT(row->policy->n_items))                                                        \
+    X(T, bits, KV_NUMBER(row->policy->bits, 3))                                                    \
+    X(T, predicted, KV_NUMBER(row->by, 6))                                                         \
+    X(T, kl_nats, KV_NUMBER(row->kl, 6))                                                           \
+    X(T, kl_low, KV_NUMBER(row->kl_low, 6))                                                        \
+    X(T, kl_high, KV_NUMBER(row->kl_high, 6))                                                      \
+    X(T, acc, KV_NUMBER(row->acc, 4))                                                              \
+    X(T, acc_low, KV_NUMBER(row->acc_in.low, 4))                                                   \
+    X(T, acc_high, KV_NUMBER(row->acc_in.high, 4))                                                 \
+    X(T, agree16, KV_NUMBER(row->agree, 4))                                                        \
+    X(T, agree16_low, KV_NUMBER(row->agree_in.low, 4))                                             \
+    X(T, agree16_high, KV_NUMBER(row->agree_in.high, 4))                                           \
+    X(T, cross_terms, KV_NUMBER(row->policy->cross, 3))                                            \
+    X(T, outside_validity, KV_TEXT(row->policy->outside))
 KV_TABLE_COLUMNS(predicted, kv_policy_foretold, PREDICTED)
 
 static int print_policies(const struct kv_kl_calibration *k, enum kv_output how,
@@ -201,7 +201,7 @@ static int fidelity(struct kv_cli *c, struct kv_error *e) {
     if (rc == 0) rc = choose_tables(c, s.n > s.n_exact, chosen, e);
     if (rc == 0) rc = kv_kl_calibrate(&k, &s, form, e);
     if (rc == 0) rc = print(c, &k, chosen, e);
-    if (rc == 0 && kv_opt(c, "out")) rc = kv_fidelity_draw(&k, kv_opt(c, "output"), e);
+    if (rc == 0 && kv_opt(c, "out")) rc = kv_fidelity_draw(&k, kv_opt(c, "out"), e);
     kv_kl_calibration_fini(&k);
     kv_fidelity_close(&s);
     kv_trace_close(trace);

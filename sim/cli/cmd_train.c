@@ -3,17 +3,11 @@
 // labels and loss weights.
 #include <stdlib.h>
 
-#include "analysis/search/train.h"
-#include "sim/base/files.h"
+#include "analysis/studies/controller.h"
+#include "reports/draw/train.h"
 #include "sim/base/memory.h"
 #include "sim/base/spec.h"
-#include "sim/base/talk.h"
-#include "sim/base/version.h"
-#include "sim/base/work.h"
-#include "reports/draw/gnuplot.h"
 #include "sim/cli/lists.h"
-#include "sim/model/safetensors.h"
-#include "sim/replay/fisher.h"
 
 static const struct kv_option options[] = {
     {"out", 'o', "FILE", "work/controller.safetensors",
@@ -42,427 +36,202 @@ static const struct kv_option options[] = {
     {"holdout", 0, "SHARE", "0.2", "share of the items that only validate"},
     {0}};
 
-struct job {
-    struct kv_trace *trace;
-    struct kv_format *format;
-    struct kv_cell_table *table; // damage; NULL when nothing asks for it
-    struct kv_train_data data;
-    struct kv_train_options train;
-    float *x;
-    uint8_t *label;
-    uint32_t *item;
-    double *damage; // [n_tokens][n_classes]
-    double bits[KV_TRAIN_MAX_CLASSES], bound;
-    char *widths;                       // the same, "2/4/8"
-    size_t width[KV_TRAIN_MAX_CLASSES]; // of each class in the format's table
+// ---- options --------------------------------------------------------------------------
+
+// What the options point at.
+struct numbers {
+    double bits[KV_TRAIN_MAX_CLASSES], latency[KV_TRAIN_MAX_CLASSES], quality[KV_TRAIN_MAX_CLASSES];
 };
 
-// ---- what is trained on ------------------------------------------------------------------
-
-// As many numbers in 0..1 as there are widths.
-static int read_shares(const struct job *j, const struct kv_cli *c, const char *option, double *x,
-                       struct kv_error *e) {
+// As many numbers in 0..1 as there are widths, where the option is given.
+static int read_shares(const struct kv_cli *c, const char *option, size_t n_bits, double *x,
+                       const double **out, struct kv_error *e) {
     size_t n;
+    if (!kv_opt(c, option)) return 0;
     int rc = kv_opt_numbers(c, option, 0, 1, x, KV_TRAIN_MAX_CLASSES, &n, e);
-    if (rc == 0 && n != j->data.n_classes)
+    if (rc == 0 && n != n_bits)
         rc = kv_fail(e, KV_EUSAGE, "train", "--%s %s: %zu numbers are expected", option,
-                     kv_opt(c, option), j->data.n_classes);
+                     kv_opt(c, option), n_bits);
+    *out = x;
     return rc;
 }
 
-static int find_widths(struct job *j, const struct kv_cli *c, struct kv_error *e) {
-    int rc = kv_opt_numbers(c, "bits", 1, 16, j->bits, KV_TRAIN_MAX_CLASSES, &j->data.n_classes, e);
-    j->widths = kv_numbers_in_spec(j->bits, rc ? 0 : j->data.n_classes);
-    for (size_t k = 0; k < j->data.n_classes && rc == 0; k++) {
-        size_t w = 0;
-        while (w < j->format->n_widths && j->format->width_bits[w] != j->bits[k]) w++;
-        j->width[k] = w;
-        if (w == j->format->n_widths)
-            rc = kv_fail(e, KV_EUSAGE, "train", "--bits: format %s does not offer %g bits",
-                         j->format->type->name, j->bits[k]);
-        else if (k && j->bits[k] <= j->bits[k - 1])
-            rc = kv_fail(e, KV_EUSAGE, "train", "--bits %s: widths must rise", kv_opt(c, "bits"));
-    }
-    return rc;
-}
-
-static void gather(struct job *j) {
-    static const size_t inputs[KV_TRAIN_INPUTS] = {KV_ENTROPY_NATS, KV_RARITY_NATS, KV_ATTN_VAR,
-                                                   KV_CONFIDENCE};
-    const struct kv_trace_info *in = kv_trace_info(j->trace);
-    size_t n = 0, cells = kv_cells(&in->shape), classes = j->data.n_classes;
-    j->x = kv_alloc(in->n_tokens * KV_TRAIN_INPUTS, sizeof *j->x);
-    j->label = kv_alloc(in->n_tokens, sizeof *j->label);
-    j->item = kv_alloc(in->n_tokens, sizeof *j->item);
-    if (j->table) j->damage = kv_alloc(in->n_tokens * classes, sizeof *j->damage);
-    for (size_t i = 0; i < in->n_items; i++) {
-        const struct kv_trace_item *it = kv_trace_item(j->trace, i);
-        const float *table = j->table ? kv_cell_table_item(j->table, i) : NULL;
-        for (size_t row = 0; row < it->n_tokens; row++, n++) {
-            j->item[n] = (uint32_t)i;
-            for (size_t f = 0; f < KV_TRAIN_INPUTS; f++)
-                j->x[n * KV_TRAIN_INPUTS + f] = it->features[row * KV_N_FEATURES + inputs[f]];
-            for (size_t k = 0; table && k < classes; k++)
-                for (size_t cell = 0; cell < cells; cell++)
-                    j->damage[n * classes + k] +=
-                        (double)table[(row * j->format->n_widths + j->width[k]) * cells + cell];
-        }
-    }
-    j->data.n_tokens = n;
-    j->data.n_items = in->n_items;
-    j->data.x = j->x;
-    j->data.label = j->label;
-    j->data.item = j->item;
-}
-
-// Whether quality is to be measured: not where it is given or weighs nothing.
-static bool quality_is_asked(const struct kv_cli *c) {
-    return !kv_opt(c, "quality") && strcmp(kv_opt(c, "gamma"), "0") != 0;
-}
-
-// exp(-KL) a scored token, mean KL over items, of storing everything at each width.
-static int measure_quality(struct job *j, const struct kv_cli *c, struct kv_error *e) {
-    const struct kv_trace_info *in = kv_trace_info(j->trace);
-    if (!kv_opt(c, "quality") && !quality_is_asked(c)) return 0;
-    if (kv_opt(c, "quality")) return read_shares(j, c, "quality", j->data.quality, e);
-    for (size_t k = 0; k < j->data.n_classes; k++) {
-        double sum = 0;
-        for (size_t i = 0; i < in->n_items; i++) {
-            const struct kv_trace_item *it = kv_trace_item(j->trace, i);
-            size_t cells = it->n_tokens * kv_cells(&in->shape);
-            uint8_t *all = memset(kv_alloc(cells, 1), (int)j->width[k], cells);
-            sum += kv_fisher_kl(j->trace, i, j->table, j->format->n_widths, all, NULL);
-            free(all);
-        }
-        j->data.quality[k] = exp(-sum / (double)in->n_items);
-    }
-    return 0;
-}
-
-// The cache's part of a step with everything at each width, as a share of the widest's.
-static int measure_latency(struct job *j, const struct kv_cli *c, struct kv_error *e) {
-    const char *name = kv_opt(c, "device") ? kv_opt(c, "device") : kv_device_default_name();
-    size_t last = j->data.n_classes - 1;
-    double context, ns[KV_TRAIN_MAX_CLASSES];
-    struct kv_device *d;
-    if (kv_opt(c, "latency")) return read_shares(j, c, "latency", j->data.latency, e);
-    int rc = kv_opt_float(c, "context", 1, 1e9, &context, e);
-    if (rc == 0) rc = kv_device_open(&d, name, e);
-    if (rc) return rc;
-    for (size_t k = 0; k <= last; k++) {
-        struct kv_ledger all = {0};
-        for (int side = 0; side < 2; side++) {
-            struct kv_unit_size u =
-                kv_format_size(j->format, (enum kv_side)side, (uint32_t)j->width[k]);
-            all.share[side][(size_t)j->bits[k]] = 1;
-            all.allocated_bits += 4.0 * u.bytes / u.values;
-        }
-        ns[k] = kv_device_step(d, &all, context, 0).cache_ns;
-    }
-    for (size_t k = 0; k <= last; k++) j->data.latency[k] = ns[k] / ns[last];
-    kv_device_free(d);
-    return 0;
-}
-
-static int open_job(struct job *j, const struct kv_cli *c, struct kv_error *e) {
-    *j = (struct job){0};
-    int rc = kv_trace_open(&j->trace, c->args[1], e);
-    if (rc) return rc;
-    const struct kv_trace_info *in = kv_trace_info(j->trace);
-    struct kv_format_setting setting = {in->shape, in->order};
-    rc = kv_format_open(&j->format, kv_opt(c, "format"), &setting, e);
-    if (rc == 0) rc = find_widths(j, c, e);
-    if (rc == 0 && (quality_is_asked(c) || strstr(kv_opt(c, "labels"), "oracle")))
-        rc = kv_cell_table_open(&j->table, j->trace, j->format, KV_TABLE_ISO, c->jobs, e);
-    if (rc == 0) gather(j);
-    if (rc == 0) rc = measure_quality(j, c, e);
-    if (rc == 0) rc = measure_latency(j, c, e);
-    return rc;
-}
-
-static void close_job(struct job *j) {
-    void *owned[] = {j->x, j->label, j->item, j->damage, j->widths};
-    for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
-    kv_cell_table_close(j->table);
-    kv_format_close(j->format);
-    kv_trace_close(j->trace);
-}
-
-static int read_options(struct job *j, const struct kv_cli *c, struct kv_error *e) {
+static int read_training(const struct kv_cli *c, struct kv_train_options *t, struct kv_error *e) {
     long hidden, batch, epochs, patience;
-    kv_train_defaults(&j->train);
-    j->train.seed = c->seed;
-    int rc = kv_opt_float(c, "bound", 0, 1e9, &j->bound, e);
-    if (rc == 0) rc = kv_opt_float(c, "rate", 1e-9, 1, &j->train.rate, e);
-    if (rc == 0) rc = kv_opt_float(c, "holdout", 0.01, 0.5, &j->train.holdout, e);
+    kv_train_defaults(t);
+    t->seed = c->seed;
+    int rc = kv_opt_float(c, "rate", 1e-9, 1, &t->rate, e);
+    if (rc == 0) rc = kv_opt_float(c, "holdout", 0.01, 0.5, &t->holdout, e);
     if (rc == 0) rc = kv_opt_int(c, "hidden", 1, 512, &hidden, e);
     if (rc == 0) rc = kv_opt_int(c, "batch", 1, 1 << 20, &batch, e);
     if (rc == 0) rc = kv_opt_int(c, "epochs", 1, 100000, &epochs, e);
     if (rc == 0) rc = kv_opt_int(c, "patience", 1, 100000, &patience, e);
     if (rc) return rc;
-    j->train.hidden = (uint32_t)hidden;
-    j->train.batch = (uint32_t)batch;
-    j->train.epochs = (uint32_t)epochs;
-    j->train.patience = (uint32_t)patience;
+    t->hidden = (uint32_t)hidden;
+    t->batch = (uint32_t)batch;
+    t->epochs = (uint32_t)epochs;
+    t->patience = (uint32_t)patience;
     return 0;
 }
 
-// ---- one network -------------------------------------------------------------------------
+static int read_options(const struct kv_cli *c, struct kv_controller_options *o, struct numbers *x,
+                        struct kv_error *e) {
+    *o = (struct kv_controller_options){.format = kv_opt(c, "format"),
+                                        .bits = x->bits,
+                                        .device = kv_opt(c, "device"),
+                                        .out = kv_opt(c, "out"),
+                                        .jobs = c->jobs};
+    int rc = kv_opt_numbers(c, "bits", 1, 16, x->bits, KV_TRAIN_MAX_CLASSES, &o->n_bits, e);
+    if (rc == 0) rc = read_shares(c, "latency", o->n_bits, x->latency, &o->latency, e);
+    if (rc == 0) rc = read_shares(c, "quality", o->n_bits, x->quality, &o->quality, e);
+    if (rc == 0) rc = kv_opt_float(c, "context", 1, 1e9, &o->context, e);
+    if (rc == 0) rc = kv_opt_float(c, "bound", 0, 1e9, &o->bound, e);
+    return rc ? rc : read_training(c, &o->train, e);
+}
 
-// Writes a safetensors file that PyTorch loads into Sequential(Linear, ReLU, Linear, ReLU, Linear).
-static int save(const struct kv_train_result *r, const char *path, const char *const *meta,
-                size_t n_meta, struct kv_error *e) {
-    static const char *const names[] = {"0.weight", "0.bias",   "2.weight",
-                                        "2.bias",   "4.weight", "4.bias"};
-    const size_t width[] = {KV_TRAIN_INPUTS, r->hidden, r->hidden, r->n_classes};
-    struct kv_tensor tensors[6];
-    char *header;
-    size_t header_bytes;
-    uint64_t total;
-    for (size_t i = 0; i < 6; i++) {
-        size_t l = i / 2;
-        tensors[i] = (struct kv_tensor){
-            .dtype = "F32", .n_dims = i % 2 ? 1 : 2, .dims = {width[l + 1], i % 2 ? 0 : width[l]}};
-        snprintf(tensors[i].name, sizeof tensors[i].name, "%s", names[i]);
+static int read_weight(const char *option, const char *text, double *weight, struct kv_error *e) {
+    char *end;
+    *weight = strtod(text, &end);
+    if (end != text && !*end && *weight >= 0) return 0;
+    return kv_fail(e, KV_EUSAGE, "train", "--%s %s: a number of at least 0 is expected", option,
+                   text);
+}
+
+static int read_labels(const char *text, enum kv_labels *labels, struct kv_error *e) {
+    *labels = KV_LABELS_QUARTILE;
+    while (kv_labels_names[*labels] && strcmp(kv_labels_names[*labels], text) != 0) (*labels)++;
+    if (kv_labels_names[*labels]) return 0;
+    return kv_fail(e, KV_EUSAGE, "train", "--labels %s: quartile or oracle is expected", text);
+}
+
+// A network for every combination of the four lists. Caller frees.
+static int combine(const struct kv_cli *c, struct kv_controller **networks, size_t *n,
+                   struct kv_error *e) {
+    static const char *const names[] = {"labels", "alpha", "beta", "gamma"};
+    char **list[4];
+    size_t length[4];
+    *n = 1;
+    for (size_t i = 0; i < 4; i++) *n *= length[i] = kv_opt_list(c, names[i], &list[i]);
+    *networks = kv_alloc(*n + 1, sizeof **networks);
+    int rc = *n ? 0 : kv_fail(e, KV_EUSAGE, "train", "an empty list leaves nothing to train");
+    for (size_t i = 0; i < *n && rc == 0; i++) {
+        struct kv_controller *x = &(*networks)[i];
+        double *weight[4] = {NULL, &x->alpha, &x->beta, &x->gamma};
+        size_t rest = i, k = 4;
+        for (; --k > 0 && rc == 0; rest /= length[k])
+            rc = read_weight(names[k], list[k][rest % length[k]], weight[k], e);
+        if (rc == 0) rc = read_labels(list[0][rest], &x->labels, e);
     }
-    int rc = kv_safetensors_layout(tensors, 6, meta, n_meta, &header, &header_bytes, &total, e);
-    if (rc) return rc;
-    uint8_t *file = kv_alloc(total, 1);
-    memcpy(file, header, header_bytes);
-    for (size_t i = 0; i < 6; i++)
-        memcpy(file + tensors[i].offset, i % 2 ? r->bias[i / 2] : r->weight[i / 2],
-               tensors[i].n_bytes);
-    rc = kv_write_file(path, file, total, e);
-    free(file);
-    free(header);
+    for (size_t i = 0; i < 4; i++) kv_list_free(list[i], length[i]);
     return rc;
 }
 
-static int save_described(const struct job *j, const char *labels, const struct kv_train_result *r,
-                          const char *path, struct kv_error *e) {
-    const struct kv_train_options *o = &j->train;
-    char *made =
-        kv_format_text("labels %s, bits %s, format %s, alpha %g, beta %g, gamma %g, rate "
-                       "%g, batch %u, epoch %zu, seed %llu",
-                       labels, j->widths, j->format->canonical, o->alpha, o->beta, o->gamma,
-                       o->rate, o->batch, r->best_epoch + 1, (unsigned long long)o->seed);
-    const char *meta[] = {"inputs", "entropy_nats/rarity_nats/attn_var/confidence",
-                          "bits",   j->widths,
-                          "made",   made,
-                          "trace",  kv_trace_info(j->trace)->digest,
-                          "tool",   "kvsim " KV_VERSION};
-    int rc = save(r, path, meta, 5, e);
-    free(made);
-    return rc;
+// ---- tables ---------------------------------------------------------------------------
+
+static const struct kv_epoch *best_epoch(const struct kv_controller *c) {
+    return &c->result.epochs[c->result.best_epoch];
 }
 
-// Shares of the widths that the network picks on all tokens, and their mean.
-static double histogram(const struct job *j, const struct kv_train_result *r, double *share) {
-    uint8_t *picked = kv_alloc(j->data.n_tokens, 1);
-    double mean = 0;
-    kv_train_pick(r, j->x, j->data.n_tokens, picked);
-    memset(share, 0, KV_TRAIN_MAX_CLASSES * sizeof *share);
-    for (size_t t = 0; t < j->data.n_tokens; t++)
-        share[picked[t]] += 1.0 / (double)j->data.n_tokens;
-    for (size_t k = 0; k < j->data.n_classes; k++) mean += share[k] * j->bits[k];
-    free(picked);
-    return mean;
+// "0.250/0.750" for as many widths as there are.
+static void add_shares(struct kv_table *t, const struct kv_controller *c) {
+    struct kv_text s = {0};
+    for (size_t k = 0; k < c->result.n_classes; k++)
+        kv_text_addf(&s, "%s%.3f", k ? "/" : "", c->share[k]);
+    kv_table_text(t, s.s);
+    free(s.s);
 }
 
-// What is told of a single network beside its row: log, confusion, importance.
-static int print_details(const struct job *j, const struct kv_train_result *r, struct kv_error *e) {
-    static const char *const inputs[] = {"entropy", "rarity", "attn_var", "confidence"};
-    static const struct kv_column log_columns[] = {{"epoch", KV_RIGHT},
-                                                   {"train_loss", KV_RIGHT},
-                                                   {"valid_loss", KV_RIGHT},
-                                                   {"valid_accuracy", KV_RIGHT}},
-                                  importance_columns[] = {{"shuffled", KV_LEFT},
-                                                          {"accuracy_drop", KV_RIGHT},
-                                                          {"loss_rise", KV_RIGHT}};
-    struct kv_table *t = kv_table_new(log_columns, 4);
-    for (size_t i = 0; i < r->n_epochs; i++) {
-        kv_table_count(t, (long long)i + 1);
-        kv_table_number(t, r->epochs[i].train_loss, 4);
-        kv_table_number(t, r->epochs[i].valid_loss, 4);
-        kv_table_number(t, r->epochs[i].valid_accuracy, 4);
+#define NETWORKS(X, T)                                                                             \
+    X(T, labels, KV_TEXT(kv_labels_names[row->labels]))                                            \
+    X(T, alpha, KV_NUMBER(row->alpha, -1))                                                         \
+    X(T, beta, KV_NUMBER(row->beta, -1))                                                           \
+    X(T, gamma, KV_NUMBER(row->gamma, -1))                                                         \
+    X(T, epochs, KV_COUNT(row->result.n_epochs))                                                   \
+    X(T, valid_loss, KV_NUMBER(best_epoch(row)->valid_loss, 4))                                    \
+    X(T, accuracy, KV_NUMBER(best_epoch(row)->valid_accuracy, 4))                                  \
+    X(T, mean_bits, KV_NUMBER(row->mean_bits, 3))                                                  \
+    X(T, shares, KV_LEFT, add_shares(t, row))                                                      \
+    X(T, spec, KV_TEXT(row->spec))
+KV_TABLE_COLUMNS(networks, kv_controller, NETWORKS)
+
+#define EPOCHS(X, T)                                                                               \
+    X(T, epoch, KV_COUNT(row->epoch))                                                              \
+    X(T, train_loss, KV_NUMBER(row->train_loss, 4))                                                \
+    X(T, valid_loss, KV_NUMBER(row->valid_loss, 4))                                                \
+    X(T, valid_accuracy, KV_NUMBER(row->valid_accuracy, 4))
+KV_TABLE_COLUMNS(epochs, kv_epoch, EPOCHS)
+
+struct feature {
+    const char *name;
+    double accuracy_drop, loss_rise;
+};
+#define FEATURES(X, T)                                                                             \
+    X(T, shuffled, KV_TEXT(row->name))                                                             \
+    X(T, accuracy_drop, KV_NUMBER(row->accuracy_drop, 4))                                          \
+    X(T, loss_rise, KV_NUMBER(row->loss_rise, 4))
+KV_TABLE_COLUMNS(features, feature, FEATURES)
+
+static int print_importance(const struct kv_train_result *r, struct kv_error *e) {
+    struct feature rows[KV_TRAIN_INPUTS] = {
+        {.name = "entropy"}, {.name = "rarity"}, {.name = "attn_var"}, {.name = "confidence"}};
+    for (size_t i = 0; i < KV_TRAIN_INPUTS; i++) {
+        rows[i].accuracy_drop = r->accuracy_drop[i];
+        rows[i].loss_rise = r->loss_rise[i];
     }
-    int rc = kv_table_print(t, KV_OUT_TEXT, e);
-    printf("\nlabel (row) and what the network picks, validation tokens\n");
+    return kv_table_print_rows(features, rows, KV_TRAIN_INPUTS, sizeof *rows, KV_OUT_TEXT, e);
+}
+
+// A row a label, a column a width that was picked.
+static int print_confusion(const struct kv_train_result *r, const double *bits,
+                           struct kv_error *e) {
     struct kv_column columns[KV_TRAIN_MAX_CLASSES + 1] = {{"bits", KV_RIGHT}};
     char name[KV_TRAIN_MAX_CLASSES][16];
-    for (size_t k = 0; k < j->data.n_classes; k++) {
-        snprintf(name[k], sizeof name[k], "%g", j->bits[k]);
+    for (size_t k = 0; k < r->n_classes; k++) {
+        snprintf(name[k], sizeof name[k], "%g", bits[k]);
         columns[k + 1] = (struct kv_column){name[k], KV_RIGHT};
     }
-    t = kv_table_new(columns, j->data.n_classes + 1);
-    for (size_t k = 0; k < j->data.n_classes; k++) {
+    struct kv_table *t = kv_table_new(columns, r->n_classes + 1);
+    for (size_t k = 0; k < r->n_classes; k++) {
         kv_table_text(t, name[k]);
-        for (size_t p = 0; p < j->data.n_classes; p++)
-            kv_table_count(t, (long long)r->confusion[k][p]);
+        for (size_t p = 0; p < r->n_classes; p++) kv_table_count(t, (long long)r->confusion[k][p]);
     }
-    if (rc == 0) rc = kv_table_print(t, KV_OUT_TEXT, e);
+    return kv_table_print(t, KV_OUT_TEXT, e);
+}
+
+// What is told of a single network before its row.
+static int print_details(const struct kv_train_result *r, const double *bits, struct kv_error *e) {
+    int rc = kv_table_print_rows(epochs, r->epochs, r->n_epochs, sizeof *r->epochs, KV_OUT_TEXT, e);
+    printf("\nlabel (row) and what the network picks, validation tokens\n");
+    if (rc == 0) rc = print_confusion(r, bits, e);
     printf("\nwhat each feature is worth, validation tokens\n");
-    t = kv_table_new(importance_columns, 3);
-    for (size_t i = 0; i < KV_TRAIN_INPUTS; i++) {
-        kv_table_text(t, inputs[i]);
-        kv_table_number(t, r->accuracy_drop[i], 4);
-        kv_table_number(t, r->loss_rise[i], 4);
-    }
-    if (rc == 0) rc = kv_table_print(t, KV_OUT_TEXT, e);
+    if (rc == 0) rc = print_importance(r, e);
     printf("\n");
     return rc;
 }
 
-// DIR/NAME.svg, .png, .tsv and .gp; the name is that of the network's file.
-static int draw_curve(const struct kv_cli *c, const struct kv_train_result *r, const char *path,
-                      double mean_bits, struct kv_error *e) {
-    const char *dir = kv_opt(c, "figures"), *slash = strrchr(path, '/');
-    if (!dir) return 0;
-    const char *base = slash ? slash + 1 : path, *dot = strrchr(base, '.');
-    char *name = kv_format_text("%.*s", (int)(dot ? dot - base : (long)strlen(base)), base);
-    char *clean = kv_gnuplot_text(name);
-    struct kv_text t = {0};
-    kv_text_addf(&t, "epoch\ttrain_loss\tvalid_loss\tvalid_accuracy\n");
-    for (size_t i = 0; i < r->n_epochs; i++)
-        kv_text_addf(&t, "%zu\t%.6f\t%.6f\t%.4f\n", i + 1, r->epochs[i].train_loss,
-                     r->epochs[i].valid_loss, 100 * r->epochs[i].valid_accuracy);
-    char *tsv = kv_text_take(&t);
-    char *settings = kv_format_text(
-        "name = '%s'\ndata = '%s.tsv'\ncanvas_x = 760\ncanvas_y = 540\nbest = %zu\n"
-        "title_text = 'Learning curve of %s'\n"
-        "subtitle_text = '%zu tokens to learn from, %zu to validate; taken at epoch %zu, %.2f bits "
-        "in the mean'\n",
-        clean, clean, r->best_epoch + 1, clean, r->n_train, r->n_valid, r->best_epoch + 1,
-        mean_bits);
-    struct kv_gnuplot g = {
-        .name = "train", .file = clean, .dir = dir, .settings = settings, .data = tsv};
-    int rc = kv_make_dir(dir, e);
-    if (rc == 0) rc = kv_gnuplot_draw(&g, e);
-    if (rc == 0) kv_say("drawn: %s/%s.svg", dir, clean);
-    free(tsv);
-    free(settings);
-    free(clean);
-    free(name);
-    return rc;
-}
-
-// ---- all of them -------------------------------------------------------------------------
-
-static const struct kv_column columns[] = {
-    {"labels", KV_LEFT},  {"alpha", KV_RIGHT},      {"beta", KV_RIGHT},     {"gamma", KV_RIGHT},
-    {"epochs", KV_RIGHT}, {"valid_loss", KV_RIGHT}, {"accuracy", KV_RIGHT}, {"mean_bits", KV_RIGHT},
-    {"shares", KV_LEFT},  {"spec", KV_LEFT}};
-enum { N_COLUMNS = sizeof columns / sizeof *columns };
-
-struct output {
-    struct kv_table *table;
-    struct kv_text sweep; // a line a network, for `kvsim sweep`
-    const char *out;
-    bool several;
-};
-
-static int set_labels(struct job *j, const char *labels, struct kv_error *e) {
-    if (strcmp(labels, "quartile") == 0)
-        kv_label_quartiles(j->x, j->data.n_tokens, j->data.n_classes, j->label);
-    else if (strcmp(labels, "oracle") == 0)
-        kv_label_oracle(j->damage, j->data.n_tokens, j->data.n_classes, j->bound, j->label);
-    else
-        return kv_fail(e, KV_EUSAGE, "train", "--labels %s: quartile or oracle is expected",
-                       labels);
-    return 0;
-}
-
-static int train_one(struct job *j, const struct kv_cli *c, const char *labels, struct output *out,
-                     struct kv_error *e) {
-    const struct kv_train_options *o = &j->train;
-    struct kv_train_result r;
-    int rc = kv_train(&j->data, o, &r, e);
-    if (rc) return rc;
-    char *path = out->several ? kv_format_text("%s/%s-a%g-b%g-g%g.safetensors", out->out, labels,
-                                               o->alpha, o->beta, o->gamma)
-                              : kv_strdup(out->out);
-    rc = save_described(j, labels, &r, path, e);
-    double share[KV_TRAIN_MAX_CLASSES], mean = histogram(j, &r, share);
-    if (rc == 0) rc = draw_curve(c, &r, path, mean, e);
-    struct kv_text shares = {0};
-    for (size_t k = 0; k < j->data.n_classes; k++)
-        kv_text_addf(&shares, "%s%.3f", k ? "/" : "", share[k]);
-    char *spec = kv_format_text("mlp:bits=%s,weights=%s@%s", j->widths, path, kv_opt(c, "format"));
-    kv_text_addf(&out->sweep, "%s\n", spec);
-    kv_table_text(out->table, labels);
-    kv_table_number(out->table, o->alpha, -1);
-    kv_table_number(out->table, o->beta, -1);
-    kv_table_number(out->table, o->gamma, -1);
-    kv_table_count(out->table, (long long)r.n_epochs);
-    kv_table_number(out->table, r.epochs[r.best_epoch].valid_loss, 4);
-    kv_table_number(out->table, r.epochs[r.best_epoch].valid_accuracy, 4);
-    kv_table_number(out->table, mean, 3);
-    kv_table_text(out->table, shares.s);
-    kv_table_text(out->table, spec);
-    if (rc == 0 && !out->several && c->output == KV_OUT_TEXT) rc = print_details(j, &r, e);
-    free(shares.s);
-    free(spec);
-    free(path);
-    kv_train_result_free(&r);
-    return rc;
-}
-
-// Every combination of the four lists.
-static int train_all(struct job *j, const struct kv_cli *c, struct output *out,
-                     struct kv_error *e) {
-    static const char *const names[] = {"labels", "alpha", "beta", "gamma"};
-    char **list[4];
-    size_t n[4], total = 1;
-    for (size_t i = 0; i < 4; i++) total *= n[i] = kv_opt_list(c, names[i], &list[i]);
-    out->several = total > 1;
-    int rc = total ? 0 : kv_fail(e, KV_EUSAGE, "train", "an empty list leaves nothing to train");
-    if (rc == 0 && out->several) rc = kv_make_dir(out->out, e);
-    for (size_t i = 0; i < total && rc == 0; i++) {
-        size_t at[4], rest = i;
-        double *weight[4] = {NULL, &j->train.alpha, &j->train.beta, &j->train.gamma};
-        for (size_t k = 4; k-- > 0; rest /= n[k]) at[k] = rest % n[k];
-        for (size_t k = 1; k < 4 && rc == 0; k++) {
-            char *end;
-            *weight[k] = strtod(list[k][at[k]], &end);
-            if (end == list[k][at[k]] || *end || !(*weight[k] >= 0))
-                rc = kv_fail(e, KV_EUSAGE, "train", "--%s %s: a number of at least 0 is expected",
-                             names[k], list[k][at[k]]);
-        }
-        if (rc == 0) rc = set_labels(j, list[0][at[0]], e);
-        if (rc == 0) rc = train_one(j, c, list[0][at[0]], out, e);
-        if (rc == 0 && kv_interrupted()) rc = kv_fail(e, KV_EINTR, "train", "interrupted");
-    }
-    for (size_t i = 0; i < 4; i++) kv_list_free(list[i], n[i]);
-    return rc;
-}
+// ---- command --------------------------------------------------------------------------
 
 static int train(struct kv_cli *c, struct kv_error *e) {
-    struct job j;
-    struct output out = {.out = kv_opt(c, "out")};
+    struct kv_controller_options o;
+    struct numbers x;
+    struct kv_controller *trained = NULL;
+    struct kv_trace *trace = NULL;
+    size_t n = 0;
     if (strcmp(c->args[0], "mlp") != 0)
         return kv_fail(e, KV_EUSAGE, "train", "'%s': mlp is what can be trained", c->args[0]);
-    int rc = open_job(&j, c, e);
-    if (rc == 0) rc = read_options(&j, c, e);
-    out.table = kv_table_new(columns, N_COLUMNS);
-    if (rc == 0) {
-        struct kv_text said = {0};
-        for (size_t k = 0; k < j.data.n_classes; k++)
-            kv_text_addf(&said, "%s%g bits: latency %.3f, quality %.3f", k ? "; " : "", j.bits[k],
-                         j.data.latency[k], j.data.quality[k]);
-        kv_say("%s", said.s);
-        free(said.s);
-        rc = train_all(&j, c, &out, e);
-    }
-    if (rc == 0) rc = kv_table_print(out.table, c->output, e);
-    if (rc == 0 && out.several) {
-        char *path = kv_format_text("%s/mlp.sweep", out.out);
-        rc = kv_write_file(path, out.sweep.s, out.sweep.n, e);
-        if (rc == 0) kv_say("%s names them all, for `kvsim sweep`", path);
-        free(path);
-    }
-    free(out.sweep.s);
-    close_job(&j);
-    return rc ? rc : kv_flush_stdout(e);
+    int rc = read_options(c, &o, &x, e);
+    if (rc == 0) rc = combine(c, &trained, &n, e);
+    if (rc == 0) rc = kv_trace_open(&trace, c->args[1], e);
+    if (rc == 0) rc = kv_controllers_train(trained, n, trace, &o, e);
+    for (size_t i = 0; i < n && rc == 0 && kv_opt(c, "figures"); i++)
+        rc = kv_train_draw(&trained[i], kv_opt(c, "figures"), e);
+    if (rc == 0 && n == 1 && c->output == KV_OUT_TEXT)
+        rc = print_details(&trained[0].result, o.bits, e);
+    if (rc == 0) rc = kv_table_print_rows(networks, trained, n, sizeof *trained, c->output, e);
+    kv_controllers_fini(trained, n);
+    free(trained);
+    kv_trace_close(trace);
+    return rc;
 }
 
 const struct kv_command kv_cmd_train = {

@@ -63,11 +63,11 @@ struct kv_table *kv_table_begin(const struct kv_table_column *columns);
 void kv_table_add_rows(struct kv_table *t, const struct kv_table_column *columns, const void *rows,
                        size_t n, size_t stride);
 
-// Columns that are written down once, each with what its cell says of r, the row:
+// Columns that are written down once, each with what its cell says of the row:
 //
 //     #define FLIPS(X, T)
-//         X(T, unit, KV_TEXT(kv_flip_units[r->unit]))
-//         X(T, kl_nats, KV_NUMBER(r->kl, 6))
+//         X(T, unit, KV_TEXT(kv_flip_units[row->unit]))
+//         X(T, kl_nats, KV_NUMBER(row->kl, 6))
 //     KV_TABLE_COLUMNS(flips, kv_flip, FLIPS)                                of struct kv_flip
 //     return kv_table_print_rows(flips, rows, n, sizeof *rows, c->output, e);
 #define KV_TEXT(x) KV_LEFT, kv_table_text(t, x)
@@ -79,8 +79,8 @@ void kv_table_add_rows(struct kv_table *t, const struct kv_table_column *columns
     static const struct kv_table_column name[] = {LIST(KV_TABLE_COLUMN, name){0}};
 #define KV_TABLE_CELL(table, column, ...) KV_TABLE_CELL_OF(table, column, __VA_ARGS__)
 #define KV_TABLE_CELL_OF(table, column, align, add)                                                \
-    static void table##_##column(struct kv_table *t, const void *row) {                            \
-        const table##_row *r = row;                                                                \
+    static void table##_##column(struct kv_table *t, const void *its_row) {                        \
+        const table##_row *row = its_row;                                                          \
         add;                                                                                       \
     }
 #define KV_TABLE_COLUMN(table, column, ...) KV_TABLE_COLUMN_OF(table, column, __VA_ARGS__)
