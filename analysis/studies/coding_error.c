@@ -3,6 +3,8 @@
 #include "analysis/studies/coding_error.h"
 #include "sim/base/half.h"
 #include "sim/base/memory.h"
+#include "sim/base/spec.h"
+#include "sim/base/talk.h"
 #include "sim/base/work.h"
 #include "sim/quant/code.h"
 
@@ -24,6 +26,32 @@ struct job {
     uint32_t width;
     struct kv_quant_sums *layers; // [n_layers]
 };
+
+// ---- where vectors come from ----------------------------------------------------------
+
+struct kv_quant_source kv_quant_gaussian(uint64_t seed) {
+    return (struct kv_quant_source){
+        .setting = {.shape = {.n_layers = 4, .n_heads = 9, .n_kv_heads = 3, .head_dim = 64},
+                    .order = KV_ORDER_GGML},
+        .seed = seed,
+        .n_items = 1,
+        .title = "Gaussian vectors of 64"};
+}
+
+int kv_quant_recorded(struct kv_quant_source *s, const struct kv_trace *trace, uint64_t seed,
+                      struct kv_error *e) {
+    const struct kv_trace_info *info = kv_trace_info(trace);
+    if (!(info->keep & KV_KEEP_KV))
+        return kv_fail(e, KV_EFAIL, info->path,
+                       "holds no keys and values; kvsim record --keep kv does");
+    *s = (struct kv_quant_source){.trace = trace,
+                                  .setting = {info->shape, info->order},
+                                  .seed = seed,
+                                  .n_items = info->n_items};
+    snprintf(s->title, sizeof s->title, "%s, %zu items (%s); %s", info->task_name, info->n_items,
+             info->subset, info->model_name);
+    return 0;
+}
 
 static size_t row_values(const struct kv_quant_source *s) {
     return (size_t)s->setting.shape.n_kv_heads * s->setting.shape.head_dim;
@@ -75,6 +103,8 @@ static void load(const struct job *j, uint32_t layer, const struct kv_trace_item
             undo_rope(j->source, v->x + row * width, position_of(item, row));
     }
 }
+
+// ---- coding ---------------------------------------------------------------------------
 
 static void add_errors(const struct job *j, const float *x, const float *y, size_t n_vectors,
                        struct kv_quant_sums *sums) {
@@ -205,4 +235,63 @@ int kv_quant_measure(struct kv_quant_row *row, const struct kv_quant_source *sou
     if (rc == 0) summarize(row, j.layers, n);
     free(j.layers);
     return rc;
+}
+
+// ---- formats --------------------------------------------------------------------------
+
+struct rows {
+    struct kv_quant_row *row;
+    size_t n;
+};
+
+// Widths asked for that the format has; unless asked, all but fp16 storage.
+static bool wanted(const struct kv_format *f, uint32_t width, const struct kv_quant_options *o) {
+    for (size_t i = 0; i < o->n_bits; i++)
+        if (o->bits[i] == f->width_bits[width]) return true;
+    return o->n_bits == 0 && (f->width_bits[width] < 16 || f->n_widths == 1);
+}
+
+static int measure_format(struct rows *rows, const struct kv_quant_source *s, const char *spec,
+                          const struct kv_quant_options *o, struct kv_error *e) {
+    struct kv_format *f;
+    int rc = kv_format_open(&f, spec, &s->setting, e);
+    if (rc) return rc;
+    size_t before = rows->n;
+    for (uint32_t w = 0; w < f->n_widths; w++)
+        for (int side = 0; side < 2 && rc == 0 && wanted(f, w, o); side++) {
+            struct kv_quant_row row;
+            rc = kv_quant_measure(&row, s, f, (enum kv_side)side, w, o->jobs, e);
+            if (rc) break;
+            row.spec = kv_strdup(spec);
+            rows->row = kv_grow(rows->row, rows->n + 1, sizeof *rows->row);
+            rows->row[rows->n++] = row;
+        }
+    if (rc == 0 && rows->n == before) kv_say("%s has none of the widths asked for", spec);
+    kv_format_close(f);
+    return rc;
+}
+
+int kv_quant_compare(struct kv_quant_row **out, size_t *n, const struct kv_quant_source *s,
+                     const struct kv_quant_options *o, struct kv_error *e) {
+    struct rows rows = {0};
+    int rc = 0;
+    for (size_t i = 0; i < o->n_specs && rc == 0; i++) {
+        char **list;
+        size_t n_list;
+        rc = kv_spec_expand(o->specs[i], &list, &n_list, e);
+        if (rc) break;
+        for (size_t k = 0; k < n_list && rc == 0; k++) rc = measure_format(&rows, s, list[k], o, e);
+        kv_list_free(list, n_list);
+    }
+    *out = rows.row;
+    *n = rows.n;
+    return rc;
+}
+
+void kv_quant_rows_free(struct kv_quant_row *rows, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        free(rows[i].spec);
+        free(rows[i].layers);
+    }
+    free(rows);
 }

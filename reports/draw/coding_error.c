@@ -5,8 +5,8 @@
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
 #include "sim/base/talk.h"
+#include "reports/draw/coding_error.h"
 #include "reports/draw/gnuplot.h"
-#include "analysis/studies/coding_error.h"
 
 #include <stdlib.h>
 
