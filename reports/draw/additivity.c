@@ -37,10 +37,7 @@ static char *settings_of(const struct kv_additivity *a) {
     struct kv_text t = {0};
     unsigned widths[KV_MAX_WIDTHS];
     size_t n_widths = widths_of(a, widths);
-    kv_text_addf(&t,
-                 "name = \"additivity\"\ncanvas_x = 1000\ncanvas_y = 440\ndata = "
-                 "\"additivity.tsv\"\nwidths = %zu\narray width[%zu]\n",
-                 n_widths, n_widths);
+    kv_text_addf(&t, "widths = %zu\narray width[%zu]\n", n_widths, n_widths);
     for (size_t k = 0; k < n_widths; k++) kv_text_addf(&t, "width[%zu] = %u\n", k + 1, widths[k]);
     kv_text_addf(&t,
                  "title_text = \"Is damage a sum? Joint exact divergence against its parts, "
@@ -52,8 +49,12 @@ static char *settings_of(const struct kv_additivity *a) {
 
 int kv_additivity_draw(const struct kv_additivity *a, const char *dir, struct kv_error *e) {
     char *settings = settings_of(a), *tsv = data_of(a);
-    struct kv_gnuplot g = {
-        .name = "additivity", .file = "additivity", .dir = dir, .settings = settings, .data = tsv};
+    struct kv_gnuplot g = {.name = "additivity",
+                           .dir = dir,
+                           .canvas_x = 1000,
+                           .canvas_y = 440,
+                           .settings = settings,
+                           .data = tsv};
     int rc = kv_make_dir(dir, e);
     if (rc == 0) rc = kv_gnuplot_draw(&g, e);
     if (rc == 0) kv_say("drawn: %s/additivity.svg", dir);

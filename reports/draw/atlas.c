@@ -67,7 +67,6 @@ static char *settings_of(const struct kv_atlas *a) {
     add_tics(&t, a, KV_ATLAS_CLASS, 2);
     add_tics(&t, a, KV_ATLAS_DISTANCE, 3);
     kv_text_addf(&t,
-                 "name = \"atlas\"\ncanvas_x = 1000\ncanvas_y = 760\ndata = \"atlas.tsv\"\n"
                  "layers = %zu\nheads = %zu\n"
                  "title_text = \"Where bits matter: predicted damage of %u bits, %s\"\n"
                  "subtitle_text = \"%s, %s, %zu items; 1 = the mean over cells or tokens; keys "
@@ -81,8 +80,12 @@ static char *settings_of(const struct kv_atlas *a) {
 
 int kv_atlas_draw(const struct kv_atlas *a, const char *dir, struct kv_error *e) {
     char *settings = settings_of(a), *tsv = data_of(a);
-    struct kv_gnuplot g = {
-        .name = "atlas", .file = "atlas", .dir = dir, .settings = settings, .data = tsv};
+    struct kv_gnuplot g = {.name = "atlas",
+                           .dir = dir,
+                           .canvas_x = 1000,
+                           .canvas_y = 760,
+                           .settings = settings,
+                           .data = tsv};
     int rc = kv_make_dir(dir, e);
     if (rc == 0) rc = kv_gnuplot_draw(&g, e);
     if (rc == 0) kv_say("drawn: %s/atlas.svg", dir);

@@ -81,14 +81,17 @@ int kv_fidelity_draw(const struct kv_kl_calibration *c, const char *dir, struct 
     struct figure f = {.c = c};
     kv_text_addf(&f.data, "panel\tlabel\tfamily\tkl_nats\tkl_low\tkl_high\tpredicted\tcalibrated\t"
                           "low\thigh\toutside\n");
-    kv_text_addf(&f.settings, "name = \"fidelity\"\ncanvas_x = 1000\ncanvas_y = 460\ndata = "
-                              "\"fidelity.tsv\"\narray panel_name[3]\narray panel_unit[3]\narray "
-                              "x_low[3]\narray x_high[3]\narray identity[3]\n");
+    kv_text_addf(&f.settings, "array panel_name[3]\narray panel_unit[3]\narray x_low[3]\narray "
+                              "x_high[3]\narray identity[3]\n");
     for (size_t k = 0; k < N_PANELS; k++) add_panel(&f, panels[k], units[k]);
     add_titles(&f);
     char *settings = kv_text_take(&f.settings), *tsv = kv_text_take(&f.data);
-    struct kv_gnuplot g = {
-        .name = "fidelity", .file = "fidelity", .dir = dir, .settings = settings, .data = tsv};
+    struct kv_gnuplot g = {.name = "fidelity",
+                           .dir = dir,
+                           .canvas_x = 1000,
+                           .canvas_y = 460,
+                           .settings = settings,
+                           .data = tsv};
     int rc = kv_make_dir(dir, e);
     if (rc == 0) rc = kv_gnuplot_draw(&g, e);
     if (rc == 0) kv_say("drawn: %s/fidelity.svg", dir);

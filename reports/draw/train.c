@@ -32,14 +32,18 @@ int kv_train_draw(const struct kv_controller *c, const char *dir, struct kv_erro
     const struct kv_train_result *r = &c->result;
     char *name = name_of(c->path), *tsv = data_of(r);
     char *settings = kv_format_text(
-        "name = '%s'\ndata = '%s.tsv'\ncanvas_x = 760\ncanvas_y = 540\nbest = %zu\n"
+        "best = %zu\n"
         "title_text = 'Learning curve of %s'\n"
         "subtitle_text = '%zu tokens to learn from, %zu to validate; taken at epoch %zu, %.2f bits "
         "in the mean'\n",
-        name, name, r->best_epoch + 1, name, r->n_train, r->n_valid, r->best_epoch + 1,
-        c->mean_bits);
-    struct kv_gnuplot g = {
-        .name = "train", .file = name, .dir = dir, .settings = settings, .data = tsv};
+        r->best_epoch + 1, name, r->n_train, r->n_valid, r->best_epoch + 1, c->mean_bits);
+    struct kv_gnuplot g = {.name = "train",
+                           .file = name,
+                           .dir = dir,
+                           .canvas_x = 760,
+                           .canvas_y = 540,
+                           .settings = settings,
+                           .data = tsv};
     int rc = kv_make_dir(dir, e);
     if (rc == 0) rc = kv_gnuplot_draw(&g, e);
     if (rc == 0) kv_say("drawn: %s/%s.svg", dir, name);
