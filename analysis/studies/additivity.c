@@ -153,12 +153,11 @@ int kv_additivity_run(struct kv_additivity *a, const struct kv_trace *trace,
                       const struct kv_model *model, const struct kv_additivity_options *o,
                       struct kv_error *e) {
     size_t n_items = kv_trace_info(trace)->n_items;
-    struct work w = {.study = a, .trace = trace, .o = o, .first = o->first_item};
-    int rc = 0;
+    struct work w = {.study = a, .trace = trace, .o = o, .first = o->items.n ? o->items.first : 0};
     *a = (struct kv_additivity){0};
-    if (o->first_item >= n_items || o->n_items > n_items - o->first_item)
-        return kv_fail(e, KV_EUSAGE, "items", "the trace holds %zu", n_items);
-    a->n_items = o->n_items ? o->n_items : n_items - o->first_item;
+    int rc = kv_item_range_check(&o->items, n_items, "items", e);
+    if (rc) return rc;
+    a->n_items = o->items.n ? o->items.n : n_items;
     a->format = kv_strdup(o->format);
     for (size_t u = 0; u < o->n_units && rc == 0; u++)
         for (size_t b = 0; b < o->n_bits && rc == 0; b++)

@@ -10,6 +10,7 @@
 #define KV_ANALYSIS_STUDIES_ADDITIVITY_H
 
 #include "sim/model/model.h"
+#include "traces/range.h"
 #include "traces/trace.h"
 
 // The parts into which the cache is cut: those flipped are stored coarsely, the others at 16 bits.
@@ -43,7 +44,7 @@ struct kv_additivity_options {
     const uint32_t *bits; // widths that parts are flipped to
     size_t n_bits;
     size_t sets;                // random ones of each size
-    size_t first_item, n_items; // the part of the trace that is replayed; n_items 0 = all
+    struct kv_item_range items; // that are replayed; none = all
     unsigned jobs;              // threads
     uint64_t seed;
 };

@@ -4,7 +4,8 @@
 
 #include <stdlib.h>
 
-#include "analysis/results/rows.h"
+#include "analysis/results/label.h"
+#include "analysis/stats/stats.h"
 #include "analysis/store/store.h"
 #include "sim/base/memory.h"
 #include "sim/base/spec.h"
@@ -16,24 +17,23 @@ const char *const kv_predictor_names[] = {
 
 // ---- families -------------------------------------------------------------------------
 
-static long number_after(const char *text, const char *key) {
-    const char *at = strstr(text, key);
-    return at ? atol(at + strlen(key)) : -1;
-}
-
 char *kv_policy_family(const struct kv_replay_spec *s) {
-    const char *rotated = s->format && s->format->type->wraps ? "rotated " : "",
-               *by = strstr(s->canonical, "by=");
-    size_t n = by ? strcspn(by + 3, ",@)") : 0;
-    if (s->format && s->format->n_widths == 1 && strcmp(s->policy_name, "static") == 0)
-        return kv_format_text("%sruntime type", rotated);
-    if (strcmp(s->policy_name, "static") == 0)
-        return kv_format_text("%s%s", rotated,
-                              number_after(s->canonical, "k=") == number_after(s->canonical, "v=")
-                                  ? "uniform"
-                                  : "K/V mix");
-    if (by) return kv_format_text("%s%s by %.*s", rotated, s->policy_name, (int)n, by + 3);
-    return kv_format_text("%s%s", rotated, s->policy_name);
+    const char *rotated = s->format && s->format->type->wraps ? "rotated " : "", *by = NULL;
+    struct kv_spec_parts parts;
+    char *family;
+    kv_spec_take_apart(&parts, s->canonical);
+    for (size_t i = 0; i < parts.n_policies && !by; i++)
+        by = kv_spec_value(&parts.policies[i], "by");
+    if (strcmp(s->policy_name, "static") != 0)
+        family =
+            kv_format_text("%s%s%s%s", rotated, s->policy_name, by ? " by " : "", by ? by : "");
+    else if (s->format && s->format->n_widths == 1)
+        family = kv_format_text("%sruntime type", rotated);
+    else
+        family = kv_format_text("%s%s", rotated,
+                                kv_uniform_width(&parts.policies[0]) ? "uniform" : "K/V mix");
+    kv_spec_parts_fini(&parts);
+    return family;
 }
 
 static int family_index(struct kv_fidelity_study *s, char *name) {
@@ -124,10 +124,12 @@ static void count_results(struct filling *f, struct kv_fidelity_policy *x,
     free(weight);
 }
 
-static enum kv_mode adjoint_mode(const struct kv_trace_info *in) {
-    enum kv_mode m = KV_INLINE;
-    while (m < KV_PREFILL1 && strcmp(kv_mode_names[m], in->adjoint.mode) != 0) m++;
-    return m;
+// Whether a row was run as the sensitivities were recorded.
+static bool is_meant(const struct kv_summary *row, const struct kv_trace_info *in) {
+    return strcmp(row->trace_digest, in->digest) == 0 && row->mode == kv_adjoint_mode(in) &&
+           row->self == kv_adjoint_self(in) && strcmp(row->compute, KV_COMPUTE_CPU) == 0 &&
+           row->form == KV_FORM_NONE && row->feedback == KV_FEEDBACK_OPEN &&
+           strcmp(row->policy, "none") != 0;
 }
 
 // Exact rows that the recorded adjoint answers for.
@@ -144,17 +146,12 @@ static int read_store(struct filling *f, struct kv_error *e) {
         struct kv_item_result *items;
         struct kv_fidelity_policy *x;
         size_t n_items;
-        if (strcmp(rows[i].trace_digest, in->digest) != 0 ||
-            strcmp(kv_mode_names[rows[i].mode], in->adjoint.mode) != 0 ||
-            strcmp(kv_self_names[rows[i].self], in->adjoint.self) != 0 ||
-            strcmp(rows[i].compute, KV_COMPUTE_CPU) != 0 || rows[i].form != KV_FORM_NONE ||
-            rows[i].feedback != KV_FEEDBACK_OPEN || strcmp(rows[i].policy, "none") == 0)
-            continue;
+        if (!is_meant(&rows[i], in)) continue;
         struct kv_error why = {0};
         rc = add(f, rows[i].spec, rows[i].seed, &x, &why);
         if (rc == 0 && x &&
-            kv_fisher_answers(in, &x->spec, adjoint_mode(in),
-                              strcmp(in->adjoint.self, "exact") == 0, &why)) {
+            kv_fisher_answers(in, &x->spec, kv_adjoint_mode(in),
+                              kv_adjoint_self(in) == KV_SELF_EXACT, &why)) {
             kv_say("left out %s: %s", rows[i].spec, why.msg);
             kv_replay_spec_close(&x->spec);
             f->study->n--;
@@ -346,8 +343,8 @@ static int predict(struct filling *f, struct kv_error *e) {
     struct kv_replay job = {.trace = s->trace,
                             .specs = specs,
                             .n_specs = s->n,
-                            .mode = adjoint_mode(in),
-                            .self_exact = strcmp(in->adjoint.self, "exact") == 0,
+                            .mode = kv_adjoint_mode(in),
+                            .self_exact = kv_adjoint_self(in) == KV_SELF_EXACT,
                             .seed = f->o->seed,
                             .first_item = f->first,
                             .n_items = f->count,
@@ -401,15 +398,16 @@ static void label(struct kv_fidelity_study *s) {
 int kv_fidelity_open(struct kv_fidelity_study *s, const struct kv_trace *trace,
                      const struct kv_fidelity_options *o, struct kv_error *e) {
     const struct kv_trace_info *in = kv_trace_info(trace);
-    struct filling f = {.study = s, .o = o, .n_items = in->n_items, .first = o->first_item};
+    struct filling f = {.study = s, .o = o, .n_items = in->n_items};
     *s = (struct kv_fidelity_study){.trace = trace, .n_draws = in->adjoint.draws, .chance = NAN};
-    if (o->first_item >= in->n_items || o->n_items > in->n_items - o->first_item)
-        return kv_fail(e, KV_EUSAGE, "items", "the trace holds %zu", in->n_items);
-    f.count = o->n_items ? o->n_items : in->n_items - o->first_item;
+    f.first = o->items.n ? o->items.first : 0;
+    f.count = o->items.n ? o->items.n : in->n_items;
+    int rc = kv_item_range_check(&o->items, in->n_items, "items", e);
+    if (rc) return rc;
     if (!(in->keep & (KV_KEEP_SENS | KV_KEEP_GRAD)))
         return kv_fail(e, KV_EFAIL, in->path, "keeps no sensitivities; record with --keep kv,sens");
     f.any = kv_alloc(f.n_items, 1);
-    int rc = read_store(&f, e);
+    rc = read_store(&f, e);
     if (rc == 0 && s->n == 0)
         rc = kv_fail(e, KV_EFAIL, o->db,
                      "holds no exact rows of %s in mode %s; `kvsim sweep` makes them", in->path,

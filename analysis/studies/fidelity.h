@@ -13,6 +13,7 @@
 
 #include "sim/replay/attention.h"
 #include "sim/replay/draws.h"
+#include "traces/range.h"
 
 enum { KV_DRAW_LEVELS = 6 }; // 1, 2, 4, 8, 16, 32 draws
 
@@ -62,7 +63,7 @@ struct kv_fidelity_options {
     const char *db;           // the store with exact rows of the trace
     const char *const *specs; // policies to predict besides; may be expansions
     size_t n_specs;
-    size_t first_item, n_items; // the part of the trace that counts; n_items 0 = all
+    struct kv_item_range items; // that count; none = all
     bool no_attention;          // leave out the rivals that need recorded queries
     unsigned jobs;              // threads
     uint64_t seed;

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 
 #include "analysis/stats/stats.h"
-#include "sim/base/args.h"
 #include "sim/base/memory.h"
 #include "sim/base/work.h"
 
@@ -50,10 +49,8 @@ static int set_items(struct kv_planner *p, const struct kv_planner_options *o, s
 // What the trace's sensitivities were recorded for.
 static void set_recorded(struct kv_planner *p, enum kv_form form) {
     const struct kv_trace_info *in = kv_trace_info(p->trace);
-    int mode = kv_index_of(in->adjoint.mode, kv_mode_names),
-        self = kv_index_of(in->adjoint.self, kv_self_names);
-    p->mode = mode < 0 ? KV_INLINE : (enum kv_mode)mode;
-    p->self = self < 0 ? KV_SELF_CODED : (enum kv_self)self;
+    p->mode = kv_adjoint_mode(in);
+    p->self = kv_adjoint_self(in);
     if (form == KV_FORM_NONE) form = in->keep & KV_KEEP_GRAD ? KV_FORM_ELEMENT : KV_FORM_ISO;
     p->form = form;
     p->table_kind = (enum kv_cell_table_kind)(KV_TABLE_ISO + form - KV_FORM_ISO);

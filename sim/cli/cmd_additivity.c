@@ -4,8 +4,8 @@
 
 #include "analysis/studies/additivity.h"
 #include "reports/draw/additivity.h"
+#include "sim/base/args.h"
 #include "sim/base/memory.h"
-#include "sim/base/spec.h"
 #include "sim/cli/lists.h"
 #include "sim/cli/opening.h"
 
@@ -40,9 +40,9 @@ static int read_units(const struct kv_cli *c, enum kv_flip_unit **units, size_t 
     *n = kv_opt_list(c, "units", &list);
     *units = kv_alloc(*n + 1, sizeof **units);
     for (size_t i = 0; i < *n && rc == 0; i++) {
-        enum kv_flip_unit *unit = &(*units)[i];
-        while (kv_flip_units[*unit] && strcmp(kv_flip_units[*unit], list[i]) != 0) (*unit)++;
-        if (*unit == KV_N_FLIP_UNITS)
+        int unit = kv_index_of(list[i], kv_flip_units);
+        (*units)[i] = (enum kv_flip_unit)unit;
+        if (unit < 0)
             rc = kv_fail(e, KV_EUSAGE, "--units", "%s: layer, keys, values or position is expected",
                          list[i]);
     }
@@ -54,7 +54,7 @@ static int run(const struct kv_cli *c, struct kv_additivity_options *o,
                const struct kv_trace *trace, struct kv_additivity *a, struct kv_error *e) {
     struct kv_model *model = NULL;
     int rc = kv_opt_model(c, kv_trace_info(trace), &model, e);
-    if (rc == 0) rc = kv_additivity_run(a, trace, model, o, e);
+    if (rc == 0) rc = kv_opt_blame(c, kv_additivity_run(a, trace, model, o, e), e);
     kv_model_close(model);
     return rc;
 }
@@ -70,9 +70,8 @@ static int additivity(struct kv_cli *c, struct kv_error *e) {
     int rc = kv_opt_int(c, "sets", 1, 8, &sets, e);
     if (rc == 0) rc = kv_opt_counts(c, "bits", 1, 16, bits, KV_MAX_WIDTHS, &o.n_bits, e);
     if (rc == 0) rc = read_units(c, &units, &o.n_units, e);
+    if (rc == 0) rc = kv_opt_range(c, "items", &o.items, e);
     if (rc == 0) rc = kv_trace_open(&trace, c->args[0], e);
-    if (rc == 0)
-        rc = kv_opt_items(c, "items", kv_trace_info(trace)->n_items, &o.first_item, &o.n_items, e);
     o.units = units;
     o.bits = bits;
     o.sets = (size_t)sets;

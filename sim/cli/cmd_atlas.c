@@ -5,7 +5,8 @@
 
 #include "analysis/studies/atlas.h"
 #include "reports/draw/atlas.h"
-#include "sim/cli/options.h"
+#include "sim/base/args.h"
+#include "sim/cli/opening.h"
 
 #define PLACES(X, T)                                                                               \
     X(T, axis, KV_TEXT(row->axis))                                                                 \
@@ -30,9 +31,10 @@ static int print(const struct kv_atlas *a, enum kv_atlas_axis axis, enum kv_outp
 
 static int choose_axis(const struct kv_cli *c, enum kv_atlas_axis *axis, struct kv_error *e) {
     const char *by = kv_opt(c, "by");
-    *axis = KV_ATLAS_HEAD;
-    while (kv_atlas_axes[*axis] && strcmp(kv_atlas_axes[*axis], by) != 0) (*axis)++;
-    if (*axis < KV_N_ATLAS_AXES || strcmp(by, "all") == 0) return 0;
+    bool all = strcmp(by, "all") == 0;
+    int known = all ? KV_N_ATLAS_AXES : kv_index_of(by, kv_atlas_axes);
+    *axis = (enum kv_atlas_axis)known;
+    if (known >= 0) return 0;
     return kv_fail(e, KV_EUSAGE, "--by",
                    "%s: all, head, position, class, distance or segment is expected", by);
 }
@@ -47,7 +49,7 @@ static int atlas(struct kv_cli *c, struct kv_error *e) {
     if (rc == 0) rc = kv_trace_open(&trace, c->args[0], e);
     if (rc == 0) {
         struct kv_atlas_options o = {kv_opt(c, "format"), (uint32_t)bits, c->jobs};
-        rc = kv_atlas_open(&a, trace, &o, e);
+        rc = kv_opt_blame(c, kv_atlas_open(&a, trace, &o, e), e);
     }
     if (rc == 0) rc = print(&a, axis, c->output, e);
     if (rc == 0 && kv_opt(c, "out")) rc = kv_atlas_draw(&a, kv_opt(c, "out"), e);

@@ -5,7 +5,7 @@
 
 #include "analysis/studies/calibration.h"
 #include "reports/draw/fidelity.h"
-#include "sim/base/spec.h"
+#include "sim/base/args.h"
 #include "sim/cli/lists.h"
 #include "sim/cli/opening.h"
 
@@ -162,10 +162,9 @@ static int choose_tables(const struct kv_cli *c, bool foretold, bool *chosen, st
 
 static int choose_form(const struct kv_cli *c, enum kv_predictor *form, struct kv_error *e) {
     const char *name = kv_opt(c, "form");
-    *form = KV_N_PREDICTORS;
-    if (!name) return 0;
-    for (*form = KV_BY_ISO; *form <= KV_BY_MENDED; (*form)++)
-        if (strcmp(kv_predictor_names[*form], name) == 0) return 0;
+    int known = name ? kv_index_of(name, kv_predictor_names) : KV_N_PREDICTORS;
+    *form = (enum kv_predictor)known;
+    if (!name || (known >= KV_BY_ISO && known <= KV_BY_MENDED)) return 0;
     return kv_fail(e, KV_EUSAGE, "--form", "%s: iso, element, vector, total or mended is expected",
                    name);
 }
@@ -194,10 +193,9 @@ static int fidelity(struct kv_cli *c, struct kv_error *e) {
     enum kv_predictor form;
     bool chosen[N_TABLES] = {false};
     int rc = choose_form(c, &form, e);
+    if (rc == 0) rc = kv_opt_range(c, "items", &o.items, e);
     if (rc == 0) rc = kv_trace_open(&trace, c->args[0], e);
-    if (rc == 0)
-        rc = kv_opt_items(c, "items", kv_trace_info(trace)->n_items, &o.first_item, &o.n_items, e);
-    if (rc == 0) rc = kv_fidelity_open(&s, trace, &o, e);
+    if (rc == 0) rc = kv_opt_blame(c, kv_fidelity_open(&s, trace, &o, e), e);
     if (rc == 0) rc = choose_tables(c, s.n > s.n_exact, chosen, e);
     if (rc == 0) rc = kv_kl_calibrate(&k, &s, form, e);
     if (rc == 0) rc = print(c, &k, chosen, e);

@@ -5,9 +5,10 @@
 
 #include "analysis/studies/controller.h"
 #include "reports/draw/train.h"
+#include "sim/base/args.h"
 #include "sim/base/memory.h"
-#include "sim/base/spec.h"
 #include "sim/cli/lists.h"
+#include "sim/cli/opening.h"
 
 static const struct kv_option options[] = {
     {"out", 'o', "FILE", "work/controller.safetensors",
@@ -98,9 +99,9 @@ static int read_weight(const char *option, const char *text, double *weight, str
 }
 
 static int read_labels(const char *text, enum kv_labels *labels, struct kv_error *e) {
-    *labels = KV_LABELS_QUARTILE;
-    while (kv_labels_names[*labels] && strcmp(kv_labels_names[*labels], text) != 0) (*labels)++;
-    if (kv_labels_names[*labels]) return 0;
+    int known = kv_index_of(text, kv_labels_names);
+    *labels = (enum kv_labels)known;
+    if (known >= 0) return 0;
     return kv_fail(e, KV_EUSAGE, "train", "--labels %s: quartile or oracle is expected", text);
 }
 
@@ -222,7 +223,7 @@ static int train(struct kv_cli *c, struct kv_error *e) {
     int rc = read_options(c, &o, &x, e);
     if (rc == 0) rc = combine(c, &trained, &n, e);
     if (rc == 0) rc = kv_trace_open(&trace, c->args[1], e);
-    if (rc == 0) rc = kv_controllers_train(trained, n, trace, &o, e);
+    if (rc == 0) rc = kv_opt_blame(c, kv_controllers_train(trained, n, trace, &o, e), e);
     for (size_t i = 0; i < n && rc == 0 && kv_opt(c, "figures"); i++)
         rc = kv_train_draw(&trained[i], kv_opt(c, "figures"), e);
     if (rc == 0 && n == 1 && c->output == KV_OUT_TEXT)

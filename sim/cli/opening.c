@@ -48,18 +48,6 @@ int kv_opt_range(const struct kv_cli *c, const char *name, struct kv_item_range 
     return 0;
 }
 
-int kv_opt_items(const struct kv_cli *c, const char *name, size_t n_items, size_t *first, size_t *n,
-                 struct kv_error *e) {
-    struct kv_item_range r = {*first, *n};
-    int rc = kv_opt_range(c, name, &r, e);
-    if (rc == 0 && kv_opt(c, name))
-        rc = kv_opt_blame(c, kv_item_range_check(&r, n_items, name, e), e);
-    if (rc) return rc;
-    *first = r.first;
-    *n = r.n;
-    return 0;
-}
-
 int kv_opt_compute(const struct kv_cli *c, enum kv_compute *how, struct kv_error *e) {
     int index = KV_COMPUTE_F32, rc = kv_opt_named(c, "compute", kv_compute_names, &index, e);
     *how = (enum kv_compute)index;

@@ -22,9 +22,6 @@ KV_MUST_CHECK int kv_opt_form(const struct kv_cli *c, enum kv_form *form, struct
 // expected.
 KV_MUST_CHECK int kv_opt_range(const struct kv_cli *c, const char *name, struct kv_item_range *r,
                                struct kv_error *e);
-// The same of a trace with n_items.
-KV_MUST_CHECK int kv_opt_items(const struct kv_cli *c, const char *name, size_t n_items,
-                               size_t *first, size_t *n, struct kv_error *e);
 
 // Where --compute wants matrix products: f32 without it.
 KV_MUST_CHECK int kv_opt_compute(const struct kv_cli *c, enum kv_compute *how, struct kv_error *e);

@@ -78,11 +78,7 @@ void kv_table_add_rows(struct kv_table *t, const struct kv_table_column *columns
     LIST(KV_TABLE_CELL, name)                                                                      \
     static const struct kv_table_column name[] = {LIST(KV_TABLE_COLUMN, name){0}};
 #define KV_TABLE_CELL(table, column, ...) KV_TABLE_CELL_OF(table, column, __VA_ARGS__)
-#define KV_TABLE_CELL_OF(table, column, align, add)                                                \
-    static void table##_##column(struct kv_table *t, const void *its_row) {                        \
-        const table##_row *row = its_row;                                                          \
-        add;                                                                                       \
-    }
+#define KV_TABLE_CELL_OF(table, column, align, add) KV_CELL(table##_##column, table##_row, add)
 #define KV_TABLE_COLUMN(table, column, ...) KV_TABLE_COLUMN_OF(table, column, __VA_ARGS__)
 #define KV_TABLE_COLUMN_OF(table, column, align, add) {#column, align, table##_##column},
 

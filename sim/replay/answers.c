@@ -2,6 +2,18 @@
 // What a recording's sensitivities answer for.
 #include "sim/replay/answers.h"
 
+#include "sim/base/args.h"
+
+enum kv_mode kv_adjoint_mode(const struct kv_trace_info *in) {
+    int mode = kv_index_of(in->adjoint.mode, kv_mode_names);
+    return mode < 0 ? KV_INLINE : (enum kv_mode)mode;
+}
+
+enum kv_self kv_adjoint_self(const struct kv_trace_info *in) {
+    int self = kv_index_of(in->adjoint.self, kv_self_names);
+    return self < 0 ? KV_SELF_CODED : (enum kv_self)self;
+}
+
 int kv_adjoint_answers(const struct kv_trace_info *in, const struct kv_replay_spec *spec,
                        enum kv_mode mode, bool self_exact, struct kv_error *e) {
     const struct kv_format *f = spec->format;

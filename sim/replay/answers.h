@@ -8,6 +8,11 @@
 #include "sim/replay/spec.h"
 #include "traces/trace.h"
 
+// The mode and the own-step reading that sensitivities were recorded for: inline and coded in a
+// trace without.
+enum kv_mode kv_adjoint_mode(const struct kv_trace_info *info);
+enum kv_self kv_adjoint_self(const struct kv_trace_info *info);
+
 // Whether the recorded adjoint answers for a spec: its mode, windows, own step and hops.
 KV_MUST_CHECK int kv_adjoint_answers(const struct kv_trace_info *info,
                                      const struct kv_replay_spec *spec, enum kv_mode mode,
