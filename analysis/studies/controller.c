@@ -13,7 +13,7 @@
 #include "sim/model/safetensors.h"
 #include "sim/replay/damage.h"
 
-const char *const kv_labels_names[] = {"quartile", "oracle", NULL};
+const char *const kv_train_labels_names[] = {"quartile", "oracle", NULL};
 
 // What all networks are trained on.
 struct ground {
@@ -143,7 +143,7 @@ static int prepare(struct ground *g, const struct kv_controller *c, size_t n, st
     bool quality = false, oracle = false;
     for (size_t i = 0; i < n; i++) {
         quality |= !g->o->quality && c[i].gamma > 0;
-        oracle |= c[i].labels == KV_LABELS_ORACLE;
+        oracle |= c[i].labels == KV_TRAIN_LABELS_ORACLE;
     }
     int rc = kv_format_open(&g->format, g->o->format, &setting, e);
     if (rc == 0) rc = find_widths(g, e);
@@ -204,7 +204,7 @@ static int save(const struct ground *g, const struct kv_controller *c, struct kv
     const struct kv_train_options *o = &g->o->train;
     char *made = kv_format_text("labels %s, bits %s, format %s, alpha %g, beta %g, gamma %g, rate "
                                 "%g, batch %u, epoch %zu, seed %llu",
-                                kv_labels_names[c->labels], g->widths, g->format->canonical,
+                                kv_train_labels_names[c->labels], g->widths, g->format->canonical,
                                 c->alpha, c->beta, c->gamma, o->rate, o->batch,
                                 c->result.best_epoch + 1, (unsigned long long)o->seed);
     const char *meta[] = {"inputs", "entropy_nats/rarity_nats/attn_var/confidence",
@@ -233,15 +233,16 @@ static int train(struct ground *g, struct kv_controller *c, bool several, struct
     o.alpha = c->alpha;
     o.beta = c->beta;
     o.gamma = c->gamma;
-    if (c->labels == KV_LABELS_QUARTILE)
+    if (c->labels == KV_TRAIN_LABELS_QUARTILE)
         kv_label_quartiles(g->x, g->data.n_tokens, g->o->n_bits, g->label);
     else
         kv_label_oracle(g->damage, g->data.n_tokens, g->o->n_bits, g->o->bound, g->label);
     int rc = kv_train(&g->data, &o, &c->result, e);
     if (rc) return rc;
-    c->path = several ? kv_format_text("%s/%s-a%g-b%g-g%g.safetensors", g->o->out,
-                                       kv_labels_names[c->labels], c->alpha, c->beta, c->gamma)
-                      : kv_strdup(g->o->out);
+    c->path = several
+                  ? kv_format_text("%s/%s-a%g-b%g-g%g.safetensors", g->o->out,
+                                   kv_train_labels_names[c->labels], c->alpha, c->beta, c->gamma)
+                  : kv_strdup(g->o->out);
     c->spec = kv_format_text("mlp:bits=%s,weights=%s@%s", g->widths, c->path, g->o->format);
     count_picks(g, c);
     return save(g, c, e);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Controllers of policy mlp, trained on a recording and written to files that the policy reads.
 //
-//     struct kv_controller c = {.labels = KV_LABELS_QUARTILE, .alpha = 1, .beta = 0.1, .gamma =
-//     0.1}; struct kv_controller_options o = {.format = "sym", .bits = bits, .n_bits = 4, ...};
+//     struct kv_controller c = {.labels = KV_TRAIN_LABELS_QUARTILE, .alpha = 1, .beta = 0.1, .gamma
+//     = 0.1}; struct kv_controller_options o = {.format = "sym", .bits = bits, .n_bits = 4, ...};
 //     kv_train_defaults(&o.train);
 //     if (kv_controllers_train(&c, 1, trace, &o, &e) == 0)
 //         ... replay c.spec, "mlp:bits=2/4/8/16,weights=FILE@sym" ...
@@ -15,8 +15,8 @@
 
 // What a token should get: by quartile of the mean of its features, or the narrowest width whose
 // expected damage stays under a bound.
-enum kv_labels { KV_LABELS_QUARTILE, KV_LABELS_ORACLE };
-extern const char *const kv_labels_names[]; // "quartile", "oracle", NULL
+enum kv_train_labels { KV_TRAIN_LABELS_QUARTILE, KV_TRAIN_LABELS_ORACLE };
+extern const char *const kv_train_labels_names[]; // "quartile", "oracle", NULL
 
 struct kv_controller_options {
     const char *format; // whose damage counts
@@ -34,9 +34,9 @@ struct kv_controller_options {
 };
 
 struct kv_controller {
-    enum kv_labels labels;     // in
-    double alpha, beta, gamma; // in: weights of the loss, at least 0
-    char *path, *spec;         // out: the file written; the policy that reads it
+    enum kv_train_labels labels; // in
+    double alpha, beta, gamma;   // in: weights of the loss, at least 0
+    char *path, *spec;           // out: the file written; the policy that reads it
     struct kv_train_result result;
     double share[KV_TRAIN_MAX_CLASSES], mean_bits; // of the widths that it picks on all tokens
 };

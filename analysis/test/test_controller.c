@@ -60,7 +60,8 @@ static char *bytes_of(const char *path, size_t *n) {
 static void the_spec_of_a_controller_asks_the_file_that_was_written(void **state) {
     (void)state;
     char *out = file_in(tiny.dir, "one.safetensors");
-    struct kv_controller c = {.labels = KV_LABELS_QUARTILE, .alpha = 1, .beta = 0.1, .gamma = 0.1};
+    struct kv_controller c = {
+        .labels = KV_TRAIN_LABELS_QUARTILE, .alpha = 1, .beta = 0.1, .gamma = 0.1};
     struct kv_controller_options o = options(out);
     struct tiny_trace t = {.setting = {kv_trace_info(trace)->shape, kv_trace_info(trace)->order}};
     double shares = 0, mean = 0;
@@ -86,7 +87,7 @@ static void the_same_seed_writes_the_same_bytes(void **state) {
     char *path[2] = {file_in(tiny.dir, "a"), file_in(tiny.dir, "b")}, *text[2];
     size_t n[2];
     for (int i = 0; i < 2; i++) {
-        struct kv_controller c = {.labels = KV_LABELS_ORACLE, .alpha = 1, .gamma = 0.5};
+        struct kv_controller c = {.labels = KV_TRAIN_LABELS_ORACLE, .alpha = 1, .gamma = 0.5};
         struct kv_controller_options o = options(path[i]);
         train(&c, 1, &o);
         kv_controllers_fini(&c, 1);
@@ -104,8 +105,8 @@ static void the_same_seed_writes_the_same_bytes(void **state) {
 static void several_stand_in_a_folder_with_a_sweep_of_their_specs(void **state) {
     (void)state;
     char *out = file_in(tiny.dir, "several"), *sweep = file_in(out, "mlp.sweep");
-    struct kv_controller c[2] = {{.labels = KV_LABELS_QUARTILE, .alpha = 1, .beta = 0.5},
-                                 {.labels = KV_LABELS_QUARTILE, .alpha = 1, .beta = 1000}};
+    struct kv_controller c[2] = {{.labels = KV_TRAIN_LABELS_QUARTILE, .alpha = 1, .beta = 0.5},
+                                 {.labels = KV_TRAIN_LABELS_QUARTILE, .alpha = 1, .beta = 1000}};
     struct kv_controller_options o = options(out);
     size_t n;
     o.quality = rising;

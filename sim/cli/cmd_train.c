@@ -98,9 +98,9 @@ static int read_weight(const char *option, const char *text, double *weight, str
                    text);
 }
 
-static int read_labels(const char *text, enum kv_labels *labels, struct kv_error *e) {
-    int known = kv_index_of(text, kv_labels_names);
-    *labels = (enum kv_labels)known;
+static int read_labels(const char *text, enum kv_train_labels *labels, struct kv_error *e) {
+    int known = kv_index_of(text, kv_train_labels_names);
+    *labels = (enum kv_train_labels)known;
     if (known >= 0) return 0;
     return kv_fail(e, KV_EUSAGE, "train", "--labels %s: quartile or oracle is expected", text);
 }
@@ -143,7 +143,7 @@ static void add_shares(struct kv_table *t, const struct kv_controller *c) {
 }
 
 #define NETWORKS(X, T)                                                                             \
-    X(T, labels, KV_TEXT(kv_labels_names[row->labels]))                                            \
+    X(T, labels, KV_TEXT(kv_train_labels_names[row->labels]))                                      \
     X(T, alpha, KV_NUMBER(row->alpha, -1))                                                         \
     X(T, beta, KV_NUMBER(row->beta, -1))                                                           \
     X(T, gamma, KV_NUMBER(row->gamma, -1))                                                         \
