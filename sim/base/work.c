@@ -1,29 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 // Workers, interrupts, clocks.
 #include "sim/base/work.h"
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 
-#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
-#include <unistd.h>
 
 // ---- interrupts and clocks ------------------------------------------------------------
 
 static volatile sig_atomic_t interrupted;
 
-static void on_signal(int sig) {
-    if (interrupted && sig == SIGINT) _exit(130);
-    interrupted = 1;
-}
-
-void kv_catch_interrupts(void) {
-    struct sigaction a = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
-    sigemptyset(&a.sa_mask);
-    sigaction(SIGINT, &a, NULL);
-    sigaction(SIGTERM, &a, NULL);
+void kv_interrupt(bool now) {
+    interrupted = now;
 }
 
 bool kv_interrupted(void) {
@@ -60,6 +51,11 @@ struct hand {
     unsigned worker;
 };
 
+static int guarded(const struct crew *c, unsigned worker, size_t i, struct kv_error *e) {
+    KV_GUARD(e);
+    return c->job(c->self, worker, i, e);
+}
+
 static void *work(void *arg) {
     struct hand *h = arg;
     struct crew *c = h->crew;
@@ -68,7 +64,7 @@ static void *work(void *arg) {
         if (i >= c->n) return NULL;
         struct kv_error e = {0};
         int rc = kv_interrupted() ? kv_fail(&e, KV_EINTR, "", "interrupted")
-                                  : c->job(c->self, h->worker, i, &e);
+                                  : guarded(c, h->worker, i, &e);
         if (rc == 0) continue;
         pthread_mutex_lock(&c->lock);
         if (i < c->failed_at) {

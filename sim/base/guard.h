@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// The way back when a call cannot go on: memory has run out, or a device has failed in the middle
+// of a product.
+//
+//     int kv_trace_open(struct kv_trace **t, const char *dir, struct kv_error *e) {
+//         *t = NULL;
+//         KV_GUARD(e);                     from here on kv_alloc fails by returning KV_ENOMEM here
+//         struct kv_trace *made = kv_alloc(1, sizeof *made);
+//
+// Each function of kvsim.symbols that may allocate sets a guard (sim/test/guards.sh checks that),
+// so a failure goes no further than the call that it happened in, and that call's error says it.
+// Results are NULL or empty then; objects that the caller handed in can be used and closed as
+// before. What the call had allocated or opened for itself is lost: the price of one sentence
+// instead of 600 checks, due only when memory runs out.
+//
+// kv_parallel guards every job, so that a worker's failure becomes the job's. Locks that are held
+// where something may fail are taken by KV_LOCK, which gives them back. In a thread that has no
+// guard there is nobody to tell: abort() after the sentence. Only calls that are not part of the
+// library's interface can get there, and not in the program, whose main has a guard.
+#ifndef KV_BASE_GUARD_H
+#define KV_BASE_GUARD_H
+
+#include "policies/policy.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+
+// A held lock and a guard, both in the frame of the function that has them.
+struct kv_lock {
+    pthread_mutex_t *mutex;
+    struct kv_lock *outer;
+};
+struct kv_guard {
+    jmp_buf back;
+    struct kv_guard *outer;
+    struct kv_lock *held; // when it was set
+    struct kv_error *e;
+    volatile int code;
+};
+
+// Ends the innermost guarded call of this thread with that error.
+KV_PRINTF(3, 4)
+_Noreturn void kv_raise(int code, const char *where, const char *format, ...);
+
+// From here to the end of the function or block a raised error fills e (which may be NULL) and
+// returns its code; or does what else is said. Out parameters are set before.
+#define KV_GUARD(e) KV_GUARD_ELSE(e, return kv_guard_here.code)
+#define KV_GUARD_ELSE(e, otherwise)                                                                \
+    __attribute__((cleanup(kv_guard_leave))) struct kv_guard kv_guard_here;                        \
+    kv_guard_enter(&kv_guard_here, e);                                                             \
+    if (setjmp(kv_guard_here.back)) otherwise
+
+// Holds a mutex to the end of the block, or until an error is raised in it.
+#define KV_LOCK(mutex)                                                                             \
+    __attribute__((cleanup(kv_lock_leave))) struct kv_lock kv_lock_here;                           \
+    kv_lock_enter(&kv_lock_here, mutex)
+
+void kv_guard_enter(struct kv_guard *g, struct kv_error *e);
+void kv_guard_leave(struct kv_guard *g);
+void kv_lock_enter(struct kv_lock *l, pthread_mutex_t *mutex);
+void kv_lock_leave(struct kv_lock *l);
+
+#endif
