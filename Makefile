@@ -7,7 +7,7 @@ DATA    ?= data
 PREFIX  ?= /usr/local
 V       ?= 0
 Q       := $(if $(filter 1,$(V)),,@)
-VERSION := 0.1.0
+VERSION := $(shell awk '/^.define KV_VERSION_(MAJOR|MINOR|PATCH) / { v = v dot $$3; dot = "." } END { print v }' sim/base/version.h)
 COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
 KVSIM_DATA ?= $(firstword $(wildcard $(DATA)/benchmarks ../shared/data))
