@@ -12,6 +12,8 @@
 
 #include "policies/policy.h"
 
+KV_BEGIN_DECLS
+
 struct kv_interval {
     double low, high; // NAN where there is nothing to say
 };
@@ -108,5 +110,7 @@ double kv_expanded_confidence(double n, double confidence);
 // Percentile interval of the mean of x (NANs left out) over `draws` resamples.
 struct kv_interval kv_bootstrap_mean(const struct kv_resampler *r, const double *x, size_t n,
                                      uint64_t seed, size_t draws, double confidence);
+
+KV_END_DECLS
 
 #endif

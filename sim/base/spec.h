@@ -8,6 +8,8 @@
 
 #include "policies/policy.h"
 
+KV_BEGIN_DECLS
+
 // The syntax of one policy or format. Strings are owned by the spec.
 struct kv_spec {
     char *name;
@@ -44,5 +46,7 @@ void kv_spec_parts_fini(struct kv_spec_parts *p);
 // specs).
 KV_MUST_CHECK int kv_spec_expand(const char *text, char ***list, size_t *n, struct kv_error *e);
 void kv_list_free(char **list, size_t n);
+
+KV_END_DECLS
 
 #endif

@@ -8,11 +8,13 @@
 
 #include "policies/policy.h"
 
+KV_BEGIN_DECLS
+
 #define KV_VERSION_MAJOR 0
 #define KV_VERSION_MINOR 1
 #define KV_VERSION_PATCH 0
 
-#define KV_VERSION_AT(major, minor, patch) ((major) * 1000000 + (minor) * 1000 + (patch))
+#define KV_VERSION_AT(major, minor, patch) ((major)*1000000 + (minor)*1000 + (patch))
 #define KV_VERSION_NUMBER KV_VERSION_AT(KV_VERSION_MAJOR, KV_VERSION_MINOR, KV_VERSION_PATCH)
 
 #define KV_VERSION_TEXT_OF(major, minor, patch) #major "." #minor "." #patch
@@ -20,5 +22,7 @@
 #define KV_VERSION KV_VERSION_TEXT(KV_VERSION_MAJOR, KV_VERSION_MINOR, KV_VERSION_PATCH)
 
 const char *kv_version(void); // "0.1.0"
+
+KV_END_DECLS
 
 #endif

@@ -5,6 +5,8 @@
 
 #include "policies/policy.h"
 
+KV_BEGIN_DECLS
+
 // Runs job(self, worker, i) for i in [0, n) on `n_workers` threads; each worker takes the next i
 // when free. A job that returns non-zero stops the rest; the first error in order of i is returned.
 // So is what a job raises (guard.h). kv_interrupted() is checked between jobs: KV_EINTR.
@@ -19,5 +21,7 @@ bool kv_interrupted(void);
 
 double kv_now_s(void);      // monotonic
 double kv_cpu_time_s(void); // of this process, all threads
+
+KV_END_DECLS
 
 #endif

@@ -12,6 +12,8 @@
 #include "policies/policy.h"
 #include "sim/quant/format.h"
 
+KV_BEGIN_DECLS
+
 struct kv_tokenizer;
 struct kv_accelerator;
 struct kv_architecture;
@@ -93,5 +95,7 @@ KV_MUST_CHECK int kv_tokenizer_encode(const struct kv_tokenizer *t, const char *
 const char *kv_tokenizer_bytes(const struct kv_tokenizer *t, uint32_t id, size_t *n_bytes);
 uint64_t kv_tokenizer_digest(const struct kv_tokenizer *t); // over pieces and merges
 enum kv_token_kind kv_tokenizer_kind(const struct kv_tokenizer *t, uint32_t id); // never KV_FIRST
+
+KV_END_DECLS
 
 #endif

@@ -11,6 +11,8 @@
 #include "sim/replay/answers.h"
 #include "traces/tables.h"
 
+KV_BEGIN_DECLS
+
 // What closed feedback changed of a spec's decisions, summed over items.
 struct kv_closed_count {
     uint64_t items, tokens, changed; // tokens some of whose cells have another width
@@ -86,5 +88,7 @@ void kv_ledger_count(const struct kv_replay_spec *spec, const struct kv_trace_it
 // on over the branch point, exact from there on.
 void kv_ledger_count_requant(const struct kv_replay_spec *spec, const struct kv_trace_item *item,
                              const uint8_t *cells, struct kv_ledger *ledger);
+
+KV_END_DECLS
 
 #endif
