@@ -15,8 +15,12 @@ void kv_guard_enter(struct kv_guard *g, struct kv_error *e) {
     innermost = g;
 }
 
+void kv_guard_enter_first(struct kv_guard *g) {
+    if (!innermost) kv_guard_enter(g, NULL);
+}
+
 void kv_guard_leave(struct kv_guard *g) {
-    innermost = g->outer;
+    if (innermost == g) innermost = g->outer;
 }
 
 void kv_lock_enter(struct kv_lock *l, pthread_mutex_t *mutex) {

@@ -13,6 +13,10 @@
 // before. What the call had allocated or opened for itself is lost: the price of one sentence
 // instead of 600 checks, due only when memory runs out.
 //
+// A function that has no error to return sets one only where the thread has none (KV_GUARD_ELSE),
+// so that none of the library's own calls goes on with half of a result; in a program's callback
+// the call that called back fails then.
+//
 // kv_parallel guards every job, so that a worker's failure becomes the job's. Locks that are held
 // where something may fail are taken by KV_LOCK, which gives them back. In a thread that has no
 // guard there is nobody to tell: abort() after the sentence. Only calls that are not part of the
@@ -42,13 +46,18 @@ struct kv_guard {
 KV_PRINTF(3, 4)
 _Noreturn void kv_raise(int code, const char *where, const char *format, ...);
 
-// From here to the end of the function or block a raised error fills e (which may be NULL) and
-// returns its code; or does what else is said. Out parameters are set before.
-#define KV_GUARD(e) KV_GUARD_ELSE(e, return kv_guard_here.code)
-#define KV_GUARD_ELSE(e, otherwise)                                                                \
-    __attribute__((cleanup(kv_guard_leave))) struct kv_guard kv_guard_here;                        \
+// From here to the end of the function or block a raised error fills e (which may be NULL) and the
+// function returns its code. Out parameters are set before.
+#define KV_GUARD(e)                                                                                \
+    KV_GUARD_DECLARE;                                                                              \
     kv_guard_enter(&kv_guard_here, e);                                                             \
+    if (setjmp(kv_guard_here.back)) return kv_guard_here.code
+// In a thread without a guard a raised error does what is said instead: KV_GUARD_ELSE(return NULL);
+#define KV_GUARD_ELSE(otherwise)                                                                   \
+    KV_GUARD_DECLARE;                                                                              \
+    kv_guard_enter_first(&kv_guard_here);                                                          \
     if (setjmp(kv_guard_here.back)) otherwise
+#define KV_GUARD_DECLARE __attribute__((cleanup(kv_guard_leave))) struct kv_guard kv_guard_here
 
 // Holds a mutex to the end of the block, or until an error is raised in it.
 #define KV_LOCK(mutex)                                                                             \
@@ -56,6 +65,7 @@ _Noreturn void kv_raise(int code, const char *where, const char *format, ...);
     kv_lock_enter(&kv_lock_here, mutex)
 
 void kv_guard_enter(struct kv_guard *g, struct kv_error *e);
+void kv_guard_enter_first(struct kv_guard *g); // does nothing where there is one
 void kv_guard_leave(struct kv_guard *g);
 void kv_lock_enter(struct kv_lock *l, pthread_mutex_t *mutex);
 void kv_lock_leave(struct kv_lock *l);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The syntax of specs: name(inner):key=value,..., policy@format, and expansion of {a,b} and
 // from..to+step.
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/base/spec.h"
 
@@ -32,6 +33,7 @@ static long find_outside(const char *s, const char *stop) {
 
 int kv_spec_split(const char *text, char **policy, char **format, struct kv_error *e) {
     *policy = *format = NULL;
+    KV_GUARD(e);
     long at = find_outside(text, "@");
     if (at < 0) return kv_fail(e, KV_EUSAGE, text, "brackets do not match");
     *policy = copy_n(text, (size_t)at);
@@ -41,6 +43,7 @@ int kv_spec_split(const char *text, char **policy, char **format, struct kv_erro
 
 int kv_spec_parse(struct kv_spec *s, const char *text, struct kv_error *e) {
     *s = (struct kv_spec){0};
+    KV_GUARD(e);
     size_t n = 0;
     while (name_char(text[n])) n++;
     if (n == 0) return kv_fail(e, KV_EUSAGE, text, "a spec begins with a name");
@@ -73,7 +76,8 @@ int kv_spec_parse(struct kv_spec *s, const char *text, struct kv_error *e) {
         s->keys = kv_grow(s->keys, s->n_pairs + 1, sizeof *s->keys);
         s->values = kv_grow(s->values, s->n_pairs + 1, sizeof *s->values);
         s->keys[s->n_pairs] = copy_n(p, (size_t)(equal - p));
-        s->values[s->n_pairs++] = copy_n(equal + 1, (size_t)(p + end - equal - 1));
+        s->values[s->n_pairs] = copy_n(equal + 1, (size_t)(p + end - equal - 1));
+        s->n_pairs++;
         p += end;
         if (*p == '\0') return 0;
     }
@@ -247,6 +251,9 @@ static int expand(const char *text, struct list *l, struct kv_error *e) {
 }
 
 int kv_spec_expand(const char *text, char ***list, size_t *n, struct kv_error *e) {
+    *list = NULL;
+    *n = 0;
+    KV_GUARD(e);
     struct list l = {0};
     int rc = expand(text, &l, e);
     if (rc) {

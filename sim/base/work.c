@@ -81,16 +81,16 @@ static void *work(void *arg) {
 int kv_parallel(size_t n, unsigned n_workers,
                 int (*job)(void *, unsigned, size_t, struct kv_error *), void *self,
                 struct kv_error *e) {
+    KV_GUARD(e);
     struct crew c = {.n = n, .job = job, .self = self, .failed_at = n};
-    if (n_workers > n) n_workers = (unsigned)n;
-    if (n_workers < 1) n_workers = 1;
+    const unsigned n_hands = n < 1 || n_workers < 1 ? 1 : n_workers > n ? (unsigned)n : n_workers;
     pthread_mutex_init(&c.lock, NULL);
-    struct hand *hands = kv_alloc(n_workers, sizeof *hands);
-    pthread_t *threads = kv_alloc(n_workers, sizeof *threads);
+    struct hand *hands = kv_alloc(n_hands, sizeof *hands);
+    pthread_t *threads = kv_alloc(n_hands, sizeof *threads);
     unsigned started = 0;
-    for (unsigned w = 0; w < n_workers; w++) hands[w] = (struct hand){&c, w};
+    for (unsigned w = 0; w < n_hands; w++) hands[w] = (struct hand){&c, w};
     // The caller is worker 0; a thread that cannot be had only makes the crew smaller.
-    for (unsigned w = 1; w < n_workers; w++, started++)
+    for (unsigned w = 1; w < n_hands; w++, started++)
         if (pthread_create(&threads[w], NULL, work, &hands[w])) break;
     work(&hands[0]);
     for (unsigned w = 1; w <= started; w++) pthread_join(threads[w], NULL);

@@ -144,7 +144,7 @@ static void fill_norm(float *w, size_t n, uint64_t seed, uint64_t number) {
 
 struct kv_model *kv_model_random(const struct kv_shape *shape, enum kv_order order, bool tied,
                                  uint64_t seed) {
-    KV_GUARD_ELSE(NULL, return NULL);
+    KV_GUARD_ELSE(return NULL);
     use_blas_alone();
     struct kv_model *m = kv_alloc(1, sizeof *m);
     m->architecture = kv_architecture_usual;
