@@ -30,7 +30,7 @@
 #include "sim/base/version.h" // which kvsim this is
 #include "sim/base/talk.h"    // how much is said on stderr
 #include "sim/base/work.h"    // stopping what runs
-#include "sim/base/spec.h"    // "{static,none}:bits=2..8+2" and its expansion
+#include "sim/base/spec.h"    // specs, and expansions of several at once
 
 // A model, a benchmark, and the recording of one over the other.
 #include "sim/quant/format.h" // how K and V are coded
@@ -49,8 +49,9 @@
 
 // What a decode step costs on a device.
 #include "sim/cost/cost.h"
-#include "sim/cost/runs.h"
-#include "sim/cost/calibrate.h"
+#include "sim/cache/part.h" // what a step consists of
+#include "sim/cost/runs.h"  // steps as measured
+#include "sim/cost/calibrate.h" // and a device fitted to them
 
 // Results: kept, summed up with intervals, traded off against each other.
 #include "analysis/store/store.h"

@@ -23,6 +23,7 @@ END {
         n = split(callers[f], who, " ")
         for (i = 1; i <= n; i++) guarded[who[i]]
     }
+    if (!last) print "kv_raise is not in it"
     while (++first <= last) {
         n = split(callers[queue[first]], who, " ")
         for (i = 1; i <= n; i++) {
