@@ -6,7 +6,8 @@
 //     printf("%+.3f [%.3f, %.3f] p %.3g\n", d.difference, d.interval.low, d.interval.high,
 //     d.mid_p);
 //
-// Every comparison is paired by item. Pure functions: no state, no clock, any thread.
+// Every comparison is paired by item. Pure functions: no state, no clock, any thread. Where memory
+// runs out nothing is said: NANs, and no resampler (NULL).
 #ifndef KV_ANALYSIS_STATS_STATS_H
 #define KV_ANALYSIS_STATS_STATS_H
 

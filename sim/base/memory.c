@@ -13,8 +13,8 @@ static _Noreturn void out_of_memory(size_t count, size_t size) {
 
 static atomic_size_t until_failure; // allocations, the failing one included; 0 = none fails
 
-void kv_memory_fail(size_t nth) {
-    atomic_store(&until_failure, nth);
+size_t kv_memory_fail(size_t nth) {
+    return atomic_exchange(&until_failure, nth);
 }
 
 static bool made_to_fail(void) {

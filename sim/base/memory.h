@@ -13,8 +13,9 @@ void *kv_alloc(size_t count, size_t size);
 void *kv_grow(void *p, size_t count, size_t size);
 char *kv_strdup(const char *s);
 KV_PRINTF(1, 2) char *kv_format_text(const char *format, ...); // caller frees
-// For tests: the nth allocation from now on fails, in whichever thread; 0 = none does.
-void kv_memory_fail(size_t nth);
+// For tests: the nth allocation from now on fails, in whichever thread; 0 = none does. Returns how
+// many were still to come until the failure set before; 0 = it has come.
+size_t kv_memory_fail(size_t nth);
 
 // A growing text buffer. Init with {0}; kv_text_take hands out the string and empties the buffer.
 struct kv_text {
