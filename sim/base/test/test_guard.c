@@ -21,10 +21,14 @@
 #define SANITIZED 0
 #endif
 
-// What a failed call had allocated is lost by design.
+// What a failed call had allocated is lost by design, and sizes that nobody has are asked for.
 const char *__asan_default_options(void);
+const char *__tsan_default_options(void);
 const char *__asan_default_options(void) {
-    return "detect_leaks=0";
+    return "detect_leaks=0:allocator_may_return_null=1";
+}
+const char *__tsan_default_options(void) {
+    return "allocator_may_return_null=1";
 }
 
 static int take(size_t n, char **p, struct kv_error *e) {
