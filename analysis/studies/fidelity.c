@@ -9,6 +9,8 @@
 #include "sim/base/spec.h"
 #include "sim/base/talk.h"
 #include "sim/cli/opening.h"
+#include "sim/replay/answers.h"
+#include "sim/replay/ledger.h"
 #include "analysis/results/rows.h"
 
 const char *const kv_predictor_names[] = {

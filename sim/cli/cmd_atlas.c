@@ -8,6 +8,7 @@
 #include "sim/base/talk.h"
 #include "sim/cli/options.h"
 #include "reports/draw/gnuplot.h"
+#include "sim/replay/damage.h"
 #include "sim/replay/fisher.h"
 
 enum { N_BINS = 14, N_CLASSES = KV_N_KINDS + 1 };

@@ -13,6 +13,7 @@
 #include "reports/draw/gnuplot.h"
 #include "sim/cli/lists.h"
 #include "sim/model/safetensors.h"
+#include "sim/replay/damage.h"
 #include "sim/replay/fisher.h"
 
 static const struct kv_option options[] = {

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The forms of predicted damage, draw by draw, for given decisions.
+#include "sim/replay/answers.h"
+#include "sim/replay/damage.h"
 #include "sim/replay/draws.h"
 
 #include <pthread.h>

@@ -11,6 +11,7 @@
 #include "sim/quant/code.h"
 #include "sim/replay/closed.h"
 #include "sim/replay/compare.h"
+#include "sim/replay/ledger.h"
 #include "sim/replay/pass.h"
 #include "sim/replay/requant.h"
 #include "traces/features.h"

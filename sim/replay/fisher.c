@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Predicting divergence from sensitivities, and the cross terms that the prediction leaves out.
+#include "sim/replay/answers.h"
+#include "sim/replay/damage.h"
 #include "sim/replay/fisher.h"
 
 #include <pthread.h>
@@ -9,6 +11,7 @@
 #include "sim/base/half.h"
 #include "sim/base/memory.h"
 #include "sim/base/work.h"
+#include "sim/replay/ledger.h"
 
 // ---- cross terms ----------------------------------------------------------------------
 

@@ -11,7 +11,7 @@
 #ifndef KV_REPLAY_FISHER_H
 #define KV_REPLAY_FISHER_H
 
-#include "sim/replay/damage.h"
+#include "sim/replay/replay.h"
 
 KV_BEGIN_DECLS
 
