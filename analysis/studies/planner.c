@@ -8,6 +8,7 @@
 #include "sim/base/args.h"
 #include "sim/base/memory.h"
 #include "sim/base/work.h"
+#include "sim/replay/answers.h"
 
 const char *const kv_train_means[] = {"plain", "robust", NULL};
 

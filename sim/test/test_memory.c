@@ -180,9 +180,9 @@ static int read_store(struct kv_store *s, struct kv_error *e) {
     struct kv_redraw_result *redraws = NULL;
     size_t n, n_items = 0, n_choices = 0, n_redraws = 0;
     int rc = kv_store_summaries(s, NULL, &rows, &n, e);
-    if (rc == 0) rc = kv_store_items(s, rows[0].family, &items, &n_items, e);
-    if (rc == 0) rc = kv_store_choices(s, rows[0].family, &choices, &n_choices, e);
-    if (rc == 0) rc = kv_store_redraws(s, rows[0].family, &redraws, &n_redraws, e);
+    if (rc == 0) rc = kv_store_items(s, rows[0].run_group, &items, &n_items, e);
+    if (rc == 0) rc = kv_store_choices(s, rows[0].run_group, &choices, &n_choices, e);
+    if (rc == 0) rc = kv_store_redraws(s, rows[0].run_group, &redraws, &n_redraws, e);
     if (rc == 0 && (n != 1 || n_items != 3 || n_choices != 3 || n_redraws != 3))
         rc = kv_fail(e, KV_EFAIL, "", "%zu rows, %zu items", n, n_items);
     kv_choice_results_free(choices, n_choices);
