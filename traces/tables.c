@@ -373,7 +373,7 @@ static int build_and_open(struct kv_cell_table *t, const struct kv_format *f,
     struct kv_cell_table_writer w;
     int rc = check_needs(in, kind, e);
     if (rc) return rc;
-    if (kv_cell_table_writer_open(&w, in->path, in, f, kind, NULL) == 0) {
+    if (kv_tolerate(kv_cell_table_writer_open(&w, in->path, in, f, kind, NULL), NULL) == 0) {
         b.data = w.data;
         rc = build(&b, jobs, e);
         int closed = kv_cell_table_writer_close(&w, rc == 0, in->digest, e);

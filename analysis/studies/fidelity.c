@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Joining exact rows with predictions: which specs, on which items, added up in a fixed order.
+#include "analysis/results/label.h"
 #include "analysis/studies/fidelity.h"
 
 #include <stdlib.h>

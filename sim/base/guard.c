@@ -35,6 +35,11 @@ void kv_lock_leave(struct kv_lock *l) {
     pthread_mutex_unlock(l->mutex);
 }
 
+int kv_tolerate(int code, const struct kv_error *e) {
+    if (code == KV_ENOMEM) kv_raise(code, e ? e->where : "", "%s", e ? e->msg : "out of memory");
+    return code;
+}
+
 void kv_raise(int code, const char *where, const char *format, ...) {
     struct kv_error e;
     va_list ap;

@@ -46,6 +46,10 @@ struct kv_guard {
 KV_PRINTF(3, 4)
 _Noreturn void kv_raise(int code, const char *where, const char *format, ...);
 
+// Takes the code of an error that is passed over, and raises it again if it is memory that ran out:
+// if (kv_tolerate(kv_trace_open(&t, path, &e), &e)) there is none, and that is all right
+int kv_tolerate(int code, const struct kv_error *e);
+
 // From here to the end of the function or block a raised error fills e (which may be NULL) and the
 // function returns its code. Out parameters are set before.
 #define KV_GUARD(e)                                                                                \

@@ -31,9 +31,9 @@ static long find_outside(const char *s, const char *stop) {
     }
 }
 
-int kv_spec_split(const char *text, char **policy, char **format, struct kv_error *e) {
+// These two are unguarded: who calls them here passes over any error but memory that runs out.
+static int split(const char *text, char **policy, char **format, struct kv_error *e) {
     *policy = *format = NULL;
-    KV_GUARD(e);
     long at = find_outside(text, "@");
     if (at < 0) return kv_fail(e, KV_EUSAGE, text, "brackets do not match");
     *policy = copy_n(text, (size_t)at);
@@ -41,9 +41,8 @@ int kv_spec_split(const char *text, char **policy, char **format, struct kv_erro
     return 0;
 }
 
-int kv_spec_parse(struct kv_spec *s, const char *text, struct kv_error *e) {
+static int parse(struct kv_spec *s, const char *text, struct kv_error *e) {
     *s = (struct kv_spec){0};
-    KV_GUARD(e);
     size_t n = 0;
     while (name_char(text[n])) n++;
     if (n == 0) return kv_fail(e, KV_EUSAGE, text, "a spec begins with a name");
@@ -83,6 +82,16 @@ int kv_spec_parse(struct kv_spec *s, const char *text, struct kv_error *e) {
     }
 }
 
+int kv_spec_split(const char *text, char **policy, char **format, struct kv_error *e) {
+    KV_GUARD(e);
+    return split(text, policy, format, e);
+}
+
+int kv_spec_parse(struct kv_spec *s, const char *text, struct kv_error *e) {
+    KV_GUARD(e);
+    return parse(s, text, e);
+}
+
 void kv_spec_fini(struct kv_spec *s) {
     free(s->name);
     free(s->inner);
@@ -103,23 +112,23 @@ const char *kv_spec_value(const struct kv_spec *s, const char *key) {
 
 // ---- a whole spec ---------------------------------------------------------------------
 
-static struct kv_spec *parse_chain(const char *text, size_t *n) {
-    struct kv_spec *list = NULL, one;
+static void parse_chain(const char *text, struct kv_spec **list, size_t *n) {
+    struct kv_spec one;
     struct kv_error ignored;
-    for (*n = 0; text && kv_spec_parse(&one, text, &ignored) == 0; text = one.inner) {
-        list = kv_grow(list, *n + 1, sizeof *list);
-        list[(*n)++] = one;
+    for (; text && parse(&one, text, &ignored) == 0; text = one.inner) {
+        *list = kv_grow(*list, *n + 1, sizeof **list);
+        (*list)[(*n)++] = one;
     }
-    return list;
 }
 
 void kv_spec_take_apart(struct kv_spec_parts *p, const char *text) {
+    *p = (struct kv_spec_parts){0};
+    KV_GUARD_ELSE(return );
     struct kv_error ignored;
-    if (kv_spec_split(text, &p->policy_text, &p->format_text, &ignored))
-        p->policy_text = kv_strdup(text);
+    if (split(text, &p->policy_text, &p->format_text, &ignored)) p->policy_text = kv_strdup(text);
     if (!p->format_text) p->format_text = kv_strdup("");
-    p->policies = parse_chain(p->policy_text, &p->n_policies);
-    p->formats = parse_chain(p->format_text, &p->n_formats);
+    parse_chain(p->policy_text, &p->policies, &p->n_policies);
+    parse_chain(p->format_text, &p->formats, &p->n_formats);
 }
 
 void kv_spec_parts_fini(struct kv_spec_parts *p) {

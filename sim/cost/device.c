@@ -284,7 +284,7 @@ const char *kv_device_default_name(void) {
     for (size_t i = 0; (name = kv_device_name_at(i)); i++) {
         struct kv_device *d;
         struct kv_error ignored;
-        if (kv_device_open(&d, name, &ignored)) continue;
+        if (kv_tolerate(kv_device_open(&d, name, &ignored), &ignored)) continue;
         double values = (double)d->shape.n_layers * d->shape.n_kv_heads * d->shape.head_dim;
         double error = isnan(d->share_error_median) ? 1e9 : d->share_error_median;
         if (d->threads == 0) values += 1e18; // a GPU only where no CPU is shipped

@@ -30,7 +30,7 @@ static unsigned format_width(const char *name, const struct kv_shape *shape) {
     struct kv_format_setting s = {*shape, KV_ORDER_GGML};
     struct kv_format *f;
     unsigned bits = 0;
-    if (kv_format_open(&f, name, &s, NULL)) return 0;
+    if (kv_tolerate(kv_format_open(&f, name, &s, NULL), NULL)) return 0;
     bits = f->width_bits[0];
     kv_format_close(f);
     return bits;
