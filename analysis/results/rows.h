@@ -84,7 +84,7 @@ bool kv_rows_alike(const struct kv_row *a, const struct kv_row *b);
 // how many groups there are.
 size_t kv_rows_groups(const struct kv_row *rows, size_t n, size_t *group);
 // Marks the rows that no other of the same recording and setting beats in accuracy (without one: in
-// divergence) and effective bits.
+// divergence) and effective bits. None where memory runs out.
 void kv_rows_frontier(const struct kv_row *rows, size_t n, bool *on);
 
 KV_END_DECLS

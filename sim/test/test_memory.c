@@ -11,7 +11,9 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "analysis/results/front.h"
 #include "analysis/store/store.h"
+#include "analysis/studies/sweep.h"
 #include "sim/cost/cost.h"
 #include "sim/cost/runs.h"
 #include "sim/replay/attention.h"
@@ -24,12 +26,13 @@ const char *__asan_default_options(void) {
     return "detect_leaks=0";
 }
 
-enum { AT_MOST = 150, KEEP = KV_KEEP_ALL };
+enum { KEEP = KV_KEEP_ALL };
 
 struct world {
-    struct tiny_trace t;
+    char dir[64], gguf[96], recording[96], db[96], swept[96], copy[96];
     struct kv_model *model;
-    char gguf[96], db[96], copy[96];
+    struct kv_trace *trace;
+    struct kv_format_setting setting;
 };
 
 typedef int story_fn(struct world *w, struct kv_error *e);
@@ -38,11 +41,12 @@ static void fails_anywhere(struct world *w, story_fn *story) {
     struct kv_error e = {0};
     kv_memory_fail(SIZE_MAX);
     int rc = story(w, &e);
-    size_t n = SIZE_MAX - kv_memory_fail(0), step = n / AT_MOST + 1;
+    const size_t most = getenv("KVSIM_TEST_LIGHT") ? 25 : 80;
+    size_t n = SIZE_MAX - kv_memory_fail(0), step = n / most + 1;
     if (rc) print_error("%s: %s\n", e.where, e.msg);
     assert_int_equal(rc, 0);
     assert_true(n > 0);
-    for (size_t nth = 1; nth <= n; nth += nth < AT_MOST / 3 ? 1 : step) {
+    for (size_t nth = 1; nth <= n; nth += nth < most / 3 ? 1 : step) {
         e = (struct kv_error){0};
         kv_memory_fail(nth);
         rc = story(w, &e);
@@ -64,7 +68,7 @@ static int open_specs(struct world *w, struct kv_error *e) {
     int rc = 0;
     for (size_t i = 0; i < sizeof texts / sizeof *texts && rc == 0; i++) {
         struct kv_replay_spec spec;
-        rc = kv_replay_spec_open(&spec, texts[i], &w->t.setting, 1, e);
+        rc = kv_replay_spec_open(&spec, texts[i], &w->setting, 1, e);
         kv_replay_spec_close(&spec);
     }
     return rc;
@@ -82,18 +86,23 @@ static int open_model(struct world *w, struct kv_error *e) {
     return rc;
 }
 
-static int record(struct world *w, struct kv_error *e) {
+static int record_into(const struct kv_model *m, const char *dir, size_t n, struct kv_error *e) {
     struct kv_tasks *tasks;
-    struct kv_trace *trace = NULL;
     struct kv_record_options o = {
-        .dir = w->copy, .keep = KEEP, .n = 2, .adjoint = tiny_adjoint, .seed = 1, .jobs = 2};
+        .dir = dir, .keep = KEEP, .n = n, .adjoint = tiny_adjoint, .seed = 1, .jobs = 2};
     o.adjoint.draws = 2;
     int rc = kv_tasks_load(&tasks, "samples", e);
-    if (rc == 0) rc = kv_record(w->model, tasks, &o, e);
+    if (rc == 0) rc = kv_record(m, tasks, &o, e);
+    kv_tasks_free(tasks);
+    return rc;
+}
+
+static int record(struct world *w, struct kv_error *e) {
+    struct kv_trace *trace = NULL;
+    int rc = record_into(w->model, w->copy, 2, e);
     if (rc == 0) rc = kv_trace_open(&trace, w->copy, e);
     if (rc == 0) rc = kv_trace_verify(trace, e);
     kv_trace_close(trace);
-    kv_tasks_free(tasks);
     tiny_remove(w->copy);
     return rc;
 }
@@ -117,7 +126,7 @@ static int replay(struct world *w, enum kv_mode mode,
                   int (*how)(struct kv_replay *r, struct kv_error *e), struct kv_error *e) {
     static const char *const texts[] = {"static:bits=4@sym", "oracle:bits=5@sym", "h2o@asym"};
     struct kv_replay_spec specs[3] = {{0}};
-    struct kv_replay r = {.trace = w->t.trace,
+    struct kv_replay r = {.trace = w->trace,
                           .model = w->model,
                           .specs = specs,
                           .n_specs = mode == KV_INLINE ? 3 : 1,
@@ -127,7 +136,7 @@ static int replay(struct world *w, enum kv_mode mode,
                           .take = take};
     int rc = 0;
     for (size_t i = 0; i < 3 && rc == 0; i++)
-        rc = kv_replay_spec_open(&specs[i], texts[i], &w->t.setting, 1, e);
+        rc = kv_replay_spec_open(&specs[i], texts[i], &w->setting, 1, e);
     if (rc == 0) rc = kv_replay_open_tables(&r, KV_TABLE_ISO, 2, e);
     if (rc == 0) rc = how(&r, e);
     kv_replay_close_tables(&r);
@@ -161,7 +170,7 @@ static int replay_attention(struct world *w, struct kv_error *e) {
 static int write_store(struct world *w, struct kv_store *s, struct kv_error *e) {
     long long trace, run;
     struct kv_choice_outcome choice = {.logprob = -1, .tokens = 1, .chars = 1, .bytes = 1};
-    int rc = kv_store_trace(s, kv_trace_info(w->t.trace), kv_trace_item, w->t.trace, &trace, e);
+    int rc = kv_store_trace(s, kv_trace_info(w->trace), kv_trace_item, w->trace, &trace, e);
     if (rc == 0)
         rc = kv_store_run(s, &(struct kv_run_key){.trace = trace, .spec = "none", .policy = "none"},
                           &run, e);
@@ -209,6 +218,46 @@ static int keep_results(struct world *w, struct kv_error *e) {
     return rc ? rc : closed;
 }
 
+static int sweep_into(struct world *w, const char *db, struct kv_error *e) {
+    static const char *const specs[] = {"static:bits={2,4}@sym", "shuffle(static:bits=4)@sym"};
+    struct kv_sweep_options o = kv_sweep_defaults();
+    struct kv_sweep *s;
+    o.trace = w->recording, o.model = w->gguf, o.db = db;
+    o.specs = specs, o.n_specs = 2;
+    o.redraws = 2, o.jobs = 2;
+    int rc = kv_sweep_open(&s, &o, e);
+    if (rc == 0) rc = kv_sweep_run(s, e);
+    if (rc == KV_ENOMEM && s) { // the same sweep goes on where it stopped
+        struct kv_error again = {0};
+        assert_int_equal(kv_sweep_run(s, &again), 0);
+    }
+    kv_sweep_close(s);
+    return rc;
+}
+
+static int sweep(struct world *w, struct kv_error *e) {
+    unlink(w->db);
+    return sweep_into(w, w->db, e);
+}
+
+static int find_frontier(struct world *w, struct kv_error *e) {
+    const struct kv_rows_options how = {.db = w->swept, .n_contexts = 1, .context = {128}};
+    struct kv_rows rows;
+    struct kv_store *s;
+    struct kv_front front = {0};
+    const struct kv_row *all[3];
+    int rc = kv_rows_open(&rows, &s, &how, e);
+    if (rc == 0) rc = kv_rows_sort(&rows, "kl", e);
+    for (size_t i = 0; i < rows.n && i < 3; i++) all[i] = &rows.row[i];
+    if (rc == 0)
+        rc = kv_front_find(&front, s, all, rows.n, &kv_front_values[0], &kv_front_costs[0], 0, 1,
+                           20, e);
+    kv_front_fini(&front);
+    kv_rows_fini(&rows);
+    kv_store_abandon(s);
+    return rc;
+}
+
 static int price(struct world *w, struct kv_error *e) {
     struct kv_device *d;
     struct kv_runs *runs = NULL;
@@ -237,29 +286,50 @@ TEST(replay_requantized)
 TEST(replay_by_fisher)
 TEST(replay_attention)
 TEST(keep_results)
+TEST(sweep)
+TEST(find_frontier)
 TEST(price)
 
-static int setup(void **state) {
-    static struct world w;
-    struct kv_error e = {0};
+// A model that lies in a file, so that it can be opened for the recording that is made of it.
+static int write_model(const char *path, struct kv_error *e) {
     struct kv_text gguf = {0};
-    if (tiny_trace_open(&w.t, KEEP, 3, &w.model)) return -1;
-    snprintf(w.gguf, sizeof w.gguf, "%s/model.gguf", w.t.dir);
-    snprintf(w.db, sizeof w.db, "%s/results.db", w.t.dir);
-    snprintf(w.copy, sizeof w.copy, "%s/copy", w.t.dir);
-    w.model->order = KV_ORDER_GGML;
-    build_gguf(&gguf, w.model, &gguf_f32);
-    w.model->order = KV_ORDER_HF;
-    int rc = kv_write_file(w.gguf, gguf.s, gguf.n, &e);
+    struct kv_model *m = tiny_model();
+    m->order = KV_ORDER_GGML;
+    build_gguf(&gguf, m, &gguf_f32);
+    int rc = kv_write_file(path, gguf.s, gguf.n, e);
     free(gguf.s);
+    kv_model_close(m);
+    return rc;
+}
+
+static int setup(void **state) {
+    static struct world w = {.dir = "/tmp/kvsim-memory-XXXXXX"};
+    struct kv_error e = {0};
+    if (!mkdtemp(w.dir)) return -1;
+    snprintf(w.gguf, sizeof w.gguf, "%s/model.gguf", w.dir);
+    snprintf(w.recording, sizeof w.recording, "%s/trace", w.dir);
+    snprintf(w.db, sizeof w.db, "%s/results.db", w.dir);
+    snprintf(w.swept, sizeof w.swept, "%s/swept.db", w.dir);
+    snprintf(w.copy, sizeof w.copy, "%s/copy", w.dir);
+    kv_set_verbosity(-1);
+    int rc = write_model(w.gguf, &e);
+    if (rc == 0) rc = kv_model_open(&w.model, w.gguf, KV_WEIGHTS_F32, &e);
+    if (rc == 0) rc = record_into(w.model, w.recording, 3, &e);
+    if (rc == 0) rc = kv_trace_open(&w.trace, w.recording, &e);
+    if (rc == 0)
+        w.setting = (struct kv_format_setting){kv_trace_info(w.trace)->shape,
+                                               kv_trace_info(w.trace)->order};
+    if (rc == 0) rc = sweep_into(&w, w.swept, &e);
+    if (rc) print_error("%s: %s\n", e.where, e.msg);
     *state = &w;
     return rc;
 }
 
 static int teardown(void **state) {
     struct world *w = *state;
+    kv_trace_close(w->trace);
     kv_model_close(w->model);
-    tiny_trace_close(&w->t);
+    tiny_remove(w->dir);
     return 0;
 }
 
@@ -273,6 +343,8 @@ int main(void) {
         cmocka_unit_test(replay_by_fisher_with_no_memory),
         cmocka_unit_test(replay_attention_with_no_memory),
         cmocka_unit_test(keep_results_with_no_memory),
+        cmocka_unit_test(sweep_with_no_memory),
+        cmocka_unit_test(find_frontier_with_no_memory),
         cmocka_unit_test(price_with_no_memory),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

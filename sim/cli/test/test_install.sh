@@ -106,6 +106,12 @@ check 'the installed program records the samples' \
 check 'replay says how far two policies stray' sh -c './replay good.gguf samples.trace static:bits=8@sym static:bits=2@sym >replay.out'
 nats() { sed -n "$1s/.* bits, \([0-9.]*\) nats a token: .*/\1/p" replay.out; }
 check 'and eight bits stray less than two' awk "BEGIN { exit !(0 < $(nats 1) && $(nats 1) < $(nats 2)) }"
+check 'sweep fills a store and prints its frontier' sh -c './sweep good.gguf samples.trace results.db >sweep.out'
+check 'whose widest member nobody beats' grep -q '^\* .*static:bits=8@sym$' sweep.out
+check 'a second sweep runs nothing again and says the same' \
+    sh -c './sweep good.gguf samples.trace results.db | cmp - sweep.out'
+check 'and the installed program reads the store' \
+    sh -c "'$tree/bin/kvsim' show --db results.db --tsv | grep -q 'static:k=8,v=8@sym'"
 check 'a spec that is none is refused in one sentence' \
     sh -c "! ./replay good.gguf samples.trace static:bits=4@sim none 2>err && grep -qx \"replay: .*; did you mean 'sym'?.*\" err"
 
