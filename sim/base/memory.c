@@ -30,16 +30,16 @@ void *kv_alloc(size_t count, size_t size) {
         out_of_memory(count, size);
     n = (n + 63) & ~(size_t)63;
     void *p = aligned_alloc(64, n ? n : 64);
-    if (!p) out_of_memory(count, size);
-    return memset(p, 0, n);
+    if (p) return memset(p, 0, n);
+    out_of_memory(count, size);
 }
 
 void *kv_grow(void *p, size_t count, size_t size) {
     size_t n;
     if (__builtin_mul_overflow(count, size, &n) || made_to_fail()) out_of_memory(count, size);
     void *q = realloc(p, n ? n : 1);
-    if (!q) out_of_memory(count, size);
-    return q;
+    if (q) return q;
+    out_of_memory(count, size);
 }
 
 char *kv_strdup(const char *s) {

@@ -77,8 +77,8 @@ static const struct kv_architecture architectures[] = {
 
 const struct kv_architecture *const kv_architecture_usual = &architectures[0];
 
-int kv_architecture_find(const struct kv_architecture **a, enum kv_layout layout, const char *name,
-                         const char *what, const char *path, struct kv_error *e) {
+int kv_architecture_find(const struct kv_architecture **a, enum kv_model_layout layout,
+                         const char *name, const char *what, const char *path, struct kv_error *e) {
     char known[256] = "";
     size_t n = 0;
     for (size_t i = 0; i < N_ARCHITECTURES; i++) {

@@ -10,7 +10,7 @@
 #include "sim/model/model.h"
 
 // Whose names a file uses. They differ in more than names: GGUF's converter permutes Q and K.
-enum kv_layout { KV_LAYOUT_GGUF, KV_LAYOUT_HF, KV_N_LAYOUTS };
+enum kv_model_layout { KV_LAYOUT_GGUF, KV_LAYOUT_HF, KV_N_LAYOUTS };
 
 // Sizes that follow from a model's shape.
 enum kv_dim {
@@ -56,9 +56,9 @@ struct kv_architecture {
 
 // The row of an architecture by the name that a file of this layout gives it. Errors: KV_EFAIL with
 // `what` ("general.architecture"), the name, and those known.
-KV_MUST_CHECK int kv_architecture_find(const struct kv_architecture **a, enum kv_layout layout,
-                                       const char *name, const char *what, const char *path,
-                                       struct kv_error *e);
+KV_MUST_CHECK int kv_architecture_find(const struct kv_architecture **a,
+                                       enum kv_model_layout layout, const char *name,
+                                       const char *what, const char *path, struct kv_error *e);
 
 // The architecture of models that come from no file.
 extern const struct kv_architecture *const kv_architecture_usual;

@@ -213,7 +213,7 @@ static size_t count_slots(const struct kv_slot *slots, bool tied) {
 }
 
 // Lists the slots of the model (layer SIZE_MAX) or of a layer as tensors to be found.
-static size_t list_tensors(struct tensor *to, const struct kv_model *m, enum kv_layout layout,
+static size_t list_tensors(struct tensor *to, const struct kv_model *m, enum kv_model_layout layout,
                            size_t layer) {
     const struct kv_architecture *a = m->architecture;
     bool own = layer == SIZE_MAX;

@@ -19,7 +19,7 @@ struct kv_weight_source {
 };
 
 struct kv_weight_file {
-    enum kv_layout layout;
+    enum kv_model_layout layout;
     const char *path; // for messages about what is missing
     void *self;
     bool (*find)(void *self, const char *name, struct kv_weight_source *source);
