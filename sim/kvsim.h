@@ -18,9 +18,9 @@
 // process, catches a signal or writes to stdout; kv_set_verbosity(-1) silences what is said on
 // stderr. Memory that runs out is KV_ENOMEM like any other error: what the call had allocated for
 // itself is lost then, what it was given can be used and closed as before. Models, traces and specs
-// are read-only once opened and shared by threads. Written files need SIGPIPE and SIGXFSZ ignored
-// to report a closed pipe and a size limit. The interface is what these headers declare, listed in
-// sim/kvsim.symbols; the installed library exports nothing else.
+// are read-only once opened and shared by threads. With SIGPIPE and SIGXFSZ ignored, a closed pipe
+// and a reached file-size limit are errors too. The interface is what these headers declare, listed
+// in sim/kvsim.symbols; the installed library exports nothing else.
 #ifndef KV_KVSIM_H
 #define KV_KVSIM_H
 

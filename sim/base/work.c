@@ -4,21 +4,20 @@
 #include "sim/base/guard.h"
 #include "sim/base/memory.h"
 
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
 
 // ---- interrupts and clocks ------------------------------------------------------------
 
-static volatile sig_atomic_t interrupted;
+static atomic_bool interrupted; // lock-free, so a signal handler may set it
 
 void kv_interrupt(bool now) {
-    interrupted = now;
+    atomic_store(&interrupted, now);
 }
 
 bool kv_interrupted(void) {
-    return interrupted != 0;
+    return atomic_load_explicit(&interrupted, memory_order_relaxed);
 }
 
 static double clock_s(clockid_t id) {
