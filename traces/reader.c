@@ -2,6 +2,7 @@
 // The trace reader: maps shards, checks every count against every other, hands out borrowed
 // pointers.
 #include "traces/trace.h"
+#include "sim/base/guard.h"
 #include "sim/base/hash.h"
 #include "sim/base/memory.h"
 #include "sim/base/shape.h"
@@ -306,6 +307,7 @@ static int open_all(struct kv_trace *t, const char *dir, const char *path, struc
 
 int kv_trace_open(struct kv_trace **out, const char *dir, struct kv_error *e) {
     *out = NULL;
+    KV_GUARD(e);
     if (!kv_is_dir(dir))
         return kv_fail(e, KV_EFAIL, dir, "is not a trace folder (kvsim record makes one)");
     char *path = kv_format_text("%s/manifest.json", dir), *text;

@@ -6,6 +6,7 @@
 #include <cblas.h>
 #include <stdlib.h>
 
+#include "sim/base/guard.h"
 #include "sim/base/half.h"
 #include "sim/base/hash.h"
 #include "sim/base/memory.h"
@@ -273,6 +274,7 @@ static float *kv_norms(const struct kv_model *m) {
 
 int kv_record(const struct kv_model *m, const struct kv_tasks *tasks,
               const struct kv_record_options *o, struct kv_error *e) {
+    KV_GUARD(e);
     struct kv_items *items;
     if (!m->tokenizer) return kv_fail(e, KV_EFAIL, m->name, "has no tokenizer");
     int rc = kv_items_new(&items, m, tasks, o, e);

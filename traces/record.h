@@ -7,6 +7,8 @@
 #include "traces/tasks.h"
 #include "traces/trace.h"
 
+KV_BEGIN_DECLS
+
 struct kv_record_options {
     const char *dir;
     uint32_t keep;                  // enum kv_keep bits
@@ -29,5 +31,7 @@ struct kv_record_options {
 // that is not UTF-8, disk full, interrupted (what was written is removed).
 KV_MUST_CHECK int kv_record(const struct kv_model *m, const struct kv_tasks *tasks,
                             const struct kv_record_options *o, struct kv_error *e);
+
+KV_END_DECLS
 
 #endif

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "sim/base/files.h"
+#include "sim/base/guard.h"
 #include "sim/base/half.h"
 #include "sim/base/hash.h"
 #include "sim/base/memory.h"
@@ -31,6 +32,7 @@ struct kv_cell_table_scratch {
 };
 
 struct kv_cell_table_scratch *kv_cell_table_scratch_new(const struct kv_format *f) {
+    KV_GUARD_ELSE(return NULL);
     struct kv_cell_table_scratch *s = kv_alloc(1, sizeof *s);
     s->code = kv_alloc(kv_code_scratch_bytes(f), 1);
     return s;
@@ -48,6 +50,9 @@ static void make_room(struct kv_cell_table_scratch *s, const struct kv_shape *sh
     free(s->error);
     free(s->side);
     free(s->cells);
+    s->error = s->side = NULL;
+    s->cells = NULL;
+    s->n_tokens = 0;
     s->error = kv_alloc(n * cells * sh->head_dim, sizeof(float));
     s->side = kv_alloc(2 * n * sh->n_kv_heads * sh->head_dim, sizeof(float));
     s->cells = kv_alloc(n * cells, 1);
@@ -92,6 +97,7 @@ static int code_side(const struct kv_trace_item *it, const struct kv_shape *sh,
 int kv_coding_error(const struct kv_trace_info *in, const struct kv_trace_item *it,
                     const struct kv_format *f, const uint8_t *cells,
                     struct kv_cell_table_scratch *s, float *error, struct kv_error *e) {
+    KV_GUARD(e);
     const struct kv_shape *sh = &in->shape;
     size_t d = sh->head_dim, width = (size_t)sh->n_kv_heads * d, n = it->n_tokens;
     make_room(s, sh, n);
@@ -147,6 +153,7 @@ static float entry(const struct kv_trace_info *in, const struct kv_trace_item *i
 int kv_cell_table_fill(const struct kv_trace_info *in, const struct kv_trace_item *it,
                        const struct kv_format *f, enum kv_cell_table_kind kind,
                        struct kv_cell_table_scratch *s, float *out, struct kv_error *e) {
+    KV_GUARD(e);
     size_t cells = kv_cells(&in->shape), d = in->shape.head_dim;
     make_room(s, &in->shape, it->n_tokens);
     for (size_t w = 0; w < f->n_widths; w++) {
@@ -246,6 +253,8 @@ static int table_header(struct kv_cell_table_writer *w, const char *digest, char
 int kv_cell_table_writer_open(struct kv_cell_table_writer *w, const char *dir,
                               const struct kv_trace_info *info, const struct kv_format *f,
                               enum kv_cell_table_kind kind, struct kv_error *e) {
+    *w = (struct kv_cell_table_writer){0};
+    KV_GUARD(e);
     char *tables = kv_format_text("%s/tables", dir), *header;
     size_t n;
     uint64_t offset;
@@ -296,6 +305,7 @@ static int write_sum(const char *path, struct kv_error *e) {
 
 int kv_cell_table_writer_close(struct kv_cell_table_writer *w, bool keep, const char *digest,
                                struct kv_error *e) {
+    KV_GUARD(e);
     int rc = 0;
     if (keep) {
         char *header, *key = table_key(digest, w->format, w->kind),
@@ -363,7 +373,7 @@ static int build_and_open(struct kv_cell_table *t, const struct kv_format *f,
     struct kv_cell_table_writer w;
     int rc = check_needs(in, kind, e);
     if (rc) return rc;
-    if (kv_cell_table_writer_open(&w, in->path, in, f, kind, NULL) == 0) {
+    if (kv_tolerate(kv_cell_table_writer_open(&w, in->path, in, f, kind, NULL), NULL) == 0) {
         b.data = w.data;
         rc = build(&b, jobs, e);
         int closed = kv_cell_table_writer_close(&w, rc == 0, in->digest, e);
@@ -381,9 +391,10 @@ static int build_and_open(struct kv_cell_table *t, const struct kv_format *f,
 int kv_cell_table_open(struct kv_cell_table **out, const struct kv_trace *trace,
                        const struct kv_format *f, enum kv_cell_table_kind kind, unsigned jobs,
                        struct kv_error *e) {
+    *out = NULL;
+    KV_GUARD(e);
     const struct kv_trace_info *in = kv_trace_info(trace);
     struct kv_cell_table *t = kv_alloc(1, sizeof *t);
-    *out = NULL;
     t->trace = trace;
     t->token_floats = f->n_widths * kv_cells(&in->shape);
     t->first_token = kv_alloc(in->n_items, sizeof *t->first_token);

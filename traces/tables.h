@@ -14,6 +14,8 @@
 
 #include "traces/trace.h"
 
+KV_BEGIN_DECLS
+
 // With e the coding error of the recorded vector, g the recorded gradients, d the head's dimension:
 enum kv_cell_table_kind {
     KV_TABLE_ISO,     // 0.5 mean |g|^2 |e|^2 / d: expected damage, nats, from the sensitivity alone
@@ -73,5 +75,7 @@ KV_MUST_CHECK int kv_coding_error(const struct kv_trace_info *info,
                                   const struct kv_trace_item *item, const struct kv_format *f,
                                   const uint8_t *cells, struct kv_cell_table_scratch *s,
                                   float *error, struct kv_error *e);
+
+KV_END_DECLS
 
 #endif

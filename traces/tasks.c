@@ -13,6 +13,7 @@
 
 #include "sim/base/args.h"
 #include "sim/base/files.h"
+#include "sim/base/guard.h"
 #include "sim/base/hash.h"
 #include "sim/base/memory.h"
 #include "sim/base/spec.h"
@@ -489,6 +490,7 @@ static const char *name_of(size_t kind, const char *path) {
 
 int kv_tasks_load(struct kv_tasks **out, const char *spec, struct kv_error *e) {
     *out = NULL;
+    KV_GUARD(e);
     char *copy = kv_strdup(spec), *path = copy, *text = NULL;
     char *pairs = strchr(copy, ',');
     if (pairs) *pairs++ = 0;

@@ -12,6 +12,8 @@
 
 #include "policies/policy.h"
 
+KV_BEGIN_DECLS
+
 enum kv_task_kind { KV_TASK_HELLASWAG, KV_TASK_ARC, KV_TASK_OPENBOOKQA, KV_TASK_TEXT };
 
 struct kv_task_item {
@@ -41,5 +43,7 @@ struct kv_tasks {
 // of the labels, an empty stem or choice, invalid UTF-8.
 KV_MUST_CHECK int kv_tasks_load(struct kv_tasks **t, const char *spec, struct kv_error *e);
 void kv_tasks_free(struct kv_tasks *t);
+
+KV_END_DECLS
 
 #endif

@@ -15,6 +15,8 @@
 #include "policies/policy.h"
 #include "sim/quant/format.h"
 
+KV_BEGIN_DECLS
+
 #define KV_TRACE_FORMAT 1
 
 // What is kept of each token beyond ids, features and scores.
@@ -103,5 +105,7 @@ const struct kv_trace_info *kv_trace_info(const struct kv_trace *t);
 const struct kv_trace_item *kv_trace_item(const struct kv_trace *t, size_t i);
 // Reads every byte and compares checksums. The message names shard and both sums.
 KV_MUST_CHECK int kv_trace_verify(const struct kv_trace *t, struct kv_error *e);
+
+KV_END_DECLS
 
 #endif

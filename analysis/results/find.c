@@ -6,6 +6,7 @@
 
 #include "analysis/results/label.h"
 #include "sim/base/args.h"
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/replay/spec.h"
 
@@ -44,7 +45,8 @@ static int not_found(const struct kv_summary *all, size_t n,
     char **labels = kv_alloc(n + 2, sizeof *labels), *spelt = NULL;
     struct kv_error ignored;
     for (size_t k = n_settings; k-- > 0 && !spelt;)
-        if (kv_spec_canonical(text, &settings[k].setting, &spelt, &ignored)) spelt = NULL;
+        if (kv_tolerate(kv_spec_canonical(text, &settings[k].setting, &spelt, &ignored), &ignored))
+            spelt = NULL;
     specs[0] = spelt ? spelt : text;
     for (size_t i = 0; i < n; i++) specs[i + 1] = all[i].spec;
     kv_spec_labels(specs, NULL, n + 1, labels);

@@ -6,6 +6,7 @@
 
 #include "analysis/results/shared.h"
 #include "analysis/stats/pareto.h"
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 
 const struct kv_front_value kv_front_values[] = {{"acc", "", KV_ACC},
@@ -107,11 +108,12 @@ static void find(struct kv_front *f, const struct kv_shared *g, bool lower, doub
     free(good);
 }
 
-int kv_front_find(struct kv_front *f, struct kv_store *s, const struct kv_row *const *rows,
-                  size_t n, const struct kv_front_value *value, const struct kv_front_cost *cost,
-                  size_t context, uint64_t seed, size_t draws, struct kv_error *e) {
+// Guarded, so that what was found so far is let go of.
+static int find_all(struct kv_front *f, struct kv_store *s, const struct kv_row *const *rows,
+                    size_t n, const struct kv_front_value *value, const struct kv_front_cost *cost,
+                    size_t context, uint64_t seed, size_t draws, struct kv_error *e) {
+    KV_GUARD(e);
     struct kv_shared g;
-    *f = (struct kv_front){.n = n};
     f->rows = kv_alloc(n + 1, sizeof *f->rows);
     f->cost = kv_alloc(n + 1, sizeof *f->cost);
     f->value = kv_alloc(n + 1, sizeof *f->value);
@@ -132,6 +134,14 @@ int kv_front_find(struct kv_front *f, struct kv_store *s, const struct kv_row *c
     double chance = value->scorer >= 0 && n ? rows[0]->s.chance : 0;
     if (!code) find(f, &g, value->scorer == KV_FRONT_KL, chance, seed, draws);
     kv_shared_fini(&g);
+    return code;
+}
+
+int kv_front_find(struct kv_front *f, struct kv_store *s, const struct kv_row *const *rows,
+                  size_t n, const struct kv_front_value *value, const struct kv_front_cost *cost,
+                  size_t context, uint64_t seed, size_t draws, struct kv_error *e) {
+    *f = (struct kv_front){.n = n};
+    int code = find_all(f, s, rows, n, value, cost, context, seed, draws, e);
     if (code) kv_front_fini(f);
     return code;
 }

@@ -6,6 +6,8 @@
 
 #include "analysis/results/rows.h"
 
+KV_BEGIN_DECLS
+
 // What is traded. Values: higher is better but for kl.
 enum { KV_FRONT_AGREEMENT = -1, KV_FRONT_KL = -2 };
 struct kv_front_value {
@@ -43,5 +45,7 @@ KV_MUST_CHECK int kv_front_find(struct kv_front *f, struct kv_store *s,
                                 const struct kv_front_cost *cost, size_t context, uint64_t seed,
                                 size_t draws, struct kv_error *e);
 void kv_front_fini(struct kv_front *f);
+
+KV_END_DECLS
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "analysis/stats/pareto.h"
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 
 static bool same_form(const struct kv_summary *a, const struct kv_summary *b) {
@@ -32,6 +33,8 @@ size_t kv_rows_groups(const struct kv_row *rows, size_t n, size_t *group) {
 }
 
 void kv_rows_frontier(const struct kv_row *rows, size_t n, bool *on) {
+    memset(on, 0, n);
+    KV_GUARD_ELSE(return );
     double *bits = kv_alloc(n + 1, sizeof *bits), *value = kv_alloc(n + 1, sizeof *value);
     size_t *group = kv_alloc(n + 1, sizeof *group), *of = kv_alloc(n + 1, sizeof *of);
     bool *best = kv_alloc(n + 1, sizeof *best);

@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/replay/spec.h"
 
@@ -111,7 +112,8 @@ static bool orders_differ(const struct subject *s, size_t n) {
 static char *label_of(const struct subject *s, bool keep_order) {
     struct kv_error ignored;
     char *brief = shorten(s->parts, false), *back = NULL;
-    if (s->setting && kv_spec_canonical(brief, s->setting, &back, &ignored) == 0)
+    if (s->setting &&
+        kv_tolerate(kv_spec_canonical(brief, s->setting, &back, &ignored), &ignored) == 0)
         keep_order = strcmp(back, s->spec) != 0;
     free(back);
     if (!keep_order) return brief;

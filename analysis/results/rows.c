@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rows of a store with intervals, comparison with 16 bit and price on a device.
+#include "analysis/results/label.h"
 #include "analysis/results/rows.h"
 
 #include <stdlib.h>
 
 #include "analysis/results/versus.h"
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 
 // ---- one row --------------------------------------------------------------------------
@@ -117,38 +119,45 @@ static int no_rows(const struct kv_rows_options *o, struct kv_error *e) {
     return code;
 }
 
-int kv_rows_open(struct kv_rows *rows, struct kv_store **s, const struct kv_rows_options *o,
-                 struct kv_error *e) {
+// Guarded, so that the store is closed and what was read is let go of.
+static int open_rows(struct kv_rows *rows, struct kv_store **s, const struct kv_rows_options *o,
+                     struct kv_error *e) {
+    KV_GUARD(e);
     struct kv_summary *summaries = NULL;
     size_t n = 0;
     const char *device = o->device ? o->device : kv_device_default_name();
     const struct kv_store_filter filter = {.fidelities = o->fidelities,
                                            .all_builds = o->all_builds};
+    int code = device ? kv_device_open(&rows->device, device, e) : 0;
+    if (!code) code = kv_store_open(s, o->db, KV_STORE_READ, e);
+    if (!code) code = kv_store_summaries(*s, &filter, &summaries, &n, e);
+    if (!code && n == 0) code = no_rows(o, e);
+    if (code) return code;
+    rows->row = kv_alloc(n, sizeof *rows->row);
+    rows->n = n;
+    for (size_t i = 0; i < n; i++) rows->row[i].s = summaries[i];
+    free(summaries);
+    code = label_rows(rows, *s, e);
+    for (size_t i = 0; !code && i < n; i++) code = fill_row(rows, &rows->row[i], *s, e);
+    if (code) return code;
+    kv_rows_versus(rows);
+    adjust(rows);
+    return 0;
+}
+
+int kv_rows_open(struct kv_rows *rows, struct kv_store **s, const struct kv_rows_options *o,
+                 struct kv_error *e) {
     *rows = (struct kv_rows){.n_contexts = o->n_contexts};
     memcpy(rows->context, o->context, sizeof rows->context);
     *s = NULL;
     if (o->n_contexts > KV_MAX_CONTEXTS)
         return kv_fail(e, KV_EUSAGE, "contexts", "at most %d contexts at once", KV_MAX_CONTEXTS);
-    int code = device ? kv_device_open(&rows->device, device, e) : 0;
-    if (!code) code = kv_store_open(s, o->db, KV_STORE_READ, e);
-    if (!code) code = kv_store_summaries(*s, &filter, &summaries, &n, e);
-    if (!code && n == 0) code = no_rows(o, e);
-    if (code) goto fail;
-    rows->n = n;
-    rows->row = kv_alloc(n, sizeof *rows->row);
-    for (size_t i = 0; i < n; i++) rows->row[i].s = summaries[i];
-    free(summaries);
-    code = label_rows(rows, *s, e);
-    for (size_t i = 0; !code && i < n; i++) code = fill_row(rows, &rows->row[i], *s, e);
-    if (!code) {
-        kv_rows_versus(rows);
-        adjust(rows);
-        return 0;
+    int code = open_rows(rows, s, o, e);
+    if (code) {
+        kv_rows_fini(rows);
+        kv_store_abandon(*s);
+        *s = NULL;
     }
-fail:
-    kv_rows_fini(rows);
-    kv_store_abandon(*s);
-    *s = NULL;
     return code;
 }
 
@@ -212,6 +221,7 @@ static int by_rank(const void *a, const void *b) {
 }
 
 int kv_rows_sort(struct kv_rows *rows, const char *key, struct kv_error *e) {
+    KV_GUARD(e);
     const struct sort_key *k = NULL;
     for (size_t i = 0; i < sizeof sort_keys / sizeof *sort_keys; i++)
         if (strcmp(sort_keys[i].name, key) == 0) k = &sort_keys[i];

@@ -13,10 +13,11 @@
 #ifndef KV_ANALYSIS_RESULTS_ROWS_H
 #define KV_ANALYSIS_RESULTS_ROWS_H
 
-#include "analysis/results/label.h"
 #include "analysis/stats/evidence.h"
 #include "analysis/store/store.h"
 #include "sim/cost/cost.h"
+
+KV_BEGIN_DECLS
 
 enum { KV_MAX_CONTEXTS = 8 };
 #define KV_CONFIDENCE 0.95 // of all intervals that tables and figures show
@@ -83,7 +84,9 @@ bool kv_rows_alike(const struct kv_row *a, const struct kv_row *b);
 // how many groups there are.
 size_t kv_rows_groups(const struct kv_row *rows, size_t n, size_t *group);
 // Marks the rows that no other of the same recording and setting beats in accuracy (without one: in
-// divergence) and effective bits.
+// divergence) and effective bits. None where memory runs out.
 void kv_rows_frontier(const struct kv_row *rows, size_t n, bool *on);
+
+KV_END_DECLS
 
 #endif

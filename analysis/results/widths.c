@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/replay/replay.h"
 
@@ -22,15 +23,16 @@ struct kv_trace *kv_widths_open(struct kv_store *s, const struct kv_summary *row
     struct kv_trace *t = NULL;
     struct kv_error ignored;
     char *path = NULL, *word;
-    if (kv_store_query(s, "SELECT path FROM trace WHERE id = ?", &id, 1, take_path, &path,
-                       &ignored)) {
+    if (kv_tolerate(kv_store_query(s, "SELECT path FROM trace WHERE id = ?", &id, 1, take_path,
+                                   &path, &ignored),
+                    &ignored)) {
         free(path);
         path = NULL;
     }
     char *all = kv_format_text("%s%s%s", list ? list : "", list ? "," : "", path ? path : ""),
          *rest = all;
     while (!t && (word = strsep(&rest, ","))) {
-        if (!*word || kv_trace_open(&t, word, &ignored)) {
+        if (!*word || kv_tolerate(kv_trace_open(&t, word, &ignored), &ignored)) {
             t = NULL;
         } else if (strcmp(kv_trace_info(t)->digest, row->trace_digest) != 0) {
             kv_trace_close(t);

@@ -5,6 +5,7 @@
 #include <gsl/gsl_cdf.h>
 #include <stdlib.h>
 
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 
 // ---- equivalence ----------------------------------------------------------------------
@@ -68,6 +69,8 @@ double kv_items_to_clear(double n, double standard_error, double distance, doubl
 // ---- items and rounding ---------------------------------------------------------------
 
 struct kv_variance_split kv_split_variance(const uint32_t *item, const double *y, size_t n_values) {
+    static const struct kv_variance_split unknown = {0, 0, NAN, NAN, NAN, NAN, NAN};
+    KV_GUARD_ELSE(return unknown);
     struct kv_variance_split s = {0};
     double sum = 0, squared_sizes = 0, between = 0, within = 0, mean_of_means = 0, spread = 0;
     size_t *size = kv_alloc(n_values + 1, sizeof *size);

@@ -11,6 +11,8 @@
 
 #include "analysis/stats/stats.h"
 
+KV_BEGIN_DECLS
+
 enum { KV_LEAST_ITEMS = 10 }; // fewer do not tell how they vary: no bootstrap or t interval
 
 // Two one-sided tests (Schuirmann, J. Pharmacokinet. Biopharm. 15:657, 1987) that a paired
@@ -61,5 +63,7 @@ struct kv_variance_split {
 };
 // y[n_values]: one value a redraw of item[k]; values of one item stand together; NANs left out.
 struct kv_variance_split kv_split_variance(const uint32_t *item, const double *y, size_t n_values);
+
+KV_END_DECLS
 
 #endif

@@ -10,9 +10,13 @@
 #include <stdlib.h>
 
 #include "sim/base/hash.h"
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 
 static const struct kv_interval nothing = {NAN, NAN};
+// What is said where there is no memory.
+static const struct kv_mean unknown_mean = {0, NAN, NAN, NAN, {NAN, NAN}};
+static const struct kv_paired unknown_pair = {0, NAN, NAN, NAN, NAN, {NAN, NAN}, NAN, NAN, NAN};
 
 static double z_of(double confidence) {
     return gsl_cdf_ugaussian_Pinv(0.5 + confidence / 2);
@@ -101,6 +105,7 @@ static void add_interval(struct kv_mean *m, double confidence) {
 }
 
 struct kv_mean kv_mean_interval(const double *x, size_t n, double confidence) {
+    KV_GUARD_ELSE(return unknown_mean);
     double *kept = kv_alloc(n + 1, sizeof *kept);
     struct kv_mean m = {.mean = NAN, .sd = NAN};
     for (size_t i = 0; i < n; i++)
@@ -133,6 +138,7 @@ struct kv_mean kv_ratio_interval(const double *x, const double *w, size_t n, dou
 }
 
 struct kv_paired kv_paired_compare(const double *a, const double *b, size_t n, double confidence) {
+    KV_GUARD_ELSE(return unknown_pair);
     struct kv_paired p = {
         .exact_p = NAN, .mid_p = NAN, .t_p = NAN, .difference = NAN, .standard_error = NAN};
     double *d = kv_alloc(n + 1, sizeof *d);
@@ -174,6 +180,8 @@ double kv_median_of_means(const double *sum, size_t stride, const double *weight
 }
 
 void kv_holm(const double *p, size_t n, double *adjusted) {
+    for (size_t i = 0; i < n; i++) adjusted[i] = NAN;
+    KV_GUARD_ELSE(return );
     size_t *order = kv_alloc(n + 1, sizeof *order), m = 0;
     double *kept = kv_alloc(n + 1, sizeof *kept), largest = 0;
     size_t *from = kv_alloc(n + 1, sizeof *from);
@@ -231,6 +239,7 @@ static int by_stratum_and_cluster(const void *a, const void *b) {
 
 struct kv_resampler *kv_resampler_new(size_t n, const uint64_t *cluster,
                                       const char *const *stratum) {
+    KV_GUARD_ELSE(return NULL);
     struct kv_resampler *r = kv_alloc(1, sizeof *r);
     struct member *m = kv_alloc(n + 1, sizeof *m);
     for (size_t i = 0; i < n; i++)
@@ -293,6 +302,7 @@ double kv_expanded_confidence(double n, double confidence) {
 struct kv_interval kv_bootstrap_mean(const struct kv_resampler *r, const double *x, size_t n,
                                      uint64_t seed, size_t draws, double confidence) {
     if (n == 0 || n != r->n || draws == 0) return nothing;
+    KV_GUARD_ELSE(return nothing);
     double *means = kv_alloc(draws, sizeof *means);
     uint32_t *times = kv_alloc(n, sizeof *times);
     size_t kept = 0;

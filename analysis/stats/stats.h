@@ -6,11 +6,14 @@
 //     printf("%+.3f [%.3f, %.3f] p %.3g\n", d.difference, d.interval.low, d.interval.high,
 //     d.mid_p);
 //
-// Every comparison is paired by item. Pure functions: no state, no clock, any thread.
+// Every comparison is paired by item. Pure functions: no state, no clock, any thread. Where memory
+// runs out nothing is said: NANs, and no resampler (NULL).
 #ifndef KV_ANALYSIS_STATS_STATS_H
 #define KV_ANALYSIS_STATS_STATS_H
 
 #include "policies/policy.h"
+
+KV_BEGIN_DECLS
 
 struct kv_interval {
     double low, high; // NAN where there is nothing to say
@@ -108,5 +111,7 @@ double kv_expanded_confidence(double n, double confidence);
 // Percentile interval of the mean of x (NANs left out) over `draws` resamples.
 struct kv_interval kv_bootstrap_mean(const struct kv_resampler *r, const double *x, size_t n,
                                      uint64_t seed, size_t draws, double confidence);
+
+KV_END_DECLS
 
 #endif

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "sim/base/assets.h"
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 
 enum { APPLICATION_ID = 0x6B767331 }; // "kvs1": tells a store from other SQLite files
@@ -141,11 +142,18 @@ static struct kv_store *new_store(const char *path, bool writable) {
     return s;
 }
 
+// Guarded, so that the file is closed, and unlocked, whatever happens in it.
+static int open_as(struct kv_store *s, enum kv_store_access access, struct kv_error *e) {
+    KV_GUARD(e);
+    return s->writable ? open_write(s, access == KV_STORE_CREATE, e) : open_read(s, e);
+}
+
 int kv_store_open(struct kv_store **out, const char *path, enum kv_store_access access,
                   struct kv_error *e) {
+    *out = NULL;
+    KV_GUARD(e);
     struct stat st;
     bool there = stat(path, &st) == 0;
-    *out = NULL;
     if (!there && (access != KV_STORE_CREATE || errno != ENOENT))
         return kv_fail(e, KV_EFAIL, path, errno == ENOENT ? "no such store" : "cannot be opened");
     if (there && S_ISDIR(st.st_mode))
@@ -154,7 +162,7 @@ int kv_store_open(struct kv_store **out, const char *path, enum kv_store_access 
         return kv_fail(e, KV_EFAIL, path, "not a regular file; a store needs one");
 
     struct kv_store *s = new_store(path, access != KV_STORE_READ);
-    int code = s->writable ? open_write(s, access == KV_STORE_CREATE, e) : open_read(s, e);
+    int code = open_as(s, access, e);
     if (code) {
         kv_store_abandon(s);
         return code;

@@ -22,6 +22,8 @@
 #include "sim/base/spec.h"
 #include "traces/trace.h"
 
+KV_BEGIN_DECLS
+
 struct kv_store;
 
 enum kv_store_access {
@@ -216,5 +218,7 @@ struct kv_store_part {
 KV_MUST_CHECK int kv_store_describe(int (*take)(void *self, const struct kv_store_part *part,
                                                 struct kv_error *e),
                                     void *self, struct kv_error *e);
+
+KV_END_DECLS
 
 #endif

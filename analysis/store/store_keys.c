@@ -5,6 +5,7 @@
 #include <jansson.h>
 #include <stdlib.h>
 
+#include "sim/base/guard.h"
 #include "sim/base/hash.h"
 #include "sim/base/memory.h"
 #include "sim/base/shape.h"
@@ -69,6 +70,7 @@ static char *items_json(const struct kv_trace_info *info, kv_trace_item_fn *item
 
 int kv_store_trace(struct kv_store *s, const struct kv_trace_info *info, kv_trace_item_fn *item,
                    const struct kv_trace *t, long long *trace_id, struct kv_error *e) {
+    KV_GUARD(e);
     long long n_items;
     char *shape = shape_json(info);
     const struct kv_sql_value row[] = {kv_sql_text(info->digest),
@@ -138,6 +140,9 @@ static int take_setting(void *self, size_t n, const char *const *names,
 
 int kv_store_settings(struct kv_store *s, struct kv_store_setting **settings, size_t *n,
                       struct kv_error *e) {
+    *settings = NULL;
+    *n = 0;
+    KV_GUARD(e);
     struct settings all = {0};
     int code = kv_store_query(s, "SELECT id, shape FROM trace ORDER BY id", NULL, 0, take_setting,
                               &all, e);
@@ -151,6 +156,7 @@ int kv_store_settings(struct kv_store *s, struct kv_store_setting **settings, si
 
 int kv_store_run(struct kv_store *s, const struct kv_run_key *key, long long *run_id,
                  struct kv_error *e) {
+    KV_GUARD(e);
     const struct kv_sql_value spec[] = {kv_sql_text(key->spec), kv_sql_text(key->policy),
                                         kv_sql_text(key->format), kv_sql_text(key->tag),
                                         kv_sql_int(key->oracle)};
@@ -192,6 +198,7 @@ int kv_store_run(struct kv_store *s, const struct kv_run_key *key, long long *ru
 
 int kv_store_put_timing(struct kv_store *s, long long run, double wall_s, double cpu_s,
                         size_t items, struct kv_error *e) {
+    KV_GUARD(e);
     const struct kv_sql_value row[] = {kv_sql_int(run), kv_sql_real(wall_s), kv_sql_real(cpu_s),
                                        kv_sql_int(items)};
     return kv_store_query(s,

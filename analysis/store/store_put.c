@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/base/work.h"
 
@@ -94,31 +95,27 @@ static int flush_locked(struct kv_store *s, struct kv_error *e) {
 }
 
 int kv_store_flush(struct kv_store *s, struct kv_error *e) {
-    pthread_mutex_lock(&s->lock);
-    int code = flush_locked(s, e);
-    pthread_mutex_unlock(&s->lock);
-    return code;
+    KV_LOCK(&s->lock);
+    return flush_locked(s, e);
 }
 
 int kv_store_put(struct kv_store *s, long long run, uint32_t item, const struct kv_outcome *o,
                  struct kv_error *e) {
-    size_t n_choices = o->n_choices ? o->n_choices : 1;
-    int code = 0;
-    pthread_mutex_lock(&s->lock);
+    KV_GUARD(e);
+    struct kv_outcome kept = *o;
+    size_t bytes = (o->n_choices ? o->n_choices : 1) * sizeof *o->choice;
+    if (o->choice) kept.choice = memcpy(kv_alloc(bytes, 1), o->choice, bytes);
+    KV_LOCK(&s->lock);
     // A batch that could not be written stays; there is no room for more.
-    if (s->n_pending == KV_BATCH_ITEMS) code = flush_locked(s, e);
-    if (!code) {
-        struct kv_pending *p = &s->pending[s->n_pending++];
-        *p = (struct kv_pending){run, item, *o};
-        if (o->choice) {
-            p->outcome.choice = kv_alloc(n_choices, sizeof *o->choice);
-            memcpy(p->outcome.choice, o->choice, n_choices * sizeof *o->choice);
-        }
-        if (s->n_pending == 1) s->first_pending_s = kv_now_s();
-        if (s->n_pending == KV_BATCH_ITEMS || kv_now_s() - s->first_pending_s > BATCH_S)
-            code = flush_locked(s, e);
+    int code = s->n_pending == KV_BATCH_ITEMS ? flush_locked(s, e) : 0;
+    if (code) {
+        free(kept.choice);
+        return code;
     }
-    pthread_mutex_unlock(&s->lock);
+    s->pending[s->n_pending++] = (struct kv_pending){run, item, kept};
+    if (s->n_pending == 1) s->first_pending_s = kv_now_s();
+    if (s->n_pending == KV_BATCH_ITEMS || kv_now_s() - s->first_pending_s > BATCH_S)
+        code = flush_locked(s, e);
     return code;
 }
 

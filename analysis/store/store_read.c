@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "sim/base/args.h"
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 
 // A list that a query's rows are appended to.
@@ -174,10 +175,11 @@ static bool wanted(const struct list *l, size_t i, const struct kv_store_filter 
 
 int kv_store_summaries(struct kv_store *s, const struct kv_store_filter *filter,
                        struct kv_summary **rows, size_t *n, struct kv_error *e) {
-    const struct kv_store_filter all_rows = {0};
-    struct list l = {.size = sizeof **rows, .store = kv_store_path(s)};
     *rows = NULL;
     *n = 0;
+    KV_GUARD(e);
+    const struct kv_store_filter all_rows = {0};
+    struct list l = {.size = sizeof **rows, .store = kv_store_path(s)};
     // The samples have the form of a benchmark and are none: they go by their own name.
     int code = kv_store_query(
         s,
@@ -234,6 +236,9 @@ static int take_item(void *self, size_t n, const char *const *names, const struc
 
 int kv_store_items(struct kv_store *s, long long run_group, struct kv_item_result **rows, size_t *n,
                    struct kv_error *e) {
+    *rows = NULL;
+    *n = 0;
+    KV_GUARD(e);
     const struct kv_sql_value group = kv_sql_int(run_group);
     struct list l = {.size = sizeof **rows};
     int code = kv_store_query(
@@ -277,6 +282,9 @@ static int take_redraw(void *self, size_t n, const char *const *names, const str
 
 int kv_store_redraws(struct kv_store *s, long long run_group, struct kv_redraw_result **rows,
                      size_t *n, struct kv_error *e) {
+    *rows = NULL;
+    *n = 0;
+    KV_GUARD(e);
     const struct kv_sql_value group = kv_sql_int(run_group);
     struct list l = {.size = sizeof **rows};
     // Where there is no gold choice nothing equals it: NULLIF makes that unknown.
@@ -324,6 +332,9 @@ static int take_choice(void *self, size_t n, const char *const *names, const str
 
 int kv_store_choices(struct kv_store *s, long long run_group, struct kv_choice_result **rows,
                      size_t *n, struct kv_error *e) {
+    *rows = NULL;
+    *n = 0;
+    KV_GUARD(e);
     const struct kv_sql_value group = kv_sql_int(run_group);
     struct list l = {.size = sizeof **rows};
     int code = kv_store_query(

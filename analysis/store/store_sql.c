@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "sim/base/assets.h"
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 
 struct kv_sql_value kv_sql_text(const char *s) {
@@ -55,8 +56,10 @@ static struct kv_sql_value column_value(sqlite3_stmt *st, int c) {
 typedef int row_fn(void *self, size_t n, const char *const *names,
                    const struct kv_sql_value *values, struct kv_error *e);
 
+// Guarded, so that the statement is finalized whatever a row's taker runs into.
 static int query_one(struct kv_store *s, sqlite3_stmt *st, row_fn *row, void *self,
                      struct kv_error *e) {
+    KV_GUARD(e);
     size_t n = (size_t)sqlite3_column_count(st);
     const char **names = kv_alloc(n + 1, sizeof *names);
     struct kv_sql_value *values = kv_alloc(n + 1, sizeof *values);
@@ -78,7 +81,7 @@ static int query_one(struct kv_store *s, sqlite3_stmt *st, row_fn *row, void *se
 int kv_store_query(struct kv_store *s, const char *sql, const struct kv_sql_value *values,
                    size_t n_values, row_fn *row, void *self, struct kv_error *e) {
     int result = 0;
-    pthread_mutex_lock(&s->lock);
+    KV_LOCK(&s->lock);
     while (!result && *sql) {
         sqlite3_stmt *st = NULL;
         if (sqlite3_prepare_v2(s->db, sql, -1, &st, &sql) != SQLITE_OK) {
@@ -91,7 +94,6 @@ int kv_store_query(struct kv_store *s, const char *sql, const struct kv_sql_valu
         }
         sqlite3_finalize(st);
     }
-    pthread_mutex_unlock(&s->lock);
     return result;
 }
 
@@ -116,22 +118,26 @@ static int prepare_select(struct kv_store *s, const char *sql, sqlite3_stmt **st
     return 0;
 }
 
-int kv_store_select(struct kv_store *s, const char *sql,
-                    int (*head)(void *self, size_t n, const char *const *names, struct kv_error *e),
-                    row_fn *row, void *self, struct kv_error *e) {
+typedef int head_fn(void *self, size_t n, const char *const *names, struct kv_error *e);
+
+static int tell_columns(sqlite3_stmt *st, head_fn *head, void *self, struct kv_error *e) {
+    KV_GUARD(e);
+    size_t n = (size_t)sqlite3_column_count(st);
+    const char **names = kv_alloc(n + 1, sizeof *names);
+    for (size_t c = 0; c < n; c++) names[c] = sqlite3_column_name(st, (int)c);
+    int code = head(self, n, names, e);
+    free(names);
+    return code;
+}
+
+int kv_store_select(struct kv_store *s, const char *sql, head_fn *head, row_fn *row, void *self,
+                    struct kv_error *e) {
     sqlite3_stmt *st = NULL;
-    pthread_mutex_lock(&s->lock);
+    KV_LOCK(&s->lock);
     int code = prepare_select(s, sql, &st, e);
-    if (!code) {
-        size_t n = (size_t)sqlite3_column_count(st);
-        const char **names = kv_alloc(n + 1, sizeof *names);
-        for (size_t c = 0; c < n; c++) names[c] = sqlite3_column_name(st, (int)c);
-        code = head(self, n, names, e);
-        free(names);
-    }
+    if (!code) code = tell_columns(st, head, self, e);
     if (!code) code = query_one(s, st, row, self, e);
     sqlite3_finalize(st);
-    pthread_mutex_unlock(&s->lock);
     return code;
 }
 
@@ -175,6 +181,7 @@ static int take_part(void *self, size_t n, const char *const *names, const struc
 
 int kv_store_describe(int (*take)(void *self, const struct kv_store_part *part, struct kv_error *e),
                       void *self, struct kv_error *e) {
+    KV_GUARD(e);
     struct describing d = {take, self};
     struct kv_store *s;
     int code = kv_store_open_memory(&s, e);

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // Joining exact rows with predictions: which specs, on which items, added up in a fixed order.
 #include "analysis/studies/fidelity.h"
-
-#include <stdlib.h>
-
 #include "analysis/results/label.h"
 #include "analysis/stats/stats.h"
 #include "analysis/store/store.h"
 #include "sim/base/memory.h"
 #include "sim/base/spec.h"
 #include "sim/base/talk.h"
+#include "sim/replay/answers.h"
+#include "sim/replay/ledger.h"
+
+#include <stdlib.h>
 
 const char *const kv_predictor_names[] = {
     "iso",          "element", "vector", "total", "mended", "reconstruction", "attention_output",

@@ -3,6 +3,7 @@
 #include "analysis/studies/greedy.h"
 #include "sim/base/memory.h"
 #include "sim/base/talk.h"
+#include "sim/replay/damage.h"
 
 #include <stdlib.h>
 

@@ -7,6 +7,7 @@
 #include "analysis/stats/stats.h"
 #include "sim/base/memory.h"
 #include "sim/base/work.h"
+#include "sim/replay/answers.h"
 
 const char *const kv_train_means[] = {"plain", "robust", NULL};
 

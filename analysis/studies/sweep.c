@@ -9,6 +9,7 @@
 #include "analysis/studies/tally.h"
 #include "sim/base/cpu.h"
 #include "sim/base/files.h"
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/base/spec.h"
 #include "sim/base/talk.h"
@@ -129,6 +130,7 @@ static bool ends_with(const char *s, const char *end) {
 // ---- opening --------------------------------------------------------------------------
 
 static int open_all(struct kv_sweep *s, struct kv_error *e) {
+    KV_GUARD(e);
     struct kv_sweep_options *o = &s->o;
     int rc = kv_trace_open(&s->trace, o->trace, e);
     if (rc) return rc;
@@ -146,6 +148,7 @@ static int open_all(struct kv_sweep *s, struct kv_error *e) {
 
 int kv_sweep_open(struct kv_sweep **out, const struct kv_sweep_options *o, struct kv_error *e) {
     *out = NULL;
+    KV_GUARD(e);
     int rc = kv_sweep_check(o, e);
     if (rc) return rc;
     struct kv_sweep *s = kv_alloc(1, sizeof *s);
@@ -286,6 +289,7 @@ static void remark(const struct kv_sweep *s, size_t i, const struct kv_closed_co
 static int run_once(struct kv_sweep *s, struct kv_error *e) {
     if (s->store) {
         free(s->done);
+        s->done = NULL;
         s->done = kv_alloc(s->n_specs * s->stride, sizeof *s->done);
         int rc = open_runs(s, e);
         if (rc) return rc;
@@ -302,7 +306,7 @@ static int run_once(struct kv_sweep *s, struct kv_error *e) {
     return rc;
 }
 
-static int run_outcomes(struct kv_sweep *s, struct kv_error *e) {
+static int run_modes(struct kv_sweep *s, struct kv_error *e) {
     int rc = 0;
     for (size_t m = 0; m < s->o.n_modes && rc == 0; m++) {
         s->mode = s->o.modes[m];
@@ -328,7 +332,15 @@ static int run_attention(struct kv_sweep *s, struct kv_error *e) {
     return rc;
 }
 
+// Guarded, so that the store is closed whatever happens.
+static int run_outcomes(struct kv_sweep *s, struct kv_error *e) {
+    KV_GUARD(e);
+    s->run = kv_alloc(s->n_specs, sizeof *s->run);
+    return run_modes(s, e);
+}
+
 int kv_sweep_run(struct kv_sweep *s, struct kv_error *e) {
+    KV_GUARD(e);
     const char *db = s->o.db;
     kv_tally_free(s->tally);
     s->tally = NULL;
@@ -337,7 +349,6 @@ int kv_sweep_run(struct kv_sweep *s, struct kv_error *e) {
     if (rc == 0 && db)
         rc = kv_store_trace(s->store, kv_trace_info(s->trace), kv_trace_item, s->trace,
                             &s->trace_id, e);
-    s->run = kv_alloc(s->n_specs, sizeof *s->run);
     if (rc == 0) rc = run_outcomes(s, e);
     if (s->store) { // what was finished is kept, also when something failed or the user interrupted
         int closed = kv_store_close(s->store, rc ? NULL : e);

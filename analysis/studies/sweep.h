@@ -30,6 +30,8 @@
 #include "sim/replay/replay.h"
 #include "traces/range.h"
 
+KV_BEGIN_DECLS
+
 struct kv_sweep_options {
     size_t struct_bytes; // as kv_sweep_defaults sets it
     const char *trace;   // folder
@@ -103,5 +105,7 @@ struct kv_sweep_line {
 // Exact lines come first, then fisher's, then attention's, each by mode and spec. Borrowed until
 // the next call of a function of this sweep; s = NULL has none.
 const struct kv_sweep_line *kv_sweep_lines(const struct kv_sweep *s, size_t *n);
+
+KV_END_DECLS
 
 #endif

@@ -11,6 +11,7 @@
 
 #include "sim/base/half.h"
 #include "sim/base/memory.h"
+#include "sim/replay/ledger.h"
 #include "sim/replay/replay.h"
 
 static const struct kv_format_setting fake_setting = {.shape = {.n_layers = 3,

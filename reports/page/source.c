@@ -4,6 +4,7 @@
 #include "reports/page/sections.h"
 
 #include <stdlib.h>
+#include "sim/base/guard.h"
 
 // ---- provenance -----------------------------------------------------------------------
 
@@ -154,10 +155,10 @@ void kv_page_rebuild(struct kv_text *t, const struct kv_page *p) {
         if (i == 0 || s->trace != p->parts[i - 1].set.rows[0].s.trace) {
             struct kv_error ignored;
             const struct kv_sql_value id = {.kind = KV_SQL_INT, .n = s->trace};
-            if (kv_store_query(p->store,
-                               "SELECT task_name, task_path, task_prompt FROM trace WHERE id = ?",
-                               &id, 1, add_task, t, &ignored))
-                continue;
+            int rc = kv_store_query(
+                p->store, "SELECT task_name, task_path, task_prompt FROM trace WHERE id = ?", &id,
+                1, add_task, t, &ignored);
+            if (kv_tolerate(rc, &ignored)) continue;
             kv_text_addf(t, "  -o %s.trace   # ", s->trace_digest);
             kv_html_text(t, s->subset);
             kv_text_addf(t, "\n");

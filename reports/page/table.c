@@ -6,6 +6,7 @@
 #include "analysis/results/scorers.h"
 
 #include <stdlib.h>
+#include "sim/base/guard.h"
 
 enum { DRAWS = 1000 };
 
@@ -100,10 +101,10 @@ static bool find_front(struct extra *x, const struct kv_page *p,
     const struct kv_front_value *value = kv_front_values;
     for (size_t i = 0; i < set->n; i++) rows[i] = &set->rows[i];
     while (!x->accuracy && value->scorer != KV_FRONT_KL) value++;
-    bool known = kv_front_find(&x->front, p->store, rows, set->n, value, &kv_front_costs[0], 0,
-                               p->seed, DRAWS, &ignored) == 0;
+    int rc = kv_front_find(&x->front, p->store, rows, set->n, value, &kv_front_costs[0], 0, p->seed,
+                           DRAWS, &ignored);
     free(rows);
-    return known;
+    return kv_tolerate(rc, &ignored) == 0;
 }
 
 void kv_page_table(struct kv_text *t, const struct kv_page *p, const struct kv_page_part *part) {

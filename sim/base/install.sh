@@ -1,23 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-# Installs program, library, headers, man page and pkg-config file.
+# Installs program, library, the headers that sim/kvsim.h names, examples, man page and pkg-config file.
 #
 #   install.sh WHERE PREFIX VERSION BUILD    WHERE is DESTDIR and PREFIX together; PREFIX is what
 #                                            the pkg-config file will say
 set -eu
 where=$1 prefix=$2 version=$3 build=$4
 libs=$(sed -n 's/^LDLIBS := //p' Makefile)
+headers=$("${CC:-cc}" -std=c17 -I. -MM -x c sim/kvsim.h | tr ' \\' '\n\n' | grep '\.h$')
 
-mkdir -p "$where/bin" "$where/lib/pkgconfig" "$where/share/man/man1" "$where/include/kvsim"
+scratch=$(mktemp -d) && trap 'rm -rf "$scratch"' EXIT
+object=$scratch/kvsim.o
+
+mkdir -p "$where/bin" "$where/lib/pkgconfig" "$where/share/man/man1" "$where/share/doc/kvsim/examples"
 install -m 755 "$build/kvsim" "$where/bin/kvsim"
-install -m 644 "$build/libkvsim.a" "$where/lib/libkvsim.a"
-for header in policies/*.h sim/base/*.h sim/model/*.h sim/quant/*.h sim/cache/*.h sim/replay/*.h sim/cost/*.h \
-    traces/*.h analysis/*/*.h reports/*/*.h; do
-    mkdir -p "$where/include/kvsim/$(dirname "$header")"
-    install -m 644 "$header" "$where/include/kvsim/$header"
+# One object whose only names are those of the interface: what else the library holds is its own.
+ld -r --whole-archive "$build/libkvsim.a" -o "$object"
+objcopy --keep-global-symbols=sim/kvsim.symbols "$object"
+rm -f "$where/lib/libkvsim.a"
+ar rcs "$where/lib/libkvsim.a" "$object"
+chmod 644 "$where/lib/libkvsim.a"
+install -m 644 sim/examples/*.c "$where/share/doc/kvsim/examples"
+# In the repository headers name each other from its root, where they are installed from <kvsim>.
+for header in $headers; do
+    to=$where/include/kvsim/$header
+    [ "$header" != sim/kvsim.h ] || to=$where/include/kvsim/kvsim.h
+    mkdir -p "$(dirname "$to")"
+    sed 's|^#include "\([^"]*\)"|#include <kvsim/\1>|' "$header" >"$to"
+    chmod 644 "$to"
 done
 sh sim/cli/man.sh "$build/kvsim" "$version" >"$where/share/man/man1/kvsim.1"
 chmod 644 "$where/share/man/man1/kvsim.1"
-# Headers name each other from the root of the repository, hence the second include folder.
+# The second folder serves policies built elsewhere, whose template names "policies/policy.h".
 cat >"$where/lib/pkgconfig/kvsim.pc" <<PC
 prefix=$prefix
 includedir=\${prefix}/include

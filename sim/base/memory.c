@@ -1,29 +1,45 @@
 // SPDX-License-Identifier: Apache-2.0
-// Memory and text: allocation that cannot fail silently, and a growing text buffer.
+// Memory and text: allocation that is there or raises an error, and a growing text buffer.
 #include "sim/base/memory.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 
+#include "sim/base/guard.h"
+
 static _Noreturn void out_of_memory(size_t count, size_t size) {
-    fprintf(stderr, "kvsim: out of memory: %zu x %zu bytes could not be had\n", count, size);
-    exit(1);
+    kv_raise(KV_ENOMEM, "", "out of memory: %zu x %zu bytes could not be had", count, size);
+}
+
+static atomic_size_t until_failure; // allocations, the failing one included; 0 = none fails
+
+size_t kv_memory_fail(size_t nth) {
+    return atomic_exchange(&until_failure, nth);
+}
+
+static bool made_to_fail(void) {
+    size_t n = atomic_load_explicit(&until_failure, memory_order_relaxed);
+    while (n && !atomic_compare_exchange_weak(&until_failure, &n, n - 1)) {
+    }
+    return n == 1;
 }
 
 void *kv_alloc(size_t count, size_t size) {
     size_t n;
-    if (__builtin_mul_overflow(count, size, &n) || n > SIZE_MAX - 64) out_of_memory(count, size);
+    if (__builtin_mul_overflow(count, size, &n) || n > SIZE_MAX - 64 || made_to_fail())
+        out_of_memory(count, size);
     n = (n + 63) & ~(size_t)63;
     void *p = aligned_alloc(64, n ? n : 64);
-    if (!p) out_of_memory(count, size);
-    return memset(p, 0, n);
+    if (p) return memset(p, 0, n);
+    out_of_memory(count, size);
 }
 
 void *kv_grow(void *p, size_t count, size_t size) {
     size_t n;
-    if (__builtin_mul_overflow(count, size, &n)) out_of_memory(count, size);
+    if (__builtin_mul_overflow(count, size, &n) || made_to_fail()) out_of_memory(count, size);
     void *q = realloc(p, n ? n : 1);
-    if (!q) out_of_memory(count, size);
-    return q;
+    if (q) return q;
+    out_of_memory(count, size);
 }
 
 char *kv_strdup(const char *s) {
@@ -55,8 +71,9 @@ char *kv_format_text(const char *format, ...) {
 
 void kv_text_add(struct kv_text *t, const char *s, size_t n) {
     if (t->n + n + 1 > t->room) {
-        t->room = (t->n + n + 1) * 2;
-        t->s = kv_grow(t->s, t->room, 1);
+        size_t room = (t->n + n + 1) * 2;
+        t->s = kv_grow(t->s, room, 1);
+        t->room = room;
     }
     memcpy(t->s + t->n, s, n);
     t->n += n;

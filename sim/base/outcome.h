@@ -7,6 +7,8 @@
 #include "policies/policy.h"
 #include "sim/base/width_bins.h"
 
+KV_BEGIN_DECLS
+
 // ---- how a spec is replayed; the names end with NULL ----------------------------------
 
 enum kv_fidelity { KV_EXACT, KV_FISHER, KV_ATTENTION };
@@ -77,5 +79,7 @@ struct kv_outcome {
 void kv_outcome_fini(struct kv_outcome *o);
 // Fills picks and margin from the choices: the first maximum wins, as in numpy's argmax. (score.c)
 void kv_outcome_score(struct kv_outcome *o);
+
+KV_END_DECLS
 
 #endif

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The syntax of specs: name(inner):key=value,..., policy@format, and expansion of {a,b} and
 // from..to+step.
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/base/spec.h"
 
@@ -30,7 +31,8 @@ static long find_outside(const char *s, const char *stop) {
     }
 }
 
-int kv_spec_split(const char *text, char **policy, char **format, struct kv_error *e) {
+// These two are unguarded: who calls them here passes over any error but memory that runs out.
+static int split(const char *text, char **policy, char **format, struct kv_error *e) {
     *policy = *format = NULL;
     long at = find_outside(text, "@");
     if (at < 0) return kv_fail(e, KV_EUSAGE, text, "brackets do not match");
@@ -39,7 +41,7 @@ int kv_spec_split(const char *text, char **policy, char **format, struct kv_erro
     return 0;
 }
 
-int kv_spec_parse(struct kv_spec *s, const char *text, struct kv_error *e) {
+static int parse(struct kv_spec *s, const char *text, struct kv_error *e) {
     *s = (struct kv_spec){0};
     size_t n = 0;
     while (name_char(text[n])) n++;
@@ -73,10 +75,21 @@ int kv_spec_parse(struct kv_spec *s, const char *text, struct kv_error *e) {
         s->keys = kv_grow(s->keys, s->n_pairs + 1, sizeof *s->keys);
         s->values = kv_grow(s->values, s->n_pairs + 1, sizeof *s->values);
         s->keys[s->n_pairs] = copy_n(p, (size_t)(equal - p));
-        s->values[s->n_pairs++] = copy_n(equal + 1, (size_t)(p + end - equal - 1));
+        s->values[s->n_pairs] = copy_n(equal + 1, (size_t)(p + end - equal - 1));
+        s->n_pairs++;
         p += end;
         if (*p == '\0') return 0;
     }
+}
+
+int kv_spec_split(const char *text, char **policy, char **format, struct kv_error *e) {
+    KV_GUARD(e);
+    return split(text, policy, format, e);
+}
+
+int kv_spec_parse(struct kv_spec *s, const char *text, struct kv_error *e) {
+    KV_GUARD(e);
+    return parse(s, text, e);
 }
 
 void kv_spec_fini(struct kv_spec *s) {
@@ -99,23 +112,23 @@ const char *kv_spec_value(const struct kv_spec *s, const char *key) {
 
 // ---- a whole spec ---------------------------------------------------------------------
 
-static struct kv_spec *parse_chain(const char *text, size_t *n) {
-    struct kv_spec *list = NULL, one;
+static void parse_chain(const char *text, struct kv_spec **list, size_t *n) {
+    struct kv_spec one;
     struct kv_error ignored;
-    for (*n = 0; text && kv_spec_parse(&one, text, &ignored) == 0; text = one.inner) {
-        list = kv_grow(list, *n + 1, sizeof *list);
-        list[(*n)++] = one;
+    for (; text && parse(&one, text, &ignored) == 0; text = one.inner) {
+        *list = kv_grow(*list, *n + 1, sizeof **list);
+        (*list)[(*n)++] = one;
     }
-    return list;
 }
 
 void kv_spec_take_apart(struct kv_spec_parts *p, const char *text) {
+    *p = (struct kv_spec_parts){0};
+    KV_GUARD_ELSE(return );
     struct kv_error ignored;
-    if (kv_spec_split(text, &p->policy_text, &p->format_text, &ignored))
-        p->policy_text = kv_strdup(text);
+    if (split(text, &p->policy_text, &p->format_text, &ignored)) p->policy_text = kv_strdup(text);
     if (!p->format_text) p->format_text = kv_strdup("");
-    p->policies = parse_chain(p->policy_text, &p->n_policies);
-    p->formats = parse_chain(p->format_text, &p->n_formats);
+    parse_chain(p->policy_text, &p->policies, &p->n_policies);
+    parse_chain(p->format_text, &p->formats, &p->n_formats);
 }
 
 void kv_spec_parts_fini(struct kv_spec_parts *p) {
@@ -247,6 +260,9 @@ static int expand(const char *text, struct list *l, struct kv_error *e) {
 }
 
 int kv_spec_expand(const char *text, char ***list, size_t *n, struct kv_error *e) {
+    *list = NULL;
+    *n = 0;
+    KV_GUARD(e);
     struct list l = {0};
     int rc = expand(text, &l, e);
     if (rc) {

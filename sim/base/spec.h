@@ -8,6 +8,8 @@
 
 #include "policies/policy.h"
 
+KV_BEGIN_DECLS
+
 // The syntax of one policy or format. Strings are owned by the spec.
 struct kv_spec {
     char *name;
@@ -35,7 +37,7 @@ struct kv_spec_parts {
     size_t n_policies, n_formats; // what cannot be parsed ends its list: 0 = nothing could
 };
 // Takes any text, since a store may hold a spec of a policy that is not here: one that no '@' can
-// be found in is all policy. Free with kv_spec_parts_fini.
+// be found in is all policy. Nothing at all where memory runs out. Free with kv_spec_parts_fini.
 void kv_spec_take_apart(struct kv_spec_parts *p, const char *text);
 void kv_spec_parts_fini(struct kv_spec_parts *p);
 
@@ -44,5 +46,7 @@ void kv_spec_parts_fini(struct kv_spec_parts *p);
 // specs).
 KV_MUST_CHECK int kv_spec_expand(const char *text, char ***list, size_t *n, struct kv_error *e);
 void kv_list_free(char **list, size_t n);
+
+KV_END_DECLS
 
 #endif

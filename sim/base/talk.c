@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is said on stderr meanwhile: lines, and progress that several workers step.
 #include "sim/base/talk.h"
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/base/work.h"
 
@@ -38,6 +39,7 @@ struct kv_progress {
 };
 
 struct kv_progress *kv_progress_start(const char *what, size_t total, const char *unit) {
+    KV_GUARD_ELSE(return NULL);
     struct kv_progress *p = kv_alloc(1, sizeof *p);
     pthread_mutex_init(&p->lock, NULL);
     snprintf(p->what, sizeof p->what, "%s", what);

@@ -5,6 +5,8 @@
 
 #include "policies/policy.h"
 
+KV_BEGIN_DECLS
+
 // Talk on stderr. Level: -1 quiet, 0 normal, 1 verbose. kv_say prints one line unless quiet.
 void kv_set_verbosity(int level);
 int kv_verbosity(void);
@@ -16,5 +18,7 @@ struct kv_progress;
 struct kv_progress *kv_progress_start(const char *what, size_t total, const char *unit);
 void kv_progress_step(struct kv_progress *p, size_t n);
 void kv_progress_end(struct kv_progress *p);
+
+KV_END_DECLS
 
 #endif

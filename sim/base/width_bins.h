@@ -8,7 +8,7 @@
 enum { KV_FLOAT32_BIN = 17, KV_WIDTH_BINS = 18 };
 
 static inline size_t kv_bin_of_bits(unsigned bits) {
-    return bits == 32 ? KV_FLOAT32_BIN : bits;
+    return bits == 32 ? (size_t)KV_FLOAT32_BIN : bits;
 }
 static inline unsigned kv_bits_of_bin(size_t bin) {
     return bin == KV_FLOAT32_BIN ? 32 : (unsigned)bin;

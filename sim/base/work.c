@@ -1,33 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 // Workers, interrupts, clocks.
 #include "sim/base/work.h"
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 
-#include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
-#include <unistd.h>
 
 // ---- interrupts and clocks ------------------------------------------------------------
 
-static volatile sig_atomic_t interrupted;
+static atomic_bool interrupted; // lock-free, so a signal handler may set it
 
-static void on_signal(int sig) {
-    if (interrupted && sig == SIGINT) _exit(130);
-    interrupted = 1;
-}
-
-void kv_catch_interrupts(void) {
-    struct sigaction a = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
-    sigemptyset(&a.sa_mask);
-    sigaction(SIGINT, &a, NULL);
-    sigaction(SIGTERM, &a, NULL);
+void kv_interrupt(bool now) {
+    atomic_store(&interrupted, now);
 }
 
 bool kv_interrupted(void) {
-    return interrupted != 0;
+    return atomic_load_explicit(&interrupted, memory_order_relaxed);
 }
 
 static double clock_s(clockid_t id) {
@@ -60,6 +50,11 @@ struct hand {
     unsigned worker;
 };
 
+static int guarded(const struct crew *c, unsigned worker, size_t i, struct kv_error *e) {
+    KV_GUARD(e);
+    return c->job(c->self, worker, i, e);
+}
+
 static void *work(void *arg) {
     struct hand *h = arg;
     struct crew *c = h->crew;
@@ -68,7 +63,7 @@ static void *work(void *arg) {
         if (i >= c->n) return NULL;
         struct kv_error e = {0};
         int rc = kv_interrupted() ? kv_fail(&e, KV_EINTR, "", "interrupted")
-                                  : c->job(c->self, h->worker, i, &e);
+                                  : guarded(c, h->worker, i, &e);
         if (rc == 0) continue;
         pthread_mutex_lock(&c->lock);
         if (i < c->failed_at) {
@@ -85,16 +80,16 @@ static void *work(void *arg) {
 int kv_parallel(size_t n, unsigned n_workers,
                 int (*job)(void *, unsigned, size_t, struct kv_error *), void *self,
                 struct kv_error *e) {
+    KV_GUARD(e);
     struct crew c = {.n = n, .job = job, .self = self, .failed_at = n};
-    if (n_workers > n) n_workers = (unsigned)n;
-    if (n_workers < 1) n_workers = 1;
+    const unsigned n_hands = n < 1 || n_workers < 1 ? 1 : n_workers > n ? (unsigned)n : n_workers;
     pthread_mutex_init(&c.lock, NULL);
-    struct hand *hands = kv_alloc(n_workers, sizeof *hands);
-    pthread_t *threads = kv_alloc(n_workers, sizeof *threads);
+    struct hand *hands = kv_alloc(n_hands, sizeof *hands);
+    pthread_t *threads = kv_alloc(n_hands, sizeof *threads);
     unsigned started = 0;
-    for (unsigned w = 0; w < n_workers; w++) hands[w] = (struct hand){&c, w};
+    for (unsigned w = 0; w < n_hands; w++) hands[w] = (struct hand){&c, w};
     // The caller is worker 0; a thread that cannot be had only makes the crew smaller.
-    for (unsigned w = 1; w < n_workers; w++, started++)
+    for (unsigned w = 1; w < n_hands; w++, started++)
         if (pthread_create(&threads[w], NULL, work, &hands[w])) break;
     work(&hands[0]);
     for (unsigned w = 1; w <= started; w++) pthread_join(threads[w], NULL);

@@ -12,18 +12,8 @@
 
 #include "sim/cache/cache.h"
 #include "sim/cache/gemv.h"
+#include "sim/cache/part.h"
 #include "sim/quant/format.h"
-
-// Parts of a step. Their sum is the step, up to the time between clock reads.
-enum kv_part {
-    KV_PART_WEIGHTS, // matrix products of the layers
-    KV_PART_ATTEND,  // attention over the cache
-    KV_PART_APPEND,  // coding and storing the new token
-    KV_PART_POLICY,  // entropy and confidence of the logits, when asked for
-    KV_PART_HEAD,    // final norm and logits
-    KV_PART_OTHER,   // norms, RoPE, activations, barriers
-    KV_N_PARTS
-};
 
 enum kv_decoder_matrix {
     KV_M_ATTN_NORM, // one row of hidden

@@ -3,6 +3,7 @@
 // code.
 #include "sim/base/cpu.h"
 #include "sim/base/files.h"
+#include "sim/base/guard.h"
 #include "sim/base/talk.h"
 #include "sim/base/work.h"
 #include "sim/cli/help.h"
@@ -10,6 +11,7 @@
 #include <cblas.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 // One sentence on stderr: where it went wrong, and what.
 static int report(const struct kv_error *e, int rc) {
@@ -21,7 +23,21 @@ static int report(const struct kv_error *e, int rc) {
     return rc == KV_EUSAGE || rc == KV_ENOTOFFERED ? 2 : 1;
 }
 
+// SIGINT and SIGTERM let what runs come to a good end; a second SIGINT does not wait for it.
+static void on_signal(int sig) {
+    if (kv_interrupted() && sig == SIGINT) _exit(130);
+    kv_interrupt(true);
+}
+
+static void catch_interrupts(void) {
+    struct sigaction a = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    sigemptyset(&a.sa_mask);
+    sigaction(SIGINT, &a, NULL);
+    sigaction(SIGTERM, &a, NULL);
+}
+
 static int run(struct kv_cli *cli, int argc, char **argv, struct kv_error *e) {
+    KV_GUARD(e);
     const struct kv_command *c = cli->command;
     int rc = kv_options_read(cli, argc, argv, e);
     if (rc) return rc;
@@ -49,7 +65,7 @@ int main(int argc, char **argv) {
     openblas_set_num_threads(1); // workers are ours; a product must not depend on their number
     signal(SIGPIPE, SIG_IGN);    // a closed pipe is a write error like any other
     signal(SIGXFSZ, SIG_IGN);    // so is a file-size limit
-    kv_catch_interrupts();
+    catch_interrupts();
     const char *name = argc > 1 ? argv[1] : "--help";
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
         kv_help_all();

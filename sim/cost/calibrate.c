@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // From runs to a device: the fit, runs left out in turn, errors, and what the runs cannot tell.
 #include "sim/cost/calibrate.h"
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/cost/design.h"
 
@@ -324,6 +325,7 @@ static void find_warnings(struct kv_calibration *c, const struct kv_design *d,
 int kv_calibrate(struct kv_calibration **out, const struct kv_runs *runs, const char *name,
                  struct kv_error *e) {
     *out = NULL;
+    KV_GUARD(e);
     int rc = check_runs(runs, e);
     if (rc) return rc;
     struct kv_design d;

@@ -16,6 +16,8 @@
 #include "sim/cost/cost.h"
 #include "sim/cost/runs.h"
 
+KV_BEGIN_DECLS
+
 // Relative errors of predictions against the measured runs.
 struct kv_fit_errors {
     double step_median, step_worst; // of the whole step
@@ -50,5 +52,7 @@ void kv_calibration_free(struct kv_calibration *c); // NULL is fine
 // Price of a run's cell on a device; its bytes are the run's own, or those of its mix coded with an
 // fp16 scale a head vector.
 struct kv_latency kv_run_price(const struct kv_device *d, const struct kv_device_run *run);
+
+KV_END_DECLS
 
 #endif

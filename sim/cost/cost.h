@@ -16,6 +16,8 @@
 #include "policies/policy.h"
 #include "sim/base/outcome.h"
 
+KV_BEGIN_DECLS
+
 struct kv_device_run; // runs.h
 
 struct kv_device {
@@ -84,5 +86,7 @@ struct kv_latency kv_device_step(const struct kv_device *d, const struct kv_ledg
 // INFINITY = never.
 double kv_device_break_even(const struct kv_device *d, const struct kv_ledger *ledger,
                             const struct kv_ledger *reference, double policy_ns);
+
+KV_END_DECLS
 
 #endif

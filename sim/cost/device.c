@@ -4,6 +4,7 @@
 #include "sim/cost/run_json.h"
 #include "sim/base/assets.h"
 #include "sim/base/files.h"
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/base/shape.h"
 
@@ -86,6 +87,7 @@ static double *number_at(const struct kv_device *d, size_t at) {
 }
 
 struct kv_device *kv_device_new(void) {
+    KV_GUARD_ELSE(return NULL);
     struct kv_device *d = kv_alloc(1, sizeof *d);
     for (size_t i = 0; i < n_text_fields; i++) *text_at(d, text_fields[i].at) = kv_strdup("");
     for (size_t i = 0; i < n_number_fields; i++)
@@ -247,6 +249,7 @@ static int unknown_device(const char *name, struct kv_error *e) {
 
 int kv_device_open(struct kv_device **device, const char *name, struct kv_error *e) {
     *device = NULL;
+    KV_GUARD(e);
     const char *shipped = NULL, *end = strrchr(name, '.');
     char *text = NULL;
     size_t n = 0;
@@ -273,6 +276,7 @@ int kv_device_open(struct kv_device **device, const char *name, struct kv_error 
 }
 
 const char *kv_device_default_name(void) {
+    KV_GUARD_ELSE(return NULL);
     static _Thread_local char chosen[96];
     const char *name;
     double least_values = INFINITY, least_error = INFINITY;
@@ -280,7 +284,7 @@ const char *kv_device_default_name(void) {
     for (size_t i = 0; (name = kv_device_name_at(i)); i++) {
         struct kv_device *d;
         struct kv_error ignored;
-        if (kv_device_open(&d, name, &ignored)) continue;
+        if (kv_tolerate(kv_device_open(&d, name, &ignored), &ignored)) continue;
         double values = (double)d->shape.n_layers * d->shape.n_kv_heads * d->shape.head_dim;
         double error = isnan(d->share_error_median) ? 1e9 : d->share_error_median;
         if (d->threads == 0) values += 1e18; // a GPU only where no CPU is shipped
@@ -313,6 +317,7 @@ static void add_width_costs(struct kv_text *t, const char *key, const double *c_
 }
 
 char *kv_device_text(const struct kv_device *d) {
+    KV_GUARD_ELSE(return NULL);
     struct kv_text t = {0};
     kv_text_addf(&t, "{\n");
     for (size_t i = 0; i < n_text_fields; i++) {

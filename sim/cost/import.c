@@ -2,6 +2,7 @@
 // Opens any file of runs: JSON, JSON lines or CSV, written by this tool, by llama-bench or by hand.
 #include "sim/cost/run_json.h"
 #include "sim/base/files.h"
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/model/model.h"
 
@@ -209,9 +210,10 @@ static int read_csv(struct kv_runs *r, const char *text, const char *path, struc
 }
 
 int kv_runs_open(struct kv_runs **runs, const char *path, struct kv_error *e) {
+    *runs = NULL;
+    KV_GUARD(e);
     char *text;
     size_t n;
-    *runs = NULL;
     int rc = kv_read_file(path, &text, &n, e);
     if (rc) return rc;
     struct kv_runs *r = kv_runs_new();

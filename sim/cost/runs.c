@@ -5,6 +5,7 @@
 #include "sim/base/shape.h"
 
 #include <stdlib.h>
+#include "sim/base/guard.h"
 
 const char *const kv_part_names[] = {"weights", "attend", "append", "policy",
                                      "head",    "other",  NULL};
@@ -78,6 +79,7 @@ static const struct meta {
 static const size_t n_metas = sizeof metas / sizeof *metas;
 
 struct kv_runs *kv_runs_new(void) {
+    KV_GUARD_ELSE(return NULL);
     struct kv_runs *r = kv_alloc(1, sizeof *r);
     for (size_t i = 0; i < n_metas; i++)
         if (metas[i].is_text)
@@ -96,6 +98,7 @@ void kv_runs_free(struct kv_runs *r) {
 }
 
 struct kv_device_run *kv_runs_add(struct kv_runs *r) {
+    KV_GUARD_ELSE(return NULL);
     r->row = kv_grow(r->row, r->n + 1, sizeof *r->row);
     struct kv_device_run *run = &r->row[r->n++];
     *run = (struct kv_device_run){
@@ -268,6 +271,7 @@ void kv_runs_add_json(struct kv_text *t, const struct kv_device_run *run, size_t
 }
 
 char *kv_runs_json(const struct kv_runs *r) {
+    KV_GUARD_ELSE(return NULL);
     struct kv_text t = {0};
     kv_text_addf(&t, "{\n");
     for (size_t i = 0; i < n_metas; i++) {
@@ -287,6 +291,7 @@ char *kv_runs_json(const struct kv_runs *r) {
 }
 
 char *kv_runs_csv(const struct kv_runs *r) {
+    KV_GUARD_ELSE(return NULL);
     struct kv_text t = {0};
     kv_text_addf(&t, "mix");
     for (size_t i = 0; i < N_COLUMNS; i++) kv_text_addf(&t, ",%s", column_at(i).name);

@@ -8,8 +8,10 @@
 #ifndef KV_COST_RUNS_H
 #define KV_COST_RUNS_H
 
-#include "sim/cache/decode.h" // enum kv_part
+#include "sim/cache/part.h"
 #include "sim/cost/mix.h"
+
+KV_BEGIN_DECLS
 
 extern const char *const kv_part_names[]; // "weights", "attend", ..., NULL
 
@@ -68,5 +70,7 @@ KV_MUST_CHECK int kv_runs_choose(struct kv_runs *runs, const struct kv_runs_choi
 void kv_runs_add_policy(struct kv_runs *runs, size_t first, double ns);
 // Takes what was measured of a policy off all steps; returns the most that came off one, in ns.
 double kv_runs_take_policy(struct kv_runs *runs);
+
+KV_END_DECLS
 
 #endif

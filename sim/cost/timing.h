@@ -4,6 +4,7 @@
 #ifndef KV_COST_TIMING_H
 #define KV_COST_TIMING_H
 
+#include "sim/cache/decode.h"
 #include "sim/cost/runs.h"
 
 struct kv_timing {

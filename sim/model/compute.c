@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Finds and names what does a model's matrix products.
+#include "sim/base/guard.h"
 #include "sim/model/compute.h"
 #include "sim/base/memory.h"
 #include "sim/base/talk.h"
@@ -24,6 +25,7 @@ static char *library_path(void) {
 }
 
 int kv_model_compute(struct kv_model *m, enum kv_compute how, struct kv_error *e) {
+    KV_GUARD(e);
     if (how == KV_COMPUTE_F32) return 0;
     char *path = library_path();
     int rc = access(path, F_OK) == 0

@@ -5,6 +5,8 @@
 
 #include "sim/model/model.h"
 
+KV_BEGIN_DECLS
+
 enum kv_compute { KV_COMPUTE_F32, KV_COMPUTE_CUBLAS };
 extern const char *const kv_compute_names[]; // "f32", "cublas", NULL
 
@@ -15,5 +17,7 @@ KV_MUST_CHECK int kv_model_compute(struct kv_model *m, enum kv_compute how, stru
 // What a run's arithmetic is called, and what does its products; NULL = a run without a model.
 const char *kv_compute_name(const struct kv_model *m);
 const char *kv_compute_blas(const struct kv_model *m);
+
+KV_END_DECLS
 
 #endif

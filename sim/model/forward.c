@@ -5,6 +5,7 @@
 #include <cblas.h>
 #include <stdlib.h>
 
+#include "sim/base/guard.h"
 #include "sim/base/half.h"
 #include "sim/base/memory.h"
 #include "sim/model/accelerator.h"
@@ -27,6 +28,8 @@ void kv_scratch_free(struct kv_scratch *s) {
 float *kv_scratch_floats(struct kv_scratch *s, enum kv_buffer which, size_t n) {
     if (s->buffer[which].n < n) {
         free(s->buffer[which].p);
+        s->buffer[which].p = NULL;
+        s->buffer[which].n = 0;
         s->buffer[which].p = kv_alloc(n, sizeof(float));
         s->buffer[which].n = n;
     }
@@ -42,7 +45,7 @@ static const float *as_f32(const struct kv_matrix *w, struct kv_scratch *s) {
     return wide;
 }
 
-// On the accelerator that holds the matrix. A device that fails ends the run: what was finished is
+// On the accelerator that holds the matrix. A device that fails ends the call: what was finished is
 // in the store.
 static bool elsewhere(bool transposed, const struct kv_matrix *w, const float *x, size_t rows,
                       float *y) {
@@ -50,11 +53,8 @@ static bool elsewhere(bool transposed, const struct kv_matrix *w, const float *x
     const struct kv_accelerator *a = w->accelerator;
     if (!a) return false;
     size_t n = transposed ? w->rows : w->cols, k = transposed ? w->cols : w->rows;
-    if (a->multiply(transposed, rows, n, k, x, w->f32, y, why, sizeof why)) {
-        fprintf(stderr, "kvsim: %s: a product of %zu x %zu x %zu failed: %s\n", a->hardware, rows,
-                n, k, why);
-        exit(1);
-    }
+    if (a->multiply(transposed, rows, n, k, x, w->f32, y, why, sizeof why))
+        kv_raise(KV_EFAIL, a->hardware, "a product of %zu x %zu x %zu failed: %s", rows, n, k, why);
     return true;
 }
 

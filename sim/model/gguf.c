@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Loads a Llama-architecture model from a GGUF file: metadata, tokenizer and tensors, each count
+// Loads a model from a GGUF file: metadata, tokenizer and tensors, each count
 // checked against the file's size before it is believed.
 //
 // Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 and 3).
@@ -37,17 +37,6 @@ enum value_type {
 };
 static const uint8_t value_bytes[N_VALUE_TYPES] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
 
-// ggml's numbers of tensor types, so that one that can't be decoded is refused by its name.
-static const char *const tensor_types[] = {
-    [0] = "F32",     [1] = "F16",      [2] = "Q4_0",   [3] = "Q4_1",    [6] = "Q5_0",
-    [7] = "Q5_1",    [8] = "Q8_0",     [9] = "Q8_1",   [10] = "Q2_K",   [11] = "Q3_K",
-    [12] = "Q4_K",   [13] = "Q5_K",    [14] = "Q6_K",  [15] = "Q8_K",   [16] = "IQ2_XXS",
-    [17] = "IQ2_XS", [18] = "IQ3_XXS", [19] = "IQ1_S", [20] = "IQ4_NL", [21] = "IQ3_S",
-    [22] = "IQ2_S",  [23] = "IQ4_XS",  [24] = "I8",    [25] = "I16",    [26] = "I32",
-    [27] = "I64",    [28] = "F64",     [29] = "IQ1_M", [30] = "BF16",   [34] = "TQ1_0",
-    [35] = "TQ2_0",  [39] = "MXFP4",
-};
-
 // Pre-tokenizers whose pattern is ours: GPT-2's, for some after setting each digit apart
 // (llm_tokenizer_bpe in llama.cpp's src/llama-vocab.cpp).
 struct pre_tokenizer {
@@ -83,6 +72,7 @@ struct entry {
 
 struct gguf {
     const char *path;
+    const struct kv_architecture *architecture;
     struct kv_map map;
     size_t at; // what is read next
     uint32_t version;
@@ -217,8 +207,7 @@ static int read_entry(struct gguf *g, struct entry *t, struct kv_error *e) {
     if (!rc) rc = read_number(g, 8, "a tensor's offset", &t->offset, e);
     t->rows = (size_t)rows;
     t->cols = (size_t)cols;
-    const char *known =
-        type < sizeof tensor_types / sizeof *tensor_types ? tensor_types[type] : NULL;
+    const char *known = kv_weight_type_name(type);
     if (known)
         snprintf(t->type, sizeof t->type, "%s", known);
     else
@@ -361,6 +350,23 @@ static int get_float(const struct gguf *g, const char *key, bool optional, float
     return isfinite(*x) && *x > 0 ? KV_OK : wrong_type(g, p, "a positive number", e);
 }
 
+// Keys about the model begin with the architecture's name: "llama.block_count".
+#define KEY_BYTES 96
+static const char *key_of(const struct gguf *g, char key[KEY_BYTES], const char *name) {
+    snprintf(key, KEY_BYTES, "%s.%s", g->architecture->name[KV_LAYOUT_GGUF], name);
+    return key;
+}
+
+static int need_size(const struct gguf *g, const char *name, uint32_t *x, struct kv_error *e) {
+    char key[KEY_BYTES];
+    return get_u32(g, key_of(g, key, name), false, x, e);
+}
+
+static int may_have_size(const struct gguf *g, const char *name, uint32_t *x, struct kv_error *e) {
+    char key[KEY_BYTES];
+    return get_u32(g, key_of(g, key, name), true, x, e);
+}
+
 // A text, NUL-terminated in buf (cut when it is longer). Absent: buf keeps its value.
 static int get_text(const struct gguf *g, const char *key, bool optional, char *buf, size_t room,
                     struct kv_error *e) {
@@ -382,28 +388,29 @@ static int read_shape(struct kv_model *m, const struct gguf *g, struct kv_error 
                    : 0;
     m->rope_base = 10000; // llama.cpp's default where the key is absent
     uint32_t experts = 0, rotated = 0;
-    int rc = get_u32(g, "llama.block_count", false, &s->n_layers, e);
-    if (!rc) rc = get_u32(g, "llama.embedding_length", false, &s->hidden, e);
-    if (!rc) rc = get_u32(g, "llama.feed_forward_length", false, &s->ffn, e);
-    if (!rc) rc = get_u32(g, "llama.attention.head_count", false, &s->n_heads, e);
+    char key[KEY_BYTES];
+    int rc = need_size(g, "block_count", &s->n_layers, e);
+    if (!rc) rc = need_size(g, "embedding_length", &s->hidden, e);
+    if (!rc) rc = need_size(g, "feed_forward_length", &s->ffn, e);
+    if (!rc) rc = need_size(g, "attention.head_count", &s->n_heads, e);
     s->n_kv_heads = s->n_heads;
-    if (!rc) rc = get_u32(g, "llama.attention.head_count_kv", true, &s->n_kv_heads, e);
+    if (!rc) rc = may_have_size(g, "attention.head_count_kv", &s->n_kv_heads, e);
     s->head_dim = s->n_heads ? s->hidden / s->n_heads : 0;
-    if (!rc) rc = get_u32(g, "llama.attention.key_length", true, &s->head_dim, e);
-    if (!rc) rc = get_u32(g, "llama.context_length", false, &s->max_tokens, e);
-    if (!rc) rc = get_u32(g, "llama.expert_count", true, &experts, e);
-    if (!rc) rc = get_float(g, "llama.attention.layer_norm_rms_epsilon", false, &m->rms_eps, e);
-    if (!rc) rc = get_float(g, "llama.rope.freq_base", true, &m->rope_base, e);
+    if (!rc) rc = may_have_size(g, "attention.key_length", &s->head_dim, e);
+    if (!rc) rc = need_size(g, "context_length", &s->max_tokens, e);
+    if (!rc) rc = may_have_size(g, "expert_count", &experts, e);
+    key_of(g, key, "attention.layer_norm_rms_epsilon");
+    if (!rc) rc = get_float(g, key, false, &m->rms_eps, e);
+    if (!rc) rc = get_float(g, key_of(g, key, "rope.freq_base"), true, &m->rope_base, e);
     if (!rc) rc = kv_weights_check_shape(s, g->path, e);
     rotated = s->head_dim;
-    if (!rc) rc = get_u32(g, "llama.rope.dimension_count", true, &rotated, e);
+    if (!rc) rc = may_have_size(g, "rope.dimension_count", &rotated, e);
     uint32_t value_length = s->head_dim;
-    if (!rc) rc = get_u32(g, "llama.attention.value_length", true, &value_length, e);
+    if (!rc) rc = may_have_size(g, "attention.value_length", &value_length, e);
     if (rc) return rc;
     if (experts)
-        return kv_fail(e, KV_EFAIL, g->path,
-                       "llama.expert_count is %u, but mixtures of experts are not computed",
-                       experts);
+        return kv_fail(e, KV_EFAIL, g->path, "%s is %u, but mixtures of experts are not computed",
+                       key_of(g, key, "expert_count"), experts);
     if (rotated != s->head_dim || value_length != s->head_dim)
         return kv_fail(e, KV_EFAIL, g->path,
                        "heads of %u channels rotate %u of them and hold values of %u; only heads "
@@ -412,18 +419,18 @@ static int read_shape(struct kv_model *m, const struct gguf *g, struct kv_error 
     return KV_OK;
 }
 
-static int check_architecture(const struct gguf *g, struct kv_error *e) {
-    char architecture[64], scaling[32] = "none";
-    int rc = get_text(g, "general.architecture", false, architecture, sizeof architecture, e);
-    if (!rc) rc = get_text(g, "llama.rope.scaling.type", true, scaling, sizeof scaling, e);
+static int find_architecture(struct gguf *g, struct kv_error *e) {
+    char name[64], scaling[32] = "none", key[KEY_BYTES];
+    int rc = get_text(g, "general.architecture", false, name, sizeof name, e);
+    if (!rc)
+        rc = kv_architecture_find(&g->architecture, KV_LAYOUT_GGUF, name, "general.architecture",
+                                  g->path, e);
     if (rc) return rc;
-    if (strcmp(architecture, "llama") != 0)
-        return kv_fail(e, KV_EFAIL, g->path,
-                       "general.architecture is %s; only llama models are computed", architecture);
-    if (strcmp(scaling, "none") != 0)
-        return kv_fail(e, KV_EFAIL, g->path,
-                       "llama.rope.scaling.type is %s; only unscaled RoPE is computed", scaling);
-    return KV_OK;
+    rc = get_text(g, key_of(g, key, "rope.scaling.type"), true, scaling, sizeof scaling, e);
+    if (!rc && strcmp(scaling, "none") != 0)
+        rc =
+            kv_fail(e, KV_EFAIL, g->path, "%s is %s; only unscaled RoPE is computed", key, scaling);
+    return rc;
 }
 
 // ---- tokenizer ------------------------------------------------------------------------
@@ -517,8 +524,8 @@ static int check_all_used(const struct gguf *g, struct kv_error *e) {
     for (size_t i = 0; i < g->n_entries; i++)
         if (!g->entries[i].used)
             return kv_fail(e, KV_EFAIL, g->path,
-                           "tensor %s is not part of the Llama architecture as computed here",
-                           g->entries[i].name);
+                           "tensor %s is not part of the %s architecture as computed here",
+                           g->entries[i].name, g->architecture->title);
     return KV_OK;
 }
 
@@ -526,14 +533,15 @@ int kv_gguf_load(struct kv_model *m, const char *path, enum kv_weights_as as, st
     struct gguf g = {.path = path};
     int rc = kv_map_open(&g.map, path, e);
     if (!rc) rc = read_header(&g, e);
-    if (!rc) rc = check_architecture(&g, e);
+    if (!rc) rc = find_architecture(&g, e);
     if (!rc) rc = place_tensors(&g, e);
     if (!rc) rc = read_shape(m, &g, e);
     if (rc) goto done;
 
-    m->order = KV_ORDER_GGML;
+    m->architecture = g.architecture;
+    m->order = g.architecture->order[KV_LAYOUT_GGUF];
     m->tied = find_entry(&g, "output.weight") == NULL;
-    struct kv_weight_file file = {KV_NAMES_GGUF, path, &g, find_source};
+    struct kv_weight_file file = {KV_LAYOUT_GGUF, path, &g, find_source};
     const char *main_type = "";
     rc = kv_weights_load(m, &file, as, &main_type, e);
     if (!rc) rc = check_all_used(&g, e);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Loads a Llama model from a Hugging Face folder: config.json, safetensors shards, tokenizer.json.
+// Loads a model from a Hugging Face folder: config.json, safetensors shards, tokenizer.json.
 //
 // Fields and their defaults: LlamaConfig of https://github.com/huggingface/transformers;
 // tokenizer.json: https://github.com/huggingface/tokenizers. What the forward pass would not
@@ -82,24 +82,21 @@ static bool is_set(const json_t *config, const char *key) {
     return v && !json_is_null(v) && !json_is_false(v);
 }
 
-// What changes the computation and is not computed here.
-static int check_computed(const json_t *config, const char *path, struct kv_error *e) {
+// Finds the architecture; what changes its computation and is not computed here is refused.
+static int find_architecture(const struct kv_architecture **a, const json_t *config,
+                             const char *path, struct kv_error *e) {
     const json_t *list = json_object_get(config, "architectures");
-    const char *architecture = json_string_value(json_array_get(list, 0));
-    if (!architecture) architecture = "not stated";
-    if (strcmp(architecture, "LlamaForCausalLM") != 0)
-        return kv_fail(e, KV_EFAIL, path,
-                       "the architecture is %.80s; only LlamaForCausalLM is computed",
-                       architecture);
-    static const char *const refused[] = {"rope_scaling",   "attention_bias",
-                                          "mlp_bias",       "rope_interleaved",
-                                          "sliding_window", "quantization_config"};
-    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
-        if (is_set(config, refused[i]))
-            return kv_fail(e, KV_EFAIL, path, "%s is set, which is not computed", refused[i]);
+    const char *name = json_string_value(json_array_get(list, 0));
+    int rc = kv_architecture_find(a, KV_LAYOUT_HF, name ? name : "not stated", "the architecture",
+                                  path, e);
+    if (rc) return rc;
+    for (const char *const *key = (*a)->refused; *key; key++)
+        if (is_set(config, *key))
+            return kv_fail(e, KV_EFAIL, path, "%s is set, which is not computed", *key);
     const char *act = json_string_value(json_object_get(config, "hidden_act"));
-    if (act && strcmp(act, "silu") != 0)
-        return kv_fail(e, KV_EFAIL, path, "hidden_act is %.60s; only silu is computed", act);
+    if (act && strcmp(act, (*a)->activation) != 0)
+        return kv_fail(e, KV_EFAIL, path, "hidden_act is %.60s; only %s is computed", act,
+                       (*a)->activation);
     const char *rope =
         json_string_value(json_object_get(json_object_get(config, "rope_parameters"), "rope_type"));
     if (rope && strcmp(rope, "default") != 0)
@@ -113,7 +110,10 @@ static int read_config(struct kv_model *m, const char *dir, struct kv_error *e) 
     char *path;
     struct kv_shape *s = &m->shape;
     int rc = read_json(&config, &path, dir, "config.json", e);
-    if (!rc) rc = check_computed(config, path, e);
+    const struct kv_architecture *a = kv_architecture_usual;
+    if (!rc) rc = find_architecture(&a, config, path, e);
+    m->architecture = a;
+    m->order = a->order[KV_LAYOUT_HF];
     if (!rc) rc = get_count(config, path, "num_hidden_layers", false, &s->n_layers, e);
     if (!rc) rc = get_count(config, path, "hidden_size", false, &s->hidden, e);
     if (!rc) rc = get_count(config, path, "intermediate_size", false, &s->ffn, e);
@@ -123,10 +123,10 @@ static int read_config(struct kv_model *m, const char *dir, struct kv_error *e) 
     s->head_dim = s->n_heads ? s->hidden / s->n_heads : 0;
     if (!rc) rc = get_count(config, path, "head_dim", true, &s->head_dim, e);
     if (!rc) rc = get_count(config, path, "vocab_size", false, &s->vocab, e);
-    s->max_tokens = 2048; // this and the next two: LlamaConfig's defaults
+    s->max_tokens = a->max_tokens;
     if (!rc) rc = get_count(config, path, "max_position_embeddings", true, &s->max_tokens, e);
-    m->rms_eps = 1e-6f;
-    m->rope_base = 10000;
+    m->rms_eps = a->rms_eps;
+    m->rope_base = a->rope_base;
     if (!rc) rc = get_positive(config, path, "rms_norm_eps", &m->rms_eps, e);
     if (!rc) rc = get_positive(config, path, "rope_theta", &m->rope_base, e);
     if (!rc)
@@ -237,16 +237,16 @@ static bool find_source(void *self, const char *name, struct kv_weight_source *s
 
 // Tensors nobody asked for would be missed by the forward pass; known copies of what is computed
 // anyway (RoPE frequencies in old files, a head that is tied) are not.
-static int check_all_used(const struct folder *f, bool tied, struct kv_error *e) {
+static int check_all_used(const struct folder *f, const struct kv_model *m, struct kv_error *e) {
     for (size_t i = 0; i < f->n_shards; i++)
         for (size_t k = 0; k < f->shards[i].n; k++) {
             const char *name = f->shards[i].tensors[k].name;
             if (f->used[i][k] || strstr(name, "rotary_emb.inv_freq") ||
-                (tied && strcmp(name, "lm_head.weight") == 0))
+                (m->tied && strcmp(name, "lm_head.weight") == 0))
                 continue;
             return kv_fail(e, KV_EFAIL, f->shard_paths[i],
-                           "tensor %.100s is not part of the Llama architecture as computed here",
-                           name);
+                           "tensor %.100s is not part of the %s architecture as computed here",
+                           name, m->architecture->title);
         }
     return KV_OK;
 }
@@ -392,12 +392,11 @@ int kv_huggingface_load(struct kv_model *m, const char *dir, enum kv_weights_as 
                         struct kv_error *e) {
     struct folder f = {.dir = dir};
     const char *main_type = "";
-    m->order = KV_ORDER_HF;
     int rc = read_config(m, dir, e);
     if (!rc) rc = open_shards(&f, e);
-    struct kv_weight_file file = {KV_NAMES_HF, dir, &f, find_source};
+    struct kv_weight_file file = {KV_LAYOUT_HF, dir, &f, find_source};
     if (!rc) rc = kv_weights_load(m, &file, as, &main_type, e);
-    if (!rc) rc = check_all_used(&f, m->tied, e);
+    if (!rc) rc = check_all_used(&f, m, e);
     if (!rc) rc = read_tokenizer(m, dir, e);
     if (!rc) {
         name_model(m, dir);

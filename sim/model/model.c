@@ -3,11 +3,13 @@
 #include "sim/model/accelerator.h"
 #include "sim/model/model.h"
 
+#include <cblas.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 
 #include "sim/base/cpu.h"
+#include "sim/base/guard.h"
 #include "sim/base/hash.h"
 #include "sim/base/memory.h"
 #include "sim/base/work.h"
@@ -52,9 +54,16 @@ static void make_rope_tables(struct kv_model *m) {
     }
 }
 
+// Workers are ours, and a product must not depend on their number.
+static void use_blas_alone(void) {
+    openblas_set_num_threads(1);
+}
+
 int kv_model_open(struct kv_model **out, const char *path, enum kv_weights_as as,
                   struct kv_error *e) {
     *out = NULL;
+    KV_GUARD(e);
+    use_blas_alone();
     struct stat st;
     if (stat(path, &st) != 0)
         return kv_fail(e, KV_EFAIL, path, "%s; a model is a GGUF file or a Hugging Face folder",
@@ -135,7 +144,10 @@ static void fill_norm(float *w, size_t n, uint64_t seed, uint64_t number) {
 
 struct kv_model *kv_model_random(const struct kv_shape *shape, enum kv_order order, bool tied,
                                  uint64_t seed) {
+    KV_GUARD_ELSE(return NULL);
+    use_blas_alone();
     struct kv_model *m = kv_alloc(1, sizeof *m);
+    m->architecture = kv_architecture_usual;
     m->shape = *shape;
     m->order = order;
     m->tied = tied;

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A Llama-architecture language model in memory: weights, tokenizer, and the forward pass over a
-// tree.
+// A language model in memory: weights and tokenizer. forward.h runs it.
 //
 //     struct kv_model *m;
 //     if (kv_model_open(&m, "data/SmolLM2-135M-Instruct.Q4_1.gguf", KV_WEIGHTS_F32, &e)) ...
@@ -13,8 +12,11 @@
 #include "policies/policy.h"
 #include "sim/quant/format.h"
 
+KV_BEGIN_DECLS
+
 struct kv_tokenizer;
 struct kv_accelerator;
+struct kv_architecture;
 
 enum kv_weights_as { KV_WEIGHTS_F32, KV_WEIGHTS_BF16 };
 
@@ -37,6 +39,7 @@ struct kv_layer_weights {
 };
 
 struct kv_model {
+    const struct kv_architecture *architecture; // a row of sim/model/architecture.c
     struct kv_shape shape;
     enum kv_order order; // channel order of Q and K inside a head
     float rms_eps, rope_base;
@@ -57,19 +60,13 @@ struct kv_model {
 
 // Opens a GGUF file or a Hugging Face folder. Refuses, in one sentence that names file and place:
 // truncated files, headers whose counts lie, unknown tensor types, other architectures, NaN
-// weights.
+// weights. OpenBLAS is told to use one thread from then on: workers are ours.
 KV_MUST_CHECK int kv_model_open(struct kv_model **m, const char *path, enum kv_weights_as as,
                                 struct kv_error *e);
 void kv_model_close(struct kv_model *m);
 
-// Loaders behind kv_model_open. They fill everything but rope tables. (gguf.c, huggingface.c)
-KV_MUST_CHECK int kv_gguf_load(struct kv_model *m, const char *path, enum kv_weights_as as,
-                               struct kv_error *e);
-KV_MUST_CHECK int kv_huggingface_load(struct kv_model *m, const char *dir, enum kv_weights_as as,
-                                      struct kv_error *e);
-
-// A model of the given shape with seeded random weights and no tokenizer, for tests and device
-// runs.
+// A Llama of the given shape with seeded random weights and no tokenizer, for tests and device
+// runs. NULL when memory runs out.
 struct kv_model *kv_model_random(const struct kv_shape *shape, enum kv_order order, bool tied,
                                  uint64_t seed);
 
@@ -98,5 +95,7 @@ KV_MUST_CHECK int kv_tokenizer_encode(const struct kv_tokenizer *t, const char *
 const char *kv_tokenizer_bytes(const struct kv_tokenizer *t, uint32_t id, size_t *n_bytes);
 uint64_t kv_tokenizer_digest(const struct kv_tokenizer *t); // over pieces and merges
 enum kv_token_kind kv_tokenizer_kind(const struct kv_tokenizer *t, uint32_t id); // never KV_FIRST
+
+KV_END_DECLS
 
 #endif

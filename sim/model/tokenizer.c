@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "sim/base/utf8.h"
+#include "sim/base/guard.h"
 #include "sim/base/hash.h"
 #include "sim/base/memory.h"
 #include "sim/model/model.h"
@@ -237,6 +238,7 @@ int kv_tokenizer_new(struct kv_tokenizer **out, const char *const *pieces, size_
                      const char *const *merges, size_t n_merges, bool split_digits,
                      struct kv_error *e) {
     *out = NULL;
+    KV_GUARD(e);
     if (n_pieces >= NONE || n_merges >= NONE)
         return kv_fail(e, KV_EFAIL, "tokenizer", "the vocabulary has %zu pieces, too many",
                        n_pieces);
@@ -300,7 +302,7 @@ struct node {
 struct work {
     const struct kv_tokenizer *t;
     pcre2_match_data *match;
-    uint32_t *ids;
+    uint32_t *ids, **caller_ids; // the same: the caller has them whatever happens
     size_t n_ids, room_ids;
     struct node *nodes;
     uint64_t *heap;
@@ -357,7 +359,7 @@ static void merge_nodes(struct work *w) {
 static void append_ids(struct work *w, size_t n) {
     if (w->n_ids + n <= w->room_ids) return;
     w->room_ids = 2 * (w->n_ids + n) + 16;
-    w->ids = kv_grow(w->ids, w->room_ids, sizeof *w->ids);
+    *w->caller_ids = w->ids = kv_grow(w->ids, w->room_ids, sizeof *w->ids);
 }
 
 // Appends the tokens of one piece of the pattern.
@@ -407,29 +409,34 @@ static void encode_span(struct work *w, const char *s, size_t n) {
     }
 }
 
+// Spans between digits, and each digit alone where they are set apart.
+static void encode_text(struct work *w, const char *s, size_t n) {
+    while (n > 0) {
+        size_t begin = n, end = n;
+        if (w->t->split_digits && !match(w, w->t->digit, s, n, &begin, &end)) begin = end = n;
+        encode_span(w, s, begin);
+        if (end > begin) encode_span(w, s + begin, end - begin);
+        s += end;
+        n -= end;
+    }
+}
+
 int kv_tokenizer_encode(const struct kv_tokenizer *t, const char *text, size_t n_bytes,
                         uint32_t **ids, size_t *n_ids, struct kv_error *e) {
+    KV_GUARD(e);
     size_t valid = kv_utf8_valid(text, n_bytes);
     if (valid < n_bytes)
         return kv_fail(e, KV_EFAIL, "text", "byte %zu (0x%02x) is not UTF-8", valid,
                        (unsigned char)text[valid]);
     if (n_bytes >= NONE)
         return kv_fail(e, KV_EFAIL, "text", "%zu bytes are more than are encoded at once", n_bytes);
-    struct work w = {.t = t, .match = pcre2_match_data_create(1, NULL), .ids = *ids};
+    struct work w = {
+        .t = t, .match = pcre2_match_data_create(1, NULL), .caller_ids = ids, .ids = *ids};
     if (!w.match) return kv_fail(e, KV_ENOMEM, "tokenizer", "there is no memory for a match");
-    while (n_bytes > 0) {
-        size_t begin = n_bytes, end = n_bytes;
-        if (t->split_digits && !match(&w, t->digit, text, n_bytes, &begin, &end))
-            begin = end = n_bytes;
-        encode_span(&w, text, begin);
-        if (end > begin) encode_span(&w, text + begin, end - begin);
-        text += end;
-        n_bytes -= end;
-    }
+    encode_text(&w, text, n_bytes);
     pcre2_match_data_free(w.match);
     free(w.nodes);
     free(w.heap);
-    *ids = w.ids;
     *n_ids = w.n_ids;
     return KV_OK;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Turns stored weights into a model's matrices: decoders of ggml's blocks, names, shapes, checks.
+// Turns stored weights into a model's matrices: finds, checks, allocates and copies its tensors.
 #include "sim/model/weights.h"
 
 #include <stdlib.h>
@@ -9,165 +9,7 @@
 #include "sim/base/memory.h"
 #include "sim/base/work.h"
 
-// ---- types ----------------------------------------------------------------------------
-//
-// Blocks as ggml lays them out (ggml/src/ggml-common.h and the dequantize_row functions of
-// ggml-quants.c in https://github.com/ggml-org/llama.cpp): 32 values, fp16 scale d, for the _1
-// types fp16 minimum m, for 5 bits a word of fifth bits, then nibbles: value j in the low half of
-// byte j, value j + 16 in its high half. d has 11 significant bits and a code at most 8, so d *
-// code is exact and a fused multiply-add changes nothing.
-
-#define BLOCK 32
-
-static float half_at(const uint8_t *p) {
-    return kv_f16_to_f32((uint16_t)(p[0] | p[1] << 8));
-}
-
-static void decode_f32(const uint8_t *in, size_t n, float *out) {
-    memcpy(out, in, n * 4);
-}
-
-// A small integral part of a row at a time, since a file may hold halves at odd addresses.
-static void decode_f16(const uint8_t *in, size_t n, float *out) {
-    uint16_t half[256];
-    for (size_t i = 0; i < n; i += 256) {
-        size_t k = n - i < 256 ? n - i : 256;
-        memcpy(half, in + 2 * i, 2 * k);
-        kv_f16_to_f32_n(half, out + i, k);
-    }
-}
-
-static void decode_bf16(const uint8_t *in, size_t n, float *out) {
-    for (size_t i = 0; i < n; i++) {
-        uint32_t bits = (uint32_t)in[2 * i] << 16 | (uint32_t)in[2 * i + 1] << 24;
-        memcpy(out + i, &bits, 4);
-    }
-}
-
-static void decode_q4_0(const uint8_t *in, size_t n, float *out) {
-    for (size_t b = 0; b < n; b++, in += 18, out += BLOCK) {
-        float d = half_at(in);
-        for (int j = 0; j < BLOCK / 2; j++) {
-            out[j] = (float)((in[2 + j] & 15) - 8) * d;
-            out[j + BLOCK / 2] = (float)((in[2 + j] >> 4) - 8) * d;
-        }
-    }
-}
-
-static void decode_q4_1(const uint8_t *in, size_t n, float *out) {
-    for (size_t b = 0; b < n; b++, in += 20, out += BLOCK) {
-        float d = half_at(in), m = half_at(in + 2);
-        for (int j = 0; j < BLOCK / 2; j++) {
-            out[j] = (float)(in[4 + j] & 15) * d + m;
-            out[j + BLOCK / 2] = (float)(in[4 + j] >> 4) * d + m;
-        }
-    }
-}
-
-// The code of value j: its nibble and its fifth bit.
-static int five_bits(const uint8_t *fifth, const uint8_t *nibbles, int j) {
-    int nibble = j < BLOCK / 2 ? nibbles[j] & 15 : nibbles[j - BLOCK / 2] >> 4;
-    return nibble | ((fifth[j / 8] >> (j % 8)) & 1) << 4;
-}
-
-static void decode_q5_0(const uint8_t *in, size_t n, float *out) {
-    for (size_t b = 0; b < n; b++, in += 22, out += BLOCK) {
-        float d = half_at(in);
-        for (int j = 0; j < BLOCK; j++) out[j] = (float)(five_bits(in + 2, in + 6, j) - 16) * d;
-    }
-}
-
-static void decode_q5_1(const uint8_t *in, size_t n, float *out) {
-    for (size_t b = 0; b < n; b++, in += 24, out += BLOCK) {
-        float d = half_at(in), m = half_at(in + 2);
-        for (int j = 0; j < BLOCK; j++) out[j] = (float)five_bits(in + 4, in + 8, j) * d + m;
-    }
-}
-
-static void decode_q8_0(const uint8_t *in, size_t n, float *out) {
-    for (size_t b = 0; b < n; b++, in += 34, out += BLOCK) {
-        float d = half_at(in);
-        for (int j = 0; j < BLOCK; j++) out[j] = (float)(int8_t)in[2 + j] * d;
-    }
-}
-
-static const struct kv_weight_type types[] = {
-    {"F32", 1, 4, decode_f32},        {"F16", 1, 2, decode_f16},
-    {"BF16", 1, 2, decode_bf16},      {"Q4_0", BLOCK, 18, decode_q4_0},
-    {"Q4_1", BLOCK, 20, decode_q4_1}, {"Q5_0", BLOCK, 22, decode_q5_0},
-    {"Q5_1", BLOCK, 24, decode_q5_1}, {"Q8_0", BLOCK, 34, decode_q8_0},
-};
-#define N_TYPES (sizeof types / sizeof *types)
-
-const struct kv_weight_type *kv_weight_type_named(const char *name) {
-    for (size_t i = 0; i < N_TYPES; i++)
-        if (strcmp(types[i].name, name) == 0) return &types[i];
-    return NULL;
-}
-
-// ---- tensors of a Llama model ---------------------------------------------------------
-
-enum dim { NONE, ONE, HIDDEN, Q_ROWS, KV_ROWS, FFN, VOCAB };
-
-static size_t dim_size(const struct kv_shape *s, enum dim d) {
-    const size_t sizes[] = {[NONE] = 0,
-                            [ONE] = 1,
-                            [HIDDEN] = s->hidden,
-                            [Q_ROWS] = (size_t)s->n_heads * s->head_dim,
-                            [KV_ROWS] = (size_t)s->n_kv_heads * s->head_dim,
-                            [FFN] = s->ffn,
-                            [VOCAB] = s->vocab};
-    return sizes[d];
-}
-
-// A tensor: its name in both layouts (enum kv_weight_names; after "blk.N." or "model.layers.N." for
-// those of a layer), its shape, and where it goes: a member of kv_layer_weights or kv_model, from
-// row after[0] + after[1] on.
-struct slot {
-    const char *name[2];
-    enum dim rows, cols;
-    size_t member;
-    bool vector; // the member is a float *, not a kv_matrix
-    enum dim after[2];
-};
-
-#define LAYER(m) offsetof(struct kv_layer_weights, m)
-#define MODEL(m) offsetof(struct kv_model, m)
-
-static const struct slot layer_slots[] = {
-    {{"attn_norm.weight", "input_layernorm.weight"}, ONE, HIDDEN, LAYER(attn_norm), true, {NONE}},
-    {{"attn_q.weight", "self_attn.q_proj.weight"}, Q_ROWS, HIDDEN, LAYER(qkv), false, {NONE}},
-    {{"attn_k.weight", "self_attn.k_proj.weight"}, KV_ROWS, HIDDEN, LAYER(qkv), false, {Q_ROWS}},
-    {{"attn_v.weight", "self_attn.v_proj.weight"},
-     KV_ROWS,
-     HIDDEN,
-     LAYER(qkv),
-     false,
-     {Q_ROWS, KV_ROWS}},
-    {{"attn_output.weight", "self_attn.o_proj.weight"}, HIDDEN, Q_ROWS, LAYER(out), false, {NONE}},
-    {{"ffn_norm.weight", "post_attention_layernorm.weight"},
-     ONE,
-     HIDDEN,
-     LAYER(ffn_norm),
-     true,
-     {NONE}},
-    {{"ffn_gate.weight", "mlp.gate_proj.weight"}, FFN, HIDDEN, LAYER(gateup), false, {NONE}},
-    {{"ffn_up.weight", "mlp.up_proj.weight"}, FFN, HIDDEN, LAYER(gateup), false, {FFN}},
-    {{"ffn_down.weight", "mlp.down_proj.weight"}, HIDDEN, FFN, LAYER(down), false, {NONE}},
-};
-#define N_LAYER_SLOTS (sizeof layer_slots / sizeof *layer_slots)
-
-static const struct slot model_slots[] = {
-    {{"token_embd.weight", "model.embed_tokens.weight"},
-     VOCAB,
-     HIDDEN,
-     MODEL(embed),
-     false,
-     {NONE}},
-    {{"output_norm.weight", "model.norm.weight"}, ONE, HIDDEN, MODEL(final_norm), true, {NONE}},
-    {{"output.weight", "lm_head.weight"}, VOCAB, HIDDEN, MODEL(head), false, {NONE}},
-};
-#define N_MODEL_SLOTS (sizeof model_slots / sizeof *model_slots)
+// ---- checks ---------------------------------------------------------------------------
 
 int kv_weights_check_shape(const struct kv_shape *s, const char *path, struct kv_error *e) {
     const struct {
@@ -216,14 +58,14 @@ static bool allocate_matrix(struct kv_matrix *w, size_t rows, size_t cols, enum 
 }
 
 static size_t n_weights(const struct kv_shape *s, bool tied) {
-    size_t q = dim_size(s, Q_ROWS), kv = dim_size(s, KV_ROWS), h = s->hidden;
+    size_t q = kv_dim_size(s, KV_DIM_QUERIES), kv = kv_dim_size(s, KV_DIM_KEYS), h = s->hidden;
     size_t layer = (2 * q + 2 * kv) * h + 3 * h * s->ffn;
     return s->n_layers * layer + (tied ? 1 : 2) * (size_t)s->vocab * h;
 }
 
 int kv_weights_allocate(struct kv_model *m, enum kv_weights_as as, struct kv_error *e) {
     const struct kv_shape *s = &m->shape;
-    size_t q = dim_size(s, Q_ROWS), kv = dim_size(s, KV_ROWS), h = s->hidden;
+    size_t q = kv_dim_size(s, KV_DIM_QUERIES), kv = kv_dim_size(s, KV_DIM_KEYS), h = s->hidden;
     m->n_layers = s->n_layers;
     m->layers = kv_alloc(s->n_layers, sizeof *m->layers);
     m->final_norm = kv_alloc(h, sizeof *m->final_norm);
@@ -256,7 +98,7 @@ int kv_weights_allocate(struct kv_model *m, enum kv_weights_as as, struct kv_err
 
 struct tensor {
     char name[NAME_BYTES];
-    const struct slot *slot;
+    const struct kv_slot *slot;
     size_t layer; // SIZE_MAX: the model's own
     const struct kv_weight_type *type;
     struct kv_weight_source source;
@@ -314,10 +156,10 @@ static int find_tensor(struct tensor *t, const struct kv_model *m,
     const char *path = t->source.path;
     t->type = kv_weight_type_named(t->source.type_name);
     if (!t->type)
-        return kv_fail(e, KV_EFAIL, path,
-                       "tensor %s has type %s, which is not read; supported: " KV_WEIGHT_TYPES,
-                       t->name, t->source.type_name);
-    size_t rows = dim_size(&m->shape, t->slot->rows), cols = dim_size(&m->shape, t->slot->cols);
+        return kv_fail(e, KV_EFAIL, path, "tensor %s has type %s, which is not read; supported: %s",
+                       t->name, t->source.type_name, kv_weight_types_text((char[256]){""}, 256));
+    size_t rows = kv_dim_size(&m->shape, t->slot->rows),
+           cols = kv_dim_size(&m->shape, t->slot->cols);
     if (t->source.rows != rows || t->source.cols != cols)
         return kv_fail(e, KV_EFAIL, path,
                        "tensor %s has %zu rows of %zu, but the model's shape asks for %zu of %zu",
@@ -327,15 +169,16 @@ static int find_tensor(struct tensor *t, const struct kv_model *m,
 
 static size_t add_bands(struct band *bands, const struct tensor *t, struct kv_model *m) {
     char *owner = t->layer == SIZE_MAX ? (char *)m : (char *)&m->layers[t->layer];
-    const struct slot *slot = t->slot;
+    const struct kv_slot *slot = t->slot;
     size_t rows = t->source.rows, cols = t->source.cols;
     size_t step = cols < BAND_VALUES ? BAND_VALUES / cols : 1, n = 0;
-    size_t after = dim_size(&m->shape, slot->after[0]) + dim_size(&m->shape, slot->after[1]);
+    size_t after = kv_dim_size(&m->shape, slot->after[0]) + kv_dim_size(&m->shape, slot->after[1]);
     for (size_t first = 0; first < rows; first += step, n++) {
         if (!bands) continue;
         bands[n] = (struct band){t, first, rows - first < step ? rows - first : step, NULL, NULL};
-        if (slot->vector) {
+        if (slot->flags & KV_SLOT_VECTOR) {
             memcpy(&bands[n].f32, owner + slot->member, sizeof bands[n].f32);
+            bands[n].f32 += after;
             continue;
         }
         struct kv_matrix w;
@@ -348,37 +191,59 @@ static size_t add_bands(struct band *bands, const struct tensor *t, struct kv_mo
     return n;
 }
 
+// The type that holds most values; of equals the one that comes first.
 static const char *most_used_type(const struct tensor *tensors, size_t n) {
-    size_t values[N_TYPES] = {0}, most = 0;
-    for (size_t i = 0; i < n; i++)
-        values[tensors[i].type - types] += tensors[i].source.rows * tensors[i].source.cols;
-    for (size_t i = 1; i < N_TYPES; i++)
-        if (values[i] > values[most]) most = i;
-    return types[most].name;
+    size_t most = 0;
+    const char *name = "";
+    for (size_t i = 0; i < n; i++) {
+        size_t values = 0;
+        for (size_t k = 0; k < n; k++)
+            if (tensors[k].type == tensors[i].type)
+                values += tensors[k].source.rows * tensors[k].source.cols;
+        if (values > most) name = tensors[i].type->name;
+        if (values > most) most = values;
+    }
+    return name;
+}
+
+static size_t count_slots(const struct kv_slot *slots, bool tied) {
+    size_t n = 0;
+    for (; slots->name[0]; slots++) n += !(tied && slots->flags & KV_SLOT_UNLESS_TIED);
+    return n;
+}
+
+// Lists the slots of the model (layer SIZE_MAX) or of a layer as tensors to be found.
+static size_t list_tensors(struct tensor *to, const struct kv_model *m, enum kv_model_layout layout,
+                           size_t layer) {
+    const struct kv_architecture *a = m->architecture;
+    bool own = layer == SIZE_MAX;
+    size_t n = 0;
+    for (const struct kv_slot *s = own ? a->model_slots : a->layer_slots; s->name[0]; s++) {
+        if (m->tied && s->flags & KV_SLOT_UNLESS_TIED) continue;
+        struct tensor *t = &to[n++];
+        t->slot = s;
+        t->layer = layer;
+        if (own)
+            snprintf(t->name, sizeof t->name, "%s", s->name[layout]);
+        else
+            snprintf(t->name, sizeof t->name, "%s%u.%s", a->layer_prefix[layout], (unsigned)layer,
+                     s->name[layout]);
+    }
+    return n;
 }
 
 int kv_weights_load(struct kv_model *m, const struct kv_weight_file *file, enum kv_weights_as as,
                     const char **main_type, struct kv_error *e) {
-    size_t n_own = m->tied ? N_MODEL_SLOTS - 1 : N_MODEL_SLOTS;
-    size_t n = n_own + m->shape.n_layers * N_LAYER_SLOTS;
-    struct tensor *tensors = kv_alloc(n, sizeof *tensors);
+    const struct kv_architecture *a = m->architecture;
+    size_t n = 0, room = count_slots(a->model_slots, m->tied) +
+                         m->shape.n_layers * count_slots(a->layer_slots, m->tied);
+    struct tensor *tensors = kv_alloc(room, sizeof *tensors);
     struct band *bands = NULL;
     int rc = KV_OK;
-    for (size_t i = 0; i < n && !rc; i++) {
-        struct tensor *t = &tensors[i];
-        if (i < n_own) {
-            t->slot = &model_slots[i];
-            t->layer = SIZE_MAX;
-            snprintf(t->name, sizeof t->name, "%s", t->slot->name[file->names]);
-        } else {
-            t->slot = &layer_slots[(i - n_own) % N_LAYER_SLOTS];
-            t->layer = (i - n_own) / N_LAYER_SLOTS;
-            snprintf(t->name, sizeof t->name, "%s%u.%s",
-                     file->names == KV_NAMES_GGUF ? "blk." : "model.layers.", (unsigned)t->layer,
-                     t->slot->name[file->names]);
-        }
-        rc = find_tensor(t, m, file, e);
-    }
+    n += list_tensors(tensors, m, file->layout, SIZE_MAX);
+    for (size_t i = 0; i < m->shape.n_layers; i++)
+        n += list_tensors(tensors + n, m, file->layout, i);
+    for (size_t i = 0; i < n && !rc; i++) rc = find_tensor(&tensors[i], m, file, e);
     if (!rc) rc = kv_weights_allocate(m, as, e);
     if (rc) goto done;
 

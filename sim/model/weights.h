@@ -1,24 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// What both loaders share: the types weights come in, the tensors a Llama model needs, their copy.
+// What both loaders share: finding, checking and copying the tensors that the architecture lists.
 //
-// A loader fills m->shape and m->tied from its metadata, hands a way to find a tensor by name, and
-// kv_weights_load checks, allocates, converts on all cores and verifies every number.
+// A loader fills m->architecture, m->shape and m->tied from its metadata, hands a way to find a
+// tensor by name, and kv_weights_load checks, allocates, converts on all cores and verifies every
+// number.
 #ifndef KV_MODEL_WEIGHTS_H
 #define KV_MODEL_WEIGHTS_H
 
-#include "sim/model/model.h"
-
-// A type of stored weights: blocks of values that are decoded together.
-struct kv_weight_type {
-    const char *name;
-    uint32_t block_values, block_bytes;
-    void (*decode)(const uint8_t *blocks, size_t n_blocks, float *out);
-};
-
-#define KV_WEIGHT_TYPES "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0"
-
-// NULL when weights of that name can't be decoded.
-const struct kv_weight_type *kv_weight_type_named(const char *name);
+#include "sim/model/architecture.h"
+#include "sim/model/weight_types.h"
 
 // A tensor as it lies in a mapped file: [rows][cols] of a type; a vector has one row.
 struct kv_weight_source {
@@ -28,16 +18,14 @@ struct kv_weight_source {
     size_t rows, cols;
 };
 
-enum kv_weight_names { KV_NAMES_GGUF, KV_NAMES_HF };
-
 struct kv_weight_file {
-    enum kv_weight_names names;
+    enum kv_model_layout layout;
     const char *path; // for messages about what is missing
     void *self;
     bool (*find)(void *self, const char *name, struct kv_weight_source *source);
 };
 
-// Refuses shapes no Llama model has, before anything is allocated from them.
+// Refuses shapes no model has, before anything is allocated from them.
 KV_MUST_CHECK int kv_weights_check_shape(const struct kv_shape *s, const char *path,
                                          struct kv_error *e);
 
@@ -50,6 +38,12 @@ KV_MUST_CHECK int kv_weights_load(struct kv_model *m, const struct kv_weight_fil
 
 // Allocates a model's arrays for its shape, contents undefined. KV_ENOMEM says how much was asked.
 KV_MUST_CHECK int kv_weights_allocate(struct kv_model *m, enum kv_weights_as as,
+                                      struct kv_error *e);
+
+// The loaders behind kv_model_open. They fill everything but rope tables. (gguf.c, huggingface.c)
+KV_MUST_CHECK int kv_gguf_load(struct kv_model *m, const char *path, enum kv_weights_as as,
+                               struct kv_error *e);
+KV_MUST_CHECK int kv_huggingface_load(struct kv_model *m, const char *dir, enum kv_weights_as as,
                                       struct kv_error *e);
 
 #endif

@@ -2,6 +2,7 @@
 // Format asym: uniform grid from the group's minimum to its maximum, float minimum.
 #include "sim/base/memory.h"
 #include "sim/quant/grid.h"
+#include "sim/quant/own.h"
 
 static const struct kv_param params[] = {
     {"group", KV_TEXT, "head", 0, 0, NULL, "values",

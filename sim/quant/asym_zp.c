@@ -2,6 +2,7 @@
 // Format asym-zp: uniform grid whose zero point is an integer, in KVTuner's and RotateKV's ways.
 #include "sim/base/memory.h"
 #include "sim/quant/grid.h"
+#include "sim/quant/own.h"
 
 static const struct kv_param params[] = {
     {"clip", KV_FLOAT, "1", 0.5, 1, NULL, NULL, "minimum and maximum are shrunk by this ratio"},

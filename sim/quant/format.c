@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What can be asked of an open format, whichever it is.
-#include "sim/quant/format.h"
+#include "sim/quant/own.h"
 
 #include <stdlib.h>
 

@@ -16,6 +16,8 @@
 
 #include "policies/policy.h"
 
+KV_BEGIN_DECLS
+
 // Order of channels inside a head: pairwise RoPE (2i, 2i+1 rotate together: GGUF) or half-split
 // (i, i + d/2: Hugging Face).
 enum kv_order { KV_ORDER_GGML, KV_ORDER_HF };
@@ -112,12 +114,7 @@ void kv_format_encode(const struct kv_format *f, const struct kv_block *b, const
                       size_t n_units, uint8_t *out);
 void kv_format_decode(const struct kv_format *f, const struct kv_block *b, const uint8_t *codes,
                       size_t n_units, float *y);
-uint32_t kv_unit_values(const struct kv_format *f, enum kv_side side); // floats of one unit
 
-// ---- what a format's own file needs (format.c) ----------------------------------------
-
-void kv_set_widths(struct kv_format *f, const uint8_t *bits, size_t n); // ascending
-struct kv_unit_size kv_half_size(uint32_t values); // fp16 storage: width 16 in every format
-void kv_free_self(struct kv_format *f);            // close() when self is one allocation
+KV_END_DECLS
 
 #endif

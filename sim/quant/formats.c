@@ -2,6 +2,7 @@
 // The table of formats and what all of them share: opening from a spec, common keys.
 #include "sim/quant/format.h"
 #include "sim/base/args.h"
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/base/spec.h"
 
@@ -101,8 +102,9 @@ static int open_parsed(struct kv_format *f, const struct kv_spec *spec, struct k
 
 int kv_format_open(struct kv_format **out, const char *text, const struct kv_format_setting *s,
                    struct kv_error *e) {
-    struct kv_spec spec;
     *out = NULL;
+    KV_GUARD(e);
+    struct kv_spec spec;
     int rc = kv_spec_parse(&spec, text, e);
     if (rc) return rc;
     const struct kv_format_type *type = find(spec.name, e);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Formats fp16 and bf16: 16-bit floats as stored by an unquantized cache.
 #include "sim/quant/pack.h"
-#include "sim/quant/format.h"
+#include "sim/quant/own.h"
 
 static int half_open(struct kv_format *f, const struct kv_format_setting *s,
                      const struct kv_args *args, struct kv_error *e) {

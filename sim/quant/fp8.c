@@ -2,7 +2,7 @@
 // Formats fp8_e4m3 and fp8_e5m2: 8-bit floats, with no scale or one a head.
 #include "sim/base/memory.h"
 #include "sim/quant/pack.h"
-#include "sim/quant/format.h"
+#include "sim/quant/own.h"
 
 #include <stdlib.h>
 

@@ -3,7 +3,7 @@
 #include "sim/quant/ggml_blocks.h"
 #include "sim/base/memory.h"
 #include "sim/quant/pack.h"
-#include "sim/quant/format.h"
+#include "sim/quant/own.h"
 
 #include <stdlib.h>
 

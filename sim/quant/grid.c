@@ -4,6 +4,7 @@
 #include "sim/base/cpu.h"
 #include "sim/base/isa.h"
 #include "sim/quant/grid_isa.h"
+#include "sim/quant/own.h"
 #include "sim/quant/pack.h"
 
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Format hadamard(inner): each head is rotated before another format codes it, and back after.
 #include "sim/base/memory.h"
-#include "sim/quant/format.h"
+#include "sim/quant/own.h"
 #include "sim/quant/rotate.h"
 
 static const struct kv_param params[] = {

@@ -2,6 +2,7 @@
 // Format hqq: a uniform grid whose float zero is refined against a heavy-tailed error.
 #include "sim/base/memory.h"
 #include "sim/quant/grid.h"
+#include "sim/quant/own.h"
 #include "sim/quant/pack.h"
 
 static const struct kv_param params[] = {

@@ -2,6 +2,7 @@
 // Format kivi: keys by channel over runs of tokens, values by token, the newest tokens exact.
 #include "sim/base/memory.h"
 #include "sim/quant/grid.h"
+#include "sim/quant/own.h"
 
 static const struct kv_param params[] = {
     {"group", KV_INT, "32", 1, 256, NULL, NULL,

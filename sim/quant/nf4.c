@@ -3,6 +3,7 @@
 #include "sim/base/memory.h"
 #include "sim/quant/book.h"
 #include "sim/quant/grid.h"
+#include "sim/quant/own.h"
 #include "sim/quant/pack.h"
 
 // Appendix E of the QLoRA paper.

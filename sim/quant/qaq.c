@@ -2,6 +2,7 @@
 // Format qaq: a uniform grid about the mean of the inliers, with a share of outliers kept exact.
 #include "sim/base/memory.h"
 #include "sim/quant/grid.h"
+#include "sim/quant/own.h"
 #include "sim/quant/pack.h"
 
 static const struct kv_param params[] = {

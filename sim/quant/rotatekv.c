@@ -3,6 +3,7 @@
 // point.
 #include "sim/base/memory.h"
 #include "sim/quant/grid.h"
+#include "sim/quant/own.h"
 #include "sim/quant/rotate.h"
 
 static const struct kv_param params[] = {

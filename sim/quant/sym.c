@@ -2,6 +2,7 @@
 // Format sym: symmetric uniform grid about zero, with the 8-level variant of the reproduction.
 #include "sim/base/memory.h"
 #include "sim/quant/grid.h"
+#include "sim/quant/own.h"
 
 static const struct kv_param params[] = {
     {"group", KV_TEXT, "head", 0, 0, NULL, "values",

@@ -5,7 +5,7 @@
 #include "sim/quant/book.h"
 #include "sim/quant/pack.h"
 #include "sim/quant/rotate.h"
-#include "sim/quant/format.h"
+#include "sim/quant/own.h"
 
 // Positive halves of the least-squares quantizers of a standard normal variable, 2 to 16 levels:
 // Max 1960, IRE Trans. Information Theory 6(1), table I.

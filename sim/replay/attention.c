@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "sim/base/guard.h"
 #include "sim/base/half.h"
 #include "sim/base/memory.h"
 #include "sim/base/talk.h"
@@ -330,10 +331,8 @@ static int replay_spec(struct engine *g, struct bench *b, size_t i, size_t j, ui
         x.mean.key += layers[l].key / (double)n_layers;
         x.mean.value += layers[l].value / (double)n_layers;
     }
-    pthread_mutex_lock(&g->lock);
-    rc = g->take(g->self, i, j, &x, e);
-    pthread_mutex_unlock(&g->lock);
-    return rc;
+    KV_LOCK(&g->lock);
+    return g->take(g->self, i, j, &x, e);
 }
 
 static int replay_item(void *self, unsigned worker, size_t index, struct kv_error *e) {
@@ -377,6 +376,7 @@ int kv_replay_attention(const struct kv_replay *r, unsigned jobs,
                         int (*take)(void *, size_t, size_t, const struct kv_attention_error *,
                                     struct kv_error *),
                         void *self, struct kv_error *e) {
+    KV_GUARD(e);
     int rc = kv_attention_answers(kv_trace_info(r->trace), e);
     if (rc) return rc;
     struct engine g = {.r = r, .take = take, .self = self};

@@ -13,6 +13,8 @@
 
 #include "sim/replay/replay.h"
 
+KV_BEGIN_DECLS
+
 // One layer's means over the item's query rows and query heads, or the means of these over layers.
 // Squares, so that they grow as divergence does: with the square of the coding error.
 struct kv_attention_layer {
@@ -44,5 +46,7 @@ KV_MUST_CHECK int kv_replay_attention(const struct kv_replay *r, unsigned jobs,
 
 // Whether a trace keeps what attention replay needs; the same error.
 KV_MUST_CHECK int kv_attention_answers(const struct kv_trace_info *info, struct kv_error *e);
+
+KV_END_DECLS
 
 #endif

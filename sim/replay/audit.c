@@ -2,6 +2,7 @@
 // The causality audit: a policy that knows only the past answers the same whatever the future is.
 #include <stdlib.h>
 
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/replay/replay.h"
 
@@ -75,6 +76,7 @@ static void scrambled_fini(struct scrambled *s) {
 
 int kv_audit(const struct kv_replay_spec *spec, const struct kv_item *item, const uint8_t *cells,
              struct kv_error *e) {
+    KV_GUARD(e);
     size_t n = kv_cells(&item->run->shape);
     if (spec->needs & KV_NEEDS_FUTURE) return 0;
     uint8_t *again = kv_alloc(item->n_tokens * n, 1);

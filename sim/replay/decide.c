@@ -3,12 +3,14 @@
 // asked again where an audit is on.
 #include <stdlib.h>
 
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/replay/ask.h"
 #include "sim/replay/relinear.h"
 
 int kv_decide_by(const struct kv_replay *r, size_t which, size_t item, const float *features,
                  uint8_t *cells, struct kv_error *e) {
+    KV_GUARD(e);
     const struct kv_trace_item *it = kv_trace_item(r->trace, item);
     const struct kv_replay_spec *spec = &r->specs[which];
     struct kv_token *tokens = kv_alloc(it->n_tokens, sizeof *tokens);
@@ -28,5 +30,6 @@ int kv_decide_by(const struct kv_replay *r, size_t which, size_t item, const flo
 
 int kv_decide(const struct kv_replay *r, size_t which, size_t item, uint8_t *cells,
               struct kv_error *e) {
+    KV_GUARD(e);
     return kv_decide_by(r, which, item, kv_trace_item(r->trace, item)->features, cells, e);
 }

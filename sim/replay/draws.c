@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The forms of predicted damage, draw by draw, for given decisions.
+#include "sim/replay/answers.h"
+#include "sim/replay/damage.h"
 #include "sim/replay/draws.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/base/talk.h"
 #include "sim/base/work.h"
@@ -121,9 +124,8 @@ static int replay_item(void *self, unsigned worker, size_t index, struct kv_erro
                              .layer_total = layers,
                              .layer_square = layers + n_draws * n_layers,
                              .layer_element = layers + 2 * n_draws * n_layers};
-        pthread_mutex_lock(&g->lock);
+        KV_LOCK(&g->lock);
         rc = g->take(g->self, i, j, &x, e);
-        pthread_mutex_unlock(&g->lock);
     }
     free(cells);
     free(draw);
@@ -135,6 +137,7 @@ static int replay_item(void *self, unsigned worker, size_t index, struct kv_erro
 int kv_replay_draws(const struct kv_replay *r, unsigned jobs,
                     int (*take)(void *, size_t, size_t, const struct kv_draws *, struct kv_error *),
                     void *self, struct kv_error *e) {
+    KV_GUARD(e);
     const struct kv_trace_info *in = kv_trace_info(r->trace);
     if (!(in->keep & KV_KEEP_GRAD) || !(in->keep & KV_KEEP_KV) || !(in->keep & KV_KEEP_SENS))
         return kv_fail(e, KV_EFAIL, in->path,

@@ -4,12 +4,14 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/base/talk.h"
 #include "sim/base/work.h"
 #include "sim/quant/code.h"
 #include "sim/replay/closed.h"
 #include "sim/replay/compare.h"
+#include "sim/replay/ledger.h"
 #include "sim/replay/pass.h"
 #include "sim/replay/requant.h"
 #include "traces/features.h"
@@ -272,9 +274,8 @@ static int replay_specs(struct engine *g, struct kv_scratch *s, size_t i, const 
     for (size_t j = 0; j < n; j++) {
         if (rc == 0) {
             kv_compare_outcome(it, &targets[j], kl[j], &outcome[j]);
-            pthread_mutex_lock(&g->lock);
+            KV_LOCK(&g->lock);
             rc = r->take(r->self, i, specs[j], &outcome[j], e);
-            pthread_mutex_unlock(&g->lock);
         }
         kv_outcome_fini(&outcome[j]);
         kv_targets_fini(&targets[j]);
@@ -333,6 +334,7 @@ static int check_replay(const struct kv_replay *r, struct kv_error *e) {
 }
 
 int kv_replay_exact(const struct kv_replay *r, unsigned jobs, struct kv_error *e) {
+    KV_GUARD(e);
     int rc = check_replay(r, e);
     if (rc) return rc;
     struct engine g = {.r = r, .scratch = kv_alloc(jobs, sizeof *g.scratch)};

@@ -1,18 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 // Predicting divergence from sensitivities, and the cross terms that the prediction leaves out.
+#include "sim/replay/answers.h"
+#include "sim/replay/damage.h"
 #include "sim/replay/fisher.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "sim/base/guard.h"
 #include "sim/base/half.h"
 #include "sim/base/memory.h"
 #include "sim/base/work.h"
+#include "sim/replay/ledger.h"
 
 // ---- cross terms ----------------------------------------------------------------------
 
 int kv_cross_terms(const struct kv_replay *r, size_t which, double *ratio, double *by_layer,
                    struct kv_error *e) {
+    KV_GUARD(e);
     const struct kv_trace *t = r->trace;
     const struct kv_replay_spec *spec = &r->specs[which];
     const struct kv_trace_info *in = kv_trace_info(t);
@@ -90,9 +95,8 @@ static int fisher_item(void *self, unsigned worker, size_t index, struct kv_erro
         o.kl_nats = kv_fisher_kl(r->trace, i, f->tables[j], spec->run.n_widths, cells, NULL);
         o.n_scored = (uint32_t)kv_fisher_scored(kv_trace_info(r->trace), it);
         kv_ledger_count(spec, it, cells, &o.ledger);
-        pthread_mutex_lock(&f->lock);
+        KV_LOCK(&f->lock);
         rc = r->take(r->self, i, j, &o, e);
-        pthread_mutex_unlock(&f->lock);
     }
     free(cells);
     return rc;
@@ -100,6 +104,7 @@ static int fisher_item(void *self, unsigned worker, size_t index, struct kv_erro
 
 int kv_replay_fisher(const struct kv_replay *r, enum kv_cell_table_kind form, unsigned jobs,
                      struct kv_error *e) {
+    KV_GUARD(e);
     struct fisher f = {.r = r};
     int rc = 0;
     pthread_mutex_init(&f.lock, NULL);

@@ -11,7 +11,9 @@
 #ifndef KV_REPLAY_FISHER_H
 #define KV_REPLAY_FISHER_H
 
-#include "sim/replay/damage.h"
+#include "sim/replay/replay.h"
+
+KV_BEGIN_DECLS
 
 // S2 / S1 with S1 = sum over cells of (g . e)^2 and S2 = (sum of g . e)^2, summed over label draws
 // and items, in total and by layer: 1 when errors act independently. by_layer is [n_layers] or
@@ -24,5 +26,7 @@ KV_MUST_CHECK int kv_cross_terms(const struct kv_replay *r, size_t spec, double 
 // for.
 KV_MUST_CHECK int kv_replay_fisher(const struct kv_replay *r, enum kv_cell_table_kind form,
                                    unsigned jobs, struct kv_error *e);
+
+KV_END_DECLS
 
 #endif

@@ -2,6 +2,7 @@
 // Fitting policies to the recording's first items: what they ask about is measured here.
 #include <stdlib.h>
 
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/replay/attention.h"
 #include "sim/replay/damage.h"
@@ -131,6 +132,7 @@ static int damage(const struct kv_fitting *view, size_t n, double *out, struct k
 }
 
 int kv_replay_fit(const struct kv_replay *r, unsigned jobs, struct kv_error *e) {
+    KV_GUARD(e);
     struct memory memory = {0};
     int rc = 0;
     for (size_t j = 0; j < r->n_specs && rc == 0; j++)

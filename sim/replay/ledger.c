@@ -4,6 +4,7 @@
 
 #include "sim/base/memory.h"
 #include "sim/quant/code.h"
+#include "sim/replay/ledger.h"
 #include "sim/replay/requant.h"
 
 // Rows of one branch, layer and side, as code.h wants them: for counting, x and y are not read.

@@ -3,6 +3,7 @@
 // opened, policies fit themselves.
 #include <stdlib.h>
 
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/replay/damage.h"
 #include "sim/replay/relinear.h"
@@ -68,6 +69,7 @@ static struct kv_quantiles *quantiles_of(const struct kv_trace *t) {
 
 int kv_replay_open_tables(struct kv_replay *r, enum kv_cell_table_kind form, unsigned jobs,
                           struct kv_error *e) {
+    KV_GUARD(e);
     int rc = 0;
     bool quantiles = false;
     r->form = form;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Measuring sensitivities where a policy has taken the cache, and asking it again.
+#include "sim/replay/answers.h"
 #include "sim/replay/relinear.h"
 
 #include <stdlib.h>

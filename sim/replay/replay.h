@@ -8,8 +8,11 @@
 #define KV_REPLAY_REPLAY_H
 
 #include "sim/model/model.h"
-#include "sim/replay/answers.h"
+#include "sim/base/outcome.h"
+#include "sim/replay/spec.h"
 #include "traces/tables.h"
+
+KV_BEGIN_DECLS
 
 // What closed feedback changed of a spec's decisions, summed over items.
 struct kv_closed_count {
@@ -77,14 +80,6 @@ KV_MUST_CHECK int kv_decide_by(const struct kv_replay *r, size_t spec, size_t it
 KV_MUST_CHECK int kv_audit(const struct kv_replay_spec *spec, const struct kv_item *item,
                            const uint8_t *cells, struct kv_error *e);
 
-// ---- ledger (ledger.c) ----------------------------------------------------------------
-
-// Bits that the decisions take at the end of each context + choice, averaged over choices.
-void kv_ledger_count(const struct kv_replay_spec *spec, const struct kv_trace_item *item,
-                     const uint8_t *cells, struct kv_ledger *ledger);
-// The same in mode requant: coded up to the last time a window was full, groups of tokens running
-// on over the branch point, exact from there on.
-void kv_ledger_count_requant(const struct kv_replay_spec *spec, const struct kv_trace_item *item,
-                             const uint8_t *cells, struct kv_ledger *ledger);
+KV_END_DECLS
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "sim/base/args.h"
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/base/spec.h"
 #include "sim/replay/plugin.h"
@@ -29,7 +30,7 @@ static unsigned format_width(const char *name, const struct kv_shape *shape) {
     struct kv_format_setting s = {*shape, KV_ORDER_GGML};
     struct kv_format *f;
     unsigned bits = 0;
-    if (kv_format_open(&f, name, &s, NULL)) return 0;
+    if (kv_tolerate(kv_format_open(&f, name, &s, NULL), NULL)) return 0;
     bits = f->width_bits[0];
     kv_format_close(f);
     return bits;
@@ -190,8 +191,9 @@ static int open_policy(struct kv_replay_spec *spec, const char *text, struct kv_
 
 int kv_replay_spec_open(struct kv_replay_spec *spec, const char *text,
                         const struct kv_format_setting *s, uint64_t seed, struct kv_error *e) {
-    char *policy, *format;
     *spec = (struct kv_replay_spec){0};
+    KV_GUARD(e);
+    char *policy, *format;
     int rc = kv_spec_split(text, &policy, &format, e);
     if (rc) return rc;
     rc = kv_format_open(&spec->format, format ? format : "sym", s, e);
@@ -231,6 +233,8 @@ void kv_replay_spec_close(struct kv_replay_spec *spec) {
 
 int kv_spec_canonical(const char *text, const struct kv_format_setting *s, char **canonical,
                       struct kv_error *e) {
+    *canonical = NULL;
+    KV_GUARD(e);
     struct kv_replay_spec spec;
     int rc = kv_replay_spec_open(&spec, text, s, 0, e);
     if (rc) return rc;

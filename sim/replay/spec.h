@@ -5,6 +5,8 @@
 
 #include "sim/quant/format.h"
 
+KV_BEGIN_DECLS
+
 struct kv_replay_spec {
     char
         *canonical; // "static:k=4,v=4@sym:group=64,..."; "none" for the policy that needs no format
@@ -38,5 +40,7 @@ KV_MUST_CHECK int kv_spec_canonical(const char *text, const struct kv_format_set
 
 // The table of policies, for listings. NULL past the end.
 const struct kv_policy *kv_policy_at(size_t i);
+
+KV_END_DECLS
 
 #endif

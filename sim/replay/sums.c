@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sums of damage tables over tokens, and over layers and heads.
+#include "sim/replay/damage.h"
 #include "sim/replay/sums.h"
 
 #include <stdlib.h>

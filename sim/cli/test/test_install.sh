@@ -1,24 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-# What `make install` puts where, and that a stranger's program builds on it.
+# What `make install` puts where, and that strangers' programs build and run on it.
 root=$(pwd)
 . sim/cli/test/lib/tap.sh
-cat >user.c <<'C'
-#include <kvsim/policies/policy.h>
-#include <kvsim/sim/quant/format.h>
-#include <stdio.h>
+in_root() { (cd "$root" && "$@"); }
 
-int main(void) {
-    const struct kv_format_setting setting = {.shape = {.n_layers = 1, .n_heads = 1, .n_kv_heads = 1, .head_dim = 64}};
-    struct kv_format *f;
-    struct kv_error e = {0};
-    if (kv_format_open(&f, "sym", &setting, &e)) return puts(e.msg), 1;
-    printf("%s\n", f->type->name);
-    kv_format_close(f);
-    return 0;
-}
-C
+# ---- a staged tree, as packagers make it
 staged=$work/stage/opt/kv
-(cd "$root" && sh sim/base/install.sh "$staged" /opt/kv 1.2.3 "$build") >install.log 2>&1
+in_root sh sim/base/install.sh "$staged" /opt/kv 1.2.3 "$build" >install.log 2>&1
 check 'everything is put below DESTDIR and PREFIX' grep -qx "installed kvsim 1.2.3 in $staged" install.log
 check 'the program runs from there' "$staged/bin/kvsim" version
 check 'the pkg-config file names the prefix and the version' \
@@ -29,14 +17,106 @@ sections_missing() {
     done
 }
 check 'the man page has a section for each command' test -z "$(sections_missing)"
-sanitizer=$(nm "$staged/lib/libkvsim.a" 2>/dev/null | grep -o '__asan_init\|__tsan_init\|__ubsan_handle' | head -n 1)
-if [ -n "$sanitizer" ]; then
-    skip 'a program builds on the installed library' 'built with a sanitizer'
+
+# ---- the tree that strangers build on, and nothing of the repository
+tree=$work/kv
+in_root sh sim/base/install.sh "$tree" "$tree" 1.2.3 "$build" >/dev/null 2>&1
+lib=$tree/lib/libkvsim.a
+find "$tree/include" -name '*.h' | sed "s|^$tree/include/||" | sort >headers
+names() { sed -n 's|^#include <\(kvsim/[^>]*\)>.*|\1|p' "$tree/include/kvsim/kvsim.h"; }
+{ echo kvsim/kvsim.h && names; } | sort >named
+check 'kvsim.h names every header that is installed' cmp headers named
+alone() { # alone COMPILER LANGUAGE STANDARD: each header by itself
+    while IFS= read -r header; do
+        echo "#include <$header>" | "$1" -x "$2" -std="$3" -Wall -Wextra -Wpedantic -Werror -fsyntax-only \
+            -I"$tree/include" - || return 1
+    done <headers
+}
+check 'each header compiles alone as C11' alone gcc c c11
+check 'each header compiles alone as C17' alone gcc c c17
+if command -v g++ >/dev/null; then
+    check 'each header compiles alone as C++17' alone g++ c++ c++17
 else
-    flags=$(sed -n 's/^Cflags: //p' "$staged/lib/pkgconfig/kvsim.pc" | sed "s|\${includedir}|$staged/include|g")
-    libs=$(sed -n 's/^Libs: //p' "$staged/lib/pkgconfig/kvsim.pc" | sed "s|\${libdir}|$staged/lib|g")
-    # shellcheck disable=SC2086
-    check 'a program builds on the installed headers and library alone' ${CC:-cc} -std=c17 $flags user.c -o user $libs
-    check 'and runs' sh -c 'test "$(./user)" = sym'
+    skip 'each header compiles alone as C++17' 'no g++'
+fi
+
+# ---- what the library exports
+in_root sh sim/base/symbols.sh >declared
+check 'sim/kvsim.symbols lists what the headers declare (make symbols)' cmp declared "$root/sim/kvsim.symbols"
+exported() { nm -g --defined-only "$1" 2>/dev/null | awk 'NF == 3 { print $3 }' | LC_ALL=C sort; }
+exported "$lib" >exported
+check 'the installed library exports these and nothing else' cmp exported declared
+check 'every name in it begins with kv_, those that are its own too' \
+    sh -c "! nm -g --defined-only '$build/libkvsim.a' 2>/dev/null | awk 'NF == 3 { print \$3 }' | grep -v '^kv_' | grep -v '^__'"
+ends_process() {
+    nm -A -u "$build/libkvsim.a" 2>/dev/null | grep -E ' (_?exit|_Exit|quick_exit|abort|raise|kill|pthread_exit|__assert_fail)$' |
+        grep -v ':guard\.o: *U abort$' # a thread without a guard: the last resort of guard.h
+}
+check 'nothing in it ends the process' sh -c "test -z '$(ends_process)'"
+
+# ---- programs
+sanitizer=$(nm "$lib" 2>/dev/null | grep -o '__asan_init\|__tsan_init\|__ubsan_handle' | head -n 1)
+if [ -n "$sanitizer" ]; then
+    skip 'programs build and run on the installed tree alone' 'built with a sanitizer'
+    finish
+fi
+if command -v pkg-config >/dev/null; then
+    pc() { PKG_CONFIG_PATH=$tree/lib/pkgconfig pkg-config "$@" kvsim; }
+    check 'pkg-config knows the version' test "$(pc --modversion)" = 1.2.3
+    flags=$(pc --cflags) libs=$(pc --libs)
+else
+    flags=$(sed -n 's/^Cflags: //p' "$tree/lib/pkgconfig/kvsim.pc" | sed "s|\${includedir}|$tree/include|g")
+    libs=$(sed -n 's/^Libs: //p' "$tree/lib/pkgconfig/kvsim.pc" | sed "s|\${libdir}|$tree/lib|g")
+fi
+cat >user.cc <<'C'
+#include <kvsim/kvsim.h>
+
+#if KV_VERSION_NUMBER < KV_VERSION_AT(0, 1, 0)
+#error "an old kvsim"
+#endif
+
+int main() {
+    struct kv_format_setting setting = {};
+    setting.shape.n_layers = setting.shape.n_heads = setting.shape.n_kv_heads = 1;
+    setting.shape.head_dim = 64;
+    struct kv_replay_spec spec;
+    struct kv_error e;
+    if (kv_replay_spec_open(&spec, "static:bits=4@sym", &setting, 1, &e)) return puts(e.msg), 1;
+    printf("%s %s %s\n", kv_version(), spec.policy->name, spec.format->type->name);
+    kv_replay_spec_close(&spec);
+    return 0;
+}
+C
+# shellcheck disable=SC2086
+{
+    if command -v g++ >/dev/null; then
+        check 'a C++ program links' g++ -std=c++17 -Wall -Wextra -Werror $flags user.cc -o user $libs
+        check 'and runs' test "$(./user)" = "$("$kvsim" version | awk '{ print $2; exit }') static sym"
+    else
+        skip 'a C++ program links and runs' 'no g++'
+    fi
+    for example in replay sweep; do
+        check "the example $example.c compiles" \
+            gcc -std=c11 -Wall -Wextra -Wpedantic -Werror $flags "$tree/share/doc/kvsim/examples/$example.c" -o $example $libs
+    done
+}
+tiny good
+check 'the installed program records the samples' \
+    "$tree/bin/kvsim" record -q -m good.gguf -t samples -n 6 --keep final,kv -o samples.trace
+check 'replay says how far two policies stray' sh -c './replay good.gguf samples.trace static:bits=8@sym static:bits=2@sym >replay.out'
+nats() { sed -n "$1s/.* bits, \([0-9.]*\) nats a token: .*/\1/p" replay.out; }
+check 'and eight bits stray less than two' awk "BEGIN { exit !(0 < $(nats 1) && $(nats 1) < $(nats 2)) }"
+check 'sweep fills a store and prints its frontier' sh -c './sweep good.gguf samples.trace results.db >sweep.out'
+check 'whose widest member nobody beats' grep -q '^\* .*static:bits=8@sym$' sweep.out
+check 'a second sweep runs nothing again and says the same' \
+    sh -c './sweep good.gguf samples.trace results.db | cmp - sweep.out'
+check 'and the installed program reads the store' \
+    sh -c "'$tree/bin/kvsim' show --db results.db --tsv | grep -q 'static:k=8,v=8@sym'"
+check 'a spec that is none is refused in one sentence' \
+    sh -c "! ./replay good.gguf samples.trace static:bits=4@sim none 2>err && grep -qx \"replay: .*; did you mean 'sym'?.*\" err"
+
+if [ "$(uname -m)" = x86_64 ]; then
+    unguarded() { objdump -d --no-show-raw-insn replay | awk -f "$root/sim/test/unguarded.awk" "$root/sim/kvsim.symbols" -; }
+    check 'every call that may run out of memory says so' test -z "$(unguarded)"
 fi
 finish

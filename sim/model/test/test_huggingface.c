@@ -287,7 +287,7 @@ static void settings_that_are_not_computed_are_refused_by_name(void **state) {
          "rope_scaling is set, which is not computed"},
         {", \"attention_bias\": true", "attention_bias is set, which is not computed"},
         {", \"architectures\": [\"MistralForCausalLM\"]",
-         "the architecture is MistralForCausalLM; only LlamaForCausalLM is computed"},
+         "the architecture is MistralForCausalLM; only LlamaForCausalLM models are computed"},
         {", \"hidden_act\": \"gelu\"", "hidden_act is gelu; only silu is computed"},
         {", \"num_key_value_heads\": 3", "4 attention heads do not share 3 KV heads evenly"},
         {", \"head_dim\": 7", "7 channels a head is odd, but RoPE rotates pairs"},

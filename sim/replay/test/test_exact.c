@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Exact replay on the real model: what it must reproduce bit for bit, and the ledger by hand.
+#include "sim/replay/ledger.h"
 #include "sim/replay/test/recording.h"
 
 struct fixture {

@@ -8,6 +8,7 @@
 // cmocka wants the headers above before its own
 #include <cmocka.h>
 
+#include "sim/replay/damage.h"
 #include "sim/replay/draws.h"
 #include "sim/replay/sums.h"
 #include "sim/replay/test/tiny_trace.h"

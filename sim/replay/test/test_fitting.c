@@ -6,7 +6,9 @@
 #include <cmocka.h>
 
 #include "sim/replay/attention.h"
+#include "sim/replay/damage.h"
 #include "sim/replay/fisher.h"
+#include "sim/replay/ledger.h"
 #include "sim/replay/test/tiny_trace.h"
 
 enum { ITEMS = 4, CALIBRATION = 2, PAIRS = 3, LAYERS = 2 };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Ledgers worked out on paper, and what a policy is shown and may answer. No model is needed.
 #include "sim/base/memory.h"
+#include "sim/replay/ledger.h"
 #include "sim/replay/replay.h"
 #include "traces/writer.h"
 

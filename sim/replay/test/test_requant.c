@@ -8,7 +8,9 @@
 
 #include "sim/model/forward.h"
 #include "sim/quant/code.h"
+#include "sim/replay/answers.h"
 #include "sim/replay/fisher.h"
+#include "sim/replay/ledger.h"
 #include "sim/replay/requant.h"
 #include "sim/replay/test/tiny_trace.h"
 

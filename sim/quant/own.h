@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a format's own file needs beside format.h. (format.c)
+#ifndef KV_QUANT_OWN_H
+#define KV_QUANT_OWN_H
+
+#include "sim/quant/format.h"
+
+void kv_set_widths(struct kv_format *f, const uint8_t *bits, size_t n); // ascending
+struct kv_unit_size kv_half_size(uint32_t values); // fp16 storage: width 16 in every format
+void kv_free_self(struct kv_format *f);            // close() when self is one allocation
+uint32_t kv_unit_values(const struct kv_format *f, enum kv_side side); // floats of one unit
+
+#endif
