@@ -26,7 +26,7 @@ CFLAGS += -std=c17 -D_GNU_SOURCE $(WARN) $(OPT) -ffp-contract=off -pthread -I. $
 LDLIBS := -lopenblas -lgsl -lsqlite3 -ljansson -lpcre2-8 -lxxhash -lz -ldl -lm -pthread
 
 X86      := $(filter x86_64,$(shell uname -m))
-SOURCES  := $(wildcard sim/base/*.c sim/model/*.c sim/quant/*.c sim/cache/*.c sim/replay/*.c sim/cost/*.c \
+SOURCES  := $(wildcard sim/base/*.c sim/model/*.c sim/quant/*.c sim/cache/*.c sim/replay/*.c sim/cost/*.c sim/store/*.c \
               traces/*.c policies/*.c analysis/*/*.c reports/*.c reports/*/*.c)
 SOURCES  := $(filter-out policies/template.c analysis/test/%,$(SOURCES))
 ISA      := $(filter %.isa.c,$(SOURCES))
@@ -38,7 +38,7 @@ TESTS    := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/test/test_*.c sim/*/test/te
               policies/test/test_*.c analysis/test/test_*.c reports/*/test/test_*.c))
 TOOLS    := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/cli/test/make_*.c))
 BENCHES  := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/bench/bench_*.c sim/*/bench/bench_*.c policies/bench/bench_*.c))
-ASSETS   := $(sort $(wildcard analysis/store/schema.sql reports/draw/*.gp reports/page/*.html reports/claims/*.claim sim/cost/devices/*.json \
+ASSETS   := $(sort $(wildcard sim/store/schema.sql reports/draw/*.gp reports/page/*.html reports/claims/*.claim sim/cost/devices/*.json \
               traces/samples/sentences.jsonl traces/samples/text.txt policies/template.c))
 
 .PHONY: all deps model data demo figures check test bench install symbols asan ubsan tsan lint format commands cuda clean help

@@ -4,7 +4,7 @@
 #define KV_ANALYSIS_CLAIMS_MEASURE_H
 
 #include "analysis/claims/claim.h"
-#include "analysis/store/store.h"
+#include "sim/store/store.h"
 #include "sim/cost/cost.h"
 
 struct kv_measuring {

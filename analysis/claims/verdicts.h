@@ -5,7 +5,7 @@
 #define KV_ANALYSIS_CLAIMS_VERDICTS_H
 
 #include "analysis/claims/claim.h"
-#include "analysis/store/store.h"
+#include "sim/store/store.h"
 #include "sim/cost/cost.h"
 
 struct kv_verdict {

@@ -9,7 +9,7 @@
 #define KV_ANALYSIS_RESULTS_FACTORS_H
 
 #include "analysis/stats/factorial.h"
-#include "analysis/store/store.h"
+#include "sim/store/store.h"
 
 struct kv_factors {
     size_t n_rows, n;

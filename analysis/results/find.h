@@ -8,7 +8,7 @@
 #ifndef KV_ANALYSIS_RESULTS_FIND_H
 #define KV_ANALYSIS_RESULTS_FIND_H
 
-#include "analysis/store/store.h"
+#include "sim/store/store.h"
 
 // Which of a spec's runs are meant; zero: any with open feedback.
 struct kv_row_choice {

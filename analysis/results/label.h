@@ -9,7 +9,7 @@
 #ifndef KV_ANALYSIS_RESULTS_LABEL_H
 #define KV_ANALYSIS_RESULTS_LABEL_H
 
-#include "analysis/store/store.h"
+#include "sim/store/store.h"
 
 // settings[n]: of each spec's trace; NULL entries, or NULL for all = unknown. labels[n] are the
 // caller's to free.

@@ -4,7 +4,7 @@
 #define KV_ANALYSIS_RESULTS_PAIRS_H
 
 #include "analysis/stats/stats.h"
-#include "analysis/store/store.h"
+#include "sim/store/store.h"
 
 // [n] each, ascending by item; borrowed texts live as long as the lists that were joined.
 struct kv_pairs {

@@ -14,7 +14,7 @@
 #define KV_ANALYSIS_RESULTS_ROWS_H
 
 #include "analysis/stats/evidence.h"
-#include "analysis/store/store.h"
+#include "sim/store/store.h"
 #include "sim/cost/cost.h"
 
 KV_BEGIN_DECLS

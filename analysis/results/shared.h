@@ -4,7 +4,7 @@
 #define KV_ANALYSIS_RESULTS_SHARED_H
 
 #include "analysis/stats/stats.h"
-#include "analysis/store/store.h"
+#include "sim/store/store.h"
 
 // One number of an item's result and its weight; `which` as kv_shared_read was given it, then
 // counted up.

@@ -3,7 +3,7 @@
 #include "analysis/studies/fidelity.h"
 #include "analysis/results/label.h"
 #include "analysis/stats/stats.h"
-#include "analysis/store/store.h"
+#include "sim/store/store.h"
 #include "sim/base/memory.h"
 #include "sim/base/spec.h"
 #include "sim/base/talk.h"

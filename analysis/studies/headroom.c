@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-#include "analysis/store/store.h"
+#include "sim/store/store.h"
 #include "analysis/studies/plan.h"
 #include "analysis/studies/sweep.h"
 #include "sim/base/memory.h"

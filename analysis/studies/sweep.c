@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "analysis/results/label.h"
-#include "analysis/store/store.h"
+#include "sim/store/store.h"
 #include "analysis/studies/tally.h"
 #include "sim/base/cpu.h"
 #include "sim/base/files.h"

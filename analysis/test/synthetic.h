@@ -6,7 +6,7 @@
 
 #include <stdlib.h>
 
-#include "analysis/store/store.h"
+#include "sim/store/store.h"
 #include "sim/base/memory.h"
 
 enum { SYNTHETIC_CHOICES = 4, SYNTHETIC_CONTEXT = 40, SYNTHETIC_TOKENS = 80 };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Files of the repository that travel inside the program, by their path
-// ("analysis/store/schema.sql").
+// ("sim/store/schema.sql").
 #ifndef KV_BASE_ASSETS_H
 #define KV_BASE_ASSETS_H
 

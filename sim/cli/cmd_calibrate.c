@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim calibrate: fits a device to measured runs, prints its parameters and what they are worth.
-#include "analysis/store/store_device.h"
+#include "sim/store/store_device.h"
 #include "reports/draw/device.h"
 #include "sim/base/files.h"
 #include "sim/base/memory.h"

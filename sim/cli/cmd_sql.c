@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim sql: read-only queries on a store, and what there is to query.
-#include "analysis/store/store.h"
+#include "sim/store/store.h"
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
 #include "sim/base/work.h"

@@ -2,7 +2,7 @@
 // kvsim verify: reads every byte of a trace, model or store and says whether it is whole.
 #include <stdlib.h>
 
-#include "analysis/store/store.h"
+#include "sim/store/store.h"
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
 #include "sim/cli/options.h"

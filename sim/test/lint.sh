@@ -57,10 +57,10 @@ sim/cache        sim/quant
 traces           sim/model sim/cache
 sim/cost         sim/model sim/cache
 sim/replay       traces sim/cost
+sim/store        traces sim/cost
 analysis/stats   sim/replay
 analysis/search  sim/replay
-analysis/store   sim/replay
-analysis/results analysis/stats analysis/store
+analysis/results analysis/stats sim/store
 analysis/claims  analysis/results
 analysis/studies analysis/claims analysis/search
 reports/draw     analysis/studies
@@ -114,8 +114,8 @@ grep '\.h$' "$scratch/sources" | grep -v '_simd\.h$' | xargs awk '
     $1 == "#ifndef" && $2 == guard { kept = 1 }
     END { if (file && !kept) print file ": " guard }' | complain 'a guard that does not follow its path'
 grep '\.h$' "$scratch/house" | xargs awk -f "$here/names.awk" | complain 'one name, two headers'
-git grep --untracked -l 'sqlite3\.h' -- '*.c' '*.h' | grep -v '^analysis/store/' |
-    complain 'sqlite3.h belongs to analysis/store alone'
+git grep --untracked -l 'sqlite3\.h' -- '*.c' '*.h' | grep -v '^sim/store/' |
+    complain 'sqlite3.h belongs to sim/store alone'
 
 # ---- cppcheck
 # It does not follow values set through a pointer: uninitialized ones are left to the compilers.

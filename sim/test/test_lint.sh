@@ -75,5 +75,5 @@ sed 's/KV_BASE_HASH_H/KV_HASH_H/' sim/base/hash.h >h && mv h sim/base/hash.h
 says 'a guard that does not follow its path is found' 'lint: a guard that does not follow its path' \
     '    sim/base/hash.h: KV_BASE_HASH_H'
 echo '#include <sqlite3.h>' >>sim/cli/cmd_sql.c
-says 'SQLite outside the store is found' 'lint: sqlite3.h belongs to analysis/store alone' '    sim/cli/cmd_sql.c'
+says 'SQLite outside the store is found' 'lint: sqlite3.h belongs to sim/store alone' '    sim/cli/cmd_sql.c'
 finish

@@ -12,7 +12,7 @@
 #include <cmocka.h>
 
 #include "analysis/results/front.h"
-#include "analysis/store/store.h"
+#include "sim/store/store.h"
 #include "analysis/studies/sweep.h"
 #include "sim/cost/cost.h"
 #include "sim/cost/runs.h"

@@ -457,13 +457,13 @@ static void text_grows_and_counts_its_characters(void **state) {
 }
 
 static void assets_are_found_by_their_path(void **state) {
-    const struct kv_asset *schema = kv_asset_find("analysis/store/schema.sql");
+    const struct kv_asset *schema = kv_asset_find("sim/store/schema.sql");
     char *text;
     size_t n;
     struct kv_error e;
     (void)state;
     assert_non_null(schema);
-    must(kv_read_file("analysis/store/schema.sql", &text, &n, &e), &e);
+    must(kv_read_file("sim/store/schema.sql", &text, &n, &e), &e);
     assert_int_equal(n, schema->n);
     assert_memory_equal(text, schema->data, n + 1);
     free(text);

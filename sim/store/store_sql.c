@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // SQL for readers of a store, and what there is to read.
-#include "analysis/store/handle.h"
+#include "sim/store/handle.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -146,7 +146,7 @@ int kv_store_select(struct kv_store *s, const char *sql, head_fn *head, row_fn *
 // The comment above "CREATE KIND NAME" in the schema as one line; the last definition counts.
 // Caller frees.
 static char *about_of(const char *kind, const char *name) {
-    const struct kv_asset *schema = kv_asset_find("analysis/store/schema.sql");
+    const struct kv_asset *schema = kv_asset_find("sim/store/schema.sql");
     struct kv_text t = {0};
     char *create = kv_format_text("\nCREATE %s %s ", kind, name);
     const char *from = (const char *)schema->data, *at = NULL, *line;

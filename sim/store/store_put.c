@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Outcomes on their way into a store: buffered, written in batches, and which are there already.
-#include "analysis/store/handle.h"
+#include "sim/store/handle.h"
 
 #include <stdlib.h>
 

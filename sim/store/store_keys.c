@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a store's rows hang on: traces with their items, runs, and the durations kept beside them.
-#include "analysis/store/store.h"
+#include "sim/store/store.h"
 
 #include <jansson.h>
 #include <stdlib.h>

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Devices in a store: the parameters, and the measured runs beside what was predicted of them.
-#ifndef KV_ANALYSIS_STORE_STORE_DEVICE_H
-#define KV_ANALYSIS_STORE_STORE_DEVICE_H
+#ifndef KV_STORE_STORE_DEVICE_H
+#define KV_STORE_STORE_DEVICE_H
 
-#include "analysis/store/store.h"
+#include "sim/store/store.h"
 #include "sim/cost/cost.h"
 
 // Puts the device with its runs in place of one of the same name. predicted_ns[n_runs]: of the fits

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Writes devices and their runs.
-#include "analysis/store/store_device.h"
+#include "sim/store/store_device.h"
 #include "sim/cost/runs.h"
 
 #include <stdlib.h>

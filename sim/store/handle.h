@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the modules of the store share and nobody else sees: the handle over SQLite.
-#ifndef KV_ANALYSIS_STORE_HANDLE_H
-#define KV_ANALYSIS_STORE_HANDLE_H
+#ifndef KV_STORE_HANDLE_H
+#define KV_STORE_HANDLE_H
 
 #include <pthread.h>
 #include <sqlite3.h>
 
-#include "analysis/store/store.h"
+#include "sim/store/store.h"
 
 enum { KV_BATCH_ITEMS = 64 };
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Readers of the store: summaries of runs, results by item and by choice.
-#include "analysis/store/store.h"
+#include "sim/store/store.h"
 
 #include <stdlib.h>
 

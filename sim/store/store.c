@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The results store over SQLite: opening, upgrading and closing.
-#include "analysis/store/handle.h"
+#include "sim/store/handle.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -16,7 +16,7 @@ enum { APPLICATION_ID = 0x6B767331 }; // "kvs1": tells a store from other SQLite
 // The newest version of the schema, and through *section its text after "-- version N" (or NULL).
 static int schema_version(int wanted, const char **section, size_t *n) {
     static const char mark[] = "\n-- version ";
-    const struct kv_asset *schema = kv_asset_find("analysis/store/schema.sql");
+    const struct kv_asset *schema = kv_asset_find("sim/store/schema.sql");
     int newest = 0;
     const char *p = schema ? strstr((const char *)schema->data, mark) : NULL;
     while (p) {

@@ -15,8 +15,8 @@
 // at most the last 64 outcomes or two seconds, and two sweeps may write one store at once. Rows are
 // keyed by run and item, so the same results make the same tables whatever the order of work. A
 // store handle may be shared by threads; every call takes its lock.
-#ifndef KV_ANALYSIS_STORE_STORE_H
-#define KV_ANALYSIS_STORE_STORE_H
+#ifndef KV_STORE_STORE_H
+#define KV_STORE_STORE_H
 
 #include "sim/base/outcome.h"
 #include "sim/base/spec.h"

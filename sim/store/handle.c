@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The connection of a store to SQLite: errors in one sentence, prepared statements.
-#include "analysis/store/handle.h"
+#include "sim/store/handle.h"
 
 #include <errno.h>
 
