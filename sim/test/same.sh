@@ -2,17 +2,17 @@
 # Shows that a change moved code and nothing else: two builds do the same work on the samples with one seed, and what
 # they print, draw and record must be the same bytes, but for the commit and the paths.
 #
-#   same.sh [OLD [NEW]]     commits; default: e74282f, before the house was moved into, and the working tree.
+#   same.sh [OLD [NEW]]     commits; default: e74282f, before the move into the house, and 1fa9d7f0, after it.
 #
 # MODEL in the environment names the weights. Everything lies under BUILD/same (default build/same); what an earlier
 # run built there is built no more. Ends in "N equal, N different"; 0 = nothing differs.
 set -u
-old=${1:-e74282f} new=${2:-}
+old=${1:-e74282f} new=${2:-1fa9d7f0}
 root=$(pwd) dir=$(pwd)/${BUILD:-build}/same
 model=$(cd "$(dirname "$MODEL")" && pwd)/$(basename "$MODEL")
 mkdir -p "$dir"
 
-# build COMMIT: prints the path of its program; the working tree has been built by make.
+# build COMMIT: prints the path of its program; no commit: the program that make built.
 build() {
     [ -n "$1" ] || { echo "$root/${BUILD:-build}/kvsim" && return; }
     tree=$dir/tree-$(git rev-parse --short=12 "$1^{commit}") || exit 1
