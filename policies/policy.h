@@ -130,13 +130,15 @@ struct kv_shape {
 enum kv_feature {
     KV_ENTROPY_NATS, // of the distribution predicted at the token
     KV_CONFIDENCE,   // largest probability of that distribution
-    KV_RARITY_NATS,  // -log((c + 1) / (N + V + 1)), counts over the benchmark's contexts
+    KV_RARITY_NATS,  // -log((c + 1) / (N + V + 1)), counts over the benchmark's contexts, V the
+                     // distinct tokens seen so far
     KV_ATTN_VAR,     // variance of the token's own attention row, last layer, mean over heads
     KV_KEY_RANGE,    // max - min of the key vector, mean over layers and heads
     KV_VALUE_RANGE,  // max - min of the value vector, mean over layers and heads
     KV_ATTN_SO_FAR,  // context: attention received from the context; choice: from itself.
                      // Mean over layers and heads. Known at the branch point, not earlier.
-    KV_ATTN_FUTURE,  // attention received from all later tokens, choices averaged. Oracles only.
+    KV_ATTN_FUTURE,  // attention received from all later tokens, choices averaged; a choice's token
+                     // from its own choice. Oracles only.
     KV_N_FEATURES
 };
 #define KV_NEED(feature) (1u << (feature))

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "analysis/search/train.h"
+#include "policies/weights.h"
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
 #include "sim/base/spec.h"
@@ -257,7 +258,7 @@ static int save_described(const struct job *j, const struct kv_cli *c, const cha
                        "%g, batch %u, epoch %zu, seed %llu",
                        labels, kv_opt(c, "bits"), j->format->canonical, o->alpha, o->beta, o->gamma,
                        o->rate, o->batch, r->best_epoch + 1, (unsigned long long)o->seed);
-    const char *meta[] = {"inputs", "entropy_nats/rarity_nats/attn_var/confidence",
+    const char *meta[] = {"inputs", KV_NET_INPUTS,
                           "bits",   kv_opt(c, "bits"),
                           "made",   made,
                           "trace",  kv_trace_info(j->trace)->digest,
