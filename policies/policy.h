@@ -255,6 +255,16 @@ struct kv_fitting {
 // no earlier.
 #define KV_DELAY_PROMPT 0xFFFFFFFFu
 
+// In which read mode (kvsim replay --mode) a rule was published: where a query of the prompt and
+// the first new token read what is stored. Others can be asked for; such rows are marked.
+enum kv_published_mode {
+    KV_PUBLISHED_ANY,      // its source leaves it open, or several are usual
+    KV_PUBLISHED_INLINE,   // every query reads stored values, also inside the prompt
+    KV_PUBLISHED_PREFILL,  // the prompt attends exactly and is stored coded
+    KV_PUBLISHED_PREFILL1, // so does its last token, which scores the first new one
+    KV_PUBLISHED_REQUANT   // as prefill; the cache is coded again whenever its window is full
+};
+
 // Along which axes decisions differ: sets how many width tags a token must carry in the cache.
 enum kv_varies { KV_VARIES_TOKEN = 1, KV_VARIES_LAYER = 2, KV_VARIES_HEAD = 4, KV_VARIES_KV = 8 };
 
@@ -303,6 +313,7 @@ struct kv_policy {
     // but the last the host measures the damage again where the answer has taken the cache, and
     // asks with what it then knows; only the last answer stands. Once where it is missing.
     uint32_t (*rounds_as_opened)(void *self);
+    uint32_t published_mode; // enum kv_published_mode
 };
 
 // A shared object exports this; the host hands its ABI number and gets NULL for one it cannot
