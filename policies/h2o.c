@@ -122,4 +122,5 @@ const struct kv_policy kv_policy_h2o = {
     .options_as_opened = h2o_options,
     .needs_as_opened = h2o_needs,
     .close = free,
+    .published_mode = KV_PUBLISHED_PREFILL,
 };

@@ -221,4 +221,5 @@ const struct kv_policy kv_policy_qaq = {
     .varies_as_opened = qaq_varies,
     .options_as_opened = qaq_options,
     .close = free,
+    .published_mode = KV_PUBLISHED_PREFILL1,
 };

@@ -127,4 +127,5 @@ const struct kv_policy kv_policy_zipcache = {
     .plan = zipcache_plan,
     .options_as_opened = zipcache_options,
     .close = free,
+    .published_mode = KV_PUBLISHED_PREFILL,
 };
