@@ -37,9 +37,10 @@ static int h2o_open(void **self, const struct kv_run *run, const struct kv_args 
 }
 
 // Marks which of the first n tokens stay: the newest, then the heaviest of the others (the earlier
-// one where they tie).
+// one where they tie). Budgets round down, as the authors' int() does; of a prompt shorter than
+// 1 / share nothing stays.
 static void choose(const struct h2o *h, const float *received, size_t n, bool *stays) {
-    size_t recent = (size_t)ceil(h->recent * (double)n), heavy = (size_t)ceil(h->heavy * (double)n),
+    size_t recent = (size_t)(h->recent * (double)n), heavy = (size_t)(h->heavy * (double)n),
            old = n - recent;
     for (size_t t = 0; t < n; t++) stays[t] = t >= old;
     for (size_t k = 0; k < heavy && k < old; k++) {
@@ -121,4 +122,5 @@ const struct kv_policy kv_policy_h2o = {
     .options_as_opened = h2o_options,
     .needs_as_opened = h2o_needs,
     .close = free,
+    .published_mode = KV_PUBLISHED_PREFILL,
 };

@@ -98,4 +98,5 @@ const struct kv_policy kv_policy_kvadaquant = {
     .open = kvadaquant_open,
     .plan = kvadaquant_plan,
     .close = free,
+    .published_mode = KV_PUBLISHED_REQUANT,
 };

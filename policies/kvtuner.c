@@ -258,4 +258,5 @@ const struct kv_policy kv_policy_kvtuner = {
     .plan = kvtuner_plan,
     .remark = kvtuner_remark,
     .close = kvtuner_close,
+    .published_mode = KV_PUBLISHED_PREFILL,
 };

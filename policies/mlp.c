@@ -47,6 +47,11 @@ static int mlp_open(void **self, const struct kv_run *run, const struct kv_args 
     if (digest->given && strcmp(digest->text, c->net.digest) != 0)
         return kv_fail(e, KV_EFAIL, path, "has digest %s, not %s as the spec says", c->net.digest,
                        digest->text);
+    if (*c->net.inputs && strcmp(c->net.inputs, KV_NET_INPUTS) != 0)
+        return kv_fail(e, KV_EFAIL, path,
+                       "was trained on other inputs than policy mlp gives it (%s, where rarity "
+                       "counts the distinct tokens seen); train it again",
+                       KV_NET_INPUTS);
     if (c->n > KV_MAX_WIDTHS || c->net.width[0] != INPUTS || c->net.width[KV_NET_LAYERS] != c->n)
         return kv_fail(e, KV_EUSAGE, path,
                        "maps %zu inputs to %zu classes where %d and %zu (bits=%s) are expected",

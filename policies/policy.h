@@ -140,13 +140,15 @@ struct kv_shape {
 enum kv_feature {
     KV_ENTROPY_NATS, // of the distribution predicted at the token
     KV_CONFIDENCE,   // largest probability of that distribution
-    KV_RARITY_NATS,  // -log((c + 1) / (N + V + 1)), counts over the benchmark's contexts
+    KV_RARITY_NATS,  // -log((c + 1) / (N + V + 1)), counts over the benchmark's contexts, V the
+                     // distinct tokens seen so far
     KV_ATTN_VAR,     // variance of the token's own attention row, last layer, mean over heads
     KV_KEY_RANGE,    // max - min of the key vector, mean over layers and heads
     KV_VALUE_RANGE,  // max - min of the value vector, mean over layers and heads
     KV_ATTN_SO_FAR,  // context: attention received from the context; choice: from itself.
                      // Mean over layers and heads. Known at the branch point, not earlier.
-    KV_ATTN_FUTURE,  // attention received from all later tokens, choices averaged. Oracles only.
+    KV_ATTN_FUTURE,  // attention received from all later tokens, choices averaged; a choice's token
+                     // from its own choice. Oracles only.
     KV_N_FEATURES
 };
 #define KV_NEED(feature) (1u << (feature))
@@ -263,6 +265,16 @@ struct kv_fitting {
 // no earlier.
 #define KV_DELAY_PROMPT 0xFFFFFFFFu
 
+// In which read mode (kvsim replay --mode) a rule was published: where a query of the prompt and
+// the first new token read what is stored. Others can be asked for; such rows are marked.
+enum kv_published_mode {
+    KV_PUBLISHED_ANY,      // its source leaves it open, or several are usual
+    KV_PUBLISHED_INLINE,   // every query reads stored values, also inside the prompt
+    KV_PUBLISHED_PREFILL,  // the prompt attends exactly and is stored coded
+    KV_PUBLISHED_PREFILL1, // so does its last token, which scores the first new one
+    KV_PUBLISHED_REQUANT   // as prefill; the cache is coded again whenever its window is full
+};
+
 // Along which axes decisions differ: sets how many width tags a token must carry in the cache.
 enum kv_varies { KV_VARIES_TOKEN = 1, KV_VARIES_LAYER = 2, KV_VARIES_HEAD = 4, KV_VARIES_KV = 8 };
 
@@ -311,6 +323,7 @@ struct kv_policy {
     // but the last the host measures the damage again where the answer has taken the cache, and
     // asks with what it then knows; only the last answer stands. Once where it is missing.
     uint32_t (*rounds_as_opened)(void *self);
+    uint32_t published_mode; // enum kv_published_mode
 };
 
 // A shared object exports this; the host hands its ABI number and gets NULL for one it cannot

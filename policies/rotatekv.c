@@ -93,4 +93,5 @@ const struct kv_policy kv_policy_rotatekv = {
     .plan = rotatekv_plan,
     .options_as_opened = rotatekv_options,
     .close = free,
+    .published_mode = KV_PUBLISHED_INLINE,
 };

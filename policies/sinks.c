@@ -65,4 +65,5 @@ const struct kv_policy kv_policy_sinks = {
     .decide = sinks_decide,
     .options_as_opened = sinks_options,
     .close = free,
+    .published_mode = KV_PUBLISHED_PREFILL,
 };

@@ -108,7 +108,22 @@ static bool read_tensor(struct reader *r, struct tensor *t) {
     return take(r, '}');
 }
 
-static bool read_header(const char *text, size_t n_text, struct tensor tensors[]) {
+// Metadata are texts by name; `inputs` is kept, cut to its room.
+static bool read_metadata(struct reader *r, char inputs[], size_t room) {
+    const char *name, *s;
+    size_t n_name, n;
+    if (!take(r, '{')) return false;
+    if (take(r, '}')) return true;
+    do {
+        if (!take_string(r, &name, &n_name) || !take(r, ':') || !take_string(r, &s, &n))
+            return false;
+        if (is(name, n_name, "inputs")) snprintf(inputs, room, "%.*s", (int)n, s);
+    } while (take(r, ','));
+    return take(r, '}');
+}
+
+static bool read_header(const char *text, size_t n_text, struct tensor tensors[],
+                        struct kv_net *net) {
     struct reader r = {text, text + n_text};
     const char *s;
     size_t n;
@@ -119,7 +134,10 @@ static bool read_header(const char *text, size_t n_text, struct tensor tensors[]
         struct tensor *t = NULL;
         for (size_t i = 0; i < 2 * KV_NET_LAYERS; i++)
             if (is(s, n, names[i])) t = &tensors[i];
-        if (t ? !read_tensor(&r, t) : !skip_value(&r)) return false;
+        bool good = t                          ? read_tensor(&r, t)
+                    : is(s, n, "__metadata__") ? read_metadata(&r, net->inputs, sizeof net->inputs)
+                                               : skip_value(&r);
+        if (!good) return false;
     } while (take(&r, ','));
     return take(&r, '}');
 }
@@ -181,7 +199,7 @@ static int unpack(struct kv_net *net, const unsigned char *bytes, size_t n, cons
     struct tensor tensors[2 * KV_NET_LAYERS] = {{0}};
     uint64_t header = n < 8 ? UINT64_MAX : little_endian(bytes, 8);
     if (header > MAX_HEADER_BYTES || header > n - 8 ||
-        !read_header((const char *)bytes + 8, header, tensors))
+        !read_header((const char *)bytes + 8, header, tensors, net))
         return kv_fail(e, KV_EFAIL, path, "is not a safetensors file");
     const unsigned char *data = bytes + 8 + header;
     size_t floats[2 * KV_NET_LAYERS], total = 0;

@@ -11,10 +11,16 @@
 
 enum { KV_NET_LAYERS = 3, KV_NET_MAX_WIDTH = 512 };
 
+// What a controller reads, in the words of its file's metadata (`inputs`). Rarity is that with V
+// the distinct tokens seen: networks trained on the older one, which says rarity_nats alone, are
+// told apart by it.
+#define KV_NET_INPUTS "entropy_nats/rarity_nats:distinct/attn_var/confidence"
+
 struct kv_net {
     size_t width[KV_NET_LAYERS + 1];    // inputs, hidden, hidden, outputs
     const float *weight[KV_NET_LAYERS]; // [width[l + 1]][width[l]]
     const float *bias[KV_NET_LAYERS];
+    char inputs[96]; // metadata `inputs`, "" where the file says nothing
     float *block;    // what owns them
     char digest[17]; // FNV-1a of the file's bytes
 };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// zipcache: few bits for the tokens of least attention, counted fairly: what a token received by
-// how many queries could see it.
+// zipcache: few bits for the tokens of least attention, counted fairly: what a token received from
+// the rows that probe, by how many rows of the prompt could see it.
 #include "policies/attention.h"
 
 #include <stdlib.h>
@@ -12,7 +12,8 @@ static const struct kv_param params[] = {
     {"narrow", KV_INT, "2", 1, 16, NULL, "bits", "width of those"},
     {"wide", KV_INT, "4", 1, 16, NULL, "bits", "width of the others and of newer tokens"},
     {"recent", KV_FLOAT, "0.05", 0, 1, NULL, NULL, "share of the newest rows that probe"},
-    {"random", KV_FLOAT, "0.05", 0, 1, NULL, NULL, "share of the other rows drawn to probe"},
+    {"random", KV_FLOAT, "0.05", 0, 1, NULL, NULL,
+     "how many draws, with repeats, of the other rows probe too: a share of the prompt"},
     {"seed", KV_INT, "0", 0, 1e15, NULL, NULL, "added to the run's seed"},
     {0}};
 
@@ -40,26 +41,20 @@ static int zipcache_open(void **self, const struct kv_run *run, const struct kv_
     return 0;
 }
 
-// Marks the rows that probe: the newest, and a draw without repeats of the earlier ones.
-static void draw_probes(const struct zip *z, const struct kv_item *item, size_t *order,
-                        bool *probes) {
-    size_t n = item->n_context, recent = (size_t)ceil(z->recent * (double)n), old = n - recent,
-           random = (size_t)ceil(z->random * (double)old);
-    for (size_t t = 0; t < n; t++) {
-        probes[t] = t >= old;
-        order[t] = t;
-    }
-    for (size_t i = 0; i < random; i++) {
-        size_t j = i + (size_t)(kv_draw(z->seed, item->key, i) * (double)(old - i)),
-               swap = order[i];
-        order[i] = order[j];
-        order[j] = swap;
-        probes[order[i]] = true;
-    }
+// How often each row probes: the newest once, each of the earlier ones as often as it is drawn
+// (zipcache/models/modeling_llama.py, commit b6932b99: arange(int(T - .05 T), T) and
+// randint(0, int(T - .05 T), int(.05 T))).
+static void draw_probes(const struct zip *z, const struct kv_item *item, uint32_t *probes) {
+    double n = item->n_context;
+    size_t old = (size_t)(n - z->recent * n), random = old ? (size_t)(z->random * n) : 0;
+    for (size_t t = 0; t < item->n_context; t++) probes[t] = t >= old;
+    for (size_t i = 0; i < random; i++)
+        probes[(size_t)(kv_draw(z->seed, item->key, i) * (double)old)]++;
 }
 
-// Attention from the probes, summed over a KV head's query heads, by the probes that see a token.
-static void weigh(const struct kv_item *item, size_t head, const bool *probes, float *keys,
+// Attention from the probes, summed over a KV head's query heads, by the rows that see a token: all
+// from its own on, whether they probe or not.
+static void weigh(const struct kv_item *item, size_t head, const uint32_t *probes, float *keys,
                   float *p, float *saliency) {
     const struct kv_shape *s = &item->run->shape;
     size_t n = item->n_context, per = s->n_heads / s->n_kv_heads, layer = head / s->n_kv_heads,
@@ -70,12 +65,9 @@ static void weigh(const struct kv_item *item, size_t head, const bool *probes, f
         for (size_t row = 0; row < n; row++) {
             if (!probes[row]) continue;
             kv_attention_row(item, layer, h, row, keys, p);
-            for (size_t t = 0; t <= row; t++) saliency[t] += p[t];
+            for (size_t t = 0; t <= row; t++) saliency[t] += (float)probes[row] * p[t];
         }
-    for (size_t t = n, seen_by = 0; t-- > 0;) {
-        seen_by += probes[t];
-        if (seen_by) saliency[t] /= (float)seen_by;
-    }
+    for (size_t t = 0; t < n; t++) saliency[t] /= (float)(n - t);
 }
 
 // Stores the tokens of least saliency narrow: the later one where they tie.
@@ -95,22 +87,21 @@ static int zipcache_plan(void *self, const struct kv_item *item, uint8_t *cells,
     const struct zip *z = self;
     size_t n = item->n_context, n_cells = kv_cells(&item->run->shape);
     float *keys = calloc(kv_attention_floats(item) + 2 * n + 1, sizeof *keys);
-    size_t *order = calloc(n + 1, sizeof *order);
-    bool *probes = calloc(2 * n + 1, 1);
-    int rc = keys && order && probes ? 0 : kv_fail(e, KV_ENOMEM, "zipcache", "out of memory");
+    uint32_t *probes = calloc(n + 1, sizeof *probes);
+    bool *narrow = calloc(n + 1, 1);
+    int rc = keys && probes && narrow ? 0 : kv_fail(e, KV_ENOMEM, "zipcache", "out of memory");
     memset(cells, z->wide, item->n_tokens * n_cells);
-    if (rc == 0) draw_probes(z, item, order, probes);
+    if (rc == 0) draw_probes(z, item, probes);
     for (size_t head = 0; head < n_cells / 2 && rc == 0; head++) {
         float *p = keys + kv_attention_floats(item), *saliency = p + n;
-        bool *narrow = probes + n;
         weigh(item, head, probes, keys, p, saliency);
         narrow_least(z, saliency, n, narrow);
         for (size_t t = 0; t < n; t++)
             if (narrow[t]) memset(cells + t * n_cells + 2 * head, z->narrow, 2);
     }
     free(keys);
-    free(order);
     free(probes);
+    free(narrow);
     return rc;
 }
 
@@ -126,7 +117,7 @@ const struct kv_policy kv_policy_zipcache = {
     .summary = "narrow widths for the prompt's tokens of least normalised attention",
     .citation =
         "ZipCache, arXiv 2405.14256 (its re-decision every 100 new tokens lies beyond these "
-        "items; its channel-separable quantizer is a matter of the format)",
+        "items; its quantizers are the format zipcache)",
     .tag = "faithful",
     .params = params,
     .varies = KV_VARIES_TOKEN | KV_VARIES_LAYER | KV_VARIES_HEAD,
@@ -136,4 +127,5 @@ const struct kv_policy kv_policy_zipcache = {
     .plan = zipcache_plan,
     .options_as_opened = zipcache_options,
     .close = free,
+    .published_mode = KV_PUBLISHED_PREFILL,
 };

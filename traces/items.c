@@ -102,15 +102,16 @@ void kv_items_free(struct kv_items *items) {
 // ---- rarity ---------------------------------------------------------------------------
 
 // Running counts over the contexts of the file, in file order (arXiv 2604.04722 eq. 15:
-// R = -log((c + 1) / (N + V + 1))). Choices are rated by the counts at their branch point and add
-// none.
+// R = -log((c + 1) / (N + V + 1))): before a token is counted itself, c is how often it was seen, N
+// how many tokens were, V how many different ones. Choices are rated by the counts at their branch
+// point and add none.
 struct counts {
-    uint32_t *seen; // [vocab]
-    size_t total, vocab;
+    uint32_t *seen; // [vocabulary]
+    size_t total, distinct;
 };
 
 static float rarity_nats(const struct counts *c, uint32_t id) {
-    return (float)-log(((double)c->seen[id] + 1) / ((double)c->total + (double)c->vocab + 1));
+    return (float)-log(((double)c->seen[id] + 1) / ((double)c->total + (double)c->distinct + 1));
 }
 
 // ---- one item -------------------------------------------------------------------------
@@ -213,7 +214,7 @@ static void make_room(struct kv_items *items) {
 static void count_context(struct counts *c, const uint32_t *ids, size_t n, float *rarity) {
     for (size_t i = 0; i < n; i++) {
         rarity[i] = rarity_nats(c, ids[i]);
-        c->seen[ids[i]]++;
+        c->distinct += c->seen[ids[i]]++ == 0;
         c->total++;
     }
 }
@@ -294,7 +295,7 @@ static int tokenize_items(struct kv_items *items, const struct kv_model *m,
 int kv_items_new(struct kv_items **out, const struct kv_model *m, const struct kv_tasks *tasks,
                  const struct kv_record_options *o, struct kv_error *e) {
     struct kv_items *items = kv_alloc(1, sizeof *items);
-    struct counts counts = {kv_alloc(m->shape.vocab, sizeof(uint32_t)), 0, m->shape.vocab};
+    struct counts counts = {.seen = kv_alloc(m->shape.vocab, sizeof(uint32_t))};
     items->arena = kv_alloc(1, sizeof(struct arena));
     *out = NULL;
     int rc = tasks->kind == KV_TASK_TEXT ? cut_windows(items, m, tasks, o, &counts, e)

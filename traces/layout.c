@@ -74,6 +74,15 @@ const struct kv_column_spec kv_trace_columns[] = {
     {"token.kind", "U8", KV_AXIS_TOKEN, 0, FIELD(kinds), 0, {0}},
     {0}};
 
+const struct kv_feature_rule kv_feature_rules[] = {
+    {KV_RARITY_NATS, "rarity",
+     "-log((c + 1) / (N + V + 1)), running counts over the file's contexts, V the distinct tokens "
+     "seen"},
+    {KV_ATTN_FUTURE, "attn_future",
+     "a context's token: from the context, and from the choices on the average; a choice's token: "
+     "from its own choice"},
+    {0}};
+
 uint64_t kv_axis_rows(const struct kv_trace_item *item, enum kv_axis axis) {
     switch (axis) {
     case KV_AXIS_EDGE:

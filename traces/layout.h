@@ -27,6 +27,14 @@ struct kv_column_spec {
 };
 extern const struct kv_column_spec kv_trace_columns[]; // ends with {0}; wider elements first
 
+// Features whose rule has changed since the first recordings, and the rule that holds now. A
+// manifest's semantics say by which one it was recorded, under `key`.
+struct kv_feature_rule {
+    enum kv_feature feature;
+    const char *key, *rule;
+};
+extern const struct kv_feature_rule kv_feature_rules[]; // ends with a NULL key
+
 // Rows an item has along an axis: 1, n_choices + 1, n_choices, max(1, n_choices), n_tokens,
 // n_final.
 uint64_t kv_axis_rows(const struct kv_trace_item *item, enum kv_axis axis);

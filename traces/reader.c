@@ -84,6 +84,14 @@ static int read_norms(const json_t *j, struct kv_trace_info *in, const char *pat
     return 0;
 }
 
+// Recordings that say nothing of a rule were made by an older one.
+static void read_rules(const json_t *semantics, struct kv_trace_info *in) {
+    for (const struct kv_feature_rule *r = kv_feature_rules; r->key; r++) {
+        const char *said = json_string_value(json_object_get(semantics, r->key));
+        if (!said || strcmp(said, r->rule) != 0) in->other_features |= KV_NEED(r->feature);
+    }
+}
+
 static int read_adjoint(const json_t *j, struct kv_adjoint_info *a, const char *path,
                         struct kv_error *e) {
     const struct {
@@ -146,6 +154,7 @@ static int read_info(const json_t *j, struct kv_trace_info *in, const char *path
         return rc;
     if ((rc = read_norms(json_object_get(model, "kv_norms"), in, path, e))) return rc;
     if ((rc = read_adjoint(json_object_get(j, "adjoint"), &in->adjoint, path, e))) return rc;
+    read_rules(json_object_get(j, "semantics"), in);
     in->n_items = n_items;
     in->n_tokens = n_tokens;
     in->window_tokens = (uint32_t)window;
@@ -358,6 +367,15 @@ const struct kv_trace_info *kv_trace_info(const struct kv_trace *t) {
 }
 const struct kv_trace_item *kv_trace_item(const struct kv_trace *t, size_t i) {
     return i < t->info.n_items ? &t->items[i] : NULL;
+}
+
+int kv_trace_check_features(const struct kv_trace_info *in, uint32_t needs, struct kv_error *e) {
+    for (const struct kv_feature_rule *r = kv_feature_rules; r->key; r++)
+        if (needs & in->other_features & KV_NEED(r->feature))
+            return kv_fail(e, KV_EFAIL, in->path,
+                           "holds %s by another rule than today's (%s); record it again", r->key,
+                           r->rule);
+    return 0;
 }
 
 int kv_trace_verify(const struct kv_trace *t, struct kv_error *e) {

@@ -179,10 +179,14 @@ struct kv_cell_table {
     const float *data;
 };
 
-// What the numbers depend on: the trace, the kind and the format.
+// What the numbers depend on: the trace, the kind, the format, and which arithmetic its name meant.
 static char *table_key(const char *digest, const struct kv_format *f,
                        enum kv_cell_table_kind kind) {
-    return kv_format_text("%s %s %s", digest, kv_cell_table_kinds[kind], f->canonical);
+    struct kv_text t = {0};
+    kv_text_addf(&t, "%s %s %s", digest, kv_cell_table_kinds[kind], f->canonical);
+    for (const struct kv_format *in = f; in; in = in->inner)
+        if (in->type->revision) kv_text_addf(&t, " %s#%u", in->type->name, in->type->revision);
+    return kv_text_take(&t);
 }
 
 static char *table_path(const char *dir, const char *key, enum kv_cell_table_kind kind) {

@@ -93,6 +93,7 @@ struct kv_trace_info {
     // Frobenius norms of each layer's key and value projection as the file holds them,
     // [n_layers][2]; NULL in recordings that lack them.
     float *kv_norms;
+    uint32_t other_features; // KV_NEED bits of features that were recorded by another rule
 };
 
 struct kv_trace;
@@ -103,6 +104,10 @@ KV_MUST_CHECK int kv_trace_open(struct kv_trace **t, const char *dir, struct kv_
 void kv_trace_close(struct kv_trace *t);
 const struct kv_trace_info *kv_trace_info(const struct kv_trace *t);
 const struct kv_trace_item *kv_trace_item(const struct kv_trace *t, size_t i);
+// Whether the features in `needs` (KV_NEED bits) are what they are today. Errors: KV_EFAIL naming
+// one that was recorded by another rule, and today's.
+KV_MUST_CHECK int kv_trace_check_features(const struct kv_trace_info *info, uint32_t needs,
+                                          struct kv_error *e);
 // Reads every byte and compares checksums. The message names shard and both sums.
 KV_MUST_CHECK int kv_trace_verify(const struct kv_trace *t, struct kv_error *e);
 

@@ -250,6 +250,14 @@ static json_t *adjoint_json(const struct kv_adjoint_info *a) {
                      a->score, "draws", (int)a->draws, "seed", (json_int_t)a->seed);
 }
 
+static json_t *semantics_json(const struct kv_trace_info *in) {
+    json_t *j = json_pack("{s:s, s:s, s:s}", "arithmetic", "float32", "cache",
+                          "K after RoPE and V in fp16", "tokenizer_digest", in->tokenizer_digest);
+    for (const struct kv_feature_rule *r = kv_feature_rules; r->key; r++)
+        json_object_set_new(j, r->key, json_string(r->rule));
+    return j;
+}
+
 static json_t *manifest_json(const struct kv_trace_writer *w, json_t *shards) {
     const struct kv_trace_info *in = &w->info;
     json_t *ids = json_array(), *sources = json_array(), *keep = json_array();
@@ -259,14 +267,12 @@ static json_t *manifest_json(const struct kv_trace_writer *w, json_t *shards) {
     }
     for (size_t k = 0; kv_keep_names[k]; k++)
         if (in->keep & (1u << k)) json_array_append_new(keep, json_string(kv_keep_names[k]));
-    return json_pack(
-        "{s:s, s:i, s:s, s:s, s:o, s:o, s:{s:s, s:s, s:s, s:s}, s:o, s:o, s:I, s:I, s:o, s:o, s:o}",
-        "format", "kvsim-trace", "version", KV_TRACE_FORMAT, "tool", in->tool_version, "blas",
-        in->blas, "model", model_json(in), "tasks", tasks_json(in), "semantics", "arithmetic",
-        "float32", "cache", "K after RoPE and V in fp16", "tokenizer_digest", in->tokenizer_digest,
-        "rarity", "running counts over the file's contexts", "adjoint", adjoint_json(&in->adjoint),
-        "keep", keep, "n_items", (json_int_t)w->n_items, "n_tokens", (json_int_t)in->n_tokens,
-        "shards", shards, "ids", ids, "sources", sources);
+    return json_pack("{s:s, s:i, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:o}",
+                     "format", "kvsim-trace", "version", KV_TRACE_FORMAT, "tool", in->tool_version,
+                     "blas", in->blas, "model", model_json(in), "tasks", tasks_json(in),
+                     "semantics", semantics_json(in), "adjoint", adjoint_json(&in->adjoint), "keep",
+                     keep, "n_items", (json_int_t)w->n_items, "n_tokens", (json_int_t)in->n_tokens,
+                     "shards", shards, "ids", ids, "sources", sources);
 }
 
 int kv_trace_writer_close(struct kv_trace_writer *w, bool finish, struct kv_error *e) {

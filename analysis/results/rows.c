@@ -63,7 +63,8 @@ static int split_row(struct kv_row *row, struct kv_store *s, struct kv_error *e)
     return code;
 }
 
-// Holm over the rows that one would choose among: alike, and not 16 bit throughout.
+// Holm over the rows that one would choose among: alike, and not 16 bit throughout. It keeps its
+// promise for p-values that never reject equal policies too often: McNemar's exact ones, not mid-p.
 static void adjust(struct kv_rows *rows) {
     double *p = kv_alloc(rows->n + 1, sizeof *p), *adjusted = kv_alloc(rows->n + 1, sizeof *p);
     for (size_t i = 0; i < rows->n; i++) {
@@ -71,7 +72,7 @@ static void adjust(struct kv_rows *rows) {
             const struct kv_row *r = &rows->row[k];
             const struct kv_paired *d = &r->to16[KV_ACC];
             bool counts = kv_rows_alike(&rows->row[i], r) && r->s.nominal_bits < 16;
-            p[k] = !counts ? NAN : isnan(d->mid_p) ? d->t_p : d->mid_p;
+            p[k] = !counts ? NAN : isnan(d->exact_p) ? d->t_p : d->exact_p;
         }
         kv_holm(p, rows->n, adjusted);
         rows->row[i].holm_p = adjusted[i];

@@ -36,7 +36,7 @@ struct kv_row {
     struct kv_interval interval[KV_N_SCORERS]; // Wilson's, of each accuracy
     double error[KV_N_SCORERS];                // standard error of each, from its spread over items
     struct kv_paired to16[KV_N_SCORERS];       // against the 16-bit run on the same items
-    double holm_p;                             // of to16's acc, adjusted over the rows alike
+    double holm_p;                             // exact, of to16's acc, adjusted over the rows alike
     struct kv_variance_split split, split_kl;  // of right - right16 by acc, and of KL, by redraws
     struct kv_mean kl;                         // nats a scored token
     struct kv_latency at[KV_MAX_CONTEXTS];     // price at each context

@@ -164,9 +164,11 @@ int kv_atlas_open(struct kv_atlas *a, const struct kv_trace *trace,
                                 [KV_ATLAS_SEGMENT] = 2}};
     if (!(in->keep & KV_KEEP_SENS))
         return kv_fail(e, KV_EFAIL, in->path, "keeps no sensitivities; record with --keep kv,sens");
+    int rc = kv_trace_check_features(in, KV_NEED(KV_RARITY_NATS), e);
+    if (rc) return rc;
     for (int axis = 0; axis < KV_N_ATLAS_AXES; axis++)
         a->bin[axis] = kv_alloc(a->n[axis], sizeof *a->bin[axis]);
-    int rc = read_trace(a, e);
+    rc = read_trace(a, e);
     if (rc) kv_atlas_close(a);
     return rc;
 }

@@ -134,7 +134,8 @@ static int code_branch(const struct job *j, uint32_t layer, const struct vectors
                        size_t n, size_t start, void *scratch, uint64_t *histogram,
                        struct kv_quant_sums *sums, struct kv_error *e) {
     size_t width = row_values(j->source), heads = j->source->setting.shape.n_kv_heads;
-    size_t flush = j->f->flush[j->side], skip = start < j->f->sinks ? j->f->sinks - start : 0;
+    size_t flush = kv_block_tokens(j->f, j->side, start),
+           skip = start < j->f->sinks ? j->f->sinks - start : 0;
     struct kv_vectors rows = {.layer = layer,
                               .side = j->side,
                               .start = start,

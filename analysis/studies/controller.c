@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "policies/weights.h"
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
 #include "sim/base/talk.h"
@@ -207,7 +208,7 @@ static int save(const struct ground *g, const struct kv_controller *c, struct kv
                                 kv_train_labels_names[c->labels], g->widths, g->format->canonical,
                                 c->alpha, c->beta, c->gamma, o->rate, o->batch,
                                 c->result.best_epoch + 1, (unsigned long long)o->seed);
-    const char *meta[] = {"inputs", "entropy_nats/rarity_nats/attn_var/confidence",
+    const char *meta[] = {"inputs", KV_NET_INPUTS,
                           "bits",   g->widths,
                           "made",   made,
                           "trace",  kv_trace_info(g->trace)->digest,
@@ -269,7 +270,8 @@ int kv_controllers_train(struct kv_controller *c, size_t n, const struct kv_trac
     for (size_t i = 0; i < n; i++)
         c[i] = (struct kv_controller){
             .labels = c[i].labels, .alpha = c[i].alpha, .beta = c[i].beta, .gamma = c[i].gamma};
-    int rc = prepare(&g, c, n, e);
+    int rc = kv_trace_check_features(kv_trace_info(trace), KV_NEED(KV_RARITY_NATS), e);
+    if (rc == 0) rc = prepare(&g, c, n, e);
     if (rc == 0 && n > 1) rc = kv_make_dir(o->out, e);
     for (size_t i = 0; i < n && rc == 0; i++) {
         rc = train(&g, &c[i], n > 1, e);

@@ -11,11 +11,12 @@
 static const char *const tensor_names[] = {"0.weight", "0.bias",   "2.weight",
                                            "2.bias",   "4.weight", "4.bias"};
 
-// Writes a network of the given widths whose numbers `at(layer, bias, row, column)` gives.
-static inline void write_net(const char *path, const size_t width[4],
-                             float (*at)(size_t, bool, size_t, size_t)) {
+// Writes a network of the given widths whose numbers `at(layer, bias, row, column)` gives, and
+// which says that it reads `inputs` (NULL: says nothing).
+static inline void write_net_for(const char *path, const size_t width[4],
+                                 float (*at)(size_t, bool, size_t, size_t), const char *inputs) {
     struct kv_tensor t[6];
-    const char *const meta[] = {"note", "made by a test: {\"a\": [1, 2]}"};
+    const char *const meta[] = {"note", "made by a test: {\"a\": [1, 2]}", "inputs", inputs};
     char *header;
     size_t n_header;
     uint64_t total;
@@ -26,7 +27,8 @@ static inline void write_net(const char *path, const size_t width[4],
                                   .dims = {width[i / 2 + 1], i % 2 ? 0 : width[i / 2]}};
         snprintf(t[i].name, sizeof t[i].name, "%s", tensor_names[i]);
     }
-    assert_int_equal(kv_safetensors_layout(t, 6, meta, 1, &header, &n_header, &total, &e), 0);
+    assert_int_equal(
+        kv_safetensors_layout(t, 6, meta, inputs ? 2 : 1, &header, &n_header, &total, &e), 0);
     uint8_t *file = kv_alloc(total, 1);
     memcpy(file, header, n_header);
     for (size_t i = 0; i < 6; i++) {
@@ -38,6 +40,11 @@ static inline void write_net(const char *path, const size_t width[4],
     assert_int_equal(kv_write_file(path, file, total, &e), 0);
     free(file);
     free(header);
+}
+
+static inline void write_net(const char *path, const size_t width[4],
+                             float (*at)(size_t, bool, size_t, size_t)) {
+    write_net_for(path, width, at, NULL);
 }
 
 static inline float noise(size_t layer, bool bias, size_t r, size_t c) {

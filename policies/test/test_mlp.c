@@ -138,12 +138,31 @@ static void files_that_are_no_network_are_refused_in_a_sentence(void **state) {
     unlink(path);
 }
 
+// A network that kvsim trained on the older rarity says rarity_nats and no more.
+static void a_network_trained_on_another_rarity_is_refused(void **state) {
+    const size_t width[] = {4, 8, 8, 4};
+    char path[64], text[128];
+    struct kv_replay_spec spec;
+    struct kv_error e = {0};
+    (void)state;
+    make_path(path, sizeof path);
+    snprintf(text, sizeof text, "mlp:weights=%s", path);
+    write_net_for(path, width, noise, "entropy_nats/rarity_nats/attn_var/confidence");
+    assert_int_equal(kv_replay_spec_open(&spec, text, &fake_setting, 1, &e), KV_EFAIL);
+    assert_non_null(strstr(e.msg, "trained on other inputs"));
+    write_net_for(path, width, noise, KV_NET_INPUTS);
+    spec = fake_spec(text);
+    kv_replay_spec_close(&spec);
+    unlink(path);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_network_picks_the_class_that_the_sum_by_hand_picks),
         cmocka_unit_test(a_token_gets_the_same_width_alone_and_among_others),
         cmocka_unit_test(a_feature_that_is_no_number_is_refused_and_named),
         cmocka_unit_test(the_canonical_form_names_the_file_by_its_contents),
+        cmocka_unit_test(a_network_trained_on_another_rarity_is_refused),
         cmocka_unit_test(files_that_are_no_network_are_refused_in_a_sentence),
     };
     return cmocka_run_group_tests_name("mlp", tests, NULL, NULL);

@@ -12,7 +12,9 @@ static struct fake *even_attention(const struct kv_run *run, uint32_t n_context,
     return f;
 }
 
-// Makes a token's key and value in every head run from 0 to `range`.
+// Makes a token's key and value in every head run from 0 to `range`, but for one value below and
+// one above, which are outliers: of 32 values the ceil(0.005 x 32) = 1st smallest, and what lies
+// above the floor(0.995 x 32) = 31st.
 static void set_range(struct fake *f, size_t token, float range) {
     const struct kv_shape *s = &f->item.run->shape;
     size_t heads = kv_cells(s) / 2, d = s->head_dim;
@@ -22,14 +24,18 @@ static void set_range(struct fake *f, size_t token, float range) {
         memset(k, 0, d * sizeof *k);
         memset(v, 0, d * sizeof *v);
         k[3] = v[5] = kv_f32_to_f16(range);
+        k[8] = v[1] = kv_f32_to_f16(-99);
+        k[9] = v[2] = kv_f32_to_f16(999);
     }
 }
 
 // ---- QAQ, arXiv 2403.04643 ---------------------------------------------------------------
 
-// Prompt of T = 4, window 2: rows 2 and 3 count, so tokens 0 to 2 got at most S = 1/3. Values:
-// sigma = value-error / (sqrt(4) S) = 1.5 value-error = 0.15, and 2 sqrt(3) sigma = 0.5196. Keys:
-// sigma^2 = ln(4^3 / 3 + 1) / 300 = 3.1060 / 300, sigma = 0.10175, 2 sqrt(3) sigma = 0.35247.
+// Formulas: the authors' src/quantizer.py (commit f8d47e09), _calc_quantization_bits and
+// _calc_outlier_mask. Prompt of T = 4, window 2: rows 2 and 3 count, so tokens 0 to 2 got at most S
+// = 1/3. Values: sigma = value-error / (sqrt(4) S) = 1.5 value-error = 0.15, and 2 sqrt(3) sigma =
+// 0.5196. Keys: sigma^2 = ln(4^3 / 3 + 1) / 300 = 3.1060 / 300, sigma = 0.10175, 2 sqrt(3) sigma =
+// 0.35247.
 static void qaq_gives_the_bits_of_its_formulas(void **state) {
     static const float range[3] = {1, 5, 16};
     // Paper, log2(r / (2 sqrt(3) sigma)). Values: 1.92 -> 0.94 -> 1, below min; 9.62 -> 3.27 -> 4;
@@ -59,25 +65,76 @@ static void qaq_gives_the_bits_of_its_formulas(void **state) {
     }
 }
 
-// By token, the range is that of all its heads: one wide head makes the token wide.
+// By token, 6 heads of 32 are one group: of 192 values the ceil(0.96) = 1st smallest is an outlier
+// and what lies above the floor(191.04) = 191st. Token 0: all -99 are equal to the smallest and go;
+// of six times 999 the largest is equal to the 191st and stays: the range is 999, 6 bits as the
+// most. Token 1, zeros but for one -3 and 16, 17: -3 and 17 go, 16 stays: values 30.8 -> 5 bits,
+// keys 45.4 -> 6. Token 2 has a single value of its own, which is an outlier, and of the zeros,
+// which equal the smallest, nothing stays: no range, 2 bits.
 static void qaq_by_token_takes_the_range_over_all_heads(void **state) {
     (void)state;
     struct kv_replay_spec spec = fake_spec("qaq:rule=paper,level=token,q2=300,value-error=0.1,"
                                            "window=2,min=2,max=6@asym:group=32");
     struct fake *f = even_attention(&spec.run, 4, 0);
-    for (size_t t = 0; t < 3; t++) set_range(f, t, 1);
     size_t heads = kv_cells(&spec.run.shape) / 2, d = spec.run.shape.head_dim;
-    ((uint16_t *)f->item.v)[(1 * heads + 4) * d + 5] = kv_f32_to_f16(16); // token 1, one head
+    static const float own[3][3] = {{0}, {-3, 16, 17}, {0, 0, 40}};
+    set_range(f, 0, 1);
+    for (size_t t = 1; t < 3; t++)
+        for (int side = 0; side < 2; side++) {
+            uint16_t *x = (uint16_t *)(side ? f->item.v : f->item.k) + t * heads * d;
+            memset(x, 0, heads * d * sizeof *x);
+            for (size_t i = 0; i < 3; i++) x[(2 * i) * d + 5] = kv_f32_to_f16(own[t][i]);
+        }
     fake_ask(&spec, f);
     for (size_t c = 0; c < 2 * heads; c++) {
-        assert_int_equal(fake_bits(&spec, f, 0, c), 2);
-        assert_int_equal(fake_bits(&spec, f, 1, c), c & 1 ? 5 : 2);
+        assert_int_equal(fake_bits(&spec, f, 0, c), 6);
+        assert_int_equal(fake_bits(&spec, f, 1, c), c & 1 ? 5 : 6);
+        assert_int_equal(fake_bits(&spec, f, 2, c), 2);
     }
     fake_free(f);
     kv_replay_spec_close(&spec);
 }
 
+// With outliers=0 the range is the whole one: -99 to 999.
+static void qaq_without_outliers_takes_the_whole_range(void **state) {
+    (void)state;
+    struct kv_replay_spec spec = fake_spec(
+        "qaq:rule=paper,q2=300,value-error=100,key-error=1,window=1,min=2,max=8,outliers=0@"
+        "asym:group=32");
+    struct fake *f = even_attention(&spec.run, 4, 0);
+    set_range(f, 1, 1);
+    fake_ask(&spec, f);
+    // Window 1: row 3 gave token 1 a quarter; sigma = 100 / (2 / 4) = 200, 1098 / (2 sqrt(3) 200) =
+    // 1.58 -> 0.66 -> 1, below min; keys 1098 / 0.35247 = 3115 -> 11.6, above max.
+    for (size_t c = 0; c < kv_cells(&spec.run.shape); c++)
+        assert_int_equal(fake_bits(&spec, f, 1, c), c & 1 ? 2 : 8);
+    fake_free(f);
+    kv_replay_spec_close(&spec);
+}
+
 // ---- ZipCache, arXiv 2405.14256 ----------------------------------------------------------
+
+// Makes prompt row `row` give token `token` in every head twice what it gives each other.
+static void attend_twice(struct fake *f, size_t row, size_t token) {
+    const struct kv_shape *s = &f->item.run->shape;
+    size_t d = s->head_dim, heads = kv_cells(s) / 2, q_heads = (size_t)s->n_layers * s->n_heads;
+    for (size_t h = 0; h < heads; h++) // exp(20 x 0.196 / sqrt(32)) = 2
+        ((uint16_t *)f->item.k)[(token * heads + h) * d] = kv_f32_to_f16(0.196f);
+    for (size_t h = 0; h < q_heads; h++)
+        ((uint16_t *)f->item.q)[(row * q_heads + h) * d] = kv_f32_to_f16(20);
+}
+
+static void clear_keys(struct fake *f) {
+    size_t heads = kv_cells(&f->item.run->shape) / 2, d = f->item.run->shape.head_dim;
+    memset((uint16_t *)f->item.k, 0, f->item.n_tokens * heads * d * sizeof(uint16_t));
+}
+
+static void zip_bits_are(const struct kv_replay_spec *spec, const struct fake *f,
+                         const unsigned *bits) {
+    for (size_t t = 0; t < f->item.n_tokens; t++)
+        for (size_t c = 0; c < kv_cells(&spec->run.shape); c++)
+            assert_int_equal(fake_bits(spec, f, t, c), bits[t]);
+}
 
 // All four rows probe: token 0 got (1 + 1/2 + 1/3 + 1/4) / 4 = 0.52, token 1 (1/2 + 1/3 + 1/4) / 3
 // = 0.36, token 2 (1/3 + 1/4) / 2 = 0.29, token 3 1/4: the last two of four are the least. In the
@@ -86,34 +143,62 @@ static void qaq_by_token_takes_the_range_over_all_heads(void **state) {
 static void zipcache_divides_attention_by_the_rows_that_could_see_a_token(void **state) {
     (void)state;
     struct kv_replay_spec spec = fake_spec("zipcache:low=0.5,recent=1,random=0");
-    const struct kv_shape *s = &spec.run.shape;
     struct fake *f = even_attention(&spec.run, 4, 1);
-    size_t cells = kv_cells(s), d = s->head_dim, heads = cells / 2;
-    const unsigned even[] = {4, 4, 2, 2, 4, 4}, late[] = {4, 2, 2, 4, 4, 4};
     fake_ask(&spec, f);
-    for (size_t t = 0; t < 6; t++)
-        for (size_t c = 0; c < cells; c++) assert_int_equal(fake_bits(&spec, f, t, c), even[t]);
-    // exp(3.92 / sqrt(32)) = 2
-    memset((uint16_t *)f->item.k, 0, 6 * heads * d * sizeof(uint16_t));
-    for (size_t h = 0; h < heads; h++)
-        ((uint16_t *)f->item.k)[(3 * heads + h) * d] = kv_f32_to_f16(3.92f);
-    for (size_t h = 0; h < (size_t)s->n_layers * s->n_heads; h++)
-        ((uint16_t *)f->item.q)[(3 * (size_t)s->n_layers * s->n_heads + h) * d] = kv_f32_to_f16(20);
+    zip_bits_are(&spec, f, (const unsigned[]){4, 4, 2, 2, 4, 4});
+    clear_keys(f);
+    attend_twice(f, 3, 3);
     fake_ask(&spec, f);
-    for (size_t t = 0; t < 6; t++)
-        for (size_t c = 0; c < cells; c++) assert_int_equal(fake_bits(&spec, f, t, c), late[t]);
+    zip_bits_are(&spec, f, (const unsigned[]){4, 2, 2, 4, 4, 4});
     fake_free(f);
     kv_replay_spec_close(&spec);
 }
 
+// modeling_llama.py (commit b6932b99): token_attn_sum / flip(arange(1, T + 1)). Of four rows int(4
+// - 1) = 3 are old, and only row 3 probes: it gives each token 1/4, by the 4, 3, 2 and 1 rows that
+// see it 0.0625, 0.083, 0.125 and 0.25: the first two are the least. By the one probe that sees
+// each they would all be alike.
+static void zipcache_counts_the_rows_that_see_a_token_not_the_probes(void **state) {
+    (void)state;
+    struct kv_replay_spec spec = fake_spec("zipcache:low=0.5,recent=0.25,random=0");
+    struct fake *f = even_attention(&spec.run, 4, 1);
+    fake_ask(&spec, f);
+    zip_bits_are(&spec, f, (const unsigned[]){2, 2, 4, 4, 4, 4});
+    fake_free(f);
+    kv_replay_spec_close(&spec);
+}
+
+// Of two rows int(2 - 0.5 x 2) = 1 is old, and int(1 x 2) = 2 draws can only be row 0, twice: token
+// 0 got 2 and 1/5 of row 1, which gives token 1 four times what it gives token 0, 4/5: token 0 (2 +
+// 1/5) / 2 = 1.1, token 1 0.8. Counted once, token 0 would have 0.6 and be the least.
+static void zipcache_counts_a_row_that_is_drawn_twice_twice(void **state) {
+    (void)state;
+    struct kv_replay_spec twice = fake_spec("zipcache:low=0.5,recent=0.5,random=1"),
+                          once = fake_spec("zipcache:low=0.5,recent=0.5,random=0.5");
+    struct fake *f = even_attention(&twice.run, 2, 0);
+    size_t heads = kv_cells(&twice.run.shape) / 2, d = twice.run.shape.head_dim;
+    clear_keys(f);
+    attend_twice(f, 1, 1);
+    for (size_t h = 0; h < heads; h++) // exp(20 x 0.392 / sqrt(32)) = 4
+        ((uint16_t *)f->item.k)[(1 * heads + h) * d] = kv_f32_to_f16(0.392f);
+    fake_ask(&twice, f);
+    zip_bits_are(&twice, f, (const unsigned[]){4, 2});
+    fake_ask(&once, f);
+    zip_bits_are(&once, f, (const unsigned[]){2, 4});
+    fake_free(f);
+    kv_replay_spec_close(&twice);
+    kv_replay_spec_close(&once);
+}
+
+// int(0.4 x 27) = 10 of each head.
 static void zipcache_stores_its_share_of_the_prompt_narrow_in_every_head(void **state) {
     (void)state;
     struct kv_replay_spec spec = fake_spec("zipcache");
-    struct fake *f = fake_new(&spec.run, 25, 2, 3, 8);
+    struct fake *f = fake_new(&spec.run, 27, 2, 3, 8);
     fake_ask(&spec, f);
     for (size_t c = 0; c < kv_cells(&spec.run.shape); c++) {
         size_t narrow = 0;
-        for (size_t t = 0; t < 25; t++) narrow += fake_bits(&spec, f, t, c) == 2;
+        for (size_t t = 0; t < 27; t++) narrow += fake_bits(&spec, f, t, c) == 2;
         assert_int_equal(narrow, 10);
     }
     fake_free(f);
@@ -223,7 +308,10 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(qaq_gives_the_bits_of_its_formulas),
         cmocka_unit_test(qaq_by_token_takes_the_range_over_all_heads),
+        cmocka_unit_test(qaq_without_outliers_takes_the_whole_range),
         cmocka_unit_test(zipcache_divides_attention_by_the_rows_that_could_see_a_token),
+        cmocka_unit_test(zipcache_counts_the_rows_that_see_a_token_not_the_probes),
+        cmocka_unit_test(zipcache_counts_a_row_that_is_drawn_twice_twice),
         cmocka_unit_test(zipcache_stores_its_share_of_the_prompt_narrow_in_every_head),
         cmocka_unit_test(rotatekv_keeps_the_tokens_that_own_the_largest_activations),
         cmocka_unit_test(pmkvq_halves_a_layer_until_its_budget_holds_the_prompt),

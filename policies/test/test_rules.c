@@ -138,13 +138,14 @@ static void h2o_keeps_the_heaviest_and_the_newest(void **state) {
     kv_replay_spec_close(&spec);
 }
 
-// By token: of six the newest two stay, and of the others the two that received most attention so
-// far, 0.9 and 0.3: tokens 0 and 2.
+// By token: of six 0.35 x 6 = 2.1, so the newest two stay (int() of the authors' code,
+// utils_hh/modify_llama.py; rounding up would keep three), and of the others the two that received
+// most attention so far, 0.9 and 0.3: tokens 0 and 2.
 static void h2o_by_token_goes_by_the_attention_received_so_far(void **state) {
     static const float received[] = {0.9f, 0.1f, 0.3f, 0.2f, 0.05f, 0.01f};
     static const bool kept[] = {true, false, true, false, true, true};
     (void)state;
-    struct kv_replay_spec spec = fake_spec("h2o:heavy=0.3,recent=0.3,bits=8,by=token");
+    struct kv_replay_spec spec = fake_spec("h2o:heavy=0.35,recent=0.35,bits=8,by=token");
     struct fake *f = fake_new(&spec.run, 6, 1, 2, 1);
     size_t cells = kv_cells(&spec.run.shape);
     for (size_t t = 0; t < 6; t++) set_feature(f, t, KV_ATTN_SO_FAR, received[t]);
@@ -152,6 +153,19 @@ static void h2o_by_token_goes_by_the_attention_received_so_far(void **state) {
     for (size_t t = 0; t < 6; t++)
         for (size_t c = 0; c < cells; c++)
             assert_int_equal(f->cells[t * cells + c] != KV_EVICT, kept[t]);
+    fake_free(f);
+    kv_replay_spec_close(&spec);
+}
+
+// A prompt of three at a quarter each: int(0.75) = 0 tokens stay, K and V of each head.
+static void h2o_of_a_prompt_shorter_than_its_share_keeps_nothing(void **state) {
+    (void)state;
+    struct kv_replay_spec spec = fake_spec("h2o:heavy=0.25,recent=0.25");
+    struct fake *f = fake_new(&spec.run, 3, 1, 2, 1);
+    size_t cells = kv_cells(&spec.run.shape);
+    fake_ask(&spec, f);
+    for (size_t i = 0; i < 3 * cells; i++) assert_int_equal(f->cells[i], KV_EVICT);
+    for (size_t t = 3; t < 5; t++) assert_token_bits(&spec, f, t, 16);
     fake_free(f);
     kv_replay_spec_close(&spec);
 }
@@ -191,6 +205,7 @@ int main(void) {
         cmocka_unit_test(sinks_keeps_the_first_and_the_newest_of_the_prompt_and_all_choices),
         cmocka_unit_test(h2o_keeps_the_heaviest_and_the_newest),
         cmocka_unit_test(h2o_by_token_goes_by_the_attention_received_so_far),
+        cmocka_unit_test(h2o_of_a_prompt_shorter_than_its_share_keeps_nothing),
         cmocka_unit_test(layerwise_gives_each_layer_or_head_its_widths_and_short_lists_repeat),
     };
     return cmocka_run_group_tests_name("rules", tests, NULL, NULL);

@@ -49,6 +49,7 @@ char *kv_listing_scope(const struct kv_format *f) {
         add_unit(&t, f, KV_VALUE);
         kv_text_addf(&t, " (V)");
     }
+    if (f->scope == KV_SCOPE_TENSOR) kv_text_addf(&t, ", a prompt's together");
     return kv_text_take(&t);
 }
 

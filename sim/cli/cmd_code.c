@@ -58,6 +58,9 @@ static int open_job(struct job *j, const struct kv_cli *c, struct kv_error *e) {
                                             .head_dim = (uint32_t)dim},
                                   .order = strcmp(order, "hf") == 0 ? KV_ORDER_HF : KV_ORDER_GGML};
     rc = kv_format_open(&j->f, c->args[0], &s, e);
+    if (!rc && !j->f->type->encode)
+        rc = kv_fail(e, KV_EUSAGE, "code", "format %s codes whole tensors, not rows by themselves",
+                     j->f->type->name);
     if (!rc) rc = find_width(j, c, e);
     if (rc) return rc;
     j->block.side = *side == 'k' ? KV_KEY : KV_VALUE;

@@ -7,6 +7,7 @@
 #include "sim/cli/options.h"
 #include "sim/cli/terminal.h"
 #include "sim/replay/plugin.h"
+#include "sim/replay/published.h"
 #include "sim/replay/spec.h"
 
 #include <stdlib.h>
@@ -80,6 +81,7 @@ static void describe_format(struct sheet *t, const struct kv_format *f) {
                  f->window[KV_KEY], f->flush[KV_KEY], f->window[KV_VALUE], f->flush[KV_VALUE]);
         add(t, "window", text);
     }
+    add(t, "published in", kv_published_name(type->published_mode));
     add_widths(t, f);
     add_params(t, type->params);
     add_params(t, kv_format_common_params);
@@ -105,6 +107,7 @@ static void describe_policy(struct sheet *t, const struct kv_policy *p) {
             snprintf(text, sizeof text, "%u tokens late", p->delay_tokens);
         add(t, "delay", text);
     }
+    add(t, "published in", kv_published_name(p->published_mode));
     add_params(t, p->params);
 }
 

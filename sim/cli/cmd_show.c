@@ -155,7 +155,7 @@ static void print_device(const struct kv_rows *all) {
 static void print_legend(const struct kv_rows *all) {
     size_t width = kv_terminal_width();
     if (!width || width >= WIDE_TERMINAL)
-        puts("p, Holm: mid-p McNemar (paired t where redrawn) against 16 bit by acc, adjusted over "
+        puts("p, Holm: exact McNemar (paired t where redrawn) against 16 bit by acc, adjusted over "
              "the rows alike in fidelity and mode");
     if (any_redrawn(all->row, all->n))
         puts("rounding %: of an item's variance of the difference to 16 bit, what redraws alone "

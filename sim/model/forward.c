@@ -160,6 +160,7 @@ static void count_attention(const struct layer_pass *p, uint32_t row, const stru
     bool last_layer = p->layer + 1 == p->m->shape.n_layers;
     float per_head = 1.0f / (float)p->m->shape.n_heads;
     float share = per_head / (float)p->m->shape.n_layers;
+    // Each choice goes on from the context; what a choice's token receives is its own branch's.
     float later = c == t->n_choices ? share : share / (float)t->n_choices;
     for (size_t g = 0; g < a->n_q; g++) {
         const float *w = a->weights + g * a->ld_w;
@@ -168,7 +169,7 @@ static void count_attention(const struct layer_pass *p, uint32_t row, const stru
             size_t to = j < t->n_context ? j : t->first[c] + j - t->n_context;
             bool own = to == row;
             if (s->so_far && (own || c == t->n_choices)) s->so_far[to] += share * w[j];
-            if (s->future && !own) s->future[to] += later * w[j];
+            if (s->future && !own) s->future[to] += (j < t->n_context ? later : share) * w[j];
             sum += w[j];
             squares += (double)w[j] * w[j];
         }

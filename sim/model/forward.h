@@ -48,7 +48,8 @@ struct kv_attention_stats {
     float *variance; // of the token's row over its visible entries, last layer, mean over heads
     float *so_far;   // received: context tokens from the context's queries, choice tokens from
                      // themselves
-    float *future;   // received from later tokens, choices averaged; mean over layers and heads
+    float *future;   // received from later tokens, by a context token from the choices on the
+                     // average, by a choice's from its own; mean over layers and heads
 };
 
 // What the backward pass needs of the forward pass, layer by layer; filled when a job carries one.

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Gathers units of equal width from decisions, codes and decodes them, and counts their bits.
 #include "sim/quant/code.h"
+#include "sim/quant/own.h"
 #include "sim/quant/pack.h"
+#include "sim/quant/whole.h"
+
+#include <stdlib.h>
 
 // Floats gathered before one call of the format: about half a first-level cache.
 enum { CHUNK_FLOATS = 4096, CHUNK_UNITS = 256 };
@@ -73,16 +77,6 @@ size_t kv_code_scratch_bytes(const struct kv_format *f) {
         if (n > most) most = n;
     }
     return most;
-}
-
-void kv_reorder(const float *x, float *y, size_t d, enum kv_order from, enum kv_order to) {
-    size_t half = d / 2;
-    if (from == to)
-        memcpy(y, x, d * sizeof *y);
-    else if (to == KV_ORDER_HF)
-        for (size_t i = 0; i < half; i++) y[i] = x[2 * i], y[i + half] = x[2 * i + 1];
-    else
-        for (size_t i = 0; i < half; i++) y[2 * i] = x[i], y[2 * i + 1] = x[i + half];
 }
 
 static uint8_t cell_at(const struct kv_vectors *r, size_t row, size_t head) {
@@ -249,11 +243,25 @@ static void code_uniform(const struct kv_format *f, const struct kv_vectors *r,
     }
 }
 
+size_t kv_block_tokens(const struct kv_format *f, enum kv_side side, size_t start) {
+    return f->scope == KV_SCOPE_TENSOR && start > 0 ? f->gathers : f->flush[side];
+}
+
+// Rows of a format that looks at whole tensors.
+static int code_wholes(const struct kv_format *f, const struct kv_vectors *r, size_t from,
+                       size_t to, uint64_t *histogram, struct kv_error *e) {
+    float *x = kv_whole_gather(f, r, from, to);
+    int rc = exact_rows(f, r, from, to, e); // those that hold no width of the format
+    if (rc == 0) kv_whole_code(f, r, x, from, to, histogram);
+    free(x);
+    return rc;
+}
+
 // Rows [*from, *to) of the call lie in whole blocks behind the sinks.
 static void coded_rows(const struct kv_format *f, const struct kv_vectors *r, size_t *from,
                        size_t *to) {
     size_t base = r->start > f->sinks ? r->start : f->sinks, end = r->first + r->n;
-    size_t flush = f->flush[r->side];
+    size_t flush = kv_block_tokens(f, r->side, r->start);
     if (end < base) end = base;
     end = base + (end - base) / flush * flush;
     *from = base > r->first ? base - r->first : 0;
@@ -267,18 +275,20 @@ int kv_code_rows(const struct kv_format *f, const struct kv_vectors *r, void *me
                  uint64_t *histogram, struct kv_error *e) {
     struct unit u = unit_of(f, r->side);
     struct scratch s = scratch_of(&u, memory);
-    size_t from, to, base = r->start > f->sinks ? r->start : f->sinks;
+    size_t from, to, base = r->start > f->sinks ? r->start : f->sinks,
+                     block = kv_block_tokens(f, r->side, r->start);
     if (r->n == 0) return 0;
-    if (r->first < r->start || (r->first > base && (r->first - base) % f->flush[r->side] != 0))
+    if (r->first < r->start || (r->first > base && (r->first - base) % block != 0))
         return kv_fail(
             e, KV_EFAIL, "coding",
-            "rows must begin at position %zu or a multiple of %u tokens after it, not at "
+            "rows must begin at position %zu or a multiple of %zu tokens after it, not at "
             "%zu",
-            base, f->flush[r->side], r->first);
+            base, block, r->first);
     coded_rows(f, r, &from, &to);
     int rc = exact_rows(f, r, 0, from, e);
     if (rc == 0) rc = exact_rows(f, r, to, r->n, e);
     if (rc || from == to) return rc;
+    if (f->scope == KV_SCOPE_TENSOR) return code_wholes(f, r, from, to, histogram, e);
     if (uniform(f, r, &u, from, to)) {
         code_uniform(f, r, &u, &s, from, to, histogram);
         return 0;
@@ -329,6 +339,8 @@ void kv_count_rows(const struct kv_format *f, const struct kv_vectors *r, size_t
     }
     count_exact(f, r, 0, from, bits);
     count_exact(f, r, to, r->n, bits);
+    bool whole = f->type->whole_size != NULL; // then units take only what they hold in float32
+    if (whole) kv_whole_count(f, r, from, to, bits);
     for (size_t row = from; row < to; row += u.tokens)
         for (size_t k = 0; k < u.per_block; k++) {
             uint8_t w;
@@ -339,7 +351,7 @@ void kv_count_rows(const struct kv_format *f, const struct kv_vectors *r, size_t
             if (w == KV_FLOAT32) {
                 bits->code_bits += 32 * u.values;
                 bits->bytes += 4 * u.values;
-            } else {
+            } else if (!whole) {
                 bits->code_bits += size[w].code_bits;
                 bits->meta_bits += size[w].meta_bits;
                 bits->bytes += size[w].bytes;
@@ -349,7 +361,7 @@ void kv_count_rows(const struct kv_format *f, const struct kv_vectors *r, size_t
 
 size_t kv_coded_upto(const struct kv_format *f, enum kv_side side, size_t branch, size_t query_pos,
                      size_t newest_exact) {
-    size_t window = f->window[side], flush = f->flush[side], sinks = f->sinks;
+    size_t window = f->window[side], flush = kv_block_tokens(f, side, branch), sinks = f->sinks;
     size_t held = window > newest_exact ? window : newest_exact;
     size_t aged = query_pos + 1 > held ? query_pos + 1 - held : 0;
     if (branch > 0 && aged > branch) {
@@ -358,6 +370,7 @@ size_t kv_coded_upto(const struct kv_format *f, enum kv_side side, size_t branch
         if (blocks > 0) return base + blocks * flush;
         aged = branch;
     }
+    flush = kv_block_tokens(f, side, 0);
     return aged > sinks ? sinks + (aged - sinks) / flush * flush : 0;
 }
 

@@ -26,7 +26,7 @@ struct kv_vectors {
     uint32_t layer;
     enum kv_side side;
     size_t start; // path position where the branch starts: 0, or the branch point of a choice
-    size_t first; // path position of row 0: start, or start plus whole flush blocks
+    size_t first; // path position of row 0: start, or start plus whole blocks (kv_block_tokens)
     size_t n;
     const float *x;  // [n][n_kv_heads][head_dim], x_stride floats from token to token
     size_t x_stride; //
@@ -54,9 +54,13 @@ struct kv_bits {
 
 size_t kv_code_scratch_bytes(const struct kv_format *f); // of one thread's kv_code_rows
 
+// How many tokens of a branch that starts there become coded at a time.
+size_t kv_block_tokens(const struct kv_format *f, enum kv_side side, size_t start);
+
 // Codes and decodes rows: fills r->y. `histogram` [n_widths][256] (may be NULL) counts the codes
-// made, for kv_entropy_bits. Thread-safe; allocates nothing. Errors: KV_EFAIL naming token, layer
-// and head, when a cell holds no width of the format or cells that share a unit differ in width.
+// made, for kv_entropy_bits. Thread-safe; allocates nothing but for tensors. Errors: KV_EFAIL
+// naming token, layer and head, when a cell holds no width of the format or cells that share a unit
+// differ in width.
 KV_MUST_CHECK int kv_code_rows(const struct kv_format *f, const struct kv_vectors *r, void *scratch,
                                uint64_t *histogram, struct kv_error *e);
 
@@ -76,8 +80,5 @@ size_t kv_coded_upto(const struct kv_format *f, enum kv_side side, size_t branch
 
 // Order-0 entropy in bits a code of one width's counts [256]; NAN when there are none.
 double kv_entropy_bits(const uint64_t *histogram);
-
-// Copies a head's channels from one order to the other. d even; y must not be x.
-void kv_reorder(const float *x, float *y, size_t d, enum kv_order from, enum kv_order to);
 
 #endif

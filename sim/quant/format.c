@@ -22,6 +22,16 @@ uint32_t kv_unit_values(const struct kv_format *f, enum kv_side side) {
     return f->unit_tokens[side] * f->unit_heads * f->setting.shape.head_dim;
 }
 
+void kv_reorder(const float *x, float *y, size_t d, enum kv_order from, enum kv_order to) {
+    size_t half = d / 2;
+    if (from == to)
+        memcpy(y, x, d * sizeof *y);
+    else if (to == KV_ORDER_HF)
+        for (size_t i = 0; i < half; i++) y[i] = x[2 * i], y[i + half] = x[2 * i + 1];
+    else
+        for (size_t i = 0; i < half; i++) y[2 * i] = x[i], y[2 * i + 1] = x[i + half];
+}
+
 void kv_set_widths(struct kv_format *f, const uint8_t *bits, size_t n) {
     memcpy(f->width_bits, bits, n);
     f->n_widths = n;

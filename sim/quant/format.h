@@ -10,7 +10,8 @@
 // The unit is what shares codes and metadata: one head's vector (KV_SCOPE_VECTOR), all KV heads of
 // a token (KV_SCOPE_TOKEN) or a run of tokens of one head (KV_SCOPE_GROUP). Cells of one unit must
 // have one width; code.h gathers units from decisions, keeps windows and branch points, and counts
-// bits.
+// bits. A format of KV_SCOPE_TENSOR looks at all tokens that are coded at once, K or V of a layer:
+// the units of one call belong together, or it codes whole tensors (struct kv_whole).
 #ifndef KV_QUANT_FORMAT_H
 #define KV_QUANT_FORMAT_H
 
@@ -24,7 +25,7 @@ enum kv_order { KV_ORDER_GGML, KV_ORDER_HF };
 
 #define KV_MAX_UNIT 8192 // floats of one unit: kernels keep its codes on the stack
 
-enum kv_scope { KV_SCOPE_VECTOR, KV_SCOPE_TOKEN, KV_SCOPE_GROUP };
+enum kv_scope { KV_SCOPE_VECTOR, KV_SCOPE_TOKEN, KV_SCOPE_GROUP, KV_SCOPE_TENSOR };
 
 // What a format must know of the model it codes for.
 struct kv_format_setting {
@@ -46,6 +47,19 @@ struct kv_block {
     uint32_t width; // index into kv_format.width_bits
 };
 
+// What is coded at once under KV_SCOPE_TENSOR: tokens of one layer's K or V, each cell with a width
+// of its own. Cells of equal width share what the format shares.
+struct kv_whole {
+    uint32_t layer;
+    enum kv_side side;
+    size_t n;             // tokens
+    const uint8_t *width; // [n][n_kv_heads] indices; KV_EVICT: this cell is not stored here
+};
+
+struct kv_whole_size {
+    uint64_t code_bits, meta_bits, bytes; // as kv_unit_size, of the whole
+};
+
 struct kv_format;
 
 // A row of the table of formats (formats.def): a kind of format before its parameters are known.
@@ -64,7 +78,7 @@ struct kv_format_type {
                 struct kv_error *e);
     struct kv_unit_size (*size)(const struct kv_format *f, enum kv_side side, uint32_t width);
     // x: n_units times [unit_tokens][unit_heads][head_dim] floats, contiguous. out: n_units times
-    // size().bytes. Thread-safe; may not allocate.
+    // size().bytes. Thread-safe; may not allocate, but under KV_SCOPE_TENSOR.
     void (*encode)(const struct kv_format *f, const struct kv_block *b, const float *x,
                    size_t n_units, uint8_t *out);
     void (*decode)(const struct kv_format *f, const struct kv_block *b, const uint8_t *codes,
@@ -74,6 +88,18 @@ struct kv_format_type {
     void (*codes)(const struct kv_format *f, const struct kv_block *b, const uint8_t *codes,
                   size_t n_units, uint8_t *q);
     void (*close)(struct kv_format *f); // NULL when self stays NULL
+    // Or, under KV_SCOPE_TENSOR, instead of encode, decode and codes; size() then says what a unit
+    // takes without its share of what the tensor's cells share. x, y, q: [n][n_kv_heads][head_dim],
+    // of which cells that are not stored are neither read nor written. Thread-safe.
+    struct kv_whole_size (*whole_size)(const struct kv_format *f, const struct kv_whole *t);
+    void (*whole_encode)(const struct kv_format *f, const struct kv_whole *t, const float *x,
+                         uint8_t *out);
+    void (*whole_decode)(const struct kv_format *f, const struct kv_whole *t, const uint8_t *in,
+                         float *y);
+    void (*whole_codes)(const struct kv_format *f, const struct kv_whole *t, const uint8_t *in,
+                        uint8_t *q);
+    uint32_t revision; // raised when the same spec codes otherwise than before: kept tables differ
+    enum kv_published_mode published_mode; // in which its source reads what it stores
 };
 
 struct kv_format {
@@ -93,6 +119,9 @@ struct kv_format {
     // which leave the window `flush` at a time (a multiple of unit_tokens; KIVI's keys leave 32 at
     // once).
     uint32_t sinks, window[2], flush[2];
+    // Under KV_SCOPE_TENSOR the prompt is one tensor; tokens after it make one when so many have
+    // gathered, and are exact until then. 1: each is a tensor of its own.
+    uint32_t gathers;
 };
 
 // ---- the table of formats (formats.c) -------------------------------------------------

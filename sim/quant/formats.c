@@ -71,7 +71,8 @@ static void defaults(struct kv_format *f, const struct kv_format_type *type,
                             .unit_tokens = {1, 1},
                             .unit_heads = 1,
                             .order = s->order,
-                            .flush = {1, 1}};
+                            .flush = {1, 1},
+                            .gathers = 1};
 }
 
 static int open_parsed(struct kv_format *f, const struct kv_spec *spec, struct kv_error *e) {

@@ -109,6 +109,7 @@ const struct kv_format_type kv_format_type_ggml = {
     .decode = ggml_decode,
     .codes = ggml_codes,
     .close = ggml_close,
+    .published_mode = KV_PUBLISHED_INLINE, // a prompt's later batches read the cache
 };
 
 // One row a block type.
@@ -135,6 +136,7 @@ const struct kv_format_type kv_format_type_ggml = {
         .decode = ggml_decode,                                                                     \
         .codes = ggml_codes,                                                                       \
         .close = ggml_close,                                                                       \
+        .published_mode = KV_PUBLISHED_INLINE,                                                     \
     };
 
 TYPE(q8_0, KV_Q8_0, true, "ggml block of 32: int8 x scale", "34 bytes a block: fp16 d, 32 int8",

@@ -4,6 +4,8 @@
 #include "sim/quant/own.h"
 #include "sim/quant/rotate.h"
 
+#include <stdlib.h>
+
 static const struct kv_param params[] = {
     {"sides", KV_CHOICE, "both", 0, 0, "both/k/v", NULL, "what is rotated: keys, values or both"},
     {0}};
@@ -17,6 +19,9 @@ static int hadamard_open(struct kv_format *f, const struct kv_format_setting *s,
                          const struct kv_args *args, struct kv_error *e) {
     const struct kv_format *in = f->inner;
     double sides = kv_number(args, "sides");
+    if (!in->type->encode)
+        return kv_fail(e, KV_EUSAGE, "format hadamard",
+                       "%s codes whole tensors by itself and cannot be wrapped", in->type->name);
     for (int side = 0; side < 2; side++)
         if (kv_unit_values(in, (enum kv_side)side) > KV_MAX_UNIT)
             return kv_fail(e, KV_EFAIL, "format hadamard",
@@ -32,6 +37,7 @@ static int hadamard_open(struct kv_format *f, const struct kv_format_setting *s,
     f->unit_heads = in->unit_heads;
     f->order = in->order;
     f->keys_before_rope = in->keys_before_rope;
+    f->gathers = in->gathers;
     f->sinks = in->sinks;
     for (int side = 0; side < 2; side++) {
         f->unit_tokens[side] = in->unit_tokens[side];
@@ -59,15 +65,21 @@ static void hadamard_encode(const struct kv_format *f, const struct kv_block *b,
         kv_format_encode(f->inner, b, x, n_units, out);
         return;
     }
-    float turned[KV_MAX_UNIT];
+    float few[KV_MAX_UNIT], *all = NULL;
     struct kv_unit_size size = kv_format_size(f->inner, b->side, b->width);
     size_t chunk = KV_MAX_UNIT / size.values;
+    if (f->scope == KV_SCOPE_TENSOR && n_units > chunk) { // units of a call belong together
+        chunk = n_units;
+        all = kv_alloc(n_units * size.values, sizeof *all);
+    }
+    float *turned = all ? all : few;
     for (size_t u = 0; u < n_units; u += chunk, out += chunk * size.bytes) {
         size_t here = n_units - u < chunk ? n_units - u : chunk, n = here * size.values;
         memcpy(turned, x + u * size.values, n * sizeof *turned);
         kv_rotate(turned, n, self->size);
         kv_format_encode(f->inner, b, turned, here, out);
     }
+    free(all);
 }
 
 static void hadamard_decode(const struct kv_format *f, const struct kv_block *b,

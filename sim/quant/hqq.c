@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Format hqq: a uniform grid whose float zero is refined against a heavy-tailed error.
+// Format hqq: a uniform grid whose float zeros are refined against a heavy-tailed error, all groups
+// of a layer's K (or V) together.
 #include "sim/base/memory.h"
 #include "sim/quant/grid.h"
 #include "sim/quant/own.h"
 #include "sim/quant/pack.h"
 
+#include <stdlib.h>
+
 static const struct kv_param params[] = {
     {"group", KV_TEXT, "head", 0, 0, NULL, "values",
      "what shares scale and zero: head, or a number that divides the head"},
-    {"steps", KV_INT, "20", 0, 100, NULL, NULL, "at most so many refinements of the zero"},
+    {"steps", KV_INT, "20", 0, 100, NULL, NULL, "at most so many refinements of the zeros"},
     {0}};
 
 struct hqq {
@@ -22,6 +25,7 @@ static int hqq_open(struct kv_format *f, const struct kv_format_setting *s,
     struct hqq *self = f->self = kv_alloc(1, sizeof *self);
     self->steps = (uint32_t)kv_number(args, "steps");
     kv_set_widths(f, bits, sizeof bits);
+    f->scope = KV_SCOPE_TENSOR;
     f->order = KV_ORDER_HF;
     if (strcmp(kv_arg(args, "group")->text, "layer") == 0)
         return kv_fail(e, KV_EUSAGE, "format hqq",
@@ -48,46 +52,78 @@ static float code_of(float x, float inverse, float zero, float top) {
     return q < 0.0f ? 0.0f : q > top ? top : q;
 }
 
-// sign(e) max(|e| - |e|^(p - 1) / beta, 0) with p = 0.7: the proximal step of |e|^p.
-static float shrunk(float e, double beta) {
-    double a = fabs((double)e);
-    double left = a > 0.0 ? a - pow(a, -0.3) / beta : 0.0;
+// sign(e) max(|e| - |e|^(p - 1) / beta, 0) with p = 0.7 and beta = 10: the proximal step of |e|^p.
+static float shrunk(float e) {
+    double a = fabs((double)e), left = a > 0.0 ? a - pow(a, -0.3) / 10.0 : 0.0;
     return left <= 0.0 ? 0.0f : e < 0.0f ? (float)-left : (float)left;
 }
 
-// Alternates between shrinking the errors and moving the zero to the mean of what is left, while
-// the mean error falls (Badri and Shaji 2023; beta 10, growing by 1.01).
-static float refine(const float *x, uint32_t n, float inverse, float zero, float top,
-                    uint32_t steps) {
-    double beta = 10.0, best = INFINITY;
-    for (uint32_t k = 0; k < steps; k++, beta *= 1.01) {
-        double error = 0.0, sum = 0.0;
-        for (uint32_t i = 0; i < n; i++) {
-            float q = code_of(x[i], inverse, zero, top), e = x[i] - (q - zero) / inverse;
-            error += fabs((double)e);
-            sum += (double)(q - (x[i] - shrunk(e, beta)) * inverse);
+// All groups of a tensor at one width.
+struct groups {
+    size_t n, size;
+    float top;
+    float *x;              // [n][size], within fp16
+    float *inverse, *zero; // [n] 1 / step; zero in steps
+};
+
+static struct groups groups_of(const float *x, size_t n, size_t size, unsigned bits) {
+    struct groups g = {.n = n, .size = size, .top = (float)((1u << bits) - 1)};
+    g.x = kv_alloc(n * (size + 2) + 1, sizeof *g.x);
+    g.inverse = g.x + n * size;
+    g.zero = g.inverse + n;
+    for (size_t k = 0; k < n; k++) {
+        float min = INFINITY, max = -INFINITY;
+        for (size_t i = k * size; i < (k + 1) * size; i++) {
+            g.x[i] = held(x[i]);
+            min = g.x[i] < min ? g.x[i] : min;
+            max = g.x[i] > max ? g.x[i] : max;
         }
-        if (!(error < best)) break;
-        best = error;
-        zero = (float)(sum / n);
+        float inverse = max - min <= 1e-4f ? 1.0f : g.top / (max - min);
+        g.inverse[k] = inverse > 2e4f ? 2e4f : inverse;
+        g.zero[k] = -min * g.inverse[k];
     }
-    return zero;
+    return g;
 }
 
-static void encode_group(const struct hqq *self, const float *raw, unsigned bits, uint8_t *meta,
-                         uint8_t *code) {
-    float x[KV_MAX_UNIT], min = INFINITY, max = -INFINITY, top = (float)((1u << bits) - 1);
-    for (uint32_t i = 0; i < self->group; i++) {
-        x[i] = held(raw[i]);
-        min = x[i] < min ? x[i] : min;
-        max = x[i] > max ? x[i] : max;
+// Moves each group's zero to the mean of what is left when the errors have been shrunk. Returns the
+// sum of |error| over all groups with the zeros as they were.
+static double move_zeros(struct groups *g) {
+    double error = 0.0;
+    for (size_t k = 0; k < g->n; k++) {
+        float inverse = g->inverse[k], zero = g->zero[k];
+        double sum = 0.0;
+        for (size_t i = k * g->size; i < (k + 1) * g->size; i++) {
+            float q = code_of(g->x[i], inverse, zero, g->top), e = g->x[i] - (q - zero) / inverse;
+            error += fabs((double)e);
+            sum += (double)(q - (g->x[i] - shrunk(e)) * inverse);
+        }
+        g->zero[k] = (float)(sum / (double)g->size);
     }
-    float inverse = max - min <= 1e-4f ? 1.0f : top / (max - min);
-    inverse = inverse > 2e4f ? 2e4f : inverse;
-    float zero = refine(x, self->group, inverse, -min * inverse, top, self->steps);
-    kv_put_half(meta, held(1.0f / inverse));
-    kv_put_half(meta + 2, held(zero));
-    for (uint32_t i = 0; i < self->group; i++) code[i] = (uint8_t)code_of(x[i], inverse, zero, top);
+    return error;
+}
+
+// Rounds go on while the mean error of the whole tensor falls. The zeros of the last round stand,
+// also of the one that did not lower it (hqq/core/optimize.py, commit e0b1d00e:
+// optimize_weights_proximal_legacy, the default; its kappa is not used).
+static void refine(struct groups *g, uint32_t steps) {
+    double best = INFINITY;
+    for (uint32_t k = 0; k < steps; k++) {
+        double error = move_zeros(g);
+        if (!(error < best)) break;
+        best = error;
+    }
+}
+
+static void put_unit(const struct groups *g, size_t first, size_t n_groups, unsigned bits,
+                     uint8_t *out) {
+    uint8_t code[KV_MAX_UNIT], *at = code;
+    for (size_t k = first; k < first + n_groups; k++, out += 4) {
+        kv_put_half(out, held(1.0f / g->inverse[k]));
+        kv_put_half(out + 2, held(g->zero[k]));
+        for (size_t i = k * g->size; i < (k + 1) * g->size; i++)
+            *at++ = (uint8_t)code_of(g->x[i], g->inverse[k], g->zero[k], g->top);
+    }
+    kv_pack(code, n_groups * g->size, bits, out);
 }
 
 static void hqq_encode(const struct kv_format *f, const struct kv_block *b, const float *x,
@@ -95,16 +131,16 @@ static void hqq_encode(const struct kv_format *f, const struct kv_block *b, cons
     const struct hqq *self = f->self;
     const struct kv_unit_size size = hqq_size(f, b->side, b->width);
     const unsigned bits = f->width_bits[b->width];
-    uint8_t code[KV_MAX_UNIT];
     if (bits == 16) {
         kv_put_halves(x, n_units * size.values, out);
         return;
     }
-    for (size_t u = 0; u < n_units; u++, x += size.values, out += size.bytes) {
-        for (uint32_t at = 0, k = 0; at < size.values; at += self->group, k++)
-            encode_group(self, x + at, bits, out + 4 * k, code + at);
-        kv_pack(code, size.values, bits, out + size.meta_bits / 8);
-    }
+    size_t per_unit = size.values / self->group;
+    struct groups g = groups_of(x, n_units * per_unit, self->group, bits);
+    refine(&g, self->steps);
+    for (size_t u = 0; u < n_units; u++, out += size.bytes)
+        put_unit(&g, u * per_unit, per_unit, bits, out);
+    free(g.x);
 }
 
 static void hqq_codes(const struct kv_format *f, const struct kv_block *b, const uint8_t *codes,
@@ -135,13 +171,17 @@ static void hqq_decode(const struct kv_format *f, const struct kv_block *b, cons
 const struct kv_format_type kv_format_type_hqq = {
     .name = "hqq",
     .summary = "half-quadratic quantization: a uniform grid with a refined float zero",
-    .citation = "Badri and Shaji 2023, Half-Quadratic Quantization of large language models "
-                "(mobiusml.github.io/hqq_blog); for caches: arXiv:2502.15075",
+    .citation =
+        "Badri and Shaji 2023, Half-Quadratic Quantization of large language models "
+        "(mobiusml.github.io/hqq_blog; the default solver of mobiusml/hqq, commit e0b1d00e); "
+        "for caches: arXiv:2502.15075",
     .tag = "faithful",
-    .layout = "per group fp16 step, fp16 zero in steps; then codes, b bits each, lowest first",
+    .layout = "per group fp16 step, fp16 zero in steps; then codes, b bits each, lowest first. The "
+              "zeros of all groups of a layer's K (or V) at one width are refined together: those "
+              "of the prompt; after it, of each token",
     .formula = "b + 32/group",
-    .rounding = "x (2^b - 1)/(max - min) + zero half to even with the float32 step and zero; both "
-                "rounded to fp16 after coding; means of the refinement in float64",
+    .rounding = "x (2^b - 1)/(max - min) + zero half to even with the float32 step and zero, as on "
+                "a CPU; both rounded to fp16 after coding; means of the refinement in float64",
     .guards = "NaN counts as 0; values saturate at 65504; a range up to 1e-4 takes step 1; the "
               "step is at least 1/20000; steps=0: no refinement",
     .params = params,
@@ -151,4 +191,5 @@ const struct kv_format_type kv_format_type_hqq = {
     .decode = hqq_decode,
     .codes = hqq_codes,
     .close = kv_free_self,
+    .revision = 1, // 0 grew beta, stopped each group by itself and dropped the last zero
 };

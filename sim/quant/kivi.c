@@ -95,4 +95,5 @@ const struct kv_format_type kv_format_type_kivi = {
     .decode = kivi_decode,
     .codes = kv_gridded_codes,
     .close = kv_free_self,
+    .published_mode = KV_PUBLISHED_PREFILL,
 };

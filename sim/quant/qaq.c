@@ -17,13 +17,12 @@ struct qaq {
     uint32_t index_bytes; // of an outlier
 };
 
-// Values at or below the alpha/2 quantile and above the 1 - alpha/2 quantile, quantiles
-// interpolated between order statistics: of n values, floor(alpha/2 (n - 1)) + 1 and ceil(alpha/2
-// (n - 1)).
+// Order statistics, as in the authors' src/quantizer.py (commit f8d47e09): outliers are the
+// ceil(alpha/2 n) smallest of n values and those above the floor((1 - alpha/2) n)-th.
 static void count_outliers(struct qaq *q, double alpha, uint32_t n) {
-    double at = alpha / 2 * (n - 1);
-    q->low = alpha > 0 ? (uint32_t)floor(at) + 1 : 0;
-    q->high = (uint32_t)ceil(at);
+    q->low = (uint32_t)ceil(alpha / 2 * n);
+    q->high = n - (uint32_t)floor((1 - alpha / 2) * n);
+    if (q->high > n - q->low) q->high = n - q->low; // a group of one value
     q->index_bytes = n <= 256 ? 1 : 2;
 }
 
@@ -156,7 +155,8 @@ const struct kv_format_type kv_format_type_qaq = {
     .rounding = "mean in float64, rounded to fp16; scale (max - min) / 2^b to fp16; (x - mean) / "
                 "scale half to even, clamped to -2^(b-1)..2^(b-1)-1, so that skewed groups clip",
     .guards = "NaN codes as the mean, as an outlier 0; infinities saturate at 65504; scale 0 "
-              "decodes to the mean. Its source does not count the outliers' places",
+              "decodes to the mean. Of equal values at the lower end, all of which its source sets "
+              "apart, the first are. Its source does not count the outliers' places",
     .params = params,
     .open = qaq_open,
     .size = qaq_size,
@@ -164,4 +164,6 @@ const struct kv_format_type kv_format_type_qaq = {
     .decode = qaq_decode,
     .codes = qaq_codes,
     .close = kv_free_self,
+    .revision = 1, // 0 counted outliers by interpolated quantiles: other numbers at some shares
+    .published_mode = KV_PUBLISHED_PREFILL1,
 };

@@ -99,4 +99,5 @@ const struct kv_format_type kv_format_type_rotatekv = {
     .decode = rotatekv_decode,
     .codes = kv_gridded_codes,
     .close = kv_free_self,
+    .published_mode = KV_PUBLISHED_INLINE,
 };

@@ -30,7 +30,8 @@ int kv_adjoint_answers(const struct kv_trace_info *in, const struct kv_replay_sp
                        "fisher replay does not answer for a prompt coded %u times; use --fidelity "
                        "exact",
                        spec->hops);
-    if (f->window[KV_KEY] || f->window[KV_VALUE] || f->flush[KV_KEY] > 1 || f->flush[KV_VALUE] > 1)
+    if (f->window[KV_KEY] || f->window[KV_VALUE] || f->flush[KV_KEY] > 1 ||
+        f->flush[KV_VALUE] > 1 || f->gathers > 1)
         return kv_fail(e, KV_EFAIL, spec->canonical,
                        "fisher replay does not answer for windows or open groups of tokens: who "
                        "reads exact values "

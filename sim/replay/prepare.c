@@ -27,7 +27,7 @@ static int check_kept(const struct kv_trace_info *in, const struct kv_replay_spe
         return kv_fail(e, KV_EFAIL, in->path,
                        "holds no norms of the projections, which policy %s reads; record it again",
                        spec->policy_name);
-    return 0;
+    return kv_trace_check_features(in, spec->needs, e);
 }
 
 static int ascending(const void *a, const void *b) {

@@ -10,7 +10,7 @@
 #include "sim/quant/code.h"
 
 uint32_t kv_requant_window(const struct kv_format *f) {
-    uint32_t most = 1;
+    uint32_t most = f->gathers;
     for (int side = 0; side < 2; side++) {
         if (f->window[side] > most) most = f->window[side];
         if (f->flush[side] > most) most = f->flush[side];

@@ -177,6 +177,7 @@ static void what_is_written_is_read_back(void **state) {
     assert_string_equal("some \"file\"", back->task_path);
     assert_string_equal("00112233445566aa", back->model_digest);
     assert_string_equal("all 3", back->subset);
+    assert_int_equal(0, back->other_features);
     assert_null(kv_trace_item(t, N_ITEMS));
     for (size_t i = 0; i < N_ITEMS; i++) {
         struct content *c = malloc(sizeof *c);
@@ -361,6 +362,40 @@ static void a_manifest_that_lies_is_refused(void **state) {
     free(text);
 }
 
+// Both ways an older recording looks: another rule in words, and none. The file opens; what reads
+// that feature is refused, what reads others is not.
+static void features_by_an_older_rule_are_told_from_today_s(void **state) {
+    static const struct {
+        const char *from, *to;
+        enum kv_feature feature;
+        const char *message;
+    } older[] = {
+        {"\"rarity\": \"-log((c + 1) / (N + V + 1)), running counts over the file's contexts, V "
+         "the distinct tokens seen\"",
+         "\"rarity\": \"running counts over the file's contexts\"", KV_RARITY_NATS,
+         "holds rarity by another rule than today's (-log((c + 1) / (N + V + 1)), running "
+         "counts over the file's contexts, V the distinct tokens seen); record it again"},
+        {"\"attn_future\"", "\"unknown\"", KV_ATTN_FUTURE,
+         "holds attn_future by another rule than today's"}};
+    char *text;
+    size_t n;
+    read_whole(*state, "manifest.json", &text, &n);
+    for (size_t i = 0; i < sizeof older / sizeof *older; i++) {
+        struct kv_error e = {0};
+        struct kv_trace *t;
+        edit_manifest(*state, older[i].from, older[i].to);
+        must(kv_trace_open(&t, *state, &e), &e);
+        uint32_t all = (1u << KV_N_FEATURES) - 1, that = KV_NEED(older[i].feature);
+        assert_int_equal(kv_trace_info(t)->other_features, that);
+        must(kv_trace_check_features(kv_trace_info(t), all & ~that, &e), &e);
+        assert_int_equal(kv_trace_check_features(kv_trace_info(t), that, &e), KV_EFAIL);
+        if (!strstr(e.msg, older[i].message)) fail_msg("%s", e.msg);
+        kv_trace_close(t);
+        write_whole(*state, "manifest.json", text, n);
+    }
+    free(text);
+}
+
 // Overwrites a 32-bit number of a tensor and seals the shard anew, as a forger would.
 static void forge(const char *dir, const char *tensor, size_t index, uint32_t value) {
     char *shard, *path = in(dir, SHARD), old[17], new[17];
@@ -466,6 +501,7 @@ int main(void) {
         TEST(a_shard_cut_anywhere_is_refused),
         TEST(a_manifest_cut_anywhere_is_refused),
         TEST(a_manifest_that_lies_is_refused),
+        TEST(features_by_an_older_rule_are_told_from_today_s),
         TEST(boundaries_that_cannot_be_are_refused_though_sums_fit),
         TEST(noise_is_refused_or_read_but_never_followed),
         TEST(folders_that_are_no_traces_are_refused),

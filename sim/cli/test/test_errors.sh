@@ -25,6 +25,11 @@ expect 2 'kvsim: record: -m MODEL is needed: a GGUF file or a Hugging Face folde
     'no model at all' record -o x
 check 'a refused model leaves no trace behind' test ! -e x
 
+expect 2 'kvsim: code: format zipcache codes whole tensors, not rows by themselves' \
+    'rows for a format that codes whole tensors' code zipcache --bits 4
+expect 2 'kvsim: format hadamard: zipcache codes whole tensors by itself and cannot be wrapped' \
+    'a rotation around a format that codes whole tensors' code 'hadamard(zipcache)' --bits 4
+
 # ---- benchmark files
 
 : >empty.jsonl

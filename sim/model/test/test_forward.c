@@ -83,7 +83,8 @@ static void slow_counts(const void *self, uint32_t layer, uint32_t query, const 
     for (size_t j = 0; j < n; j++) {
         double *to = c->seen + 3 * path[j];
         if (path[j] == query || in_context) to[1] += w[j] / heads / layers;
-        if (path[j] != query) to[2] += w[j] / heads / layers / (in_context ? 1 : c->t->n_choices);
+        bool shared = !in_context && path[j] < c->t->n_context; // all choices go on from it
+        if (path[j] != query) to[2] += w[j] / heads / layers / (shared ? c->t->n_choices : 1);
         mean += w[j] / (double)n;
         square += w[j] * w[j] / (double)n;
     }

@@ -3,6 +3,7 @@
 #include "sim/base/half.h"
 #include "sim/base/memory.h"
 #include "sim/quant/code.h"
+#include "sim/quant/own.h"
 #include "sim/quant/pack.h"
 
 #include <setjmp.h>
@@ -273,6 +274,153 @@ static void test_branches(void **state) {
     kv_format_close(f);
 }
 
+// ---- whole tensors ----------------------------------------------------------------------
+
+// hqq's zeros are refined together: the prompt's cells of each width as one call of the format, the
+// tokens after it one by one.
+static void test_hqq_tensors(void **state) {
+    (void)state;
+    struct kv_format *f = open_format("hqq:steps=20,order=ggml");
+    enum { PROMPT = 20, N = 24 };
+    static float x[N * ROW], y[N * ROW], units[N * ROW], want[N * ROW];
+    static uint8_t cells[N * HEADS], codes[N * HEADS * 2 * DIM];
+    fill(x, N * ROW, 11);
+    for (size_t i = 0; i < N * HEADS; i++) {
+        cells[i] = kv_draw(12, 0, i) < 0.4 ? 1 : 3; // 2 and 4 bits
+        for (size_t c = 0; c < DIM; c++) x[i * DIM + c] *= (float)(0.1 + 5 * kv_draw(12, 1, i));
+    }
+    struct kv_vectors prompt = rows_of(x, y, cells, PROMPT),
+                      choice = rows_of(x + PROMPT * ROW, y + PROMPT * ROW, cells + PROMPT * HEADS,
+                                       N - PROMPT);
+    choice.start = choice.first = PROMPT;
+    code(f, &prompt, NULL);
+    code(f, &choice, NULL);
+    for (size_t first = 0, end = PROMPT; first < N; first = end, end++)
+        for (uint32_t w = 1; w <= 3; w += 2) {
+            struct kv_block b = {1, KV_KEY, w};
+            size_t m = 0;
+            for (size_t i = first * HEADS; i < end * HEADS; i++)
+                if (cells[i] == w) memcpy(units + m++ * DIM, x + i * DIM, DIM * sizeof *x);
+            kv_format_encode(f, &b, units, m, codes);
+            kv_format_decode(f, &b, codes, m, units);
+            m = 0;
+            for (size_t i = first * HEADS; i < end * HEADS; i++)
+                if (cells[i] == w) memcpy(want + i * DIM, units + m++ * DIM, DIM * sizeof *x);
+        }
+    assert_memory_equal(y, want, sizeof y);
+    // A vector coded alone stops at its own error: not what the prompt's are.
+    size_t other = 0;
+    for (size_t i = 0; i < PROMPT * HEADS; i++) {
+        struct kv_block b = {1, KV_KEY, cells[i]};
+        kv_format_encode(f, &b, x + i * DIM, 1, codes);
+        kv_format_decode(f, &b, codes, 1, units);
+        other += memcmp(units, y + i * DIM, DIM * sizeof *y) != 0;
+    }
+    assert_true(other > 0);
+    kv_format_close(f);
+}
+
+// Two heads of two channels' worth of numbers that matter, the rest zeros; tokens 0 to 3. Cells of
+// 2 bits: head 0 tokens 0 and 2, head 1 tokens 1 and 2, head 2 tokens 0 and 3; the others have 4.
+static const uint8_t zip_cells[4 * HEADS] = {0, 1, 0, 1, 0, 1, 0, 0, 1, 1, 1, 0};
+
+// Keys, channel 5 of head 0: tokens 0 and 2 hold 0 and 3, so their scale is 1 and both are met;
+// tokens 1 and 3 hold 0 and 30 at 4 bits, scale 2. Together (0 to 30) 3 would have become 0.
+static void test_zipcache_keys(void **state) {
+    (void)state;
+    struct kv_format *f = open_format("zipcache");
+    static float x[4 * ROW], y[4 * ROW];
+    static const float told[4] = {0, 0, 3, 30};
+    for (size_t t = 0; t < 4; t++) x[t * ROW + 5] = told[t];
+    x[1 * ROW + DIM + 7] = -1; // head 1, tokens 1 and 2 at 2 bits: -1, 0.6 -> scale 1.6 / 3
+    x[2 * ROW + DIM + 7] = 0.6f;
+    struct kv_vectors r = rows_of(x, y, zip_cells, 4);
+    code(f, &r, NULL);
+    for (size_t t = 0; t < 4; t++) assert_true(y[t * ROW + 5] == told[t]);
+    assert_true(y[1 * ROW + DIM + 7] == -1);
+    float s = half(1.6f / 3);
+    assert_true(y[2 * ROW + DIM + 7] == 3 * s - 1);
+    for (size_t t = 0; t < 4; t++) assert_true(y[t * ROW + 6] == 0); // a constant channel
+    // Two widths x 3 heads x 64 channels of two halves; six cells of 2 bits, six of 4.
+    struct kv_bits bits = {0};
+    kv_count_rows(f, &r, 4, &bits);
+    assert_int_equal(bits.meta_bits, 2 * HEADS * DIM * 32);
+    assert_int_equal(bits.code_bits, 6 * DIM * 2 + 6 * DIM * 4);
+    assert_int_equal(8 * bits.bytes, bits.meta_bits + bits.code_bits);
+    assert_int_equal(bits.values[2], 6 * DIM);
+    assert_int_equal(bits.values[4], 6 * DIM);
+    kv_format_close(f);
+}
+
+// Values. Channel 5 of head 0 peaks at 16, its scale is 4; channel 6 of head 0 at 4, scale 2; every
+// other channel is 0 or 1, scale 1 where it is not zero. The first row of 2 bits joins the first
+// cell of each head: head 0 token 0, head 1 token 1, head 2 token 0. It holds 12 / 4 = 3, 4 / 2 = 2
+// and 0 and 1 elsewhere: scale 1, all met. The second joins head 0 token 2, head 1 token 2, head 2
+// token 3: 16 / 4 = 4 and 0 to 1: scale 4/3, to which 1 is 0.75 -> 1 step.
+static void test_zipcache_values(void **state) {
+    (void)state;
+    struct kv_format *f = open_format("zipcache");
+    static float x[4 * ROW], y[4 * ROW];
+    x[0 * ROW + 5] = 12, x[0 * ROW + 6] = 4;
+    x[1 * ROW + DIM + 9] = 1; // head 1, token 1: first row
+    x[2 * ROW + 5] = 16;
+    x[2 * ROW + DIM + 9] = 1; // head 1, token 2: second row
+    struct kv_vectors r = rows_of(x, y, zip_cells, 4);
+    r.side = KV_VALUE;
+    code(f, &r, NULL);
+    float s = half(4 / 3.0f);
+    assert_true(y[0 * ROW + 5] == 12 && y[0 * ROW + 6] == 4);
+    assert_true(y[1 * ROW + DIM + 9] == 1);
+    assert_true(y[2 * ROW + 5] == 3 * s * 4);
+    assert_true(y[2 * ROW + DIM + 9] == s);
+    for (size_t i = 0; i < 4 * ROW; i++) // zeros stay zeros
+        if (x[i] == 0) assert_true(y[i] == 0);
+    // 3 x 64 channels of a half; two rows of 2 bits and two of 4, two halves each.
+    struct kv_bits bits = {0};
+    kv_count_rows(f, &r, 4, &bits);
+    assert_int_equal(bits.meta_bits, HEADS * DIM * 16 + 4 * 32);
+    assert_int_equal(bits.code_bits, 6 * DIM * 2 + 6 * DIM * 4);
+    kv_format_close(f);
+}
+
+// The prompt is coded at once, read coded by every later query; new tokens stay exact until 100
+// have gathered. Cells of no width are left out of the sets.
+static void test_zipcache_reads(void **state) {
+    (void)state;
+    struct kv_format *f = open_format("zipcache");
+    enum { N = 30 };
+    static float x[N * ROW], y[N * ROW], z[N * ROW];
+    static uint8_t cells[N * HEADS];
+    uint64_t histogram[KV_MAX_WIDTHS * 256] = {0}, codes = 0;
+    fill(x, N * ROW, 13);
+    assert_int_equal(kv_coded_upto(f, KV_KEY, 0, 9, false), 10);
+    assert_int_equal(kv_coded_upto(f, KV_KEY, 30, 128, false), 30);
+    assert_int_equal(kv_coded_upto(f, KV_VALUE, 30, 129, false), 130);
+    struct kv_vectors choice = rows_of(x, y, cells, N);
+    choice.start = choice.first = 30;
+    code(f, &choice, histogram);
+    for (size_t i = 0; i < N * ROW; i++) assert_true(y[i] == half(x[i]));
+    for (int i = 0; i < 256; i++) codes += histogram[i];
+    assert_int_equal(codes, 0);
+    struct kv_vectors prompt = rows_of(x, y, cells, N);
+    for (size_t t = 0; t < N; t++) cells[t * HEADS + 1] = t % 2 ? KV_EVICT : KV_FLOAT32;
+    x[3 * ROW + DIM] = 1e4f; // evicted: widens nothing
+    code(f, &prompt, histogram);
+    for (int i = 0; i < 256; i++) codes += histogram[i];
+    assert_int_equal(codes, N * 2 * DIM);
+    assert_memory_equal(y + DIM, x + DIM, DIM * sizeof *y);
+    memcpy(z, x, sizeof z); // in place and counted
+    prompt.x = z, prompt.y = z;
+    code(f, &prompt, NULL);
+    assert_memory_equal(z, y, sizeof z);
+    struct kv_bits bits = {0};
+    kv_count_rows(f, &prompt, N, &bits);
+    assert_int_equal(bits.code_bits, N * 2 * DIM * 2 + N / 2 * DIM * 32);
+    assert_int_equal(bits.meta_bits, 2 * DIM * 32);
+    assert_int_equal(bits.values[0], N / 2 * DIM);
+    kv_format_close(f);
+}
+
 static void test_entropy(void **state) {
     (void)state;
     struct kv_format *f = open_format("sym");
@@ -301,6 +449,14 @@ int main(void) {
         {"cells that share a scale must share a width", test_refusals, 0, 0, 0},
         {"queries read coded what has left the window", test_reading_bounds, 0, 0, 0},
         {"groups of tokens start at a branch, and open ones stay exact", test_branches, 0, 0, 0},
+        {"hqq refines a prompt's zeros together and a later token's by themselves",
+         test_hqq_tensors, 0, 0, 0},
+        {"zipcache's keys share a channel's scale among tokens of one width", test_zipcache_keys, 0,
+         0, 0},
+        {"zipcache's values are evened out by channel and share a row's scale",
+         test_zipcache_values, 0, 0, 0},
+        {"zipcache keeps new tokens exact until a hundred have gathered", test_zipcache_reads, 0, 0,
+         0},
         {"entropy of three equal codes is log2 3 bits", test_entropy, 0, 0, 0},
     };
     return cmocka_run_group_tests_name("code", tests, NULL, NULL);

@@ -49,40 +49,73 @@ static int set_close(void **state) {
     return 0;
 }
 
-static struct kv_format *open_format(const struct line *l, uint32_t *width) {
+// The index of a width, or its loss.
+static uint32_t width_of(const struct kv_format *f, const struct line *l, unsigned bits) {
+    for (uint32_t w = 0; w < f->n_widths; w++)
+        if (f->width_bits[w] == bits) return w;
+    fail_msg("%s has no width of %u bits", l->spec, bits);
+    return 0;
+}
+
+static struct kv_format *open_format(const struct line *l) {
     const struct kv_format_setting setting = {
         .shape = {.n_layers = 1, .n_heads = l->heads, .n_kv_heads = l->heads, .head_dim = 64},
         .order = KV_ORDER_GGML};
     struct kv_format *f;
     struct kv_error e = {0};
     if (kv_format_open(&f, l->spec, &setting, &e)) fail_msg("%s: %s", l->spec, e.msg);
-    for (*width = 0; *width < f->n_widths; ++*width)
-        if (f->width_bits[*width] == l->bits) return f;
-    fail_msg("%s has no width of %u bits", l->spec, l->bits);
     return f;
 }
 
-static void check(const struct set *s, const struct line *l) {
-    uint32_t width;
-    struct kv_format *f = open_format(l, &width);
-    struct kv_block b = {0, l->side == 'k' ? KV_KEY : KV_VALUE, width};
-    struct kv_unit_size size = kv_format_size(f, b.side, width);
+static void compare(const struct set *s, const struct line *l, const uint8_t *codes,
+                    size_t unit_bytes) {
+    for (size_t i = 0; i < l->bytes; i++)
+        if (codes[i] != s->codes[l->offset + i])
+            fail_msg("%s, %c, %u bits: byte %zu of unit %zu is %u, %s says %u", l->spec, l->side,
+                     l->bits, i % unit_bytes, i / unit_bytes, codes[i], l->by,
+                     s->codes[l->offset + i]);
+}
+
+// All of it is one tensor; bits 0: 2 bits where 5 i mod 7 < 3, else 4.
+static void check_whole(const struct set *s, const struct line *l, const struct kv_format *f,
+                        float *y) {
+    size_t cells = s->n_floats / 64;
+    uint8_t *width = kv_alloc(cells, 1), *codes = kv_alloc(l->bytes, 1);
+    for (size_t i = 0; i < cells; i++)
+        width[i] = (uint8_t)width_of(f, l, l->bits ? l->bits : i * 5 % 7 < 3 ? 2 : 4);
+    struct kv_whole t = {0, l->side == 'k' ? KV_KEY : KV_VALUE, cells / l->heads, width};
+    assert_int_equal(f->type->whole_size(f, &t).bytes, l->bytes);
+    f->type->whole_encode(f, &t, s->x, codes);
+    compare(s, l, codes, l->bytes);
+    f->type->whole_decode(f, &t, s->codes + l->offset, y);
+    free(width);
+    free(codes);
+}
+
+static void check_units(const struct set *s, const struct line *l, const struct kv_format *f,
+                        float *y) {
+    struct kv_block b = {0, l->side == 'k' ? KV_KEY : KV_VALUE, width_of(f, l, l->bits)};
+    struct kv_unit_size size = kv_format_size(f, b.side, b.width);
     size_t n = s->n_floats / size.values;
     assert_int_equal(n * size.bytes, l->bytes);
-    assert_true((size_t)l->offset + l->bytes <= s->n_codes);
-    const uint8_t *want = s->codes + l->offset;
     uint8_t *codes = kv_alloc(l->bytes, 1);
-    float *y = kv_alloc(s->n_floats, sizeof *y);
     kv_format_encode(f, &b, s->x, n, codes);
-    for (size_t i = 0; i < l->bytes; i++)
-        if (codes[i] != want[i])
-            fail_msg("%s, %c, %u bits: byte %zu of unit %zu is %u, %s says %u", l->spec, l->side,
-                     l->bits, i % size.bytes, i / size.bytes, codes[i], l->by, want[i]);
-    kv_format_decode(f, &b, want, n, y);
+    compare(s, l, codes, size.bytes);
+    kv_format_decode(f, &b, s->codes + l->offset, n, y);
+    free(codes);
+}
+
+static void check(const struct set *s, const struct line *l) {
+    struct kv_format *f = open_format(l);
+    float *y = kv_alloc(s->n_floats, sizeof *y);
+    assert_true((size_t)l->offset + l->bytes <= s->n_codes);
+    if (f->type->whole_encode)
+        check_whole(s, l, f, y);
+    else
+        check_units(s, l, f, y);
     if (crc32(0, (const Bytef *)y, (uInt)(s->n_floats * sizeof *y)) != l->crc)
         fail_msg("%s, %c, %u bits: decoded values differ from what %s says", l->spec, l->side,
                  l->bits, l->by);
-    free(codes);
     free(y);
     kv_format_close(f);
 }

@@ -33,6 +33,7 @@ static const char *const specs[] = {"sym",
                                     "qaq:group=layer",
                                     "qaq:outliers=0",
                                     "hqq",
+                                    "zipcache",
                                     "hqq:group=32,steps=0",
                                     "turbo",
                                     "rotatekv",
@@ -73,6 +74,42 @@ static void bell(float *x, size_t n, uint64_t seed) {
     }
 }
 
+// Formats of whole tensors see n units as tokens of HEADS heads, all at one width.
+static size_t at_least(const struct kv_format *f) {
+    return f->type->whole_encode ? HEADS : 1;
+}
+
+static struct kv_whole whole_of(const struct kv_block *b, size_t n_units) {
+    static uint8_t width[MOST / DIM];
+    assert_true(n_units % HEADS == 0);
+    memset(width, (int)b->width, n_units);
+    return (struct kv_whole){b->layer, b->side, n_units / HEADS, width};
+}
+
+static size_t bytes_of(const struct kv_format *f, const struct kv_block *b, size_t n_units) {
+    struct kv_whole t = whole_of(b, f->type->whole_encode ? n_units : 0);
+    return f->type->whole_encode ? f->type->whole_size(f, &t).bytes
+                                 : n_units * kv_format_size(f, b->side, b->width).bytes;
+}
+
+static void encode(const struct kv_format *f, const struct kv_block *b, const float *x,
+                   size_t n_units, uint8_t *out) {
+    if (f->type->whole_encode) {
+        struct kv_whole t = whole_of(b, n_units);
+        f->type->whole_encode(f, &t, x, out);
+    } else
+        kv_format_encode(f, b, x, n_units, out);
+}
+
+static void decode(const struct kv_format *f, const struct kv_block *b, const uint8_t *codes,
+                   size_t n_units, float *y) {
+    if (f->type->whole_encode) {
+        struct kv_whole t = whole_of(b, n_units);
+        f->type->whole_decode(f, &t, codes, y);
+    } else
+        kv_format_decode(f, b, codes, n_units, y);
+}
+
 // Units that make at least 2,048 floats.
 static size_t units_of(const struct kv_format *f, enum kv_side side, uint32_t width) {
     size_t values = kv_format_size(f, side, width).values;
@@ -110,18 +147,18 @@ static void test_buffers(void **state) {
                 assert_true(8 * size.bytes >= size.code_bits + size.meta_bits);
                 assert_int_equal(size.code_bits, size.values * f->width_bits[w]);
                 assert_int_equal(size.values, f->unit_tokens[side] * f->unit_heads * DIM);
-                for (size_t n = 1; n <= 3; n++) {
-                    size_t floats = n * size.values, bytes = n * size.bytes;
+                for (size_t n = at_least(f); n <= 3 * at_least(f); n += at_least(f)) {
+                    size_t floats = n * size.values, bytes = bytes_of(f, &b, n);
                     float *x = guard_end(&in, floats * 4), *y = guard_end(&back, floats * 4);
                     uint8_t *codes = guard_end(&out, bytes);
                     bell(x, floats, k + n);
                     memset(codes, 0x00, bytes);
-                    kv_format_encode(f, &b, x, n, codes);
+                    encode(f, &b, x, n, codes);
                     memcpy(first, codes, bytes);
                     memset(codes, 0xFF, bytes);
-                    kv_format_encode(f, &b, x, n, codes);
+                    encode(f, &b, x, n, codes);
                     assert_memory_equal(first, codes, bytes); // every byte was written
-                    kv_format_decode(f, &b, codes, n, y);
+                    decode(f, &b, codes, n, y);
                     for (size_t i = 0; i < floats; i++) assert_true(isfinite(y[i]));
                 }
             }
@@ -137,8 +174,8 @@ static double rmse(const struct kv_format *f, enum kv_side side, uint32_t w, con
     size_t n = units_of(f, side, w), floats = n * kv_format_size(f, side, w).values;
     struct kv_block b = {1, side, w};
     double sum = 0.0;
-    kv_format_encode(f, &b, x, n, codes);
-    kv_format_decode(f, &b, codes, n, y);
+    encode(f, &b, x, n, codes);
+    decode(f, &b, codes, n, y);
     for (size_t i = 0; i < floats; i++) sum += pow((double)x[i] - (double)y[i], 2);
     return sqrt(sum / (double)floats);
 }
@@ -215,10 +252,10 @@ static void test_stable(void **state) {
             for (uint32_t w = 0; w < f->n_widths; w++) {
                 struct kv_block b = {1, (enum kv_side)side, w};
                 size_t n = units_of(f, b.side, w);
-                kv_format_encode(f, &b, x, n, codes);
-                kv_format_decode(f, &b, codes, n, y);
-                kv_format_encode(f, &b, y, n, again);
-                size_t bytes = n * kv_format_size(f, b.side, w).bytes;
+                encode(f, &b, x, n, codes);
+                decode(f, &b, codes, n, y);
+                encode(f, &b, y, n, again);
+                size_t bytes = bytes_of(f, &b, n);
                 for (size_t i = 0; i < bytes; i++)
                     if (codes[i] != again[i])
                         fail_msg("%s, %u bits: byte %zu changes when decoded data is coded again",
@@ -239,9 +276,12 @@ static void test_codes(void **state) {
             struct kv_block b = {1, KV_VALUE, w};
             size_t n = units_of(f, b.side, w), floats = n * kv_format_size(f, b.side, w).values;
             size_t seen[256] = {0}, distinct = 0;
-            assert_non_null(f->type->codes);
-            kv_format_encode(f, &b, x, n, codes);
-            f->type->codes(f, &b, codes, n, q);
+            encode(f, &b, x, n, codes);
+            if (f->type->whole_encode) {
+                struct kv_whole t = whole_of(&b, n);
+                f->type->whole_codes(f, &t, codes, q);
+            } else
+                f->type->codes(f, &b, codes, n, q);
             for (size_t i = 0; i < floats; i++) {
                 assert_true(q[i] >> f->width_bits[w] == 0 || f->width_bits[w] == 8);
                 distinct += seen[q[i]]++ == 0;
@@ -266,11 +306,11 @@ static void test_extremes(void **state) {
                 size_t n = units_of(f, b.side, w), floats = n * kv_format_size(f, b.side, w).values;
                 bell(x, floats, 9);
                 for (size_t i = 0; i < floats; i += 3) x[i] = values[v]; // among usual ones
-                kv_format_encode(f, &b, x, n, codes);
-                kv_format_decode(f, &b, codes, n, y);
+                encode(f, &b, x, n, codes);
+                decode(f, &b, codes, n, y);
                 for (size_t i = 0; i < floats; i++) x[i] = values[v]; // and alone
-                kv_format_encode(f, &b, x, n, codes);
-                kv_format_decode(f, &b, codes, n, y);
+                encode(f, &b, x, n, codes);
+                decode(f, &b, codes, n, y);
                 if (values[v] == 0.0f)
                     for (size_t i = 0; i < floats; i++) assert_true(y[i] == 0.0f);
             }
@@ -339,6 +379,7 @@ static void test_refusals(void **state) {
         {"sym(asym)", "wraps no other"},
         {"asym-zq", "did you mean 'asym-zp'"},
         {"qaq:outliers=0.5", "outliers"},
+        {"hadamard(zipcache)", "codes whole tensors by itself and cannot be wrapped"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct kv_format *f;

@@ -10,7 +10,8 @@ ml_dtypes, everything else is the published rule written out in numpy. Needs num
 input.f32   64 rows of 64 float32, little-endian
 codes.bin   the expected bytes of all cases, one after the other
 cases.tsv   spec, side, bits, KV heads, offset and bytes in codes.bin, CRC-32 of the decoded float32,
-            and who made them
+            and who made them. bits 0: cell i (token x heads + head) has 2 bits where 5 i mod 7 < 3,
+            else 4
 """
 import os
 import zlib
@@ -136,17 +137,19 @@ def rotate(x, size):
 
 
 def qaq(x, bits, alpha):
+    """Outliers by torch.kthvalue, as QAQ's quantizer.py (f8d47e09): the order statistics below."""
     n = x.shape[1]
-    low = int(np.floor(alpha / 2 * (n - 1))) + 1 if alpha > 0 else 0
-    high = int(np.ceil(alpha / 2 * (n - 1)))
+    low, last = int(np.ceil(alpha / 2 * n)), int(np.floor((1 - alpha / 2) * n))
+    high = n - last
     out, decoded = [], []
     for row in x:
         lows = np.argsort(row, kind="stable")[:low]
         rest = np.setdiff1d(np.arange(n), lows)
         highs = rest[np.argsort(-row[rest], kind="stable")[:high]]
         if alpha > 0 and len(np.unique(row)) == n:  # the published selection, where nothing ties
-            assert set(np.flatnonzero(row <= np.quantile(row, alpha / 2))) == set(lows)
-            assert set(np.flatnonzero(row > np.quantile(row, 1 - alpha / 2))) == set(highs)
+            kth = np.sort(row)
+            assert set(np.flatnonzero(row <= kth[low - 1])) == set(lows)
+            assert set(np.flatnonzero(row > kth[last - 1])) == set(highs)
         inliers = np.setdiff1d(rest, highs)
         v = row[inliers]
         total = np.cumsum(v.astype(np.float64))[-1]  # one after the other
@@ -167,32 +170,63 @@ def qaq(x, bits, alpha):
 
 
 def hqq(g, bits, steps):
-    """HQQ's optimize_weights_proximal: lp 0.7, beta 10, kappa 1.01, stops when the error rises."""
-    top, out, decoded, all_codes = f32(2**bits - 1), [], [], []
-    for x in g:
-        span = x.max() - x.min()
-        scale = f32(1) if span <= f32(1e-4) else min(top / span, f32(2e4))
-        zero, beta, best = -x.min() * scale, 10.0, np.inf
-        for _ in range(steps):
-            q = np.clip(np.rint(x * scale + zero), 0, top)
-            e = x - (q - zero) / scale
-            a = np.abs(e.astype(np.float64))
-            with np.errstate(divide="ignore"):
-                small = np.where(a > 0, np.maximum(a - a**-0.3 / beta, 0), 0)
-            shrunk = (np.sign(e) * small).astype(f32)
-            error = np.cumsum(a)[-1]
-            if not error < best:
-                break
-            best = error
-            left = (q - (x - shrunk) * scale).astype(np.float64)
-            zero = f32(np.cumsum(left)[-1] / len(x))
-            beta *= 1.01
-        codes = np.clip(np.rint(x * scale + zero), 0, top)
-        step, z = half(f32(1) / scale), half(zero)
-        out.append(step.tobytes() + z.tobytes())
-        all_codes.append(codes.astype(np.uint8))
-        decoded.append((codes - f32(z)) * f32(step))
-    return out, np.array(all_codes), np.array(decoded, f32)
+    """HQQ's optimize_weights_proximal_legacy (e0b1d00e): lp 0.7, beta 10, one mean error over all
+    groups, the last zeros kept, also those of the round that did not lower it."""
+    top = f32(2**bits - 1)
+    low = g.min(axis=1, keepdims=True)
+    span = g.max(axis=1, keepdims=True) - low
+    with np.errstate(divide="ignore"):
+        scale = np.where(span <= f32(1e-4), f32(1), np.minimum(top / span, f32(2e4))).astype(f32)
+    zero, best = -low * scale, np.inf
+    for _ in range(steps):
+        q = np.clip(np.rint(g * scale + zero), 0, top)
+        e = g - (q - zero) / scale
+        a = np.abs(e.astype(np.float64))
+        with np.errstate(divide="ignore"):
+            small = np.where(a > 0, np.maximum(a - a**-0.3 / 10.0, 0), 0)
+        left = (q - (g - (np.sign(e) * small).astype(f32)) * scale).astype(np.float64)
+        zero = (np.cumsum(left, axis=1)[:, -1:] / g.shape[1]).astype(f32)
+        error = np.cumsum(a.reshape(-1))[-1]
+        if not error < best:
+            break
+        best = error
+    codes = np.clip(np.rint(g * scale + zero), 0, top) + f32(0)
+    step, z = half(f32(1) / scale), half(zero)
+    meta = [step[i].tobytes() + z[i].tobytes() for i in range(len(g))]
+    return meta, codes.astype(np.uint8), ((codes - z.astype(f32)) * step.astype(f32)).astype(f32)
+
+
+def zipcache(x, side, width):
+    """ZipCache's mixed_channelwiseQ (K) and channel_separate_mixed_tokenwiseQ (V), b6932b99: the
+    tokens of each width are gathered head by head. x: [tokens][heads][DIM], width: [tokens][heads]."""
+    tokens, heads, _ = x.shape
+    out, y, scale = b"", np.zeros_like(x), np.ones((heads, DIM), f32)
+    if side == "v":
+        scale = half(np.sqrt(np.abs(x).max(axis=0))).astype(f32)
+        out = half(scale).tobytes()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        v = np.where(scale > 0, x / scale, f32(0)).astype(f32)
+    for bits in sorted(set(width.reshape(-1))):
+        mine = [np.flatnonzero(width[:, h] == bits) for h in range(heads)]
+        low, step = np.zeros_like(x), np.zeros_like(x)
+        rows = max(len(m) for m in mine)
+        if side == "k":  # a channel of a head
+            groups = [[(t, h, c) for t in mine[h]] for h in range(heads) if len(mine[h]) for c in range(DIM)]
+        else:  # a row: the i-th token of each head
+            groups = [[(m[i], h, c) for h, m in enumerate(mine) if i < len(m) for c in range(DIM)]
+                      for i in range(rows)]  # fmt: skip
+        for cells in groups:
+            at = tuple(np.array(cells).T)
+            m = half(v[at].min() + f32(0))
+            s = half((v[at].max() - f32(m)) / f32(2**bits - 1) + f32(0))
+            out += s.tobytes() + m.tobytes()
+            low[at], step[at] = f32(m), f32(s)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            q = np.clip(np.where(step > 0, np.rint((v - low) / step), 0), 0, 2**bits - 1).astype(f32) + f32(0)
+        chosen = width == bits
+        out += bits_of(q[chosen], bits)
+        y[chosen] = (((q * step).astype(f32) + low) * (scale if side == "v" else f32(1)))[chosen]
+    return out, y
 
 
 # Max 1960, table I
@@ -343,6 +377,13 @@ def main():
     for bits in (1, 2, 4, 8):
         c.add("hqq", "k", bits, 1, gridded(lambda g: hqq(g, bits, 20), x, 64, 64, bits), "numpy")
     c.add("hqq:group=32,steps=0", "v", 4, 1, gridded(lambda g: hqq(g, 4, 0), x, 64, 32, 4), "numpy")
+    c.add("hqq:group=32", "v", 3, 1, gridded(lambda g: hqq(g, 3, 20), x, 64, 32, 3), "numpy")
+    cells = np.arange(ROWS).reshape(-1, 4)
+    for side in "kv":
+        for bits in (2, 4, 8):
+            c.add("zipcache", side, bits, 4, zipcache(x.reshape(-1, 4, DIM), side, 0 * cells + bits), "numpy")
+        mixed = np.where(cells * 5 % 7 < 3, 2, 4)  # "bits 0"
+        c.add("zipcache", side, 0, 4, zipcache(x.reshape(-1, 4, DIM), side, mixed), "numpy")
     for bits in (1, 2, 3, 4):
         c.add("turbo", "k", bits, 1, turbo(x, bits), "numpy")
     rotated(c, x)

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+// From texts to token trees: rarities worked out by hand.
+#include <setjmp.h>
+#include <stdlib.h>
+
+#include "sim/model/test/model_files.h"
+#include "traces/items.h"
+
+// cmocka wants the headers above before its own
+#include <cmocka.h>
+
+static const struct kv_shape shape = {1, 1, 1, 8, 8, 8, N_TINY_PIECES, 64};
+
+// A model of which only the tokenizer is asked: a token a byte, but for the tiny merges.
+static int open_model(void **state) {
+    struct tiny_pieces pieces;
+    struct kv_error e;
+    struct kv_model *m = kv_model_random(&shape, KV_ORDER_HF, true, 1);
+    make_tiny_pieces(&pieces);
+    *state = m;
+    return kv_tokenizer_new(&m->tokenizer, pieces.text, N_TINY_PIECES, tiny_merges, N_TINY_MERGES,
+                            true, &e);
+}
+
+static int close_model(void **state) {
+    kv_model_close(*state);
+    return 0;
+}
+
+// Two questions, contexts "abab" and "ca", choices "x" and "b" each.
+static char *choices[] = {"x", "b"};
+static struct kv_task_item questions[] = {
+    {.id = "0", .source = "", .context = "abab", .n_choices = 2, .choices = choices, .gold = 0},
+    {.id = "1", .source = "", .context = "ca", .n_choices = 2, .choices = choices, .gold = 1}};
+static const struct kv_tasks tasks = {.kind = KV_TASK_ARC,
+                                      .name = "hand",
+                                      .path = "hand",
+                                      .prompt = "",
+                                      .n_items = 2,
+                                      .items = questions};
+
+static struct kv_items *items_of(const struct kv_model *m, const struct kv_tasks *t,
+                                 struct kv_record_options o) {
+    struct kv_items *items;
+    struct kv_error e = {0};
+    if (kv_items_new(&items, m, t, &o, &e)) fail_msg("%s: %s", e.where, e.msg);
+    return items;
+}
+
+// ratio[row] is (N + V + 1) / (c + 1), whose logarithm is the rarity.
+static void rarities_are(const float *rarity, const double *ratio, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (fabs((double)rarity[i] - log(ratio[i])) > 1e-6)
+            fail_msg("row %zu: exp(rarity) is %g, not %g", i, exp((double)rarity[i]), ratio[i]);
+}
+
+// arXiv 2604.04722, eq. 15, V the distinct tokens seen so far. "abab": a is new to an empty record
+// (0 + 0 + 1 over 1), b to one token (1 + 1 + 1), a the second time: 2 + 2 + 1 over 2, b 3 + 2 + 1
+// over 2. Choices stand at 4 tokens of 2 kinds: the blank and x are new, 7; b was seen twice, 7
+// / 3. "ca" goes on there: c is new, 7; then a, seen twice, 5 + 3 + 1 over 3. Choices: 6 + 3 + 1 =
+// 10 over 1, for b over 3.
+static const double first[] = {1, 3, 5. / 2, 6. / 2, 7, 7, 7, 7. / 3},
+                    second[] = {7, 9. / 3, 10, 10, 10, 10. / 3};
+
+static void rarity_counts_the_distinct_tokens_seen_so_far(void **state) {
+    struct kv_items *items = items_of(*state, &tasks, (struct kv_record_options){0});
+    assert_int_equal(items->n, 2);
+    assert_int_equal(items->items[0].n_tokens, 8);
+    assert_int_equal(items->items[1].n_tokens, 6);
+    rarities_are(items->rarity[0], first, 8);
+    rarities_are(items->rarity[1], second, 6);
+    kv_items_free(items);
+}
+
+static void rarity_is_the_file_s_whatever_is_recorded_of_it(void **state) {
+    struct kv_tasks more = tasks;
+    struct kv_task_item three[] = {questions[0], questions[0], questions[1]};
+    more.n_items = 3;
+    more.items = three;
+    three[1].context = "q"; // not chosen, counted all the same
+    struct kv_items *items = items_of(*state, &more, (struct kv_record_options){.stride = 2});
+    assert_int_equal(items->n, 2);
+    rarities_are(items->rarity[0], first, 8);
+    const double after_q[] = {9, 11. / 3, 12, 12, 12, 12. / 3};
+    rarities_are(items->rarity[1], after_q, 6);
+    kv_items_free(items);
+}
+
+static void windows_of_text_are_rated_as_the_text_runs(void **state) {
+    struct kv_task_item text = {.id = "0", .source = "", .context = "abca", .gold = -1};
+    const struct kv_tasks windows = {.kind = KV_TASK_TEXT,
+                                     .name = "text",
+                                     .path = "hand",
+                                     .prompt = "",
+                                     .window_tokens = 2,
+                                     .n_items = 1,
+                                     .items = &text};
+    struct kv_items *items = items_of(*state, &windows, (struct kv_record_options){0});
+    assert_int_equal(items->n, 2);
+    rarities_are(items->rarity[0], (const double[]){1, 3}, 2);
+    rarities_are(items->rarity[1], (const double[]){5, 7. / 2}, 2);
+    kv_items_free(items);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rarity_counts_the_distinct_tokens_seen_so_far),
+        cmocka_unit_test(rarity_is_the_file_s_whatever_is_recorded_of_it),
+        cmocka_unit_test(windows_of_text_are_rated_as_the_text_runs),
+    };
+    return cmocka_run_group_tests_name("items", tests, open_model, close_model);
+}
