@@ -50,7 +50,7 @@
 #include "sim/cost/cost.h"        // what a decode step costs on a device
 
 // Results: made, kept, summed up with intervals, traded off against each other.
-#include "sim/store/store.h"    // the store, an SQLite file
+#include "sim/store/store.h"         // the store, an SQLite file
 #include "analysis/studies/sweep.h"  // many specs into a store
 #include "analysis/stats/stats.h"    // intervals and tests
 #include "analysis/stats/evidence.h" // equivalence, items needed, rounding
