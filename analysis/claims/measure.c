@@ -166,16 +166,9 @@ static double saving(const struct kv_device *d, const struct kv_summary *a,
 
 // Where the parameter of an interval stands in the device; NULL for those that are not costs.
 static double *cost_named(struct kv_device *d, const char *name) {
-    int width = 0, n = 0;
-    if (sscanf(name, "key_ns %d%n", &width, &n) == 1 && !name[n] && width > 0 &&
-        width < KV_WIDTH_BINS)
-        return &d->c_ns[KV_KEY][width];
-    if (sscanf(name, "value_ns %d%n", &width, &n) == 1 && !name[n] && width > 0 &&
-        width < KV_WIDTH_BINS)
-        return &d->c_ns[KV_VALUE][width];
     if (strcmp(name, "base_ns") == 0) return &d->base_ns;
     if (strcmp(name, "attend_ns") == 0) return &d->attend_ns;
-    return NULL;
+    return kv_device_cost(d, name);
 }
 
 static void measure_saving(const struct kv_claim *c, const struct kv_summary *a,

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "policies/weights.h"
+#include "sim/base/cache_types.h"
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
 #include "sim/base/talk.h"
@@ -115,6 +116,7 @@ static int measure_latency(struct ground *g, struct kv_error *e) {
     if (rc) return rc;
     for (size_t k = 0; k <= last; k++) {
         struct kv_ledger all = {0};
+        kv_ledger_name_types(&all, g->format->canonical);
         for (int side = 0; side < 2; side++) {
             struct kv_unit_size u =
                 kv_format_size(g->format, (enum kv_side)side, (uint32_t)g->width[k]);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "analysis/stats/stats.h"
+#include "sim/base/cache_types.h"
 #include "sim/base/memory.h"
 #include "sim/base/work.h"
 #include "sim/replay/answers.h"
@@ -96,6 +97,7 @@ static double values_per_token(const struct kv_shape *s) {
 // A step when all keys are held at one width and all values at another.
 static double step_ms(const struct kv_planner *p, const struct kv_format *f, size_t k, size_t v) {
     struct kv_ledger l = {.entropy_bits = NAN};
+    kv_ledger_name_types(&l, f->canonical);
     size_t width[2] = {k, v};
     double bits = 0;
     for (int side = 0; side < 2; side++) {

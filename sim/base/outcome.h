@@ -62,6 +62,8 @@ struct kv_ledger {
     double entropy_bits;    // order-0 entropy of the codes, bits a value; NAN when not measured
     // Share of the cached values held at each width, K and V apart, by bin.
     double share[2][KV_WIDTH_BINS];
+    // Cache type that each width is held in (sim/base/cache_types.h); 0 = none of llama.cpp's.
+    uint8_t type[2][KV_WIDTH_BINS];
 };
 
 struct kv_outcome {

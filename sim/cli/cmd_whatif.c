@@ -32,7 +32,9 @@ KV_CELL(run_extrapolated, struct kv_prediction, kv_table_count(t, row->extrapola
 KV_CELL(run_weights, struct kv_prediction, kv_table_text(t, row->run->weights))
 KV_CELL(run_threads, struct kv_prediction, kv_table_count(t, row->run->threads))
 KV_CELL(run_shape, struct kv_prediction,
-        kv_table_text(t, *row->run->shape_name ? row->run->shape_name : NULL))
+        kv_table_text(t, *row->run->shape_name ? row->run->shape_name
+                         : *row->run->model    ? row->run->model
+                                               : NULL))
 
 static void run_mix(struct kv_table *t, const void *row) {
     const struct kv_prediction *r = row;
@@ -59,7 +61,14 @@ static int predict_runs(const struct kv_cli *c, struct kv_device *const *devices
     int rc = kv_runs_open(&runs, kv_opt(c, "runs"), e);
     if (rc) return rc;
     struct kv_prediction *rows = kv_predictions(devices, n_devices, runs, &n);
+    size_t beyond = 0;
+    for (size_t i = 0; i < n; i++) beyond += rows[i].extrapolated;
     rc = kv_table_print_rows(columns, rows, n, sizeof *rows, c->output, e);
+    if (rc == 0 && beyond)
+        kv_say(
+            "%zu of %zu predictions are extrapolated: beyond what the device was measured at, or "
+            "of another model, weights, cache type or number of threads",
+            beyond, n);
     free(rows);
     kv_runs_free(runs);
     return rc;
@@ -128,23 +137,19 @@ KV_CELL(price_even, struct kv_price,
 KV_CELL(price_rank, struct kv_price, kv_table_count(t, (long long)row->rank))
 KV_CELL(price_first, struct kv_price, kv_table_count(t, (long long)row->rank_first))
 KV_CELL(price_extrapolated, struct kv_price, kv_table_count(t, row->at.extrapolated))
+KV_CELL(price_by, struct kv_price, kv_table_text(t, row->at.by_width ? "width" : "own"))
 
 static int print_prices(const struct kv_pricing *p, enum kv_output how, struct kv_error *e) {
     char saved[64];
     snprintf(saved, sizeof saved, "saved%s_pct", p->against.name);
-    const struct kv_table_column columns[] = {{"device", KV_LEFT, price_device},
-                                              {"context", KV_RIGHT, price_context},
-                                              {"spec", KV_LEFT, price_spec},
-                                              {"ms_per_token", KV_RIGHT, price_step},
-                                              {"tokens_per_s", KV_RIGHT, price_rate},
-                                              {"cache_mb", KV_RIGHT, price_cache},
-                                              {saved, KV_RIGHT, price_saved},
-                                              {"ceiling_pct", KV_RIGHT, price_ceiling},
-                                              {"break_even", KV_RIGHT, price_even},
-                                              {"rank", KV_RIGHT, price_rank},
-                                              {"rank_first", KV_RIGHT, price_first},
-                                              {"extrapolated", KV_RIGHT, price_extrapolated},
-                                              {0}};
+    const struct kv_table_column columns[] = {
+        {"device", KV_LEFT, price_device},      {"context", KV_RIGHT, price_context},
+        {"spec", KV_LEFT, price_spec},          {"ms_per_token", KV_RIGHT, price_step},
+        {"tokens_per_s", KV_RIGHT, price_rate}, {"cache_mb", KV_RIGHT, price_cache},
+        {saved, KV_RIGHT, price_saved},         {"ceiling_pct", KV_RIGHT, price_ceiling},
+        {"break_even", KV_RIGHT, price_even},   {"rank", KV_RIGHT, price_rank},
+        {"rank_first", KV_RIGHT, price_first},  {"extrapolated", KV_RIGHT, price_extrapolated},
+        {"priced_by", KV_LEFT, price_by},       {0}};
     size_t n, moved = 0;
     struct kv_price *rows = kv_prices(p, &n);
     for (size_t i = 0; i < n; i++) moved += rows[i].rank != rows[i].rank_first;

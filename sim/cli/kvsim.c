@@ -79,5 +79,6 @@ int main(int argc, char **argv) {
     int code = report(&e, rc);
     free(cli.args);
     free(cli.values);
+    free(cli.given);
     return code;
 }

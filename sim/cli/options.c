@@ -93,6 +93,7 @@ int kv_options_read(struct kv_cli *cli, int argc, char **argv, struct kv_error *
     bool plain = false;
     cli->args = kv_alloc((size_t)argc + 1, sizeof *cli->args);
     cli->values = kv_alloc(n_own + count_options(kv_common_options), sizeof *cli->values);
+    cli->given = kv_alloc((size_t)argc + 1, sizeof *cli->given);
     for (int i = 0; i < argc; i++) {
         char *a = argv[i], letter_text[3] = "";
         const char *value = NULL;
@@ -126,6 +127,7 @@ int kv_options_read(struct kv_cli *cli, int argc, char **argv, struct kv_error *
             value = argv[++i];
         }
         cli->values[k] = o->arg ? value : "";
+        cli->given[cli->n_given++] = (struct kv_given){o->name, cli->values[k]};
     }
     return 0;
 }
@@ -144,6 +146,12 @@ const char *kv_opt(const struct kv_cli *c, const char *name) {
 }
 bool kv_opt_given(const struct kv_cli *c, const char *name) {
     return value_of(c, name, false) != NULL;
+}
+
+const char *kv_opt_nth(const struct kv_cli *c, const char *name, size_t i) {
+    for (size_t k = 0; k < c->n_given; k++)
+        if (strcmp(c->given[k].option, name) == 0 && i-- == 0) return c->given[k].value;
+    return NULL;
 }
 
 int kv_opt_float(const struct kv_cli *c, const char *name, double min, double max, double *out,

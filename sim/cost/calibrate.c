@@ -25,6 +25,12 @@ static int check_runs(const struct kv_runs *r, struct kv_error *e) {
                            "choose one with --shape, --weights and --threads",
                            r->row[0].shape_name, r->row[0].weights, r->row[0].threads,
                            r->row[i].shape_name, r->row[i].weights, r->row[i].threads);
+    int rc = kv_runs_check_one_way(r, e);
+    if (rc) return rc;
+    for (size_t i = 0; i < r->n; i++)
+        if (!(isfinite(r->row[i].step_ns) && r->row[i].step_ns > 0 && r->row[i].context > 0))
+            return kv_fail(e, KV_EFAIL, "calibrate", "run %zu: a step of %g ns at %u tokens", i + 1,
+                           r->row[i].step_ns, r->row[i].context);
     const struct kv_shape *s = &r->row[0].shape;
     if (!s->n_layers || !s->n_kv_heads || !s->head_dim)
         return kv_fail(e, KV_EFAIL, "calibrate",
@@ -168,7 +174,7 @@ static void leave_out(const struct kv_design *d, bool by_mix, double *predicted,
 // costs, so this is a convention; steps at measured widths do not depend on it.
 static double cost_at_zero_bits(const struct kv_design *d, const struct kv_design_fit *o) {
     double n = 0, sx = 0, sy = 0, sxx = 0, sxy = 0, least = INFINITY;
-    for (size_t w = 1; w < KV_WIDTH_BINS; w++) {
+    for (size_t w = 1; w < KV_COST_BINS; w++) {
         double both = 0;
         int sides = 0;
         for (size_t j = d->n_plain; j < d->n_terms; j++)
@@ -179,15 +185,16 @@ static double cost_at_zero_bits(const struct kv_design *d, const struct kv_desig
                     least = fmin(least, 2 * o->p[j]);
                 }
         if (sides < 2) continue;
-        double bits = kv_bits_of_bin(w);
+        double bits = kv_bits_of_cost_bin(w);
         n++;
         sx += bits;
         sy += both;
         sxx += bits * bits;
         sxy += bits * both;
     }
-    if (n < 2) return 0;
-    double slope = (n * sxy - sx * sy) / (n * sxx - sx * sx), zero = (sy - slope * sx) / n;
+    double spread = n * sxx - sx * sx; // 0: all have the same bits, and no line
+    if (n < 2 || !(spread > 1e-9)) return 0;
+    double slope = (n * sxy - sx * sy) / spread, zero = (sy - slope * sx) / n;
     return fmin(fmax(zero, 0), 0.9 * least);
 }
 
@@ -252,7 +259,7 @@ static void fill_device(struct kv_device *dev, const struct kv_design *d,
     for (size_t j = 0; j < d->n_terms; j++) {
         double wide = o->log_error[j] * t;
         for (int side = 0; side < 2; side++)
-            for (int w = 1; w < KV_WIDTH_BINS; w++)
+            for (int w = 1; w < KV_COST_BINS; w++)
                 if (d->term[j].holds[side][w]) dev->c_ns[side][w] = fmax(0, o->p[j] - zero / 2);
         if (!isfinite(wide) || wide > 30) continue;
         struct kv_device_interval *v = &dev->intervals[dev->n_intervals++];
@@ -264,11 +271,12 @@ static void fill_device(struct kv_device *dev, const struct kv_design *d,
     dev->n_runs = d->n_runs;
     dev->runs = kv_alloc(d->n_runs, sizeof *dev->runs);
     memcpy(dev->runs, d->run, d->n_runs * sizeof *dev->runs);
+    for (size_t i = 0; i < d->n_runs; i++) dev->runs[i].setting = 0; // a number of the file's alone
 }
 
 struct kv_latency kv_run_price(const struct kv_device *d, const struct kv_device_run *run) {
     struct kv_ledger l = {0};
-    kv_mix_shares(&run->mix, l.share);
+    kv_mix_shares(&run->mix, &l);
     double values = 2.0 * d->shape.n_layers * d->shape.n_kv_heads * d->shape.head_dim;
     l.allocated_bits = isfinite(run->cache_bytes)
                            ? run->cache_bytes * 8 / values / run->context
@@ -294,7 +302,7 @@ static void find_warnings(struct kv_calibration *c, const struct kv_design *d,
         const char *bits = strchr(d->term[j].name, ' ');
         if (strncmp(d->term[j].name, "key_and", 7) == 0)
             warn(c,
-                 "keys and values at%s bits always come together: their costs cannot be "
+                 "keys and values at%s always come together: their costs cannot be "
                  "separated and share one parameter (add a mix like k8v4)",
                  bits);
     }

@@ -14,6 +14,7 @@
 #define KV_COST_COST_H
 
 #include "policies/policy.h"
+#include "sim/base/cache_types.h"
 #include "sim/base/outcome.h"
 
 KV_BEGIN_DECLS
@@ -25,17 +26,18 @@ struct kv_device {
     char *machine, *date, *engine, *provenance; // where, when, with what it was measured
     char *weights;                              // "f32", "q4_1", ...
     uint32_t threads;
-    struct kv_shape shape;          // of the model it was measured with
-    double base_ns;                 // a step at empty cache
-    double attend_ns;               // a_heads: per context token, whatever the width (all layers)
-    double c_ns[2][KV_WIDTH_BINS];  // K, V: ns a value; NAN = not measured
-    double append_ns;               // coding and storing the new token
-    double class_ns;                // each width in use beyond the first, whatever its tokens
-    double round_ns, round_tokens;  // a round, and the tokens it takes; 0 tokens = no rounds
-    double switch_ns;               // each width beyond the first that a processor meets
-    double bandwidth_bytes_per_ns;  // memory bandwidth measured apart
-    double knee_bytes, knee_factor; // INFINITY, 1 = none
-    double hidden_bytes;            // of the cache, read while something else is waited for
+    struct kv_shape shape; // of the model it was measured with
+    double base_ns;        // a step at empty cache
+    double attend_ns;      // a_heads: per context token, whatever the width (all layers)
+    double c_ns[2]
+               [KV_COST_BINS]; // K, V: ns a value, by width and by cache type; NAN = not measured
+    double append_ns;          // coding and storing the new token
+    double class_ns;           // each width in use beyond the first, whatever its tokens
+    double round_ns, round_tokens;     // a round, and the tokens it takes; 0 tokens = no rounds
+    double switch_ns;                  // each width beyond the first that a processor meets
+    double bandwidth_bytes_per_ns;     // memory bandwidth measured apart
+    double knee_bytes, knee_factor;    // INFINITY, 1 = none
+    double hidden_bytes;               // of the cache, read while something else is waited for
     uint32_t context_min, context_max; // measured range: beyond it a prediction is extrapolated
     double error_median,
         error_worst;           // relative, of the step, on contexts left out; NAN = not judged
@@ -59,7 +61,9 @@ struct kv_latency {
     double cache_ns;    // the part that grows with the context
     double ceiling_ns;  // the same step with a cache of zero bits and a policy that costs nothing
     double cache_bytes; // allocated bytes of the whole cache at this context
-    bool extrapolated;  // outside the measured contexts, or a width without a measured cost
+    bool
+        extrapolated; // outside the measured contexts, a width without a measured cost, or by_width
+    bool by_width;    // some of it is priced by its width because its own type was not measured
 };
 
 // Reads a device file (JSON; sim/cost/README.md is its specification) or, by name, a shipped one.
@@ -76,6 +80,9 @@ const char *kv_device_default_name(void);
 char *kv_device_text(const struct kv_device *d);
 // A device without costs, all texts "", no knee, nothing measured (NAN).
 struct kv_device *kv_device_new(void);
+
+// Cost of the values that term NAME ("key_ns 4", "value_ns q4_0") stands for; NULL = no such cost.
+double *kv_device_cost(struct kv_device *d, const char *name);
 
 // Price of a decode step at `context` tokens for a cache with this ledger's shares and bytes.
 // `policy_ns` is the policy's own cost a token (0 when unknown).

@@ -15,7 +15,7 @@ static const double least_uncertainty = 0.005; // of a time: what one machine re
 static int widths_in_use(const struct kv_design *d, size_t run) {
     int used[2] = {0, 0};
     for (int side = 0; side < 2; side++)
-        for (int w = 1; w < KV_WIDTH_BINS; w++) used[side] += d->share[run][side][w] > 0;
+        for (int w = 1; w < KV_COST_BINS; w++) used[side] += d->share[run][side][w] > 0;
     return used[0] > used[1] ? used[0] : used[1];
 }
 
@@ -41,7 +41,7 @@ double kv_design_column(const struct kv_design *d, size_t j, size_t i, int part)
     }
     double sum = 0;
     for (int side = 0; side < 2; side++)
-        for (int w = 1; w < KV_WIDTH_BINS; w++)
+        for (int w = 1; w < KV_COST_BINS; w++)
             if (t->holds[side][w]) sum += d->share[i][side][w];
     return sum;
 }
@@ -73,7 +73,7 @@ static void add_if_it_varies(struct kv_design *d, enum kv_term_kind kind, const 
 
 // Widths whose shares agree in all runs cannot be told apart: they become one term.
 static void find_costs(struct kv_design *d) {
-    for (size_t w = 1; w < KV_WIDTH_BINS; w++)
+    for (size_t w = 1; w < KV_COST_BINS; w++)
         for (int side = 0; side < 2; side++) {
             bool used = false, same = side == KV_VALUE;
             for (size_t i = 0; i < d->n_runs; i++) {
@@ -82,11 +82,11 @@ static void find_costs(struct kv_design *d) {
             }
             if (!used) continue;
             char name[40];
-            snprintf(name, sizeof name, "%s %u",
+            snprintf(name, sizeof name, "%s %s",
                      same   ? "key_and_value_ns"
                      : side ? "value_ns"
                             : "key_ns",
-                     kv_bits_of_bin(w));
+                     kv_cost_bin_name(w));
             if (same) d->n_terms--; // the keys' term of this width takes the values in
             struct kv_term *t = add_term(d, KV_TERM_COST, name);
             t->holds[side][w] = true;
@@ -109,7 +109,7 @@ void kv_design_init(struct kv_design *d, const struct kv_runs *runs) {
                             .timed_apart = true};
     d->share = kv_alloc(d->n_runs, sizeof *d->share);
     for (size_t i = 0; i < d->n_runs; i++) {
-        kv_mix_shares(&d->run[i].mix, d->share[i]);
+        kv_mix_cost_shares(&d->run[i].mix, d->share[i]);
         d->timed_apart &= has_part(&d->run[i]);
         if (d->run[i].round_tokens != d->round_tokens) d->round_tokens = 0;
     }
@@ -179,7 +179,7 @@ int kv_design_fit(const struct kv_design *d, const bool *kept, struct kv_design_
         // row asks, weakly, that it does not.
         double *row = x + o->n_rows * n;
         for (size_t j = d->n_plain; j < n; j++)
-            for (int w = 1; w < KV_WIDTH_BINS; w++)
+            for (int w = 1; w < KV_COST_BINS; w++)
                 row[j] += most_tokens * d->values *
                           (d->term[j].holds[KV_KEY][w] - d->term[j].holds[KV_VALUE][w]);
         sigma[o->n_rows++] = 0.02 * shortest;

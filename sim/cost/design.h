@@ -6,7 +6,7 @@
 #include "sim/cost/cost.h"
 #include "sim/cost/runs.h"
 
-enum { KV_MAX_TERMS = 5 + 2 * KV_WIDTH_BINS };
+enum { KV_MAX_TERMS = 5 + 2 * KV_COST_BINS };
 
 // What a parameter multiplies. Costs come last.
 enum kv_term_kind {
@@ -15,13 +15,13 @@ enum kv_term_kind {
     KV_TERM_CLASS,  // widths in use beyond the first
     KV_TERM_ROUND,  // rounds of round_tokens
     KV_TERM_SWITCH, // widths beyond the first that one processor meets: no more than its rounds
-    KV_TERM_COST,   // values at widths that always come together in these runs
+    KV_TERM_COST,   // values at widths or types that always come together in these runs
 };
 
 struct kv_term {
     enum kv_term_kind kind;
     char name[40];
-    bool holds[2][KV_WIDTH_BINS]; // of a cost
+    bool holds[2][KV_COST_BINS]; // of a cost
 };
 
 struct kv_design {
@@ -32,10 +32,10 @@ struct kv_design {
     bool split_by_convention; // some widths have costs of keys and of values apart
     size_t n_terms, n_plain;  // plain ones first: the knee does not stretch them
     struct kv_term term[KV_MAX_TERMS];
-    double (*share)[2][KV_WIDTH_BINS]; // [n_runs]
-    double round_tokens;               // 0 = no rounds
-    double knee_bytes;                 // INFINITY = none
-    double hidden_bytes;               // of a cache, read while something else is waited for
+    double (*share)[2][KV_COST_BINS]; // [n_runs]
+    double round_tokens;              // 0 = no rounds
+    double knee_bytes;                // INFINITY = none
+    double hidden_bytes;              // of a cache, read while something else is waited for
 };
 
 struct kv_design_fit {

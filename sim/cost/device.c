@@ -93,7 +93,7 @@ struct kv_device *kv_device_new(void) {
     for (size_t i = 0; i < n_number_fields; i++)
         *number_at(d, number_fields[i].at) = number_fields[i].fallback;
     for (int side = 0; side < 2; side++)
-        for (int w = 0; w < KV_WIDTH_BINS; w++) d->c_ns[side][w] = NAN;
+        for (int w = 0; w < KV_COST_BINS; w++) d->c_ns[side][w] = NAN;
     d->runs_meta = kv_strdup("");
     return d;
 }
@@ -109,25 +109,44 @@ void kv_device_free(struct kv_device *d) {
 
 // ---- reading --------------------------------------------------------------------------
 
-static int read_width_costs(struct kv_device *d, const json_t *root, enum kv_side side,
-                            const char *path, struct kv_error *e) {
-    static const char *const keys[2] = {"key_ns", "value_ns"};
+static const char *const cost_keys[2] = {"key_ns", "value_ns"};
+
+double *kv_device_cost(struct kv_device *d, const char *name) {
+    for (int side = 0; side < 2; side++) {
+        size_t n = strlen(cost_keys[side]), bin;
+        if (strncmp(name, cost_keys[side], n) == 0 && name[n] == ' ' &&
+            kv_cost_bin_read(name + n + 1, &bin))
+            return &d->c_ns[side][bin];
+    }
+    return NULL;
+}
+
+// A JSON number that a device may hold: finite, at least `least` and no more than any machine's.
+static bool is_sane(const json_t *v, double least) {
+    double x = json_number_value(v);
+    return json_is_number(v) && isfinite(x) && x >= least && x <= 1e18;
+}
+
+static int read_costs(struct kv_device *d, const json_t *root, enum kv_side side, const char *path,
+                      struct kv_error *e) {
+    const char *const *keys = cost_keys;
     json_t *table = json_object_get(root, keys[side]);
     if (!json_is_object(table))
-        return kv_fail(e, KV_EFAIL, path, "%s must be an object of widths and ns a value",
-                       keys[side]);
+        return kv_fail(e, KV_EFAIL, path,
+                       "%s must be an object of widths or cache types and ns a value", keys[side]);
     const char *bits;
     json_t *cost;
     size_t n = 0;
     json_object_foreach(table, bits, cost) {
-        char *end;
-        long w = strtol(bits, &end, 10);
-        if (*end || w < 1 || (w > 16 && w != 32) || !json_is_number(cost) ||
-            !(json_number_value(cost) >= 0))
+        size_t bin;
+        if (!kv_cost_bin_read(bits, &bin) || !is_sane(cost, 0))
             return kv_fail(e, KV_EFAIL, path,
-                           "%s: '%s' must be a width (1..16 or 32) with a cost of 0 or more",
+                           "%s: '%.40s' must be a width (1..16 or 32) or a cache type with a cost "
+                           "from 0 to 1e18",
                            keys[side], bits);
-        d->c_ns[side][kv_bin_of_bits((unsigned)w)] = json_number_value(cost);
+        if (!isnan(d->c_ns[side][bin]))
+            return kv_fail(e, KV_EFAIL, path, "%s: '%.40s' is given twice", keys[side], bits);
+        d->c_ns[side][bin] = json_number_value(cost);
         n++;
     }
     if (n == 0) return kv_fail(e, KV_EFAIL, path, "%s holds no width", keys[side]);
@@ -152,6 +171,8 @@ static int read_ports(struct kv_device *d, const json_t *root, const char *path,
                       struct kv_error *e) {
     json_t *ports = json_object_get(root, "ports"), *port;
     size_t i;
+    if (ports && !json_is_array(ports))
+        return kv_fail(e, KV_EFAIL, path, "ports must be a list of widths");
     json_array_foreach(ports, i, port) {
         json_int_t w = json_integer_value(port);
         if (w < 1 || w > 16 || i >= KV_WIDTH_BINS || (i > 0 && w <= d->ports[i - 1]))
@@ -165,13 +186,16 @@ static int read_intervals(struct kv_device *d, const json_t *root, const char *p
                           struct kv_error *e) {
     json_t *table = json_object_get(root, "intervals_95"), *pair;
     const char *name;
+    if (table && !json_is_object(table))
+        return kv_fail(e, KV_EFAIL, path, "intervals_95 must be an object of [low, high]");
     d->intervals = kv_alloc(json_object_size(table) + 1, sizeof *d->intervals);
     json_object_foreach(table, name, pair) {
         struct kv_device_interval *v = &d->intervals[d->n_intervals++];
         snprintf(v->name, sizeof v->name, "%s", name);
         v->low = json_number_value(json_array_get(pair, 0));
         v->high = json_number_value(json_array_get(pair, 1));
-        if (json_array_size(pair) != 2 || !(v->low <= v->high))
+        if (json_array_size(pair) != 2 || !is_sane(json_array_get(pair, 0), 0) ||
+            !is_sane(json_array_get(pair, 1), 0) || !(v->low <= v->high))
             return kv_fail(e, KV_EFAIL, path, "intervals_95: '%s' must be [low, high]", name);
     }
     return 0;
@@ -180,14 +204,16 @@ static int read_intervals(struct kv_device *d, const json_t *root, const char *p
 static int read_range(struct kv_device *d, const json_t *root, const char *path,
                       struct kv_error *e) {
     json_t *range = json_object_get(root, "context_tokens");
-    json_int_t low = json_integer_value(json_array_get(range, 0)),
-               high = json_integer_value(json_array_get(range, 1));
-    if (json_array_size(range) != 2 || low < 0 || high < low || high > UINT32_MAX)
+    const json_t *least = json_array_get(range, 0), *most = json_array_get(range, 1);
+    json_int_t low = json_integer_value(least), high = json_integer_value(most);
+    if (json_array_size(range) != 2 || !json_is_integer(least) || !json_is_integer(most) ||
+        low < 0 || high < low || high > UINT32_MAX)
         return kv_fail(e, KV_EFAIL, path, "context_tokens must be [least, most] as measured");
     d->context_min = (uint32_t)low;
     d->context_max = (uint32_t)high;
     json_t *threads = json_object_get(root, "threads");
-    if (threads && (json_integer_value(threads) < 0 || json_integer_value(threads) > 1 << 20))
+    if (threads && (!json_is_integer(threads) || json_integer_value(threads) < 0 ||
+                    json_integer_value(threads) > 1 << 20))
         return kv_fail(e, KV_EFAIL, path, "threads must be a whole number");
     d->threads = (uint32_t)json_integer_value(threads);
     return 0;
@@ -214,12 +240,15 @@ static int read_device(struct kv_device *d, const char *text, size_t n, const ch
             if (f->required) rc = kv_fail(e, KV_EFAIL, path, "'%s' is missing", f->key);
             continue;
         }
-        if (!json_is_number(v) || !(json_number_value(v) >= f->min))
-            rc = kv_fail(e, KV_EFAIL, path, "'%s' must be a number of %g or more", f->key, f->min);
+        if (!is_sane(v, f->min))
+            rc = kv_fail(e, KV_EFAIL, path, "'%s' must be a number of %g or more, up to 1e18",
+                         f->key, f->min);
+        else if (f->required && json_number_value(v) == 0)
+            rc = kv_fail(e, KV_EFAIL, path, "'%s' is 0: no step takes no time", f->key);
         *number_at(d, f->at) = json_number_value(v);
     }
-    if (rc == 0) rc = read_width_costs(d, root, KV_KEY, path, e);
-    if (rc == 0) rc = read_width_costs(d, root, KV_VALUE, path, e);
+    if (rc == 0) rc = read_costs(d, root, KV_KEY, path, e);
+    if (rc == 0) rc = read_costs(d, root, KV_VALUE, path, e);
     if (rc == 0) rc = read_shape(d, root, path, e);
     if (rc == 0) rc = read_range(d, root, path, e);
     if (rc == 0) rc = read_ports(d, root, path, e);
@@ -305,12 +334,12 @@ static void add_number(struct kv_text *t, double x) {
     kv_text_addf(t, fabs(x) >= 1e5 ? "%.0f" : "%.6g", x);
 }
 
-static void add_width_costs(struct kv_text *t, const char *key, const double *c_ns) {
+static void add_costs(struct kv_text *t, const char *key, const double *c_ns) {
     kv_text_addf(t, "  \"%s\": {", key);
     const char *comma = "";
-    for (size_t w = 1; w < KV_WIDTH_BINS; w++) {
+    for (size_t w = 1; w < KV_COST_BINS; w++) {
         if (isnan(c_ns[w])) continue;
-        kv_text_addf(t, "%s\"%u\": %.6g", comma, kv_bits_of_bin(w), c_ns[w]);
+        kv_text_addf(t, "%s\"%s\": %.6g", comma, kv_cost_bin_name(w), c_ns[w]);
         comma = ", ";
     }
     kv_text_addf(t, "},\n");
@@ -338,8 +367,8 @@ char *kv_device_text(const struct kv_device *d) {
         add_number(&t, v);
         kv_text_addf(&t, ",\n");
     }
-    add_width_costs(&t, "key_ns", d->c_ns[KV_KEY]);
-    add_width_costs(&t, "value_ns", d->c_ns[KV_VALUE]);
+    add_costs(&t, "key_ns", d->c_ns[KV_KEY]);
+    add_costs(&t, "value_ns", d->c_ns[KV_VALUE]);
     kv_text_addf(&t, "  \"context_tokens\": [%u, %u]", d->context_min, d->context_max);
     for (size_t i = 0; i < d->n_ports; i++)
         kv_text_addf(&t, "%s%u%s", i ? ", " : ",\n  \"ports\": [", d->ports[i],

@@ -36,10 +36,10 @@ static void add_fitted(struct list *l, const char *name, double value, const cha
 
 // The interval of a width's cost: its own, or that of keys and values where they share one.
 static const struct kv_device_interval *cost_interval(const struct kv_device *d, const char *name,
-                                                      unsigned bits) {
+                                                      const char *width) {
     char both[40];
     const struct kv_device_interval *own = interval_of(d, name);
-    snprintf(both, sizeof both, "key_and_value_ns %u", bits);
+    snprintf(both, sizeof both, "key_and_value_ns %s", width);
     return isnan(own->low) ? interval_of(d, both) : own;
 }
 
@@ -47,16 +47,17 @@ static void add_costs(struct list *l) {
     const struct kv_device *d = l->device;
     double heads =
         d->attend_ns / ((double)d->shape.n_layers * d->shape.n_kv_heads * d->shape.head_dim) / 2;
-    for (size_t w = 1; w < KV_WIDTH_BINS; w++)
+    for (size_t w = 1; w < KV_COST_BINS; w++)
         for (int side = 0; side < 2; side++) {
             double c = d->c_ns[side][w] + heads;
             if (isnan(c)) continue;
-            unsigned bits = kv_bits_of_bin(w);
+            unsigned bits = kv_bits_of_cost_bin(w);
+            const char *width = kv_cost_bin_name(w);
             char name[40];
-            snprintf(name, sizeof name, "%s %u", side ? "value_ns" : "key_ns", bits);
-            const struct kv_device_interval *i = cost_interval(d, name, bits);
+            snprintf(name, sizeof name, "%s %s", side ? "value_ns" : "key_ns", width);
+            const struct kv_device_interval *i = cost_interval(d, name, width);
             add_range(l, name, c, i->low, i->high, "ns a value, its part of attend_ns included");
-            snprintf(name, sizeof name, "%s %u", side ? "value_rate" : "key_rate", bits);
+            snprintf(name, sizeof name, "%s %s", side ? "value_rate" : "key_rate", width);
             add_range(l, name, bits / 8.0 / c, bits / 8.0 / i->high, bits / 8.0 / i->low,
                       "GB/s of codes");
         }

@@ -1,104 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
-// Opens any file of runs: JSON, JSON lines or CSV, written by this tool, by llama-bench or by hand.
+// Opens any file of runs: JSON, JSON lines, CSV or Markdown, by this tool, llama-bench or hand.
 #include "sim/cost/run_json.h"
 #include "sim/base/files.h"
 #include "sim/base/guard.h"
 #include "sim/base/memory.h"
-#include "sim/model/model.h"
 
 #include <stdlib.h>
 
-// ---- llama-bench ----------------------------------------------------------------------
+// ---- rows -----------------------------------------------------------------------------
 
-// Cache types of llama.cpp and their nominal bits.
-static const struct cache_type {
-    const char *name;
-    unsigned bits;
-} cache_types[] = {{"f32", 32}, {"f16", 16}, {"bf16", 16}, {"q8_0", 8},   {"q5_1", 5},
-                   {"q5_0", 5}, {"q4_1", 4}, {"q4_0", 4},  {"iq4_nl", 4}, {NULL, 0}};
-
-static unsigned cache_type_bits(const char *name) {
-    for (const struct cache_type *t = cache_types; t->name; t++)
-        if (strcmp(t->name, name) == 0) return t->bits;
-    return 0;
-}
-
-// Parameters of a Llama model of this shape with a tied head.
-static double parameters_of(const struct kv_shape *s) {
-    double attention = (double)s->hidden * s->head_dim * 2 * ((double)s->n_heads + s->n_kv_heads);
-    double layer = attention + 3.0 * s->hidden * s->ffn + 2.0 * s->hidden;
-    return layer * s->n_layers + (double)s->vocab * s->hidden + s->hidden;
-}
-
-static void shape_from_parameters(struct kv_device_run *run, double n_parameters) {
-    const char *name;
-    for (size_t i = 0; (name = kv_shape_name_at(i)); i++) {
-        const struct kv_shape *s = kv_shape_named(name);
-        if (fabs(parameters_of(s) / n_parameters - 1) > 0.005) continue;
-        run->shape = *s;
-        snprintf(run->shape_name, sizeof run->shape_name, "%s", name);
-    }
-}
-
-static int compare_numbers(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-// Median of samples_ns / tokens, or the mean when only that is told.
-static double llama_step_ns(const json_t *row, double n_gen, struct kv_device_run *run) {
-    json_t *samples = json_object_get(row, "samples_ns");
-    size_t n = json_array_size(samples);
-    if (n == 0) {
-        double ns = kv_run_number(row, "avg_ns");
-        run->samples = 1;
-        return isnan(ns) ? 1e9 / kv_run_number(row, "avg_ts") : ns / n_gen;
-    }
-    double *x = kv_alloc(n, sizeof *x);
-    for (size_t i = 0; i < n; i++) x[i] = json_number_value(json_array_get(samples, i));
-    qsort(x, n, sizeof *x, compare_numbers);
-    double median = (x[(n - 1) / 2] + x[n / 2]) / 2;
-    run->samples = (uint32_t)n;
-    free(x);
-    return median / n_gen;
-}
-
-// A row of llama-bench: fields as tools/llama-bench prints them (build, model, types, depth,
-// speed).
-static int read_llama_row(struct kv_device_run *run, const json_t *row, const char *where,
-                          struct kv_error *e) {
-    double n_gen = kv_run_number(row, "n_gen"), depth = kv_run_number(row, "n_depth");
-    unsigned bits[2] = {cache_type_bits(kv_run_text(row, "type_k")),
-                        cache_type_bits(kv_run_text(row, "type_v"))};
-    if (!bits[0] || !bits[1])
-        return kv_fail(e, KV_EFAIL, where, "cache types '%s' and '%s' are not both known",
-                       kv_run_text(row, "type_k"), kv_run_text(row, "type_v"));
-    run->mix = (struct kv_mix){
-        .n = 1, .part = {{.bits = {(uint8_t)bits[0], (uint8_t)bits[1]}, .share = 1}}};
-    // n_gen tokens are made from n_depth on; the mean context they attend over, themselves included
-    run->context = (uint32_t)((isnan(depth) ? 0 : depth) + (n_gen + 1) / 2);
-    double threads = kv_run_number(row, "n_threads");
-    run->threads = threads > 0 ? (uint32_t)threads : 0;
-    run->step_ns = llama_step_ns(row, n_gen, run);
-    if (!(run->step_ns > 0))
-        return kv_fail(e, KV_EFAIL, where, "expected positive samples_ns, avg_ns or avg_ts");
-    double spread = kv_run_number(row, "stddev_ts") / kv_run_number(row, "avg_ts");
-    run->low_ns = run->step_ns * (1 - 0.6745 * spread); // quartiles of a normal distribution
-    run->high_ns = run->step_ns * (1 + 0.6745 * spread);
-    const char *type = strrchr(kv_run_text(row, "model_type"), ' ');
-    snprintf(run->weights, sizeof run->weights, "%s", type ? type + 1 : "");
-    shape_from_parameters(run, kv_run_number(row, "model_n_params"));
-    return 0;
-}
+#define BENCH_INSTEAD "use llama-bench -p 0 -n 32 -d 0,512,2048 -ctk f16,q8_0 -fa 1 -o json"
 
 static void llama_meta(struct kv_runs *r, const json_t *row) {
     if (*r->engine) return;
     free(r->engine);
     free(r->machine);
     free(r->date);
-    const char *gpu = kv_run_text(row, "gpu_info");
-    r->engine = kv_format_text("llama.cpp %s (%s), flash_attn %g", kv_run_text(row, "build_commit"),
-                               kv_run_text(row, "backends"), kv_run_number(row, "flash_attn"));
+    const char *gpu = kv_run_text(row, "gpu_info"), *commit = kv_run_text(row, "build_commit"),
+               *backends = kv_run_text(row, "backends");
+    double flash = kv_run_number(row, "flash_attn");
+    r->engine = kv_format_text("llama.cpp%s%s%s%s%s%s", *commit ? " " : "", commit,
+                               *backends ? " (" : "", backends, *backends ? ")" : "",
+                               isnan(flash) ? ""
+                               : flash != 0 ? ", flash_attn 1"
+                                            : ", flash_attn 0");
     r->machine = kv_strdup(*gpu ? gpu : kv_run_text(row, "cpu_info"));
     r->date = kv_strdup(kv_run_text(row, "test_time"));
 }
@@ -108,23 +33,37 @@ static int add_row(struct kv_runs *r, const json_t *row, const char *path, size_
     char where[256];
     snprintf(where, sizeof where, "%s: row %zu", path, number);
     if (!json_is_object(row)) return kv_fail(e, KV_EFAIL, where, "expected an object");
-    if (json_object_get(row, "avg_ts") && json_object_get(row, "type_k")) {
-        if (!(kv_run_number(row, "n_gen") > 0) || kv_run_number(row, "n_prompt") > 0)
-            return 0; // prompt processing says nothing of a decode step
+    if (json_object_get(row, "t_tg") && json_object_get(row, "pl"))
+        return kv_fail(e, KV_EFAIL, where, "llama-batched-bench times batches: " BENCH_INSTEAD);
+    bool is_llama = json_object_get(row, "avg_ts") && json_object_get(row, "n_gen");
+    // Prompt processing says nothing of a decode step.
+    if (is_llama && (kv_run_number(row, "n_gen") == 0 || kv_run_number(row, "n_prompt") > 0))
+        return 0;
+    struct kv_device_run *run = kv_runs_add(r);
+    run->setting = kv_runs_setting(r, row, is_llama);
+    if (is_llama)
         llama_meta(r, row);
-        return read_llama_row(kv_runs_add(r), row, where, e);
-    }
-    kv_runs_read_meta(r, row);
-    return kv_run_read(kv_runs_add(r), row, where, e);
+    else
+        kv_runs_read_meta(r, row);
+    return is_llama ? kv_llama_run_read(run, row, where, e) : kv_run_read(run, row, where, e);
 }
 
 // ---- file kinds -----------------------------------------------------------------------
 
-static int read_json(struct kv_runs *r, const char *text, size_t n, const char *path,
-                     struct kv_error *e) {
-    json_error_t why;
-    json_t *root = json_loadb(text, n, JSON_REJECT_DUPLICATES, &why);
-    if (!root) return kv_fail(e, KV_EFAIL, path, "line %d: %s", why.line, why.text);
+// Where the file's data begin: the first line that is a header, an object or an array of objects.
+// llama-bench's talk stands before it in a file that took stderr too. NULL = nowhere.
+static const char *data_of(const char *text) {
+    for (const char *line = text; *line; line += strcspn(line, "\n"), line += *line == '\n') {
+        const char *at = line + (*line == '[' ? 1 : 0);
+        at += strspn(at, *line == '[' ? " \t\r\n" : "");
+        if (*at == '{' || (*line == '[' && *at == ']')) return line;
+        if (strncmp(line, "build_commit,", 13) == 0 || strncmp(line, "\"build_commit\",", 15) == 0)
+            return line;
+    }
+    return NULL;
+}
+
+static int add_json(struct kv_runs *r, json_t *root, const char *path, struct kv_error *e) {
     json_t *rows = json_is_array(root) ? root : json_object_get(root, "runs"), *row;
     size_t i;
     int rc = 0;
@@ -132,6 +71,34 @@ static int read_json(struct kv_runs *r, const char *text, size_t n, const char *
         rc = kv_fail(e, KV_EFAIL, path, "expected an array of runs, or an object with 'runs'");
     if (rc == 0 && json_is_object(root)) kv_runs_read_meta(r, root);
     if (rc == 0) json_array_foreach(rows, i, row) if ((rc = add_row(r, row, path, i + 1, e))) break;
+    return rc;
+}
+
+// Several values may stand in one file, with talk between: a tool's output was appended.
+static int read_json(struct kv_runs *r, const char *text, const char *path, struct kv_error *e) {
+    int rc = 0;
+    for (const char *at = text; rc == 0 && at;) {
+        json_error_t why;
+        json_t *root =
+            json_loadb(at, strlen(at), JSON_REJECT_DUPLICATES | JSON_DISABLE_EOF_CHECK, &why);
+        if (!root) {
+            size_t line = 0;
+            for (const char *c = text; c < at; c++) line += *c == '\n';
+            return kv_fail(e, KV_EFAIL, path, "line %zu: %s", line + (size_t)why.line, why.text);
+        }
+        rc = add_json(r, root, path, e);
+        json_decref(root);
+        at = data_of(at + why.position);
+    }
+    return rc;
+}
+
+static int read_markdown(struct kv_runs *r, const char *text, const char *path,
+                         struct kv_error *e) {
+    json_t *root = kv_markdown_runs(text);
+    if (!root)
+        return kv_fail(e, KV_EFAIL, path, "holds no table with the columns model, test and t/s");
+    int rc = add_json(r, root, path, e);
     json_decref(root);
     return rc;
 }
@@ -141,7 +108,7 @@ static int read_jsonl(struct kv_runs *r, const char *text, const char *path, str
     for (const char *line = text; *line; line += strcspn(line, "\n"), line += *line == '\n') {
         size_t n = strcspn(line, "\n");
         number++;
-        if (strspn(line, " \t\r\n") >= n) continue;
+        if (!memchr(line, '{', n)) continue; // blank, or what the tool said between its rows
         json_error_t why;
         json_t *row = json_loadb(line, n, JSON_REJECT_DUPLICATES, &why);
         if (!row) return kv_fail(e, KV_EFAIL, path, "line %zu: %s", number, why.text);
@@ -209,6 +176,53 @@ static int read_csv(struct kv_runs *r, const char *text, const char *path, struc
     return rc;
 }
 
+// ---- what a file is -------------------------------------------------------------------
+
+static bool has_line(const char *text, const char *start) {
+    for (const char *line = text; *line; line += strcspn(line, "\n"), line += *line == '\n')
+        if (strncmp(line, start, strlen(start)) == 0) return true;
+    return false;
+}
+
+// Files that runs come in but cannot be read: one sentence each.
+static int refuse(const char *text, size_t n, const char *path, struct kv_error *e) {
+    if (n >= 15 && memcmp(text, "SQLite format 3", 15) == 0)
+        return kv_fail(e, KV_EFAIL, path, "is a database; write runs with llama-bench -o json");
+    if (n >= 2 && (memcmp(text, "\xff\xfe", 2) == 0 || memcmp(text, "\xfe\xff", 2) == 0))
+        return kv_fail(e, KV_EFAIL, path,
+                       "is UTF-16; turn it into UTF-8 (iconv -f UTF-16 -t UTF-8)");
+    const char *zero = memchr(text, 0, n);
+    if (zero)
+        return kv_fail(e, KV_EFAIL, path, "byte %zu is zero: runs are text in UTF-8",
+                       (size_t)(zero - text));
+    if (has_line(text, "CREATE TABLE") || has_line(text, "INSERT INTO"))
+        return kv_fail(e, KV_EFAIL, path, "is SQL; write runs with llama-bench -o json");
+    if (strstr(text, "S_PP t/s") && strstr(text, "S_TG t/s"))
+        return kv_fail(e, KV_EFAIL, path,
+                       "is llama-batched-bench's table, which times batches: " BENCH_INSTEAD);
+    return 0;
+}
+
+static int read_any(struct kv_runs *r, const char *text, const char *path, struct kv_error *e) {
+    const char *first = text + strspn(text, " \t\r\n");
+    if (*first != '{' && *first != '[') {
+        const char *data = data_of(first);
+        if (!data && (has_line(first, "| model ") || *first == '|'))
+            return read_markdown(r, first, path, e);
+        if (data) first = data;
+    }
+    const char *second = strchr(first, '\n');
+    second = second ? second + strspn(second, " \t\r\n") : NULL;
+    size_t length = strcspn(first, "\n");
+    while (length > 0 && strchr(" \t\r", first[length - 1])) length--;
+    bool whole = *first == '{' && length > 1 && first[length - 1] == '}';
+    if (*first == '{' && (whole || (second && (*second == '{' || !*second))))
+        return strstr(first, "\"runs\"") && (!second || !*second) ? read_json(r, first, path, e)
+                                                                  : read_jsonl(r, first, path, e);
+    return *first == '{' || *first == '[' ? read_json(r, first, path, e)
+                                          : read_csv(r, first, path, e);
+}
+
 int kv_runs_open(struct kv_runs **runs, const char *path, struct kv_error *e) {
     *runs = NULL;
     KV_GUARD(e);
@@ -217,15 +231,13 @@ int kv_runs_open(struct kv_runs **runs, const char *path, struct kv_error *e) {
     int rc = kv_read_file(path, &text, &n, e);
     if (rc) return rc;
     struct kv_runs *r = kv_runs_new();
-    const char *first = text + strspn(text, " \t\r\n");
-    const char *second = strchr(first, '\n');
-    bool lines = *first == '{' && second && second[strspn(second, " \t\r\n")] == '{';
-    lines |= *first == '{' && second && second[strspn(second, " \t\r\n")] == 0;
-    rc = lines                              ? read_jsonl(r, text, path, e)
-         : (*first == '{' || *first == '[') ? read_json(r, text, n, path, e)
-                                            : read_csv(r, text, path, e);
+    rc = refuse(text, n, path, e);
+    bool marked = n >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0; // a byte order mark
+    if (rc == 0) rc = read_any(r, text + (marked ? 3 : 0), path, e);
     free(text);
-    if (rc == 0 && r->n == 0) rc = kv_fail(e, KV_EFAIL, path, "holds no decode runs");
+    if (rc == 0 && r->n == 0)
+        rc = kv_fail(e, KV_EFAIL, path,
+                     "holds no decode runs (rows that generate, after no prompt)");
     if (rc)
         kv_runs_free(r);
     else

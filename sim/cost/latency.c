@@ -10,17 +10,43 @@ static size_t port_of(const struct kv_device *d, size_t w) {
     return w;
 }
 
-// ns a value at width w. A width without a measured cost is stored at the next measured one; above
-// all of them the widest is scaled by the bits. Both set *guessed.
-static double value_ns(const struct kv_device *d, enum kv_side side, size_t w, bool *guessed) {
-    w = port_of(d, w);
-    if (!isnan(d->c_ns[side][w])) return d->c_ns[side][w];
-    *guessed = true;
+// ns a value by width alone: the width's own cost, or the dearest of the types of its bits, so that
+// what was not measured never beats what was. NAN = none.
+static double width_ns(const struct kv_device *d, enum kv_side side, size_t w) {
+    double dearest = d->c_ns[side][w];
+    if (!isnan(dearest)) return dearest;
+    for (unsigned type = 1; type <= KV_N_CACHE_TYPES; type++)
+        if (kv_cache_type_at(type)->bits == kv_bits_of_bin(w))
+            dearest = fmax(dearest, d->c_ns[side][kv_cost_bin(0, type)]); // fmax passes NAN over
+    return dearest;
+}
+
+// Whether the runs of a device named cache types.
+static bool is_by_type(const struct kv_device *d) {
+    for (size_t bin = KV_WIDTH_BINS; bin < KV_COST_BINS; bin++)
+        if (!isnan(d->c_ns[KV_KEY][bin]) || !isnan(d->c_ns[KV_VALUE][bin])) return true;
+    return false;
+}
+
+// ns a value at width w, held in a cache type (0 = none). A width without a measured cost is stored
+// at the next measured one; above all of them the widest is scaled by the bits. Both set
+// t->extrapolated, and t->by_width where the value has a type, or the device types, and they do not
+// meet. Float32 and fp16 are held the same way everywhere.
+static double value_ns(const struct kv_device *d, enum kv_side side, size_t w, unsigned type,
+                       struct kv_latency *t) {
+    size_t port = port_of(d, w);
+    if (type && port == w && !isnan(d->c_ns[side][kv_cost_bin(0, type)]))
+        return d->c_ns[side][kv_cost_bin(0, type)];
+    if (type || (w < 16 && is_by_type(d))) t->by_width = t->extrapolated = true;
+    w = port;
+    double own = width_ns(d, side, w);
+    if (!isnan(own)) return own;
+    t->extrapolated = true;
     for (size_t up = w + 1; up < KV_WIDTH_BINS; up++)
-        if (!isnan(d->c_ns[side][up])) return d->c_ns[side][up];
+        if (!isnan(own = width_ns(d, side, up))) return own;
     for (size_t down = w; down-- > 1;)
-        if (!isnan(d->c_ns[side][down]))
-            return d->c_ns[side][down] * kv_bits_of_bin(w) / kv_bits_of_bin(down);
+        if (!isnan(own = width_ns(d, side, down)))
+            return own * kv_bits_of_bin(w) / kv_bits_of_bin(down);
     return 0;
 }
 
@@ -33,7 +59,7 @@ static int bits_set(uint32_t x) {
 struct kv_latency kv_device_step(const struct kv_device *d, const struct kv_ledger *ledger,
                                  double context, double policy_ns) {
     double values = (double)d->shape.n_layers * d->shape.n_kv_heads * d->shape.head_dim;
-    bool guessed = false;
+    struct kv_latency t = {0};
     double per_token = 0, held[2] = {0, 0};
     uint32_t used[2] = {0, 0}; // bit w: the cache holds width w
     for (int side = 0; side < 2; side++)
@@ -42,9 +68,8 @@ struct kv_latency kv_device_step(const struct kv_device *d, const struct kv_ledg
             if (!(share > 0)) continue;
             held[side] += share;
             used[side] |= 1u << port_of(d, w);
-            per_token += share * values * value_ns(d, side, w, &guessed);
+            per_token += share * values * value_ns(d, side, w, ledger->type[side][w], &t);
         }
-    struct kv_latency t = {0};
     t.cache_bytes = ledger->allocated_bits * 2 * values / 8 * context;
     double stretch = 1;
     if (t.cache_bytes > d->knee_bytes)
@@ -64,7 +89,7 @@ struct kv_latency kv_device_step(const struct kv_device *d, const struct kv_ledg
     t.cache_ns = heads + context * per_token * stretch + mixed;
     t.step_ns = d->base_ns + d->append_ns + policy_ns + t.cache_ns;
     t.ceiling_ns = d->base_ns + d->append_ns + heads;
-    t.extrapolated = guessed || context < d->context_min || context > d->context_max;
+    t.extrapolated = t.extrapolated || context < d->context_min || context > d->context_max;
     return t;
 }
 

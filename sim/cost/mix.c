@@ -4,7 +4,15 @@
 
 #include <stdlib.h>
 
-static bool read_width(const char **at, uint8_t *bits) {
+static bool read_width(const char **at, uint8_t *bits, uint8_t *type) {
+    unsigned named, number;
+    size_t length = kv_cache_type_read(*at, &named, &number);
+    *type = (uint8_t)number;
+    if (length) {
+        *at += length;
+        *bits = (uint8_t)named;
+        return true;
+    }
     char *end;
     unsigned long v = strtoul(*at, &end, 10);
     if (end == *at || **at == '-' || **at == '+' || !((v >= 1 && v <= 16) || v == 32)) return false;
@@ -18,12 +26,13 @@ static bool read_part(const char **at, struct kv_mix_part *p) {
     p->share = NAN;
     if (**at == 'k') {
         ++*at;
-        if (!read_width(at, &p->bits[KV_KEY]) || *(*at)++ != 'v' ||
-            !read_width(at, &p->bits[KV_VALUE]))
+        if (!read_width(at, &p->bits[KV_KEY], &p->type[KV_KEY]) || *(*at)++ != 'v' ||
+            !read_width(at, &p->bits[KV_VALUE], &p->type[KV_VALUE]))
             return false;
     } else {
-        if (!read_width(at, &p->bits[KV_KEY])) return false;
+        if (!read_width(at, &p->bits[KV_KEY], &p->type[KV_KEY])) return false;
         p->bits[KV_VALUE] = p->bits[KV_KEY];
+        p->type[KV_VALUE] = p->type[KV_KEY];
     }
     if (**at != '=') return true;
     char *end;
@@ -33,6 +42,17 @@ static bool read_part(const char **at, struct kv_mix_part *p) {
     return ok;
 }
 
+// A cache holds a width in one type a side: a ledger counts by width.
+static bool types_agree(const struct kv_mix *m) {
+    for (size_t i = 1; i < m->n; i++)
+        for (size_t k = 0; k < i; k++)
+            for (int side = 0; side < 2; side++)
+                if (m->part[i].bits[side] == m->part[k].bits[side] &&
+                    m->part[i].type[side] != m->part[k].type[side])
+                    return false;
+    return true;
+}
+
 int kv_mix_parse(struct kv_mix *mix, const char *text, struct kv_error *e) {
     *mix = (struct kv_mix){0};
     const char *at = text;
@@ -40,9 +60,9 @@ int kv_mix_parse(struct kv_mix *mix, const char *text, struct kv_error *e) {
     size_t open = 0;
     for (bool more = true; more; more = *at == '/' && at++) {
         if (mix->n == KV_MIX_PARTS || !read_part(&at, &mix->part[mix->n]))
-            return kv_fail(e, KV_EUSAGE, "mix",
-                           "'%s' is no mix of widths; expected like 8, k8v4 or k4v2=0.5/8=0.5",
-                           text);
+            return kv_fail(
+                e, KV_EUSAGE, "mix",
+                "'%s' is no mix of widths; expected like 8, k8v4, q4_0 or k4v2=0.5/8=0.5", text);
         double share = mix->part[mix->n++].share;
         if (isnan(share))
             open++;
@@ -52,6 +72,8 @@ int kv_mix_parse(struct kv_mix *mix, const char *text, struct kv_error *e) {
     double left = 1 - given;
     if (*at || left < -2e-3 || (open == 0 && left > 2e-3) || (open > 0 && left <= 0))
         return kv_fail(e, KV_EUSAGE, "mix", "the shares of '%s' must add up to 1", text);
+    if (!types_agree(mix))
+        return kv_fail(e, KV_EUSAGE, "mix", "'%s' holds one width in two cache types", text);
     for (size_t i = 0; i < mix->n; i++) {
         if (isnan(mix->part[i].share)) mix->part[i].share = left / (double)open;
         if (open == 0) mix->part[i].share /= given;
@@ -64,17 +86,34 @@ void kv_mix_text(const struct kv_mix *mix, char *out, size_t room) {
     *out = 0;
     for (size_t i = 0; i < mix->n && n < room; i++) {
         const struct kv_mix_part *p = &mix->part[i];
-        n += (size_t)snprintf(out + n, room - n, p->bits[0] == p->bits[1] ? "%s%u" : "%sk%uv%u",
-                              i ? "/" : "", p->bits[0], p->bits[1]);
+        bool same = p->bits[0] == p->bits[1] && p->type[0] == p->type[1];
+        n += (size_t)snprintf(out + n, room - n, "%s%s%s", i ? "/" : "", same ? "" : "k",
+                              kv_cost_bin_name(kv_cost_bin(p->bits[0], p->type[0])));
+        if (!same && n < room)
+            n += (size_t)snprintf(out + n, room - n, "v%s",
+                                  kv_cost_bin_name(kv_cost_bin(p->bits[1], p->type[1])));
         if (mix->n > 1 && n < room) n += (size_t)snprintf(out + n, room - n, "=%.4g", p->share);
     }
 }
 
-void kv_mix_shares(const struct kv_mix *mix, double share[2][KV_WIDTH_BINS]) {
-    memset(share, 0, 2 * sizeof *share);
+void kv_mix_shares(const struct kv_mix *mix, struct kv_ledger *ledger) {
+    memset(ledger->share, 0, sizeof ledger->share);
+    memset(ledger->type, 0, sizeof ledger->type);
     for (size_t i = 0; i < mix->n; i++)
+        for (int side = 0; side < 2; side++) {
+            size_t bin = kv_bin_of_bits(mix->part[i].bits[side]);
+            ledger->share[side][bin] += mix->part[i].share;
+            ledger->type[side][bin] = mix->part[i].type[side];
+        }
+}
+
+void kv_mix_cost_shares(const struct kv_mix *mix, double share[2][KV_COST_BINS]) {
+    memset(share, 0, 2 * sizeof *share);
+    for (size_t i = 0; i < mix->n; i++) {
+        const struct kv_mix_part *p = &mix->part[i];
         for (int side = 0; side < 2; side++)
-            share[side][kv_bin_of_bits(mix->part[i].bits[side])] += mix->part[i].share;
+            share[side][kv_cost_bin(p->bits[side], p->type[side])] += p->share;
+    }
 }
 
 double kv_mix_bits(const struct kv_mix *mix) {
@@ -87,7 +126,13 @@ double kv_mix_bits(const struct kv_mix *mix) {
 double kv_mix_allocated_bits(const struct kv_mix *mix, uint32_t head_dim) {
     double bits = kv_mix_bits(mix);
     for (size_t i = 0; i < mix->n; i++)
-        for (int side = 0; side < 2; side++)
-            if (mix->part[i].bits[side] < 16) bits += mix->part[i].share * 8 / head_dim;
+        for (int side = 0; side < 2; side++) {
+            const struct kv_mix_part *p = &mix->part[i];
+            const struct kv_cache_type *type = kv_cache_type_at(p->type[side]);
+            if (type)
+                bits += p->share * (type->stored_bits - type->bits) / 2;
+            else if (p->bits[side] < 16)
+                bits += p->share * 8 / head_dim;
+        }
     return bits;
 }

@@ -3,13 +3,14 @@
 #include "sim/cost/pricing.h"
 #include "sim/base/memory.h"
 #include "sim/cost/calibrate.h"
+#include "sim/cost/run_json.h"
 
 // ---- candidates -----------------------------------------------------------------------
 
 int kv_candidate_mix(struct kv_candidate *x, const char *text, struct kv_error *e) {
     *x = (struct kv_candidate){.name = text, .is_mix = true};
     int rc = kv_mix_parse(&x->mix, text, e);
-    if (rc == 0) kv_mix_shares(&x->mix, x->ledger.share);
+    if (rc == 0) kv_mix_shares(&x->mix, &x->ledger);
     return rc;
 }
 
@@ -62,9 +63,15 @@ struct kv_price *kv_prices(const struct kv_pricing *p, size_t *n) {
 
 // ---- measured runs --------------------------------------------------------------------
 
+// Whether a run is of another model than the device, or of one that cannot be told to be the same.
+static bool is_other_model(const struct kv_device *d, const struct kv_device_run *r) {
+    if (r->shape.n_layers) return memcmp(&r->shape, &d->shape, sizeof r->shape) != 0;
+    double own = kv_shape_parameters(&d->shape);
+    return !isnan(r->n_parameters) && !(own > 0 && fabs(own / r->n_parameters - 1) <= 0.005);
+}
+
 static bool is_elsewhere(const struct kv_device *d, const struct kv_device_run *r) {
-    return r->threads != d->threads || strcmp(r->weights, d->weights) != 0 ||
-           (r->shape.n_layers && memcmp(&r->shape, &d->shape, sizeof r->shape) != 0);
+    return is_other_model(d, r) || r->threads != d->threads || strcmp(r->weights, d->weights) != 0;
 }
 
 struct kv_prediction *kv_predictions(struct kv_device *const *devices, size_t n_devices,

@@ -19,6 +19,23 @@ void kv_runs_read_meta(struct kv_runs *r, const json_t *row); // fills what is s
 KV_MUST_CHECK int kv_runs_from_json(const json_t *root, struct kv_device_run **run, size_t *n,
                                     const char *path, struct kv_error *e);
 
+// Parameters of a Llama model of this shape with a tied head; 0 when the shape does not tell.
+double kv_shape_parameters(const struct kv_shape *s);
+#define KV_MOST_NS 1e15 // no time of a run is longer: eleven days
+
+// Whether a setting's FIELD=VALUE holds; KV_EFAIL: no run tells the field, or none that value.
+bool kv_setting_holds(const struct kv_runs *r, unsigned setting, const char *condition);
+KV_MUST_CHECK int kv_setting_check(const struct kv_runs *r, const char *condition,
+                                   struct kv_error *e);
+// Finds the number of what a row says of how it was run: of a llama-bench row every field that is
+// no setting of the sweep and no time, of others those that are known to say so.
+unsigned kv_runs_setting(struct kv_runs *r, const json_t *row, bool is_llama);
+// llama-bench's Markdown tables as an array of rows of its JSON; NULL: text holds none.
+json_t *kv_markdown_runs(const char *text);
+// A row of llama-bench: fields as it prints them (build, model, types, depth, speed).
+KV_MUST_CHECK int kv_llama_run_read(struct kv_device_run *run, const json_t *row, const char *where,
+                                    struct kv_error *e);
+
 void kv_json_add_string(struct kv_text *t, const char *s); // quoted and escaped
 // "[\n {...},\n {...}\n ]": a run a line.
 void kv_runs_add_json(struct kv_text *t, const struct kv_device_run *run, size_t n);

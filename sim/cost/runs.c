@@ -93,6 +93,8 @@ void kv_runs_free(struct kv_runs *r) {
     if (!r) return;
     for (size_t i = 0; i < n_metas; i++)
         if (metas[i].is_text) free(*(char **)((char *)r + metas[i].at));
+    for (size_t i = 0; i < r->n_settings; i++) json_decref(r->setting[i]);
+    free(r->setting);
     free(r->row);
     free(r);
 }
@@ -101,8 +103,12 @@ struct kv_device_run *kv_runs_add(struct kv_runs *r) {
     KV_GUARD_ELSE(return NULL);
     r->row = kv_grow(r->row, r->n + 1, sizeof *r->row);
     struct kv_device_run *run = &r->row[r->n++];
-    *run = (struct kv_device_run){
-        .step_ns = NAN, .low_ns = NAN, .high_ns = NAN, .cache_bytes = NAN, .round_tokens = NAN};
+    *run = (struct kv_device_run){.step_ns = NAN,
+                                  .low_ns = NAN,
+                                  .high_ns = NAN,
+                                  .cache_bytes = NAN,
+                                  .round_tokens = NAN,
+                                  .n_parameters = NAN};
     for (int p = 0; p < KV_N_PARTS; p++) run->part_ns[p] = NAN;
     return run;
 }
@@ -137,13 +143,11 @@ static int read_column(const struct column *c, struct kv_device_run *run, const 
     const char *s = json_string_value(json_object_get(row, c->name));
     if (isnan(x) && s && *s)
         return kv_fail(e, KV_EFAIL, where, "column '%s': '%.40s' is no number", c->name, s);
-    if (c->type == COLUMN_REAL) {
-        *(double *)field = x;
-        return 0;
-    }
+    *(c->type == COLUMN_REAL ? (double *)field : &(double){0}) = x;
     if (isnan(x)) return 0;
-    if (!(x >= 0 && x <= 1u << 31))
+    if (!(x >= 0 && x <= (c->type == COLUMN_REAL ? KV_MOST_NS : 1u << 31)))
         return kv_fail(e, KV_EFAIL, where, "column '%s': %g is out of range", c->name, x);
+    if (c->type == COLUMN_REAL) return 0;
     if (c->type == COLUMN_BOOL)
         *(bool *)field = x != 0;
     else
@@ -166,10 +170,14 @@ int kv_run_read(struct kv_device_run *run, const json_t *row, const char *where,
         if (rc) return rc;
     }
     run->step_ns = step_of(row);
-    if (!(run->step_ns > 0))
-        return kv_fail(e, KV_EFAIL, where, "expected a positive step_ns, step_ms or tokens_per_s");
+    if (!(run->step_ns > 0 && run->step_ns <= KV_MOST_NS))
+        return kv_fail(e, KV_EFAIL, where,
+                       "expected a positive step_ns, step_ms or tokens_per_s of at most %g ns",
+                       KV_MOST_NS);
     if (isnan(kv_run_number(row, "context")))
         return kv_fail(e, KV_EFAIL, where, "expected a context in tokens");
+    if (run->context == 0)
+        return kv_fail(e, KV_EFAIL, where, "column 'context': 0 is out of range");
     const json_t *mix = json_object_get(row, "mix");
     char number[32];
     const char *text = json_string_value(mix);
@@ -341,7 +349,16 @@ int kv_runs_write(const struct kv_runs *r, const char *name, struct kv_error *e)
 
 // ---- choosing and a policy's part -----------------------------------------------------
 
-static bool is_chosen(const struct kv_device_run *x, const struct kv_runs_choice *c) {
+// Whether runs of so many parameters may be of a shape; true when either does not tell.
+static bool may_be_of(const struct kv_device_run *x, const struct kv_shape *s) {
+    double own = kv_shape_parameters(s);
+    return isnan(x->n_parameters) || own == 0 || fabs(own / x->n_parameters - 1) <= 0.005;
+}
+
+static bool is_chosen(const struct kv_runs *r, const struct kv_device_run *x,
+                      const struct kv_runs_choice *c) {
+    for (size_t i = 0; i < c->n_where; i++)
+        if (!kv_setting_holds(r, x->setting, c->where[i])) return false;
     return (!c->shape || memcmp(&x->shape, c->shape, sizeof x->shape) == 0) &&
            (!c->weights || strcmp(c->weights, x->weights) == 0) &&
            (c->threads < 0 || x->threads == (uint32_t)c->threads);
@@ -349,17 +366,27 @@ static bool is_chosen(const struct kv_device_run *x, const struct kv_runs_choice
 
 int kv_runs_choose(struct kv_runs *r, const struct kv_runs_choice *c, struct kv_error *e) {
     size_t n = 0;
+    for (size_t i = 0; i < c->n_where; i++) {
+        int rc = kv_setting_check(r, c->where[i], e);
+        if (rc) return rc;
+    }
     for (size_t i = 0; i < r->n; i++) {
         struct kv_device_run *x = &r->row[i];
+        if (c->shape && x->shape.n_layers == 0 && !may_be_of(x, c->shape))
+            return kv_fail(e, KV_EFAIL, "calibrate",
+                           "run %zu is of %s%s%.4g parameters; --shape %s has %.4g", i + 1,
+                           x->model, *x->model ? ", " : "", x->n_parameters, c->shape_name,
+                           kv_shape_parameters(c->shape));
         if (c->shape && x->shape.n_layers == 0) {
             x->shape = *c->shape;
             snprintf(x->shape_name, sizeof x->shape_name, "%s", c->shape_name);
         }
-        if (is_chosen(x, c)) r->row[n++] = *x;
+        if (is_chosen(r, x, c)) r->row[n++] = *x;
     }
     r->n = n;
     return n ? 0
-             : kv_fail(e, KV_EFAIL, "calibrate", "no run has the shape, weights and threads asked");
+             : kv_fail(e, KV_EFAIL, "calibrate",
+                       "no run has the shape, weights, threads and settings asked");
 }
 
 static void shift(struct kv_device_run *x, double ns) {

@@ -18,10 +18,13 @@ extern const char *const kv_part_names[]; // "weights", "attend", ..., NULL
 struct kv_device_run {
     struct kv_mix mix;
     uint32_t context, threads;
-    char weights[16];                // "f32", "bf16", "q8", "q4", ...
-    char shape_name[16];             // "135m" or ""
-    struct kv_shape shape;           // zeros when the file does not tell
-    bool synthetic;                  // weights of the true shape with seeded values
+    char weights[32];      // "f32", "bf16", "q4", "Q4_K_M", ...
+    char shape_name[16];   // "135m" or ""
+    struct kv_shape shape; // zeros when the file does not tell
+    char model[48];        // as the file calls it, "" = it does not
+    double n_parameters;   // of the model; NAN = not told
+    unsigned setting; // number of what the file says of how it was run (settings.c); 0 = nothing
+    bool synthetic;   // weights of the true shape with seeded values
     double step_ns, low_ns, high_ns; // median and quartiles over the steps
     double part_ns[KV_N_PARTS];      // medians; NAN = not measured
     double cache_bytes;              // allocated at this context; NAN = not told
@@ -31,18 +34,23 @@ struct kv_device_run {
                         // others are left
 };
 
+struct json_t; // jansson's
+
 struct kv_runs {
     char *machine, *engine, *compiler, *date, *command; // never NULL; "" = unknown
     double clock_mhz;                                   // while measuring; NAN = unknown
     double bandwidth_bytes_per_ns; // streaming read with the rows' threads; NAN = not measured
     double launch_ns;              // an empty kernel or parallel region; NAN = not measured
+    size_t n_settings;
+    struct json_t **setting; // what each number of a setting means: fields and texts
     size_t n;
     struct kv_device_run *row;
 };
 
-// Reads a file of runs, whatever its kind: this tool's JSON or CSV, llama-bench's JSON, JSONL or
-// CSV (generation rows; n_depth is the context), or a plain CSV with the columns sim/cost/README.md
-// names. Errors name the file, the row and the column.
+// Reads a file of runs, whatever its kind: this tool's JSON or CSV, llama-bench's JSON, JSONL, CSV
+// or Markdown (generation rows; n_depth is the context), talk before and after it included, or a
+// plain CSV with the columns sim/cost/README.md names. Errors name the file, the row and the
+// column.
 KV_MUST_CHECK int kv_runs_open(struct kv_runs **runs, const char *path, struct kv_error *e);
 void kv_runs_free(struct kv_runs *runs);
 struct kv_runs *kv_runs_new(void);
@@ -61,10 +69,17 @@ struct kv_runs_choice {
     const char *shape_name;       // given with the shape to runs that tell none
     const char *weights;          // NULL = any
     long threads;                 // negative = any
+    const char *const *where;     // "field=value" texts that must hold of how it was run
+    size_t n_where;
 };
-// Keeps those of a choice, in their order. Errors: KV_EFAIL when none is.
+// Keeps those of a choice, in their order. Errors: KV_EFAIL when none is, when no run tells a field
+// that is asked for, or when the shape given is not that of the runs' own number of parameters.
 KV_MUST_CHECK int kv_runs_choose(struct kv_runs *runs, const struct kv_runs_choice *choice,
                                  struct kv_error *e);
+
+// Runs of one fit were run in one way: KV_EFAIL names the fields that differ, their values, and the
+// option that chooses.
+KV_MUST_CHECK int kv_runs_check_one_way(const struct kv_runs *runs, struct kv_error *e);
 
 // A policy's own cost is no part of a device. Adds it to the steps of runs [first, n).
 void kv_runs_add_policy(struct kv_runs *runs, size_t first, double ns);

@@ -2,6 +2,7 @@
 // The ledger: every bit that a device would hold at the end of each context + choice.
 #include <stdlib.h>
 
+#include "sim/base/cache_types.h"
 #include "sim/base/memory.h"
 #include "sim/quant/code.h"
 #include "sim/replay/ledger.h"
@@ -72,6 +73,7 @@ static void count(const struct kv_replay_spec *spec, const struct kv_trace_item 
     double tags = kv_tag_bits(s, spec->varies, spec->options);
     double values_per_token = 2.0 * s->n_layers * s->n_kv_heads * s->head_dim;
     *ledger = (struct kv_ledger){.entropy_bits = NAN};
+    kv_ledger_name_types(ledger, spec->format->canonical);
     for (size_t c = 0; c < sequences; c++) {
         struct kv_bits bits[2] = {{0}};
         size_t n_choice = item->n_choices ? item->first[c + 1] - item->first[c] : 0;

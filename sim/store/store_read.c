@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Readers of the store: summaries of runs, results by item and by choice.
 #include "sim/store/store.h"
+#include "sim/base/cache_types.h"
 
 #include <stdlib.h>
 
@@ -125,6 +126,7 @@ static int take_summary(void *self, size_t n, const char *const *names,
                                    .allocated_bits = s->allocated_bits,
                                    .bytes_per_token = s->bytes_per_token,
                                    .entropy_bits = s->entropy_bits};
+    kv_ledger_name_types(&s->ledger, s->parts.format_text);
     return 0;
 }
 _Static_assert(sizeof(enum kv_mode) == sizeof(int), "an enum is stored as an int");
