@@ -302,9 +302,9 @@ static void find_warnings(struct kv_calibration *c, const struct kv_design *d,
         const char *bits = strchr(d->term[j].name, ' ');
         if (strncmp(d->term[j].name, "key_and", 7) == 0)
             warn(c,
-                 "keys and values at%s always come together: their costs cannot be "
+                 "keys and values at%s%s always come together: their costs cannot be "
                  "separated and share one parameter (add a mix like k8v4)",
-                 bits);
+                 bits, kv_cache_type_read(bits + 1, &(unsigned){0}, &(unsigned){0}) ? "" : " bits");
     }
     for (size_t j = 0; j < d->n_terms; j++) {
         if (!isfinite(o->log_error[j]))

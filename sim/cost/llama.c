@@ -42,8 +42,11 @@ static void read_weights(struct kv_device_run *run, const char *model_type) {
     size_t n = strcspn(type, " ");
     const char *rest = type + n, *size = strstr(rest, " - ");
     if (begins_with(rest, " - ")) {
-        bool named = begins_with(size + 3, "Small") || begins_with(size + 3, "Medium") ||
-                     begins_with(size + 3, "Large");
+        // What llama.cpp calls "Q2_K - Medium" is its file type Q2_K: there is no Q2_K_M.
+        bool named = strncmp(type, "Q2_K -", 6) == 0
+                         ? begins_with(size + 3, "Small")
+                         : begins_with(size + 3, "Small") || begins_with(size + 3, "Medium") ||
+                               begins_with(size + 3, "Large");
         snprintf(run->weights, sizeof run->weights, named ? "%.*s_%c" : "%.*s", (int)n, type,
                  size[3]);
     } else if (begins_with(rest, " mix")) {
@@ -53,7 +56,7 @@ static void read_weights(struct kv_device_run *run, const char *model_type) {
         size_t whole = begins_with(rest, " (guessed)") ? n : strlen(type);
         snprintf(run->weights, sizeof run->weights, "%.*s", (int)whole, type);
         for (char *c = run->weights; *c; c++)
-            if (*c == ' ') *c = '_'; // "MXFP4 MoE"
+            *c = *c == ' ' ? '_' : (char)toupper((unsigned char)*c); // MXFP4 MoE: MXFP4_MOE
     }
 }
 

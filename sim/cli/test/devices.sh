@@ -76,6 +76,47 @@ for again in 1 2; do
 done
 check "a store takes the device and its runs, and takes them again" " 0 0" "$codes"
 
+# llama-bench rows: three depths of two cache types on each of two machines, with and without flash attention.
+bench_rows() {
+    for gpu in 'GPU A' 'GPU B, GPU C'; do for fa in 0 1; do for depth in 64 512 2048; do for type in f16 q4_0 iq4_nl; do
+        echo "$gpu|$fa|$depth|$type" | awk -F'|' -v params="$1" '{
+            per = $4 == "f16" ? 400 : $4 == "q4_0" ? 100 : 300
+            ns = (1e6 + ($3 + 8) * per * ($1 == "GPU A" ? 1 : 2) + ($2 ? 0 : 5e5)) * 15
+            printf "{\"gpu_info\": \"%s\", \"flash_attn\": %d, \"n_depth\": %d, \"type_k\": \"%s\", \"type_v\": \"%s\", \"model_type\": \"llama 256M Q4_K - Medium\", \"model_n_params\": %s, \"n_threads\": 4, \"n_prompt\": 0, \"n_gen\": 15, \"avg_ns\": %.0f, \"avg_ts\": 1, \"stddev_ts\": 0.01}\n", $1, $2, $3, $4, $4, params, ns }'
+    done; done; done; done
+}
+bench_rows 134515008 >"$dir/bench.jsonl"
+bench_rows 8030261248 | sed 's/256M/8B/' >"$dir/big.jsonl"
+refused "issue 13 A2: runs of several ways are no device" 1 \
+    "kvsim: calibrate: the runs were made in several ways: gpu_info is 'GPU A' (18 runs) or 'GPU B, GPU C' (18 runs); flash_attn is '0' (18 runs) or '1' (18 runs); choose one, as with --where 'gpu_info=GPU A'" \
+    calibrate --runs "$dir/bench.jsonl"
+check "issue 13 A2: --where chooses, repeated or after a comma, values with commas too" "1.5 1.0" \
+    "$(for w in 'gpu_info=GPU B, GPU C,flash_attn=0' 'flash_attn=true'; do "$kvsim" calibrate --runs "$dir/bench.jsonl" --where "$w" --where 'gpu_info=GPU B, GPU C' -q --tsv | awk '$1 == "base_ns" { printf "%.1f ", $2 / 1e6 }'; done | sed 's/ $//')"
+refused "issue 13 A2: a condition that no run meets" 1 \
+    "kvsim: calibrate: --where: flash_attn is never '2'; it is '0' (18 runs) or '1' (18 runs)" \
+    calibrate --runs "$dir/bench.jsonl" --where flash_attn=2
+refused "issue 13 A2: a condition that is none" 2 "kvsim: calibrate: --where fa: expected field=value" \
+    calibrate --runs "$dir/bench.jsonl" --where fa
+"$kvsim" calibrate --runs "$dir/bench.jsonl" --where 'gpu_info=GPU A,flash_attn=1' --device typed -o "$dir/typed.json" -q >/dev/null
+check "issue 13 A3: Q4_K - Medium is Q4_K_M" "Q4_K_M" "$("$kvsim" devices --device "$dir/typed.json" --tsv | sed 1d | cut -f2)"
+check "issue 13 A4: types of one width have their own prices, a width alone is marked" "16 0 own
+q4_0 0 own
+iq4_nl 0 own
+4 1 width
+1.40 1.10 1.30 1.30" \
+    "$("$kvsim" what-if 16 q4_0 iq4_nl 4 -c 1000 -q --device "$dir/typed.json" --tsv | sed 1d | awk -F'\t' '{ print $3, $12, $13; ms = ms sprintf("%.2f ", $4) } END { sub(/ $/, "", ms); print ms }')"
+check "issue 13 A5: rows of another model are marked and named" "1 llama 8B Q4_K - Medium" \
+    "$("$kvsim" what-if --runs "$dir/big.jsonl" -q --device "$dir/typed.json" --tsv | sed 1d | cut -f7,10 | tr '\t' ' ' | sort -u)"
+check "issue 13 A5: and those of the device's own are not" "0 135m" \
+    "$("$kvsim" what-if --runs "$dir/bench.jsonl" -q --device "$dir/typed.json" --tsv | sed 1d | cut -f7,10 | tr '\t' ' ' | sort -u)"
+refused "issue 13 A5: --shape does not rename another model" 1 \
+    "kvsim: calibrate: run 1 is of llama 8B Q4_K - Medium, 8.03e+09 parameters; --shape 135m has 1.345e+08" \
+    calibrate --runs "$dir/big.jsonl" --shape 135m
+printf '%s\n' 'found 1 CUDA devices' '| model | params | backend | type_k | type_v | test | t/s |' '| --- | --: | --- | --: | --: | --: | --: |' \
+    '| llama 256M Q4_K - Medium | 134.52 M | CUDA | q4_0 | q4_0 | tg16 @ d512 | 500.00 ± 1.00 |' >"$dir/table.md"
+check "issue 13 D3: llama-bench's Markdown is read" "q4_0 520 2.0000" \
+    "$("$kvsim" what-if --runs "$dir/table.md" -q --device "$dir/typed.json" --tsv | sed 1d | cut -f2-4 | tr '\t' ' ')"
+
 refused "a device that is not there" 2 \
     "kvsim: device: no device file or shipped device is named 'nowhere'; shipped: $("$kvsim" devices --tsv | sed 1d | cut -f1 | paste -sd, | sed 's/,/, /g')" \
     devices --device nowhere
@@ -84,7 +125,7 @@ refused "an unknown shape" 2 "kvsim: bench: --shape: '9b' is none of 135m, 360m,
 refused "an unknown kind of weights" 2 "kvsim: bench: --weights: 'q3' is none of f32, bf16, q8, q4" bench device --weights q3
 refused "contexts that descend" 2 "kvsim: bench: --contexts must ascend" bench device --contexts 64,32
 refused "a mix that is none" 2 \
-    "kvsim: mix: 'x9' is no mix of widths; expected like 8, k8v4 or k4v2=0.5/8=0.5" bench device --mixes x9
+    "kvsim: mix: 'x9' is no mix of widths; expected like 8, k8v4, q4_0 or k4v2=0.5/8=0.5" bench device --mixes x9
 refused "calibrate needs runs" 2 "kvsim: calibrate: --runs FILE is needed: measured runs to fit" calibrate
 refused "runs without a shape" 1 \
     "kvsim: calibrate: the runs do not tell the model's shape; name it with --shape" calibrate --runs "$dir/runs.csv"

@@ -251,8 +251,31 @@ static void a_real_llama_bench_file_fits_to_15_pct_of_the_caches_share(void **st
     kv_runs_free(r);
 }
 
+static void issue_13_A4_types_of_one_width_keep_their_own_costs(void **state) {
+    (void)state;
+    static const char *const mixes[] = {"16", "q8_0", "q4_0", "iq4_nl"};
+    struct kv_runs *r = made_runs(mixes, 4, 0, false, INFINITY);
+    for (size_t i = 0; i < r->n; i++) // iq4_nl takes twice what q4_0 does
+        if (i / 6 == 3) r->row[i].step_ns = 50000 + 2 * (r->row[i].step_ns - 50000);
+    struct kv_calibration *c = calibrated(r);
+    double shared = c->device->attend_ns / values;
+    for (size_t i = 2; i < 4; i++) {
+        struct kv_device *d = c->device;
+        char name[2][32];
+        snprintf(name[0], sizeof name[0], "key_ns %s", mixes[i]);
+        snprintf(name[1], sizeof name[1], "value_ns %s", mixes[i]);
+        double both = *kv_device_cost(d, name[0]) + *kv_device_cost(d, name[1]) + shared;
+        double want = (true_cost(0, 4) + true_cost(1, 4)) * (i == 3 ? 2 : 1);
+        if (fabs(both / want - 1) > 1e-2) fail_msg("%s: %g, not %g", mixes[i], both, want);
+    }
+    assert_true(isnan(c->device->c_ns[0][4]));
+    kv_calibration_free(c);
+    kv_runs_free(r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(issue_13_A4_types_of_one_width_keep_their_own_costs),
         cmocka_unit_test(exact_runs_give_back_what_made_them),
         cmocka_unit_test(intervals_hold_what_made_noisy_runs),
         cmocka_unit_test(a_wild_run_hardly_moves_the_fit),

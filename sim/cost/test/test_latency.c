@@ -31,7 +31,7 @@ static struct kv_ledger ledger_of(const char *mix, double allocated_bits) {
     struct kv_error e;
     assert_int_equal(kv_mix_parse(&m, mix, &e), 0);
     struct kv_ledger l = {.allocated_bits = allocated_bits};
-    kv_mix_shares(&m, l.share);
+    kv_mix_shares(&m, &l);
     return l;
 }
 
@@ -204,6 +204,64 @@ static void a_device_survives_its_own_file(void **state) {
     kv_device_free(back);
 }
 
+static void issue_13_A4_a_cache_type_has_its_own_cost_and_others_are_marked(void **state) {
+    (void)state;
+    static const char text[] =
+        "{\"base_ns\": 1000, \"shape\": {\"layers\": 2, \"heads\": 6, \"kv_heads\": 2,"
+        " \"head_dim\": 30}, \"context_tokens\": [1, 1000],"
+        " \"key_ns\": {\"16\": 1, \"q8_0\": 0.5, \"q4_0\": 0.25, \"iq4_nl\": 0.75},"
+        " \"value_ns\": {\"f16\": 1, \"q8_0\": 0.5, \"q4_0\": 0.25, \"iq4_nl\": 0.75}}";
+    static const struct {
+        const char *format, *mix;
+        double cost; // a value
+        bool marked;
+    } cases[] = {{"q4_0", "4", 0.25, false},
+                 {"iq4_nl:order=ggml", "4", 0.75, false},
+                 {"ggml", "4", 0.25, false},
+                 {"ggml:types=nl", "4", 0.75, false},
+                 {"ggml:types=nl", "8", 0.5, false},
+                 {"sym", "16", 1, false},
+                 {"sym", "4", 0.75, true},  // the dearest of its width
+                 {"q4_1", "4", 0.75, true}, // a type that was not measured
+                 {"hadamard(q4_0)", "4", 0.75, true},
+                 {"ggml", "5", 0.5, true}, // nothing of five bits: the next width
+                 {"", "4", 0.75, true}};
+    const char *path = "build/test_latency_types.json";
+    struct kv_device *d, *back;
+    struct kv_error e;
+    assert_int_equal(kv_make_dir("build", &e), 0);
+    assert_int_equal(kv_write_file(path, text, strlen(text), &e), 0);
+    assert_int_equal(kv_device_open(&d, path, &e), 0);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct kv_ledger l = ledger_of(cases[i].mix, 8);
+        kv_ledger_name_types(&l, cases[i].format);
+        struct kv_latency t = kv_device_step(d, &l, 100, 0);
+        // 2 layers x 2 heads x 30 values, K and V, 100 tokens
+        if (fabs(t.cache_ns - 100 * 240 * cases[i].cost) > 1e-6 || t.by_width != cases[i].marked ||
+            t.extrapolated != cases[i].marked)
+            fail_msg("%s at %s: %g, %d", cases[i].format, cases[i].mix, t.cache_ns, t.by_width);
+    }
+    struct kv_ledger apart = ledger_of("kq4_0viq4_nl", 4.5);
+    assert_float_equal(kv_device_step(d, &apart, 100, 0).cache_ns, 100 * 120 * (0.25 + 0.75), 1e-6);
+    // A device by widths prices llama.cpp's types by those, marked, and plain widths as ever.
+    struct kv_device *plain = round_device();
+    struct kv_ledger own = ledger_of("4", 4.5), typed = ledger_of("q4_0", 4.5);
+    assert_false(kv_device_step(plain, &own, 100, 0).by_width);
+    assert_true(kv_device_step(plain, &typed, 100, 0).by_width);
+    assert_float_equal(kv_device_step(plain, &typed, 100, 0).step_ns,
+                       kv_device_step(plain, &own, 100, 0).step_ns, 1e-9);
+    kv_device_free(plain);
+    char *written = kv_device_text(d);
+    assert_non_null(strstr(written, "\"q4_0\": 0.25"));
+    assert_int_equal(kv_write_file(path, written, strlen(written), &e), 0);
+    assert_int_equal(kv_device_open(&back, path, &e), 0);
+    assert_float_equal(*kv_device_cost(back, "value_ns iq4_nl"), 0.75, 0);
+    free(written);
+    kv_device_free(back);
+    kv_device_free(d);
+    remove(path);
+}
+
 static void bad_device_files_are_refused_in_one_sentence(void **state) {
     (void)state;
     static const struct {
@@ -211,6 +269,15 @@ static void bad_device_files_are_refused_in_one_sentence(void **state) {
     } cases[] = {
         {"{", "line 1"},
         {"{\"base_ns\": -1}", "'base_ns' must be a number of 0 or more"},
+        {"{\"base_ns\": 0}", "'base_ns' is 0"},
+        {"{\"base_ns\": 1e19}", "'base_ns' must be a number of 0 or more, up to 1e18"},
+        {"{\"base_ns\": 1, \"key_ns\": {\"q9_0\": 1}}", "'q9_0' must be a width"},
+        {"{\"base_ns\": 1, \"key_ns\": {\"4\": -1}}", "'4' must be a width"},
+        {"{\"base_ns\": 1, \"key_ns\": {\"16\": 1, \"f16\": 2}}", "'f16' is given twice"},
+        {"{\"base_ns\": 1, \"key_ns\": {\"4\": 1}, \"value_ns\": {\"4\": 1}, \"shape\": "
+         "{\"layers\": 1, \"heads\": 1, \"kv_heads\": 1, \"head_dim\": 1}, "
+         "\"context_tokens\": [1, \"9\"]}",
+         "context_tokens must be"},
         {"{\"name\": 4}", "'name' must be a text"},
         {"{\"name\": \"x\"}", "'base_ns' is missing"},
         {"{\"base_ns\": 1, \"key_ns\": {\"99\": 1}}", "'99' must be a width"},
@@ -263,6 +330,7 @@ int main(void) {
         cmocka_unit_test(evicted_values_cost_nothing),
         cmocka_unit_test(a_policy_pays_from_its_break_even_context_on),
         cmocka_unit_test(a_device_survives_its_own_file),
+        cmocka_unit_test(issue_13_A4_a_cache_type_has_its_own_cost_and_others_are_marked),
         cmocka_unit_test(bad_device_files_are_refused_in_one_sentence),
         cmocka_unit_test(shipped_devices_open_and_carry_their_runs_and_provenance),
     };

@@ -33,6 +33,9 @@ static void a_mix_reads_back_as_it_is_spelt(void **state) {
     } cases[] = {{"8", "8", 8},
                  {"k8v4", "k8v4", 6},
                  {"k4v4", "4", 4},
+                 {"q4_0", "q4_0", 4},
+                 {"kf16viq4_nl", "k16viq4_nl", 10},
+                 {"kq8_0vq4_0=0.5/16", "kq8_0vq4_0=0.5/16=0.5", 11},
                  {"32", "32", 32},
                  {"2/16", "2=0.5/16=0.5", 9},
                  {"k4v2=0.5/8", "k4v2=0.5/8=0.5", 5.5},
@@ -50,20 +53,20 @@ static void a_mix_reads_back_as_it_is_spelt(void **state) {
     // 3 of 4 tokens: K at 4, V at 2 with a scale each a vector of 64; the rest fp16
     struct kv_mix m;
     struct kv_error e;
-    double share[2][KV_WIDTH_BINS];
+    struct kv_ledger l;
     assert_int_equal(kv_mix_parse(&m, "k4v2=0.75/16", &e), 0);
-    kv_mix_shares(&m, share);
-    assert_near(share[KV_KEY][4], 0.75);
-    assert_near(share[KV_VALUE][2], 0.75);
-    assert_near(share[KV_VALUE][16], 0.25);
+    kv_mix_shares(&m, &l);
+    assert_near(l.share[KV_KEY][4], 0.75);
+    assert_near(l.share[KV_VALUE][2], 0.75);
+    assert_near(l.share[KV_VALUE][16], 0.25);
     assert_near(kv_mix_allocated_bits(&m, 64), 0.75 * (3 + 0.25) + 0.25 * 16);
 }
 
 static void nonsense_is_no_mix(void **state) {
     (void)state;
-    static const char *const bad[] = {"",    "0",   "17",    "k8",        "k8v",
-                                      "8=",  "8=2", "4=0.5", "4=0.5/8=1", "4=-1/8",
-                                      "8,4", "8/",  "v4k8",  "+8",        "8=0.5/4=0.4"};
+    static const char *const bad[] = {
+        "",       "0",   "17", "k8",          "k8v",   "8=",   "8=2", "4=0.5",      "4=0.5/8=1",
+        "4=-1/8", "8,4", "8/", "q4_0/iq4_nl", "q4_02", "v4k8", "+8",  "8=0.5/4=0.4"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct kv_mix m;
         struct kv_error e;
@@ -200,6 +203,193 @@ static void bad_files_are_refused_with_file_row_and_column(void **state) {
     remove(path);
 }
 
+// A generation row of llama-bench with further fields, as its JSON has them.
+#define GENERATION(model, further)                                                                 \
+    "{\"model_type\": \"llama 256M " model "\", \"model_n_params\": 134515008, \"n_gen\": 16, "    \
+    "\"n_prompt\": 0, \"type_k\": \"f16\", \"type_v\": \"f16\", \"avg_ts\": 50, " further "}"
+
+static void issue_13_A2_runs_of_several_ways_are_refused_by_field_and_chosen(void **state) {
+    (void)state;
+    static const struct {
+        const char *one, *other, *said, *where;
+    } cases[] = {
+        {"\"gpu_info\": \"GPU A\"", "\"gpu_info\": \"GPU B, GPU C\"",
+         "gpu_info is 'GPU A' (1 run) or 'GPU B, GPU C' (2 runs)", "gpu_info=GPU B, GPU C"},
+        {"\"n_gpu_layers\": 0", "\"n_gpu_layers\": 99", "n_gpu_layers is '0' (1 run) or '99'",
+         "n_gpu_layers=99"},
+        {"\"flash_attn\": false", "\"flash_attn\": true", "flash_attn is '0' (1 run) or '1'",
+         "flash_attn=true"},
+        {"\"build_commit\": \"a\"", "\"build_commit\": \"b\"", "build_commit is", "build_commit=b"},
+        {"\"no_kv_offload\": 0", "\"no_kv_offload\": 1", "no_kv_offload is", "no_kv_offload=1"},
+        {"\"n_batch\": 512", "\"n_batch\": 64", "n_batch is", "n_batch=64"},
+        {"\"tensor_split\": \"0.00\"", "\"tensor_split\": \"1/1\"", "tensor_split is",
+         "tensor_split=1/1"},
+        {"\"something_new\": 1", "\"something_new\": 2", "something_new is", "something_new=2"},
+        {"\"devices\": \"CUDA0\"", "\"poll\": 50", "devices is 'CUDA0' (1 run) or '' (2 runs)",
+         "poll=50"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *text = kv_format_text("[" GENERATION("Q8_0", "%s") ", " GENERATION(
+                                        "Q8_0", "%s") ", " GENERATION("Q8_0", "%s") "]",
+                                    cases[i].one, cases[i].other, cases[i].other);
+        struct kv_runs *r = opened(text);
+        struct kv_error e;
+        assert_int_equal(kv_runs_check_one_way(r, &e), KV_EFAIL);
+        if (!strstr(e.msg, cases[i].said)) fail_msg("'%s' lacks '%s'", e.msg, cases[i].said);
+        assert_non_null(strstr(e.msg, "--where '"));
+        const char *const wrong[] = {"gpu_info=none of these"}, *const right[] = {cases[i].where};
+        struct kv_runs_choice choice = {.threads = -1, .where = wrong, .n_where = 1};
+        assert_int_equal(kv_runs_choose(r, &choice, &e), KV_EFAIL);
+        choice.where = right;
+        assert_int_equal(kv_runs_choose(r, &choice, &e), 0);
+        assert_int_equal(r->n, 2);
+        assert_int_equal(kv_runs_check_one_way(r, &e), 0);
+        kv_runs_free(r);
+        free(text);
+    }
+    // Our own rows and plain CSV too; notes and dates are no ways.
+    struct kv_runs *r =
+        opened("context,mix,step_ms,machine,note,date\n64,8,1,A,x,1\n64,4,1,B,y,2\n");
+    struct kv_error e;
+    assert_int_equal(kv_runs_check_one_way(r, &e), KV_EFAIL);
+    assert_non_null(strstr(e.msg, "machine is 'A' (1 run) or 'B' (1 run)"));
+    assert_null(strstr(e.msg, "note"));
+    kv_runs_free(r);
+}
+
+static void issue_13_A3_every_file_type_of_llama_cpp_keeps_its_name(void **state) {
+    (void)state;
+    static const struct {
+        const char *told, *weights;
+    } cases[] = {{"llama 1B Q4_K - Medium", "Q4_K_M"},
+                 {"llama 1B Q4_K - Small", "Q4_K_S"},
+                 {"llama 1B Q5_K - Medium", "Q5_K_M"},
+                 {"llama 1B Q3_K - Large", "Q3_K_L"},
+                 {"qwen2moe 57B.A14B Q2_K - Medium", "Q2_K"},
+                 {"llama 1B Q2_K - Small", "Q2_K_S"},
+                 {"llama ?B Q6_K", "Q6_K"},
+                 {"llama 1B IQ4_XS - 4.25 bpw", "IQ4_XS"},
+                 {"llama 1B IQ4_NL - 4.5 bpw", "IQ4_NL"},
+                 {"llama 1B IQ2_XXS - 2.0625 bpw", "IQ2_XXS"},
+                 {"llama 1B IQ3_S mix - 3.66 bpw", "IQ3_M"},
+                 {"llama 1B TQ1_0 - 1.69 bpw ternary", "TQ1_0"},
+                 {"gpt-oss 20B MXFP4 MoE", "MXFP4_MOE"},
+                 {"llama 7B mostly Q4_K - Medium", "Q4_K_M"},
+                 {"llama 7B mostly Q4_0", "Q4_0"},
+                 {"llama 7B all F32", "F32"},
+                 {"llama 7B all F32 (guessed)", "F32"},
+                 {"llama 7B Q4_K - Medium (guessed)", "Q4_K_M"},
+                 {"llama 7B BF16", "BF16"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *text = kv_format_text("[{\"model_type\": \"%s\", \"n_gen\": 16, \"type_k\": \"f16\", "
+                                    "\"type_v\": \"f16\", \"avg_ts\": 50}]",
+                                    cases[i].told);
+        struct kv_runs *r = opened(text);
+        assert_string_equal(r->row[0].weights, cases[i].weights);
+        kv_runs_free(r);
+        free(text);
+    }
+}
+
+static void issue_13_D3_markdown_talk_and_files_of_2023_are_read(void **state) {
+    (void)state;
+    struct kv_runs *r = opened(
+        "ggml_cuda_init: found 1 CUDA devices:\n"
+        "  Device 0: NVIDIA Some, compute capability 8.9, VMM: yes\n"
+        "| model | size | params | backend | ngl | type_v | fa | test | t/s |\n"
+        "| ----- | ---: | -----: | ------- | --: | -----: | -: | ---: | --: |\n"
+        "| llama 256M Q5_K - Small | 98.87 MiB | 134.52 M | CUDA | 99 | q8_0 | 1 | pp512 | 9 |\n"
+        "| llama 256M Q5_K - Small | 98.87 MiB | 134.52 M | CUDA | 99 | q8_0 | 1 | tg64 @ d1024 | "
+        "250.00 \xc2\xb1 2.50 |\n\nbuild: abc123 (77)\n");
+    const struct kv_device_run *x = &r->row[0];
+    assert_int_equal(r->n, 1);
+    assert_string_equal(x->weights, "Q5_K_S");
+    assert_string_equal(x->shape_name, "135m");
+    assert_int_equal(x->context, 1024 + 32);
+    assert_int_equal(x->mix.part[0].bits[0], 16);
+    assert_int_equal(x->mix.part[0].bits[1], 8);
+    assert_near(x->step_ns, 4e6);
+    assert_near(x->high_ns, 4e6 * (1 + 0.6745 * 0.01));
+    assert_string_equal(r->machine, "NVIDIA Some");
+    assert_non_null(strstr(r->engine, "abc123 (CUDA)"));
+    kv_runs_free(r);
+    r = opened("load: [a] b\nwarming up\n[\n" LLAMA_ROW(
+        "0", "24", "0", "q8_0", "") "\n]\nbye\n[\n" LLAMA_ROW("0", "24", "512", "f16", "") "]\n");
+    assert_llama(r); // appended output is not lost
+    kv_runs_free(r);
+    r = opened("talk\n" LLAMA_ROW("0", "24", "0", "q8_0",
+                                  "") "\nmore talk\n" LLAMA_ROW("0", "24", "512", "f16", "") "\n");
+    assert_llama(r);
+    kv_runs_free(r);
+    r = opened("\xef\xbb\xbf[{\"model_type\": \"llama 7B mostly Q4_0\", \"n_gen\": 32, "
+               "\"f16_kv\": true, \"avg_ts\": 20}, {\"model_type\": \"llama 7B mostly Q4_0\", "
+               "\"n_gen\": 32, \"f16_kv\": false, \"avg_ts\": 10}]");
+    assert_int_equal(r->row[0].mix.part[0].bits[0], 16);
+    assert_int_equal(r->row[1].mix.part[0].bits[0], 32);
+    kv_runs_free(r);
+}
+
+static void issue_13_D3_what_cannot_be_read_is_called_what_it_is(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        size_t n; // 0 = its length
+        const char *said;
+    } cases[] = {
+        {"\xff\xfe"
+         "b\0u\0",
+         6, "is UTF-16"},
+        {"context,mix\0,x", 14, "byte 11 is zero"},
+        {"CREATE TABLE IF NOT EXISTS test (\n  build_commit TEXT\n);\n", 0, "is SQL"},
+        {"\nINSERT INTO test (build_commit) VALUES ('a');\n", 0, "is SQL"},
+        {"|    PP |  B | T_PP s | S_PP t/s | T_TG s | S_TG t/s |\n|--|--|\n", 0,
+         "llama-batched-bench's table"},
+        {"{\"n_kv_max\": 2048, \"pl\": 1, \"t_pp\": 0.1, \"t_tg\": 0.2}\n", 0,
+         "llama-batched-bench times batches"},
+        {"| a | b |\n| - | - |\n| 1 | 2 |\n", 0, "holds no table with the columns"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct kv_runs *r;
+        struct kv_error e;
+        size_t n = cases[i].n ? cases[i].n : strlen(cases[i].text);
+        assert_int_equal(kv_write_file(path, cases[i].text, n, &e), 0);
+        assert_int_equal(kv_runs_open(&r, path, &e), KV_EFAIL);
+        if (!strstr(e.msg, cases[i].said)) fail_msg("'%s' lacks '%s'", e.msg, cases[i].said);
+    }
+    remove(path);
+}
+
+static void issue_13_A2_numbers_that_no_machine_has_are_refused_by_row_and_field(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *said;
+    } cases[] = {
+        {"[" GENERATION("F16", "\"n_depth\": -5") "]", "field 'n_depth': -5"},
+        {"[" GENERATION("F16", "\"n_depth\": 1e300") "]", "field 'n_depth'"},
+        {"[" GENERATION("F16", "\"avg_ns\": 0") "]", "field 'avg_ns'"},
+        {"[" GENERATION("F16", "\"avg_ns\": \"nan\"") "]", "field 'avg_ns': \"nan\""},
+        {"[" GENERATION("F16", "\"stddev_ts\": -1") "]", "field 'stddev_ts'"},
+        {"[" GENERATION("F16", "\"n_threads\": \"many\"") "]", "field 'n_threads'"},
+        {"[" GENERATION("F16", "\"samples_ns\": [5, -1]") "]", "sample 2 is no time"},
+        {"[" GENERATION("F16", "\"samples_ns\": [5, \"x\"]") "]", "sample 2 is no time"},
+        {"context,mix,step_ns,low_ns\n64,8,5,-1\n", "column 'low_ns': -1 is out of range"},
+        {"context,mix,step_ns,cache_bytes\n64,8,5,inf\n", "column 'cache_bytes': inf"},
+        {"context,mix,step_ns,high_ns\n64,8,5,nan\n", "column 'high_ns': 'nan' is no number"},
+        {"context,mix,step_ns\n64,8,1e300\n", "column 'step_ns'"},
+        {"context,mix,tokens_per_s\n64,8,0\n", "expected a positive step_ns"},
+        {"context,mix,step_ns\n0,8,5\n", "column 'context': 0"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct kv_runs *r;
+        struct kv_error e;
+        assert_int_equal(kv_write_file(path, cases[i].text, strlen(cases[i].text), &e), 0);
+        assert_int_equal(kv_runs_open(&r, path, &e), KV_EFAIL);
+        if (!strstr(e.msg, cases[i].said)) fail_msg("'%s' lacks '%s'", e.msg, cases[i].said);
+        assert_non_null(strstr(e.where, "row 1"));
+    }
+    remove(path);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_mix_reads_back_as_it_is_spelt),
@@ -207,6 +397,11 @@ int main(void) {
         cmocka_unit_test(our_files_read_back_as_they_were_written),
         cmocka_unit_test(llama_bench_files_of_each_kind_are_read),
         cmocka_unit_test(a_plain_csv_needs_a_context_a_mix_and_a_time),
+        cmocka_unit_test(issue_13_A2_runs_of_several_ways_are_refused_by_field_and_chosen),
+        cmocka_unit_test(issue_13_A3_every_file_type_of_llama_cpp_keeps_its_name),
+        cmocka_unit_test(issue_13_D3_markdown_talk_and_files_of_2023_are_read),
+        cmocka_unit_test(issue_13_D3_what_cannot_be_read_is_called_what_it_is),
+        cmocka_unit_test(issue_13_A2_numbers_that_no_machine_has_are_refused_by_row_and_field),
         cmocka_unit_test(bad_files_are_refused_with_file_row_and_column),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
