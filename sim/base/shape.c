@@ -25,3 +25,10 @@ uint32_t kv_shape_get(const struct kv_shape *s, size_t field) {
 void kv_shape_set(struct kv_shape *s, size_t field, uint32_t value) {
     memcpy((char *)s + kv_shape_fields[field].at, &value, sizeof value);
 }
+
+double kv_shape_parameters(const struct kv_shape *s) {
+    if (!s->n_layers || !s->hidden || !s->ffn || !s->vocab) return 0;
+    double attention = (double)s->hidden * s->head_dim * 2 * ((double)s->n_heads + s->n_kv_heads);
+    double layer = attention + 3.0 * s->hidden * s->ffn + 2.0 * s->hidden;
+    return layer * s->n_layers + (double)s->vocab * s->hidden + s->hidden;
+}

@@ -20,4 +20,7 @@ extern const struct kv_shape_field kv_shape_fields[KV_N_SHAPE_FIELDS]; // in the
 uint32_t kv_shape_get(const struct kv_shape *s, size_t field);
 void kv_shape_set(struct kv_shape *s, size_t field, uint32_t value);
 
+// Parameters of a Llama model of this shape with a tied head; 0 when the shape does not tell.
+double kv_shape_parameters(const struct kv_shape *s);
+
 #endif

@@ -243,6 +243,11 @@ static int read_device(struct kv_device *d, const char *text, size_t n, const ch
         if (!is_sane(v, f->min))
             rc = kv_fail(e, KV_EFAIL, path, "'%s' must be a number of %g or more, up to 1e18",
                          f->key, f->min);
+        else if (f->at == offsetof(struct kv_device, sign_right) && json_number_value(v) > 1)
+            rc = kv_fail(e, KV_EFAIL, path, "'%s' must be a share from 0 to 1", f->key);
+        else if (f->at == offsetof(struct kv_device, round_tokens) && json_number_value(v) > 0 &&
+                 json_number_value(v) < 1)
+            rc = kv_fail(e, KV_EFAIL, path, "'%s' must be 0 or at least one token", f->key);
         else if (f->required && json_number_value(v) == 0)
             rc = kv_fail(e, KV_EFAIL, path, "'%s' is 0: no step takes no time", f->key);
         *number_at(d, f->at) = json_number_value(v);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Opens any file of runs: JSON, JSON lines, CSV or Markdown, by this tool, llama-bench or hand.
 #include "sim/cost/run_json.h"
+#include "sim/base/args.h"
 #include "sim/base/files.h"
 #include "sim/base/guard.h"
 #include "sim/base/memory.h"
@@ -74,17 +75,23 @@ static int add_json(struct kv_runs *r, json_t *root, const char *path, struct kv
     return rc;
 }
 
+static size_t lines_before(const char *file, const char *at) {
+    size_t lines = 0;
+    for (; file < at; file++) lines += *file == '\n';
+    return lines;
+}
+
 // Several values may stand in one file, with talk between: a tool's output was appended.
-static int read_json(struct kv_runs *r, const char *text, const char *path, struct kv_error *e) {
+static int read_json(struct kv_runs *r, const char *file, const char *text, const char *path,
+                     struct kv_error *e) {
     int rc = 0;
     for (const char *at = text; rc == 0 && at;) {
         json_error_t why;
         json_t *root =
             json_loadb(at, strlen(at), JSON_REJECT_DUPLICATES | JSON_DISABLE_EOF_CHECK, &why);
         if (!root) {
-            size_t line = 0;
-            for (const char *c = text; c < at; c++) line += *c == '\n';
-            return kv_fail(e, KV_EFAIL, path, "line %zu: %s", line + (size_t)why.line, why.text);
+            return kv_fail(e, KV_EFAIL, path, "line %zu: %s",
+                           lines_before(file, at) + (size_t)why.line, why.text);
         }
         rc = add_json(r, root, path, e);
         json_decref(root);
@@ -103,8 +110,9 @@ static int read_markdown(struct kv_runs *r, const char *text, const char *path,
     return rc;
 }
 
-static int read_jsonl(struct kv_runs *r, const char *text, const char *path, struct kv_error *e) {
-    size_t number = 0;
+static int read_jsonl(struct kv_runs *r, const char *file, const char *text, const char *path,
+                      struct kv_error *e) {
+    size_t number = lines_before(file, text);
     for (const char *line = text; *line; line += strcspn(line, "\n"), line += *line == '\n') {
         size_t n = strcspn(line, "\n");
         number++;
@@ -141,6 +149,16 @@ static int read_cell(const char **at, struct kv_text *cell) {
     return end;
 }
 
+static bool names_runs(const json_t *names) {
+    static const char *const known[] = {"context", "mix",          "step_ns", "step_ms",
+                                        "n_gen",   "tokens_per_s", NULL};
+    size_t i;
+    json_t *name;
+    json_array_foreach(names, i,
+                       name) if (kv_index_of(json_string_value(name), known) >= 0) return true;
+    return false;
+}
+
 static int read_csv(struct kv_runs *r, const char *text, const char *path, struct kv_error *e) {
     json_t *names = json_array();
     const char *at = text;
@@ -151,7 +169,11 @@ static int read_csv(struct kv_runs *r, const char *text, const char *path, struc
         json_array_append_new(names, json_string(s));
         free(s);
     }
-    int rc = 0;
+    int rc = names_runs(names)
+                 ? 0
+                 : kv_fail(e, KV_EFAIL, path,
+                           "is neither JSON, JSON lines, a table of llama-bench's, nor CSV whose "
+                           "first line names context, mix and step_ns, or n_gen");
     for (size_t number = 1; rc == 0 && *at; number++) {
         json_t *row = json_object();
         size_t i = 0;
@@ -193,7 +215,7 @@ static int refuse(const char *text, size_t n, const char *path, struct kv_error 
                        "is UTF-16; turn it into UTF-8 (iconv -f UTF-16 -t UTF-8)");
     const char *zero = memchr(text, 0, n);
     if (zero)
-        return kv_fail(e, KV_EFAIL, path, "byte %zu is zero: runs are text in UTF-8",
+        return kv_fail(e, KV_EFAIL, path, "byte %zu is zero: runs are text in UTF-8, not in UTF-16",
                        (size_t)(zero - text));
     if (has_line(text, "CREATE TABLE") || has_line(text, "INSERT INTO"))
         return kv_fail(e, KV_EFAIL, path, "is SQL; write runs with llama-bench -o json");
@@ -205,6 +227,7 @@ static int refuse(const char *text, size_t n, const char *path, struct kv_error 
 
 static int read_any(struct kv_runs *r, const char *text, const char *path, struct kv_error *e) {
     const char *first = text + strspn(text, " \t\r\n");
+    if (!*first) return 0;
     if (*first != '{' && *first != '[') {
         const char *data = data_of(first);
         if (!data && (has_line(first, "| model ") || *first == '|'))
@@ -217,9 +240,10 @@ static int read_any(struct kv_runs *r, const char *text, const char *path, struc
     while (length > 0 && strchr(" \t\r", first[length - 1])) length--;
     bool whole = *first == '{' && length > 1 && first[length - 1] == '}';
     if (*first == '{' && (whole || (second && (*second == '{' || !*second))))
-        return strstr(first, "\"runs\"") && (!second || !*second) ? read_json(r, first, path, e)
-                                                                  : read_jsonl(r, first, path, e);
-    return *first == '{' || *first == '[' ? read_json(r, first, path, e)
+        return strstr(first, "\"runs\"") && (!second || !*second)
+                   ? read_json(r, text, first, path, e)
+                   : read_jsonl(r, text, first, path, e);
+    return *first == '{' || *first == '[' ? read_json(r, text, first, path, e)
                                           : read_csv(r, first, path, e);
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rows of llama-bench as runs: cache and weight types, times, and its Markdown tables.
+#include "sim/base/shape.h"
 #include "sim/cost/run_json.h"
 #include "sim/model/model.h"
 
@@ -7,13 +8,6 @@
 #include <stdlib.h>
 
 // ---- the model ------------------------------------------------------------------------
-
-double kv_shape_parameters(const struct kv_shape *s) {
-    if (!s->n_layers || !s->hidden || !s->ffn || !s->vocab) return 0;
-    double attention = (double)s->hidden * s->head_dim * 2 * ((double)s->n_heads + s->n_kv_heads);
-    double layer = attention + 3.0 * s->hidden * s->ffn + 2.0 * s->hidden;
-    return layer * s->n_layers + (double)s->vocab * s->hidden + s->hidden;
-}
 
 static void shape_from_parameters(struct kv_device_run *run) {
     const char *name;
@@ -133,6 +127,8 @@ static int read_types(struct kv_device_run *run, const json_t *row, const char *
     const char *name[2] = {cache_type(row, "type_k"), cache_type(row, "type_v")};
     struct kv_mix_part *p = &run->mix.part[0];
     run->mix = (struct kv_mix){.n = 1, .part = {{.share = 1}}};
+    if (!*name[0] || !*name[1])
+        return kv_fail(e, KV_EFAIL, where, "tells no cache types: type_k and type_v, or f16_kv");
     for (int side = 0; side < 2; side++) {
         unsigned bits, type;
         size_t n = kv_cache_type_read(name[side], &bits, &type);

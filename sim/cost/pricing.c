@@ -2,8 +2,8 @@
 // Prices candidates and runs, ranks them, and compares them with another cache.
 #include "sim/cost/pricing.h"
 #include "sim/base/memory.h"
+#include "sim/base/shape.h"
 #include "sim/cost/calibrate.h"
-#include "sim/cost/run_json.h"
 
 // ---- candidates -----------------------------------------------------------------------
 

@@ -19,8 +19,6 @@ void kv_runs_read_meta(struct kv_runs *r, const json_t *row); // fills what is s
 KV_MUST_CHECK int kv_runs_from_json(const json_t *root, struct kv_device_run **run, size_t *n,
                                     const char *path, struct kv_error *e);
 
-// Parameters of a Llama model of this shape with a tied head; 0 when the shape does not tell.
-double kv_shape_parameters(const struct kv_shape *s);
 #define KV_MOST_NS 1e15 // no time of a run is longer: eleven days
 
 // Whether a setting's FIELD=VALUE holds; KV_EFAIL: no run tells the field, or none that value.

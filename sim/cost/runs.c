@@ -210,7 +210,7 @@ int kv_runs_from_json(const json_t *root, struct kv_device_run **run, size_t *n,
     json_t *rows = json_object_get(root, "runs"), *row;
     struct kv_runs *r = kv_runs_new();
     size_t i;
-    int rc = 0;
+    int rc = !rows || json_is_array(rows) ? 0 : kv_fail(e, KV_EFAIL, path, "runs must be a list");
     json_array_foreach(rows, i, row) {
         char where[256];
         snprintf(where, sizeof where, "%s: run %zu", path, i + 1);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // How runs were run: what a file says beside the sweep and its times, compared, chosen, and named
 // where it differs. Runs of two machines, builds or flags are two devices.
-#include "sim/base/guard.h"
+#include "sim/base/args.h"
 #include "sim/cost/run_json.h"
 
 #include <stdlib.h>
@@ -33,9 +33,7 @@ static const char *const settings[] = {"machine",       "engine",
                                        "synthetic",     NULL};
 
 static bool is_listed(const char *name, const char *const *names) {
-    for (; *names; names++)
-        if (strcmp(name, *names) == 0) return true;
-    return false;
+    return kv_index_of(name, names) >= 0;
 }
 
 // A value as text, the same from JSON and CSV: truth is 1 or 0.

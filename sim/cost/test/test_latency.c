@@ -270,6 +270,8 @@ static void bad_device_files_are_refused_in_one_sentence(void **state) {
         {"{", "line 1"},
         {"{\"base_ns\": -1}", "'base_ns' must be a number of 0 or more"},
         {"{\"base_ns\": 0}", "'base_ns' is 0"},
+        {"{\"base_ns\": 1, \"sign_right\": 7}", "'sign_right' must be a share"},
+        {"{\"base_ns\": 1, \"round_tokens\": 1e-9}", "'round_tokens' must be 0 or at least"},
         {"{\"base_ns\": 1e19}", "'base_ns' must be a number of 0 or more, up to 1e18"},
         {"{\"base_ns\": 1, \"key_ns\": {\"q9_0\": 1}}", "'q9_0' must be a width"},
         {"{\"base_ns\": 1, \"key_ns\": {\"4\": -1}}", "'4' must be a width"},

@@ -346,6 +346,10 @@ static void issue_13_D3_what_cannot_be_read_is_called_what_it_is(void **state) {
          "llama-batched-bench's table"},
         {"{\"n_kv_max\": 2048, \"pl\": 1, \"t_pp\": 0.1, \"t_tg\": 0.2}\n", 0,
          "llama-batched-bench times batches"},
+        {"hello\nworld\n", 0, "is neither JSON"},
+        {"hello, you\n[ ] talk\n", 0, "holds no decode runs"},
+        {"one line\n{\"n_gen\": \n", 0, "line 2:"},
+        {"[{\"n_gen\": 8, \"avg_ts\": 5}]", 0, "tells no cache types"},
         {"| a | b |\n| - | - |\n| 1 | 2 |\n", 0, "holds no table with the columns"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
