@@ -148,7 +148,8 @@ static void print_device(const struct kv_rows *all) {
     for (size_t i = 0; i < all->n; i++)
         for (size_t k = 0; k < all->n_contexts; k++)
             extrapolated = extrapolated || all->row[i].at[k].extrapolated;
-    if (extrapolated) puts("* beyond the contexts, widths or cache types this device was measured at");
+    if (extrapolated)
+        puts("* beyond the contexts, widths or cache types this device was measured at");
 }
 
 // What the rarer columns mean.

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "analysis/test/synthetic.h"
+#include "sim/base/cache_types.h"
 
 enum { N = 150 };
 
@@ -110,6 +111,33 @@ static char *dump(const char *path) {
                      0);
     close_store(s);
     return kv_text_take(&t);
+}
+
+static void issue_13_A4_a_row_says_which_cache_type_holds_each_width(void **state) {
+    const struct fixture *f = *state;
+    static const struct {
+        const char *spec, *type; // of four bits
+    } cases[] = {{"static:k=4,v=4@q4_0:order=ggml,sinks=0,window=0", "q4_0"},
+                 {"static:k=4,v=4@iq4_nl:order=ggml,sinks=0,window=0", "iq4_nl"},
+                 {"static:k=4,v=4@ggml:order=ggml,types=1", "q4_1"},
+                 {"static:k=4,v=4@sym", "none"}};
+    struct kv_error e;
+    struct kv_store *s = open_store(f->path, KV_STORE_CREATE);
+    for (size_t i = 0; i < 4; i++) fill(s, run_of(s, f->trace, cases[i].spec, 0), 0, 3, 1);
+    assert_int_equal(kv_store_flush(s, &e), 0);
+    struct kv_summary *rows;
+    size_t n, found = 0;
+    assert_int_equal(kv_store_summaries(s, NULL, &rows, &n, &e), 0);
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < 4; k++) {
+            if (strcmp(rows[i].spec, cases[k].spec) != 0) continue;
+            const struct kv_cache_type *t = kv_cache_type_at(rows[i].ledger.type[KV_VALUE][4]);
+            assert_string_equal(t ? t->name : "none", cases[k].type);
+            found++;
+        }
+    assert_int_equal(found, 4);
+    kv_summaries_free(rows, n);
+    close_store(s);
 }
 
 static void outcomes_come_back_as_they_were_put(void **state) {
@@ -637,6 +665,7 @@ static void a_reader_changes_nothing(void **state) {
 #define CASE(t) cmocka_unit_test_setup_teardown(t, set_up, tear_down)
 int main(void) {
     const struct CMUnitTest tests[] = {
+        CASE(issue_13_A4_a_row_says_which_cache_type_holds_each_width),
         CASE(outcomes_come_back_as_they_were_put),
         CASE(settings_come_back_as_they_were_put),
         CASE(a_setting_that_is_not_known_is_said_with_its_file),
