@@ -27,7 +27,8 @@ static char *fit_table(const struct kv_calibration *c) {
 static bool has_line(const struct kv_device *d, size_t i) {
     const struct kv_mix *m = &d->runs[i].mix;
     size_t most = 1, first = i;
-    if (m->n == 1) return m->part[0].bits[0] == m->part[0].bits[1];
+    if (m->n == 1)
+        return m->part[0].bits[0] == m->part[0].bits[1] && m->part[0].type[0] == m->part[0].type[1];
     for (size_t k = d->n_runs; k-- > 0;)
         if (d->runs[k].mix.n >= most) {
             most = d->runs[k].mix.n;
