@@ -232,6 +232,10 @@ static int read_hellaswag(const struct source *s, const json_t *line, struct kv_
     return KV_OK;
 }
 
+static const char *choice_label(const json_t *choices, size_t i) {
+    return json_string_value(json_object_get(json_array_get(choices, i), "label"));
+}
+
 // ARC and OpenBookQA share a layout; labels are A, B, ... or 1, 2, ..., so the key is looked up
 // among the item's own.
 static int read_question(const struct source *s, const json_t *line, struct kv_task_item *item,
@@ -261,6 +265,11 @@ static int read_question(const struct source *s, const json_t *line, struct kv_t
         item->choices[item->n_choices++] = kv_strdup(text);
     }
     char *all = kv_text_take(&labels);
+    for (size_t i = 0; i < json_array_size(choices) && !rc; i++)
+        for (size_t k = 0; k < i && !rc; k++)
+            if (strcmp(choice_label(choices, i), choice_label(choices, k)) == 0)
+                rc = fail_line(s, e, "the label \"%.20s\" stands at two choices",
+                               choice_label(choices, i));
     if (!rc && item->gold < 0)
         rc = fail_line(s, e, "answerKey \"%.20s\" is none of the labels %.200s", key, all);
     free(all);
@@ -488,6 +497,24 @@ static const char *name_of(size_t kind, const char *path) {
                                            : "arc";
 }
 
+static int by_id(const void *a, const void *b) {
+    const struct kv_task_item *const *x = a, *const *y = b;
+    return strcmp((*x)->id, (*y)->id);
+}
+
+// An item that stands twice would count twice, and narrow every interval.
+static int check_ids(const struct kv_tasks *t, struct kv_error *e) {
+    int rc = KV_OK;
+    const struct kv_task_item **item = kv_alloc(t->n_items + 1, sizeof *item);
+    for (size_t i = 0; i < t->n_items; i++) item[i] = &t->items[i];
+    qsort(item, t->n_items, sizeof *item, by_id);
+    for (size_t i = 1; i < t->n_items && !rc; i++)
+        if (by_id(&item[i - 1], &item[i]) == 0)
+            rc = kv_fail(e, KV_EFAIL, t->path, "the id '%s' is given to two items", item[i]->id);
+    free(item);
+    return rc;
+}
+
 int kv_tasks_load(struct kv_tasks **out, const char *spec, struct kv_error *e) {
     *out = NULL;
     KV_GUARD(e);
@@ -508,6 +535,7 @@ int kv_tasks_load(struct kv_tasks **out, const char *spec, struct kv_error *e) {
     rc = apply_pairs(t, &s, pairs, e);
     if (!rc)
         rc = kind == KV_TASK_TEXT ? read_text(&s, t, text, n, e) : read_lines(&s, t, text, n, e);
+    if (!rc) rc = check_ids(t, e);
 done:
     free(text);
     free(copy);

@@ -8,6 +8,7 @@
 #include "sim/base/memory.h"
 #include "sim/base/shape.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -105,6 +106,23 @@ void kv_device_free(struct kv_device *d) {
     free(d->runs_meta);
     free(d->runs);
     free(d);
+}
+
+// Costs far above any device's would overflow in the time of a step.
+static int check_sizes(const struct kv_device *d, const char *path, struct kv_error *e) {
+    const double most = 1e18;
+    for (size_t i = 0; i < n_number_fields; i++) {
+        double x = *number_at((struct kv_device *)d, number_fields[i].at);
+        if (isfinite(x) && x > most)
+            return kv_fail(e, KV_EFAIL, path, "'%s' is %g; at most %g is taken",
+                           number_fields[i].key, x, most);
+    }
+    for (size_t i = 0; i < 2 * (size_t)KV_WIDTH_BINS; i++)
+        if (d->c_ns[i / KV_WIDTH_BINS][i % KV_WIDTH_BINS] > most)
+            return kv_fail(e, KV_EFAIL, path, "%s: a cost of %g; at most %g is taken",
+                           i < KV_WIDTH_BINS ? "key_ns" : "value_ns",
+                           d->c_ns[i / KV_WIDTH_BINS][i % KV_WIDTH_BINS], most);
+    return 0;
 }
 
 // ---- reading --------------------------------------------------------------------------
@@ -220,6 +238,7 @@ static int read_device(struct kv_device *d, const char *text, size_t n, const ch
     }
     if (rc == 0) rc = read_width_costs(d, root, KV_KEY, path, e);
     if (rc == 0) rc = read_width_costs(d, root, KV_VALUE, path, e);
+    if (rc == 0) rc = check_sizes(d, path, e);
     if (rc == 0) rc = read_shape(d, root, path, e);
     if (rc == 0) rc = read_range(d, root, path, e);
     if (rc == 0) rc = read_ports(d, root, path, e);
