@@ -17,6 +17,7 @@
 #include "sim/base/hash.h"
 #include "sim/base/memory.h"
 #include "sim/base/spec.h"
+#include "sim/base/talk.h"
 #include "sim/base/assets.h"
 #include "sim/base/utf8.h"
 
@@ -502,17 +503,19 @@ static int by_id(const void *a, const void *b) {
     return strcmp((*x)->id, (*y)->id);
 }
 
-// An item that stands twice would count twice, and narrow every interval.
-static int check_ids(const struct kv_tasks *t, struct kv_error *e) {
-    int rc = KV_OK;
+// An item that stands twice counts twice, and narrows every interval.
+static void warn_of_doubles(const struct kv_tasks *t) {
     const struct kv_task_item **item = kv_alloc(t->n_items + 1, sizeof *item);
+    size_t doubles = 0, first = 0;
     for (size_t i = 0; i < t->n_items; i++) item[i] = &t->items[i];
     qsort(item, t->n_items, sizeof *item, by_id);
-    for (size_t i = 1; i < t->n_items && !rc; i++)
-        if (by_id(&item[i - 1], &item[i]) == 0)
-            rc = kv_fail(e, KV_EFAIL, t->path, "the id '%s' is given to two items", item[i]->id);
+    for (size_t i = 1; i < t->n_items; i++)
+        if (by_id(&item[i - 1], &item[i]) == 0 && doubles++ == 0) first = i;
+    if (doubles)
+        kv_say("warning: %s: the id '%s' is given to two items; %zu items repeat an id, and each "
+               "counts",
+               t->path, item[first]->id, doubles);
     free(item);
-    return rc;
 }
 
 int kv_tasks_load(struct kv_tasks **out, const char *spec, struct kv_error *e) {
@@ -535,7 +538,7 @@ int kv_tasks_load(struct kv_tasks **out, const char *spec, struct kv_error *e) {
     rc = apply_pairs(t, &s, pairs, e);
     if (!rc)
         rc = kind == KV_TASK_TEXT ? read_text(&s, t, text, n, e) : read_lines(&s, t, text, n, e);
-    if (!rc) rc = check_ids(t, e);
+    if (!rc) warn_of_doubles(t);
 done:
     free(text);
     free(copy);

@@ -130,7 +130,7 @@ done <<'ROWS'
 # benchmark files
 0 | items 1 | kvsim tasks no_newline.jsonl | tr -s ' '
 0 | items 2 | kvsim tasks crlf.jsonl | tr -s ' '
-1 | twice.jsonl: the id '0' is given to two items | kvsim record -m good.gguf -t twice.jsonl -o x
+0 | warning: twice.jsonl: the id '0' is given to two items | kvsim tasks twice.jsonl
 1 | gold7.jsonl: line 1: "label" is none of the endings | kvsim tasks gold7.jsonl
 1 | gold_below.jsonl: line 1: "label" is none of the endings | kvsim tasks gold_below.jsonl
 1 | gold_half.jsonl: line 1: "label" is none of the endings | kvsim tasks gold_half.jsonl
@@ -209,6 +209,7 @@ done <<'ROWS'
 2 | --alpha inf | kvsim train mlp t --alpha inf -o x.safetensors
 2 | widths must rise | kvsim train mlp t --bits 8,2 -o x.safetensors
 0 | also judge them | kvsim tune t static -m good.gguf --train 0-3 --items 2-5 --no-exact
+0 | layer | kvsim additivity t -m good.gguf --items 0-0 --bits 16 --units layer --sets 1
 2 | is measured | kvsim quant sym --gaussian --bits 7
 # outputs: refused before the work
 1 | nowhere/x: cannot be written | kvsim bench device --contexts 16 --mixes 16 -o nowhere/x
