@@ -47,6 +47,9 @@ ln -s loop2 loop1 && ln -s loop1 loop2
 echo 'no library' >text.so
 : >empty.so
 echo 'static:bits=4' >text.db
+head -c 9000 s.db >damaged.db
+cp s.db newer.db # SQLite's user_version, four bytes at 60
+printf '\0\0\3\347' | dd of=newer.db bs=1 seek=60 conv=notrunc 2>/dev/null
 mkdir folder.sweep
 : >empty.sweep
 echo endless.sweep >endless.sweep
@@ -173,6 +176,9 @@ done <<'ROWS'
 1 | no such run | kvsim outcomes static:bits=8 --db s.db
 2 | --context | kvsim show --db s.db -c 0
 2 | --context | kvsim show --db s.db -c 1e99
+0 | warning: nowhere: is not a trace folder | kvsim show --db s.db --layers --trace nowhere
+1 | newer kvsim | kvsim show --db newer.db
+1 | the file is damaged | kvsim frontier --db damaged.db
 # sweep and claim files
 2 | specs: none | kvsim sweep t empty.sweep -m good.gguf --db z.db
 0 | | kvsim sweep t crlf.sweep -m good.gguf --db z.db --items 0-0
