@@ -150,7 +150,8 @@ static int tokenize(struct tree_builder *b, const struct kv_model *m,
         free(text);
         if (rc) return rc;
         if (n <= *n_context)
-            return kv_fail(e, KV_EFAIL, item->id, "choice %zu adds no token to the context", c);
+            return kv_fail(e, KV_EFAIL, "item", "'%s': choice %zu adds no token to the context",
+                           item->id, c);
         b->ids = kv_grow(b->ids, b->n_ids + n, sizeof *b->ids);
         memcpy(b->ids + b->n_ids, b->whole + *n_context, (n - *n_context) * sizeof *b->ids);
         b->first[c] = (uint32_t)b->n_ids;
@@ -158,8 +159,8 @@ static int tokenize(struct tree_builder *b, const struct kv_model *m,
         b->chars[c] = (uint32_t)count_chars(item->choices[c]);
         b->bytes[c] = (uint32_t)strlen(item->choices[c]);
         if (n > m->shape.max_tokens)
-            return kv_fail(e, KV_EFAIL, item->id, "has %zu tokens; the model reads %u", n,
-                           m->shape.max_tokens);
+            return kv_fail(e, KV_EFAIL, "item", "'%s' has %zu tokens; the model reads %u", item->id,
+                           n, m->shape.max_tokens);
     }
     b->first[item->n_choices] = (uint32_t)b->n_ids;
     return 0;

@@ -17,6 +17,7 @@
 #include "sim/base/hash.h"
 #include "sim/base/memory.h"
 #include "sim/base/spec.h"
+#include "sim/base/talk.h"
 #include "sim/base/assets.h"
 #include "sim/base/utf8.h"
 
@@ -232,6 +233,10 @@ static int read_hellaswag(const struct source *s, const json_t *line, struct kv_
     return KV_OK;
 }
 
+static const char *choice_label(const json_t *choices, size_t i) {
+    return json_string_value(json_object_get(json_array_get(choices, i), "label"));
+}
+
 // ARC and OpenBookQA share a layout; labels are A, B, ... or 1, 2, ..., so the key is looked up
 // among the item's own.
 static int read_question(const struct source *s, const json_t *line, struct kv_task_item *item,
@@ -261,6 +266,11 @@ static int read_question(const struct source *s, const json_t *line, struct kv_t
         item->choices[item->n_choices++] = kv_strdup(text);
     }
     char *all = kv_text_take(&labels);
+    for (size_t i = 0; i < json_array_size(choices) && !rc; i++)
+        for (size_t k = 0; k < i && !rc; k++)
+            if (strcmp(choice_label(choices, i), choice_label(choices, k)) == 0)
+                rc = fail_line(s, e, "the label \"%.20s\" stands at two choices",
+                               choice_label(choices, i));
     if (!rc && item->gold < 0)
         rc = fail_line(s, e, "answerKey \"%.20s\" is none of the labels %.200s", key, all);
     free(all);
@@ -488,6 +498,26 @@ static const char *name_of(size_t kind, const char *path) {
                                            : "arc";
 }
 
+static int by_id(const void *a, const void *b) {
+    const struct kv_task_item *const *x = a, *const *y = b;
+    return strcmp((*x)->id, (*y)->id);
+}
+
+// An item that stands twice counts twice, and narrows every interval.
+static void warn_of_doubles(const struct kv_tasks *t) {
+    const struct kv_task_item **item = kv_alloc(t->n_items + 1, sizeof *item);
+    size_t doubles = 0, first = 0;
+    for (size_t i = 0; i < t->n_items; i++) item[i] = &t->items[i];
+    qsort(item, t->n_items, sizeof *item, by_id);
+    for (size_t i = 1; i < t->n_items; i++)
+        if (by_id(&item[i - 1], &item[i]) == 0 && doubles++ == 0) first = i;
+    if (doubles)
+        kv_say("warning: %s: the id '%s' is given to two items; %zu items repeat an id, and each "
+               "counts",
+               t->path, item[first]->id, doubles);
+    free(item);
+}
+
 int kv_tasks_load(struct kv_tasks **out, const char *spec, struct kv_error *e) {
     *out = NULL;
     KV_GUARD(e);
@@ -508,6 +538,7 @@ int kv_tasks_load(struct kv_tasks **out, const char *spec, struct kv_error *e) {
     rc = apply_pairs(t, &s, pairs, e);
     if (!rc)
         rc = kind == KV_TASK_TEXT ? read_text(&s, t, text, n, e) : read_lines(&s, t, text, n, e);
+    if (!rc) warn_of_doubles(t);
 done:
     free(text);
     free(copy);

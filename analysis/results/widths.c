@@ -6,6 +6,7 @@
 
 #include "sim/base/guard.h"
 #include "sim/base/memory.h"
+#include "sim/base/talk.h"
 #include "sim/replay/replay.h"
 
 static int take_path(void *self, size_t n, const char *const *names, const struct kv_sql_value *v,
@@ -33,6 +34,8 @@ struct kv_trace *kv_widths_open(struct kv_store *s, const struct kv_summary *row
          *rest = all;
     while (!t && (word = strsep(&rest, ","))) {
         if (!*word || kv_tolerate(kv_trace_open(&t, word, &ignored), &ignored)) {
+            if (*word && list && (size_t)(word - all) < strlen(list)) // one that was asked for
+                kv_say("warning: %s: %s", ignored.where, ignored.msg);
             t = NULL;
         } else if (strcmp(kv_trace_info(t)->digest, row->trace_digest) != 0) {
             kv_trace_close(t);

@@ -181,6 +181,11 @@ static bool alike(const struct kv_flip *a, const struct kv_flip *b) {
     return a->unit == b->unit && a->bits == b->bits && a->n_flipped == b->n_flipped;
 }
 
+// NAN, which is printed as a blank, where the whole is nothing.
+static double share(double part, double whole) {
+    return whole > 0 ? part / whole : NAN;
+}
+
 // The row of the flips from *i on that are alike; *i moves behind them.
 static struct kv_flip_row row_of(const struct kv_additivity *a, size_t *i) {
     const struct kv_flip *f = &a->at[*i];
@@ -188,17 +193,18 @@ static struct kv_flip_row row_of(const struct kv_additivity *a, size_t *i) {
                             .bits = f->bits,
                             .n_flipped = f->n_flipped,
                             .n_parts = f->n_parts,
-                            .ratio_low = INFINITY};
+                            .ratio_low = NAN,
+                            .ratio_high = NAN};
     for (; *i < a->n && alike(&a->at[*i], f); (*i)++, r.n_sets++) {
         const struct kv_flip *x = &a->at[*i];
         r.exact += x->exact / x->scored;
         r.singles += x->singles / x->scored;
         r.predicted += x->predicted / x->scored;
-        r.ratio_low = fmin(r.ratio_low, x->exact / x->singles);
-        r.ratio_high = fmax(r.ratio_high, x->exact / x->singles);
+        r.ratio_low = fmin(r.ratio_low, share(x->exact, x->singles));
+        r.ratio_high = fmax(r.ratio_high, share(x->exact, x->singles));
     }
-    r.exact_to_sum = r.exact / r.singles;
-    r.predicted_to_exact = r.predicted / r.exact;
+    r.exact_to_sum = share(r.exact, r.singles);
+    r.predicted_to_exact = share(r.predicted, r.exact);
     r.exact /= (double)r.n_sets;
     r.singles /= (double)r.n_sets;
     r.predicted /= (double)r.n_sets;

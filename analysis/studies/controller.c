@@ -273,8 +273,8 @@ int kv_controllers_train(struct kv_controller *c, size_t n, const struct kv_trac
         c[i] = (struct kv_controller){
             .labels = c[i].labels, .alpha = c[i].alpha, .beta = c[i].beta, .gamma = c[i].gamma};
     int rc = kv_trace_check_features(kv_trace_info(trace), KV_NEED(KV_RARITY_NATS), e);
+    if (rc == 0) rc = n > 1 ? kv_make_dir(o->out, e) : kv_check_output(o->out, e);
     if (rc == 0) rc = prepare(&g, c, n, e);
-    if (rc == 0 && n > 1) rc = kv_make_dir(o->out, e);
     for (size_t i = 0; i < n && rc == 0; i++) {
         rc = train(&g, &c[i], n > 1, e);
         if (rc == 0 && kv_interrupted()) rc = kv_fail(e, KV_EINTR, "train", "interrupted");

@@ -7,6 +7,7 @@
 #include "analysis/stats/stats.h"
 #include "sim/base/cache_types.h"
 #include "sim/base/memory.h"
+#include "sim/base/talk.h"
 #include "sim/base/work.h"
 #include "sim/replay/answers.h"
 
@@ -42,6 +43,13 @@ static int set_items(struct kv_planner *p, const struct kv_planner_options *o, s
     p->test = o->items.n ? o->items : (struct kv_item_range){half % n, n > 1 ? n - half : 1};
     int rc = kv_item_range_check(&p->train, n, "train", e);
     if (rc == 0) rc = kv_item_range_check(&p->test, n, "items", e);
+    if (rc == 0 && o->train.n && o->items.n && p->train.first < p->test.first + p->test.n &&
+        p->test.first < p->train.first + p->train.n)
+        kv_say("warning: plans are chosen on items that also judge them (%zu-%zu and %zu-%zu): "
+               "what they "
+               "gain looks larger than it is",
+               p->train.first, p->train.first + p->train.n - 1, p->test.first,
+               p->test.first + p->test.n - 1);
     if (rc == 0 && p->mean == KV_MEAN_ROBUST && p->train.n < 2 * KV_MEAN_PARTS)
         rc = kv_fail(e, KV_EUSAGE, "mean", "robust needs %d train items, and there are %zu",
                      2 * KV_MEAN_PARTS, p->train.n);

@@ -65,6 +65,9 @@ int kv_read_file(const char *path, char **text, size_t *n, struct kv_error *e) {
     free(chunk);
     int status;
     const char *why = gzerror(gz, &status);
+    const char *after = why ? strchr(why, ':') : NULL; // "<fd:3>: what is wrong"
+    if (after && *why == '<' && after[1]) after = strchr(after + 1, ':');
+    if (after && *why == '<') why = after + 2;
     if (got < 0 || (status != Z_OK && status != Z_STREAM_END)) {
         kv_fail(e, KV_EFAIL, path, "cannot be read: %s", status == Z_ERRNO ? strerror(errno) : why);
         gzclose(gz);
@@ -101,9 +104,18 @@ int kv_write_file(const char *path, const void *data, size_t n, struct kv_error 
     return bad ? KV_EFAIL : 0;
 }
 
+int kv_check_output(const char *path, struct kv_error *e) {
+    struct stat st;
+    const char *slash = strrchr(path, '/');
+    char *dir = slash ? kv_format_text("%.*s", (int)(slash - path) + 1, path) : kv_strdup(".");
+    int why = stat(path, &st) == 0 && S_ISDIR(st.st_mode) ? EISDIR : access(dir, W_OK) ? errno : 0;
+    free(dir);
+    return why ? kv_fail(e, KV_EFAIL, path, "cannot be written: %s", strerror(why)) : 0;
+}
+
 int kv_make_dir(const char *path, struct kv_error *e) {
     char *p = kv_strdup(path);
-    for (char *c = p + 1;; c++) {
+    for (char *c = p + (*p != '\0');; c++) {
         if (*c != '/' && *c != '\0') continue;
         char keep = *c;
         *c = '\0';

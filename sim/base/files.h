@@ -18,6 +18,8 @@ KV_MUST_CHECK int kv_read_file(const char *path, char **text, size_t *n, struct 
 // Writes a whole file through a temporary name and a rename, so that it is there whole or not at
 // all.
 KV_MUST_CHECK int kv_write_file(const char *path, const void *data, size_t n, struct kv_error *e);
+// Whether kv_write_file could: asked before work whose result a wrong path would lose.
+KV_MUST_CHECK int kv_check_output(const char *path, struct kv_error *e);
 KV_MUST_CHECK int kv_make_dir(const char *path, struct kv_error *e); // with parents
 bool kv_is_dir(const char *path);
 // Free bytes of the file system that holds (or would hold) path; UINT64_MAX when unknown.

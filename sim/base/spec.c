@@ -240,7 +240,9 @@ static int expand(const char *text, struct list *l, struct kv_error *e) {
     double v[3];
     int decimals;
     if (find_range(text, &from, &to, v, &decimals)) {
-        if (!(v[2] > 0) || v[1] < v[0] || (v[1] - v[0]) / v[2] > MAX_SPECS)
+        if (v[2] > 0 && (v[1] - v[0]) / v[2] > MAX_SPECS)
+            return kv_fail(e, KV_EUSAGE, text, "a range makes more than %d specs", MAX_SPECS);
+        if (!(v[2] > 0) || v[1] < v[0])
             return kv_fail(e, KV_EUSAGE, text,
                            "a range is from..to+step with from below to and step above 0");
         for (long i = 0; v[0] + (double)i * v[2] <= v[1] + 1e-9; i++) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim bench device: measures decode steps on this machine and writes them for calibrate.
+#include "sim/base/files.h"
 #include "sim/base/memory.h"
 #include "sim/base/spec.h"
 #include "sim/base/talk.h"
@@ -209,6 +210,7 @@ static int run(struct kv_cli *c, struct kv_error *e) {
         return kv_fail(e, KV_EUSAGE, "bench", "'%s' cannot be measured; 'device' can", c->args[0]);
     struct wanted w = {0};
     int rc = read_options(c, &w, e);
+    if (rc == 0 && kv_opt_given(c, "out")) rc = kv_check_output(kv_opt(c, "out"), e);
     if (rc) return rc;
     struct kv_runs *r = kv_runs_new();
     note_origin(c, r);

@@ -7,6 +7,7 @@
 #include "sim/quant/format.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 
 enum { CHUNK_BYTES = 1 << 20 };
@@ -90,11 +91,29 @@ static void code_chunk(const struct job *j, size_t n) {
     }
 }
 
+// A scale made from NaN or Inf spoils its whole group, and damaged scales decode to them.
+static int check_finite(const struct job *j, const void *data, size_t n, size_t unit,
+                        const char *what, struct kv_error *e) {
+    const float *x = data;
+    uint32_t dim = j->f->setting.shape.head_dim;
+    for (size_t i = 0; i < n * j->size.values; i++)
+        if (!isfinite(x[i]))
+            return kv_fail(e, KV_EFAIL, "standard input", "row %zu, value %zu %s %s",
+                           (unit * j->size.values + i) / dim, i % dim, what,
+                           isnan(x[i]) ? "NaN" : "infinite");
+    return 0;
+}
+
 static int run_job(const struct job *j, struct kv_error *e) {
-    size_t got, whole;
+    size_t got, whole, unit = 0;
     while ((got = fread(j->in, 1, j->room * j->in_bytes, stdin)) > 0) {
         whole = got / j->in_bytes;
+        int rc = j->decode ? 0 : check_finite(j, j->in, whole, unit, "is", e);
+        if (rc) return rc;
         code_chunk(j, whole);
+        if (j->decode) rc = check_finite(j, j->out, whole, unit, "decodes to", e);
+        if (rc) return rc;
+        unit += whole;
         if (fwrite(j->out, j->out_bytes, whole, stdout) != whole) break; // said by the flush
         if (got % j->in_bytes)
             return kv_fail(e, KV_EFAIL, "standard input",

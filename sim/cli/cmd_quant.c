@@ -80,6 +80,9 @@ static int quant(struct kv_cli *c, struct kv_error *e) {
     int rc = kv_opt(c, "bits") ? kv_opt_counts(c, "bits", 1, 16, bits, 16, &o.n_bits, e) : 0;
     if (rc == 0) rc = open_source(&source, &trace, c, e);
     if (rc == 0) rc = kv_quant_compare(&rows, &n, &source, &o, e);
+    if (rc == 0 && n == 0)
+        rc = kv_fail(e, KV_EUSAGE, "--bits",
+                     "no format has one of these widths: nothing is measured");
     if (rc == 0)
         rc = kv_opt_given(c, "layers")
                  ? print_layers(rows, n, source.setting.shape.n_layers, c->output, e)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim train mlp: trains the controller that policy mlp asks, one network for each combination of
 // labels and loss weights.
+#include <math.h>
 #include <stdlib.h>
 
 #include "analysis/studies/controller.h"
@@ -93,7 +94,7 @@ static int read_options(const struct kv_cli *c, struct kv_controller_options *o,
 static int read_weight(const char *option, const char *text, double *weight, struct kv_error *e) {
     char *end;
     *weight = strtod(text, &end);
-    if (end != text && !*end && *weight >= 0) return 0;
+    if (end != text && !*end && *weight >= 0 && isfinite(*weight)) return 0;
     return kv_fail(e, KV_EUSAGE, "train", "--%s %s: a number of at least 0 is expected", option,
                    text);
 }

@@ -7,6 +7,12 @@
 #include "sim/base/args.h"
 #include "sim/cli/lists.h"
 
+static bool mode_listed(const struct kv_sweep_options *o, enum kv_mode mode) {
+    for (size_t i = 0; i < o->n_modes; i++)
+        if (o->modes[i] == mode) return true;
+    return false;
+}
+
 static int read_modes(const struct kv_cli *c, struct kv_sweep_options *o, struct kv_error *e) {
     char **list;
     size_t n = kv_opt_list(c, "mode", &list);
@@ -18,7 +24,9 @@ static int read_modes(const struct kv_cli *c, struct kv_sweep_options *o, struct
             rc = kv_fail(e, KV_EUSAGE, "--mode",
                          "no mode is named '%s'; there are inline, prefill, prefill1, requant",
                          list[i]);
-        else if (o->n_modes < KV_N_MODES)
+        else if (mode_listed(o, (enum kv_mode)m)) // its items would count twice
+            rc = kv_fail(e, KV_EUSAGE, "--mode", "mode %s is named twice", list[i]);
+        else
             o->modes[o->n_modes++] = (enum kv_mode)m;
     }
     kv_list_free(list, n);

@@ -17,6 +17,8 @@ enum kv_self kv_adjoint_self(const struct kv_trace_info *in) {
 int kv_adjoint_answers(const struct kv_trace_info *in, const struct kv_replay_spec *spec,
                        enum kv_mode mode, bool self_exact, struct kv_error *e) {
     const struct kv_format *f = spec->format;
+    if (kv_index_of(in->adjoint.mode, kv_mode_names) < 0)
+        return kv_fail(e, KV_EFAIL, in->path, "keeps no sensitivities; record with --keep kv,sens");
     if (strcmp(in->adjoint.mode, kv_mode_names[mode]) != 0)
         return kv_fail(e, KV_EFAIL, in->path,
                        "its sensitivities were recorded for mode %s and do not answer for %s",
