@@ -2,9 +2,9 @@
 // A three-layer network trained by Adam on CBLAS products.
 #include "analysis/search/train.h"
 
-#include <cblas.h>
 #include <stdlib.h>
 
+#include "sim/base/blas.h"
 #include "sim/base/memory.h"
 
 enum { LAYERS = 3, PERMUTATIONS = 5 };
@@ -79,8 +79,8 @@ static void forward(struct net *t, size_t n) {
         const float *bias = bias_of(t, t->parameter, l);
         float *y = t->value[l + 1];
         for (size_t r = 0; r < n; r++) memcpy(y + r * out, bias, out * sizeof *y);
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)out, (int)in, 1,
-                    t->value[l], (int)in, weight_of(t, t->parameter, l), (int)in, 1, y, (int)out);
+        kv_sgemm(false, true, n, out, in, t->value[l], in, weight_of(t, t->parameter, l), in, 1, y,
+                 out);
         for (size_t i = 0; l + 1 < LAYERS && i < n * out; i++) y[i] = y[i] > 0 ? y[i] : 0;
     }
 }
@@ -91,14 +91,14 @@ static void backward(struct net *t, size_t n) {
         size_t in = t->width[l], out = t->width[l + 1];
         float *bias = bias_of(t, t->gradient, l);
         const float *delta = t->delta[l + 1];
-        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)out, (int)in, (int)n, 1, delta,
-                    (int)out, t->value[l], (int)in, 0, weight_of(t, t->gradient, l), (int)in);
+        kv_sgemm(true, false, out, in, n, delta, out, t->value[l], in, 0,
+                 weight_of(t, t->gradient, l), in);
         memset(bias, 0, out * sizeof *bias);
         for (size_t r = 0; r < n; r++)
             for (size_t i = 0; i < out; i++) bias[i] += delta[r * out + i];
         if (l == 0) return;
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)n, (int)in, (int)out, 1, delta,
-                    (int)out, weight_of(t, t->parameter, l), (int)in, 0, t->delta[l], (int)in);
+        kv_sgemm(false, false, n, in, out, delta, out, weight_of(t, t->parameter, l), in, 0,
+                 t->delta[l], in);
         for (size_t i = 0; i < n * in; i++)
             if (t->value[l][i] <= 0) t->delta[l][i] = 0;
     }
@@ -347,6 +347,7 @@ int kv_train(const struct kv_train_data *d, const struct kv_train_options *o,
              struct kv_train_result *r, struct kv_error *e) {
     *r = (struct kv_train_result){0};
     int rc = check(d, o, e);
+    if (rc == 0) rc = kv_blas_open(e);
     if (rc) return rc;
     struct trainer t = {.d = d,
                         .o = o,
