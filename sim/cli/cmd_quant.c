@@ -80,11 +80,11 @@ static int quant(struct kv_cli *c, struct kv_error *e) {
     int rc = kv_opt(c, "bits") ? kv_opt_counts(c, "bits", 1, 16, bits, 16, &o.n_bits, e) : 0;
     if (rc == 0) rc = open_source(&source, &trace, c, e);
     if (rc == 0) rc = kv_quant_compare(&rows, &n, &source, &o, e);
+    if (rc == 0 && kv_opt(c, "out")) rc = kv_quant_draw(rows, n, &source, kv_opt(c, "out"), e);
     if (rc == 0)
         rc = kv_opt_given(c, "layers")
                  ? print_layers(rows, n, source.setting.shape.n_layers, c->output, e)
                  : kv_table_print_rows(formats, rows, n, sizeof *rows, c->output, e);
-    if (rc == 0 && kv_opt(c, "out")) rc = kv_quant_draw(rows, n, &source, kv_opt(c, "out"), e);
     kv_quant_rows_free(rows, n);
     kv_trace_close(trace);
     return rc;
