@@ -81,12 +81,13 @@ static void a_label_that_one_feature_tells_is_learned_over_raw_features(void **s
     struct kv_train_result r = run(&s, 1, 0, 0);
     assert_true(agreement(&s, &r) > 0.93);
     assert_true(r.epochs[r.best_epoch].valid_loss < 0.5 * r.epochs[0].valid_loss);
-    assert_int_equal(r.n_train + r.n_valid, TOKENS);
-    assert_int_equal(r.n_valid, TOKENS / 5); // whole items, one in five
+    assert_int_equal(r.n[KV_TRAIN_LEARNS] + r.n[KV_TRAIN_VALIDATES] + r.n[KV_TRAIN_REPORTED], TOKENS);
+    assert_int_equal(r.n[KV_TRAIN_VALIDATES], TOKENS / 5); // whole items, one in five
+    assert_int_equal(r.n[KV_TRAIN_REPORTED], TOKENS / 5);
     size_t counted = 0;
     for (size_t i = 0; i < 4; i++)
         for (size_t k = 0; k < 4; k++) counted += r.confusion[i][k];
-    assert_int_equal(counted, r.n_valid);
+    assert_int_equal(counted, r.n[KV_TRAIN_REPORTED]);
     kv_train_result_free(&r);
 }
 
