@@ -23,7 +23,7 @@ static int report(const struct kv_error *e, int rc) {
 }
 
 // What runs may come to a good end for this long, unless a second signal comes before.
-enum { GRACE_S = 60 };
+enum { GRACE_S = 30 };
 
 // The first SIGINT, SIGTERM or SIGHUP asks: what was finished is stored, and the command ends. Work
 // that does not look (a plug-in's endless loop) is ended by a second one, at once, or by the clock.
