@@ -13,7 +13,7 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-void kv_train_mean(const float *x, size_t n, double *mean) {
+void kv_train_feature_means(const float *x, size_t n, double *mean) {
     memset(mean, 0, n * sizeof *mean);
     for (size_t i = 0; i < KV_TRAIN_INPUTS; i++) {
         double low = INFINITY, high = -INFINITY;
@@ -28,7 +28,7 @@ void kv_train_mean(const float *x, size_t n, double *mean) {
 
 void kv_label_quartiles(const float *x, size_t n, size_t n_classes, uint8_t *label) {
     double *mean = kv_alloc(n, sizeof *mean), *sorted = kv_alloc(n, sizeof *sorted);
-    kv_train_mean(x, n, mean);
+    kv_train_feature_means(x, n, mean);
     memcpy(sorted, mean, n * sizeof *mean);
     qsort(sorted, n, sizeof *sorted, ascending);
     for (size_t t = 0; t < n; t++) {

@@ -77,7 +77,7 @@ void kv_train_result_free(struct kv_train_result *r);
 void kv_train_pick(const struct kv_train_result *r, const float *x, size_t n, uint8_t *picked);
 
 // mean [n]: each token's mean of the four features, each scaled to 0..1 over all n tokens.
-void kv_train_mean(const float *x, size_t n, double *mean);
+void kv_train_feature_means(const float *x, size_t n, double *mean);
 
 // Labels by quartile: each token's mean of the four features, each scaled to 0..1 over all tokens,
 // cut into n_classes equal parts; the highest mean gets the last class.

@@ -85,7 +85,7 @@ static void gather(struct ground *g) {
                 add_damage(g, kv_cell_table_item(g->table, i), row, g->damage + n * g->o->n_bits);
         }
     }
-    kv_train_mean(g->x, n, g->rank);
+    kv_train_feature_means(g->x, n, g->rank);
     g->data.n_tokens = n;
     g->data.n_items = in->n_items;
     g->data.x = g->x;
