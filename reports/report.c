@@ -8,6 +8,7 @@
 #include "sim/base/guard.h"
 #include "sim/base/hash.h"
 #include "sim/base/talk.h"
+#include "sim/base/work.h"
 #include "sim/model/model.h"
 
 #include <stdlib.h>
@@ -159,8 +160,13 @@ static int draw(struct kv_page *page, struct kv_page_part *parts, const struct k
     struct kv_model *model = NULL;
     int code = 0;
     open_recordings(page, r->traces, &traces);
-    for (size_t i = 0; !code && i < page->n_parts; i++)
+    struct kv_progress *progress = kv_progress_start("drawing", page->n_parts, "parts");
+    for (size_t i = 0; !code && i < page->n_parts; i++) {
         code = kv_frontier_draw(&parts[i].set, parts[i].figures, &parts[i].n_figures, e);
+        kv_progress_step(progress, 1);
+        if (!code && kv_interrupted()) code = kv_fail(e, KV_EINTR, "report", "interrupted");
+    }
+    kv_progress_end(progress);
     if (!code) {
         page->policies = policies;
         page->n_policies = find_policies(parts, page->n_parts, &traces, r->jobs, policies);

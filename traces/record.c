@@ -3,9 +3,9 @@
 // ones.
 #include "traces/record.h"
 
-#include <cblas.h>
 #include <stdlib.h>
 
+#include "sim/base/blas.h"
 #include "sim/base/guard.h"
 #include "sim/base/half.h"
 #include "sim/base/hash.h"
@@ -301,7 +301,7 @@ int kv_record(const struct kv_model *m, const struct kv_tasks *tasks,
         .n_items = items->n,
         .n_tokens = items->n_tokens,
         .tool_version = KV_VERSION,
-        .blas = openblas_get_corename(),
+        .blas = (char *)kv_blas_core(),
         .kv_norms = kv_norms(m),
     };
     if (!o->n_tables && !(o->keep & (KV_KEEP_SENS | KV_KEEP_GRAD)))

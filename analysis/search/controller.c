@@ -13,8 +13,8 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-void kv_label_quartiles(const float *x, size_t n, size_t n_classes, uint8_t *label) {
-    double *mean = kv_alloc(n, sizeof *mean), *sorted = kv_alloc(n, sizeof *sorted);
+void kv_train_feature_means(const float *x, size_t n, double *mean) {
+    memset(mean, 0, n * sizeof *mean);
     for (size_t i = 0; i < KV_TRAIN_INPUTS; i++) {
         double low = INFINITY, high = -INFINITY;
         for (size_t t = 0; t < n; t++) {
@@ -24,6 +24,11 @@ void kv_label_quartiles(const float *x, size_t n, size_t n_classes, uint8_t *lab
         for (size_t t = 0; t < n && high > low; t++)
             mean[t] += ((double)x[t * KV_TRAIN_INPUTS + i] - low) / (high - low) / KV_TRAIN_INPUTS;
     }
+}
+
+void kv_label_quartiles(const float *x, size_t n, size_t n_classes, uint8_t *label) {
+    double *mean = kv_alloc(n, sizeof *mean), *sorted = kv_alloc(n, sizeof *sorted);
+    kv_train_feature_means(x, n, mean);
     memcpy(sorted, mean, n * sizeof *mean);
     qsort(sorted, n, sizeof *sorted, ascending);
     for (size_t t = 0; t < n; t++) {

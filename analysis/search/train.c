@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// A three-layer network trained by Adam on CBLAS products.
+// A three-layer network, and a linear softmax beside it, trained by Adam on matrix products.
 #include "analysis/search/train.h"
 
-#include <cblas.h>
 #include <stdlib.h>
 
+#include "sim/base/blas.h"
 #include "sim/base/memory.h"
+#include "sim/base/talk.h"
+#include "sim/base/work.h"
 
 enum { LAYERS = 3, PERMUTATIONS = 5 };
 
@@ -27,6 +29,7 @@ void kv_train_defaults(struct kv_train_options *o) {
 // ---- the network -------------------------------------------------------------------------
 
 struct net {
+    size_t layers; // LAYERS, or 1: a linear softmax
     size_t width[LAYERS + 1];
     size_t n;         // parameters
     float *parameter; // weight 0, bias 0, weight 1, ...
@@ -44,17 +47,21 @@ static float *bias_of(const struct net *t, float *base, size_t layer) {
     return weight_of(t, base, layer) + t->width[layer + 1] * t->width[layer];
 }
 
-static void net_init(struct net *t, size_t hidden, size_t classes, size_t batch, uint64_t seed) {
-    *t = (struct net){
-        .width = {KV_TRAIN_INPUTS, hidden, hidden, classes}, .first_power = 1, .second_power = 1};
-    for (size_t l = 0; l < LAYERS; l++) t->n += t->width[l + 1] * (t->width[l] + 1);
+static void net_init(struct net *t, size_t layers, size_t hidden, size_t classes, size_t batch,
+                     uint64_t seed) {
+    *t = (struct net){.layers = layers,
+                      .width = {KV_TRAIN_INPUTS, hidden, hidden, classes},
+                      .first_power = 1,
+                      .second_power = 1};
+    t->width[layers] = classes;
+    for (size_t l = 0; l < t->layers; l++) t->n += t->width[l + 1] * (t->width[l] + 1);
     float **arrays[] = {&t->parameter, &t->gradient, &t->first, &t->second};
     for (size_t i = 0; i < 4; i++) *arrays[i] = kv_alloc(t->n, sizeof(float));
-    for (size_t l = 0; l <= LAYERS; l++) {
+    for (size_t l = 0; l <= t->layers; l++) {
         t->value[l] = kv_alloc(batch * t->width[l], sizeof(float));
         t->delta[l] = kv_alloc(batch * t->width[l], sizeof(float));
     }
-    for (size_t l = 0; l < LAYERS; l++) { // He et al. 2015, uniform; biases begin at zero
+    for (size_t l = 0; l < t->layers; l++) { // He et al. 2015, uniform; biases begin at zero
         double reach = sqrt(6.0 / (double)t->width[l]);
         float *w = weight_of(t, t->parameter, l);
         for (size_t i = 0; i < t->width[l + 1] * t->width[l]; i++)
@@ -67,38 +74,38 @@ static void net_fini(struct net *t) {
     free(t->gradient);
     free(t->first);
     free(t->second);
-    for (size_t l = 0; l <= LAYERS; l++) {
+    for (size_t l = 0; l <= t->layers; l++) {
         free(t->value[l]);
         free(t->delta[l]);
     }
 }
 
 static void forward(struct net *t, size_t n) {
-    for (size_t l = 0; l < LAYERS; l++) {
+    for (size_t l = 0; l < t->layers; l++) {
         size_t in = t->width[l], out = t->width[l + 1];
         const float *bias = bias_of(t, t->parameter, l);
         float *y = t->value[l + 1];
         for (size_t r = 0; r < n; r++) memcpy(y + r * out, bias, out * sizeof *y);
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)out, (int)in, 1,
-                    t->value[l], (int)in, weight_of(t, t->parameter, l), (int)in, 1, y, (int)out);
-        for (size_t i = 0; l + 1 < LAYERS && i < n * out; i++) y[i] = y[i] > 0 ? y[i] : 0;
+        kv_sgemm(false, true, n, out, in, t->value[l], in, weight_of(t, t->parameter, l), in, 1, y,
+                 out);
+        for (size_t i = 0; l + 1 < t->layers && i < n * out; i++) y[i] = y[i] > 0 ? y[i] : 0;
     }
 }
 
-// From delta[LAYERS] = d loss / d output to the gradient.
+// From the last delta = d loss / d output to the gradient.
 static void backward(struct net *t, size_t n) {
-    for (size_t l = LAYERS; l-- > 0;) {
+    for (size_t l = t->layers; l-- > 0;) {
         size_t in = t->width[l], out = t->width[l + 1];
         float *bias = bias_of(t, t->gradient, l);
         const float *delta = t->delta[l + 1];
-        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)out, (int)in, (int)n, 1, delta,
-                    (int)out, t->value[l], (int)in, 0, weight_of(t, t->gradient, l), (int)in);
+        kv_sgemm(true, false, out, in, n, delta, out, t->value[l], in, 0,
+                 weight_of(t, t->gradient, l), in);
         memset(bias, 0, out * sizeof *bias);
         for (size_t r = 0; r < n; r++)
             for (size_t i = 0; i < out; i++) bias[i] += delta[r * out + i];
         if (l == 0) return;
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)n, (int)in, (int)out, 1, delta,
-                    (int)out, weight_of(t, t->parameter, l), (int)in, 0, t->delta[l], (int)in);
+        kv_sgemm(false, false, n, in, out, delta, out, weight_of(t, t->parameter, l), in, 0,
+                 t->delta[l], in);
         for (size_t i = 0; i < n * in; i++)
             if (t->value[l][i] <= 0) t->delta[l][i] = 0;
     }
@@ -160,9 +167,10 @@ static int by_mean(const void *a, const void *b) {
     return (x->item > y->item) - (x->item < y->item);
 }
 
-// Items in order of their mean label, cut into runs of 1 / holdout: one of each run validates. So
-// no token of a validating item trains, and both sides have like labels.
-static void split(const struct kv_train_data *d, const struct kv_train_options *o, bool *valid) {
+// Items in order of their mean label, cut into runs of 1 / holdout: one of each run validates,
+// another is reported on. So the three parts have like labels, and no token of an item that picks
+// the epoch or is reported on trains.
+static void split(const struct kv_train_data *d, const struct kv_train_options *o, uint8_t *part) {
     struct drawn *items = kv_alloc(d->n_items, sizeof *items);
     size_t *tokens = kv_alloc(d->n_items, sizeof *tokens), run = (size_t)round(1 / o->holdout);
     for (size_t i = 0; i < d->n_items; i++) items[i].item = (uint32_t)i;
@@ -175,8 +183,11 @@ static void split(const struct kv_train_data *d, const struct kv_train_options *
     qsort(items, d->n_items, sizeof *items, by_mean);
     for (size_t i = 0; i < d->n_items; i += run) {
         size_t n = d->n_items - i < run ? d->n_items - i : run;
+        if (n < run && i > 0) break; // a run cut short trains
         size_t one = (size_t)(kv_draw(o->seed, 50, i) * (double)n);
-        if (n == run || i == 0) valid[items[i + one].item] = true;
+        size_t step = 1 + (size_t)(kv_draw(o->seed, 51, i) * (double)(n - 1));
+        part[items[i + one].item] = KV_TRAIN_VALIDATES;
+        part[items[i + (one + step) % n].item] = KV_TRAIN_REPORTED;
     }
     free(items);
     free(tokens);
@@ -190,19 +201,20 @@ struct trainer {
     struct net net;
     float *x; // [n_tokens][4] standardised
     double mean[KV_TRAIN_INPUTS], scale[KV_TRAIN_INPUTS];
-    uint32_t *train, *valid; // token indices
-    size_t n_train, n_valid;
+    uint32_t *of[KV_TRAIN_N_PARTS]; // token indices
+    size_t n[KV_TRAIN_N_PARTS];
 };
 
 static void standardise(struct trainer *t) {
     for (size_t i = 0; i < KV_TRAIN_INPUTS; i++) {
         double sum = 0, squares = 0;
-        for (size_t k = 0; k < t->n_train; k++)
-            sum += (double)t->d->x[t->train[k] * KV_TRAIN_INPUTS + i];
-        t->mean[i] = sum / (double)t->n_train;
-        for (size_t k = 0; k < t->n_train; k++)
-            squares += pow((double)t->d->x[t->train[k] * KV_TRAIN_INPUTS + i] - t->mean[i], 2);
-        t->scale[i] = sqrt(squares / (double)t->n_train);
+        for (size_t k = 0; k < t->n[KV_TRAIN_LEARNS]; k++)
+            sum += (double)t->d->x[t->of[KV_TRAIN_LEARNS][k] * KV_TRAIN_INPUTS + i];
+        t->mean[i] = sum / (double)t->n[KV_TRAIN_LEARNS];
+        for (size_t k = 0; k < t->n[KV_TRAIN_LEARNS]; k++)
+            squares += pow(
+                (double)t->d->x[t->of[KV_TRAIN_LEARNS][k] * KV_TRAIN_INPUTS + i] - t->mean[i], 2);
+        t->scale[i] = sqrt(squares / (double)t->n[KV_TRAIN_LEARNS]);
         if (!(t->scale[i] > 0)) t->scale[i] = 1; // a feature that never changes
         for (size_t k = 0; k < t->d->n_tokens; k++)
             t->x[k * KV_TRAIN_INPUTS + i] =
@@ -219,57 +231,64 @@ static void load(struct trainer *t, const uint32_t *tokens, size_t n) {
 static double train_epoch(struct trainer *t, size_t epoch) {
     size_t classes = t->d->n_classes;
     double loss = 0;
-    for (size_t i = t->n_train; i-- > 1;) {
+    for (size_t i = t->n[KV_TRAIN_LEARNS]; i-- > 1;) {
         size_t j = (size_t)(kv_draw(t->o->seed, 1000 + epoch, i) * (double)(i + 1));
-        uint32_t swap = t->train[i];
-        t->train[i] = t->train[j];
-        t->train[j] = swap;
+        uint32_t swap = t->of[KV_TRAIN_LEARNS][i];
+        t->of[KV_TRAIN_LEARNS][i] = t->of[KV_TRAIN_LEARNS][j];
+        t->of[KV_TRAIN_LEARNS][j] = swap;
     }
-    for (size_t from = 0; from < t->n_train; from += t->o->batch) {
-        size_t n = t->n_train - from < t->o->batch ? t->n_train - from : t->o->batch;
-        load(t, t->train + from, n);
+    for (size_t from = 0; from < t->n[KV_TRAIN_LEARNS]; from += t->o->batch) {
+        size_t n =
+            t->n[KV_TRAIN_LEARNS] - from < t->o->batch ? t->n[KV_TRAIN_LEARNS] - from : t->o->batch;
+        load(t, t->of[KV_TRAIN_LEARNS] + from, n);
         forward(&t->net, n);
         for (size_t r = 0; r < n; r++)
-            loss += token_loss(t->d, t->o, t->net.value[LAYERS] + r * classes,
-                               t->d->label[t->train[from + r]], t->net.delta[LAYERS] + r * classes);
-        for (size_t i = 0; i < n * classes; i++) t->net.delta[LAYERS][i] /= (float)n;
+            loss += token_loss(t->d, t->o, t->net.value[t->net.layers] + r * classes,
+                               t->d->label[t->of[KV_TRAIN_LEARNS][from + r]],
+                               t->net.delta[t->net.layers] + r * classes);
+        for (size_t i = 0; i < n * classes; i++) t->net.delta[t->net.layers][i] /= (float)n;
         backward(&t->net, n);
         adam(&t->net, t->o->rate);
     }
-    return loss / (double)t->n_train;
+    return loss / (double)t->n[KV_TRAIN_LEARNS];
 }
 
-// Mean loss and accuracy on the validation tokens; with `confusion`, what was picked for what.
-static double validate(struct trainer *t, double *accuracy,
-                       size_t (*confusion)[KV_TRAIN_MAX_CLASSES]) {
-    size_t classes = t->d->n_classes, right = 0;
+// Mean loss and accuracy on the tokens of a part; with `confusion`, what was picked for what.
+static double judge(struct trainer *t, enum kv_train_part part, double *accuracy,
+                    size_t (*confusion)[KV_TRAIN_MAX_CLASSES]) {
+    size_t classes = t->d->n_classes, right = 0, all = t->n[part];
+    const uint32_t *tokens = t->of[part];
     double loss = 0;
-    for (size_t from = 0; from < t->n_valid; from += t->o->batch) {
-        size_t n = t->n_valid - from < t->o->batch ? t->n_valid - from : t->o->batch;
-        load(t, t->valid + from, n);
+    for (size_t from = 0; from < all; from += t->o->batch) {
+        size_t n = all - from < t->o->batch ? all - from : t->o->batch;
+        load(t, tokens + from, n);
         forward(&t->net, n);
         for (size_t r = 0; r < n; r++) {
-            const float *score = t->net.value[LAYERS] + r * classes;
-            uint8_t label = t->d->label[t->valid[from + r]];
+            const float *score = t->net.value[t->net.layers] + r * classes;
+            uint8_t label = t->d->label[tokens[from + r]];
             size_t picked = pick(score, classes);
             loss += token_loss(t->d, t->o, score, label, NULL);
             right += picked == label;
             if (confusion) confusion[label][picked]++;
         }
     }
-    *accuracy = (double)right / (double)t->n_valid;
-    return loss / (double)t->n_valid;
+    *accuracy = (double)right / (double)all;
+    return loss / (double)all;
 }
 
-static void fit(struct trainer *t, struct kv_train_result *r) {
+static int fit(struct trainer *t, const char *what, struct kv_train_result *r, struct kv_error *e) {
     float *best = kv_alloc(t->net.n, sizeof *best);
     double best_loss = INFINITY;
+    int rc = 0;
     r->epochs = kv_alloc(t->o->epochs, sizeof *r->epochs);
-    for (size_t epoch = 0; epoch < t->o->epochs; epoch++) {
+    struct kv_progress *progress = kv_progress_start(what, t->o->epochs, "epochs");
+    for (size_t epoch = 0; epoch < t->o->epochs && rc == 0; epoch++) {
         struct kv_epoch *log = &r->epochs[r->n_epochs++];
         log->epoch = r->n_epochs;
         log->train_loss = train_epoch(t, epoch);
-        log->valid_loss = validate(t, &log->valid_accuracy, NULL);
+        log->valid_loss = judge(t, KV_TRAIN_VALIDATES, &log->valid_accuracy, NULL);
+        kv_progress_step(progress, 1);
+        if (kv_interrupted()) rc = kv_fail(e, KV_EINTR, "train", "interrupted");
         if (log->valid_loss < best_loss) {
             best_loss = log->valid_loss;
             r->best_epoch = epoch;
@@ -277,31 +296,59 @@ static void fit(struct trainer *t, struct kv_train_result *r) {
         }
         if (epoch - r->best_epoch >= t->o->patience) break;
     }
+    kv_progress_end(progress);
     memcpy(t->net.parameter, best, t->net.n * sizeof *best);
     free(best);
+    return rc;
 }
 
 static void measure_importance(struct trainer *t, struct kv_train_result *r) {
-    double base_accuracy, base_loss = validate(t, &base_accuracy, r->confusion);
-    float *column = kv_alloc(t->n_valid, sizeof *column);
+    const uint32_t *tokens = t->of[KV_TRAIN_REPORTED];
+    size_t n = t->n[KV_TRAIN_REPORTED];
+    double base_loss = judge(t, KV_TRAIN_REPORTED, &r->accuracy, r->confusion);
+    float *column = kv_alloc(n, sizeof *column);
     for (size_t i = 0; i < KV_TRAIN_INPUTS; i++)
         for (size_t round = 0; round < PERMUTATIONS; round++) {
             float *x = t->x + i;
-            for (size_t k = 0; k < t->n_valid; k++) column[k] = x[t->valid[k] * KV_TRAIN_INPUTS];
-            for (size_t k = t->n_valid; k-- > 1;) {
+            for (size_t k = 0; k < n; k++) column[k] = x[tokens[k] * KV_TRAIN_INPUTS];
+            for (size_t k = n; k-- > 1;) {
                 size_t j = (size_t)(kv_draw(t->o->seed, 7000 + i * PERMUTATIONS + round, k) *
                                     (double)(k + 1));
-                float *a = &x[t->valid[k] * KV_TRAIN_INPUTS],
-                      *b = &x[t->valid[j] * KV_TRAIN_INPUTS], swap = *a;
+                float *a = &x[tokens[k] * KV_TRAIN_INPUTS], *b = &x[tokens[j] * KV_TRAIN_INPUTS],
+                      swap = *a;
                 *a = *b;
                 *b = swap;
             }
-            double accuracy, loss = validate(t, &accuracy, NULL);
-            r->accuracy_drop[i] += (base_accuracy - accuracy) / PERMUTATIONS;
+            double accuracy, loss = judge(t, KV_TRAIN_REPORTED, &accuracy, NULL);
+            r->accuracy_drop[i] += (r->accuracy - accuracy) / PERMUTATIONS;
             r->loss_rise[i] += (loss - base_loss) / PERMUTATIONS;
-            for (size_t k = 0; k < t->n_valid; k++) x[t->valid[k] * KV_TRAIN_INPUTS] = column[k];
+            for (size_t k = 0; k < n; k++) x[tokens[k] * KV_TRAIN_INPUTS] = column[k];
         }
     free(column);
+}
+
+// Accuracy of always saying what is most frequent among the labels that are learned from.
+static double majority_accuracy(const struct trainer *t) {
+    size_t count[KV_TRAIN_MAX_CLASSES] = {0}, most = 0, right = 0;
+    const uint32_t *reported = t->of[KV_TRAIN_REPORTED];
+    for (size_t k = 0; k < t->n[KV_TRAIN_LEARNS]; k++)
+        count[t->d->label[t->of[KV_TRAIN_LEARNS][k]]]++;
+    for (size_t c = 1; c < t->d->n_classes; c++)
+        if (count[c] > count[most]) most = c;
+    for (size_t k = 0; k < t->n[KV_TRAIN_REPORTED]; k++) right += t->d->label[reported[k]] == most;
+    return (double)right / (double)t->n[KV_TRAIN_REPORTED];
+}
+
+// Accuracy of a softmax without hidden layers, trained the same way on the same tokens.
+static int train_linear(struct trainer *t, double *accuracy, struct kv_error *e) {
+    struct trainer linear = *t;
+    struct kv_train_result r = {0};
+    net_init(&linear.net, 1, 0, t->d->n_classes, t->o->batch, t->o->seed);
+    int rc = fit(&linear, "training the linear one", &r, e);
+    if (rc == 0) judge(&linear, KV_TRAIN_REPORTED, accuracy, NULL);
+    net_fini(&linear.net);
+    kv_train_result_free(&r);
+    return rc;
 }
 
 // Copies the weights; the first layer takes raw features: W (x - mean) / scale + b.
@@ -326,10 +373,10 @@ static void hand_out(struct trainer *t, struct kv_train_result *r) {
 
 static int check(const struct kv_train_data *d, const struct kv_train_options *o,
                  struct kv_error *e) {
-    const char *why = d->n_tokens == 0 || d->n_items < 2            ? "two items with tokens"
+    const char *why = d->n_tokens == 0 || d->n_items < 3            ? "three items with tokens"
                       : d->n_classes < 2                            ? "two widths at least"
                       : d->n_classes > KV_TRAIN_MAX_CLASSES         ? "fewer widths"
-                      : !(o->holdout > 0 && o->holdout <= 0.5)      ? "a holdout above 0, up to 0.5"
+                      : !(o->holdout > 0 && o->holdout <= 1 / 3.0)  ? "a holdout above 0, up to 1/3"
                       : !(o->rate > 0) || o->rate > 1               ? "a rate above 0, up to 1"
                       : o->hidden == 0 || o->hidden > 512           ? "hidden from 1 to 512"
                       : o->batch == 0 || o->epochs == 0             ? "a batch and epochs above 0"
@@ -343,42 +390,52 @@ static int check(const struct kv_train_data *d, const struct kv_train_options *o
     return 0;
 }
 
+// The tokens of each part.
+static void deal(struct trainer *t, const uint8_t *part) {
+    for (size_t p = 0; p < KV_TRAIN_N_PARTS; p++)
+        t->of[p] = kv_alloc(t->d->n_tokens, sizeof *t->of[p]);
+    for (size_t k = 0; k < t->d->n_tokens; k++) {
+        uint8_t p = part[t->d->item[k]];
+        t->of[p][t->n[p]++] = (uint32_t)k;
+    }
+}
+
+static int train_all(struct trainer *t, struct kv_train_result *r, struct kv_error *e) {
+    net_init(&t->net, LAYERS, t->o->hidden, t->d->n_classes, t->o->batch, t->o->seed);
+    int rc = fit(t, "training", r, e);
+    if (rc == 0) {
+        measure_importance(t, r);
+        r->majority_accuracy = majority_accuracy(t);
+        hand_out(t, r);
+    }
+    net_fini(&t->net);
+    return rc ? rc : train_linear(t, &r->linear_accuracy, e);
+}
+
 int kv_train(const struct kv_train_data *d, const struct kv_train_options *o,
              struct kv_train_result *r, struct kv_error *e) {
     *r = (struct kv_train_result){0};
     int rc = check(d, o, e);
+    if (rc == 0) rc = kv_blas_open(e);
     if (rc) return rc;
-    struct trainer t = {.d = d,
-                        .o = o,
-                        .x = kv_alloc(d->n_tokens * KV_TRAIN_INPUTS, sizeof(float)),
-                        .train = kv_alloc(d->n_tokens, sizeof(uint32_t)),
-                        .valid = kv_alloc(d->n_tokens, sizeof(uint32_t))};
-    bool *valid = kv_alloc(d->n_items, 1);
-    split(d, o, valid);
-    for (size_t k = 0; k < d->n_tokens; k++)
-        if (valid[d->item[k]])
-            t.valid[t.n_valid++] = (uint32_t)k;
-        else
-            t.train[t.n_train++] = (uint32_t)k;
-    free(valid);
-    if (t.n_train == 0 || t.n_valid == 0)
-        rc = kv_fail(e, KV_EFAIL, "train", "%zu items cannot be split at a holdout of %g",
-                     d->n_items, o->holdout);
+    struct trainer t = {
+        .d = d, .o = o, .x = kv_alloc(d->n_tokens * KV_TRAIN_INPUTS, sizeof(float))};
+    *r = (struct kv_train_result){
+        .n_classes = d->n_classes, .hidden = o->hidden, .part = kv_alloc(d->n_items, 1)};
+    split(d, o, r->part);
+    deal(&t, r->part);
+    memcpy(r->n, t.n, sizeof r->n);
+    for (size_t p = 0; p < KV_TRAIN_N_PARTS && rc == 0; p++)
+        if (t.n[p] == 0)
+            rc = kv_fail(e, KV_EFAIL, "train", "%zu items cannot be split at a holdout of %g",
+                         d->n_items, o->holdout);
     if (rc == 0) {
-        *r = (struct kv_train_result){.n_classes = d->n_classes,
-                                      .hidden = o->hidden,
-                                      .n_train = t.n_train,
-                                      .n_valid = t.n_valid};
         standardise(&t);
-        net_init(&t.net, o->hidden, d->n_classes, o->batch, o->seed);
-        fit(&t, r);
-        measure_importance(&t, r);
-        hand_out(&t, r);
-        net_fini(&t.net);
+        rc = train_all(&t, r, e);
     }
     free(t.x);
-    free(t.train);
-    free(t.valid);
+    for (size_t p = 0; p < KV_TRAIN_N_PARTS; p++) free(t.of[p]);
+    if (rc) kv_train_result_free(r);
     return rc;
 }
 
@@ -388,5 +445,6 @@ void kv_train_result_free(struct kv_train_result *r) {
         free(r->bias[l]);
     }
     free(r->epochs);
+    free(r->part);
     *r = (struct kv_train_result){0};
 }

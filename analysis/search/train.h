@@ -32,13 +32,17 @@ struct kv_train_options {
     double rate;               // Adam's step
     uint32_t hidden, batch, epochs;
     uint32_t patience; // epochs without a better validation loss before training stops
-    double holdout;    // share of items that only validate
+    double holdout;    // share of items that only validate, and of those that are only reported on
     uint64_t seed;
 };
 // alpha 1, beta 0.1, gamma 0.1, Adam 3e-3 with 0.9, 0.999, 1e-8, 128 hidden, batch 256 (the paper's
 // network; loss weights and optimiser as in its independent reproduction, since it gives none), at
 // most 60 epochs, patience 8, holdout 0.2.
 void kv_train_defaults(struct kv_train_options *o);
+
+// What an item is for: the network learns from it, or it picks the epoch whose weights are kept, or
+// all that is said of the network is measured on it and on nothing else.
+enum kv_train_part { KV_TRAIN_LEARNS, KV_TRAIN_VALIDATES, KV_TRAIN_REPORTED, KV_TRAIN_N_PARTS };
 
 struct kv_epoch {
     size_t epoch; // counted from 1
@@ -51,22 +55,29 @@ struct kv_train_result {
         *bias[3]; // over raw features; [hidden][4], [hidden][hidden], [classes][hidden]
     struct kv_epoch *epochs;
     size_t n_epochs, best_epoch; // counted from 0
-    size_t n_train, n_valid;     // tokens
-    // Of the validation split: [label][picked].
+    size_t n[KV_TRAIN_N_PARTS];  // tokens of each part
+    uint8_t *part;               // [n_items] enum kv_train_part
+    // Of the reported part: the network's; of saying always what is most frequent where it learns;
+    // and of a softmax without hidden layers, trained the same way.
+    double accuracy, majority_accuracy, linear_accuracy;
+    // Of the reported part: [label][picked].
     size_t confusion[KV_TRAIN_MAX_CLASSES][KV_TRAIN_MAX_CLASSES];
     // How much accuracy falls and loss rises when a feature's values change places among the
-    // validation tokens (Breiman, Machine Learning 45, 2001), mean of five permutations.
+    // reported tokens (Breiman, Machine Learning 45, 2001), mean of five permutations.
     double accuracy_drop[KV_TRAIN_INPUTS], loss_rise[KV_TRAIN_INPUTS];
 };
 
-// Errors: no tokens, fewer than two items, an option out of range (named), a feature that is no
-// number.
+// Errors: no tokens, fewer than three items, an option out of range (named), a feature that is no
+// number; KV_EINTR.
 KV_MUST_CHECK int kv_train(const struct kv_train_data *d, const struct kv_train_options *o,
                            struct kv_train_result *r, struct kv_error *e);
 void kv_train_result_free(struct kv_train_result *r);
 
 // Classes the network picks for n tokens, x [n][4].
 void kv_train_pick(const struct kv_train_result *r, const float *x, size_t n, uint8_t *picked);
+
+// mean [n]: each token's mean of the four features, each scaled to 0..1 over all n tokens.
+void kv_train_feature_means(const float *x, size_t n, double *mean);
 
 // Labels by quartile: each token's mean of the four features, each scaled to 0..1 over all tokens,
 // cut into n_classes equal parts; the highest mean gets the last class.

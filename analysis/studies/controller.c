@@ -7,6 +7,7 @@
 #include "policies/weights.h"
 #include "sim/base/cache_types.h"
 #include "sim/base/files.h"
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/base/talk.h"
 #include "sim/base/version.h"
@@ -22,11 +23,12 @@ struct ground {
     const struct kv_trace *trace;
     const struct kv_controller_options *o;
     struct kv_format *format;
-    struct kv_cell_table *table; // damage; NULL when nothing asks for it
+    struct kv_cell_table *table; // damage; NULL where the trace cannot tell and nothing asks for it
     struct kv_train_data data;
     float *x;
     uint8_t *label;
     uint32_t *item;
+    double *rank;                       // [n_tokens] what the threshold rule compares
     double *damage;                     // [n_tokens][n_bits]
     char *widths;                       // "2/4/8/16"
     size_t width[KV_TRAIN_MAX_CLASSES]; // of each in the format's table
@@ -72,6 +74,7 @@ static void gather(struct ground *g) {
     g->x = kv_alloc(in->n_tokens * KV_TRAIN_INPUTS, sizeof *g->x);
     g->label = kv_alloc(in->n_tokens, sizeof *g->label);
     g->item = kv_alloc(in->n_tokens, sizeof *g->item);
+    g->rank = kv_alloc(in->n_tokens, sizeof *g->rank);
     if (g->table) g->damage = kv_alloc(in->n_tokens * g->o->n_bits, sizeof *g->damage);
     for (size_t i = 0; i < in->n_items; i++) {
         const struct kv_trace_item *it = kv_trace_item(g->trace, i);
@@ -83,6 +86,7 @@ static void gather(struct ground *g) {
                 add_damage(g, kv_cell_table_item(g->table, i), row, g->damage + n * g->o->n_bits);
         }
     }
+    kv_train_feature_means(g->x, n, g->rank);
     g->data.n_tokens = n;
     g->data.n_items = in->n_items;
     g->data.x = g->x;
@@ -144,15 +148,22 @@ static int prepare(struct ground *g, const struct kv_controller *c, size_t n, st
     const struct kv_trace_info *in = kv_trace_info(g->trace);
     struct kv_format_setting setting = {in->shape, in->order};
     bool quality = false, oracle = false;
+    struct kv_error why = {0};
     for (size_t i = 0; i < n; i++) {
         quality |= !g->o->quality && c[i].gamma > 0;
         oracle |= c[i].labels == KV_TRAIN_LABELS_ORACLE;
     }
     int rc = kv_format_open(&g->format, g->o->format, &setting, e);
     if (rc == 0) rc = find_widths(g, e);
-    if (rc == 0 && (quality || oracle))
-        rc = kv_cell_table_open(&g->table, g->trace, g->format, KV_TABLE_ISO, g->o->jobs, e);
     if (rc) return rc;
+    // What the picks are worth is told where the trace can tell.
+    rc = kv_cell_table_open(&g->table, g->trace, g->format, KV_TABLE_ISO, g->o->jobs, &why);
+    if ((quality || oracle || rc == KV_EINTR) && rc) {
+        *e = why;
+        return rc;
+    }
+    if (kv_tolerate(rc, &why)) kv_say("what the picks are worth cannot be told: %s", why.msg);
+    rc = 0;
     gather(g);
     if (quality) measure_quality(g);
     size_t given = g->o->n_bits * sizeof(double);
@@ -166,7 +177,7 @@ static int prepare(struct ground *g, const struct kv_controller *c, size_t n, st
 }
 
 static void ground_fini(struct ground *g) {
-    void *owned[] = {g->x, g->label, g->item, g->damage, g->widths};
+    void *owned[] = {g->x, g->label, g->item, g->rank, g->damage, g->widths};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     kv_cell_table_close(g->table);
     kv_format_close(g->format);
@@ -220,6 +231,25 @@ static int save(const struct ground *g, const struct kv_controller *c, struct kv
     return rc;
 }
 
+static void measure_worth(const struct ground *g, const uint8_t *picked, struct kv_controller *c) {
+    struct kv_worth_items items = {.trace = g->trace,
+                                   .table = g->table,
+                                   .n_widths = g->format->n_widths,
+                                   .n_classes = g->o->n_bits,
+                                   .width = g->width,
+                                   .bits = g->o->bits,
+                                   .part = c->result.part,
+                                   .counted = KV_TRAIN_REPORTED,
+                                   .rank = g->rank};
+    kv_worth_measure(&c->worth, &items, picked, g->o->train.seed);
+}
+
+const char *kv_controller_verdict(const struct kv_controller *c) {
+    return c->worth.n == 0              ? "not told: no sensitivities"
+           : kv_worth_better(&c->worth) ? "better than the threshold rule"
+                                        : "no better than the threshold rule";
+}
+
 static void count_picks(const struct ground *g, struct kv_controller *c) {
     size_t n = g->data.n_tokens;
     uint8_t *picked = kv_alloc(n, 1);
@@ -228,6 +258,7 @@ static void count_picks(const struct ground *g, struct kv_controller *c) {
     c->mean_bits = 0;
     for (size_t t = 0; t < n; t++) c->share[picked[t]] += 1.0 / (double)n;
     for (size_t k = 0; k < g->o->n_bits; k++) c->mean_bits += c->share[k] * g->o->bits[k];
+    if (g->table) measure_worth(g, picked, c);
     free(picked);
 }
 

@@ -11,6 +11,7 @@
 #define KV_ANALYSIS_STUDIES_CONTROLLER_H
 
 #include "analysis/search/train.h"
+#include "analysis/studies/worth.h"
 #include "traces/trace.h"
 
 // What a token should get: by quartile of the mean of its features, or the narrowest width whose
@@ -39,7 +40,11 @@ struct kv_controller {
     char *path, *spec;           // out: the file written; the policy that reads it
     struct kv_train_result result;
     double share[KV_TRAIN_MAX_CLASSES], mean_bits; // of the widths that it picks on all tokens
+    struct kv_worth worth; // on the reported items; n 0: the trace holds no sensitivities
 };
+
+// "better than the threshold rule", "no better than ...", or that it cannot be told.
+const char *kv_controller_verdict(const struct kv_controller *c);
 
 // Trains n networks one after the other and writes each; of several, OUT/mlp.sweep lists the specs.
 // Free what came of it with kv_controllers_fini, also after an error. Errors: KV_EUSAGE for widths

@@ -9,6 +9,7 @@
 #include "analysis/studies/sweep.h"
 #include "sim/base/memory.h"
 #include "sim/base/talk.h"
+#include "sim/base/work.h"
 
 const struct kv_freedom kv_freedoms[KV_N_FREEDOMS] = {
     {.name = "uniform", .plan = -1},
@@ -154,7 +155,13 @@ static int choose_all(struct kv_headroom *h, struct kv_error *e) {
     int rc = kv_planner_open(&p, &h->o.plan, e);
     if (rc) return rc;
     rc = set_items(h, &p, e);
-    for (size_t b = 0; b < h->o.n_bits && rc == 0; b++) rc = choose(h, &p, b, e);
+    struct kv_progress *progress = kv_progress_start("planning", h->o.n_bits, "budgets");
+    for (size_t b = 0; b < h->o.n_bits && rc == 0; b++) {
+        rc = choose(h, &p, b, e);
+        kv_progress_step(progress, 1);
+        if (rc == 0 && kv_interrupted()) rc = kv_fail(e, KV_EINTR, "headroom", "interrupted");
+    }
+    kv_progress_end(progress);
     if (rc == 0) rc = name_all(h, &p, e);
     kv_planner_close(&p);
     return rc;

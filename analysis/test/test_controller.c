@@ -122,6 +122,69 @@ static void several_stand_in_a_folder_with_a_sweep_of_their_specs(void **state) 
     free(out);
 }
 
+// Picks of one width have no other order; the rule's own picks are worth as much as the rule; the
+// widest are worth most.
+static void picks_are_worth_what_the_sensitivities_say_of_them(void **state) {
+    (void)state;
+    const struct kv_trace_info *in = kv_trace_info(trace);
+    struct kv_format_setting setting = {in->shape, in->order};
+    struct kv_error e = {0};
+    struct kv_format *format;
+    struct kv_cell_table *table;
+    if (kv_format_open(&format, "sym", &setting, &e) ||
+        kv_cell_table_open(&table, trace, format, KV_TABLE_ISO, 1, &e))
+        fail_msg("%s: %s", e.where, e.msg);
+    size_t width[2] = {0};
+    const double two[] = {2, 16};
+    for (size_t k = 0; k < 2; k++)
+        while (format->width_bits[width[k]] != two[k]) width[k]++;
+    uint8_t part[ITEMS] = {1, 0, 1, 1}, *picked = kv_alloc(in->n_tokens, 1);
+    double *rank = kv_alloc(in->n_tokens, sizeof *rank);
+    for (size_t t = 0; t < in->n_tokens; t++) rank[t] = kv_draw(6, 0, t);
+    struct kv_worth_items items = {.trace = trace,
+                                   .table = table,
+                                   .n_widths = format->n_widths,
+                                   .n_classes = 2,
+                                   .width = width,
+                                   .bits = two,
+                                   .part = part,
+                                   .counted = 1,
+                                   .rank = rank};
+    struct kv_worth narrow, wide, ruled;
+    kv_worth_measure(&narrow, &items, picked, 3);
+    assert_int_equal(narrow.n, 3);
+    assert_true(narrow.bits == 2 && narrow.kl == narrow.shuffle_kl && narrow.kl == narrow.rule_kl);
+    assert_false(kv_worth_better(&narrow));
+    memset(picked, 1, in->n_tokens);
+    kv_worth_measure(&wide, &items, picked, 3);
+    assert_true(wide.bits == 16 && wide.kl < narrow.kl);
+    for (size_t t = 0; t < in->n_tokens; t++) picked[t] = rank[t] > 0.5;
+    kv_worth_measure(&ruled, &items, picked, 3);
+    assert_true(ruled.bits > 2 && ruled.bits < 16 && ruled.kl == ruled.rule_kl && ruled.gain == 0);
+    assert_true(ruled.kl < narrow.kl && ruled.kl > wide.kl && ruled.shuffle_kl != ruled.kl);
+    free(rank);
+    free(picked);
+    kv_cell_table_close(table);
+    kv_format_close(format);
+}
+
+static void a_controller_says_what_it_is_worth_on_the_reported_items(void **state) {
+    (void)state;
+    char *out = file_in(tiny.dir, "worth.safetensors");
+    struct kv_controller c = {.labels = KV_TRAIN_LABELS_QUARTILE, .alpha = 1};
+    struct kv_controller_options o = options(out);
+    train(&c, 1, &o);
+    assert_int_equal(c.worth.n, 1); // one item of four
+    assert_true(isfinite(c.worth.kl) && isfinite(c.worth.shuffle_kl) && isfinite(c.worth.rule_kl));
+    assert_true(c.worth.bits >= 2 && c.worth.bits <= 16);
+    // Of one item no difference is known to be more than chance.
+    assert_string_equal(kv_controller_verdict(&c), "no better than the threshold rule");
+    c.worth.n = 0;
+    assert_string_equal(kv_controller_verdict(&c), "not told: no sensitivities");
+    kv_controllers_fini(&c, 1);
+    free(out);
+}
+
 static void widths_must_rise_and_be_offered(void **state) {
     (void)state;
     static const double falling[] = {4, 2}, odd[] = {4, 7};
@@ -145,6 +208,8 @@ int main(void) {
         cmocka_unit_test(the_spec_of_a_controller_asks_the_file_that_was_written),
         cmocka_unit_test(the_same_seed_writes_the_same_bytes),
         cmocka_unit_test(several_stand_in_a_folder_with_a_sweep_of_their_specs),
+        cmocka_unit_test(picks_are_worth_what_the_sensitivities_say_of_them),
+        cmocka_unit_test(a_controller_says_what_it_is_worth_on_the_reported_items),
         cmocka_unit_test(widths_must_rise_and_be_offered),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -81,12 +81,14 @@ static void a_label_that_one_feature_tells_is_learned_over_raw_features(void **s
     struct kv_train_result r = run(&s, 1, 0, 0);
     assert_true(agreement(&s, &r) > 0.93);
     assert_true(r.epochs[r.best_epoch].valid_loss < 0.5 * r.epochs[0].valid_loss);
-    assert_int_equal(r.n_train + r.n_valid, TOKENS);
-    assert_int_equal(r.n_valid, TOKENS / 5); // whole items, one in five
+    assert_int_equal(r.n[KV_TRAIN_LEARNS] + r.n[KV_TRAIN_VALIDATES] + r.n[KV_TRAIN_REPORTED],
+                     TOKENS);
+    assert_int_equal(r.n[KV_TRAIN_VALIDATES], TOKENS / 5); // whole items, one in five
+    assert_int_equal(r.n[KV_TRAIN_REPORTED], TOKENS / 5);
     size_t counted = 0;
     for (size_t i = 0; i < 4; i++)
         for (size_t k = 0; k < 4; k++) counted += r.confusion[i][k];
-    assert_int_equal(counted, r.n_valid);
+    assert_int_equal(counted, r.n[KV_TRAIN_REPORTED]);
     kv_train_result_free(&r);
 }
 
@@ -156,6 +158,43 @@ static void what_cannot_be_trained_on_is_refused(void **state) {
     assert_int_equal(kv_train(&s.d, &o, &r, &e), KV_EUSAGE);
 }
 
+// The label asks whether one of two features alone is high, which no weighted sum can tell.
+static void accuracy_stands_beside_the_majority_s_and_a_linear_softmax_s(void **state) {
+    (void)state;
+    static struct set s;
+    make_set(&s);
+    s.d.n_classes = 2;
+    for (size_t t = 0; t < TOKENS; t++) {
+        s.x[t * 4] = (float)kv_draw(4, 0, t);
+        s.label[t] = (s.x[t * 4] > 0.5f) != (s.x[t * 4 + 3] > 0.5f);
+    }
+    struct kv_train_result r = run(&s, 1, 0, 0);
+    assert_true(r.accuracy > 0.9);
+    assert_true(r.linear_accuracy > 0.3 && r.linear_accuracy < 0.7);
+    assert_true(r.majority_accuracy > 0.4 && r.majority_accuracy < 0.6);
+    kv_train_result_free(&r);
+}
+
+static void items_that_are_reported_on_have_no_say_in_the_weights(void **state) {
+    (void)state;
+    static struct set s;
+    make_set(&s);
+    struct kv_train_result a = run(&s, 1, 0.1, 0.1);
+    size_t changed = 0;
+    for (size_t t = 0; t < TOKENS; t++)
+        if (a.part[s.item[t]] == KV_TRAIN_REPORTED) s.x[t * 4] = (float)(t % 7), changed++;
+    struct kv_train_result b = run(&s, 1, 0.1, 0.1);
+    assert_int_equal(changed, a.n[KV_TRAIN_REPORTED]);
+    assert_memory_equal(a.part, b.part, ITEMS);
+    for (size_t l = 0; l < 3; l++) {
+        const size_t n[] = {32 * 4, 32 * 32, 4 * 32};
+        assert_memory_equal(a.weight[l], b.weight[l], n[l] * sizeof(float));
+    }
+    assert_true(b.accuracy < a.accuracy);
+    kv_train_result_free(&a);
+    kv_train_result_free(&b);
+}
+
 // Means of the scaled features: 0, 0.25, 0.5, 1 -> quarters in that order.
 static void quartile_labels_follow_the_mean_of_the_scaled_features(void **state) {
     (void)state;
@@ -183,6 +222,8 @@ int main(void) {
         cmocka_unit_test(latency_alone_asks_for_the_fastest_width_and_quality_alone_for_the_best),
         cmocka_unit_test(the_same_seed_gives_the_same_weights),
         cmocka_unit_test(training_stops_when_validation_gets_no_better),
+        cmocka_unit_test(accuracy_stands_beside_the_majority_s_and_a_linear_softmax_s),
+        cmocka_unit_test(items_that_are_reported_on_have_no_say_in_the_weights),
         cmocka_unit_test(what_cannot_be_trained_on_is_refused),
         cmocka_unit_test(quartile_labels_follow_the_mean_of_the_scaled_features),
         cmocka_unit_test(oracle_labels_take_the_narrowest_width_under_the_bound),

@@ -39,7 +39,6 @@ static inline int tiny_study_open(struct tiny_study *t, uint32_t keep, size_t n)
     struct kv_error e = {0};
     strcpy(t->dir, "/tmp/kvsim-study-XXXXXX");
     kv_set_verbosity(-1);
-    openblas_set_num_threads(1);
     if (!mkdtemp(t->dir)) return -1;
     t->model = file_in(t->dir, "tiny.gguf");
     t->trace = file_in(t->dir, "tiny.trace");

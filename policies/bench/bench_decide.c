@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // How many tokens a second a policy decides about on one core, at the 135M model's 180 cells.
-#include <cblas.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -95,7 +94,6 @@ int main(void) {
     const char *const specs[] = {"static:bits=4", "context",        "threshold",
                                  "random",        "random:by=cell", mlp};
     double base = 0;
-    openblas_set_num_threads(1);
     printf("policy                million tokens/s   of static\n");
     for (size_t i = 0; i < sizeof specs / sizeof *specs; i++) {
         double speed = tokens_a_second(specs[i], &item, cells);

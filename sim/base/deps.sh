@@ -2,7 +2,7 @@
 # Installs the named Debian packages that are missing, or prints the one line to type. Silent when all is there.
 set -eu
 command -v dpkg-query >/dev/null || { # another system: try what the packages are for
-    cc -E -include cblas.h -include gsl/gsl_rng.h -include sqlite3.h -include jansson.h -include xxhash.h \
+    cc -E -include gsl/gsl_rng.h -include sqlite3.h -include jansson.h -include xxhash.h \
         -x c /dev/null >/dev/null 2>&1 && exit 0
     echo "kvsim needs what Debian packages as: $*" >&2
     exit 1

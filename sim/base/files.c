@@ -5,6 +5,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -159,9 +161,26 @@ uint64_t kv_free_bytes(const char *path) {
     return bytes;
 }
 
+static atomic_bool closed;
+
+bool kv_stdout_closed(void) {
+    return atomic_load(&closed);
+}
+
+// An earlier write may have met the closed pipe, whose errno is gone: the pipe itself tells.
+static bool nobody_reads(int error) {
+    struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
+    return error == EPIPE || (poll(&out, 1, 0) == 1 && (out.revents & POLLERR));
+}
+
 int kv_flush_stdout(struct kv_error *e) {
     errno = 0;
-    if (fflush(stdout) || ferror(stdout))
+    bool failed = fflush(stdout) || ferror(stdout);
+    if (failed && nobody_reads(errno)) {
+        atomic_store(&closed, true);
+        return 0;
+    }
+    if (failed)
         return kv_fail(e, KV_EFAIL, "standard output", "cannot be written: %s",
                        errno ? strerror(errno) : "a write failed");
     return 0;

@@ -24,7 +24,10 @@ KV_MUST_CHECK int kv_make_dir(const char *path, struct kv_error *e); // with par
 bool kv_is_dir(const char *path);
 // Free bytes of the file system that holds (or would hold) path; UINT64_MAX when unknown.
 uint64_t kv_free_bytes(const char *path);
-// Flushes stdout and reports an error if any write to it failed (a full disk, a closed pipe).
+// Flushes stdout and reports an error if any write to it failed (a full disk). A pipe that nobody
+// reads any more (`| head`) is no error, so that files which follow are written all the same: it is
+// kept in mind.
 KV_MUST_CHECK int kv_flush_stdout(struct kv_error *e);
+bool kv_stdout_closed(void);
 
 #endif

@@ -35,6 +35,31 @@ double kv_cpu_time_s(void) {
 
 // ---- workers --------------------------------------------------------------------------
 
+// Of the outermost crew, for those who show it.
+static struct {
+    atomic_size_t depth, done, total;
+    _Atomic double since_s;
+} loop;
+
+void kv_parallel_progress(size_t *done, size_t *total, double *since_s) {
+    *done = atomic_load(&loop.done);
+    *total = atomic_load(&loop.total);
+    *since_s = atomic_load(&loop.since_s);
+}
+
+static bool loop_enter(size_t n) {
+    if (atomic_fetch_add(&loop.depth, 1)) return false;
+    atomic_store(&loop.done, 0);
+    atomic_store(&loop.since_s, kv_now_s());
+    atomic_store(&loop.total, n);
+    return true;
+}
+
+static void loop_leave(bool outermost) {
+    if (outermost) atomic_store(&loop.total, 0);
+    atomic_fetch_sub(&loop.depth, 1);
+}
+
 struct crew {
     atomic_size_t next;
     size_t n;
@@ -42,6 +67,7 @@ struct crew {
     void *self;
     pthread_mutex_t lock;
     size_t failed_at; // smallest i that failed; n = none
+    bool outermost;
     struct kv_error error;
 };
 
@@ -64,7 +90,10 @@ static void *work(void *arg) {
         struct kv_error e = {0};
         int rc = kv_interrupted() ? kv_fail(&e, KV_EINTR, "", "interrupted")
                                   : guarded(c, h->worker, i, &e);
-        if (rc == 0) continue;
+        if (rc == 0) {
+            if (c->outermost) atomic_fetch_add_explicit(&loop.done, 1, memory_order_relaxed);
+            continue;
+        }
         pthread_mutex_lock(&c->lock);
         if (i < c->failed_at) {
             c->failed_at = i;
@@ -88,11 +117,13 @@ int kv_parallel(size_t n, unsigned n_workers,
     pthread_t *threads = kv_alloc(n_hands, sizeof *threads);
     unsigned started = 0;
     for (unsigned w = 0; w < n_hands; w++) hands[w] = (struct hand){&c, w};
+    c.outermost = loop_enter(n);
     // The caller is worker 0; a thread that cannot be had only makes the crew smaller.
     for (unsigned w = 1; w < n_hands; w++, started++)
         if (pthread_create(&threads[w], NULL, work, &hands[w])) break;
     work(&hands[0]);
     for (unsigned w = 1; w <= started; w++) pthread_join(threads[w], NULL);
+    loop_leave(c.outermost);
     free(threads);
     free(hands);
     pthread_mutex_destroy(&c.lock);

@@ -14,6 +14,10 @@ KV_MUST_CHECK int kv_parallel(size_t n, unsigned n_workers,
                               int (*job)(void *self, unsigned worker, size_t i, struct kv_error *e),
                               void *self, struct kv_error *e);
 
+// How many of its jobs the outermost kv_parallel that runs now has done, and since when it runs
+// (kv_now_s); total 0: none does.
+void kv_parallel_progress(size_t *done, size_t *total, double *since_s);
+
 // true: whatever runs ends soon with KV_EINTR, what it finished being stored; false: takes that
 // back. For a signal handler or another thread. The library itself catches no signals.
 void kv_interrupt(bool now);

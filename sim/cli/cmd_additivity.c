@@ -76,8 +76,8 @@ static int additivity(struct kv_cli *c, struct kv_error *e) {
     o.bits = bits;
     o.sets = (size_t)sets;
     if (rc == 0) rc = run(c, &o, trace, &a, e);
-    if (rc == 0) rc = print(&a, c->output, e);
     if (rc == 0 && kv_opt(c, "out")) rc = kv_additivity_draw(&a, kv_opt(c, "out"), e);
+    if (rc == 0) rc = print(&a, c->output, e);
     kv_additivity_fini(&a);
     kv_trace_close(trace);
     free(units);

@@ -51,8 +51,8 @@ static int atlas(struct kv_cli *c, struct kv_error *e) {
         struct kv_atlas_options o = {kv_opt(c, "format"), (uint32_t)bits, c->jobs};
         rc = kv_opt_blame(c, kv_atlas_open(&a, trace, &o, e), e);
     }
-    if (rc == 0) rc = print(&a, axis, c->output, e);
     if (rc == 0 && kv_opt(c, "out")) rc = kv_atlas_draw(&a, kv_opt(c, "out"), e);
+    if (rc == 0) rc = print(&a, axis, c->output, e);
     kv_atlas_close(&a);
     kv_trace_close(trace);
     return rc;

@@ -215,11 +215,9 @@ static int run(struct kv_cli *c, struct kv_error *e) {
     struct kv_runs *r = kv_runs_new();
     note_origin(c, r);
     rc = measure_all(c, &w.b, r, e);
-    if (rc == 0) {
-        kv_bench_warn_if_busy(r);
-        rc = kv_table_print_rows(columns, r->row, r->n, sizeof *r->row, c->output, e);
-    }
+    if (rc == 0) kv_bench_warn_if_busy(r);
     if (rc == 0 && kv_opt_given(c, "out")) rc = kv_runs_write(r, kv_opt(c, "out"), e);
+    if (rc == 0) rc = kv_table_print_rows(columns, r->row, r->n, sizeof *r->row, c->output, e);
     kv_runs_free(r);
     return rc;
 }

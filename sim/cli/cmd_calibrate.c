@@ -149,11 +149,12 @@ static int run(struct kv_cli *c, struct kv_error *e) {
     if (rc == 0) {
         add_note(fit->device, kv_opt(c, "note"));
         for (size_t i = 0; i < fit->n_warnings; i++) kv_say("warning: %s", fit->warnings[i]);
-        rc = print(fit, c->output, e);
     }
+    // Files first: whoever reads the table may go away before its end.
     if (rc == 0 && kv_opt_given(c, "out")) rc = write_device(fit->device, kv_opt(c, "out"), e);
     if (rc == 0 && kv_opt_given(c, "db")) rc = store_device(fit, kv_opt(c, "db"), e);
     if (rc == 0 && kv_opt_given(c, "figures")) rc = kv_device_draw(fit, kv_opt(c, "figures"), e);
+    if (rc == 0) rc = print(fit, c->output, e);
     kv_calibration_free(fit);
     kv_runs_free(r);
     return rc;

@@ -198,8 +198,8 @@ static int fidelity(struct kv_cli *c, struct kv_error *e) {
     if (rc == 0) rc = kv_opt_blame(c, kv_fidelity_open(&s, trace, &o, e), e);
     if (rc == 0) rc = choose_tables(c, s.n > s.n_exact, chosen, e);
     if (rc == 0) rc = kv_kl_calibrate(&k, &s, form, e);
-    if (rc == 0) rc = print(c, &k, chosen, e);
     if (rc == 0 && kv_opt(c, "out")) rc = kv_fidelity_draw(&k, kv_opt(c, "out"), e);
+    if (rc == 0) rc = print(c, &k, chosen, e);
     kv_kl_calibration_fini(&k);
     kv_fidelity_close(&s);
     kv_trace_close(trace);

@@ -60,9 +60,9 @@ static int headroom(struct kv_cli *c, struct kv_error *e) {
     char *model = NULL;
     int rc = read_options(c, &o, &model, e);
     if (rc == 0) rc = kv_opt_blame(c, kv_headroom_run(&h, &o, e), e);
-    if (rc == 0) rc = kv_table_print_rows(columns, h.at, h.n, sizeof *h.at, c->output, e);
     if (rc == 0 && dir) rc = kv_headroom_draw(&h, dir, e);
     if (rc == 0 && dir) kv_say("drawn: %s/headroom.svg", dir);
+    if (rc == 0) rc = kv_table_print_rows(columns, h.at, h.n, sizeof *h.at, c->output, e);
     kv_headroom_fini(&h);
     free(model);
     return rc;

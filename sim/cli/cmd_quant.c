@@ -83,11 +83,11 @@ static int quant(struct kv_cli *c, struct kv_error *e) {
     if (rc == 0 && n == 0)
         rc = kv_fail(e, KV_EUSAGE, "--bits",
                      "no format has one of these widths: nothing is measured");
+    if (rc == 0 && kv_opt(c, "out")) rc = kv_quant_draw(rows, n, &source, kv_opt(c, "out"), e);
     if (rc == 0)
         rc = kv_opt_given(c, "layers")
                  ? print_layers(rows, n, source.setting.shape.n_layers, c->output, e)
                  : kv_table_print_rows(formats, rows, n, sizeof *rows, c->output, e);
-    if (rc == 0 && kv_opt(c, "out")) rc = kv_quant_draw(rows, n, &source, kv_opt(c, "out"), e);
     kv_quant_rows_free(rows, n);
     kv_trace_close(trace);
     return rc;

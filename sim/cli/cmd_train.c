@@ -7,6 +7,7 @@
 #include "analysis/studies/controller.h"
 #include "reports/draw/train.h"
 #include "sim/base/args.h"
+#include "sim/base/files.h"
 #include "sim/base/memory.h"
 #include "sim/cli/lists.h"
 #include "sim/cli/opening.h"
@@ -35,7 +36,8 @@ static const struct kv_option options[] = {
     {"batch", 0, "N", "256", "tokens a step"},
     {"epochs", 0, "N", "60", "epochs at most"},
     {"patience", 0, "N", "8", "epochs without a better validation loss before training stops"},
-    {"holdout", 0, "SHARE", "0.2", "share of the items that only validate"},
+    {"holdout", 0, "SHARE", "0.2",
+     "share of the items that pick the epoch, and of those that are only reported on"},
     {0}};
 
 // ---- options --------------------------------------------------------------------------
@@ -63,7 +65,7 @@ static int read_training(const struct kv_cli *c, struct kv_train_options *t, str
     kv_train_defaults(t);
     t->seed = c->seed;
     int rc = kv_opt_float(c, "rate", 1e-9, 1, &t->rate, e);
-    if (rc == 0) rc = kv_opt_float(c, "holdout", 0.01, 0.5, &t->holdout, e);
+    if (rc == 0) rc = kv_opt_float(c, "holdout", 0.01, 1 / 3.0, &t->holdout, e);
     if (rc == 0) rc = kv_opt_int(c, "hidden", 1, 512, &hidden, e);
     if (rc == 0) rc = kv_opt_int(c, "batch", 1, 1 << 20, &batch, e);
     if (rc == 0) rc = kv_opt_int(c, "epochs", 1, 100000, &epochs, e);
@@ -134,6 +136,10 @@ static const struct kv_epoch *best_epoch(const struct kv_controller *c) {
     return &c->result.epochs[c->result.best_epoch];
 }
 
+static double told(const struct kv_controller *c, double x) {
+    return c->worth.n ? x : NAN;
+}
+
 // "0.250/0.750" for as many widths as there are.
 static void add_shares(struct kv_table *t, const struct kv_controller *c) {
     struct kv_text s = {0};
@@ -150,7 +156,15 @@ static void add_shares(struct kv_table *t, const struct kv_controller *c) {
     X(T, gamma, KV_NUMBER(row->gamma, -1))                                                         \
     X(T, epochs, KV_COUNT(row->result.n_epochs))                                                   \
     X(T, valid_loss, KV_NUMBER(best_epoch(row)->valid_loss, 4))                                    \
-    X(T, accuracy, KV_NUMBER(best_epoch(row)->valid_accuracy, 4))                                  \
+    X(T, accuracy, KV_NUMBER(row->result.accuracy, 4))                                             \
+    X(T, majority, KV_NUMBER(row->result.majority_accuracy, 4))                                    \
+    X(T, linear, KV_NUMBER(row->result.linear_accuracy, 4))                                        \
+    X(T, n, KV_COUNT(row->worth.n))                                                                \
+    X(T, pick_bits, KV_NUMBER(told(row, row->worth.bits), 3))                                      \
+    X(T, pick_kl, KV_NUMBER(told(row, row->worth.kl), 6))                                          \
+    X(T, shuffle_kl, KV_NUMBER(told(row, row->worth.shuffle_kl), 6))                               \
+    X(T, threshold_kl, KV_NUMBER(told(row, row->worth.rule_kl), 6))                                \
+    X(T, verdict, KV_TEXT(kv_controller_verdict(row)))                                             \
     X(T, mean_bits, KV_NUMBER(row->mean_bits, 3))                                                  \
     X(T, shares, KV_LEFT, add_shares(t, row))                                                      \
     X(T, spec, KV_TEXT(row->spec))
@@ -203,13 +217,49 @@ static int print_confusion(const struct kv_train_result *r, const double *bits,
 // What is told of a single network before its row.
 static int print_details(const struct kv_train_result *r, const double *bits, struct kv_error *e) {
     int rc = kv_table_print_rows(epochs, r->epochs, r->n_epochs, sizeof *r->epochs, KV_OUT_TEXT, e);
-    printf("\nlabel (row) and what the network picks, validation tokens\n");
+    printf("\nlabel (row) and what the network picks, tokens of the reported items\n");
     if (rc == 0) rc = print_confusion(r, bits, e);
-    printf("\nwhat each feature is worth, validation tokens\n");
+    printf("\nwhat each feature is worth, tokens of the reported items\n");
     if (rc == 0) rc = print_importance(r, e);
     printf("\n");
     return rc;
 }
+
+// The last line: whether training was worth it.
+static int print_verdict(const struct kv_controller *c, size_t n, struct kv_error *e) {
+    size_t told = 0, better = 0;
+    for (size_t i = 0; i < n; i++) {
+        told += c[i].worth.n > 0;
+        better += c[i].worth.n > 0 && kv_worth_better(&c[i].worth);
+    }
+    if (n == 1 || told == 0)
+        printf("\n%s\n", kv_controller_verdict(c));
+    else if (better == 0)
+        printf("\nno network of %zu is any better: no better than the threshold rule\n", told);
+    else
+        printf("\n%zu of %zu networks are better than the threshold rule\n", better, told);
+    return kv_flush_stdout(e);
+}
+
+static const struct kv_note columns_said[] = {
+    {"labels ... gamma", "what the network was asked for: --labels, --alpha, --beta, --gamma"},
+    {"epochs", "epochs trained"},
+    {"valid_loss", "its least loss on the items that pick the epoch (a share of --holdout)"},
+    {"accuracy", "share of tokens whose label it picks; here and to verdict on items that neither "
+                 "trained it nor picked the epoch (another share of --holdout, seeded)"},
+    {"majority", "the same of always picking the most frequent label"},
+    {"linear", "the same of a softmax without hidden layers, trained the same way"},
+    {"n", "items that it is judged on; 0: the trace holds no sensitivities (record --keep sens)"},
+    {"pick_bits", "mean width of its picks"},
+    {"pick_kl", "KL that the sensitivities foretell for its picks, nats a scored token"},
+    {"shuffle_kl", "of the same picks on the wrong tokens of their item"},
+    {"threshold_kl", "of policy threshold's rule, cut so that it stores as many tokens at each "
+                     "width"},
+    {"verdict", "better: pick_kl is lower than threshold_kl by more than two standard errors of "
+                "their difference over items"},
+    {"mean_bits, shares", "of its picks on all tokens"},
+    {"spec", "the policy that asks it"},
+    {0}};
 
 // ---- command --------------------------------------------------------------------------
 
@@ -230,6 +280,7 @@ static int train(struct kv_cli *c, struct kv_error *e) {
     if (rc == 0 && n == 1 && c->output == KV_OUT_TEXT)
         rc = print_details(&trained[0].result, o.bits, e);
     if (rc == 0) rc = kv_table_print_rows(networks, trained, n, sizeof *trained, c->output, e);
+    if (rc == 0 && c->output == KV_OUT_TEXT) rc = print_verdict(trained, n, e);
     kv_controllers_fini(trained, n);
     free(trained);
     kv_trace_close(trace);
@@ -242,6 +293,7 @@ const struct kv_command kv_cmd_train = {
     .usage = "mlp TRACE",
     .example = "kvsim train mlp work/samples.trace --beta 0.1,0.5,1 -o work/mlp",
     .options = options,
+    .columns = columns_said,
     .min_args = 2,
     .max_args = 2,
     .run = train};

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim help: the commands by group, one command's options, or all of it as a Markdown page.
 #include "sim/cli/help.h"
+#include "sim/cli/terminal.h"
 #include "sim/base/args.h"
 #include "sim/base/files.h"
 #include "sim/base/version.h"
@@ -75,6 +76,11 @@ void kv_help_one(const struct kv_command *c) {
     }
     puts("\noptions of every command:");
     kv_options_print(kv_common_options);
+    if (c->columns) puts("\ncolumns of its table:");
+    for (const struct kv_note *n = c->columns; n && n->name; n++) {
+        printf("  %s\n      ", n->name);
+        kv_print_wrapped(n->text, 6, kv_terminal_width() ? kv_terminal_width() : 100);
+    }
     printf("\nexample:\n  %s\n", c->example);
 }
 
@@ -111,6 +117,13 @@ static void print_section(const struct kv_command *c) {
         print_options_table(c->options);
         putchar('\n');
     }
+    if (c->columns) puts("| column | |\n|---|---|");
+    for (const struct kv_note *n = c->columns; n && n->name; n++) {
+        printf("| %s | ", n->name);
+        print_cell(n->text);
+        puts(" |");
+    }
+    if (c->columns) putchar('\n');
     printf("Example:\n\n    %s\n", c->example);
 }
 
@@ -120,7 +133,9 @@ static void print_page(void) {
          "[commands.def](commands.def) and the\noptions in each `cmd_*.c`. `kvsim help COMMAND` "
          "prints one command's part of it.\n\n"
          "Data goes to standard output, talk to standard error. Exit codes: 0 done, 1 could not, "
-         "2 wrong usage. Lists are `2,4,8`\n(inside a spec `2/4/8`), ranges of items `A-B`, "
+         "2 wrong usage. Where nobody\nreads the output any more (`| head`) a command writes its "
+         "files and ends of SIGPIPE, without a word, as `cat` does (141 in a shell).\nLists are "
+         "`2,4,8`\n(inside a spec `2/4/8`), ranges of items `A-B`, "
          "counted from 0. `-o` names what a command writes, `--db` the store.\n\n"
          "| | commands |\n|---|---|");
     for (size_t i = 0; i < N_ENTRIES; i++) {

@@ -8,7 +8,6 @@
 #include "sim/base/work.h"
 #include "sim/cli/help.h"
 
-#include <cblas.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -23,17 +22,33 @@ static int report(const struct kv_error *e, int rc) {
     return rc == KV_EUSAGE || rc == KV_ENOTOFFERED ? 2 : 1;
 }
 
-// SIGINT and SIGTERM let what runs come to a good end; a second SIGINT does not wait for it.
+// What runs may come to a good end for this long, unless a second signal comes before.
+enum { GRACE_S = 30 };
+
+// The first SIGINT, SIGTERM or SIGHUP asks: what was finished is stored, and the command ends. Work
+// that does not look (a plug-in's endless loop) is ended by a second one, at once, or by the clock.
 static void on_signal(int sig) {
-    if (kv_interrupted() && sig == SIGINT) _exit(130);
+    if (kv_interrupted()) _exit(128 + (sig == SIGALRM ? SIGTERM : sig));
     kv_interrupt(true);
+    alarm(GRACE_S);
 }
 
 static void catch_interrupts(void) {
-    struct sigaction a = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGALRM};
+    struct sigaction a = {.sa_handler = on_signal, .sa_flags = SA_RESTART}, before;
     sigemptyset(&a.sa_mask);
-    sigaction(SIGINT, &a, NULL);
-    sigaction(SIGTERM, &a, NULL);
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
+        sigaction(signals[i], &a, &before);
+        // nohup(1) asks that SIGHUP stays without effect.
+        if (signals[i] == SIGHUP && before.sa_handler == SIG_IGN) signal(SIGHUP, SIG_IGN);
+    }
+}
+
+// Nobody reads standard output any more: files are written, and what is left is to end as any
+// filter does, of SIGPIPE and without a word.
+static void end_as_a_filter(void) {
+    signal(SIGPIPE, SIG_DFL);
+    raise(SIGPIPE);
 }
 
 static int run(struct kv_cli *cli, int argc, char **argv, struct kv_error *e) {
@@ -57,25 +72,30 @@ static int run(struct kv_cli *cli, int argc, char **argv, struct kv_error *e) {
     if (cli->n_args < c->min_args || cli->n_args > c->max_args)
         return kv_fail(e, KV_EUSAGE, c->name, "usage: kvsim %s%s%s", c->name, *c->usage ? " " : "",
                        c->usage);
-    return c->run(cli, e);
+    struct kv_progress *alive = kv_progress_start(c->name, 0, "");
+    rc = c->run(cli, e);
+    kv_progress_end(alive);
+    return rc;
 }
 
 int main(int argc, char **argv) {
     struct kv_error e = {0};
-    openblas_set_num_threads(1); // workers are ours; a product must not depend on their number
-    signal(SIGPIPE, SIG_IGN);    // a closed pipe is a write error like any other
-    signal(SIGXFSZ, SIG_IGN);    // so is a file-size limit
+    signal(SIGPIPE, SIG_IGN); // a run whose output nobody reads any more still stores its results
+    signal(SIGXFSZ, SIG_IGN); // a file-size limit is a write error like any other
     catch_interrupts();
     const char *name = argc > 1 ? argv[1] : "--help";
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
         kv_help_all();
-        return argc > 1 ? report(&e, kv_flush_stdout(&e)) : 2;
+        int rc = kv_flush_stdout(&e);
+        if (rc == 0 && kv_stdout_closed()) end_as_a_filter();
+        return argc > 1 ? report(&e, rc) : 2;
     }
     if (strcmp(name, "--version") == 0) name = "version";
     struct kv_cli cli = {0};
     int rc = kv_find_command(name, &cli.command, &e);
     if (rc) return report(&e, rc);
     rc = run(&cli, argc - 2, argv + 2, &e);
+    if (rc == 0 && kv_stdout_closed()) end_as_a_filter();
     int code = report(&e, rc);
     free(cli.args);
     free(cli.values);

@@ -33,11 +33,17 @@ struct kv_cli {
     enum kv_output output;
 };
 
+// What a column of a table says.
+struct kv_note {
+    const char *name, *text;
+};
+
 struct kv_command {
     const char *name, *summary;
     const char *usage;               // "TRACE SPEC..."
     const char *example;             // one that works on the samples
     const struct kv_option *options; // ends with {0}; NULL = none
+    const struct kv_note *columns;   // ends with {0}; NULL: they speak for themselves
     size_t min_args, max_args;
     int (*run)(struct kv_cli *c, struct kv_error *e);
 };

@@ -2,7 +2,6 @@
 // Backward through head, norms, SwiGLU, attention, RoPE and residuals, for activations only.
 #include "sim/model/adjoint.h"
 
-#include <cblas.h>
 #include <stdlib.h>
 
 #include "sim/base/half.h"

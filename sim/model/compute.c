@@ -2,10 +2,10 @@
 // Finds and names what does a model's matrix products.
 #include "sim/base/guard.h"
 #include "sim/model/compute.h"
+#include "sim/base/blas.h"
 #include "sim/base/memory.h"
 #include "sim/base/talk.h"
 
-#include <cblas.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -43,5 +43,5 @@ const char *kv_compute_name(const struct kv_model *m) {
 }
 
 const char *kv_compute_blas(const struct kv_model *m) {
-    return m && m->accelerator ? m->accelerator->hardware : openblas_get_corename();
+    return m && m->accelerator ? m->accelerator->hardware : kv_blas_core();
 }

@@ -2,9 +2,9 @@
 // Llama's forward pass over a tree: norm, fused QKV, RoPE, attention over spans, SwiGLU, residuals.
 #include "sim/model/forward.h"
 
-#include <cblas.h>
 #include <stdlib.h>
 
+#include "sim/base/blas.h"
 #include "sim/base/guard.h"
 #include "sim/base/half.h"
 #include "sim/base/memory.h"
@@ -61,15 +61,14 @@ static bool elsewhere(bool transposed, const struct kv_matrix *w, const float *x
 void kv_product(const struct kv_matrix *w, const float *x, size_t rows, float *y,
                 struct kv_scratch *s) {
     if (rows == 0 || elsewhere(true, w, x, rows, y)) return;
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)rows, (int)w->rows, (int)w->cols, 1,
-                x, (int)w->cols, as_f32(w, s), (int)w->cols, 0, y, (int)w->rows);
+    kv_sgemm(false, true, rows, w->rows, w->cols, x, w->cols, as_f32(w, s), w->cols, 0, y, w->rows);
 }
 
 void kv_product_back(const struct kv_matrix *w, const float *dy, size_t rows, float *dx,
                      struct kv_scratch *s) {
     if (rows == 0 || elsewhere(false, w, dy, rows, dx)) return;
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)rows, (int)w->cols, (int)w->rows, 1,
-                dy, (int)w->rows, as_f32(w, s), (int)w->cols, 0, dx, (int)w->cols);
+    kv_sgemm(false, false, rows, w->cols, w->rows, dy, w->rows, as_f32(w, s), w->cols, 0, dx,
+             w->cols);
 }
 
 // ---- RoPE -----------------------------------------------------------------------------

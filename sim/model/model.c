@@ -3,11 +3,11 @@
 #include "sim/model/accelerator.h"
 #include "sim/model/model.h"
 
-#include <cblas.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#include "sim/base/blas.h"
 #include "sim/base/cpu.h"
 #include "sim/base/guard.h"
 #include "sim/base/hash.h"
@@ -54,22 +54,17 @@ static void make_rope_tables(struct kv_model *m) {
     }
 }
 
-// Workers are ours, and a product must not depend on their number.
-static void use_blas_alone(void) {
-    openblas_set_num_threads(1);
-}
-
 int kv_model_open(struct kv_model **out, const char *path, enum kv_weights_as as,
                   struct kv_error *e) {
     *out = NULL;
     KV_GUARD(e);
-    use_blas_alone();
+    int rc = kv_blas_open(e);
+    if (rc) return rc;
     struct stat st;
     if (stat(path, &st) != 0)
         return kv_fail(e, KV_EFAIL, path, "%s; a model is a GGUF file or a Hugging Face folder",
                        errno == ENOENT ? "there is no such file or folder" : strerror(errno));
     struct kv_model *m = kv_alloc(1, sizeof *m);
-    int rc;
     if (S_ISDIR(st.st_mode))
         rc = kv_huggingface_load(m, path, as, e);
     else if (S_ISREG(st.st_mode))
@@ -145,7 +140,6 @@ static void fill_norm(float *w, size_t n, uint64_t seed, uint64_t number) {
 struct kv_model *kv_model_random(const struct kv_shape *shape, enum kv_order order, bool tied,
                                  uint64_t seed) {
     KV_GUARD_ELSE(return NULL);
-    use_blas_alone();
     struct kv_model *m = kv_alloc(1, sizeof *m);
     m->architecture = kv_architecture_usual;
     m->shape = *shape;

@@ -60,7 +60,7 @@ struct kv_model {
 
 // Opens a GGUF file or a Hugging Face folder. Refuses, in one sentence that names file and place:
 // truncated files, headers whose counts lie, unknown tensor types, other architectures, NaN
-// weights. OpenBLAS is told to use one thread from then on: workers are ours.
+// weights. OpenBLAS is loaded, with one thread (sim/base/blas.h): workers are ours.
 KV_MUST_CHECK int kv_model_open(struct kv_model **m, const char *path, enum kv_weights_as as,
                                 struct kv_error *e);
 void kv_model_close(struct kv_model *m);

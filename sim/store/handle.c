@@ -4,6 +4,8 @@
 
 #include <errno.h>
 
+#include "sim/base/work.h"
+
 enum { BUSY_MS = 60000 };
 
 static const char *const statement_sql[KV_N_STATEMENTS] = {
@@ -41,6 +43,8 @@ int kv_store_fail(struct kv_store *s, const char *what, struct kv_error *e) {
         return kv_fail(e, KV_EFAIL, s->path,
                        "could not %s: another program has held the store locked for %d seconds",
                        what, BUSY_MS / 1000);
+    case SQLITE_INTERRUPT:
+        return kv_fail(e, KV_EINTR, s->path, "interrupted");
     case SQLITE_NOTADB:
         return kv_fail(e, KV_EFAIL, s->path, "this is not a kvsim store (nor any SQLite file)");
     case SQLITE_CORRUPT:
@@ -96,11 +100,18 @@ int kv_store_number(struct kv_store *s, const char *sql, long long *n, struct kv
     return result;
 }
 
+// Asked every so often while a statement runs. What is being stored is not cut off.
+static int stop(void *self) {
+    const struct kv_store *s = self;
+    return !s->writable && kv_interrupted();
+}
+
 int kv_store_connect(struct kv_store *s, const char *name, int flags, struct kv_error *e) {
     if (sqlite3_open_v2(name, &s->db, flags | SQLITE_OPEN_FULLMUTEX, NULL) != SQLITE_OK)
         return kv_store_fail(s, "open it", e);
     sqlite3_extended_result_codes(s->db, 1);
     sqlite3_busy_timeout(s->db, BUSY_MS);
+    sqlite3_progress_handler(s->db, 10000, stop, s);
     return 0;
 }
 

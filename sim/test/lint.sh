@@ -51,6 +51,7 @@ git grep --untracked -nE '\b(TO''DO|FIX''ME|XX''X)\b' -- '*.c' '*.h' '*.sh' '*.p
 
 cat >"$scratch/rooms" <<'ROOMS'
 sim/base         policies
+policies         sim/base/blas.h sim/base/blas.c
 sim/quant        sim/base
 sim/model        sim/quant
 sim/cache        sim/quant

@@ -4,8 +4,7 @@
 set -u
 passed=0 failed=0 skipped=0
 log=$(mktemp) && trap 'rm -f "$log"' EXIT
-# As in the program: workers are ours, and a product does not depend on their number.
-export CMOCKA_MESSAGE_OUTPUT=TAP OPENBLAS_NUM_THREADS=1
+export CMOCKA_MESSAGE_OUTPUT=TAP
 for t in "$@" sim/test/test_*.sh sim/cli/test/*.sh; do
     case $t in *.sh) sh "$t" >"$log" 2>&1 ;; *) "$t" >"$log" 2>&1 ;; esac
     code=$?

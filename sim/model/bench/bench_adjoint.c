@@ -3,7 +3,6 @@
 // a thrifty tape, in CPU time of one thread and in memory.
 //
 // Environment: MODEL.
-#include <cblas.h>
 #include <stdlib.h>
 
 #include "sim/base/memory.h"
@@ -44,7 +43,6 @@ int main(void) {
     uint32_t ids[TOKENS], first[CHOICES + 1];
     struct kv_scored scored[1 + CHOICES * (CHOICE - 1)] = {{CONTEXT - 1, CHOICES}};
     size_t n_scored = 1;
-    openblas_set_num_threads(1);
     if (kv_model_open(&m, path ? path : "data/SmolLM2-135M-Instruct.Q4_1.gguf", KV_WEIGHTS_F32,
                       &e)) {
         fprintf(stderr, "bench_adjoint: %s: %s\n", e.where, e.msg);

@@ -3,10 +3,10 @@
 // against exact replay of the same policy on the same item, in the same run.
 //
 // Environment: MODEL, KVSIM_DATA (HellaSwag there; else the samples), BENCH_ITEMS (default 12).
-#include <cblas.h>
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "sim/base/blas.h"
 #include "sim/base/cpu.h"
 #include "sim/base/memory.h"
 #include "sim/base/talk.h"
@@ -181,7 +181,6 @@ int main(void) {
     struct kv_tasks *tasks;
     struct bench b = {0};
     char dir[] = "/tmp/kvsim-bench-XXXXXX";
-    openblas_set_num_threads(1);
     kv_set_verbosity(-1);
     fail(kv_model_open(&b.m, model_path ? model_path : "data/SmolLM2-135M-Instruct.Q4_1.gguf",
                        KV_WEIGHTS_F32, &e),
@@ -206,7 +205,7 @@ int main(void) {
     b.sums = kv_cell_table_sums_new(b.t, b.table, b.spec[0].format->n_widths);
 
     printf("fisher against exact replay, %s, %zu items of %.0f tokens, OpenBLAS core %s\n",
-           tasks->name, b.n, (double)in->n_tokens / (double)b.n, openblas_get_corename());
+           tasks->name, b.n, (double)in->n_tokens / (double)b.n, kv_blas_core());
     printf("%-28s %10s %10s %10s %10s   (asked: 10000)\n", "policy", "exact ms", "fisher us",
            "sum us", "ratio");
     double exact = 0, sum = 0;

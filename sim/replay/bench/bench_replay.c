@@ -3,10 +3,10 @@
 // same run.
 //
 // Environment: MODEL, KVSIM_DATA (HellaSwag there; else the samples), BENCH_ITEMS (default 200).
-#include <cblas.h>
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "sim/base/blas.h"
 #include "sim/base/cpu.h"
 #include "sim/base/memory.h"
 #include "sim/base/talk.h"
@@ -68,7 +68,6 @@ int main(void) {
     struct kv_tasks *tasks;
     struct kv_trace *t;
     char dir[] = "/tmp/kvsim-bench-XXXXXX";
-    openblas_set_num_threads(1);
     kv_set_verbosity(-1);
     fail(kv_model_open(&m, model_path ? model_path : "data/SmolLM2-135M-Instruct.Q4_1.gguf",
                        KV_WEIGHTS_F32, &e),
@@ -125,7 +124,7 @@ int main(void) {
         free(y);
     }
     printf("exact replay, %s, %zu items of %.0f tokens, %d specs, OpenBLAS core %s\n", tasks->name,
-           n, (double)tokens / (double)n, N_SPECS, openblas_get_corename());
+           n, (double)tokens / (double)n, N_SPECS, kv_blas_core());
     printf("item-specs per CPU second      %8.3f\n", (double)(n * N_SPECS) / replay_s);
     printf("products alone, same shapes    %8.3f   (%.0f GFLOP/s)\n",
            (double)(n * N_SPECS) / products_s, 1e-9 * flop / products_s);

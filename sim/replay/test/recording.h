@@ -4,7 +4,6 @@
 #ifndef KV_REPLAY_TEST_RECORDING_H
 #define KV_REPLAY_TEST_RECORDING_H
 
-#include <cblas.h>
 #include <setjmp.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -32,7 +31,6 @@ static inline struct kv_model *open_test_model(void) {
     struct kv_error e;
     struct kv_model *m;
     const char *path = getenv("MODEL");
-    openblas_set_num_threads(1);
     kv_set_verbosity(-1);
     must(
         kv_model_open(&m, path ? path : "data/SmolLM2-135M-Instruct.Q4_1.gguf", KV_WEIGHTS_F32, &e),

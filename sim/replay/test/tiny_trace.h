@@ -4,7 +4,6 @@
 #ifndef KV_REPLAY_TEST_TINY_TRACE_H
 #define KV_REPLAY_TEST_TINY_TRACE_H
 
-#include <cblas.h>
 #include <dirent.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -43,7 +42,6 @@ static inline int tiny_trace_open(struct tiny_trace *t, uint32_t keep, size_t n,
     struct kv_model *m = tiny_model();
     strcpy(t->dir, "/tmp/kvsim-tiny-XXXXXX");
     kv_set_verbosity(-1);
-    openblas_set_num_threads(1);
     struct kv_record_options o = {
         .dir = t->dir, .keep = keep, .n = n, .adjoint = tiny_adjoint, .seed = 1, .jobs = 1};
     int rc = mkdtemp(t->dir) ? kv_tasks_load(&tasks, "samples", &e) : -1;
