@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim diff: two specs compared item by item, with every test that the comparison allows.
+#include <math.h>
 #include <stdlib.h>
 
 #include "analysis/results/compare.h"
@@ -35,7 +36,8 @@ NUMBER(mid_p, row->mid_p, 4)
 NUMBER(margin, row->margin, -1)
 NUMBER(tost_p, row->tost_p, 4)
 NUMBER(not_worse_p, row->not_worse_p, 4)
-NUMBER(items_needed, row->items_needed, 0)
+// A difference of nothing needs no finite number of items: a blank.
+NUMBER(items_needed, isfinite(row->items_needed) ? row->items_needed : NAN, 0)
 NUMBER(smallest_seen, row->smallest_seen, 4)
 
 static const struct kv_table_column columns[] = {{"quantity", KV_LEFT, quantity},

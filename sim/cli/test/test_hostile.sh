@@ -177,6 +177,7 @@ done <<'ROWS'
 2 | --context | kvsim show --db s.db -c 0
 2 | --context | kvsim show --db s.db -c 1e99
 0 | warning: nowhere: is not a trace folder | kvsim show --db s.db --layers --trace nowhere
+0 | items_needed | kvsim diff static:bits=2 static:bits=4 --db s.db
 1 | newer kvsim | kvsim show --db newer.db
 1 | the file is damaged | kvsim frontier --db damaged.db
 # sweep and claim files
@@ -190,7 +191,7 @@ done <<'ROWS'
 1 | below.json: 'base_ns' must be a number | kvsim devices -d below.json
 1 | unit.json: 'base_ns' must be a number | kvsim devices -d unit.json
 1 | nan.json: line 1 | kvsim devices -d nan.json
-1 | huge.json: 'base_ns' is 1e+300 | kvsim what-if 16 -d huge.json
+1 | huge.json: 'base_ns' | kvsim what-if 16 -d huge.json
 1 | huge_key.json: | kvsim what-if 16 -d huge_key.json
 1 | key_below.json: key_ns | kvsim devices -d key_below.json
 1 | empty.csv | kvsim calibrate --runs empty.csv
