@@ -41,7 +41,7 @@ BENCHES  := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/bench/bench_*.c sim/*/bench
 ASSETS   := $(sort $(wildcard sim/store/schema.sql reports/draw/*.gp reports/page/*.html reports/claims/*.claim sim/cost/devices/*.json \
               traces/samples/sentences.jsonl traces/samples/text.txt policies/template.c))
 
-.PHONY: all deps model data demo figures check test bench install symbols asan ubsan tsan lint format commands cuda clean help
+.PHONY: all deps model data demo figures check test scratch same bench install symbols asan ubsan tsan lint format commands cuda clean help
 .DEFAULT_GOAL := all
 
 all: $(BUILD)/kvsim ## build kvsim (the default)
@@ -121,6 +121,12 @@ check: deps ## build, fetch the model, pass all tests
 test: all $(TESTS) $(TOOLS) ## the same without setting anything up
 	@BUILD=$(BUILD) MODEL=$(MODEL) KVSIM_DATA='$(KVSIM_DATA)' sh sim/test/run.sh $(TESTS)
 
+scratch: all $(BUILD)/sim/cli/test/make_gguf ## add a policy, format, tensor type, device, figure and command to a copy, as CONTRIBUTING.md tells
+	@BUILD=$(BUILD) sh sim/test/scratch.sh
+
+same: model ## compare what two commits print, draw and record, byte for byte (OLD=..., NEW=...; default: the move into the house)
+	@BUILD=$(BUILD) MODEL=$(MODEL) sh sim/test/same.sh $(OLD) $(NEW)
+
 NVCC      ?= nvcc
 CUDA_ARCH ?= sm_90
 cuda: ## build kvsim-cuda (times decode steps on a GPU) and --compute cublas (needs nvcc; CUDA_ARCH=sm_90)
@@ -148,8 +154,9 @@ lint: all ## cppcheck, format, and the plan of the house: includes, circles, siz
 format: ## clang-format every source
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
 
-commands: all ## write sim/cli/commands.md, the whole command line, from the tables that drive it
+commands: all ## write what the program says of itself: sim/cli/commands.md, the table of sim/quant/README.md
 	@$(BUILD)/kvsim help --markdown >$(BUILD)/commands.md && mv $(BUILD)/commands.md sim/cli/commands.md
+	@sh sim/quant/table.sh $(BUILD)/kvsim sim/quant/README.md >$(BUILD)/formats.md && mv $(BUILD)/formats.md sim/quant/README.md
 
 # ---- the rest --------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@
 //     build/kvsim replay work/samples.trace work/mine.so:cut=8@sym
 //
 // Or make it one of kvsim's own: copy it to policies/mine.c, write mine for template, delete
-// kv_policy_entry at its end, and add KV_POLICY(mine) to policies/policies.def.
+// kv_policy_entry at its end, and add KV_POLICY(mine) to policies/policies.def (CONTRIBUTING.md).
 #include "policies/policy.h"
 
 #include <stdlib.h>

@@ -85,12 +85,12 @@ static void a_plug_in_takes_parameters_is_shuffled_and_is_known_by_its_contents(
     assert_non_null(strstr(once, "cut=9,digest="));
     assert_int_equal(kv_spec_canonical(once, &fake_setting, &twice, &e), 0);
     assert_string_equal(once, twice);
+    free(twice);
     snprintf(text, sizeof text, "%s:cut=x", so);
     assert_int_equal(kv_spec_canonical(text, &fake_setting, &twice, &e), KV_EUSAGE);
     snprintf(text, sizeof text, "%s:digest=0123456789abcdef", so);
     assert_int_equal(kv_spec_canonical(text, &fake_setting, &twice, &e), KV_EFAIL);
     free(once);
-    free(twice);
 }
 
 static void objects_that_are_no_policy_are_refused_before_the_first_token(void **state) {

@@ -79,7 +79,7 @@ struct kv_outcome {
 };
 
 void kv_outcome_fini(struct kv_outcome *o);
-// Fills picks and margin from the choices: the first maximum wins, as in numpy's argmax. (score.c)
+// Fills picks and margin from the choices: the first maximum wins, as in numpy's argmax.
 void kv_outcome_score(struct kv_outcome *o);
 
 KV_END_DECLS

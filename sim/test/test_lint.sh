@@ -2,16 +2,10 @@
 # The plan of the house is kept: lint is clean, and finds each fault that is planted in a copy.
 root=$PWD
 . sim/cli/test/lib/tap.sh
-if ! git -C "$root" rev-parse --git-dir >/dev/null 2>&1; then
+copy_house "$root" || {
     skip 'the plan of the house is kept' 'not a git checkout'
     finish
-fi
-mkdir -p "$work/house/build"
-(cd "$root" && git ls-files --cached --others --exclude-standard | while read -r f; do
-    [ -f "$f" ] && echo "$f"
-done | tar cf - -T -) | tar xf - -C "$work/house"
-(cd "$build" && find sim traces policies analysis reports -name '*.o' | tar cf - -T -) | tar xf - -C "$work/house/build"
-cd "$work/house" && git init -q && echo /build/ >.git/info/exclude && git add -A || exit 1
+}
 
 lint() { BUILD=build LINT=structure sh sim/test/lint.sh; }
 # says NAME TEXT...: lint fails and says these in this order; then what was planted is taken out.

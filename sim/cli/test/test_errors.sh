@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # What a user reads when something is wrong: the exact sentence and exit code (1 could not, 2 wrong usage).
+root=$PWD
 . sim/cli/test/lib/tap.sh
 tiny good other truncated tensors pairs type number architecture nan
 
@@ -13,9 +14,10 @@ expect 1 "kvsim: tensors.gguf: byte 8: the header claims 1073741824 tensors, mor
     'a header that lies about its tensors' record -m tensors.gguf -o x
 expect 1 "kvsim: pairs.gguf: byte 16: the header claims 1099511627776 metadata pairs, more than the file's 416576 bytes can hold" \
     'a header that lies about its metadata' record -m pairs.gguf -o x
-expect 1 'kvsim: type.gguf: tensor token_embd.weight has type Q6_K, which is not read; supported: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0' \
+read=$(sed -n 's/^    {"\([A-Z0-9_]*\)", .*, decode_.*/\1/p' "$root/sim/model/weight_types.c" | paste -sd, | sed 's/,/, /g')
+expect 1 "kvsim: type.gguf: tensor token_embd.weight has type Q6_K, which is not read; supported: $read" \
     'a tensor type that is known but not read' record -m type.gguf -o x
-expect 1 'kvsim: number.gguf: tensor token_embd.weight has type number 77, which is not read; supported: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0' \
+expect 1 "kvsim: number.gguf: tensor token_embd.weight has type number 77, which is not read; supported: $read" \
     'a tensor type that nobody knows' record -m number.gguf -o x
 expect 1 'kvsim: architecture.gguf: general.architecture is qwen2; only llama models are computed' \
     'another architecture' record -m architecture.gguf -o x

@@ -10,15 +10,9 @@ tiny good
 "$kvsim" help >help.txt
 groups() { awk '/^[a-z &]+:$/ && $0 != "options of every command:" { printf "%s%s", sep, $0; sep = "\n" } /^  [a-z][a-z-]*  / { printf " %s", $1 }' help.txt; }
 groups >groups.txt
-cat >wanted.txt <<'GROUPS'
-record & replay: tasks record replay sweep train
-results: show outcomes diff frontier attribute verdict sql report
-studies: fidelity tune headroom atlas additivity
-devices: bench calibrate devices what-if
-formats: list describe code quant
-health: doctor verify version
-GROUPS
-check 'help lists the commands by group' sh -c 'diff wanted.txt groups.txt | grep . ; test "$(cat wanted.txt)" = "$(cat groups.txt)"'
+sed -n 's/^KV_GROUP("\(.*\)")/\1:/p; s/^KV_COMMAND(\(.*\))/\1/p' "$root/sim/cli/commands.def" | tr _ - |
+    awk '/:$/ { printf "%s%s", sep, $0; sep = "\n"; next } { printf " %s", $0 }' >wanted.txt
+check 'help lists the commands by group, as commands.def has them' sh -c 'diff wanted.txt groups.txt | grep . ; test "$(cat wanted.txt)" = "$(cat groups.txt)"'
 check '--help is the same' sh -c "'$kvsim' --help | cmp - help.txt"
 verbs=$(awk '/^  [a-z][a-z-]*  / { print $1 }' help.txt)
 unlike() { for verb in $verbs; do "$kvsim" help $verb >a && "$kvsim" $verb --help >b && cmp -s a b || echo $verb; done; }
@@ -31,7 +25,9 @@ expect 2 'kvsim: unknown command '"'juggle'"' (kvsim --help lists them)' 'help o
 expect 2 'kvsim: help: usage: kvsim help [COMMAND]' 'help of two commands' help replay sweep
 expect 2 'kvsim: show: usage: kvsim show' 'a command that takes no argument' show results.db
 check 'commands.md is what the tables say (make commands)' sh -c "'$kvsim' help --markdown | diff - '$root/sim/cli/commands.md'"
-check 'and has a section for each command' test "$(grep -c '^### ' "$root/sim/cli/commands.md")" = "$(echo "$verbs" | wc -l)"
+check 'the table of sim/quant/README.md is too' \
+    sh -c "sh '$root/sim/quant/table.sh' '$kvsim' '$root/sim/quant/README.md' | diff - '$root/sim/quant/README.md'"
+check 'commands.md has a section for each command' test "$(grep -c '^### ' "$root/sim/cli/commands.md")" = "$(echo "$verbs" | wc -l)"
 
 # ---- spellings that were
 

@@ -352,12 +352,14 @@ static void what_is_not_computed_is_refused_by_name(void **state) {
     size_t at = find(&f->good, "general.architecture") + strlen("general.architecture") + 12;
     refuses(f, at, "gemma", 5, "", "general.architecture is gemma; only llama models are computed");
     at = find(&f->good, "blk.0.ffn_up.weight") + strlen("blk.0.ffn_up.weight") + 4 + 16;
-    refuses_number(f, at, 14, 4, "",
-                   "tensor blk.0.ffn_up.weight has type Q6_K, which is not read; supported: "
-                   "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0");
-    refuses_number(f, at, 99, 4, "",
-                   "tensor blk.0.ffn_up.weight has type number 99, which is not read; supported: "
-                   "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0");
+    char message[400], supported[256];
+    const char *sentence =
+        "tensor blk.0.ffn_up.weight has type %s, which is not read; supported: %s";
+    kv_weight_types_text(supported, sizeof supported);
+    snprintf(message, sizeof message, sentence, "Q6_K", supported);
+    refuses_number(f, at, 14, 4, "", message);
+    snprintf(message, sizeof message, sentence, "number 99", supported);
+    refuses_number(f, at, 99, 4, "", message);
     at = find(&f->good, "blk.0.ffn_up.weight");
     refuses(f, at, "blk.0.ffn_up.biases", 19, "", "tensor blk.0.ffn_up.weight is missing");
     at = find(&f->good, "tokenizer.ggml.pre") + strlen("tokenizer.ggml.pre") + 12;

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 
 #include "sim/model/test/model_files.h"
+#include "sim/model/weight_types.h"
 
 // 2 layers, 4 heads sharing 2 KV heads of 8 channels.
 static const struct kv_shape tiny = {2, 4, 2, 8, 32, 64, N_TINY_PIECES, 16};
@@ -375,9 +376,11 @@ static void weights_that_are_no_numbers_or_unknown_types_are_refused(void **stat
     for (char *at = bytes; (at = memmem(at, n - (size_t)(at - bytes), "\"F32\"", 5));)
         memcpy(at, "\"I32\"", 5);
     assert_int_equal(kv_write_file(path, bytes, n, &e), 0);
-    refuses(f, "model.safetensors",
-            "tensor model.embed_tokens.weight has type I32, which is not read; supported: F32, "
-            "F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0");
+    char *message = kv_format_text(
+        "tensor model.embed_tokens.weight has type I32, which is not read; supported: %s",
+        kv_weight_types_text((char[256]){""}, 256));
+    refuses(f, "model.safetensors", message);
+    free(message);
     assert_int_equal(kv_write_file(path, bytes, n / 2, &e), 0);
     struct kv_model *m;
     assert_int_equal(kv_model_open(&m, f->dir, KV_WEIGHTS_F32, &e), KV_EFAIL);

@@ -56,6 +56,18 @@ judge() {
     }
 }
 
+# A copy of the repository, changes that are not committed too, with its objects: $work/house, a repository of its
+# own with all in it, which ignores build/. Fails where there is no git.
+copy_house() { # copy_house REPOSITORY
+    git -C "$1" rev-parse --git-dir >/dev/null 2>&1 || return 1
+    mkdir -p "$work/house/build"
+    (cd "$1" && git ls-files --cached --others --exclude-standard | while read -r f; do
+        [ -f "$f" ] && echo "$f"
+    done | tar cf - -T -) | tar xf - -C "$work/house"
+    (cd "$build" && find . -name '*.[oda]' -o -name assets.c -o -name commit | tar cf - -T -) | tar xf - -C "$work/house/build"
+    cd "$work/house" && git init -q && echo /build/ >.git/info/exclude && git add -A
+}
+
 skip() {
     n=$((n + 1))
     echo "ok $n - $1 # SKIP $2"
