@@ -126,7 +126,7 @@ int kv_coding_error(const struct kv_trace_info *in, const struct kv_trace_item *
     return 0;
 }
 
-// One cell's entry for its error vector.
+// One cell's entry for its error vector; NaN where the error is not finite.
 static float entry(const struct kv_trace_info *in, const struct kv_trace_item *it,
                    enum kv_cell_table_kind kind, size_t row, size_t cell, const float *error) {
     size_t d = in->shape.head_dim, cells = kv_cells(&in->shape), head = cell / 2,
@@ -221,6 +221,8 @@ struct builder {
 
 static int build_item(void *self, unsigned worker, size_t i, struct kv_error *e) {
     const struct builder *b = self;
+    int rc = kv_trace_check_item(b->trace, i, KV_KEEP_KV | KV_KEEP_SENS | KV_KEEP_GRAD, e);
+    if (rc) return rc;
     return kv_cell_table_fill(kv_trace_info(b->trace), kv_trace_item(b->trace, i), b->f, b->kind,
                               b->scratch[worker], b->data + b->first_token[i] * b->token_floats, e);
 }
