@@ -15,7 +15,7 @@
     X(T, spec, KV_TEXT(row->policy->label))                                                        \
     X(T, family, KV_TEXT(row->family))                                                             \
     X(T, n, KV_COUNT(row->policy->n_items))                                                        \
-    X(T, left_out, KV_COUNT(row->policy->n_left_out))                                              \
+    X(T, not_finite, KV_COUNT(row->policy->n_left_out))                                            \
     X(T, bits, KV_NUMBER(row->policy->bits, 3))                                                    \
     X(T, kl_nats, KV_NUMBER(row->policy->kl, 6))                                                   \
     X(T, kl_error, KV_NUMBER(row->policy->kl_error, 6))                                            \
