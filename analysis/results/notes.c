@@ -27,9 +27,8 @@ char *kv_context_note(const struct kv_row *const *rows, size_t n, const double *
         if (!measured) kv_text_addf(&elsewhere, "%s%g", elsewhere.n ? " or " : "", context[k]);
     }
     if (!elsewhere.n) return NULL;
-    char *note = kv_format_text("quality was measured on sequences of %.0f tokens in the mean, not "
-                                "at %s",
-                                sum / known, elsewhere.s);
+    char *note = kv_format_text("quality was measured at %.0f tokens (mean), not %s", sum / known,
+                                elsewhere.s);
     free(elsewhere.s);
     return note;
 }

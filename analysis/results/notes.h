@@ -12,8 +12,8 @@
 
 // Whether a row's quality was measured on sequences of about this length.
 bool kv_measured_at(const struct kv_row *row, double context);
-// "quality was measured on sequences of 44 tokens in the mean, not at 4096", where it was not
-// measured at some of the contexts.
+// "quality was measured at 44 tokens (mean), not 4096", where it was not measured at some of the
+// contexts; the mean is of the sequences' lengths.
 char *kv_context_note(const struct kv_row *const *rows, size_t n, const double *context,
                       size_t n_contexts);
 // "1 of 8 items, whose scores or divergence are not finite (ids 3)" for a row that leaves items
