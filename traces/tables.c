@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "sim/base/files.h"
+#include "sim/base/finite.h"
 #include "sim/base/guard.h"
 #include "sim/base/half.h"
 #include "sim/base/hash.h"
@@ -126,7 +127,7 @@ int kv_coding_error(const struct kv_trace_info *in, const struct kv_trace_item *
     return 0;
 }
 
-// One cell's entry for its error vector; NaN where the error is not finite.
+// One cell's entry for its error vector.
 static float entry(const struct kv_trace_info *in, const struct kv_trace_item *it,
                    enum kv_cell_table_kind kind, size_t row, size_t cell, const float *error) {
     size_t d = in->shape.head_dim, cells = kv_cells(&in->shape), head = cell / 2,
@@ -165,7 +166,14 @@ int kv_cell_table_fill(const struct kv_trace_info *in, const struct kv_trace_ite
                 out[(row * f->n_widths + w) * cells + c] =
                     entry(in, it, kind, row, c, s->error + (row * cells + c) * d);
     }
-    return 0;
+    // Policies choose widths by these numbers: one that is none would decide for all.
+    size_t n = it->n_tokens * f->n_widths * cells, i = kv_find_not_finite(out, n);
+    if (i == n) return 0;
+    return kv_fail(e, KV_EFAIL, in->path,
+                   "item %u (id %s): coding token %zu by %s at %u bits has an error that is not "
+                   "finite, so no table of it can be made",
+                   it->index, it->id, i / (f->n_widths * cells), f->canonical,
+                   (unsigned)f->width_bits[i / cells % f->n_widths]);
 }
 
 // ---- the file -------------------------------------------------------------------------

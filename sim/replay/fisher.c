@@ -34,7 +34,8 @@ int kv_cross_terms(const struct kv_replay *r, size_t which, double *ratio, doubl
         const struct kv_trace_item *it = kv_trace_item(t, i);
         uint8_t *decided = kv_alloc(it->n_tokens * cells, 1);
         float *error = kv_alloc(it->n_tokens * cells * d, sizeof *error);
-        rc = kv_decide(r, which, i, decided, e);
+        rc = kv_trace_check_item(t, i, KV_KEEP_GRAD | KV_KEEP_KV, e);
+        if (rc == 0) rc = kv_decide(r, which, i, decided, e);
         if (rc == 0) rc = kv_coding_error(in, it, spec->format, decided, s, error, e);
         for (size_t n = 0; n < in->adjoint.draws && rc == 0; n++) {
             double all = 0;

@@ -6,11 +6,10 @@
 #include "analysis/results/front.h"
 #include "analysis/results/notes.h"
 #include "analysis/results/pairs.h"
-#include "analysis/studies/sweep.h"
+#include "analysis/results/rows.h"
 #include "sim/base/half.h"
 #include "sim/base/memory.h"
-#include "sim/replay/attention.h"
-#include "sim/replay/fisher.h"
+#include "sim/model/forward.h"
 #include "traces/writer.h"
 
 // cmocka wants the headers above before its own
@@ -88,7 +87,7 @@ static int look(void *self, size_t item, size_t spec, const struct kv_outcome *o
     (void)spec, (void)e;
     s->n++;
     s->odd[item] = isnan(o->kl_nats);
-    s->n_odd += isnan(o->kl_nats);
+    s->n_odd += s->odd[item];
     s->kl = o->kl_nats;
     for (int k = 0; k < KV_N_SCORERS; k++)
         if (isnan(o->kl_nats) && (o->pick[k] != -1 || o->pick_ref[k] != -1)) exit(1);
@@ -258,6 +257,41 @@ static void a_store_marks_the_item_and_no_mean_or_comparison_counts_it(void **st
     tiny_trace_close(&t);
 }
 
+// ---- the head -------------------------------------------------------------------------
+
+static void no_divergence_becomes_zero_from_nan(void **state) {
+    struct kv_model *m = tiny_model();
+    struct kv_scratch *s = kv_scratch_new();
+    size_t h = m->shape.hidden;
+    float *final = kv_alloc(3 * h, sizeof *final), *other = kv_alloc(3 * h, sizeof *other);
+    struct kv_reference ref;
+    (void)state;
+    for (size_t i = 0; i < 3 * h; i++) final[i] = other[i] = (float)(i % 7) - 3;
+    kv_head_reference(m, final, 3, s, &ref);
+    const float odd[] = {NAN, INFINITY, -INFINITY};
+    for (size_t k = 0; k < 3; k++)
+        for (size_t i = 0; i < h; i++) {
+            double kl[3];
+            struct kv_target at = {.row = 1, .id = 2};
+            other[h + i] = odd[k];
+            kv_head_compare(m, &ref, other, s, kl, &at, 1);
+            assert_true(kl[0] == 0 && isnan(kl[1]) && kl[2] == 0);
+            assert_true(isnan(at.logprob));
+            other[h + i] = final[h + i];
+        }
+    final[0] = NAN; // the 16-bit run's: its features too
+    kv_head_reference(m, final, 3, s, &ref);
+    float entropy, confidence;
+    kv_reference_features(m, &ref, 0, &entropy, &confidence);
+    assert_true(isnan(entropy) && isnan(confidence));
+    kv_reference_features(m, &ref, 1, &entropy, &confidence);
+    assert_true(isfinite(entropy) && isfinite(confidence));
+    free(final);
+    free(other);
+    kv_scratch_free(s);
+    kv_model_close(m);
+}
+
 // ---- recording ------------------------------------------------------------------------
 
 static void a_recording_that_overflows_is_refused_with_item_layer_and_value(void **state) {
@@ -395,6 +429,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST("A1", one_of_eight_items_overflows_under_one_of_two_formats),
         TEST("A1", a_store_marks_the_item_and_no_mean_or_comparison_counts_it),
+        TEST("A1", no_divergence_becomes_zero_from_nan),
         TEST("A1", a_recording_that_overflows_is_refused_with_item_layer_and_value),
         TEST("A1", a_model_with_nan_in_its_head_records_nothing),
         TEST("A1", a_trace_with_nan_or_infinity_in_any_float_tensor_is_refused),
