@@ -15,7 +15,6 @@
     X(T, spec, KV_TEXT(row->policy->label))                                                        \
     X(T, family, KV_TEXT(row->family))                                                             \
     X(T, n, KV_COUNT(row->policy->n_items))                                                        \
-    X(T, not_finite, KV_COUNT(row->policy->n_left_out))                                            \
     X(T, bits, KV_NUMBER(row->policy->bits, 3))                                                    \
     X(T, kl_nats, KV_NUMBER(row->policy->kl, 6))                                                   \
     X(T, kl_error, KV_NUMBER(row->policy->kl_error, 6))                                            \
@@ -35,7 +34,8 @@
     X(T, acc_predicted, KV_NUMBER(row->acc, 4))                                                    \
     X(T, agree, KV_NUMBER(row->policy->agree, 4))                                                  \
     X(T, agree_predicted, KV_NUMBER(row->agree, 4))                                                \
-    X(T, outside_validity, KV_TEXT(row->policy->outside))
+    X(T, outside_validity, KV_TEXT(row->policy->outside))                                          \
+    X(T, not_finite, KV_COUNT(row->policy->n_left_out))
 KV_TABLE_COLUMNS(policies, kv_policy_told, POLICIES)
 
 #define PREDICTORS(X, T)                                                                           \

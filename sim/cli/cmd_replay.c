@@ -48,7 +48,6 @@ static const struct kv_table_column columns[] = {{"spec", KV_LEFT, spec},
                                                  {"fidelity", KV_LEFT, fidelity},
                                                  {"mode", KV_LEFT, mode},
                                                  {"n", KV_RIGHT, count},
-                                                 {"left_out", KV_RIGHT, left_out},
                                                  {"acc", KV_RIGHT, acc},
                                                  {"acc_low", KV_RIGHT, acc_low},
                                                  {"acc_high", KV_RIGHT, acc_high},
@@ -63,8 +62,9 @@ static const struct kv_table_column columns[] = {{"spec", KV_LEFT, spec},
                                                  {"attention_kl_nats", KV_RIGHT, attention_kl},
                                                  {"key_error", KV_RIGHT, key_error},
                                                  {"value_error", KV_RIGHT, value_error},
+                                                 {"left_out", KV_RIGHT, left_out},
                                                  {0}};
-enum { N_OUTCOME_COLUMNS = sizeof columns / sizeof *columns - 5 }; // before those of attention
+enum { N_ATTENTION = 4, N_OUTCOME_COLUMNS = sizeof columns / sizeof *columns - 2 - N_ATTENTION };
 
 // Specs as a reader wants them: short in text, canonical for machines.
 static char **name_specs(const struct kv_sweep *s, enum kv_output output) {
@@ -91,7 +91,7 @@ static void choose_columns(struct kv_table_column *to, bool attention, bool some
                            enum kv_output output) {
     size_t n = 0;
     for (size_t i = 0; columns[i].name; i++) {
-        if (i >= N_OUTCOME_COLUMNS && !attention) continue;
+        if (!attention && i >= N_OUTCOME_COLUMNS && i < N_OUTCOME_COLUMNS + N_ATTENTION) continue;
         if (output == KV_OUT_TEXT && columns[i].cell == left_out) continue;
         to[n] = columns[i];
         if (output == KV_OUT_TEXT && some_left_out && columns[i].cell == count) to[n].cell = judged;
