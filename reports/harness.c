@@ -61,7 +61,8 @@ static void add_task(json_t *file, const struct kv_row *r) {
         if (isfinite(m[k].value)) json_object_set_new(better, m[k].name, json_boolean(m[k].higher));
     }
     json_object_set_new(samples, "original", json_integer((json_int_t)r->s.n_trace_items));
-    json_object_set_new(samples, "effective", json_integer((json_int_t)r->s.n_items));
+    json_object_set_new(samples, "effective",
+                        json_integer((json_int_t)(r->s.n_items - r->n_left_out)));
 }
 
 static json_t *new_file(const struct kv_row *r) {
@@ -143,7 +144,7 @@ static char *as_tsv(const struct kv_rows *rows) {
         add_word(&t, r->s.spec);
         add_word(&t, kv_fidelity_names[r->s.fidelity]);
         add_word(&t, kv_mode_names[r->s.mode]);
-        kv_text_addf(&t, "%zu", r->s.n_items);
+        kv_text_addf(&t, "%zu", r->s.n_items - r->n_left_out);
         for (size_t k = 0; k < N_METRICS; k++) {
             add_cell(&t, m[k].value);
             add_cell(&t, m[k].error);

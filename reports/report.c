@@ -82,20 +82,16 @@ struct recordings {
 // Asks the policies that are to be asked about this recording.
 static void ask(struct kv_page_policy *policies, size_t n, const struct kv_trace *trace,
                 unsigned jobs) {
-    const char **specs = kv_alloc(n + 1, sizeof *specs);
-    uint64_t *seeds = kv_alloc(n + 1, sizeof *seeds);
+    const struct kv_row **rows = kv_alloc(n + 1, sizeof *rows);
     struct kv_widths *w = kv_alloc(n + 1, sizeof *w);
     size_t n_asked = 0, taken = 0;
     for (size_t i = 0; i < n; i++) {
-        if (policies[i].trace != trace) continue;
-        specs[n_asked] = policies[i].row->s.spec;
-        seeds[n_asked++] = policies[i].row->s.seed;
+        if (policies[i].trace == trace) rows[n_asked++] = policies[i].row;
     }
-    kv_widths_read(trace, specs, seeds, n_asked, ITEMS_ASKED, jobs, w);
+    kv_widths_read(trace, rows, n_asked, ITEMS_ASKED, jobs, w);
     for (size_t i = 0; i < n; i++)
         if (policies[i].trace == trace) policies[i].widths = w[taken++];
-    free(specs);
-    free(seeds);
+    free(rows);
     free(w);
 }
 

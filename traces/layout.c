@@ -2,7 +2,7 @@
 // The table of shard tensors; traces/format.md says the same in words.
 #include "traces/layout.h"
 
-static uint64_t layers(const struct kv_trace_info *in) {
+uint64_t kv_layers_of(const struct kv_trace_info *in) {
     return in->shape.n_layers;
 }
 static uint64_t heads(const struct kv_trace_info *in) {
@@ -44,33 +44,45 @@ const struct kv_column_spec kv_trace_columns[] = {
     {"token.next_logprob", "F32", KV_AXIS_TOKEN, 0, FIELD(next_logprob), 0, {0}},
     {"final.row", "U32", KV_AXIS_FINAL, 0, FIELD(final_rows), 0, {0}},
     {"final.state", "F32", KV_AXIS_FINAL, KV_KEEP_FINAL, FIELD(final), 1, {hidden}},
-    {"sensitivity", "F32", KV_AXIS_TOKEN, KV_KEEP_SENS, FIELD(sens), 3, {layers, kv_heads, sides}},
+    {"sensitivity",
+     "F32",
+     KV_AXIS_TOKEN,
+     KV_KEEP_SENS,
+     FIELD(sens),
+     3,
+     {kv_layers_of, kv_heads, sides}},
     {"sensitivity.spread",
      "F32",
      KV_AXIS_TOKEN,
      KV_KEEP_SENS,
      FIELD(sens_spread),
      3,
-     {layers, kv_heads, sides}},
-    {"sensitivity.evict", "F32", KV_AXIS_TOKEN, KV_KEEP_SENS, FIELD(evict), 2, {layers, kv_heads}},
-    {"k", "F16", KV_AXIS_TOKEN, KV_KEEP_KV, FIELD(k), 3, {layers, kv_heads, dim}},
-    {"v", "F16", KV_AXIS_TOKEN, KV_KEEP_KV, FIELD(v), 3, {layers, kv_heads, dim}},
-    {"q", "F16", KV_AXIS_TOKEN, KV_KEEP_Q, FIELD(q), 3, {layers, heads, dim}},
+     {kv_layers_of, kv_heads, sides}},
+    {"sensitivity.evict",
+     "F32",
+     KV_AXIS_TOKEN,
+     KV_KEEP_SENS,
+     FIELD(evict),
+     2,
+     {kv_layers_of, kv_heads}},
+    {"k", "F16", KV_AXIS_TOKEN, KV_KEEP_KV, FIELD(k), 3, {kv_layers_of, kv_heads, dim}},
+    {"v", "F16", KV_AXIS_TOKEN, KV_KEEP_KV, FIELD(v), 3, {kv_layers_of, kv_heads, dim}},
+    {"q", "F16", KV_AXIS_TOKEN, KV_KEEP_Q, FIELD(q), 3, {kv_layers_of, heads, dim}},
     {"k.gradient",
      "BF16",
      KV_AXIS_TOKEN,
      KV_KEEP_GRAD,
      FIELD(k_grad),
      4,
-     {draws, layers, kv_heads, dim}},
+     {draws, kv_layers_of, kv_heads, dim}},
     {"v.gradient",
      "BF16",
      KV_AXIS_TOKEN,
      KV_KEEP_GRAD,
      FIELD(v_grad),
      4,
-     {draws, layers, kv_heads, dim}},
-    {"hidden", "F16", KV_AXIS_TOKEN, KV_KEEP_HIDDEN, FIELD(hidden), 2, {layers, hidden}},
+     {draws, kv_layers_of, kv_heads, dim}},
+    {"hidden", "F16", KV_AXIS_TOKEN, KV_KEEP_HIDDEN, FIELD(hidden), 2, {kv_layers_of, hidden}},
     {"token.kind", "U8", KV_AXIS_TOKEN, 0, FIELD(kinds), 0, {0}},
     {0}};
 

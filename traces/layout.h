@@ -25,6 +25,7 @@ struct kv_column_spec {
     uint32_t n_dims;
     uint64_t (*dim[4])(const struct kv_trace_info *in); // dimensions after the first
 };
+uint64_t kv_layers_of(const struct kv_trace_info *in); // the dimension that counts layers
 extern const struct kv_column_spec kv_trace_columns[]; // ends with {0}; wider elements first
 
 // Features whose rule has changed since the first recordings, and the rule that holds now. A

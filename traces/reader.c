@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "traces/layout.h"
+#include "traces/numbers.h"
 
 const char *const kv_keep_names[] = {"final", "kv", "q", "hidden", "sens", "grad", NULL};
 
@@ -78,7 +79,8 @@ static int read_norms(const json_t *j, struct kv_trace_info *in, const char *pat
     in->kv_norms = kv_alloc(n, sizeof *in->kv_norms);
     json_array_foreach(j, i, one) {
         double x = json_number_value(one);
-        if (!(x > 0 && x < 1e30)) return missing(path, "kv_norms", "numbers above zero", e);
+        if (!(json_is_number(one) && x >= 0 && x < 1e30)) // a projection may be all zero
+            return missing(path, "kv_norms", "finite numbers from zero on", e);
         in->kv_norms[i] = (float)x;
     }
     return 0;
@@ -274,6 +276,10 @@ static int bind_shard(struct kv_trace *t, const struct shard *s, size_t at, stru
         }
     for (size_t i = at; i < at + s->n_items; i++) {
         int rc = check_item(t, &t->items[i], s->path, e);
+        // What is hashed on opening is looked through too; of larger shards, each item as it is
+        // read.
+        if (rc == 0 && s->file.map.n <= check_on_open_bytes)
+            rc = kv_item_check_numbers(&t->info, &t->items[i], UINT32_MAX, s->path, e);
         if (rc) return rc;
     }
     return 0;
@@ -378,9 +384,17 @@ int kv_trace_check_features(const struct kv_trace_info *in, uint32_t needs, stru
     return 0;
 }
 
+int kv_trace_check_item(const struct kv_trace *t, size_t i, uint32_t keep, struct kv_error *e) {
+    return kv_item_check_numbers(&t->info, &t->items[i], keep, t->info.path, e);
+}
+
 int kv_trace_verify(const struct kv_trace *t, struct kv_error *e) {
     for (size_t i = 0; i < t->n_shards; i++) {
         int rc = check_sum(&t->shards[i], e);
+        if (rc) return rc;
+    }
+    for (size_t i = 0; i < t->info.n_items; i++) {
+        int rc = kv_trace_check_item(t, i, UINT32_MAX, e);
         if (rc) return rc;
     }
     return 0;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "sim/base/blas.h"
+#include "sim/base/finite.h"
 #include "sim/base/guard.h"
 #include "sim/base/half.h"
 #include "sim/base/hash.h"
@@ -16,6 +17,7 @@
 #include "sim/model/forward.h"
 #include "traces/features.h"
 #include "traces/items.h"
+#include "traces/numbers.h"
 #include "traces/sensitivity.h"
 #include "traces/tables.h"
 #include "traces/writer.h"
@@ -69,16 +71,30 @@ static void round_to_half(const float *x, uint16_t *half, float *y, size_t n) {
     kv_f16_to_f32_n(half, y, n);
 }
 
+// A cache of fp16 cannot hold every model's keys and values; what would become infinite there is no
+// recording.
+static int check_half(const struct pass *p, const char *what, uint32_t layer, const float *x,
+                      const uint16_t *half, size_t n, size_t width, struct kv_error *e) {
+    size_t i = kv_find_not_finite_f16(half, n);
+    if (i == n) return 0;
+    return kv_fail(e, KV_EFAIL, p->m->name,
+                   "item %u (id %s): a %s of layer %u at token %zu is %g, which fp16 cannot hold "
+                   "(up to 65504): nothing is recorded",
+                   p->item->index, p->item->id, what, layer, i / width, (double)x[i]);
+}
+
 static int store_half(void *self, uint32_t layer, const struct kv_layer_kv *kv,
                       struct kv_layer_view *view, struct kv_error *e) {
     struct pass *p = self;
     size_t width = (size_t)p->m->shape.n_kv_heads * p->m->shape.head_dim,
            n = p->item->n_tokens * width;
-    (void)e;
     uint16_t *half = kv_alloc(n, sizeof *half);
     round_to_half(kv->k, half, p->exact_k, n);
+    int rc = check_half(p, "key", layer, kv->k, half, n, width, e);
     round_to_half(kv->v, half, p->exact_v, n);
+    if (rc == 0) rc = check_half(p, "value", layer, kv->v, half, n, width, e);
     free(half);
+    if (rc) return rc;
     kv_add_ranges(&p->m->shape, p->exact_k, 0, p->item->n_tokens, KV_KEY_RANGE, p->features);
     kv_add_ranges(&p->m->shape, p->exact_v, 0, p->item->n_tokens, KV_VALUE_RANGE, p->features);
     keep_rows(p, p->k, layer, p->exact_k, width);
@@ -194,7 +210,8 @@ static int record_item(void *self, unsigned worker, size_t i, struct kv_error *e
         item.evict = sens.evict;
         item.k_grad = sens.k_grad;
         item.v_grad = sens.v_grad;
-        rc = kv_trace_writer_put(r->writer, i, &item, e);
+        rc = kv_item_check_numbers(r->info, &item, UINT32_MAX, r->m->name, e);
+        if (rc == 0) rc = kv_trace_writer_put(r->writer, i, &item, e);
         for (size_t t = 0; t < r->n_tables && rc == 0; t++)
             rc = kv_cell_table_fill(
                 r->info, &item, r->formats[t], KV_TABLE_ISO, r->coding[worker * r->n_tables + t],
@@ -306,6 +323,14 @@ int kv_record(const struct kv_model *m, const struct kv_tasks *tasks,
     };
     if (!o->n_tables && !(o->keep & (KV_KEEP_SENS | KV_KEEP_GRAD)))
         info.adjoint = (struct kv_adjoint_info){.mode = "none", .self = "none", .score = "none"};
+    size_t norm = kv_find_not_finite(info.kv_norms, 2 * (size_t)m->n_layers);
+    if (norm < 2 * (size_t)m->n_layers) {
+        rc = kv_fail(e, KV_EFAIL, m->name, "the %s projection of layer %zu has a norm of %g",
+                     norm % 2 ? "value" : "key", norm / 2, (double)info.kv_norms[norm]);
+        free(info.kv_norms);
+        kv_items_free(items);
+        return rc;
+    }
     struct kv_trace_size size = kv_trace_size(&info, items->items, items->n);
     kv_say("recording %zu items (%s), %zu tokens: %.1f KB a token, %.2f GB in all, to %s", items->n,
            items->subset, items->n_tokens, 1e-3 * size.bytes_per_token,

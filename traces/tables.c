@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "sim/base/files.h"
+#include "sim/base/finite.h"
 #include "sim/base/guard.h"
 #include "sim/base/half.h"
 #include "sim/base/hash.h"
@@ -165,7 +166,14 @@ int kv_cell_table_fill(const struct kv_trace_info *in, const struct kv_trace_ite
                 out[(row * f->n_widths + w) * cells + c] =
                     entry(in, it, kind, row, c, s->error + (row * cells + c) * d);
     }
-    return 0;
+    // Policies choose widths by these numbers: one that is none would decide for all.
+    size_t n = it->n_tokens * f->n_widths * cells, i = kv_find_not_finite(out, n);
+    if (i == n) return 0;
+    return kv_fail(e, KV_EFAIL, in->path,
+                   "item %u (id %s): coding token %zu by %s at %u bits has an error that is not "
+                   "finite, so no table of it can be made",
+                   it->index, it->id, i / (f->n_widths * cells), f->canonical,
+                   (unsigned)f->width_bits[i / cells % f->n_widths]);
 }
 
 // ---- the file -------------------------------------------------------------------------
@@ -221,6 +229,8 @@ struct builder {
 
 static int build_item(void *self, unsigned worker, size_t i, struct kv_error *e) {
     const struct builder *b = self;
+    int rc = kv_trace_check_item(b->trace, i, KV_KEEP_KV | KV_KEEP_SENS | KV_KEEP_GRAD, e);
+    if (rc) return rc;
     return kv_cell_table_fill(kv_trace_info(b->trace), kv_trace_item(b->trace, i), b->f, b->kind,
                               b->scratch[worker], b->data + b->first_token[i] * b->token_floats, e);
 }

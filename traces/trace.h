@@ -108,7 +108,13 @@ const struct kv_trace_item *kv_trace_item(const struct kv_trace *t, size_t i);
 // one that was recorded by another rule, and today's.
 KV_MUST_CHECK int kv_trace_check_features(const struct kv_trace_info *info, uint32_t needs,
                                           struct kv_error *e);
-// Reads every byte and compares checksums. The message names shard and both sums.
+// Tests that what an item holds in columns that are kept always or named in `keep` (enum kv_keep
+// bits) is finite: asked before an item is replayed, since large shards are not looked through on
+// opening. Errors: KV_EFAIL naming item, column, layer, token and value.
+KV_MUST_CHECK int kv_trace_check_item(const struct kv_trace *t, size_t i, uint32_t keep,
+                                      struct kv_error *e);
+// Reads every byte, compares checksums and tests that every number is finite. The message names
+// shard and both sums, or item, column, layer, token and value.
 KV_MUST_CHECK int kv_trace_verify(const struct kv_trace *t, struct kv_error *e);
 
 KV_END_DECLS

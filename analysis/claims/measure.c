@@ -143,6 +143,7 @@ static int measure_perplexity(struct kv_store *s, const struct kv_summary *a,
         while (k < n_y && y[k].item < x[i].item) k++;
         if (k == n_y) break;
         if (y[k].item != x[i].item || x[i].gold >= 0 || x[i].redraw != y[k].redraw) continue;
+        if (!isfinite(x[i].outcome.logprob) || !isfinite(y[k].outcome.logprob)) continue;
         t.a[t.n] = -x[i].outcome.logprob;
         t.b[t.n] = -y[k].outcome.logprob;
         t.w[t.n++] = x[i].outcome.tokens;

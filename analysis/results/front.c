@@ -50,6 +50,13 @@ static double value_of(int scorer, const struct kv_item_result *r) {
                                           : r->right[scorer];
 }
 
+// Whether a row was judged at all: one that is finite on no item would leave none to the others.
+static bool is_known(const struct kv_row *r, int scorer) {
+    return !isnan(scorer == KV_FRONT_KL          ? r->s.kl_nats
+                  : scorer == KV_FRONT_AGREEMENT ? r->s.agree
+                                                 : r->s.acc[scorer]);
+}
+
 // ---- the frontier ---------------------------------------------------------------------
 
 static void measure_gain(struct kv_front *f, const struct kv_shared *g, bool lower, size_t row) {
@@ -122,12 +129,16 @@ static int find_all(struct kv_front *f, struct kv_store *s, const struct kv_row 
     f->by = kv_alloc(n + 1, sizeof *f->by);
     f->gain = kv_alloc(n + 1, sizeof *f->gain);
     const struct kv_summary **summaries = kv_alloc(n + 1, sizeof *summaries);
+    size_t n_known = 0;
+    for (size_t p = 0; p < n; p++) n_known += is_known(rows[p], value->scorer);
+    f->n = 0;
     for (size_t p = 0; p < n; p++) {
-        f->rows[p] = rows[p];
-        f->cost[p] = cost->of(rows[p], context);
-        summaries[p] = &rows[p]->s;
+        if (n_known && !is_known(rows[p], value->scorer)) continue;
+        f->rows[f->n] = rows[p];
+        f->cost[f->n] = cost->of(rows[p], context);
+        summaries[f->n++] = &rows[p]->s;
     }
-    int code = kv_shared_read(&g, s, summaries, n, value_of, weight_of, value->scorer, 1, e);
+    int code = kv_shared_read(&g, s, summaries, f->n, value_of, weight_of, value->scorer, 1, e);
     free(summaries);
     f->n_items = g.n;
     f->n_left_out = g.n_left_out;

@@ -23,10 +23,10 @@ struct kv_front_cost {
 extern const struct kv_front_cost kv_front_costs[]; // ends with {0}
 
 struct kv_front {
-    size_t n; // rows
+    size_t n; // rows: those given that know the value on some item (all when none does)
     const struct kv_row **rows;
     size_t n_items;       // that all rows hold and judged: everything is measured on these
-    size_t n_left_out;    // that some rows hold and others do not
+    size_t n_left_out;    // that some rows hold and others do not, or where one is not finite
     double *cost, *value; // [n]; value: of kl too the plain number
     bool *on;
     double *frequency;    // share of resamples in which a row is on the frontier

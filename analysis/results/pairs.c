@@ -31,6 +31,11 @@ void kv_pairs_join(struct kv_pairs *j, const struct kv_item_result *a, size_t n_
                 y++;
             continue;
         }
+        if (!isfinite(a[x].kl_nats) || !isfinite(b[y].kl_nats)) {
+            j->n_left_out++;
+            x++, y++;
+            continue;
+        }
         for (int k = 0; k < KV_N_SCORERS; k++) {
             j->a[k][j->n] = a[x].right[k];
             j->b[k][j->n] = b[y].right[k];

@@ -9,6 +9,7 @@
 // [n] each, ascending by item; borrowed texts live as long as the lists that were joined.
 struct kv_pairs {
     size_t n;
+    size_t n_left_out; // items of both that are not finite on one side: on neither are they counted
     double *a[KV_N_SCORERS], *b[KV_N_SCORERS]; // how right
     double *kl_a, *kl_b, *n_scored;
     uint64_t *context;

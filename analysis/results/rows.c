@@ -11,6 +11,20 @@
 
 // ---- one row --------------------------------------------------------------------------
 
+static void note_left_out(struct kv_row *row, const struct kv_item_result *items, size_t n) {
+    struct kv_text ids = {0};
+    row->left_out = kv_alloc(row->s.n_trace_items + 1, sizeof *row->left_out);
+    for (size_t i = 0; i < n; i++) {
+        if (isfinite(items[i].kl_nats)) continue;
+        if (row->n_left_out++ < KV_IDS_NAMED)
+            kv_text_addf(&ids, "%s%s", ids.n ? ", " : "", items[i].id);
+        if (items[i].item < row->s.n_trace_items) row->left_out[items[i].item] = true;
+    }
+    if (row->n_left_out > KV_IDS_NAMED)
+        kv_text_addf(&ids, " and %zu more", row->n_left_out - KV_IDS_NAMED);
+    row->left_out_ids = kv_text_take(&ids);
+}
+
 static void judge(struct kv_row *row, const struct kv_item_result *items, size_t n) {
     double *a = kv_alloc(n + 1, sizeof *a), *b = kv_alloc(n + 1, sizeof *b);
     for (int k = 0; k < KV_N_SCORERS; k++) {
@@ -29,6 +43,7 @@ static void judge(struct kv_row *row, const struct kv_item_result *items, size_t
     row->kl = kv_ratio_interval(a, b, n, KV_CONFIDENCE);
     free(a);
     free(b);
+    note_left_out(row, items, n);
     double **arrays[] = {&row->right, &row->item_kl, &row->item_scored};
     for (size_t k = 0; k < 3; k++) {
         *arrays[k] = kv_alloc(row->s.n_trace_items + 1, sizeof(double));
@@ -169,6 +184,8 @@ void kv_rows_fini(struct kv_rows *rows) {
         free(rows->row[i].right);
         free(rows->row[i].item_kl);
         free(rows->row[i].item_scored);
+        free(rows->row[i].left_out);
+        free(rows->row[i].left_out_ids);
         free(rows->row[i].static4.label);
         free(rows->row[i].shuffle.label);
     }

@@ -19,8 +19,8 @@
 
 KV_BEGIN_DECLS
 
-enum { KV_MAX_CONTEXTS = 8 };
-#define KV_CONFIDENCE 0.95 // of all intervals that tables and figures show
+enum { KV_MAX_CONTEXTS = 8, KV_IDS_NAMED = 8 }; // ids of items left out that a text names
+#define KV_CONFIDENCE 0.95                      // of all intervals that tables and figures show
 
 // A row against others on the same items, whose results are averaged within an item.
 struct kv_versus {
@@ -42,6 +42,11 @@ struct kv_row {
     struct kv_latency at[KV_MAX_CONTEXTS];     // price at each context
     // By item of the trace, NAN = not there: how right by acc, nats a scored token, tokens scored.
     double *right, *item_kl, *item_scored;
+    // Stored items whose scores or divergence are not finite: no mean of quality, comparison or
+    // frontier counts them. [n of the trace], how many, and their ids ("3, 17 and 2 more").
+    bool *left_out;
+    size_t n_left_out;
+    char *left_out_ids;
     struct kv_versus static4; // static 4 bit in the same format, where there is one
     struct kv_versus shuffle; // the same widths on the wrong tokens, all seeds there are
 };

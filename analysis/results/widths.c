@@ -53,6 +53,16 @@ static double bits_of(const struct kv_run *run, uint8_t cell) {
     return cell == KV_EVICT ? 0 : cell == KV_FLOAT32 ? 32 : run->width_bits[cell];
 }
 
+// What a token is of its item's sequences, each a context and a choice: mean over choices of one
+// part in the sequence's length. choice: 0 = of the context, c + 1 = of choice c.
+static double share_of_token(const struct kv_trace_item *it, size_t choice) {
+    double share = 0, n = it->n_choices;
+    if (choice) return 1 / n / (it->n_context + it->first[choice] - it->first[choice - 1]);
+    for (uint32_t c = 0; c < it->n_choices; c++)
+        share += 1 / n / (it->n_context + it->first[c + 1] - it->first[c]);
+    return it->n_choices ? share : 1.0 / it->n_context;
+}
+
 // Adds one item's decisions.
 static void add_item(struct kv_widths *w, const struct kv_run *run, const struct kv_trace_item *it,
                      const uint8_t *cells, size_t *n_place, bool keep) {
@@ -81,7 +91,7 @@ static void add_item(struct kv_widths *w, const struct kv_run *run, const struct
         if (place >= KV_N_PLACES) place = KV_N_PLACES - 1;
         w->place[place] += sum;
         n_place[place]++;
-        w->share[(size_t)lround(sum)]++;
+        w->share[(size_t)lround(sum)] += share_of_token(it, choice);
         if (keep) w->token[row] = (float)sum;
     }
     w->n_tokens += it->n_tokens;
@@ -99,18 +109,24 @@ static void average(struct kv_widths *w, const struct kv_shape *shape, const siz
         }
     for (size_t p = 0; p < KV_N_PLACES; p++)
         w->place[p] = n_place[p] ? w->place[p] / (double)n_place[p] : NAN;
-    for (size_t b = 0; b < sizeof w->share / sizeof *w->share; b++) w->share[b] /= n;
+    for (size_t b = 0; b < sizeof w->share / sizeof *w->share; b++)
+        w->share[b] /= (double)w->n_items;
 }
 
-// The specs that could be opened, and the items that all are asked about.
-struct asking {
-    struct kv_replay job;
-    struct kv_replay_spec *specs;
+// The items that a policy is asked about.
+struct asked {
     size_t n_items, drawn; // drawn: index into items, of the one that is kept token by token
     size_t *items;
 };
 
-static int ask(const struct asking *a, size_t which, struct kv_widths *w, struct kv_error *e) {
+// The specs that could be opened.
+struct asking {
+    struct kv_replay job;
+    struct kv_replay_spec *specs;
+};
+
+static int ask(const struct asking *a, size_t which, const struct asked *about, struct kv_widths *w,
+               struct kv_error *e) {
     const struct kv_shape *shape = &kv_trace_info(a->job.trace)->shape;
     size_t n_place[KV_N_PLACES] = {0};
     int rc = 0;
@@ -118,13 +134,13 @@ static int ask(const struct asking *a, size_t which, struct kv_widths *w, struct
         w->layer[side] = kv_alloc(shape->n_layers, sizeof(double));
         w->head[side] = kv_alloc((size_t)shape->n_layers * shape->n_kv_heads, sizeof(double));
     }
-    w->item = a->items[a->drawn];
+    w->item = about->items[about->drawn];
     w->token = kv_alloc(kv_trace_item(a->job.trace, w->item)->n_tokens + 1, sizeof *w->token);
-    for (size_t i = 0; i < a->n_items && rc == 0; i++) {
-        const struct kv_trace_item *it = kv_trace_item(a->job.trace, a->items[i]);
+    for (size_t i = 0; i < about->n_items && rc == 0; i++) {
+        const struct kv_trace_item *it = kv_trace_item(a->job.trace, about->items[i]);
         uint8_t *cells = kv_alloc(it->n_tokens * kv_cells(shape), 1);
-        rc = kv_decide(&a->job, which, a->items[i], cells, e);
-        if (rc == 0) add_item(w, &a->specs[which].run, it, cells, n_place, i == a->drawn);
+        rc = kv_decide(&a->job, which, about->items[i], cells, e);
+        if (rc == 0) add_item(w, &a->specs[which].run, it, cells, n_place, i == about->drawn);
         free(cells);
     }
     if (rc == 0) average(w, shape, n_place);
@@ -154,49 +170,65 @@ static void say_why(struct kv_widths *w, const struct kv_error *e) {
 }
 
 // Asks the specs named by of[n], which share their tables.
-static int ask_all(struct asking *a, const size_t *of, size_t n, unsigned jobs, struct kv_widths *w,
-                   struct kv_error *e) {
+static int ask_all(struct asking *a, const size_t *of, size_t n, const struct asked *about,
+                   unsigned jobs, struct kv_widths *w, struct kv_error *e) {
     a->job.specs = a->specs;
     a->job.n_specs = n;
     int rc = kv_replay_open_tables(&a->job, KV_TABLE_ISO, jobs, e);
     for (size_t i = 0; i < n && rc == 0; i++) {
         struct kv_error why = {0};
-        if (ask(a, i, &w[of[i]], &why)) say_why(&w[of[i]], &why);
+        if (ask(a, i, &about[of[i]], &w[of[i]], &why)) say_why(&w[of[i]], &why);
     }
     kv_replay_close_tables(&a->job);
     return rc;
 }
 
-void kv_widths_read(const struct kv_trace *trace, const char *const *specs, const uint64_t *seeds,
-                    size_t n, size_t most_items, unsigned jobs, struct kv_widths *w) {
+// At most `most` of the items that a row's results come from.
+static void choose_items(struct asked *to, const struct kv_trace *trace, const struct kv_row *row,
+                         size_t most) {
+    size_t n_trace = kv_trace_info(trace)->n_items, n = 0;
+    size_t *held = kv_alloc(n_trace + 1, sizeof *held);
+    for (size_t i = 0; i < n_trace && i < row->s.n_trace_items; i++)
+        if (!isnan(row->item_kl[i])) held[n++] = i;
+    to->n_items = n < most ? n : most;
+    to->items = kv_alloc(to->n_items + 1, sizeof *to->items);
+    for (size_t i = 0; i < to->n_items; i++) to->items[i] = held[i * n / to->n_items];
+    free(held);
+    to->drawn = middle(trace, to->items, to->n_items);
+}
+
+void kv_widths_read(const struct kv_trace *trace, const struct kv_row *const *rows, size_t n,
+                    size_t most_items, unsigned jobs, struct kv_widths *w) {
     const struct kv_trace_info *in = kv_trace_info(trace);
     const struct kv_format_setting setting = {in->shape, in->order};
     struct asking a = {.job = {.trace = trace}};
     struct kv_replay_spec *opened = kv_alloc(n + 1, sizeof *opened);
     size_t *of = kv_alloc(n + 1, sizeof *of), n_opened = 0;
     struct kv_error e = {0};
-    a.n_items = in->n_items < most_items ? in->n_items : most_items;
-    a.items = kv_alloc(a.n_items + 1, sizeof *a.items);
-    for (size_t i = 0; i < a.n_items; i++) a.items[i] = i * in->n_items / a.n_items;
-    a.drawn = middle(trace, a.items, a.n_items);
-    for (size_t i = 0; i < n && a.n_items; i++) {
+    struct asked *about = kv_alloc(n + 1, sizeof *about);
+    for (size_t i = 0; i < n; i++) {
         w[i] = (struct kv_widths){0};
-        if (kv_replay_spec_open(&opened[n_opened], specs[i], &setting, seeds[i], &e))
+        choose_items(&about[i], trace, rows[i], most_items);
+        if (about[i].n_items == 0)
+            snprintf(w[i].why, sizeof w[i].why, "no item of its results is finite");
+        else if (kv_replay_spec_open(&opened[n_opened], rows[i]->s.spec, &setting, rows[i]->s.seed,
+                                     &e))
             say_why(&w[i], &e);
         else
             of[n_opened++] = i;
     }
     a.specs = opened;
     // Where one of them lacks what it reads, each answers for itself.
-    if (ask_all(&a, of, n_opened, jobs, w, &e))
+    if (ask_all(&a, of, n_opened, about, jobs, w, &e))
         for (size_t i = 0; i < n_opened; i++) {
             a.specs = &opened[i];
-            if (ask_all(&a, &of[i], 1, jobs, w, &e)) say_why(&w[of[i]], &e);
+            if (ask_all(&a, &of[i], 1, about, jobs, w, &e)) say_why(&w[of[i]], &e);
         }
     for (size_t i = 0; i < n_opened; i++) kv_replay_spec_close(&opened[i]);
     free(opened);
     free(of);
-    free(a.items);
+    for (size_t i = 0; i < n; i++) free(about[i].items);
+    free(about);
 }
 
 void kv_widths_free(struct kv_widths *w, size_t n) {
@@ -228,19 +260,14 @@ static char *sparkline(const struct kv_widths *w, size_t layers) {
 char **kv_widths_sparklines(const struct kv_trace *trace, const struct kv_row *rows, size_t n,
                             size_t most_items, unsigned jobs) {
     char **lines = kv_alloc(n + 1, sizeof *lines);
-    const char **specs = kv_alloc(n + 1, sizeof *specs);
-    uint64_t *seeds = kv_alloc(n + 1, sizeof *seeds);
+    const struct kv_row **asked = kv_alloc(n + 1, sizeof *asked);
     struct kv_widths *w = kv_alloc(n + 1, sizeof *w);
-    for (size_t i = 0; i < n; i++) {
-        specs[i] = rows[i].s.spec;
-        seeds[i] = rows[i].s.seed;
-    }
-    kv_widths_read(trace, specs, seeds, n, most_items, jobs, w);
+    for (size_t i = 0; i < n; i++) asked[i] = &rows[i];
+    kv_widths_read(trace, asked, n, most_items, jobs, w);
     for (size_t i = 0; i < n; i++)
         lines[i] = sparkline(&w[i], kv_trace_info(trace)->shape.n_layers);
     kv_widths_free(w, n);
     free(w);
-    free(specs);
-    free(seeds);
+    free(asked);
     return lines;
 }

@@ -24,14 +24,17 @@ struct kv_widths {
     double *layer[2];                          // [n_layers] means over tokens and heads
     double *head[2];                           // [n_layers][n_kv_heads] means over tokens
     double place[KV_N_PLACES];                 // mean by position in the sequence; NAN = no token
-    double share[33];                          // of tokens, by their mean bits rounded
-    size_t item;                               // one item, in the trace ...
-    float *token;                              // ... and its tokens' mean bits [n_tokens]
+    // Of tokens, by their mean bits rounded: mean over items of the mean over choices of shares of
+    // the sequence, as the ledger's shares are.
+    double share[33];
+    size_t item;  // one item, in the trace ...
+    float *token; // ... and its tokens' mean bits [n_tokens]
 };
 
-// Asks each spec about at most most_items items, spread evenly over the trace. seeds: of the runs.
-void kv_widths_read(const struct kv_trace *trace, const char *const *specs, const uint64_t *seeds,
-                    size_t n, size_t most_items, unsigned jobs, struct kv_widths *w);
+// Asks the policy of each row about at most most_items of the items that its results come from,
+// spread evenly over them.
+void kv_widths_read(const struct kv_trace *trace, const struct kv_row *const *rows, size_t n,
+                    size_t most_items, unsigned jobs, struct kv_widths *w);
 void kv_widths_free(struct kv_widths *w, size_t n);
 
 // The bits by layer of each row's policy in one line of text: a character a layer, its height by

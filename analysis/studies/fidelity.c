@@ -101,6 +101,10 @@ static void count_results(struct filling *f, struct kv_fidelity_policy *x,
     bool *wanted = f->wanted + (size_t)(x - f->study->at) * f->n_items;
     for (size_t i = 0; i < n; i++) {
         if (rows[i].item < f->first || rows[i].item >= f->first + f->count) continue;
+        if (!isfinite(rows[i].kl_nats)) {
+            x->n_left_out++;
+            continue;
+        }
         wanted[rows[i].item] = f->any[rows[i].item] = true;
         kl[x->n_items] = rows[i].kl_nats;
         weight[x->n_items++] = rows[i].n_scored;
@@ -286,7 +290,8 @@ static void add_up(struct filling *f, size_t spec, bool whole, bool rivals) {
     for (size_t p = 0; p < KV_N_PREDICTORS; p++) {
         bool known =
             p == KV_BY_ISO || ((p > KV_BY_MENDED || whole) && (p < KV_BY_MENDED || rivals));
-        x->by[p] = known && n ? by[p] / (p <= KV_BY_MENDED ? scored : (double)n) : NAN;
+        x->by[p] =
+            known && n && isfinite(by[p]) ? by[p] / (p <= KV_BY_MENDED ? scored : (double)n) : NAN;
     }
     for (size_t p = 0; p < KV_DRAW_FORMS; p++)
         for (size_t k = 0; k < KV_DRAW_LEVELS; k++)

@@ -38,10 +38,11 @@ struct kv_fidelity_policy {
     int family; // index into kv_fidelity_study.families
     bool exact; // the store holds exact rows
     size_t n_items;
-    double bits;                // allocated, of the exact run or of fisher's ledger
-    double kl, kl_error;        // exact, nats a scored token, and its standard error
-    double acc, acc_ref, agree; // on the same items
-    double by[KV_N_PREDICTORS]; // forms: nats a scored token, all draws
+    size_t n_left_out;   // exact outcomes that are not finite; predictions leave them out too
+    double bits;         // allocated, of the exact run or of fisher's ledger
+    double kl, kl_error; // exact, nats a scored token, and its standard error
+    double acc, acc_ref, agree;                  // on the same items
+    double by[KV_N_PREDICTORS];                  // forms: nats a scored token, all draws
     double draws[KV_DRAW_FORMS][KV_DRAW_LEVELS]; // forms from the first 1, 2, 4, ... draws
     double cross;                                // S2 / S1 over all cells
     double worst_layer;                          // S2 / S1 of the layer where it is furthest from 1

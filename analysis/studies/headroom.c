@@ -200,6 +200,28 @@ static int run(const struct kv_headroom *h, enum kv_fidelity fidelity, struct kv
 
 // ---- reading back ---------------------------------------------------------------------
 
+// Marks what is not finite of a row's items.
+static int mark_left_out(struct kv_headroom *h, struct kv_headroom_entry *x, struct kv_store *s,
+                         const struct kv_summary *row, struct kv_error *e) {
+    struct kv_item_result *items;
+    size_t n;
+    int rc = kv_store_items(s, row->run_group, &items, &n, e);
+    if (rc) return rc;
+    size_t n_own = 0, n_odd = 0;
+    for (int pass = 0; pass < 2; pass++) // a run that is finite nowhere takes no item from others
+        for (size_t i = 0; i < n && (pass == 0 || n_odd < n_own); i++) {
+            size_t at = items[i].item - h->items.first;
+            bool own = items[i].item >= h->items.first && at < h->items.n;
+            bool odd = own && !isfinite(items[i].kl_nats);
+            n_own += pass == 0 && own;
+            n_odd += pass == 0 && odd;
+            if (pass == 1 && odd) h->left_out[at] = true;
+        }
+    if (row->fidelity == KV_EXACT) x->n_left_out = n_odd;
+    kv_item_results_free(items, n);
+    return 0;
+}
+
 static int read_entry(const struct kv_headroom *h, struct kv_headroom_entry *x, struct kv_store *s,
                       const struct kv_summary *row, struct kv_error *e) {
     struct kv_item_result *items;
@@ -211,6 +233,7 @@ static int read_entry(const struct kv_headroom *h, struct kv_headroom_entry *x, 
     for (size_t i = 0; i < n; i++) {
         if (items[i].item < h->items.first || items[i].item >= h->items.first + h->items.n)
             continue;
+        if (h->left_out[items[i].item - h->items.first] || !isfinite(items[i].kl_nats)) continue;
         kl[kept] = items[i].kl_nats;
         weight[kept++] = items[i].n_scored;
         right += items[i].right[KV_ACC];
@@ -247,6 +270,11 @@ static int read_back(struct kv_headroom *h, struct kv_error *e) {
     double uniform = NAN;
     int rc = kv_store_open(&s, h->o.db, KV_STORE_READ, e);
     if (rc == 0) rc = kv_store_summaries(s, &(struct kv_store_filter){0}, &rows, &n, e);
+    h->left_out = kv_alloc(h->items.n + 1, sizeof *h->left_out);
+    for (size_t i = 0; i < h->n; i++)
+        for (size_t k = 0; k < n && rc == 0; k++)
+            if (strcmp(rows[k].spec, h->at[i].canonical) == 0 && is_ours(h, &rows[k]))
+                rc = mark_left_out(h, &h->at[i], s, &rows[k], e);
     for (size_t i = 0; i < h->n && rc == 0; i++) {
         struct kv_headroom_entry *x = &h->at[i];
         for (size_t k = 0; k < n && rc == 0; k++)
@@ -279,5 +307,6 @@ void kv_headroom_fini(struct kv_headroom *h) {
         free(h->at[i].canonical);
     }
     free(h->subtitle);
+    free(h->left_out);
     *h = (struct kv_headroom){0};
 }

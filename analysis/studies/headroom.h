@@ -51,7 +51,8 @@ struct kv_headroom_entry {
     size_t budget; // index into bits
     double uniform_bits;
     char *spec, *canonical;
-    size_t n;             // items
+    size_t n;             // items that count
+    size_t n_left_out;    // its own whose scores or divergence are not finite: they count for none
     double bits;          // allocated, as run
     struct kv_mean exact; // nats a scored token
     double of_uniform;    // exact.mean to that of uniform storage
@@ -66,6 +67,7 @@ struct kv_headroom {
     char *subtitle;               // "asym:group=32, MODEL, TASK, 24 items not chosen on"
     // How what was run is found in the store: items, the trace's digest, the form of damage.
     struct kv_item_range items;
+    bool *left_out; // [items.n] not finite in some run: left out of all
     char digest[17];
     enum kv_form form;
 };

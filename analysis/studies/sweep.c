@@ -197,7 +197,7 @@ static bool wanted(void *self, size_t item, size_t spec) {
 static int take(void *self, size_t item, size_t spec, const struct kv_outcome *o,
                 struct kv_error *e) {
     const struct kv_sweep *s = self;
-    kv_tally_add(s->tally, spec, s->fidelity, s->mode, o);
+    kv_tally_add(s->tally, spec, item, s->fidelity, s->mode, o);
     if (s->o.take) s->o.take(s->o.listener, spec, item, s->fidelity, s->mode, o);
     return s->store ? kv_store_put(s->store, s->run[spec], (uint32_t)item, o, e) : 0;
 }

@@ -94,6 +94,10 @@ struct kv_sweep_line {
     enum kv_fidelity fidelity;
     enum kv_mode mode;
     size_t n; // outcomes: items by redraws
+    // Outcomes whose scores or divergence are not finite, which no mean of quality counts, and
+    // which items of kv_sweep_items they are of.
+    size_t n_left_out;
+    const bool *left_out; // [n of kv_sweep_items]
     // Accuracy and its 95 % interval (Wilson's), accuracy of the 16-bit run, and how often both
     // pick alike, of the items that have a gold choice and a pick; NAN where none has.
     double acc, acc_norm, acc_ref, agree;

@@ -13,8 +13,8 @@ struct kv_tally *kv_tally_new(size_t n_specs, const enum kv_mode *modes, size_t 
 void kv_tally_free(struct kv_tally *t); // NULL is fine
 
 // Not from several threads at once.
-void kv_tally_add(struct kv_tally *t, size_t spec, enum kv_fidelity fidelity, enum kv_mode mode,
-                  const struct kv_outcome *o);
+void kv_tally_add(struct kv_tally *t, size_t spec, size_t item, enum kv_fidelity fidelity,
+                  enum kv_mode mode, const struct kv_outcome *o);
 void kv_tally_add_attention(struct kv_tally *t, size_t spec, size_t item,
                             const struct kv_attention_layer *mean);
 

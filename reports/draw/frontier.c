@@ -2,6 +2,7 @@
 // Lays out the frontier figures: which panels there are, their points and axes, and names of
 // points.
 #include "reports/draw/frontier.h"
+#include "analysis/results/notes.h"
 #include "analysis/stats/pareto.h"
 #include "reports/draw/frontier_panel.h"
 #include "reports/draw/gnuplot.h"
@@ -235,10 +236,8 @@ static void lay_latency(struct kv_frontier_figure *f) {
         p->context = set->all->context[k];
         p->ceiling = set->rows[0].at[k].ceiling_ns / 1e6;
         for (size_t i = 0; i < set->n; i++) {
-            double measured = set->rows[i].s.context_tokens;
             p->x[i] = set->rows[i].at[k].step_ns / 1e6;
-            p->hollow[i] =
-                measured * KV_SAME_CONTEXT < p->context || measured > p->context * KV_SAME_CONTEXT;
+            p->hollow[i] = !kv_measured_at(&set->rows[i], p->context);
         }
         find_frontier(p, set->n, false);
     }

@@ -27,8 +27,4 @@ struct kv_drawn {
 KV_MUST_CHECK int kv_frontier_draw(const struct kv_frontier_set *set, struct kv_drawn drawn[2],
                                    size_t *n_drawn, struct kv_error *e);
 
-// How near two context lengths must be for an accuracy to count as measured at a latency's: a
-// factor. Beyond it points are hollow.
-#define KV_SAME_CONTEXT 1.5
-
 #endif

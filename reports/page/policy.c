@@ -263,6 +263,7 @@ static void add_description(struct kv_text *t, const struct kv_summary *s) {
 static void add_decisions(struct kv_text *t, const struct kv_page *p,
                           const struct kv_page_policy *x) {
     const struct kv_widths *w = &x->widths;
+    size_t judged = x->row->s.n_items - x->row->n_left_out;
     kv_text_addf(t, "<div class=\"shares\">\n");
     add_shares(t, x->row, w);
     kv_text_addf(t, "</div>\n");
@@ -280,10 +281,16 @@ static void add_decisions(struct kv_text *t, const struct kv_page *p,
                      w->mean[0], w->mean[1]);
         return;
     }
-    kv_text_addf(t, "<p class=\"soft\">As decided on %zu items (%zu tokens) of ", w->n_items,
-                 w->n_tokens);
+    kv_text_addf(t, "<p class=\"soft\">As decided on %s%zu of the %zu items that its results of ",
+                 w->n_items == judged ? "all " : "", w->n_items, judged);
     kv_html_text(t, x->row->s.task);
-    kv_text_addf(t, "%s.</p>\n<div class=\"strips\">\n", w->by_layer ? "" : "; every layer alike");
+    kv_text_addf(t, " come from (%zu tokens)", w->n_tokens);
+    kv_text_addf(t, "%s.", w->by_layer ? "" : "; every layer alike");
+    if (w->by_token)
+        kv_text_addf(t,
+                     " The bar of tokens is of these items, as decided; those of keys and values "
+                     "are of all items of the results, as stored, exact windows included.");
+    kv_text_addf(t, "</p>\n<div class=\"strips\">\n");
     if (w->by_layer) add_layers(t, w, shape->n_layers);
     if (w->by_head) add_heads(t, w, shape->n_layers, shape->n_kv_heads);
     if (w->by_token) add_places(t, w);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The page's tables of a part: results, and how the ranking depends on the scorer.
 #include "analysis/results/front.h"
+#include "analysis/results/notes.h"
 #include "reports/page/html.h"
 #include "reports/page/sections.h"
 #include "analysis/results/scorers.h"
@@ -16,6 +17,13 @@ struct extra {
     bool known; // the frontier is
     struct kv_front front;
 };
+
+// Where the frontier has a row; front.n: nowhere, as of those that no item judges.
+static size_t place_of(const struct extra *x, const struct kv_row *r) {
+    size_t at = 0;
+    while (at < x->front.n && x->front.rows[at] != r) at++;
+    return at;
+}
 
 static double p_of(const struct kv_row *r) {
     return isnan(r->to16[KV_ACC].mid_p) ? r->to16[KV_ACC].t_p : r->to16[KV_ACC].mid_p;
@@ -55,8 +63,9 @@ static void add_versus(struct kv_text *t, const struct kv_versus *v) {
 static void add_row(struct kv_text *t, const struct kv_page *p, const struct kv_page_part *part,
                     size_t i, const struct extra *x) {
     const struct kv_row *r = &part->set.rows[i];
-    kv_text_addf(t, "<tr%s><td>%zu</td>", x->known && x->front.on[i] ? " class=\"best\"" : "",
-                 i + 1);
+    size_t at = x->known ? place_of(x, r) : 0;
+    bool known = x->known && at < x->front.n;
+    kv_text_addf(t, "<tr%s><td>%zu</td>", known && x->front.on[at] ? " class=\"best\"" : "", i + 1);
     add_name(t, p, r);
     if (x->accuracy) {
         kv_html_interval(t, r->s.acc[KV_ACC], r->interval[KV_ACC], false);
@@ -75,10 +84,11 @@ static void add_row(struct kv_text *t, const struct kv_page *p, const struct kv_
     for (size_t k = 0; p->all->device && k < p->all->n_contexts; k++)
         kv_text_addf(t, "<td>%.2f%s</td>", r->at[k].step_ns / 1e6,
                      r->at[k].extrapolated ? "*" : "");
-    kv_html_number(t, 0, x->known ? 100 * x->front.frequency[i] : NAN);
+    kv_html_number(t, 0, known ? 100 * x->front.frequency[at] : NAN);
     kv_text_addf(t, "<td>");
-    if (x->known && x->front.by[i] < part->set.n) kv_text_addf(t, "%zu", x->front.by[i] + 1);
-    if (x->known && x->front.knee == i) kv_text_addf(t, "knee");
+    if (known && x->front.by[at] < x->front.n)
+        kv_text_addf(t, "%zu", (size_t)(x->front.rows[x->front.by[at]] - part->set.rows) + 1);
+    if (known && x->front.knee == at) kv_text_addf(t, "knee");
     kv_text_addf(t, "</td></tr>\n");
 }
 
@@ -91,6 +101,25 @@ static void add_ceiling(struct kv_text *t, const struct kv_page *p, const struct
         kv_text_addf(t, "%s %.2f ms at %g tokens", k ? "," : "", r->at[k].ceiling_ns / 1e6,
                      p->all->context[k]);
     kv_text_addf(t, ".");
+}
+
+// What the numbers leave out, and at what length quality was measured.
+static void add_notes(struct kv_text *t, const struct kv_page *p,
+                      const struct kv_frontier_set *set) {
+    const struct kv_row **rows = kv_alloc(set->n + 1, sizeof *rows);
+    for (size_t i = 0; i < set->n; i++) rows[i] = &set->rows[i];
+    char *note =
+        p->all->device ? kv_context_note(rows, set->n, p->all->context, p->all->n_contexts) : NULL;
+    if (note) kv_text_addf(t, " %c%s.", note[0] - 'a' + 'A', note + 1);
+    free(note);
+    for (size_t i = 0; i < set->n; i++) {
+        if (!(note = kv_left_out_note(rows[i]))) continue;
+        kv_text_addf(t, " Left out of #%zu: ", i + 1);
+        kv_html_text(t, note);
+        kv_text_addf(t, ".");
+        free(note);
+    }
+    free(rows);
 }
 
 // The frontier of accuracy, or without accuracies of divergence, and effective bits.
@@ -122,9 +151,11 @@ void kv_page_table(struct kv_text *t, const struct kv_page *p, const struct kv_p
                  "frontier of %s and effective bits",
                  x.accuracy ? "accuracy" : "divergence");
     if (x.known && x.front.n_left_out)
-        kv_text_addf(t, " on the %zu items that all rows hold", x.front.n_items);
+        kv_text_addf(t, " on the %zu items that all rows hold with finite results",
+                     x.front.n_items);
     kv_text_addf(t, ".");
     add_ceiling(t, p, &set->rows[0]);
+    add_notes(t, p, set);
     kv_text_addf(t, "</p>\n");
     kv_html_wide(t, "Results");
     kv_text_addf(t, "<table class=\"sort\">\n");

@@ -38,6 +38,26 @@ void kv_outcome_fini(struct kv_outcome *o) {
     *o = (struct kv_outcome){0};
 }
 
+static bool finite_choice(const struct kv_choice_outcome *c) {
+    return isfinite(c->logprob) && isfinite(c->logprob_ref) && isfinite(c->kl_nats) &&
+           isfinite(c->logprob_after_prefix) && isfinite(c->logprob_ref_after_prefix);
+}
+
+bool kv_outcome_judged(struct kv_outcome *o) {
+    uint32_t n = !o->choice ? 0 : o->n_choices ? o->n_choices : 1;
+    bool finite = isfinite(o->kl_nats);
+    for (uint32_t c = 0; c < n; c++) finite = finite && finite_choice(&o->choice[c]);
+    if (finite) return true;
+    o->kl_nats = o->margin = NAN;
+    for (int s = 0; s < KV_N_SCORERS; s++) o->pick[s] = o->pick_ref[s] = -1;
+    for (uint32_t c = 0; c < n; c++) {
+        struct kv_choice_outcome *x = &o->choice[c];
+        x->logprob = x->logprob_after_prefix = x->kl_nats = NAN;
+        x->logprob_ref = x->logprob_ref_after_prefix = NAN;
+    }
+    return false;
+}
+
 static double score(const struct kv_choice_outcome *c, enum kv_scorer scorer, bool reference) {
     double sum = reference ? c->logprob_ref : c->logprob;
     switch (scorer) {

@@ -73,12 +73,15 @@ struct kv_outcome {
     int32_t pick[KV_N_SCORERS];     // -1 = none
     int32_t pick_ref[KV_N_SCORERS]; // of the 16-bit run
     double margin;  // log-prob of gold minus the best other, sum scorer; NAN for text
-    double kl_nats; // a scored token: sum of KL / number of scored positions
+    double kl_nats; // a scored token: sum of KL / number of scored positions; NAN: not finite
     uint32_t n_scored;
     struct kv_ledger ledger;
 };
 
 void kv_outcome_fini(struct kv_outcome *o);
+// Whether divergence and scores are finite. Where one is not, none of them is a result: picks of
+// both runs become -1, the others NAN, so that no mean, count or comparison takes the item.
+bool kv_outcome_judged(struct kv_outcome *o);
 // Fills picks and margin from the choices: the first maximum wins, as in numpy's argmax.
 void kv_outcome_score(struct kv_outcome *o);
 

@@ -88,6 +88,10 @@ static int print(const struct kv_summary *const run[2], const struct kv_pairs *j
         printf("%c  %s (%s, %s%s%s)\n", 'a' + i, run[i]->spec, kv_fidelity_names[run[i]->fidelity],
                kv_mode_names[run[i]->mode], *variant ? ", " : "", variant);
     }
+    if (j->n_left_out)
+        printf("%zu items are left out on both sides: their scores or divergence are not finite on "
+               "one\n",
+               j->n_left_out);
     printf("%s, %s: %s; %zu items in both; bits a value %.2f and %.2f\n", run[0]->task,
            run[0]->subset, run[0]->model, j->n, run[0]->effective_bits, run[1]->effective_bits);
     return print_text(x, n, how, e);
@@ -109,7 +113,11 @@ static int compare(struct kv_store *s, struct kv_summary *const runs[2], const s
     if (!code) {
         kv_pairs_join(&joined, items[0], n_items[0], items[1], n_items[1]);
         code = joined.n ? print(run, &joined, how, output, e)
-                        : kv_fail(e, KV_EFAIL, "diff", "the two runs have no item in common");
+               : joined.n_left_out
+                   ? kv_fail(e, KV_EFAIL, "diff",
+                             "of the %zu items in common none is finite in both runs",
+                             joined.n_left_out)
+                   : kv_fail(e, KV_EFAIL, "diff", "the two runs have no item in common");
     }
     kv_pairs_fini(&joined);
     for (int i = 0; i < 2; i++) kv_item_results_free(items[i], n_items[i]);

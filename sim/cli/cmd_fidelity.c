@@ -34,7 +34,8 @@
     X(T, acc_predicted, KV_NUMBER(row->acc, 4))                                                    \
     X(T, agree, KV_NUMBER(row->policy->agree, 4))                                                  \
     X(T, agree_predicted, KV_NUMBER(row->agree, 4))                                                \
-    X(T, outside_validity, KV_TEXT(row->policy->outside))
+    X(T, outside_validity, KV_TEXT(row->policy->outside))                                          \
+    X(T, not_finite, KV_COUNT(row->policy->n_left_out))
 KV_TABLE_COLUMNS(policies, kv_policy_told, POLICIES)
 
 #define PREDICTORS(X, T)                                                                           \

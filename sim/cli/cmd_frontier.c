@@ -3,9 +3,11 @@
 #include <stdlib.h>
 
 #include "analysis/results/front.h"
+#include "analysis/results/notes.h"
 #include "sim/base/args.h"
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
+#include "sim/base/talk.h"
 #include "sim/cli/row_options.h"
 
 static const struct kv_option options[] = {
@@ -63,6 +65,8 @@ NUMBER(better_low, row->f->gain[row->p].interval.low, 6)
 NUMBER(better_high, row->f->gain[row->p].interval.high, 6)
 NUMBER(cheaper_by, saved(row), 6)
 CELL(items, kv_table_count(t, (long long)row->f->n_items))
+CELL(left_out, kv_table_count(t, (long long)row->f->n_left_out))
+NUMBER(measured, row->row->s.context_tokens, 1)
 TEXT(cost_name, row->asked->cost->name)
 NUMBER(context, row->asked->cost->by_context ? row->context : NAN, -1)
 TEXT(value_name, row->asked->value->name)
@@ -100,6 +104,8 @@ static const struct kv_table_column columns[] = {{"spec", KV_LEFT, spec},
                                                  {"mode", KV_LEFT, mode},
                                                  {"self", KV_LEFT, own},
                                                  {"trace", KV_LEFT, digest},
+                                                 {"left_out", KV_RIGHT, left_out},
+                                                 {"measured_tokens", KV_RIGHT, measured},
                                                  {0}};
 static const struct kv_table_column text_columns[] = {
     {"spec", KV_LEFT, label},
@@ -135,7 +141,9 @@ static int print_text(const struct kv_front *f, const struct asked *asked,
     printf("%s, %s: %s; %s, %s, own step %s; %zu items%s\n", s->task, s->subset, s->model,
            kv_fidelity_names[s->fidelity], kv_mode_names[s->mode], kv_self_names[s->self],
            f->n_items, f->n_left_out ? " that all rows hold" : "");
-    if (f->n_left_out) printf("%zu items are left out: not every row holds them\n", f->n_left_out);
+    if (f->n_left_out)
+        printf("%zu items are left out: not every row holds them with finite results\n",
+               f->n_left_out);
     printf("value: %s%s%s; cost: %s", asked->value->name, space, asked->value->unit,
            asked->cost->unit);
     if (asked->cost->by_context)
@@ -145,6 +153,10 @@ static int print_text(const struct kv_front *f, const struct asked *asked,
     add_rows(t, text_columns, f, asked, all->context[context]);
     int code = kv_table_print(t, KV_OUT_TEXT, e);
     if (code) return code;
+    char *note =
+        asked->cost->by_context ? kv_context_note(f->rows, f->n, &all->context[context], 1) : NULL;
+    if (note) puts(note);
+    free(note);
     printf("hypervolume %.4g [%.4g, %.4g], down to %s %.*f and up to the dearest row\n",
            f->hypervolume, f->hypervolume_interval.low, f->hypervolume_interval.high,
            asked->value->name, asked->value->scorer == KV_FRONT_KL ? 4 : 3, f->floor);
@@ -166,6 +178,9 @@ static int frontier_of(struct kv_store *s, const struct kv_rows *all,
                              asked->draws, e);
         if (code) return code;
         if (!t && *n_printed) putchar('\n');
+        if (f.n < n)
+            kv_say("%zu rows are left out: they know no %s that is finite", n - f.n,
+                   asked->value->name);
         if (t)
             add_rows(t, columns, &f, asked, all->context[k]);
         else

@@ -14,6 +14,7 @@
 CELL(uniform_bits, struct kv_headroom_entry, kv_table_number(t, row->uniform_bits, -1))
 CELL(widths_by, struct kv_headroom_entry, kv_table_text(t, row->freedom->name))
 CELL(count, struct kv_headroom_entry, kv_table_count(t, (long long)row->n))
+CELL(left_out, struct kv_headroom_entry, kv_table_count(t, (long long)row->n_left_out))
 CELL(allocated_bits, struct kv_headroom_entry, kv_table_number(t, row->bits, 3))
 CELL(kl_nats, struct kv_headroom_entry, kv_table_number(t, row->exact.mean, 5))
 CELL(kl_error, struct kv_headroom_entry, kv_table_number(t, row->exact.standard_error, 5))
@@ -34,6 +35,7 @@ static const struct kv_table_column columns[] = {{"bits_of_uniform", KV_RIGHT, u
                                                  {"acc", KV_RIGHT, acc},
                                                  {"agree16", KV_RIGHT, agree16},
                                                  {"spec", KV_LEFT, spec},
+                                                 {"left_out", KV_RIGHT, left_out},
                                                  {0}};
 
 static int read_options(const struct kv_cli *c, struct kv_headroom_options *o, char **model,
@@ -63,6 +65,12 @@ static int headroom(struct kv_cli *c, struct kv_error *e) {
     if (rc == 0 && dir) rc = kv_headroom_draw(&h, dir, e);
     if (rc == 0 && dir) kv_say("drawn: %s/headroom.svg", dir);
     if (rc == 0) rc = kv_table_print_rows(columns, h.at, h.n, sizeof *h.at, c->output, e);
+    size_t n_left_out = 0;
+    for (size_t i = 0; rc == 0 && h.left_out && i < h.items.n; i++) n_left_out += h.left_out[i];
+    if (n_left_out)
+        kv_say("%zu of %zu items are left out of every row: in some run their scores or divergence "
+               "are not finite",
+               n_left_out, h.items.n);
     kv_headroom_fini(&h);
     free(model);
     return rc;

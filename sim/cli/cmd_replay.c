@@ -3,9 +3,11 @@
 #include <stdlib.h>
 
 #include "analysis/results/label.h"
+#include "analysis/results/notes.h"
 #include "analysis/results/rows.h"
 #include "sim/base/memory.h"
 #include "sim/base/spec.h"
+#include "sim/base/talk.h"
 #include "sim/cli/replay_options.h"
 
 // A line of the sweep and what its spec is called.
@@ -23,6 +25,10 @@ CELL(spec, struct row, kv_table_text(t, row->spec))
 CELL(fidelity, struct row, kv_table_text(t, kv_fidelity_names[row->line->fidelity]))
 CELL(mode, struct row, kv_table_text(t, kv_mode_names[row->line->mode]))
 CELL(count, struct row, kv_table_count(t, (long long)row->line->n))
+CELL(left_out, struct row, kv_table_count(t, (long long)row->line->n_left_out))
+CELL(judged, struct row,
+     kv_table_take(t, kv_format_text("%zu of %zu", row->line->n - row->line->n_left_out,
+                                     row->line->n)))
 CELL(acc, struct row, kv_table_number(t, row->line->acc, 4))
 CELL(acc_low, struct row, kv_table_number(t, row->line->acc_interval.low, 4))
 CELL(acc_high, struct row, kv_table_number(t, row->line->acc_interval.high, 4))
@@ -56,8 +62,9 @@ static const struct kv_table_column columns[] = {{"spec", KV_LEFT, spec},
                                                  {"attention_kl_nats", KV_RIGHT, attention_kl},
                                                  {"key_error", KV_RIGHT, key_error},
                                                  {"value_error", KV_RIGHT, value_error},
+                                                 {"left_out", KV_RIGHT, left_out},
                                                  {0}};
-enum { N_OUTCOME_COLUMNS = sizeof columns / sizeof *columns - 5 }; // before those of attention
+enum { N_ATTENTION = 4, N_OUTCOME_COLUMNS = sizeof columns / sizeof *columns - 2 - N_ATTENTION };
 
 // Specs as a reader wants them: short in text, canonical for machines.
 static char **name_specs(const struct kv_sweep *s, enum kv_output output) {
@@ -79,6 +86,31 @@ static char **name_specs(const struct kv_sweep *s, enum kv_output output) {
     return names;
 }
 
+// In text `n` says "7 of 8" where items are left out; scripts find both numbers apart.
+static void choose_columns(struct kv_table_column *to, bool attention, bool some_left_out,
+                           enum kv_output output) {
+    size_t n = 0;
+    for (size_t i = 0; columns[i].name; i++) {
+        if (!attention && i >= N_OUTCOME_COLUMNS && i < N_OUTCOME_COLUMNS + N_ATTENTION) continue;
+        if (output == KV_OUT_TEXT && columns[i].cell == left_out) continue;
+        to[n] = columns[i];
+        if (output == KV_OUT_TEXT && some_left_out && columns[i].cell == count) to[n].cell = judged;
+        n++;
+    }
+    to[n] = (struct kv_table_column){0};
+}
+
+static void say_left_out(const struct kv_sweep *s, const struct row *row) {
+    const struct kv_item_range items = kv_sweep_items(s);
+    const struct kv_sweep_line *x = row->line;
+    char *note = kv_left_out_items(kv_sweep_trace(s), items.first, items.n, x->left_out,
+                                   x->n_left_out, x->n);
+    if (note)
+        kv_say("left out of %s (%s, %s): %s", row->spec, kv_fidelity_names[x->fidelity],
+               kv_mode_names[x->mode], note);
+    free(note);
+}
+
 static int print(const struct kv_sweep *s, bool attention, enum kv_output output,
                  struct kv_error *e) {
     struct kv_table_column shown[sizeof columns / sizeof *columns];
@@ -86,10 +118,14 @@ static int print(const struct kv_sweep *s, bool attention, enum kv_output output
     const struct kv_sweep_line *lines = kv_sweep_lines(s, &n);
     struct row *rows = kv_alloc(n, sizeof *rows);
     char **names = name_specs(s, output);
-    memcpy(shown, columns, sizeof shown);
-    if (!attention) shown[N_OUTCOME_COLUMNS] = (struct kv_table_column){0};
-    for (size_t i = 0; i < n; i++) rows[i] = (struct row){&lines[i], names[lines[i].spec]};
+    bool some_left_out = false;
+    for (size_t i = 0; i < n; i++) {
+        rows[i] = (struct row){&lines[i], names[lines[i].spec]};
+        some_left_out = some_left_out || lines[i].n_left_out;
+    }
+    choose_columns(shown, attention, some_left_out, output);
     int rc = kv_table_print_rows(shown, rows, n, sizeof *rows, output, e);
+    for (size_t i = 0; rc == 0 && i < n; i++) say_left_out(s, &rows[i]);
     kv_sweep_specs(s, &n_specs);
     kv_list_free(names, n_specs);
     free(rows);

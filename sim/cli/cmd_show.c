@@ -2,6 +2,7 @@
 // kvsim show: the table of a store, each accuracy with its interval and its difference to 16 bit.
 #include <stdlib.h>
 
+#include "analysis/results/notes.h"
 #include "analysis/results/widths.h"
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
@@ -116,6 +117,23 @@ static char **ask_layers(const struct kv_cli *c, struct kv_store *s, const struc
     return lines;
 }
 
+// Below a recording's table: what its numbers leave out, and what was not measured where it is
+// priced.
+static void print_notes(const struct table *x, bool priced) {
+    const struct kv_row **rows = kv_alloc(x->n + 1, sizeof *rows);
+    for (size_t i = 0; i < x->n; i++) {
+        char *note = kv_left_out_note(rows[i] = &x->rows[i]);
+        if (note)
+            printf("left out of %s (%s, %s): %s\n", rows[i]->label,
+                   kv_fidelity_names[rows[i]->s.fidelity], kv_mode_names[rows[i]->s.mode], note);
+        free(note);
+    }
+    char *note = priced ? kv_context_note(rows, x->n, x->all->context, x->all->n_contexts) : NULL;
+    if (note) puts(note);
+    free(note);
+    free(rows);
+}
+
 // What all rows of a trace share, above their table.
 static void print_heading(const struct kv_row *rows, size_t n) {
     const struct kv_summary *s = &rows[0].s;
@@ -182,6 +200,7 @@ static int show_text(const struct kv_rows *all, struct kv_store *s, const struct
         if (first) putchar('\n');
         print_heading(x.rows, x.n);
         code = scorers ? kv_scorers_print(x.rows, x.n, KV_OUT_TEXT, e) : print_rows(&x, e);
+        if (!code) print_notes(&x, all->device && !x.paired && !scorers);
         for (size_t i = 0; x.layers && i < x.n; i++) free(x.layers[i]);
         free(x.layers);
     }

@@ -77,6 +77,14 @@ TEXT(variant, kv_variant_name(row->of->s.form, row->of->s.feedback))
 COUNT(seed, row->of->s.seed)
 COUNT(redraws, row->of->s.n_redraws)
 COUNT(count, row->of->s.n_items)
+CELL(count_text,
+     kv_table_take(t, row->of->n_left_out
+                          ? kv_format_text("%zu of %zu", row->of->s.n_items - row->of->n_left_out,
+                                           row->of->s.n_items)
+                          : kv_format_text("%zu", row->of->s.n_items)))
+COUNT(left_out, row->of->n_left_out)
+TEXT(left_out_ids, row->of->n_left_out ? row->of->left_out_ids : NULL)
+NUMBER(measured, row->of->s.context_tokens, 1)
 CELL(acc, add_range(t, true, row->of->s.acc[KV_ACC], row->of->interval[KV_ACC]))
 CELL(acc_text, kv_table_take(t, range_text(row->of->s.acc[KV_ACC], row->of->interval[KV_ACC])))
 CELL(acc_norm, add_range(t, true, row->of->s.acc[KV_ACC_NORM], row->of->interval[KV_ACC_NORM]))
@@ -148,14 +156,15 @@ SAME(compute, strcmp(a->s.compute, b->s.compute) == 0)
 SAME(variant, a->s.form == b->s.form && a->s.feedback == b->s.feedback)
 SAME(seed, a->s.seed == b->s.seed)
 SAME(redraws, a->s.n_redraws == b->s.n_redraws)
-SAME(count, a->s.n_items == b->s.n_items)
+SAME(count, a->s.n_items == b->s.n_items && a->n_left_out + b->n_left_out == 0)
 
 const struct kv_show_column kv_show_columns[] = {
     {{"spec", KV_LEFT, spec}, KV_SHOW_MACHINE, NULL},
     {{"spec", KV_LEFT, label}, KV_SHOW_TEXT, NULL},
     {{"fidelity", KV_LEFT, fidelity}, KV_SHOW_MACHINE | KV_SHOW_TEXT, same_fidelity},
     {{"mode", KV_LEFT, mode}, KV_SHOW_MACHINE | KV_SHOW_TEXT, same_mode},
-    {{"n", KV_RIGHT, count}, KV_SHOW_MACHINE | KV_SHOW_TEXT, same_count},
+    {{"n", KV_RIGHT, count}, KV_SHOW_MACHINE, NULL},
+    {{"n", KV_RIGHT, count_text}, KV_SHOW_TEXT, same_count},
     {{"acc", KV_RIGHT, acc}, KV_SHOW_MACHINE, NULL},
     {{"acc_low", KV_RIGHT, NULL}, KV_SHOW_MACHINE, NULL},
     {{"acc_high", KV_RIGHT, NULL}, KV_SHOW_MACHINE, NULL},
@@ -231,6 +240,9 @@ const struct kv_show_column kv_show_columns[] = {
     {{"trace", KV_LEFT, digest}, KV_SHOW_MACHINE, NULL},
     {{"version", KV_LEFT, version}, KV_SHOW_MACHINE, NULL},
     {{"commit", KV_LEFT, commit}, KV_SHOW_MACHINE, NULL},
+    {{"left_out", KV_RIGHT, left_out}, KV_SHOW_MACHINE, NULL},
+    {{"left_out_ids", KV_LEFT, left_out_ids}, KV_SHOW_MACHINE, NULL},
+    {{"measured_tokens", KV_RIGHT, measured}, KV_SHOW_MACHINE, NULL},
     {{0}, 0, NULL}};
 _Static_assert(sizeof kv_show_columns / sizeof *kv_show_columns <= KV_MAX_COLUMNS,
                "columns fit the arrays of those who print them");

@@ -5,9 +5,11 @@
 // With d = logit - reference logit and p the reference probabilities,
 //   KL(ref || other) = log sum p e^d - sum p d,   log Z - log Z_ref = log sum p e^d,
 // so that equal logits give exactly 0 and a small divergence is not the difference of large
-// numbers.
+// numbers. A row whose state or logits are not finite has NaN for everything: they are tested
+// first, as maxima and fast exponentials would make numbers of them.
 #include <stdlib.h>
 
+#include "sim/base/finite.h"
 #include "sim/base/memory.h"
 #include "sim/model/accelerator.h"
 #include "sim/model/kernels.h"
@@ -56,6 +58,9 @@ void kv_head_reference(const struct kv_model *m, const float *final, size_t n_ro
         const float *logit = r->logit + i * vocab;
         k->max_sum_exp(logit, vocab, &max, &sum);
         r->log_z[i] = (double)max + log((double)sum);
+        if (!kv_all_finite(final + i * m->shape.hidden, m->shape.hidden) ||
+            !kv_all_finite(logit, vocab))
+            r->log_z[i] = NAN;
         k->exp_shifted(r->p + i * vocab, logit, vocab, (float)r->log_z[i]);
         // Added tile by tile, as kv_head_compare does.
         r->sum_p[i] = 0;
@@ -78,14 +83,19 @@ void kv_head_compare(const struct kv_model *m, const struct kv_reference *r, con
     float *tile = kv_scratch_floats(s, KV_BUF_LOGITS, n_rows * tile_rows(m));
     struct running {
         double max_d, sum_pe, sum_pd;
+        bool finite;
     } *sums = kv_alloc(n_rows, sizeof *sums);
-    for (size_t i = 0; i < n_rows; i++) sums[i].max_d = -INFINITY;
+    for (size_t i = 0; i < n_rows; i++) {
+        sums[i].max_d = -INFINITY;
+        sums[i].finite = kv_all_finite(final + i * m->shape.hidden, m->shape.hidden);
+    }
     for (size_t from = 0, n; from < vocab; from += n) {
         n = tile_at(m, from);
         struct kv_matrix part = slice(&m->head, from, n);
         kv_product(&part, final, n_rows, tile, s);
         for (size_t i = 0; i < n_rows; i++) {
             size_t at = i * vocab + from;
+            sums[i].finite = sums[i].finite && kv_all_finite(tile + i * n, n);
             struct kv_tile_sums t =
                 kv_kernels()->compare(tile + i * n, r->logit + at, r->p + at, n);
             double max = fmax(sums[i].max_d, (double)t.max_d);
@@ -103,7 +113,8 @@ void kv_head_compare(const struct kv_model *m, const struct kv_reference *r, con
     }
     for (size_t i = 0; i < n_rows; i++) { // from here max_d holds log (Z / Z_ref)
         sums[i].max_d += log(sums[i].sum_pe / r->sum_p[i]);
-        kl_nats[i] = fmax(0, sums[i].max_d - sums[i].sum_pd / r->sum_p[i]);
+        if (!sums[i].finite || isnan(r->log_z[i])) sums[i].max_d = NAN;
+        kl_nats[i] = kv_not_negative(sums[i].max_d - sums[i].sum_pd / r->sum_p[i]);
     }
     for (size_t j = 0; j < n_targets; j++) {
         struct kv_target *t = &targets[j];
@@ -120,6 +131,6 @@ void kv_reference_features(const struct kv_model *m, const struct kv_reference *
     double mean_logit;
     kv_kernels()->max_sum_exp(r->logit + row * vocab, vocab, &max, &sum);
     kv_kernels()->dot(r->p + row * vocab, r->logit + row * vocab, vocab, &mean_logit);
-    *entropy_nats = (float)fmax(0, r->log_z[row] - mean_logit / r->sum_p[row]);
-    *confidence = 1.0f / sum;
+    *entropy_nats = (float)kv_not_negative(r->log_z[row] - mean_logit / r->sum_p[row]);
+    *confidence = isnan(r->log_z[row]) ? NAN : 1.0f / sum;
 }

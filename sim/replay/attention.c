@@ -7,6 +7,7 @@
 
 #include "sim/base/guard.h"
 #include "sim/base/half.h"
+#include "sim/base/finite.h"
 #include "sim/base/memory.h"
 #include "sim/base/talk.h"
 #include "sim/base/work.h"
@@ -242,7 +243,7 @@ static void compare_row(const struct bench *b, uint32_t layer, uint32_t row, siz
         if (norm > 0) to->output += error / norm;
         change[0] += error;
         change[1] += linear_change(b, row, head, ref, w, coded_upto, evicted);
-        to->kl_nats += fmax(0, kl);
+        to->kl_nats += kv_not_negative(kl);
     }
 }
 
@@ -322,7 +323,12 @@ static int replay_spec(struct engine *g, struct bench *b, size_t i, size_t j, ui
     if (rc == 0) rc = kv_coding_error(b->info, b->item, spec->format, cells, s, error, e);
     kv_cell_table_scratch_free(s);
     if (rc) return rc;
-    attend_coded(b, r, spec, cells, error, layers);
+    size_t n_errors = b->item->n_tokens * kv_cells(&b->info->shape) * b->info->shape.head_dim;
+    if (kv_all_finite(error, n_errors))
+        attend_coded(b, r, spec, cells, error, layers);
+    else // what attention would make of an infinite error may look like a number
+        for (size_t l = 0; l < n_layers; l++)
+            layers[l] = (struct kv_attention_layer){NAN, NAN, NAN, NAN, NAN};
     struct kv_attention_error x = {.n_layers = n_layers, .layer = layers};
     for (size_t l = 0; l < n_layers; l++) {
         x.mean.output += layers[l].output / (double)n_layers;
@@ -342,8 +348,9 @@ static int replay_item(void *self, unsigned worker, size_t index, struct kv_erro
     size_t i = r->first_item + index, n_cells = kv_cells(&in->shape), done = 0;
     const struct kv_trace_item *it = kv_trace_item(r->trace, i);
     struct bench b;
-    int rc = 0;
+    int rc = kv_trace_check_item(r->trace, i, KV_KEEP_KV | KV_KEEP_Q, e);
     (void)worker;
+    if (rc) return rc;
     bench_open(&b, in, it);
     attend_reference(&b);
     uint8_t *cells = kv_alloc(it->n_tokens * n_cells, 1);

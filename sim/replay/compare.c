@@ -97,4 +97,5 @@ void kv_compare_outcome(const struct kv_trace_item *it, const struct kv_targets 
     o->n_scored = (uint32_t)t->n;
     o->kl_nats = kl_sum / (double)t->n;
     kv_outcome_score(o);
+    (void)kv_outcome_judged(o);
 }

@@ -31,5 +31,7 @@ int kv_decide_by(const struct kv_replay *r, size_t which, size_t item, const flo
 int kv_decide(const struct kv_replay *r, size_t which, size_t item, uint8_t *cells,
               struct kv_error *e) {
     KV_GUARD(e);
+    int rc = kv_trace_check_item(r->trace, item, 0, e); // features: what a policy reads is finite
+    if (rc) return rc;
     return kv_decide_by(r, which, item, kv_trace_item(r->trace, item)->features, cells, e);
 }

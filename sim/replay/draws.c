@@ -108,7 +108,7 @@ static int replay_item(void *self, unsigned worker, size_t index, struct kv_erro
     uint8_t *cells = kv_alloc(it->n_tokens * kv_cells(&in->shape), 1);
     struct kv_draw_sums *draw = kv_alloc(n_draws, sizeof *draw);
     double *layers = kv_alloc(3 * n_draws * n_layers, sizeof *layers);
-    int rc = 0;
+    int rc = kv_trace_check_item(r->trace, i, KV_KEEP_KV | KV_KEEP_GRAD, e);
     (void)worker;
     for (size_t j = 0; j < r->n_specs && rc == 0; j++) {
         if (r->wanted && !r->wanted(r->self, i, j)) continue;

@@ -29,6 +29,7 @@ struct engine {
 
 struct prompt {
     uint32_t rows;
+    bool not_finite;            // as kv_pass has it
     struct kv_layer_kv *layers; // [n_layers], arrays of [rows][n_kv]
     float *block;
 };
@@ -57,6 +58,7 @@ static int run_prompt(const struct engine *g, struct kv_scratch *s, const struct
                              .disturb = g->r->redraw ? disturbance : 0,
                              .disturb_seed = g->r->seed + g->r->redraw + it->key};
     int rc = kv_forward(m, &job, s, e);
+    out->not_finite = p.not_finite;
     free(final);
     kv_pass_fini(&p);
     return rc;
@@ -119,6 +121,12 @@ static void predict(const struct kv_model *m, struct kv_scratch *s, const struct
     free(rows);
 }
 
+// States of a run that read something that is not finite say nothing, and may look as if they did:
+// a weight of 0 hides an infinite key.
+static void forget(const struct kv_trace_item *it, size_t hidden, float *scored) {
+    for (size_t i = 0; i < it->n_final * hidden; i++) scored[i] = NAN;
+}
+
 // Final states at the item's scored rows, [n_final][hidden], and the entropy of the codes on the
 // way. features (or NULL): gets those of the run, [n_tokens][KV_N_FEATURES].
 static int run_spec(const struct engine *g, struct kv_scratch *s, const struct kv_trace_item *it,
@@ -133,6 +141,7 @@ static int run_spec(const struct engine *g, struct kv_scratch *s, const struct k
                                 g->r->redraw ? disturbance : 0, scored, histogram, e);
         *entropy_bits = entropy_of(histogram, spec->run.n_widths);
         free(histogram);
+        if (prompt->not_finite) forget(it, h, scored);
         return rc;
     }
     struct kv_tree tree = {it->n_tokens, it->n_context, it->n_choices, it->first, it->ids};
@@ -179,6 +188,7 @@ static int run_spec(const struct engine *g, struct kv_scratch *s, const struct k
             row < prompt->rows ? it->final + f * h : final + (row - prompt->rows) * h;
         memcpy(scored + f * h, from, h * sizeof *scored);
     }
+    if (p.not_finite || prompt->not_finite) forget(it, h, scored);
     *entropy_bits = entropy_of(p.histogram, spec->run.n_widths);
     kv_pass_fini(&p);
     free(stats.variance);
@@ -217,6 +227,7 @@ static int run_closed(struct engine *g, struct kv_scratch *s, size_t i, size_t w
                          spec->policy_name, it->id);
         if (rc == 0)
             rc = run_spec(g, s, it, spec, cells, prompt, scored, entropy_bits, features, e);
+        if (rc == 0 && isnan(scored[0])) break; // there is no run to decide by
         if (rc == 0) rc = kv_decide_by(r, which, i, features, next, e);
         settled = rc == 0 && memcmp(next, cells, n) == 0;
         memcpy(cells, next, n);
@@ -298,7 +309,8 @@ static int replay_item(void *self, unsigned worker, size_t index, struct kv_erro
     uint32_t rows = r->mode == KV_INLINE     ? 0
                     : r->mode == KV_PREFILL1 ? it->n_context
                                              : it->n_context - 1;
-    int rc = n && rows ? run_prompt(g, g->scratch[worker], it, rows, &prompt, e) : 0;
+    int rc = kv_trace_check_item(r->trace, i, KV_KEEP_FINAL, e);
+    if (rc == 0 && n && rows) rc = run_prompt(g, g->scratch[worker], it, rows, &prompt, e);
     for (size_t from = 0; from < n && rc == 0; from += SPECS_AT_ONCE) {
         size_t some = n - from < SPECS_AT_ONCE ? n - from : SPECS_AT_ONCE;
         rc = replay_specs(g, g->scratch[worker], i, specs + from, some, &prompt, e);

@@ -34,7 +34,8 @@ int kv_cross_terms(const struct kv_replay *r, size_t which, double *ratio, doubl
         const struct kv_trace_item *it = kv_trace_item(t, i);
         uint8_t *decided = kv_alloc(it->n_tokens * cells, 1);
         float *error = kv_alloc(it->n_tokens * cells * d, sizeof *error);
-        rc = kv_decide(r, which, i, decided, e);
+        rc = kv_trace_check_item(t, i, KV_KEEP_GRAD | KV_KEEP_KV, e);
+        if (rc == 0) rc = kv_decide(r, which, i, decided, e);
         if (rc == 0) rc = kv_coding_error(in, it, spec->format, decided, s, error, e);
         for (size_t n = 0; n < in->adjoint.draws && rc == 0; n++) {
             double all = 0;
@@ -84,7 +85,7 @@ static int fisher_item(void *self, unsigned worker, size_t index, struct kv_erro
     size_t i = r->first_item + index;
     const struct kv_trace_item *it = kv_trace_item(r->trace, i);
     uint8_t *cells = kv_alloc(it->n_tokens * kv_cells(&kv_trace_info(r->trace)->shape), 1);
-    int rc = 0;
+    int rc = kv_trace_check_item(r->trace, i, KV_KEEP_SENS, e);
     (void)worker;
     for (size_t j = 0; j < r->n_specs && rc == 0; j++) {
         const struct kv_replay_spec *spec = &r->specs[j];
@@ -94,6 +95,7 @@ static int fisher_item(void *self, unsigned worker, size_t index, struct kv_erro
         for (int s = 0; s < KV_N_SCORERS; s++) o.pick[s] = o.pick_ref[s] = -1;
         o.kl_nats = kv_fisher_kl(r->trace, i, f->tables[j], spec->run.n_widths, cells, NULL);
         o.n_scored = (uint32_t)kv_fisher_scored(kv_trace_info(r->trace), it);
+        (void)kv_outcome_judged(&o);
         kv_ledger_count(spec, it, cells, &o.ledger);
         KV_LOCK(&f->lock);
         rc = r->take(r->self, i, j, &o, e);

@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "sim/base/finite.h"
 #include "sim/base/half.h"
 #include "sim/base/memory.h"
 #include "sim/quant/code.h"
@@ -46,6 +47,10 @@ static int code_side(const struct kv_pass *p, uint32_t layer, enum kv_side side,
     return 0;
 }
 
+static void check_read(struct kv_pass *p, const float *k, const float *v, size_t n) {
+    p->not_finite = p->not_finite || !kv_all_finite(k, n) || !kv_all_finite(v, n);
+}
+
 int kv_pass_store(void *self, uint32_t layer, const struct kv_layer_kv *kv,
                   struct kv_layer_view *view, struct kv_error *e) {
     struct kv_pass *p = self;
@@ -55,6 +60,7 @@ int kv_pass_store(void *self, uint32_t layer, const struct kv_layer_kv *kv,
         round_rows(p, kv->v, p->exact[KV_VALUE], n);
         view->k_exact = p->exact[KV_KEY];
         view->v_exact = p->exact[KV_VALUE];
+        check_read(p, p->exact[KV_KEY], p->exact[KV_VALUE], n);
     }
     for (int side = 0; p->features && side < 2; side++)
         kv_add_ranges(&p->m->shape, p->exact[side], p->first_live, p->tree->n_tokens,
@@ -62,6 +68,7 @@ int kv_pass_store(void *self, uint32_t layer, const struct kv_layer_kv *kv,
     if (p->spec && !*p->spec->format_text) { // policy none: nothing is rounded
         view->k_exact = kv->k;
         view->v_exact = kv->v;
+        check_read(p, kv->k, kv->v, n);
     }
     if (p->kept) {
         memcpy(p->kept[layer].k_raw, kv->k_raw, n * sizeof(float));
@@ -74,6 +81,7 @@ int kv_pass_store(void *self, uint32_t layer, const struct kv_layer_kv *kv,
     if (rc == 0) rc = code_side(p, layer, KV_VALUE, kv->v, p->coded[KV_VALUE], e);
     if (rc) return rc;
     if (raw) kv_rope_keys(p->m, p->coded[KV_KEY], p->tree->n_tokens, p->positions);
+    check_read(p, p->coded[KV_KEY], p->coded[KV_VALUE], n);
     view->k_coded = p->coded[KV_KEY];
     view->v_coded = p->coded[KV_VALUE];
     view->evicted = mark_evicted(p, layer) ? p->evicted : NULL;

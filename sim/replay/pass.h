@@ -27,8 +27,9 @@ struct kv_pass {
     void *code_scratch;
     uint64_t *histogram; // [n_widths][256] codes made, for the ledger's entropy
     uint32_t *positions;
-    float *features;          // [n_tokens][KV_N_FEATURES] gets ranges of exact K and V, or NULL
-    uint32_t first_live;      // the rows that do
+    float *features;     // [n_tokens][KV_N_FEATURES] gets ranges of exact K and V, or NULL
+    uint32_t first_live; // the rows that do
+    bool not_finite;     // set: something that attention read was not, so the states say nothing
     struct kv_layer_kv *kept; // [n_layers] where all rows' K and V go; NULL = not kept
 };
 

@@ -5,6 +5,7 @@
 
 #include <stdlib.h>
 
+#include "sim/base/finite.h"
 #include "sim/base/half.h"
 #include "sim/base/memory.h"
 #include "sim/quant/code.h"
@@ -29,7 +30,8 @@ struct requant {
     double disturb;
     uint64_t *histogram;
     void *code_scratch;
-    float *state; // [n_tokens][hidden] final states of the rows computed
+    bool *not_finite; // set where something that attention reads is not finite
+    float *state;     // [n_tokens][hidden] final states of the rows computed
 };
 
 static uint32_t length(const struct kv_trace_item *it, uint32_t c) {
@@ -98,6 +100,7 @@ static int code_again(const struct requant *q, struct kv_layer_kv *held, const u
             if (rounds) round_rows(x[side] + fresh * q->width, (n - fresh) * q->width);
             for (uint32_t i = 0; i < times && rc == 0; i++)
                 rc = kv_code_rows(f, &rows, q->code_scratch, histogram, e);
+            *q->not_finite |= !kv_all_finite(x[side], n * q->width);
         }
         if (raw) {
             memcpy(held[l].k, held[l].k_raw, n * q->width * sizeof(float));
@@ -127,6 +130,7 @@ static int forward(const struct requant *q, struct kv_pass *p, const struct kv_t
     p->code_scratch = kv_alloc(kv_code_scratch_bytes(q->spec->format), 1);
     p->histogram = kv_alloc(256 * q->spec->run.n_widths, sizeof *p->histogram);
     int rc = kv_forward(q->r->model, &job, q->s, e);
+    *q->not_finite |= p->not_finite;
     for (size_t i = 0; i < 256 * q->spec->run.n_widths; i++) q->histogram[i] += p->histogram[i];
     return rc;
 }
@@ -264,7 +268,8 @@ int kv_requant_run(const struct kv_replay *r, struct kv_scratch *s, const struct
                         .window = kv_requant_window(spec->format),
                         .disturb = disturb,
                         .histogram = histogram};
-    bool fills = false;
+    bool fills = false, not_finite = false;
+    q.not_finite = &not_finite;
     for (uint32_t c = 0; c < it->n_choices; c++) fills |= length(it, c) > q.window;
     q.code_scratch = kv_alloc(kv_code_scratch_bytes(spec->format), 1);
     q.state = kv_alloc((size_t)it->n_tokens * sh->hidden, sizeof *q.state);
@@ -272,6 +277,7 @@ int kv_requant_run(const struct kv_replay *r, struct kv_scratch *s, const struct
     for (uint32_t f = 0; f < it->n_final && rc == 0; f++)
         memcpy(scored + (size_t)f * sh->hidden, q.state + (size_t)it->final_rows[f] * sh->hidden,
                sh->hidden * sizeof *scored);
+    for (size_t i = 0; not_finite && i < (size_t)it->n_final * sh->hidden; i++) scored[i] = NAN;
     free(q.state);
     free(q.code_scratch);
     return rc;

@@ -105,6 +105,7 @@ int kv_store_put(struct kv_store *s, long long run, uint32_t item, const struct 
     struct kv_outcome kept = *o;
     size_t bytes = (o->n_choices ? o->n_choices : 1) * sizeof *o->choice;
     if (o->choice) kept.choice = memcpy(kv_alloc(bytes, 1), o->choice, bytes);
+    (void)kv_outcome_judged(&kept); // whoever made it, a store holds no infinity
     KV_LOCK(&s->lock);
     // A batch that could not be written stays; there is no room for more.
     int code = s->n_pending == KV_BATCH_ITEMS ? flush_locked(s, e) : 0;

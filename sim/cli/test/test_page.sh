@@ -31,6 +31,13 @@ check 'and stays below 3 MB' test "$(wc -c <$page)" -lt 3000000
 check 'results go by the names of lm-evaluation-harness' \
     grep -q '"acc_norm_stderr,none": ' r/results.json
 check 'both ways' sh -c "head -n 1 r/results.tsv | grep -q '	acc,none	acc_stderr,none	'"
+"$kvsim" sweep -q a.trace -m good.gguf --db some.db --items 2-6 'random:bits=2/8@sym' 'static:bits=4@sym'
+"$kvsim" report -q --db some.db -m good.gguf -o some
+check 'issue 13 A14: widths and the drawn item are of the items of the results' \
+    grep -q 'As decided on all 5 of the 5 items that its results of' some/index.html
+check 'and the page says which bar is of what' grep -q 'The bar of tokens is of these items' some/index.html
+check 'issue 13 A13: the page says at what length quality was measured' \
+    grep -q 'Quality was measured at [0-9]* tokens (mean), not ' some/index.html
 "$kvsim" report -q --db s.db -m good.gguf -o again
 check 'the same store makes the same page' cmp r/index.html again/index.html
 mv a.trace c.trace

@@ -42,6 +42,65 @@ static void show_prints_every_row_as_json_with_all_digits(void **state) {
     free(arguments);
 }
 
+// A store of its own with the same runs, in which one outcome of the second is not finite.
+static void an_item_that_is_not_finite_is_left_out_and_named(void **state) {
+    const struct fixture *f = *state;
+    struct kv_error e = {0};
+    struct kv_store *s;
+    struct synthetic *t = synthetic_new(N);
+    long long trace, odd;
+    char *db = kv_format_text("%s/odd.db", f->dir);
+    assert_int_equal(0, kv_store_open(&s, db, KV_STORE_CREATE, &e));
+    assert_int_equal(0, synthetic_trace(s, t, &trace, &e));
+    for (size_t p = 0; p < 3; p++) assert_int_equal(0, made_run(s, trace, &specs[p], p, 0, &e));
+    struct kv_run_key key = synthetic_key(trace, specs[1].spec);
+    key.policy = specs[1].policy;
+    key.format = specs[1].format;
+    assert_int_equal(0, kv_store_run(s, &key, &odd, &e));
+    struct kv_choice_outcome choice[SYNTHETIC_CHOICES];
+    struct kv_outcome o = synthetic_outcome(5, 1, 0.6, 0.1, 4, 4, choice);
+    o.kl_nats = 0; // as if clamped: the score that is infinite tells
+    choice[2].logprob = INFINITY;
+    assert_int_equal(0, kv_store_put(s, odd, 5, &o, &e));
+    assert_int_equal(0, kv_store_close(s, &e));
+    synthetic_free(t);
+    char *show = kv_format_text("show --db %s", db),
+         *tsv = kv_format_text("show --db %s --tsv", db), *said;
+    expect(f, show, 0, "199 of 200");
+    expect(f, show, 0, "1 of 200 items, whose scores or divergence are not finite (id ");
+    assert_int_equal(0, run(f, "", tsv, &said));
+    assert_null(strstr(said, "199 of 200")); // scripts find a number under n
+    assert_non_null(strstr(said, "\tleft_out\tleft_out_ids\t"));
+    free(said);
+    char *diff = kv_format_text("diff '%s' '%s' --db %s", specs[1].spec, specs[2].spec, db);
+    expect(f, diff, 0, "1 items are left out on both sides");
+    char *front = kv_format_text("frontier --db %s --value kl --draws 10", db);
+    expect(f, front, 0, "199 items that all rows hold");
+    expect(f, front, 0, "1 items are left out: not every row holds them with finite results");
+    free(front);
+    free(diff);
+    free(tsv);
+    free(show);
+    free(db);
+}
+
+static void a_price_at_another_length_says_where_quality_was_measured(void **state) {
+    const struct fixture *f = *state;
+    char *show = kv_format_text("show --db %s --context 4096", f->db);
+    char *front =
+        kv_format_text("frontier --db %s --value kl --cost ms --context 4096 --draws 10", f->db);
+    char *bits = kv_format_text("frontier --db %s --value kl --draws 10", f->db), *said;
+    expect(f, show, 0, "\nquality was measured at ");
+    expect(f, show, 0, " tokens (mean), not 4096\n");
+    expect(f, front, 0, " tokens (mean), not 4096\n");
+    assert_int_equal(0, run(f, "", bits, &said));
+    assert_null(strstr(said, "quality was measured"));
+    free(said);
+    free(bits);
+    free(front);
+    free(show);
+}
+
 // Columns of the longest line below the heading, which wraps as text does.
 static size_t widest_line(char *said) {
     size_t n_lines = 0, widest = 0;
@@ -219,6 +278,10 @@ static void without_gnuplot_the_report_says_how_to_get_it(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(show_prints_every_row_as_json_with_all_digits),
+        {"issue 13 A1: an_item_that_is_not_finite_is_left_out_and_named",
+         an_item_that_is_not_finite_is_left_out_and_named, NULL, NULL, NULL},
+        {"issue 13 A13: a_price_at_another_length_says_where_quality_was_measured",
+         a_price_at_another_length_says_where_quality_was_measured, NULL, NULL, NULL},
         cmocka_unit_test(show_fits_the_terminal),
         cmocka_unit_test(show_is_in_colour_only_when_asked),
         cmocka_unit_test(outcomes_are_found_by_any_spelling),

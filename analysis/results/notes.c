@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sentences about what the numbers beside them leave out.
+#include "analysis/results/notes.h"
+
+#include <stdlib.h>
+
+#include "sim/base/memory.h"
+#include "traces/trace.h"
+
+bool kv_measured_at(const struct kv_row *row, double context) {
+    double at = row->s.context_tokens;
+    return isnan(at) || (at * KV_SAME_CONTEXT >= context && at <= context * KV_SAME_CONTEXT);
+}
+
+char *kv_context_note(const struct kv_row *const *rows, size_t n, const double *context,
+                      size_t n_contexts) {
+    struct kv_text elsewhere = {0};
+    double sum = 0, known = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (isnan(rows[i]->s.context_tokens)) continue;
+        sum += rows[i]->s.context_tokens;
+        known++;
+    }
+    for (size_t k = 0; k < n_contexts; k++) {
+        bool measured = true;
+        for (size_t i = 0; i < n; i++) measured = measured && kv_measured_at(rows[i], context[k]);
+        if (!measured) kv_text_addf(&elsewhere, "%s%g", elsewhere.n ? " or " : "", context[k]);
+    }
+    if (!elsewhere.n) return NULL;
+    char *note = kv_format_text("quality was measured at %.0f tokens (mean), not %s", sum / known,
+                                elsewhere.s);
+    free(elsewhere.s);
+    return note;
+}
+
+static char *left_out(size_t n_left_out, size_t n, const char *ids) {
+    return kv_format_text("%zu of %zu items, whose scores or divergence are not finite (%s %s)",
+                          n_left_out, n, n_left_out == 1 ? "id" : "ids", ids);
+}
+
+char *kv_left_out_note(const struct kv_row *row) {
+    return row->n_left_out ? left_out(row->n_left_out, row->s.n_items, row->left_out_ids) : NULL;
+}
+
+char *kv_left_out_items(const struct kv_trace *trace, size_t first, size_t n_items,
+                        const bool *marked, size_t n_left_out, size_t n) {
+    struct kv_text ids = {0};
+    size_t named = 0;
+    if (!n_left_out) return NULL;
+    for (size_t i = 0; i < n_items; i++)
+        if (marked[i] && named++ < KV_IDS_NAMED)
+            kv_text_addf(&ids, "%s%s", ids.n ? ", " : "", kv_trace_item(trace, first + i)->id);
+    if (named > KV_IDS_NAMED) kv_text_addf(&ids, " and %d more", (int)(named - KV_IDS_NAMED));
+    char *text = kv_text_take(&ids), *note = left_out(n_left_out, n, text);
+    free(text);
+    return note;
+}
