@@ -26,8 +26,9 @@
 // One file being read: where it is, for messages, and what is asked of it.
 struct source {
     const char *path;
-    size_t line; // from 1
-    bool sample; // shipped with kvsim
+    const char *unit; // what is counted: "line", or "item" of an array
+    size_t line;      // from 1
+    bool sample;      // shipped with kvsim
     bool harness;
 };
 
@@ -126,8 +127,8 @@ static int fail_line(const struct source *s, struct kv_error *e, const char *for
     char where[192], text[400];
     size_t n = strlen(s->path);
     va_list ap;
-    snprintf(where, sizeof where, "%s%s: line %zu", n > 150 ? "..." : "",
-             n > 150 ? s->path + n - 147 : s->path, s->line);
+    snprintf(where, sizeof where, "%s%s: %s %zu", n > 150 ? "..." : "",
+             n > 150 ? s->path + n - 147 : s->path, s->unit, s->line);
     va_start(ap, format);
     vsnprintf(text, sizeof text, format, ap);
     va_end(ap);
@@ -233,33 +234,94 @@ static int read_hellaswag(const struct source *s, const json_t *line, struct kv_
     return KV_OK;
 }
 
-static const char *choice_label(const json_t *choices, size_t i) {
-    return json_string_value(json_object_get(json_array_get(choices, i), "label"));
+// A choice's text and label: of a list of {text, label} in the official files, of an object of two
+// lists in what `datasets` exports. NULL where there is none.
+struct choices {
+    const json_t *list, *texts, *labels; // either the first or the two others
+    size_t n;
+};
+
+static int find_choices(const struct source *s, const json_t *choices, struct choices *c,
+                        struct kv_error *e) {
+    *c = (struct choices){0};
+    if (!json_is_object(choices)) {
+        c->list = choices;
+        c->n = json_array_size(choices);
+        return check_count(s, choices, "choices", e);
+    }
+    c->texts = json_object_get(choices, "text");
+    c->labels = json_object_get(choices, "label");
+    c->n = json_array_size(c->texts);
+    int rc = check_count(s, c->texts, "choices.text", e);
+    if (!rc) rc = check_count(s, c->labels, "choices.label", e);
+    if (!rc && json_array_size(c->labels) != c->n)
+        rc = fail_line(s, e, "choices has %zu texts, but %zu labels", c->n,
+                       json_array_size(c->labels));
+    return rc;
+}
+
+// A label or key as it is compared: a text, or the digits of a whole number.
+static bool label_text(const json_t *v, char text[24]) {
+    const char *as_text = json_string_value(v);
+    if (json_is_integer(v)) return snprintf(text, 24, "%lld", (long long)json_integer_value(v)) > 0;
+    if (!as_text || strlen(as_text) >= 24) return false;
+    strcpy(text, as_text);
+    return true;
+}
+
+static int read_choice(const struct source *s, const struct choices *c, size_t i, const char **text,
+                       char label[24], struct kv_error *e) {
+    const json_t *one = json_array_get(c->list, i);
+    const json_t *mark = c->list ? json_object_get(one, "label") : json_array_get(c->labels, i);
+    if (c->list) {
+        int rc = get_text(s, one, "text", text, e);
+        if (rc) return rc;
+    } else if (!(*text = json_string_value(json_array_get(c->texts, i)))) {
+        return fail_line(s, e, "text %zu of the choices is not a text", i);
+    }
+    if (!mark) return fail_line(s, e, "the field \"label\" is missing");
+    if (!label_text(mark, label))
+        return fail_line(s, e, "the field \"label\" is neither a short text nor a whole number");
+    return KV_OK;
+}
+
+// The question and its choices, wherever the line has them: {question: {stem, choices}} in the
+// official files; {question or question_stem, choices} in the hub's.
+static int find_question(const struct source *s, const json_t *line, const char **stem,
+                         struct choices *c, struct kv_error *e) {
+    const json_t *question = json_object_get(line, "question");
+    const json_t *from = json_is_object(question) ? question : line;
+    const char *key = from == question                         ? "stem"
+                      : json_object_get(line, "question_stem") ? "question_stem"
+                                                               : "question";
+    int rc = get_text(s, from, key, stem, e);
+    if (!rc && is_blank(*stem)) rc = fail_line(s, e, "the stem is empty");
+    return rc ? rc : find_choices(s, json_object_get(from, "choices"), c, e);
 }
 
 // ARC and OpenBookQA share a layout; labels are A, B, ... or 1, 2, ..., so the key is looked up
 // among the item's own.
 static int read_question(const struct source *s, const json_t *line, struct kv_task_item *item,
                          bool arc, struct kv_error *e) {
-    const char *stem, *key, *text, *label;
-    const json_t *question = json_object_get(line, "question");
-    const json_t *choices = json_object_get(question, "choices");
-    if (!json_is_object(question)) return fail_line(s, e, "the field \"question\" is missing");
-    int rc = get_text(s, question, "stem", &stem, e);
-    if (!rc && is_blank(stem)) rc = fail_line(s, e, "the stem is empty");
-    if (!rc) rc = check_count(s, choices, "choices", e);
-    if (!rc) rc = get_text(s, line, "answerKey", &key, e);
+    const char *stem, *text;
+    char key[24], label[24];
+    struct choices choices;
+    int rc = find_question(s, line, &stem, &choices, e);
     if (rc) return rc;
+    const json_t *answer = json_object_get(line, "answerKey");
+    if (!answer) return fail_line(s, e, "the field \"answerKey\" is missing");
+    if (!label_text(answer, key))
+        return fail_line(s, e,
+                         "the field \"answerKey\" is neither a short text nor a whole number");
+    if (!*key) return fail_line(s, e, "answerKey is empty: this set's answers are not published");
     item->id = id_of(line, "id", s->line - 1);
     item->source = kv_strdup("");
     item->context = arc ? kv_format_text("Question: %s\nAnswer:", stem) : kv_strdup(stem);
-    item->choices = kv_alloc(json_array_size(choices), sizeof *item->choices);
+    item->choices = kv_alloc(choices.n, sizeof *item->choices);
     item->gold = -1;
     struct kv_text labels = {0};
-    for (size_t i = 0; i < json_array_size(choices) && !rc; i++) {
-        const json_t *choice = json_array_get(choices, i);
-        rc = get_text(s, choice, "text", &text, e);
-        if (!rc) rc = get_text(s, choice, "label", &label, e);
+    for (size_t i = 0; i < choices.n && !rc; i++) {
+        rc = read_choice(s, &choices, i, &text, label, e);
         if (rc) break;
         kv_text_addf(&labels, "%s%.20s", i ? ", " : "", label);
         if (strcmp(label, key) == 0 && item->gold < 0) item->gold = (int)i;
@@ -277,13 +339,19 @@ static int read_question(const struct source *s, const json_t *line, struct kv_t
     return rc;
 }
 
-static int read_line(struct source *s, struct kv_tasks *t, const char *text, size_t n,
+// The next item, owned by t also when half filled; memory grows with items, not with lines.
+static struct kv_task_item *add_item(struct kv_tasks *t, size_t *room) {
+    if (t->n_items == *room) {
+        *room = *room ? 2 * *room : 64;
+        t->items = kv_grow(t->items, *room, sizeof *t->items);
+    }
+    t->items[t->n_items] = (struct kv_task_item){0};
+    return &t->items[t->n_items++];
+}
+
+static int read_item(struct source *s, struct kv_tasks *t, size_t *room, const json_t *line,
                      struct kv_error *e) {
-    json_error_t bad;
-    json_t *line = json_loadb(text, n, 0, &bad);
-    if (!line)
-        return fail_line(s, e, "this is not JSON: %.200s at byte %d", bad.text, bad.position);
-    struct kv_task_item *item = &t->items[t->n_items++]; // owned by t also when half filled
+    struct kv_task_item *item = add_item(t, room);
     int rc;
     if (!json_is_object(line))
         rc = fail_line(s, e, "a JSON object was expected");
@@ -291,9 +359,43 @@ static int read_line(struct source *s, struct kv_tasks *t, const char *text, siz
         rc = read_hellaswag(s, line, item, e);
     else
         rc = read_question(s, line, item, t->kind == KV_TASK_ARC, e);
-    if (!rc) rc = check_choices(s, item, e);
+    return rc ? rc : check_choices(s, item, e);
+}
+
+static int bad_json(const struct source *s, const json_error_t *bad, struct kv_error *e) {
+    return fail_line(s, e, "this is not JSON: %.200s at byte %d", bad->text, bad->position);
+}
+
+static int read_line(struct source *s, struct kv_tasks *t, size_t *room, const char *text, size_t n,
+                     struct kv_error *e) {
+    json_error_t bad;
+    json_t *line = json_loadb(text, n, JSON_REJECT_DUPLICATES, &bad);
+    if (!line) return bad_json(s, &bad, e);
+    int rc = read_item(s, t, room, line, e);
     json_decref(line);
     return rc;
+}
+
+// A whole file as one JSON array; "line" is then an item's place in it.
+static int read_array(struct source *s, struct kv_tasks *t, const char *text, size_t n,
+                      struct kv_error *e) {
+    json_error_t bad;
+    size_t room = 0, i;
+    json_t *array = json_loadb(text, n, JSON_REJECT_DUPLICATES, &bad), *one;
+    int rc = KV_OK;
+    if (!array) {
+        s->line = bad.line > 0 ? (size_t)bad.line : 1;
+        return bad_json(s, &bad, e);
+    }
+    s->unit = "item";
+    json_array_foreach(array, i, one) {
+        s->line = i + 1;
+        rc = read_item(s, t, &room, one, e);
+        if (rc) break;
+    }
+    json_decref(array);
+    if (rc) return rc;
+    return t->n_items ? KV_OK : kv_fail(e, KV_EFAIL, s->path, "there are no items");
 }
 
 static bool blank_line(const char *s, size_t n) {
@@ -303,15 +405,13 @@ static bool blank_line(const char *s, size_t n) {
 
 static int read_lines(struct source *s, struct kv_tasks *t, const char *text, size_t n,
                       struct kv_error *e) {
-    size_t n_lines = 1;
-    for (size_t i = 0; i < n; i++) n_lines += text[i] == '\n';
-    t->items = kv_alloc(n_lines, sizeof *t->items);
+    size_t room = 0;
     for (size_t at = 0; at < n;) {
         const char *newline = memchr(text + at, '\n', n - at);
         size_t length = newline ? (size_t)(newline - text) - at : n - at;
         s->line++;
         if (!blank_line(text + at, length)) {
-            int rc = read_line(s, t, text + at, length, e);
+            int rc = read_line(s, t, &room, text + at, length, e);
             if (rc) return rc;
         }
         at += length + 1;
@@ -405,6 +505,21 @@ static bool id_is_two_numbers(const char *id) {
     return b > 0 && id[a + 1 + b] == 0;
 }
 
+static size_t first_letter(const char *text, size_t n) {
+    size_t i = 0;
+    while (i < n && strchr(" \t\r\n", text[i]) && text[i]) i++;
+    return i;
+}
+
+// What the text is instead of JSON, if its first bytes tell; else the parser's own words.
+static int not_json(const struct source *s, const char *text, size_t n, const json_error_t *bad,
+                    struct kv_error *e) {
+    const char *kind = kv_file_kind(text, n, NULL);
+    if (kind && text[first_letter(text, n)] != '{' && text[first_letter(text, n)] != '[')
+        return kv_fail(e, KV_EFAIL, s->path, "this is no benchmark file: %s", kind);
+    return bad_json(s, bad, e);
+}
+
 static int recognize(const char *path, const char *text, size_t n, size_t *kind,
                      struct kv_error *e) {
     size_t length = strlen(path);
@@ -413,26 +528,38 @@ static int recognize(const char *path, const char *text, size_t n, size_t *kind,
         *kind = KV_TASK_TEXT;
         return KV_OK;
     }
-    size_t begin = 0;
-    while (begin < n && strchr(" \t\r\n", text[begin])) begin++;
-    const char *newline = n > begin ? memchr(text + begin, '\n', n - begin) : NULL;
-    json_t *line =
-        json_loadb(text + begin, newline ? (size_t)(newline - text) - begin : n - begin, 0, NULL);
-    const json_t *question = json_object_get(line, "question");
-    const char *id = json_string_value(json_object_get(line, "id"));
+    size_t begin = first_letter(text, n);
+    if (begin == n) return kv_fail(e, KV_EFAIL, path, "there are no items: it is empty");
+    struct source s = {.path = path, .unit = "line", .line = 1};
+    for (size_t i = 0; i < begin; i++) s.line += text[i] == '\n';
+    const char *newline = memchr(text + begin, '\n', n - begin);
+    bool array = text[begin] == '[';
+    size_t line_bytes = newline && !array ? (size_t)(newline - text) - begin : n - begin;
+    json_error_t bad;
+    json_t *line = json_loadb(text + begin, line_bytes, 0, &bad);
+    if (!line) return not_json(&s, text, n, &bad, e);
+    const json_t *first = array ? json_array_get(line, 0) : line;
+    const json_t *question = json_object_get(first, "question");
+    const char *id = json_string_value(json_object_get(first, "id"));
     bool known = true;
-    if (json_object_get(line, "endings"))
+    if (json_object_get(first, "endings"))
         *kind = KV_TASK_HELLASWAG;
-    else if (json_object_get(question, "choices"))
+    else if (json_object_get(first, "question_stem"))
+        *kind = KV_TASK_OPENBOOKQA;
+    else if (json_object_get(question, "choices") ||
+             (json_is_string(question) && json_object_get(first, "choices")))
         *kind = id_is_two_numbers(id) ? KV_TASK_OPENBOOKQA : KV_TASK_ARC;
     else
         known = false;
+    bool empty = array && json_array_size(line) == 0;
     json_decref(line);
     if (known) return KV_OK;
-    if (n == begin) return kv_fail(e, KV_EFAIL, path, "there are no items: it is empty");
+    if (empty) return kv_fail(e, KV_EFAIL, path, "there are no items: the array is empty");
     return kv_fail(e, KV_EFAIL, path,
-                   "this is not recognized: its first line has neither \"endings\" nor \"question\""
-                   "; say hellaswag:, arc:, openbookqa: or text: before the path");
+                   "this is not recognized: its first %s has neither \"endings\" nor "
+                   "\"question\" or \"question_stem\" with \"choices\"; say hellaswag:, arc:, "
+                   "openbookqa: or text: before the path",
+                   array ? "item" : "line");
 }
 
 // Splits "key=value,key=value" into a spec for kv_args_new. The text is cut in place.
@@ -498,24 +625,29 @@ static const char *name_of(size_t kind, const char *path) {
                                            : "arc";
 }
 
-static int by_id(const void *a, const void *b) {
-    const struct kv_task_item *const *x = a, *const *y = b;
-    return strcmp((*x)->id, (*y)->id);
+// Skips UTF-8's byte order mark; refuses UTF-16 and UTF-32, known by theirs or by a zero byte
+// beside the first letter.
+static int check_encoding(const char *path, const char **text, size_t *n, struct kv_error *e) {
+    const unsigned char *p = (const unsigned char *)*text;
+    bool marked = *n >= 2 && ((p[0] == 0xFF && p[1] == 0xFE) || (p[0] == 0xFE && p[1] == 0xFF));
+    bool halves = *n >= 2 && (p[0] == 0) != (p[1] == 0);
+    if (marked || halves || (*n >= 4 && !p[0] && !p[1] && p[2] == 0xFE && p[3] == 0xFF))
+        return kv_fail(e, KV_EFAIL, path,
+                       "the text is UTF-16 or UTF-32, not UTF-8: convert it, for instance with "
+                       "`iconv -f UTF-16 -t UTF-8`");
+    if (*n >= 3 && memcmp(p, "\xEF\xBB\xBF", 3) == 0) {
+        *text += 3;
+        *n -= 3;
+    }
+    return KV_OK;
 }
 
-// An item that stands twice counts twice, and narrows every interval.
-static void warn_of_doubles(const struct kv_tasks *t) {
-    const struct kv_task_item **item = kv_alloc(t->n_items + 1, sizeof *item);
-    size_t doubles = 0, first = 0;
-    for (size_t i = 0; i < t->n_items; i++) item[i] = &t->items[i];
-    qsort(item, t->n_items, sizeof *item, by_id);
-    for (size_t i = 1; i < t->n_items; i++)
-        if (by_id(&item[i - 1], &item[i]) == 0 && doubles++ == 0) first = i;
-    if (doubles)
-        kv_say("warning: %s: the id '%s' is given to two items; %zu items repeat an id, and each "
-               "counts",
-               t->path, item[first]->id, doubles);
-    free(item);
+static int read_items(struct source *s, struct kv_tasks *t, const char *text, size_t n,
+                      struct kv_error *e) {
+    size_t begin = first_letter(text, n);
+    if (t->kind == KV_TASK_TEXT) return read_text(s, t, text, n, e);
+    if (begin < n && text[begin] == '[') return read_array(s, t, text, n, e);
+    return read_lines(s, t, text, n, e);
 }
 
 int kv_tasks_load(struct kv_tasks **out, const char *spec, struct kv_error *e) {
@@ -525,10 +657,13 @@ int kv_tasks_load(struct kv_tasks **out, const char *spec, struct kv_error *e) {
     char *pairs = strchr(copy, ',');
     if (pairs) *pairs++ = 0;
     size_t n = 0, kind = take_kind(&path);
-    struct source s = {.path = path};
+    struct source s = {.path = path, .unit = "line"};
     struct kv_tasks *t = kv_alloc(1, sizeof *t);
     int rc = read_bytes(path, &s, &kind, &text, &n, e);
-    if (!rc && kind == N_KINDS) rc = recognize(path, text, n, &kind, e);
+    const char *body = text;
+    size_t n_body = n;
+    if (!rc) rc = check_encoding(path, &body, &n_body, e);
+    if (!rc && kind == N_KINDS) rc = recognize(path, body, n_body, &kind, e);
     if (rc) goto done;
     t->kind = (enum kv_task_kind)kind;
     t->name = kv_strdup(name_of(kind, path));
@@ -536,9 +671,7 @@ int kv_tasks_load(struct kv_tasks **out, const char *spec, struct kv_error *e) {
     t->prompt = kv_strdup("");
     kv_hex64(kv_hash(text, n, 0), t->digest);
     rc = apply_pairs(t, &s, pairs, e);
-    if (!rc)
-        rc = kind == KV_TASK_TEXT ? read_text(&s, t, text, n, e) : read_lines(&s, t, text, n, e);
-    if (!rc) warn_of_doubles(t);
+    if (!rc) rc = read_items(&s, t, body, n_body, e);
 done:
     free(text);
     free(copy);
