@@ -366,9 +366,17 @@ static int bad_json(const struct source *s, const json_error_t *bad, struct kv_e
     return fail_line(s, e, "this is not JSON: %.200s at byte %d", bad->text, bad->position);
 }
 
+// Files joined by `cat` have their byte order marks inside.
+static void skip_marks(const char **text, size_t *n) {
+    static const char mark[] = "\xEF\xBB\xBF";
+    for (; *n >= 3 && memcmp(*text, mark, 3) == 0; *n -= 3) *text += 3;
+    while (*n >= 3 && memcmp(*text + *n - 3, mark, 3) == 0) *n -= 3;
+}
+
 static int read_line(struct source *s, struct kv_tasks *t, size_t *room, const char *text, size_t n,
                      struct kv_error *e) {
     json_error_t bad;
+    skip_marks(&text, &n);
     json_t *line = json_loadb(text, n, JSON_REJECT_DUPLICATES, &bad);
     if (!line) return bad_json(s, &bad, e);
     int rc = read_item(s, t, room, line, e);

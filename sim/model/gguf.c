@@ -178,6 +178,29 @@ static int find_architecture(struct kv_gguf *g, struct kv_error *e) {
 
 // ---- tokenizer ------------------------------------------------------------------------
 
+// Token types of llama.cpp (llama_token_type in gguf-py/gguf/constants.py): control tokens and
+// those a user added are one id wherever their text stands.
+enum { TOKEN_CONTROL = 3, TOKEN_USER_DEFINED = 4 };
+
+static int add_tokens(struct kv_model *m, const struct kv_gguf *g, const char *const *tokens,
+                      size_t n, struct kv_error *e) {
+    int32_t *types = kv_alloc(n + 1, sizeof *types);
+    struct kv_added_token *added = kv_alloc(n + 1, sizeof *added);
+    size_t n_added = 0;
+    int rc = KV_OK;
+    if (kv_gguf_find(g, "tokenizer.ggml.token_type") &&
+        !kv_gguf_int_list(g, "tokenizer.ggml.token_type", types, n))
+        rc = kv_fail(e, KV_EFAIL, g->path,
+                     "tokenizer.ggml.token_type is no list of %zu whole numbers, one a token", n);
+    for (size_t i = 0; i < n && !rc; i++)
+        if ((types[i] == TOKEN_CONTROL || types[i] == TOKEN_USER_DEFINED) && *tokens[i])
+            added[n_added++] = (struct kv_added_token){.text = tokens[i], .id = (uint32_t)i};
+    if (!rc) rc = kv_tokenizer_add(m->tokenizer, added, n_added, e);
+    free(types);
+    free(added);
+    return rc;
+}
+
 static int load_tokenizer(struct kv_model *m, const struct kv_gguf *g, struct kv_error *e) {
     char model[32], pre[32];
     int rc = kv_gguf_string(g, "tokenizer.ggml.model", false, model, sizeof model, e);
@@ -204,6 +227,7 @@ static int load_tokenizer(struct kv_model *m, const struct kv_gguf *g, struct kv
     if (!rc) {
         rc = kv_tokenizer_new(&m->tokenizer, tokens, n_tokens, merges, n_merges,
                               known->split_digits, e);
+        if (!rc) rc = add_tokens(m, g, tokens, n_tokens, e);
         if (rc && e) snprintf(e->where, sizeof e->where, "%.190s", g->path);
     }
     free(tokens);

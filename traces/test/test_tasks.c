@@ -243,9 +243,12 @@ static void broken_files_are_refused_with_their_line(void **state) {
     refuses(state, "hellaswag:", "\n \n", "", "there are no items");
     refuses(state, "text:", " \n\n", "", "there are no items: it is empty");
     refuses(state, "text:", "one\ntwo\xFF\n", ": line 2", "byte 7 of the text (0xff) is not UTF-8");
-    refuses(state, "", "hello\n", "",
-            "this is not recognized: its first line has neither \"endings\" nor \"question\"; say "
-            "hellaswag:, arc:, openbookqa: or text: before the path");
+    refuses(state, "", "hello\n", ": line 1",
+            "this is not JSON: '[' or '{' expected near 'hello' at byte 5");
+    refuses(state, "", "\n{\"a\": 1}\n", "",
+            "this is not recognized: its first line has neither \"endings\" nor \"question\" or "
+            "\"question_stem\" with \"choices\"; say hellaswag:, arc:, openbookqa: or text: before "
+            "the path");
     refuses(state, "hellaswag:", HELLASWAG("R", "A.", "he", "a", "b") "\n{\"ind\": \n", ": line 3",
             "this is not JSON: unexpected token near end of file at byte 8");
     refuses(state, "hellaswag:", "[1]\n", ": line 1", "a JSON object was expected");

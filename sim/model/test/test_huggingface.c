@@ -285,7 +285,7 @@ static void settings_that_are_not_computed_are_refused_by_name(void **state) {
         const char *more, *message;
     } cases[] = {
         {", \"rope_scaling\": {\"type\": \"linear\"}",
-         "rope_scaling is set, which is not computed"},
+         "rope_scaling.type is linear; only default is computed"},
         {", \"attention_bias\": true", "attention_bias is set, which is not computed"},
         {", \"architectures\": [\"MistralForCausalLM\"]",
          "the architecture is MistralForCausalLM; only LlamaForCausalLM models are computed"},

