@@ -20,6 +20,7 @@
 #include "sim/base/talk.h"
 #include "sim/base/assets.h"
 #include "sim/base/utf8.h"
+#include "traces/harness_text.h"
 
 #define MAX_CHOICES 16
 
@@ -31,93 +32,6 @@ struct source {
     bool sample;      // shipped with kvsim
     bool harness;
 };
-
-// ---- text as Python handles it --------------------------------------------------------
-
-// What str.strip() takes off: str.isspace() of a character.
-static bool is_python_space(uint32_t c) {
-    return (c >= 9 && c <= 13) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 ||
-           c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 ||
-           c == 0x202F || c == 0x205F || c == 0x3000;
-}
-
-// Ranges of capital letters: every `step`-th is one, and its small letter is `to_small` further.
-struct capitals {
-    uint32_t first, last;
-    int step, to_small;
-};
-
-static const struct capitals capitals[] = {
-    {'A', 'Z', 1, 32},     {0xC0, 0xD6, 1, 32},   {0xD8, 0xDE, 1, 32},    {0x100, 0x12F, 2, 1},
-    {0x132, 0x137, 2, 1},  {0x139, 0x148, 2, 1},  {0x14A, 0x177, 2, 1},   {0x178, 0x178, 1, -121},
-    {0x179, 0x17E, 2, 1},  {0x386, 0x386, 1, 38}, {0x388, 0x38A, 1, 37},  {0x38C, 0x38C, 1, 64},
-    {0x38E, 0x38F, 1, 63}, {0x391, 0x3A1, 1, 32}, {0x3A3, 0x3AB, 1, 32},  {0x400, 0x40F, 1, 80},
-    {0x410, 0x42F, 1, 32}, {0x460, 0x481, 2, 1},  {0x48A, 0x4BF, 2, 1},   {0x4C0, 0x4C0, 1, 15},
-    {0x4C1, 0x4CE, 2, 1},  {0x4D0, 0x52F, 2, 1},  {0x1E00, 0x1E95, 2, 1}, {0x1EA0, 0x1EFF, 2, 1},
-};
-
-static uint32_t change_case(uint32_t c, bool to_capital) {
-    for (size_t i = 0; i < sizeof capitals / sizeof *capitals; i++) {
-        const struct capitals *r = &capitals[i];
-        uint32_t capital = to_capital ? c - (uint32_t)r->to_small : c;
-        if (capital < r->first || capital > r->last || (capital - r->first) % (uint32_t)r->step)
-            continue;
-        return to_capital ? capital : c + (uint32_t)r->to_small;
-    }
-    return c;
-}
-
-// str.capitalize(): the first character becomes a capital, the others small.
-static void add_capitalized(struct kv_text *out, const char *s) {
-    size_t n = strlen(s);
-    for (size_t i = 0; i < n;) {
-        char c[4];
-        bool first = i == 0;
-        kv_text_add(out, c, kv_utf8_put(change_case(kv_utf8_next(s, n, &i), first), c));
-    }
-}
-
-// The harness's preprocess(): strip, " [title]" becomes ". ", "[...]" goes (on one line, as short
-// as possible), then each double space becomes one, in one pass.
-static char *preprocess(const char *s) {
-    size_t begin = 0, end = strlen(s), n = end, i = 0;
-    while (begin < n && is_python_space(kv_utf8_next(s, n, &i))) begin = i;
-    for (size_t k = begin; k < n;) {
-        if (!is_python_space(kv_utf8_next(s, n, &k))) end = k;
-    }
-    struct kv_text titled = {0}, bare = {0}, out = {0};
-    static const char title[] = " [title]";
-    const size_t n_title = sizeof title - 1;
-    for (i = begin; i < end;) {
-        bool is_title = end - i >= n_title && memcmp(s + i, title, n_title) == 0;
-        kv_text_add(&titled, is_title ? ". " : s + i, is_title ? 2 : 1);
-        i += is_title ? n_title : 1;
-    }
-    char *text = kv_text_take(&titled);
-    for (const char *p = text; *p;) {
-        const char *close = *p == '[' ? p + strcspn(p, "]\n") : p;
-        if (*close == ']' && *p == '[') {
-            p = close + 1;
-            continue;
-        }
-        kv_text_add(&bare, p++, 1);
-    }
-    free(text);
-    text = kv_text_take(&bare);
-    for (const char *p = text; *p; p++) {
-        kv_text_add(&out, p, 1);
-        if (p[0] == ' ' && p[1] == ' ') p++;
-    }
-    free(text);
-    return kv_text_take(&out);
-}
-
-static bool is_blank(const char *s) {
-    size_t n = strlen(s), i = 0;
-    while (i < n)
-        if (!is_python_space(kv_utf8_next(s, n, &i))) return false;
-    return true;
-}
 
 // ---- messages -------------------------------------------------------------------------
 
@@ -148,9 +62,9 @@ static int get_text(const struct source *s, const json_t *from, const char *key,
 
 static int check_choices(const struct source *s, const struct kv_task_item *item,
                          struct kv_error *e) {
-    if (is_blank(item->context)) return fail_line(s, e, "the context is empty");
+    if (kv_is_blank(item->context)) return fail_line(s, e, "the context is empty");
     for (size_t i = 0; i < item->n_choices; i++)
-        if (is_blank(item->choices[i])) return fail_line(s, e, "choice %zu is empty", i);
+        if (kv_is_blank(item->choices[i])) return fail_line(s, e, "choice %zu is empty", i);
     return KV_OK;
 }
 
@@ -213,17 +127,17 @@ static int read_hellaswag(const struct source *s, const json_t *line, struct kv_
     kv_text_addf(&query, "%s: %s", activity, s->harness ? ctx_a : ctx);
     if (s->harness) {
         kv_text_add(&query, " ", 1);
-        add_capitalized(&query, ctx_b);
+        kv_add_capitalized(&query, ctx_b);
     }
     char *raw = kv_text_take(&query);
-    item->context = s->harness ? preprocess(raw) : kv_strdup(raw);
+    item->context = s->harness ? kv_harness_text(raw) : kv_strdup(raw);
     free(raw);
     item->choices = kv_alloc(json_array_size(endings), sizeof *item->choices);
     for (size_t i = 0; i < json_array_size(endings); i++) {
         ending = json_array_get(endings, i);
         const char *text = json_string_value(ending);
         if (!text) return fail_line(s, e, "ending %zu is not a text", i);
-        item->choices[item->n_choices++] = s->harness ? preprocess(text) : kv_strdup(text);
+        item->choices[item->n_choices++] = s->harness ? kv_harness_text(text) : kv_strdup(text);
     }
     const json_t *label = json_object_get(line, "label");
     json_int_t gold = label_of(label);
@@ -295,7 +209,7 @@ static int find_question(const struct source *s, const json_t *line, const char 
                       : json_object_get(line, "question_stem") ? "question_stem"
                                                                : "question";
     int rc = get_text(s, from, key, stem, e);
-    if (!rc && is_blank(*stem)) rc = fail_line(s, e, "the stem is empty");
+    if (!rc && kv_is_blank(*stem)) rc = fail_line(s, e, "the stem is empty");
     return rc ? rc : find_choices(s, json_object_get(from, "choices"), c, e);
 }
 
@@ -436,7 +350,7 @@ static int read_text(struct source *s, struct kv_tasks *t, const char *text, siz
     if (valid < n)
         return fail_line(s, e, "byte %zu of the text (0x%02x) is %s", valid,
                          (unsigned char)text[valid], zero ? "zero" : "not UTF-8");
-    if (is_blank(text)) return kv_fail(e, KV_EFAIL, s->path, "there are no items: it is empty");
+    if (kv_is_blank(text)) return kv_fail(e, KV_EFAIL, s->path, "there are no items: it is empty");
     t->items = kv_alloc(1, sizeof *t->items);
     t->n_items = 1;
     t->items[0] = (struct kv_task_item){

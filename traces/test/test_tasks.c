@@ -251,7 +251,7 @@ static void broken_files_are_refused_with_their_line(void **state) {
             "the path");
     refuses(state, "hellaswag:", HELLASWAG("R", "A.", "he", "a", "b") "\n{\"ind\": \n", ": line 3",
             "this is not JSON: unexpected token near end of file at byte 8");
-    refuses(state, "hellaswag:", "[1]\n", ": line 1", "a JSON object was expected");
+    refuses(state, "hellaswag:", "[1]\n", ": item 1", "a JSON object was expected");
     refuses(state, "hellaswag:", "{\"activity_label\": \"\xFF\"}\n", ": line 1",
             "this is not JSON: unable to decode byte 0xff near '\"' at byte 20");
     refuses(state, "hellaswag:", "{\"activity_label\": \"R\", \"ctx_a\": 3}", ": line 1",
