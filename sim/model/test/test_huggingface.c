@@ -286,6 +286,17 @@ static void settings_that_are_not_computed_are_refused_by_name(void **state) {
     } cases[] = {
         {", \"rope_scaling\": {\"type\": \"linear\"}",
          "rope_scaling.type is linear; only default is computed"},
+        // issue 13 A6: either key, either spelling of the type, and a factor without any.
+        {", \"rope_parameters\": {\"type\": \"linear\", \"factor\": 2}",
+         "rope_parameters.type is linear; only default is computed"},
+        {", \"rope_parameters\": {\"rope_type\": \"llama3\"}",
+         "rope_parameters.rope_type is llama3; only default is computed"},
+        {", \"rope_scaling\": {\"factor\": 4.0}",
+         "rope_scaling.factor is set, which is not computed"},
+        {", \"rope_parameters\": {\"full_attention\": {\"rope_type\": \"default\"}}",
+         "rope_parameters.full_attention is set, which is not computed"},
+        {", \"partial_rotary_factor\": 0.5", "partial_rotary_factor is set, which is not computed"},
+        {", \"rope_local_base_freq\": 10000", "rope_local_base_freq is set, which is not computed"},
         {", \"attention_bias\": true", "attention_bias is set, which is not computed"},
         {", \"architectures\": [\"MistralForCausalLM\"]",
          "the architecture is MistralForCausalLM; only LlamaForCausalLM models are computed"},
