@@ -366,6 +366,30 @@ static void tokenizers_of_another_kind_are_refused_by_name(void **state) {
     assert_int_equal(write_tokenizer(f->dir, false), 0);
 }
 
+static void issue_13_d4_files_of_another_kind_are_named(void **state) {
+    struct fixture *f = *state;
+    static const char lfs[] = "version https://git-lfs.github.com/spec/v1\noid sha256:00\n";
+    const struct {
+        const char *file, *message;
+    } cases[] = {
+        {"model.safetensors", "this is no safetensors file: it is a Git LFS pointer, which stands "
+                              "for the file itself; `git lfs pull` fetches that"},
+        {"config.json", "this is not JSON: it is a Git LFS pointer, which stands for the file "
+                        "itself; `git lfs pull` fetches that"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_int_equal(write_file_in(f->dir, cases[i].file, lfs, sizeof lfs - 1), 0);
+        refuses(f, cases[i].file, cases[i].message);
+        assert_int_equal(write_folder(f->dir, f->model, "F32"), 0);
+    }
+    remove_file_in(f->dir, "config.json");
+    assert_int_equal(write_file_in(f->dir, "adapter_config.json", "{}", 2), 0);
+    refuses(f, "",
+            "this is an adapter (LoRA) for a model, not a model: merge it into its base first");
+    remove_file_in(f->dir, "adapter_config.json");
+    assert_int_equal(write_folder(f->dir, f->model, "F32"), 0);
+}
+
 static void weights_that_are_no_numbers_or_unknown_types_are_refused(void **state) {
     struct fixture *f = *state;
     float *x = &f->model->layers[0].down.f32[3 * 64 + 9], keep = *x;
@@ -413,6 +437,7 @@ int main(void) {
         cmocka_unit_test(settings_that_are_not_computed_are_refused_by_name),
         cmocka_unit_test(tokenizers_of_another_kind_are_refused_by_name),
         cmocka_unit_test(weights_that_are_no_numbers_or_unknown_types_are_refused),
+        cmocka_unit_test(issue_13_d4_files_of_another_kind_are_named),
     };
     return cmocka_run_group_tests_name("huggingface", tests, set_up, tear_down);
 }
