@@ -199,6 +199,22 @@ static int read_choice(const struct source *s, const struct choices *c, size_t i
     return KV_OK;
 }
 
+// All labels have been read.
+static int check_labels_differ(const struct source *s, const struct choices *c,
+                               struct kv_error *e) {
+    const char *text;
+    char a[24], b[24];
+    for (size_t i = 0; i < c->n; i++)
+        for (size_t k = 0; k < i; k++) {
+            int rc = read_choice(s, c, i, &text, a, e);
+            if (!rc) rc = read_choice(s, c, k, &text, b, e);
+            if (!rc && strcmp(a, b) == 0)
+                rc = fail_line(s, e, "the label \"%.20s\" stands at two choices", a);
+            if (rc) return rc;
+        }
+    return KV_OK;
+}
+
 // The question and its choices, wherever the line has them: {question: {stem, choices}} in the
 // official files; {question or question_stem, choices} in the hub's.
 static int find_question(const struct source *s, const json_t *line, const char **stem,
@@ -242,11 +258,7 @@ static int read_question(const struct source *s, const json_t *line, struct kv_t
         item->choices[item->n_choices++] = kv_strdup(text);
     }
     char *all = kv_text_take(&labels);
-    for (size_t i = 0; i < json_array_size(choices) && !rc; i++)
-        for (size_t k = 0; k < i && !rc; k++)
-            if (strcmp(choice_label(choices, i), choice_label(choices, k)) == 0)
-                rc = fail_line(s, e, "the label \"%.20s\" stands at two choices",
-                               choice_label(choices, i));
+    if (!rc) rc = check_labels_differ(s, &choices, e);
     if (!rc && item->gold < 0)
         rc = fail_line(s, e, "answerKey \"%.20s\" is none of the labels %.200s", key, all);
     free(all);
@@ -547,6 +559,26 @@ static const char *name_of(size_t kind, const char *path) {
                                            : "arc";
 }
 
+static int by_id(const void *a, const void *b) {
+    const struct kv_task_item *const *x = a, *const *y = b;
+    return strcmp((*x)->id, (*y)->id);
+}
+
+// An item that stands twice counts twice, and narrows every interval.
+static void warn_of_doubles(const struct kv_tasks *t) {
+    const struct kv_task_item **item = kv_alloc(t->n_items + 1, sizeof *item);
+    size_t doubles = 0, first = 0;
+    for (size_t i = 0; i < t->n_items; i++) item[i] = &t->items[i];
+    qsort(item, t->n_items, sizeof *item, by_id);
+    for (size_t i = 1; i < t->n_items; i++)
+        if (by_id(&item[i - 1], &item[i]) == 0 && doubles++ == 0) first = i;
+    if (doubles)
+        kv_say("warning: %s: the id '%s' is given to two items; %zu items repeat an id, and each "
+               "counts",
+               t->path, item[first]->id, doubles);
+    free(item);
+}
+
 // Skips UTF-8's byte order mark; refuses UTF-16 and UTF-32, known by theirs or by a zero byte
 // beside the first letter.
 static int check_encoding(const char *path, const char **text, size_t *n, struct kv_error *e) {
@@ -594,6 +626,7 @@ int kv_tasks_load(struct kv_tasks **out, const char *spec, struct kv_error *e) {
     kv_hex64(kv_hash(text, n, 0), t->digest);
     rc = apply_pairs(t, &s, pairs, e);
     if (!rc) rc = read_items(&s, t, body, n_body, e);
+    if (!rc) warn_of_doubles(t);
 done:
     free(text);
     free(copy);
