@@ -579,12 +579,12 @@ static void warn_of_doubles(const struct kv_tasks *t) {
     free(item);
 }
 
-// Skips UTF-8's byte order mark; refuses UTF-16 and UTF-32, known by theirs or by a zero byte
-// beside the first letter.
+// Skips UTF-8's byte order mark; refuses UTF-16 and UTF-32, known by theirs or by zero bytes
+// beside the first letters.
 static int check_encoding(const char *path, const char **text, size_t *n, struct kv_error *e) {
     const unsigned char *p = (const unsigned char *)*text;
     bool marked = *n >= 2 && ((p[0] == 0xFF && p[1] == 0xFE) || (p[0] == 0xFE && p[1] == 0xFF));
-    bool halves = *n >= 2 && (p[0] == 0) != (p[1] == 0);
+    bool halves = *n >= 4 && !p[0] != !p[1] && !p[2] == !p[0] && !p[3] == !p[1];
     if (marked || halves || (*n >= 4 && !p[0] && !p[1] && p[2] == 0xFE && p[3] == 0xFF))
         return kv_fail(e, KV_EFAIL, path,
                        "the text is UTF-16 or UTF-32, not UTF-8: convert it, for instance with "
