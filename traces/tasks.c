@@ -20,103 +20,18 @@
 #include "sim/base/talk.h"
 #include "sim/base/assets.h"
 #include "sim/base/utf8.h"
+#include "traces/harness_text.h"
 
 #define MAX_CHOICES 16
 
 // One file being read: where it is, for messages, and what is asked of it.
 struct source {
     const char *path;
-    size_t line; // from 1
-    bool sample; // shipped with kvsim
+    const char *unit; // what is counted: "line", or "item" of an array
+    size_t line;      // from 1
+    bool sample;      // shipped with kvsim
     bool harness;
 };
-
-// ---- text as Python handles it --------------------------------------------------------
-
-// What str.strip() takes off: str.isspace() of a character.
-static bool is_python_space(uint32_t c) {
-    return (c >= 9 && c <= 13) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 ||
-           c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 ||
-           c == 0x202F || c == 0x205F || c == 0x3000;
-}
-
-// Ranges of capital letters: every `step`-th is one, and its small letter is `to_small` further.
-struct capitals {
-    uint32_t first, last;
-    int step, to_small;
-};
-
-static const struct capitals capitals[] = {
-    {'A', 'Z', 1, 32},     {0xC0, 0xD6, 1, 32},   {0xD8, 0xDE, 1, 32},    {0x100, 0x12F, 2, 1},
-    {0x132, 0x137, 2, 1},  {0x139, 0x148, 2, 1},  {0x14A, 0x177, 2, 1},   {0x178, 0x178, 1, -121},
-    {0x179, 0x17E, 2, 1},  {0x386, 0x386, 1, 38}, {0x388, 0x38A, 1, 37},  {0x38C, 0x38C, 1, 64},
-    {0x38E, 0x38F, 1, 63}, {0x391, 0x3A1, 1, 32}, {0x3A3, 0x3AB, 1, 32},  {0x400, 0x40F, 1, 80},
-    {0x410, 0x42F, 1, 32}, {0x460, 0x481, 2, 1},  {0x48A, 0x4BF, 2, 1},   {0x4C0, 0x4C0, 1, 15},
-    {0x4C1, 0x4CE, 2, 1},  {0x4D0, 0x52F, 2, 1},  {0x1E00, 0x1E95, 2, 1}, {0x1EA0, 0x1EFF, 2, 1},
-};
-
-static uint32_t change_case(uint32_t c, bool to_capital) {
-    for (size_t i = 0; i < sizeof capitals / sizeof *capitals; i++) {
-        const struct capitals *r = &capitals[i];
-        uint32_t capital = to_capital ? c - (uint32_t)r->to_small : c;
-        if (capital < r->first || capital > r->last || (capital - r->first) % (uint32_t)r->step)
-            continue;
-        return to_capital ? capital : c + (uint32_t)r->to_small;
-    }
-    return c;
-}
-
-// str.capitalize(): the first character becomes a capital, the others small.
-static void add_capitalized(struct kv_text *out, const char *s) {
-    size_t n = strlen(s);
-    for (size_t i = 0; i < n;) {
-        char c[4];
-        bool first = i == 0;
-        kv_text_add(out, c, kv_utf8_put(change_case(kv_utf8_next(s, n, &i), first), c));
-    }
-}
-
-// The harness's preprocess(): strip, " [title]" becomes ". ", "[...]" goes (on one line, as short
-// as possible), then each double space becomes one, in one pass.
-static char *preprocess(const char *s) {
-    size_t begin = 0, end = strlen(s), n = end, i = 0;
-    while (begin < n && is_python_space(kv_utf8_next(s, n, &i))) begin = i;
-    for (size_t k = begin; k < n;) {
-        if (!is_python_space(kv_utf8_next(s, n, &k))) end = k;
-    }
-    struct kv_text titled = {0}, bare = {0}, out = {0};
-    static const char title[] = " [title]";
-    const size_t n_title = sizeof title - 1;
-    for (i = begin; i < end;) {
-        bool is_title = end - i >= n_title && memcmp(s + i, title, n_title) == 0;
-        kv_text_add(&titled, is_title ? ". " : s + i, is_title ? 2 : 1);
-        i += is_title ? n_title : 1;
-    }
-    char *text = kv_text_take(&titled);
-    for (const char *p = text; *p;) {
-        const char *close = *p == '[' ? p + strcspn(p, "]\n") : p;
-        if (*close == ']' && *p == '[') {
-            p = close + 1;
-            continue;
-        }
-        kv_text_add(&bare, p++, 1);
-    }
-    free(text);
-    text = kv_text_take(&bare);
-    for (const char *p = text; *p; p++) {
-        kv_text_add(&out, p, 1);
-        if (p[0] == ' ' && p[1] == ' ') p++;
-    }
-    free(text);
-    return kv_text_take(&out);
-}
-
-static bool is_blank(const char *s) {
-    size_t n = strlen(s), i = 0;
-    while (i < n)
-        if (!is_python_space(kv_utf8_next(s, n, &i))) return false;
-    return true;
-}
 
 // ---- messages -------------------------------------------------------------------------
 
@@ -126,8 +41,8 @@ static int fail_line(const struct source *s, struct kv_error *e, const char *for
     char where[192], text[400];
     size_t n = strlen(s->path);
     va_list ap;
-    snprintf(where, sizeof where, "%s%s: line %zu", n > 150 ? "..." : "",
-             n > 150 ? s->path + n - 147 : s->path, s->line);
+    snprintf(where, sizeof where, "%s%s: %s %zu", n > 150 ? "..." : "",
+             n > 150 ? s->path + n - 147 : s->path, s->unit, s->line);
     va_start(ap, format);
     vsnprintf(text, sizeof text, format, ap);
     va_end(ap);
@@ -147,9 +62,9 @@ static int get_text(const struct source *s, const json_t *from, const char *key,
 
 static int check_choices(const struct source *s, const struct kv_task_item *item,
                          struct kv_error *e) {
-    if (is_blank(item->context)) return fail_line(s, e, "the context is empty");
+    if (kv_is_blank(item->context)) return fail_line(s, e, "the context is empty");
     for (size_t i = 0; i < item->n_choices; i++)
-        if (is_blank(item->choices[i])) return fail_line(s, e, "choice %zu is empty", i);
+        if (kv_is_blank(item->choices[i])) return fail_line(s, e, "choice %zu is empty", i);
     return KV_OK;
 }
 
@@ -212,17 +127,17 @@ static int read_hellaswag(const struct source *s, const json_t *line, struct kv_
     kv_text_addf(&query, "%s: %s", activity, s->harness ? ctx_a : ctx);
     if (s->harness) {
         kv_text_add(&query, " ", 1);
-        add_capitalized(&query, ctx_b);
+        kv_add_capitalized(&query, ctx_b);
     }
     char *raw = kv_text_take(&query);
-    item->context = s->harness ? preprocess(raw) : kv_strdup(raw);
+    item->context = s->harness ? kv_harness_text(raw) : kv_strdup(raw);
     free(raw);
     item->choices = kv_alloc(json_array_size(endings), sizeof *item->choices);
     for (size_t i = 0; i < json_array_size(endings); i++) {
         ending = json_array_get(endings, i);
         const char *text = json_string_value(ending);
         if (!text) return fail_line(s, e, "ending %zu is not a text", i);
-        item->choices[item->n_choices++] = s->harness ? preprocess(text) : kv_strdup(text);
+        item->choices[item->n_choices++] = s->harness ? kv_harness_text(text) : kv_strdup(text);
     }
     const json_t *label = json_object_get(line, "label");
     json_int_t gold = label_of(label);
@@ -233,57 +148,136 @@ static int read_hellaswag(const struct source *s, const json_t *line, struct kv_
     return KV_OK;
 }
 
-static const char *choice_label(const json_t *choices, size_t i) {
-    return json_string_value(json_object_get(json_array_get(choices, i), "label"));
+// A choice's text and label: of a list of {text, label} in the official files, of an object of two
+// lists in what `datasets` exports. NULL where there is none.
+struct choices {
+    const json_t *list, *texts, *labels; // either the first or the two others
+    size_t n;
+};
+
+static int find_choices(const struct source *s, const json_t *choices, struct choices *c,
+                        struct kv_error *e) {
+    *c = (struct choices){0};
+    if (!json_is_object(choices)) {
+        c->list = choices;
+        c->n = json_array_size(choices);
+        return check_count(s, choices, "choices", e);
+    }
+    c->texts = json_object_get(choices, "text");
+    c->labels = json_object_get(choices, "label");
+    c->n = json_array_size(c->texts);
+    int rc = check_count(s, c->texts, "choices.text", e);
+    if (!rc) rc = check_count(s, c->labels, "choices.label", e);
+    if (!rc && json_array_size(c->labels) != c->n)
+        rc = fail_line(s, e, "choices has %zu texts, but %zu labels", c->n,
+                       json_array_size(c->labels));
+    return rc;
+}
+
+// A label or key as it is compared: a text, or the digits of a whole number.
+static bool label_text(const json_t *v, char text[24]) {
+    const char *as_text = json_string_value(v);
+    if (json_is_integer(v)) return snprintf(text, 24, "%lld", (long long)json_integer_value(v)) > 0;
+    if (!as_text || strlen(as_text) >= 24) return false;
+    strcpy(text, as_text);
+    return true;
+}
+
+static int read_choice(const struct source *s, const struct choices *c, size_t i, const char **text,
+                       char label[24], struct kv_error *e) {
+    const json_t *one = json_array_get(c->list, i);
+    const json_t *mark = c->list ? json_object_get(one, "label") : json_array_get(c->labels, i);
+    if (c->list) {
+        int rc = get_text(s, one, "text", text, e);
+        if (rc) return rc;
+    } else if (!(*text = json_string_value(json_array_get(c->texts, i)))) {
+        return fail_line(s, e, "text %zu of the choices is not a text", i);
+    }
+    if (!mark) return fail_line(s, e, "the field \"label\" is missing");
+    if (!label_text(mark, label))
+        return fail_line(s, e, "the field \"label\" is neither a short text nor a whole number");
+    return KV_OK;
+}
+
+// All labels have been read.
+static int check_labels_differ(const struct source *s, const struct choices *c,
+                               struct kv_error *e) {
+    const char *text;
+    char a[24], b[24];
+    for (size_t i = 0; i < c->n; i++)
+        for (size_t k = 0; k < i; k++) {
+            int rc = read_choice(s, c, i, &text, a, e);
+            if (!rc) rc = read_choice(s, c, k, &text, b, e);
+            if (!rc && strcmp(a, b) == 0)
+                rc = fail_line(s, e, "the label \"%.20s\" stands at two choices", a);
+            if (rc) return rc;
+        }
+    return KV_OK;
+}
+
+// The question and its choices, wherever the line has them: {question: {stem, choices}} in the
+// official files; {question or question_stem, choices} in the hub's.
+static int find_question(const struct source *s, const json_t *line, const char **stem,
+                         struct choices *c, struct kv_error *e) {
+    const json_t *question = json_object_get(line, "question");
+    const json_t *from = json_is_object(question) ? question : line;
+    const char *key = from == question                         ? "stem"
+                      : json_object_get(line, "question_stem") ? "question_stem"
+                                                               : "question";
+    int rc = get_text(s, from, key, stem, e);
+    if (!rc && kv_is_blank(*stem)) rc = fail_line(s, e, "the stem is empty");
+    return rc ? rc : find_choices(s, json_object_get(from, "choices"), c, e);
 }
 
 // ARC and OpenBookQA share a layout; labels are A, B, ... or 1, 2, ..., so the key is looked up
 // among the item's own.
 static int read_question(const struct source *s, const json_t *line, struct kv_task_item *item,
                          bool arc, struct kv_error *e) {
-    const char *stem, *key, *text, *label;
-    const json_t *question = json_object_get(line, "question");
-    const json_t *choices = json_object_get(question, "choices");
-    if (!json_is_object(question)) return fail_line(s, e, "the field \"question\" is missing");
-    int rc = get_text(s, question, "stem", &stem, e);
-    if (!rc && is_blank(stem)) rc = fail_line(s, e, "the stem is empty");
-    if (!rc) rc = check_count(s, choices, "choices", e);
-    if (!rc) rc = get_text(s, line, "answerKey", &key, e);
+    const char *stem, *text;
+    char key[24], label[24];
+    struct choices choices;
+    int rc = find_question(s, line, &stem, &choices, e);
     if (rc) return rc;
+    const json_t *answer = json_object_get(line, "answerKey");
+    if (!answer) return fail_line(s, e, "the field \"answerKey\" is missing");
+    if (!label_text(answer, key))
+        return fail_line(s, e,
+                         "the field \"answerKey\" is neither a short text nor a whole number");
+    if (!*key) return fail_line(s, e, "answerKey is empty: this set's answers are not published");
     item->id = id_of(line, "id", s->line - 1);
     item->source = kv_strdup("");
     item->context = arc ? kv_format_text("Question: %s\nAnswer:", stem) : kv_strdup(stem);
-    item->choices = kv_alloc(json_array_size(choices), sizeof *item->choices);
+    item->choices = kv_alloc(choices.n, sizeof *item->choices);
     item->gold = -1;
     struct kv_text labels = {0};
-    for (size_t i = 0; i < json_array_size(choices) && !rc; i++) {
-        const json_t *choice = json_array_get(choices, i);
-        rc = get_text(s, choice, "text", &text, e);
-        if (!rc) rc = get_text(s, choice, "label", &label, e);
+    for (size_t i = 0; i < choices.n && !rc; i++) {
+        rc = read_choice(s, &choices, i, &text, label, e);
         if (rc) break;
         kv_text_addf(&labels, "%s%.20s", i ? ", " : "", label);
         if (strcmp(label, key) == 0 && item->gold < 0) item->gold = (int)i;
         item->choices[item->n_choices++] = kv_strdup(text);
     }
     char *all = kv_text_take(&labels);
-    for (size_t i = 0; i < json_array_size(choices) && !rc; i++)
-        for (size_t k = 0; k < i && !rc; k++)
-            if (strcmp(choice_label(choices, i), choice_label(choices, k)) == 0)
-                rc = fail_line(s, e, "the label \"%.20s\" stands at two choices",
-                               choice_label(choices, i));
+    if (!rc) rc = check_labels_differ(s, &choices, e);
     if (!rc && item->gold < 0)
         rc = fail_line(s, e, "answerKey \"%.20s\" is none of the labels %.200s", key, all);
     free(all);
     return rc;
 }
 
-static int read_line(struct source *s, struct kv_tasks *t, const char *text, size_t n,
+// The next item, owned by t also when half filled; memory grows with items, not with lines.
+static struct kv_task_item *add_item(struct kv_tasks *t, size_t *room) {
+    if (t->n_items == *room) {
+        *room = *room ? 2 * *room : 64;
+        t->items = kv_grow(t->items, *room, sizeof *t->items);
+    }
+    t->items[t->n_items] = (struct kv_task_item){0};
+    return &t->items[t->n_items++];
+}
+
+static int read_item(struct source *s, struct kv_tasks *t, size_t *room, const json_t *line,
                      struct kv_error *e) {
-    json_error_t bad;
-    json_t *line = json_loadb(text, n, 0, &bad);
-    if (!line)
-        return fail_line(s, e, "this is not JSON: %.200s at byte %d", bad.text, bad.position);
-    struct kv_task_item *item = &t->items[t->n_items++]; // owned by t also when half filled
+    struct kv_task_item *item = add_item(t, room);
     int rc;
     if (!json_is_object(line))
         rc = fail_line(s, e, "a JSON object was expected");
@@ -291,9 +285,51 @@ static int read_line(struct source *s, struct kv_tasks *t, const char *text, siz
         rc = read_hellaswag(s, line, item, e);
     else
         rc = read_question(s, line, item, t->kind == KV_TASK_ARC, e);
-    if (!rc) rc = check_choices(s, item, e);
+    return rc ? rc : check_choices(s, item, e);
+}
+
+static int bad_json(const struct source *s, const json_error_t *bad, struct kv_error *e) {
+    return fail_line(s, e, "this is not JSON: %.200s at byte %d", bad->text, bad->position);
+}
+
+// Files joined by `cat` have their byte order marks inside.
+static void skip_marks(const char **text, size_t *n) {
+    static const char mark[] = "\xEF\xBB\xBF";
+    for (; *n >= 3 && memcmp(*text, mark, 3) == 0; *n -= 3) *text += 3;
+    while (*n >= 3 && memcmp(*text + *n - 3, mark, 3) == 0) *n -= 3;
+}
+
+static int read_line(struct source *s, struct kv_tasks *t, size_t *room, const char *text, size_t n,
+                     struct kv_error *e) {
+    json_error_t bad;
+    skip_marks(&text, &n);
+    json_t *line = json_loadb(text, n, JSON_REJECT_DUPLICATES, &bad);
+    if (!line) return bad_json(s, &bad, e);
+    int rc = read_item(s, t, room, line, e);
     json_decref(line);
     return rc;
+}
+
+// A whole file as one JSON array; "line" is then an item's place in it.
+static int read_array(struct source *s, struct kv_tasks *t, const char *text, size_t n,
+                      struct kv_error *e) {
+    json_error_t bad;
+    size_t room = 0, i;
+    json_t *array = json_loadb(text, n, JSON_REJECT_DUPLICATES, &bad), *one;
+    int rc = KV_OK;
+    if (!array) {
+        s->line = bad.line > 0 ? (size_t)bad.line : 1;
+        return bad_json(s, &bad, e);
+    }
+    s->unit = "item";
+    json_array_foreach(array, i, one) {
+        s->line = i + 1;
+        rc = read_item(s, t, &room, one, e);
+        if (rc) break;
+    }
+    json_decref(array);
+    if (rc) return rc;
+    return t->n_items ? KV_OK : kv_fail(e, KV_EFAIL, s->path, "there are no items");
 }
 
 static bool blank_line(const char *s, size_t n) {
@@ -303,15 +339,13 @@ static bool blank_line(const char *s, size_t n) {
 
 static int read_lines(struct source *s, struct kv_tasks *t, const char *text, size_t n,
                       struct kv_error *e) {
-    size_t n_lines = 1;
-    for (size_t i = 0; i < n; i++) n_lines += text[i] == '\n';
-    t->items = kv_alloc(n_lines, sizeof *t->items);
+    size_t room = 0;
     for (size_t at = 0; at < n;) {
         const char *newline = memchr(text + at, '\n', n - at);
         size_t length = newline ? (size_t)(newline - text) - at : n - at;
         s->line++;
         if (!blank_line(text + at, length)) {
-            int rc = read_line(s, t, text + at, length, e);
+            int rc = read_line(s, t, &room, text + at, length, e);
             if (rc) return rc;
         }
         at += length + 1;
@@ -328,7 +362,7 @@ static int read_text(struct source *s, struct kv_tasks *t, const char *text, siz
     if (valid < n)
         return fail_line(s, e, "byte %zu of the text (0x%02x) is %s", valid,
                          (unsigned char)text[valid], zero ? "zero" : "not UTF-8");
-    if (is_blank(text)) return kv_fail(e, KV_EFAIL, s->path, "there are no items: it is empty");
+    if (kv_is_blank(text)) return kv_fail(e, KV_EFAIL, s->path, "there are no items: it is empty");
     t->items = kv_alloc(1, sizeof *t->items);
     t->n_items = 1;
     t->items[0] = (struct kv_task_item){
@@ -405,6 +439,21 @@ static bool id_is_two_numbers(const char *id) {
     return b > 0 && id[a + 1 + b] == 0;
 }
 
+static size_t first_letter(const char *text, size_t n) {
+    size_t i = 0;
+    while (i < n && strchr(" \t\r\n", text[i]) && text[i]) i++;
+    return i;
+}
+
+// What the text is instead of JSON, if its first bytes tell; else the parser's own words.
+static int not_json(const struct source *s, const char *text, size_t n, const json_error_t *bad,
+                    struct kv_error *e) {
+    const char *kind = kv_file_kind(text, n, NULL);
+    if (kind && text[first_letter(text, n)] != '{' && text[first_letter(text, n)] != '[')
+        return kv_fail(e, KV_EFAIL, s->path, "this is no benchmark file: %s", kind);
+    return bad_json(s, bad, e);
+}
+
 static int recognize(const char *path, const char *text, size_t n, size_t *kind,
                      struct kv_error *e) {
     size_t length = strlen(path);
@@ -413,26 +462,38 @@ static int recognize(const char *path, const char *text, size_t n, size_t *kind,
         *kind = KV_TASK_TEXT;
         return KV_OK;
     }
-    size_t begin = 0;
-    while (begin < n && strchr(" \t\r\n", text[begin])) begin++;
-    const char *newline = n > begin ? memchr(text + begin, '\n', n - begin) : NULL;
-    json_t *line =
-        json_loadb(text + begin, newline ? (size_t)(newline - text) - begin : n - begin, 0, NULL);
-    const json_t *question = json_object_get(line, "question");
-    const char *id = json_string_value(json_object_get(line, "id"));
+    size_t begin = first_letter(text, n);
+    if (begin == n) return kv_fail(e, KV_EFAIL, path, "there are no items: it is empty");
+    struct source s = {.path = path, .unit = "line", .line = 1};
+    for (size_t i = 0; i < begin; i++) s.line += text[i] == '\n';
+    const char *newline = memchr(text + begin, '\n', n - begin);
+    bool array = text[begin] == '[';
+    size_t line_bytes = newline && !array ? (size_t)(newline - text) - begin : n - begin;
+    json_error_t bad;
+    json_t *line = json_loadb(text + begin, line_bytes, 0, &bad);
+    if (!line) return not_json(&s, text, n, &bad, e);
+    const json_t *first = array ? json_array_get(line, 0) : line;
+    const json_t *question = json_object_get(first, "question");
+    const char *id = json_string_value(json_object_get(first, "id"));
     bool known = true;
-    if (json_object_get(line, "endings"))
+    if (json_object_get(first, "endings"))
         *kind = KV_TASK_HELLASWAG;
-    else if (json_object_get(question, "choices"))
+    else if (json_object_get(first, "question_stem"))
+        *kind = KV_TASK_OPENBOOKQA;
+    else if (json_object_get(question, "choices") ||
+             (json_is_string(question) && json_object_get(first, "choices")))
         *kind = id_is_two_numbers(id) ? KV_TASK_OPENBOOKQA : KV_TASK_ARC;
     else
         known = false;
+    bool empty = array && json_array_size(line) == 0;
     json_decref(line);
     if (known) return KV_OK;
-    if (n == begin) return kv_fail(e, KV_EFAIL, path, "there are no items: it is empty");
+    if (empty) return kv_fail(e, KV_EFAIL, path, "there are no items: the array is empty");
     return kv_fail(e, KV_EFAIL, path,
-                   "this is not recognized: its first line has neither \"endings\" nor \"question\""
-                   "; say hellaswag:, arc:, openbookqa: or text: before the path");
+                   "this is not recognized: its first %s has neither \"endings\" nor "
+                   "\"question\" or \"question_stem\" with \"choices\"; say hellaswag:, arc:, "
+                   "openbookqa: or text: before the path",
+                   array ? "item" : "line");
 }
 
 // Splits "key=value,key=value" into a spec for kv_args_new. The text is cut in place.
@@ -518,6 +579,31 @@ static void warn_of_doubles(const struct kv_tasks *t) {
     free(item);
 }
 
+// Skips UTF-8's byte order mark; refuses UTF-16 and UTF-32, known by theirs or by zero bytes
+// beside the first letters.
+static int check_encoding(const char *path, const char **text, size_t *n, struct kv_error *e) {
+    const unsigned char *p = (const unsigned char *)*text;
+    bool marked = *n >= 2 && ((p[0] == 0xFF && p[1] == 0xFE) || (p[0] == 0xFE && p[1] == 0xFF));
+    bool halves = *n >= 4 && !p[0] != !p[1] && !p[2] == !p[0] && !p[3] == !p[1];
+    if (marked || halves || (*n >= 4 && !p[0] && !p[1] && p[2] == 0xFE && p[3] == 0xFF))
+        return kv_fail(e, KV_EFAIL, path,
+                       "the text is UTF-16 or UTF-32, not UTF-8: convert it, for instance with "
+                       "`iconv -f UTF-16 -t UTF-8`");
+    if (*n >= 3 && memcmp(p, "\xEF\xBB\xBF", 3) == 0) {
+        *text += 3;
+        *n -= 3;
+    }
+    return KV_OK;
+}
+
+static int read_items(struct source *s, struct kv_tasks *t, const char *text, size_t n,
+                      struct kv_error *e) {
+    size_t begin = first_letter(text, n);
+    if (t->kind == KV_TASK_TEXT) return read_text(s, t, text, n, e);
+    if (begin < n && text[begin] == '[') return read_array(s, t, text, n, e);
+    return read_lines(s, t, text, n, e);
+}
+
 int kv_tasks_load(struct kv_tasks **out, const char *spec, struct kv_error *e) {
     *out = NULL;
     KV_GUARD(e);
@@ -525,10 +611,13 @@ int kv_tasks_load(struct kv_tasks **out, const char *spec, struct kv_error *e) {
     char *pairs = strchr(copy, ',');
     if (pairs) *pairs++ = 0;
     size_t n = 0, kind = take_kind(&path);
-    struct source s = {.path = path};
+    struct source s = {.path = path, .unit = "line"};
     struct kv_tasks *t = kv_alloc(1, sizeof *t);
     int rc = read_bytes(path, &s, &kind, &text, &n, e);
-    if (!rc && kind == N_KINDS) rc = recognize(path, text, n, &kind, e);
+    const char *body = text;
+    size_t n_body = n;
+    if (!rc) rc = check_encoding(path, &body, &n_body, e);
+    if (!rc && kind == N_KINDS) rc = recognize(path, body, n_body, &kind, e);
     if (rc) goto done;
     t->kind = (enum kv_task_kind)kind;
     t->name = kv_strdup(name_of(kind, path));
@@ -536,8 +625,7 @@ int kv_tasks_load(struct kv_tasks **out, const char *spec, struct kv_error *e) {
     t->prompt = kv_strdup("");
     kv_hex64(kv_hash(text, n, 0), t->digest);
     rc = apply_pairs(t, &s, pairs, e);
-    if (!rc)
-        rc = kind == KV_TASK_TEXT ? read_text(&s, t, text, n, e) : read_lines(&s, t, text, n, e);
+    if (!rc) rc = read_items(&s, t, body, n_body, e);
     if (!rc) warn_of_doubles(t);
 done:
     free(text);

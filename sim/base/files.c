@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <strings.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -49,6 +50,54 @@ void kv_map_close(struct kv_map *m) {
     *m = (struct kv_map){0};
 }
 
+// First bytes of files that people have in place of the one they mean.
+static const struct {
+    const char *magic;
+    size_t n;
+    const char *kind;
+} magics[] = {
+#define MAGIC(bytes, kind)                                                                         \
+    { bytes, sizeof bytes - 1, kind }
+    MAGIC("version https://git-lfs", "it is a Git LFS pointer, which stands for the file itself; "
+                                     "`git lfs pull` fetches that"),
+    MAGIC("GGUF", "it is a GGUF file"),
+    MAGIC("lmgg", "it is a GGML file of before GGUF"),
+    MAGIC("tjgg", "it is a GGML (ggjt) file of before GGUF"),
+    MAGIC("fmgg", "it is a GGML (ggmf) file of before GGUF"),
+    MAGIC("algg", "it is a LoRA adapter of before GGUF"),
+    MAGIC("PK\3\4", "it is a zip archive, as PyTorch's checkpoints are"),
+    MAGIC("\x80\2", "it is a Python pickle, as PyTorch's checkpoints were"),
+    MAGIC("\x1f\x8b", "it is a gzip file; unpack it first"),
+    MAGIC("SQLite format 3", "it is an SQLite database"),
+    MAGIC("PAR1", "it is a Parquet file"),
+    MAGIC("\x89HDF", "it is an HDF5 file"),
+#undef MAGIC
+};
+
+const char *kv_file_kind(const void *data, size_t n, const char *unknown) {
+    const unsigned char *p = data;
+    size_t i = n >= 3 && memcmp(p, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
+    if (n == 0) return unknown;
+    for (size_t k = 0; k < sizeof magics / sizeof *magics; k++)
+        if (n >= magics[k].n && memcmp(p, magics[k].magic, magics[k].n) == 0) return magics[k].kind;
+    while (i < n && (p[i] == ' ' || (p[i] >= '\t' && p[i] <= '\r'))) i++;
+    const char *html[] = {"<!doctype", "<html", "<?xml"};
+    for (size_t k = 0; k < 3; k++)
+        if (n - i >= strlen(html[k]) &&
+            strncasecmp((const char *)p + i, html[k], strlen(html[k])) == 0)
+            return "it is an HTML page, as a download leaves that asked for a login or failed";
+    uint64_t header = 0;
+    for (size_t k = 8; k-- > 0 && n > 8;) header = header << 8 | p[k];
+    if (n > 8 && p[8] == '{' && header >= 2 && header <= 100000000)
+        return "it is a safetensors file; a model of safetensors is opened by its folder";
+    if (i < n && (p[i] == '{' || p[i] == '[')) return "it is a JSON text";
+    return unknown;
+}
+
+// A file packed tighter than real ones are is a bomb, meant or not.
+#define MOST_UNPACKED ((size_t)64 << 20)
+#define MOST_RATIO 64
+
 int kv_read_file(const char *path, char **text, size_t *n, struct kv_error *e) {
     size_t size;
     *text = NULL;
@@ -63,8 +112,20 @@ int kv_read_file(const char *path, char **text, size_t *n, struct kv_error *e) {
     struct kv_text t = {0};
     char *chunk = kv_alloc(1 << 20, 1);
     int got;
-    while ((got = gzread(gz, chunk, 1 << 20)) > 0) kv_text_add(&t, chunk, (size_t)got);
+    bool bomb = false;
+    while (!bomb && (got = gzread(gz, chunk, 1 << 20)) > 0) {
+        bomb = !gzdirect(gz) && t.n + (size_t)got > MOST_UNPACKED && t.n / MOST_RATIO > size;
+        if (!bomb) kv_text_add(&t, chunk, (size_t)got);
+    }
     free(chunk);
+    if (bomb) {
+        gzclose(gz);
+        free(t.s);
+        return kv_fail(e, KV_EFAIL, path,
+                       "%zu packed bytes unpack to more than %zu MB, more than %d times as much: "
+                       "unpack it yourself if that is meant",
+                       size, MOST_UNPACKED >> 20, MOST_RATIO);
+    }
     int status;
     const char *why = gzerror(gz, &status);
     const char *after = why ? strchr(why, ':') : NULL; // "<fd:3>: what is wrong"

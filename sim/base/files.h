@@ -13,7 +13,12 @@ struct kv_map {
 KV_MUST_CHECK int kv_map_open(struct kv_map *m, const char *path, struct kv_error *e);
 void kv_map_close(struct kv_map *m);
 
+// What a file of another kind than expected is, by its first bytes, as the end of a sentence ("this
+// is an HTML page, ..."); `unknown` where they tell nothing. Constant text.
+const char *kv_file_kind(const void *data, size_t n, const char *unknown);
+
 // Reads a whole file, gunzipping it when it starts with gzip's magic. Caller frees; NUL-terminated.
+// Errors: what unpacks to more than 64 MiB and more than 64 times its size.
 KV_MUST_CHECK int kv_read_file(const char *path, char **text, size_t *n, struct kv_error *e);
 // Writes a whole file through a temporary name and a rename, so that it is there whole or not at
 // all.

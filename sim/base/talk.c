@@ -3,6 +3,7 @@
 #include "sim/base/talk.h"
 #include "sim/base/guard.h"
 #include "sim/base/memory.h"
+#include "sim/base/print.h"
 #include "sim/base/work.h"
 
 #include <pthread.h>
@@ -57,7 +58,7 @@ void kv_say(const char *format, ...) {
     KV_LOCK(&shown.lock);
     clear_line();
     va_start(ap, format);
-    vfprintf(stderr, format, ap);
+    kv_vprint_to(stderr, format, ap);
     va_end(ap);
     fputc('\n', stderr);
 }

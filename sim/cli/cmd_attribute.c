@@ -5,6 +5,7 @@
 
 #include "analysis/results/attribution.h"
 #include "sim/base/memory.h"
+#include "sim/base/print.h"
 #include "sim/cli/row_options.h"
 
 static const struct kv_option options[] = {
@@ -121,13 +122,13 @@ static int print(const struct kv_attribution *t, const struct kv_summary *s, siz
         free(lines);
         return code;
     }
-    printf("%s, %s: %s; %zu runs on %zu items%s\n", s->task, s->subset, s->model, t->factors.n_rows,
-           t->n_items, t->n_left_out ? " that all runs hold" : "");
+    kv_print("%s, %s: %s; %zu runs on %zu items%s\n", s->task, s->subset, s->model,
+             t->factors.n_rows, t->n_items, t->n_left_out ? " that all runs hold" : "");
     puts("acc: points of accuracy against 16 bit, a level against the mean of its factor's levels; "
          "KL: the same as a factor");
     for (size_t k = 0; k < t->factors.n; k++)
         if (!kv_attribution_has(t, k))
-            printf("%s is left out: other factors determine it\n", kv_attribution_factor(t, k));
+            kv_print("%s is left out: other factors determine it\n", kv_attribution_factor(t, k));
     code = print_main(lines, t->n, e);
     free(lines);
     if (code) return code;

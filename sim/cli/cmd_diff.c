@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "analysis/results/compare.h"
+#include "sim/base/print.h"
 #include "sim/cli/row_options.h"
 
 static const struct kv_option options[] = {
@@ -85,15 +86,16 @@ static int print(const struct kv_summary *const run[2], const struct kv_pairs *j
     if (output != KV_OUT_TEXT) return kv_table_print_rows(columns, x, n, sizeof *x, output, e);
     for (int i = 0; i < 2; i++) {
         const char *variant = kv_variant_name(run[i]->form, run[i]->feedback);
-        printf("%c  %s (%s, %s%s%s)\n", 'a' + i, run[i]->spec, kv_fidelity_names[run[i]->fidelity],
-               kv_mode_names[run[i]->mode], *variant ? ", " : "", variant);
+        kv_print("%c  %s (%s, %s%s%s)\n", 'a' + i, run[i]->spec,
+                 kv_fidelity_names[run[i]->fidelity], kv_mode_names[run[i]->mode],
+                 *variant ? ", " : "", variant);
     }
     if (j->n_left_out)
         printf("%zu items are left out on both sides: their scores or divergence are not finite on "
                "one\n",
                j->n_left_out);
-    printf("%s, %s: %s; %zu items in both; bits a value %.2f and %.2f\n", run[0]->task,
-           run[0]->subset, run[0]->model, j->n, run[0]->effective_bits, run[1]->effective_bits);
+    kv_print("%s, %s: %s; %zu items in both; bits a value %.2f and %.2f\n", run[0]->task,
+             run[0]->subset, run[0]->model, j->n, run[0]->effective_bits, run[1]->effective_bits);
     return print_text(x, n, how, e);
 }
 

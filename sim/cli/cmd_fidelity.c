@@ -6,6 +6,7 @@
 #include "analysis/studies/calibration.h"
 #include "reports/draw/fidelity.h"
 #include "sim/base/args.h"
+#include "sim/base/print.h"
 #include "sim/cli/lists.h"
 #include "sim/cli/opening.h"
 
@@ -175,7 +176,7 @@ static int print(const struct kv_cli *c, const struct kv_kl_calibration *k, cons
     int rc = 0;
     for (size_t i = 0, printed = 0; i < N_TABLES && rc == 0; i++) {
         if (!chosen[i]) continue;
-        if (c->output == KV_OUT_TEXT) printf("%s%s\n", printed++ ? "\n" : "", tables[i].heading);
+        if (c->output == KV_OUT_TEXT) kv_print("%s%s\n", printed++ ? "\n" : "", tables[i].heading);
         rc = tables[i].print(k, c->output, e);
     }
     return rc;

@@ -7,6 +7,7 @@
 #include "sim/base/args.h"
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
+#include "sim/base/print.h"
 #include "sim/base/talk.h"
 #include "sim/cli/row_options.h"
 
@@ -138,16 +139,16 @@ static int print_text(const struct kv_front *f, const struct asked *asked,
                       const struct kv_rows *all, size_t context, struct kv_error *e) {
     const struct kv_summary *s = &f->rows[0]->s;
     const char *space = *asked->value->unit ? ", " : "";
-    printf("%s, %s: %s; %s, %s, own step %s; %zu items%s\n", s->task, s->subset, s->model,
-           kv_fidelity_names[s->fidelity], kv_mode_names[s->mode], kv_self_names[s->self],
-           f->n_items, f->n_left_out ? " that all rows hold" : "");
+    kv_print("%s, %s: %s; %s, %s, own step %s; %zu items%s\n", s->task, s->subset, s->model,
+             kv_fidelity_names[s->fidelity], kv_mode_names[s->mode], kv_self_names[s->self],
+             f->n_items, f->n_left_out ? " that all rows hold" : "");
     if (f->n_left_out)
         printf("%zu items are left out: not every row holds them with finite results\n",
                f->n_left_out);
     printf("value: %s%s%s; cost: %s", asked->value->name, space, asked->value->unit,
            asked->cost->unit);
     if (asked->cost->by_context)
-        printf(" at %g tokens on %s", all->context[context], all->device->name);
+        kv_print(" at %g tokens on %s", all->context[context], all->device->name);
     putchar('\n');
     struct kv_table *t = kv_table_begin(text_columns);
     add_rows(t, text_columns, f, asked, all->context[context]);

@@ -6,6 +6,7 @@
 #include "analysis/results/widths.h"
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
+#include "sim/base/print.h"
 #include "sim/base/talk.h"
 #include "sim/cli/columns.h"
 #include "sim/cli/row_options.h"
@@ -143,8 +144,8 @@ static void print_heading(const struct kv_row *rows, size_t n) {
         mode = mode && rows[i].s.mode == s->mode;
         items = items && rows[i].s.n_items == s->n_items;
     }
-    printf("%s%s%s, %s: %s", s->task, *s->prompt ? ", prompt " : "", s->prompt, s->subset,
-           s->model);
+    kv_print("%s%s%s, %s: %s", s->task, *s->prompt ? ", prompt " : "", s->prompt, s->subset,
+             s->model);
     if (fidelity) printf("; %s", kv_fidelity_names[s->fidelity]);
     if (mode) printf(", %s", kv_mode_names[s->mode]);
     if (items) printf("; n %zu", s->n_items);
@@ -158,7 +159,7 @@ static void print_heading(const struct kv_row *rows, size_t n) {
 static void print_device(const struct kv_rows *all) {
     bool extrapolated = false;
     if (!all->device) return;
-    printf("ms@T: a token at T tokens of context on %s\n", all->device->name);
+    kv_print("ms@T: a token at T tokens of context on %s\n", all->device->name);
     printf("with a cache of no bytes:");
     for (size_t k = 0; k < all->n_contexts; k++)
         printf("%s %.2f at %g", k ? "," : "", all->row[0].at[k].ceiling_ns / 1e6, all->context[k]);

@@ -3,6 +3,7 @@
 #include "sim/store/store.h"
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
+#include "sim/base/print.h"
 #include "sim/base/work.h"
 #include "sim/cli/options.h"
 #include "sim/cli/terminal.h"
@@ -100,7 +101,7 @@ static int add_part(void *self, const struct kv_store_part *p, struct kv_error *
 static int print_part(void *self, const struct kv_store_part *p, struct kv_error *e) {
     size_t width = *(const size_t *)self;
     (void)e;
-    printf("%s %s\n", p->kind, p->name);
+    kv_print("%s %s\n", p->kind, p->name);
     if (*p->about) {
         printf("    ");
         kv_print_wrapped(p->about, 4, width);

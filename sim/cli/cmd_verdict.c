@@ -2,6 +2,7 @@
 // kvsim verdict: do published claims hold on what a store holds?
 #include "analysis/claims/verdicts.h"
 #include "sim/base/files.h"
+#include "sim/base/print.h"
 #include "sim/cli/options.h"
 
 #include <stdlib.h>
@@ -77,20 +78,21 @@ static const struct kv_table_column columns[] = {{"claim", KV_LEFT, claim},
 
 static void print_claim(const struct kv_claim *c) {
     char *region = kv_claim_region_text(c);
-    printf("%s\n  claimed  %s: %s", c->claim, c->quantity->name, region);
+    kv_print("%s\n  claimed  %s: %s", c->claim, c->quantity->name, region);
     free(region);
-    if (c->quantity->quantity == KV_Q_SAVING) printf(" on %s at %g tokens", c->device, c->context);
-    printf("; %s, %s; %s\n", c->model, c->benchmark, c->source);
-    if (c->note) printf("  note     %s\n", c->note);
+    if (c->quantity->quantity == KV_Q_SAVING)
+        kv_print(" on %s at %g tokens", c->device, c->context);
+    kv_print("; %s, %s; %s\n", c->model, c->benchmark, c->source);
+    if (c->note) kv_print("  note     %s\n", c->note);
 }
 
 static void print_verdict(const struct kv_verdict *v) {
     const struct kv_claim *c = v->claim;
     bool away = measured(v) && !v->here;
-    printf("  verdict  %s%s: %s\n", kv_answer_names[v->answer], away ? " here" : "", v->because);
+    kv_print("  verdict  %s%s: %s\n", kv_answer_names[v->answer], away ? " here" : "", v->because);
     if (!v->first) return;
-    printf("  here     %s%s%s (%s)", v->first, v->second ? " against " : "",
-           v->second ? v->second : "", v->mode);
+    kv_print("  here     %s%s%s (%s)", v->first, v->second ? " against " : "",
+             v->second ? v->second : "", v->mode);
     if (!measured(v)) {
         puts(": not measured");
         return;
@@ -100,10 +102,10 @@ static void print_verdict(const struct kv_verdict *v) {
     if (!isnan(v->low)) printf(" [%.4g, %.4g]", v->low, v->high);
     printf("%s%s", space, c->quantity->unit);
     if (v->device)
-        printf(" on %s", v->device);
+        kv_print(" on %s", v->device);
     else
         printf(", n %zu", v->n);
-    printf("; %s, %s\n", v->model, v->benchmark);
+    kv_print("; %s, %s\n", v->model, v->benchmark);
     if (!away) return;
     printf("  analogue of this %s: %s", v->device ? "model and device" : "model",
            kv_answer_names[v->analogue]);

@@ -5,6 +5,7 @@
 #include "sim/store/store.h"
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
+#include "sim/base/print.h"
 #include "sim/cli/options.h"
 #include "sim/model/model.h"
 #include "traces/trace.h"
@@ -16,8 +17,8 @@ static int verify_trace(const char *path, struct kv_error *e) {
     rc = kv_trace_verify(t, e);
     const struct kv_trace_info *in = kv_trace_info(t);
     if (rc == 0)
-        printf("%s: a whole trace of %s over %s (%s): %zu items, %zu tokens\n", path,
-               in->model_name, in->task_name, in->subset, in->n_items, in->n_tokens);
+        kv_print("%s: a whole trace of %s over %s (%s): %zu items, %zu tokens\n", path,
+                 in->model_name, in->task_name, in->subset, in->n_items, in->n_tokens);
     kv_trace_close(t);
     return rc;
 }
@@ -26,8 +27,9 @@ static int verify_model(const char *path, struct kv_error *e) {
     struct kv_model *m;
     int rc = kv_model_open(&m, path, KV_WEIGHTS_F32, e);
     if (rc) return rc;
-    printf("%s: a whole model, %s, %s: %u layers, %u heads, %u KV heads of %u\n", path, m->name,
-           m->source, m->shape.n_layers, m->shape.n_heads, m->shape.n_kv_heads, m->shape.head_dim);
+    kv_print("%s: a whole model, %s, %s: %u layers, %u heads, %u KV heads of %u\n", path, m->name,
+             m->source, m->shape.n_layers, m->shape.n_heads, m->shape.n_kv_heads,
+             m->shape.head_dim);
     kv_model_close(m);
     return 0;
 }
@@ -50,7 +52,7 @@ static int verify_store(const char *path, struct kv_error *e) {
     int closed = kv_store_close(s, rc ? NULL : e);
     if (rc == 0) rc = closed;
     if (rc == 0 && strcmp(word, "ok") != 0) rc = kv_fail(e, KV_EFAIL, path, "is damaged: %s", word);
-    if (rc == 0) printf("%s: a whole store\n", path);
+    if (rc == 0) kv_print("%s: a whole store\n", path);
     return rc;
 }
 

@@ -4,6 +4,7 @@
 #include "sim/base/cpu.h"
 #include "sim/base/files.h"
 #include "sim/base/guard.h"
+#include "sim/base/print.h"
 #include "sim/base/talk.h"
 #include "sim/base/work.h"
 #include "sim/cli/help.h"
@@ -16,9 +17,9 @@
 static int report(const struct kv_error *e, int rc) {
     if (rc == 0) return 0;
     if (*e->where)
-        fprintf(stderr, "kvsim: %s: %s\n", e->where, e->msg);
+        kv_print_to(stderr, "kvsim: %s: %s\n", e->where, e->msg);
     else
-        fprintf(stderr, "kvsim: %s\n", e->msg);
+        kv_print_to(stderr, "kvsim: %s\n", e->msg);
     return rc == KV_EUSAGE || rc == KV_ENOTOFFERED ? 2 : 1;
 }
 

@@ -190,18 +190,21 @@ static void print_text(const struct kv_table *t) {
 
 static void print_tsv_cell(const char *s) {
     static const char from[] = "\t\n\r\\", to[] = "tnr\\";
-    for (; s && *s; s++) {
+    for (size_t n; s && *s; s += n) {
         const char *p = strchr(from, *s);
+        n = p ? 1 : strcspn(s, from);
         if (p)
             printf("\\%c", to[p - from]);
         else
-            putchar(*s);
+            kv_print("%.*s", (int)n, s);
     }
 }
 
 static void print_tsv(const struct kv_table *t) {
-    for (size_t c = 0; c < t->n_columns; c++)
-        printf("%s%s", t->columns[c].name, c + 1 < t->n_columns ? "\t" : "\n");
+    for (size_t c = 0; c < t->n_columns; c++) {
+        print_tsv_cell(t->columns[c].name);
+        putchar(c + 1 < t->n_columns ? '\t' : '\n');
+    }
     for (size_t i = 0; i < t->n_cells; i++) {
         print_tsv_cell(t->cells[i].text);
         putchar((i + 1) % t->n_columns ? '\t' : '\n');

@@ -29,21 +29,6 @@ size_t kv_terminal_width(void) {
     return 0;
 }
 
-char *kv_printable(const char *s, size_t *width) {
-    struct kv_text t = {0};
-    size_t n = strlen(s);
-    *width = 0;
-    for (size_t i = 0, from = 0; i < n; from = i, ++*width) {
-        uint32_t c = kv_utf8_next(s, n, &i);
-        if (c == KV_UTF8_BAD) i++;
-        if (c < 0x20 || (c >= 0x7F && c < 0xA0) || c == KV_UTF8_BAD)
-            kv_text_add(&t, "?", 1);
-        else
-            kv_text_add(&t, s + from, i - from);
-    }
-    return kv_text_take(&t);
-}
-
 const char *kv_skip_characters(const char *s, size_t n) {
     size_t i = 0, all = strlen(s);
     while (n-- > 0 && i < all && kv_utf8_next(s, all, &i) != KV_UTF8_BAD) {

@@ -3,16 +3,13 @@
 #ifndef KV_CLI_TERMINAL_H
 #define KV_CLI_TERMINAL_H
 
-#include "policies/policy.h"
+#include "sim/base/print.h"
 
 // "auto" (NULL): colour on a terminal, unless $NO_COLOR is set or $TERM is "dumb"; "always",
 // "never". KV_EUSAGE names them.
 KV_MUST_CHECK int kv_wants_colour(const char *when, bool *colour, struct kv_error *e);
 // Columns of stdout's terminal (COLUMNS, else the terminal's own); 0 = unlimited.
 size_t kv_terminal_width(void);
-// A copy with '?' for control characters and what is not UTF-8. *width counts characters. Caller
-// frees.
-char *kv_printable(const char *s, size_t *width);
 // Behind the first n characters of a printable text.
 const char *kv_skip_characters(const char *s, size_t n);
 // Prints words and a newline in lines of at most `width` columns (0, or one that leaves no room =

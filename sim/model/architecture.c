@@ -52,9 +52,9 @@ static const struct kv_slot llama_layer[] = {
 #undef TO
 // clang-format on
 
-static const char *const llama_refused[] = {
-    "rope_scaling",   "attention_bias",      "mlp_bias", "rope_interleaved",
-    "sliding_window", "quantization_config", NULL};
+static const char *const llama_refused[] = {"attention_bias",      "mlp_bias",
+                                            "rope_interleaved",    "sliding_window",
+                                            "quantization_config", NULL};
 
 // ---- the table ------------------------------------------------------------------------
 

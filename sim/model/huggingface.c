@@ -43,8 +43,11 @@ static int read_json(json_t **root, char **path, const char *dir, const char *fi
     int rc = kv_read_file(*path, &text, &n, e);
     if (rc) return rc;
     json_error_t bad;
-    *root = json_loadb(text, n, 0, &bad);
+    *root = json_loadb(text, n, JSON_REJECT_DUPLICATES, &bad);
+    const char *kind = *root ? NULL : kv_file_kind(text, n, NULL);
+    bool is_json = n > 0 && (text[strspn(text, " \t\r\n")] == '{');
     free(text);
+    if (kind && !is_json) return kv_fail(e, KV_EFAIL, *path, "this is not JSON: %s", kind);
     if (!*root)
         return kv_fail(e, KV_EFAIL, *path, "this is not JSON: %.160s at line %d, byte %d", bad.text,
                        bad.line, bad.position);
@@ -82,9 +85,71 @@ static bool is_set(const json_t *config, const char *key) {
     return v && !json_is_null(v) && !json_is_false(v);
 }
 
+// One key of RoPE's parameters: fine where it is read elsewhere, a remark, or without effect.
+static bool rope_key_is_fine(const char *key, const json_t *v, bool unscaled) {
+    static const char *const harmless[] = {
+        "rope_theta", "rope_type", "type",  // judged apart
+        "original_max_position_embeddings", // read by scalings alone
+        "finetuned"};
+    for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++)
+        if (strcmp(harmless[i], key) == 0) return true;
+    bool one = json_is_number(v) && json_number_value(v) == 1;
+    if (strcmp(key, "partial_rotary_factor") == 0 || strcmp(key, "attention_factor") == 0)
+        return one;
+    return json_is_null(v) || (strcmp(key, "factor") == 0 && (one || unscaled));
+}
+
+// rope_parameters of newer files and rope_scaling of older ones hold the same, the type under
+// rope_type or, older still, type (transformers' modeling_rope_utils.py). A factor without a type
+// is a scaling whose kind is not said.
+static int check_rope_object(const json_t *config, const char *path, const char *name,
+                             struct kv_error *e) {
+    json_t *rope = json_object_get(config, name), *v;
+    const char *key;
+    static const char *const types[] = {"rope_type", "type"};
+    bool unscaled = false;
+    if (!rope || json_is_null(rope)) return KV_OK;
+    if (!json_is_object(rope))
+        return kv_fail(e, KV_EFAIL, path, "%s is set, but is no JSON object", name);
+    for (size_t i = 0; i < 2; i++) {
+        v = json_object_get(rope, types[i]);
+        if (!v || json_is_null(v)) continue;
+        const char *type = json_string_value(v);
+        if (!type || strcmp(type, "default") != 0)
+            return kv_fail(e, KV_EFAIL, path, "%s.%s is %.60s; only default is computed", name,
+                           types[i], type ? type : "no text");
+        unscaled = true;
+    }
+    json_object_foreach(rope, key, v) if (!rope_key_is_fine(key, v, unscaled)) return kv_fail(
+        e, KV_EFAIL, path, "%s.%.60s is set, which is not computed", name, key);
+    return KV_OK;
+}
+
+// Top-level keys about positions: known ones are judged, any other might change what is computed.
+static int check_rope(json_t *config, const char *path, struct kv_error *e) {
+    static const char *const known[] = {"rope_theta", "rope_scaling", "rope_parameters",
+                                        "rope_interleaved"};
+    int rc = check_rope_object(config, path, "rope_parameters", e);
+    if (!rc) rc = check_rope_object(config, path, "rope_scaling", e);
+    const char *key;
+    json_t *v;
+    json_object_foreach(config, key, v) {
+        if (rc) break;
+        bool about = strncmp(key, "rope_", 5) == 0 || strncmp(key, "rotary_", 7) == 0 ||
+                     strncmp(key, "partial_rotary", 14) == 0;
+        bool fine = !about || json_is_null(v) || json_is_false(v);
+        for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+            fine = fine || strcmp(known[i], key) == 0;
+        if (strcmp(key, "partial_rotary_factor") == 0)
+            fine = fine || (json_is_number(v) && json_number_value(v) == 1);
+        if (!fine) rc = kv_fail(e, KV_EFAIL, path, "%.60s is set, which is not computed", key);
+    }
+    return rc;
+}
+
 // Finds the architecture; what changes its computation and is not computed here is refused.
-static int find_architecture(const struct kv_architecture **a, const json_t *config,
-                             const char *path, struct kv_error *e) {
+static int find_architecture(const struct kv_architecture **a, json_t *config, const char *path,
+                             struct kv_error *e) {
     const json_t *list = json_object_get(config, "architectures");
     const char *name = json_string_value(json_array_get(list, 0));
     int rc = kv_architecture_find(a, KV_LAYOUT_HF, name ? name : "not stated", "the architecture",
@@ -97,12 +162,19 @@ static int find_architecture(const struct kv_architecture **a, const json_t *con
     if (act && strcmp(act, (*a)->activation) != 0)
         return kv_fail(e, KV_EFAIL, path, "hidden_act is %.60s; only %s is computed", act,
                        (*a)->activation);
-    const char *rope =
-        json_string_value(json_object_get(json_object_get(config, "rope_parameters"), "rope_type"));
-    if (rope && strcmp(rope, "default") != 0)
-        return kv_fail(e, KV_EFAIL, path,
-                       "rope_parameters.rope_type is %.60s; only default is computed", rope);
-    return KV_OK;
+    return check_rope(config, path, e);
+}
+
+// A folder of a LoRA adapter has a configuration of its own, and none of a model.
+static int check_folder(const char *dir, struct kv_error *e) {
+    char *config = path_in(dir, "config.json"), *adapter = path_in(dir, "adapter_config.json");
+    bool lora = !file_exists(config) && file_exists(adapter);
+    free(config);
+    free(adapter);
+    return lora ? kv_fail(e, KV_EFAIL, dir,
+                          "this is an adapter (LoRA) for a model, not a model: merge it into its "
+                          "base first")
+                : KV_OK;
 }
 
 static int read_config(struct kv_model *m, const char *dir, struct kv_error *e) {
@@ -347,6 +419,27 @@ static int read_merges(const json_t *list, const char *path, char **merges, stru
     return KV_OK;
 }
 
+static bool flag(const json_t *added, const char *key) {
+    return json_is_true(json_object_get(added, key));
+}
+
+// Tells the tokenizer which texts are one id; read_pieces has checked ids and texts.
+static int add_tokens(struct kv_model *m, const json_t *list, struct kv_error *e) {
+    size_t i, n = json_array_size(list);
+    json_t *one;
+    struct kv_added_token *added = kv_alloc(n + 1, sizeof *added);
+    json_array_foreach(list, i, one) added[i] =
+        (struct kv_added_token){.text = json_string_value(json_object_get(one, "content")),
+                                .id = (uint32_t)json_integer_value(json_object_get(one, "id")),
+                                .normalized = flag(one, "normalized"),
+                                .lstrip = flag(one, "lstrip"),
+                                .rstrip = flag(one, "rstrip"),
+                                .single_word = flag(one, "single_word")};
+    int rc = kv_tokenizer_add(m->tokenizer, added, n, e);
+    free(added);
+    return rc;
+}
+
 static int read_tokenizer(struct kv_model *m, const char *dir, struct kv_error *e) {
     json_t *root;
     char *path, **merges = NULL;
@@ -367,6 +460,7 @@ static int read_tokenizer(struct kv_model *m, const char *dir, struct kv_error *
     if (rc) goto done;
     rc = kv_tokenizer_new(&m->tokenizer, pieces, m->shape.vocab, (const char *const *)merges,
                           n_merges, split_digits, e);
+    if (!rc) rc = add_tokens(m, json_object_get(root, "added_tokens"), e);
     if (rc && e) snprintf(e->where, sizeof e->where, "%.190s", path);
 done:
     for (size_t i = 0; i < n_merges; i++) free(merges[i]);
@@ -392,7 +486,8 @@ int kv_huggingface_load(struct kv_model *m, const char *dir, enum kv_weights_as 
                         struct kv_error *e) {
     struct folder f = {.dir = dir};
     const char *main_type = "";
-    int rc = read_config(m, dir, e);
+    int rc = check_folder(dir, e);
+    if (!rc) rc = read_config(m, dir, e);
     if (!rc) rc = open_shards(&f, e);
     struct kv_weight_file file = {KV_LAYOUT_HF, dir, &f, find_source};
     if (!rc) rc = kv_weights_load(m, &file, as, &main_type, e);

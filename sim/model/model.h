@@ -85,9 +85,24 @@ KV_MUST_CHECK int kv_tokenizer_new(struct kv_tokenizer **t, const char *const *p
                                    bool split_digits, struct kv_error *e);
 void kv_tokenizer_free(struct kv_tokenizer *t);
 
-// Ids of a UTF-8 text; special tokens are not parsed, no BOS is added; bytes without a token (some
-// control characters in SmolLM) are left out, as the tokenizers library does. *ids is grown with
-// kv_grow and owned by the caller. Thread-safe. Errors: text that is not UTF-8, with the byte.
+// A token that is recognized in a text before anything else, with the flags of Hugging Face's
+// tokenizers (AddedToken): lstrip and rstrip take the white space on that side in, single_word asks
+// that no letter or digit stand beside it, normalized ones are looked for after the others.
+struct kv_added_token {
+    const char *text; // not empty
+    uint32_t id;
+    bool normalized, lstrip, rstrip, single_word;
+};
+
+// Makes the tokenizer know added tokens: special ones, and those a user added. Texts are copied. To
+// be called once, before the tokenizer is used. Errors: an empty text, an id without a piece.
+KV_MUST_CHECK int kv_tokenizer_add(struct kv_tokenizer *t, const struct kv_added_token *added,
+                                   size_t n, struct kv_error *e);
+
+// Ids of a UTF-8 text; the text of an added token is that token, no BOS is added; bytes without a
+// token (some control characters in SmolLM) are left out, as the tokenizers library does. *ids is
+// grown with kv_grow and owned by the caller. Thread-safe. Errors: text that is not UTF-8, with the
+// byte.
 KV_MUST_CHECK int kv_tokenizer_encode(const struct kv_tokenizer *t, const char *text,
                                       size_t n_bytes, uint32_t **ids, size_t *n_ids,
                                       struct kv_error *e);

@@ -161,6 +161,13 @@ int kv_safetensors_open(struct kv_safetensors *s, const char *path, struct kv_er
                      s->map.n);
         goto fail;
     }
+    // Its own kind begins with a length, whatever that is.
+    const char *kind =
+        s->map.data[8 < s->map.n ? 8 : 0] == '{' ? NULL : kv_file_kind(s->map.data, s->map.n, NULL);
+    if (kind) {
+        rc = kv_fail(e, KV_EFAIL, path, "this is no safetensors file: %s", kind);
+        goto fail;
+    }
     uint64_t length = 0;
     for (int i = 7; i >= 0; i--) length = length << 8 | s->map.data[i];
     if (length > MAX_HEADER_BYTES || length > s->map.n - 8) {

@@ -42,6 +42,9 @@ struct kv_tokenizer {
     uint64_t digest;
     bool split_digits;
     pcre2_code *pattern, *digit;
+    struct kv_added_token *added; // [n_added], longest text first
+    size_t n_added;
+    bool begins_added[256]; // whether a byte begins an added token's text
 };
 
 // ---- bytes and their spelling ---------------------------------------------------------
@@ -277,6 +280,28 @@ int kv_tokenizer_new(struct kv_tokenizer **out, const char *const *pieces, size_
     return KV_OK;
 }
 
+static int longest_first(const void *a, const void *b) {
+    const struct kv_added_token *x = a, *y = b;
+    size_t n = strlen(x->text), k = strlen(y->text);
+    return n != k ? (n < k) - (n > k) : (x->id > y->id) - (x->id < y->id);
+}
+
+int kv_tokenizer_add(struct kv_tokenizer *t, const struct kv_added_token *added, size_t n,
+                     struct kv_error *e) {
+    KV_GUARD(e);
+    for (size_t i = 0; i < n; i++)
+        if (!added[i].text || !*added[i].text || added[i].id >= t->n_pieces)
+            return kv_fail(e, KV_EFAIL, "tokenizer", "added token %zu has no text or no piece", i);
+    t->added = kv_alloc(n + 1, sizeof *t->added);
+    for (; t->n_added < n; t->n_added++) {
+        t->added[t->n_added] = added[t->n_added];
+        t->added[t->n_added].text = kv_strdup(added[t->n_added].text);
+        t->begins_added[(unsigned char)added[t->n_added].text[0]] = true;
+    }
+    qsort(t->added, n, sizeof *t->added, longest_first);
+    return KV_OK;
+}
+
 void kv_tokenizer_free(struct kv_tokenizer *t) {
     if (!t) return;
     pcre2_code_free(t->pattern);
@@ -286,6 +311,8 @@ void kv_tokenizer_free(struct kv_tokenizer *t) {
     free(t->kinds);
     free(t->merges);
     free(t->ranks);
+    for (size_t i = 0; i < t->n_added; i++) free((char *)(uintptr_t)t->added[i].text);
+    free(t->added);
     free(t);
 }
 
@@ -421,6 +448,87 @@ static void encode_text(struct work *w, const char *s, size_t n) {
     }
 }
 
+// ---- added tokens ---------------------------------------------------------------------
+//
+// As AddedVocabulary of https://github.com/huggingface/tokenizers: of those that begin leftmost the
+// longest is taken; those that are not normalized are looked for in the text, the others in what
+// lies between; the matches of single_word that touch a word are passed over.
+
+static bool is_word(uint32_t c) {
+    return c == '_' || (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+           (c >= 0xC0 && c != KV_UTF8_BAD && c != 0xD7 && c != 0xF7 && (c < 0x2000 || c > 0x206F) &&
+            c != 0x3000);
+}
+
+static bool is_white(uint32_t c) {
+    return c == ' ' || (c >= 9 && c <= 13) || c == 0x85 || c == 0xA0 || c == 0x1680 ||
+           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F ||
+           c == 0x205F || c == 0x3000;
+}
+
+static uint32_t char_before(const char *s, size_t at, size_t *begin) {
+    size_t i = at;
+    while (i > 0 && ((unsigned char)s[--i] & 0xC0) == 0x80) {
+    }
+    *begin = i;
+    return at ? kv_utf8_next(s, at, &(size_t){i}) : KV_UTF8_BAD;
+}
+
+// Where a match at [*begin, *end) ends up: false when it must stand alone and does not.
+static bool settle(const struct kv_added_token *a, const char *s, size_t n, size_t least,
+                   size_t *begin, size_t *end) {
+    size_t before, after = *end;
+    uint32_t left = char_before(s, *begin, &before), right = kv_utf8_next(s, n, &after);
+    if (a->single_word && (is_word(left) || is_word(right))) return false;
+    while (a->lstrip && *begin > least && is_white(char_before(s, *begin, &before)))
+        *begin = before;
+    for (after = *end; a->rstrip && is_white(kv_utf8_next(s, n, &after));) *end = after;
+    return true;
+}
+
+// The first added token of the pass at or after `from`; NULL when there is none.
+static const struct kv_added_token *next_added(const struct kv_tokenizer *t, bool normalized,
+                                               const char *s, size_t n, size_t from, size_t *begin,
+                                               size_t *end) {
+    for (size_t i = from; i < n; i++) {
+        if (!t->begins_added[(unsigned char)s[i]]) continue;
+        for (size_t k = 0; k < t->n_added; k++) {
+            const struct kv_added_token *a = &t->added[k];
+            size_t length = strlen(a->text);
+            if (a->normalized != normalized || length > n - i || memcmp(a->text, s + i, length))
+                continue;
+            *begin = i;
+            *end = i + length;
+            if (settle(a, s, n, from, begin, end)) return a;
+            i += length - 1; // passed over as a whole
+            break;
+        }
+    }
+    return NULL;
+}
+
+static void add_id(struct work *w, uint32_t id) {
+    append_ids(w, 1);
+    w->ids[w->n_ids++] = id;
+}
+
+static void encode_between(struct work *w, const char *s, size_t n, bool normalized) {
+    size_t at = 0, begin, end;
+    const struct kv_added_token *a;
+    while (at < n && (a = next_added(w->t, normalized, s, n, at, &begin, &end))) {
+        if (normalized)
+            encode_text(w, s + at, begin - at);
+        else
+            encode_between(w, s + at, begin - at, true);
+        add_id(w, a->id);
+        at = end;
+    }
+    if (normalized)
+        encode_text(w, s + at, n - at);
+    else
+        encode_between(w, s + at, n - at, true);
+}
+
 int kv_tokenizer_encode(const struct kv_tokenizer *t, const char *text, size_t n_bytes,
                         uint32_t **ids, size_t *n_ids, struct kv_error *e) {
     KV_GUARD(e);
@@ -433,7 +541,7 @@ int kv_tokenizer_encode(const struct kv_tokenizer *t, const char *text, size_t n
     struct work w = {
         .t = t, .match = pcre2_match_data_create(1, NULL), .caller_ids = ids, .ids = *ids};
     if (!w.match) return kv_fail(e, KV_ENOMEM, "tokenizer", "there is no memory for a match");
-    encode_text(&w, text, n_bytes);
+    encode_between(&w, text, n_bytes, false);
     pcre2_match_data_free(w.match);
     free(w.nodes);
     free(w.heap);

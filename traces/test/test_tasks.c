@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <jansson.h>
 #include <stdlib.h>
 #include <unistd.h>
 #include <zlib.h>
@@ -243,12 +244,15 @@ static void broken_files_are_refused_with_their_line(void **state) {
     refuses(state, "hellaswag:", "\n \n", "", "there are no items");
     refuses(state, "text:", " \n\n", "", "there are no items: it is empty");
     refuses(state, "text:", "one\ntwo\xFF\n", ": line 2", "byte 7 of the text (0xff) is not UTF-8");
-    refuses(state, "", "hello\n", "",
-            "this is not recognized: its first line has neither \"endings\" nor \"question\"; say "
-            "hellaswag:, arc:, openbookqa: or text: before the path");
+    refuses(state, "", "hello\n", ": line 1",
+            "this is not JSON: '[' or '{' expected near 'hello' at byte 5");
+    refuses(state, "", "\n{\"a\": 1}\n", "",
+            "this is not recognized: its first line has neither \"endings\" nor \"question\" or "
+            "\"question_stem\" with \"choices\"; say hellaswag:, arc:, openbookqa: or text: before "
+            "the path");
     refuses(state, "hellaswag:", HELLASWAG("R", "A.", "he", "a", "b") "\n{\"ind\": \n", ": line 3",
             "this is not JSON: unexpected token near end of file at byte 8");
-    refuses(state, "hellaswag:", "[1]\n", ": line 1", "a JSON object was expected");
+    refuses(state, "hellaswag:", "[1]\n", ": item 1", "a JSON object was expected");
     refuses(state, "hellaswag:", "{\"activity_label\": \"\xFF\"}\n", ": line 1",
             "this is not JSON: unable to decode byte 0xff near '\"' at byte 20");
     refuses(state, "hellaswag:", "{\"activity_label\": \"R\", \"ctx_a\": 3}", ": line 1",
@@ -311,6 +315,142 @@ static void wrong_specs_are_wrong_usage(void **state) {
 
 // ---- official files -------------------------------------------------------------------
 
+// ---- issue 13 -------------------------------------------------------------------------
+
+static void same_items(const struct kv_tasks *a, const struct kv_tasks *b) {
+    assert_int_equal(a->kind, b->kind);
+    assert_int_equal(a->n_items, b->n_items);
+    for (size_t i = 0; i < a->n_items; i++) {
+        const struct kv_task_item *x = &a->items[i], *y = &b->items[i];
+        assert_string_equal(x->id, y->id);
+        assert_string_equal(x->context, y->context);
+        assert_int_equal(x->gold, y->gold);
+        assert_int_equal(x->n_choices, y->n_choices);
+        for (size_t k = 0; k < x->n_choices; k++) assert_string_equal(x->choices[k], y->choices[k]);
+    }
+}
+
+#define OFFICIAL(id, stem, key)                                                                    \
+    "{\"id\": \"" id "\", \"question\": {\"stem\": \"" stem "\", \"choices\": ["                   \
+    "{\"text\": \"red\", \"label\": \"1\"}, {\"text\": \"blue\", \"label\": \"2\"}]}, "            \
+    "\"answerKey\": \"" key "\"}\n"
+#define HUB(id, name, stem, labels, key)                                                           \
+    "{\"id\": \"" id "\", \"" name "\": \"" stem                                                   \
+    "\", \"choices\": {\"text\": [\"red\", \"blue\"], "                                            \
+    "\"label\": " labels "}, \"answerKey\": " key "}\n"
+
+static void issue_13_d1_the_hub_s_exports_are_the_official_items(void **state) {
+    const char *const labels[] = {"[\"1\", \"2\"]", "[1, 2]"};
+    struct kv_tasks *arc = loaded(state, "", "", OFFICIAL("Q_9", "Which?", "2"));
+    struct kv_tasks *book = loaded(state, "openbookqa:", "", OFFICIAL("77", "Which?", "2"));
+    for (int i = 0; i < 2; i++) {
+        char *text = kv_format_text(HUB("Q_9", "question", "Which?", "%s", "%s"), labels[i],
+                                    i ? "2" : "\"2\"");
+        struct kv_tasks *t = loaded(state, "", "", text);
+        same_items(arc, t);
+        kv_tasks_free(t);
+        free(text);
+        text =
+            kv_format_text("[" HUB("77", "question_stem", "Which?", "%s", "\"2\"") "]", labels[i]);
+        t = loaded(state, "", "", text);
+        same_items(book, t);
+        kv_tasks_free(t);
+        free(text);
+    }
+    kv_tasks_free(arc);
+    kv_tasks_free(book);
+    refuses(state, "", HUB("Q_9", "question", "Which?", "[\"A\"]", "\"A\""), ": line 1",
+            "\"choices.label\" has 1 entries; 2 to 16 are read");
+    refuses(state, "", HUB("Q_9", "question", "Which?", "[\"A\", \"B\"]", "\"\""), ": line 1",
+            "answerKey is empty: this set's answers are not published");
+}
+
+// The hub's form of an official line; OpenBookQA's question is called question_stem there.
+static void add_as_hub(struct kv_text *out, const char *line, size_t n, const char *name) {
+    json_t *root = json_loadb(line, n, 0, NULL), *texts = json_array(), *labels = json_array(),
+           *one;
+    json_t *question = json_object_get(root, "question");
+    size_t i;
+    json_array_foreach(json_object_get(question, "choices"), i, one) {
+        json_array_append(texts, json_object_get(one, "text"));
+        json_array_append(labels, json_object_get(one, "label"));
+    }
+    json_t *hub = json_pack("{s:O, s:O, s:{s:o, s:o}, s:O}", "id", json_object_get(root, "id"),
+                            name, json_object_get(question, "stem"), "choices", "text", texts,
+                            "label", labels, "answerKey", json_object_get(root, "answerKey"));
+    char *text = json_dumps(hub, 0);
+    kv_text_addf(out, "%s\n", text);
+    free(text);
+    json_decref(hub);
+    json_decref(root);
+}
+
+static void issue_13_d1_official_files_in_the_hub_s_form_are_the_same_items(void **state) {
+    const char *dir = getenv("KVSIM_DATA");
+    if (!dir || !*dir) skip();
+    const char *const files[][2] = {{"openbookqa_test.jsonl", "question_stem"},
+                                    {"arc_easy_test.jsonl", "question"},
+                                    {"arc_challenge_dev.jsonl", "question"}};
+    for (size_t f = 0; f < sizeof files / sizeof *files; f++) {
+        char *path = kv_format_text("%s/%s", dir, files[f][0]), *text;
+        struct kv_tasks *official;
+        struct kv_text hub = {0};
+        struct kv_error e;
+        size_t n;
+        assert_int_equal(kv_tasks_load(&official, path, &e), 0);
+        assert_int_equal(kv_read_file(path, &text, &n, &e), 0);
+        for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"))
+            add_as_hub(&hub, line, strlen(line), files[f][1]);
+        struct kv_tasks *t = loaded(state, "", "", hub.s);
+        same_items(official, t);
+        kv_tasks_free(t);
+        kv_tasks_free(official);
+        free(hub.s);
+        free(text);
+        free(path);
+    }
+}
+
+static void issue_13_d2_marks_and_arrays_are_read_and_other_encodings_named(void **state) {
+    const char one[] = HELLASWAG("R", "A.", "he", "a", "b"), mark[] = "\xEF\xBB\xBF";
+    char marked[1024], array[1024];
+    snprintf(marked, sizeof marked, "%s%s%s%s", mark, one, mark, one);
+    snprintf(array, sizeof array, "%s[%s,\n%s]", mark, one, one);
+    struct kv_tasks *t = loaded(state, "", "", marked), *u = loaded(state, "", "", array);
+    assert_int_equal(t->n_items, 2);
+    same_items(t, u);
+    kv_tasks_free(t);
+    kv_tasks_free(u);
+    refuses(
+        state, "", "\xFF\xFE{", "",
+        "the text is UTF-16 or UTF-32, not UTF-8: convert it, for instance with `iconv -f UTF-16 "
+        "-t UTF-8`");
+    refuses(state, "", "[]", "", "there are no items: the array is empty");
+    refuses(state, "", "[{\"endings\": []}, 3]", ": item 1",
+            "the field \"activity_label\" is missing");
+    refuses(state, "", "{\"endings\": \"\\ud83d\"}", ": line 1",
+            "this is not JSON: invalid Unicode '\\uD83D' near '\"\\ud83d\"' at byte 20");
+    refuses(state, "", "version https://git-lfs.github.com/spec/v1\n", "",
+            "this is no benchmark file: it is a Git LFS pointer, which stands for the file itself; "
+            "`git lfs pull` fetches that");
+    refuses(state, "", "<!DOCTYPE html><p>", "",
+            "this is no benchmark file: it is an HTML page, as a download leaves that asked for a "
+            "login or failed");
+}
+
+static void issue_13_c9_a_file_that_unpacks_without_end_is_refused(void **state) {
+    struct kv_tasks *t;
+    struct kv_error e;
+    char *blank = kv_alloc(1 << 20, 1);
+    memset(blank, '\n', 1 << 20);
+    gzFile gz = gzopen(*state, "wb9");
+    for (int i = 0; i < 80; i++) assert_int_equal(gzwrite(gz, blank, 1 << 20), 1 << 20);
+    gzclose(gz);
+    free(blank);
+    assert_int_equal(kv_tasks_load(&t, *state, &e), KV_EFAIL);
+    assert_non_null(strstr(e.msg, "unpack to more than 64 MB, more than 64 times as much"));
+}
+
 static void official_files_have_the_published_counts(void **state) {
     (void)state;
     const char *dir = getenv("KVSIM_DATA");
@@ -358,6 +498,10 @@ int main(void) {
         cmocka_unit_test(bad_questions_are_refused_with_their_line),
         cmocka_unit_test(wrong_specs_are_wrong_usage),
         cmocka_unit_test(official_files_have_the_published_counts),
+        cmocka_unit_test(issue_13_d1_the_hub_s_exports_are_the_official_items),
+        cmocka_unit_test(issue_13_d1_official_files_in_the_hub_s_form_are_the_same_items),
+        cmocka_unit_test(issue_13_d2_marks_and_arrays_are_read_and_other_encodings_named),
+        cmocka_unit_test(issue_13_c9_a_file_that_unpacks_without_end_is_refused),
     };
     return cmocka_run_group_tests_name("tasks", tests, make_dir, remove_dir);
 }

@@ -263,8 +263,12 @@ static inline int write_config(const char *dir, const struct kv_model *m, const 
         "\"rope_theta\": %g, \"rope_scaling\": null, \"tie_word_embeddings\": %s%s}",
         s->hidden, s->ffn, s->n_layers, s->n_heads, s->n_kv_heads, s->head_dim, s->vocab,
         s->max_tokens, (double)m->rms_eps, (double)m->rope_base, m->tied ? "true" : "false", more);
+    json_t *root = json_loads(text, 0, NULL); // what `more` says again wins
+    free(text);
+    text = json_dumps(root, JSON_REAL_PRECISION(17));
     int rc = write_file_in(dir, "config.json", text, strlen(text));
     free(text);
+    json_decref(root);
     return rc;
 }
 

@@ -407,6 +407,187 @@ static void no_flipped_bit_breaks_the_loader(void **state) {
     free(copy);
 }
 
+// ---- issue 13 -------------------------------------------------------------------------
+
+// The good file with metadata pairs put in front of the others, the data where their offsets lie.
+static void with_pairs(struct kv_text *to, const struct fixture *f, const struct kv_text *pairs,
+                       uint64_t n_pairs) {
+    const struct kv_text *good = &f->good;
+    size_t data = find(good, "blk.1.ffn_down.weight") + 21 + 4 + 16 + 4 + 8;
+    uint64_t n;
+    memcpy(&n, good->s + 16, 8);
+    kv_text_add(to, good->s, 16);
+    put_number(to, n + n_pairs, 8);
+    kv_text_add(to, pairs->s, pairs->n);
+    kv_text_add(to, good->s + 24, data - 24);
+    while (to->n % 32) kv_text_add(to, "", 1);
+    size_t padded = (data + 31) / 32 * 32;
+    kv_text_add(to, good->s + padded, good->n - padded);
+}
+
+// Opens the good file with one pair more; *message is NULL where that must change nothing.
+static void pair_does(struct fixture *f, struct kv_text *pair, const char *message) {
+    struct kv_text t = {0};
+    struct kv_model *m;
+    struct kv_error e;
+    with_pairs(&t, f, pair, 1);
+    int rc = open_bytes(f, &m, t.s, t.n, &e);
+    if (message) {
+        assert_int_equal(rc, KV_EFAIL);
+        assert_string_equal(e.msg, message);
+    } else {
+        if (rc) fail_msg("%s", e.msg);
+        assert_memory_equal(m->embed.f32, f->model->embed.f32, 32 * N_TINY_PIECES * 4);
+        kv_model_close(m);
+    }
+    free(t.s);
+    free(pair->s);
+    *pair = (struct kv_text){0};
+}
+
+static void issue_13_a6_a_key_that_is_not_understood_is_refused(void **state) {
+    struct fixture *f = *state;
+    struct kv_text p = {0};
+    const struct {
+        const char *key;
+        float x;
+        const char *message;
+    } cases[] = {
+        {"llama.rope.scaling.factor", 4,
+         "llama.rope.scaling.factor is 4; only unscaled RoPE is computed"},
+        {"llama.rope.scale_linear", 2,
+         "llama.rope.scale_linear is 2; only unscaled RoPE is computed"},
+        {"llama.rope.scaling.attn_factor", 0.5f,
+         "llama.rope.scaling.attn_factor is 0.5; only unscaled RoPE is computed"},
+        {"llama.rope.scaling.yarn_beta_fast", 32,
+         "llama.rope.scaling.yarn_beta_fast is not understood, and might change what is computed"},
+        {"llama.attn_logit_softcapping", 30,
+         "llama.attn_logit_softcapping is not understood, and might change what is computed"},
+        {"llama.rope.scaling.factor", 1, NULL},
+        {"llama.rope.scaling.factor", 0, NULL},
+        {"llama.rope.scaling.original_context_length", 16, NULL},
+        {"other.rope.scaling.factor", 4, NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        put_float_pair(&p, cases[i].key, cases[i].x);
+        pair_does(f, &p, cases[i].message);
+    }
+    put_text_pair(&p, "llama.rope.scaling.type", "yarn");
+    pair_does(f, &p, "llama.rope.scaling.type is yarn; only unscaled RoPE is computed");
+    put_text_pair(&p, "llama.rope.scaling.type", "none");
+    pair_does(f, &p, NULL);
+}
+
+static void issue_13_a7_an_alignment_of_another_type_is_refused(void **state) {
+    struct fixture *f = *state;
+    struct kv_text p = {0};
+    put_string(&p, "general.alignment");
+    put_number(&p, 10, 4);
+    put_number(&p, 64, 8);
+    pair_does(f, &p, "general.alignment has type 10; the format demands an unsigned 32-bit number");
+    put_u32_pair(&p, "general.alignment", 24);
+    pair_does(f, &p, "general.alignment is 24, no power of two up to 2^20");
+    put_u32_pair(&p, "general.alignment", 32);
+    pair_does(f, &p, NULL);
+}
+
+static void issue_13_a8_what_stands_twice_or_overlaps_is_refused(void **state) {
+    struct fixture *f = *state;
+    struct kv_text p = {0};
+    put_u32_pair(&p, "llama.block_count", 1);
+    pair_does(f, &p, "the key llama.block_count stands twice");
+    // The offset of a tensor follows name, dimensions and type: made that of the one before.
+    size_t at = find(&f->good, "blk.0.ffn_up.weight") + 19 + 4 + 16 + 4;
+    uint64_t offset, less;
+    memcpy(&offset, f->good.s + at, 8);
+    less = offset - 32;
+    char message[200], *copy = kv_alloc(f->good.n, 1);
+    snprintf(message, sizeof message,
+             "tensor blk.0.ffn_up.weight lies at offset %llu, but the one before it ends at %llu: "
+             "their data overlap, leave a hole or are out of order",
+             (unsigned long long)less, (unsigned long long)offset);
+    memcpy(copy, f->good.s, f->good.n);
+    memcpy(copy + at, &less, 8);
+    struct kv_model *m;
+    struct kv_error e;
+    assert_int_equal(open_bytes(f, &m, copy, f->good.n, &e), KV_EFAIL);
+    assert_string_equal(e.msg, message);
+    free(copy);
+}
+
+static void issue_13_d4_what_is_no_model_is_said(void **state) {
+    struct fixture *f = *state;
+    struct kv_text p = {0};
+    static const char safetensors[] = "\x02\0\0\0\0\0\0\0{}";
+    const struct {
+        const char *bytes;
+        size_t n;
+        const char *message;
+    } cases[] = {
+        {"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", 58,
+         "this is no GGUF file: it is a Git LFS pointer, which stands for the file itself; `git "
+         "lfs "
+         "pull` fetches that"},
+        {"\n<html><body>", 13,
+         "this is no GGUF file: it is an HTML page, as a download leaves that asked for a login or "
+         "failed"},
+        {safetensors, sizeof safetensors - 1,
+         "this is no GGUF file: it is a safetensors file; a model of safetensors is opened by its "
+         "folder"},
+        {"PK\3\4abcd", 8,
+         "this is no GGUF file: it is a zip archive, as PyTorch's checkpoints are"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct kv_model *m;
+        struct kv_error e;
+        assert_int_equal(open_bytes(f, &m, cases[i].bytes, cases[i].n, &e), KV_EFAIL);
+        assert_string_equal(e.msg, cases[i].message);
+    }
+    put_text_pair(&p, "general.type", "adapter");
+    pair_does(f, &p,
+              "this is an adapter (LoRA) for a model, not a model: merge it into its base first");
+    put_text_pair(&p, "general.type", "mmproj");
+    pair_does(f, &p, "this file holds no model: its general.type is mmproj");
+}
+
+// Part 1 holds all metadata and tensors, part 2 none: what joins them is the same either way.
+static void issue_13_d4_split_files_are_joined_or_the_missing_part_named(void **state) {
+    struct fixture *f = *state;
+    char *first = kv_format_text("%s/m-00001-of-00002.gguf", f->dir);
+    char *second = kv_format_text("%s/m-00002-of-00002.gguf", f->dir), *message;
+    struct kv_text p = {0}, t = {0}, rest = {0};
+    struct kv_model *m;
+    struct kv_error e;
+    put_u32_pair(&p, "split.no", 0);
+    put_u32_pair(&p, "split.count", 2);
+    with_pairs(&t, f, &p, 2);
+    assert_int_equal(kv_write_file(first, t.s, t.n, &e), 0);
+    assert_int_equal(kv_model_open(&m, first, KV_WEIGHTS_F32, &e), KV_EFAIL);
+    assert_string_equal(e.where, second);
+    assert_string_equal(e.msg, "part 2 of 2 of the model is missing or cannot be opened");
+    kv_text_add(&rest, "GGUF", 4);
+    put_number(&rest, 3, 4);
+    put_number(&rest, 0, 8);
+    put_number(&rest, 2, 8);
+    put_u32_pair(&rest, "split.no", 1);
+    put_u32_pair(&rest, "split.count", 2);
+    assert_int_equal(kv_write_file(second, rest.s, rest.n, &e), 0);
+    assert_int_equal(kv_model_open(&m, first, KV_WEIGHTS_F32, &e), 0);
+    assert_memory_equal(m->embed.f32, f->model->embed.f32, 32 * N_TINY_PIECES * 4);
+    kv_model_close(m);
+    assert_int_equal(kv_model_open(&m, second, KV_WEIGHTS_F32, &e), KV_EFAIL);
+    message = kv_format_text("this is part 2 of 2 of a split model; open the first, %.300s", first);
+    assert_string_equal(e.msg, message);
+    unlink(first);
+    unlink(second);
+    free(message);
+    free(first);
+    free(second);
+    free(p.s);
+    free(t.s);
+    free(rest.s);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_block_type_decodes_as_worked_out_by_hand),
@@ -420,6 +601,11 @@ int main(void) {
         cmocka_unit_test(what_is_not_computed_is_refused_by_name),
         cmocka_unit_test(a_weight_that_is_no_number_is_refused_with_its_place),
         cmocka_unit_test(no_flipped_bit_breaks_the_loader),
+        cmocka_unit_test(issue_13_a6_a_key_that_is_not_understood_is_refused),
+        cmocka_unit_test(issue_13_a7_an_alignment_of_another_type_is_refused),
+        cmocka_unit_test(issue_13_a8_what_stands_twice_or_overlaps_is_refused),
+        cmocka_unit_test(issue_13_d4_what_is_no_model_is_said),
+        cmocka_unit_test(issue_13_d4_split_files_are_joined_or_the_missing_part_named),
     };
     return cmocka_run_group_tests_name("gguf", tests, set_up, tear_down);
 }

@@ -285,7 +285,18 @@ static void settings_that_are_not_computed_are_refused_by_name(void **state) {
         const char *more, *message;
     } cases[] = {
         {", \"rope_scaling\": {\"type\": \"linear\"}",
-         "rope_scaling is set, which is not computed"},
+         "rope_scaling.type is linear; only default is computed"},
+        // issue 13 A6: either key, either spelling of the type, and a factor without any.
+        {", \"rope_parameters\": {\"type\": \"linear\", \"factor\": 2}",
+         "rope_parameters.type is linear; only default is computed"},
+        {", \"rope_parameters\": {\"rope_type\": \"llama3\"}",
+         "rope_parameters.rope_type is llama3; only default is computed"},
+        {", \"rope_scaling\": {\"factor\": 4.0}",
+         "rope_scaling.factor is set, which is not computed"},
+        {", \"rope_parameters\": {\"full_attention\": {\"rope_type\": \"default\"}}",
+         "rope_parameters.full_attention is set, which is not computed"},
+        {", \"partial_rotary_factor\": 0.5", "partial_rotary_factor is set, which is not computed"},
+        {", \"rope_local_base_freq\": 10000", "rope_local_base_freq is set, which is not computed"},
         {", \"attention_bias\": true", "attention_bias is set, which is not computed"},
         {", \"architectures\": [\"MistralForCausalLM\"]",
          "the architecture is MistralForCausalLM; only LlamaForCausalLM models are computed"},
@@ -355,6 +366,30 @@ static void tokenizers_of_another_kind_are_refused_by_name(void **state) {
     assert_int_equal(write_tokenizer(f->dir, false), 0);
 }
 
+static void issue_13_d4_files_of_another_kind_are_named(void **state) {
+    struct fixture *f = *state;
+    static const char lfs[] = "version https://git-lfs.github.com/spec/v1\noid sha256:00\n";
+    const struct {
+        const char *file, *message;
+    } cases[] = {
+        {"model.safetensors", "this is no safetensors file: it is a Git LFS pointer, which stands "
+                              "for the file itself; `git lfs pull` fetches that"},
+        {"config.json", "this is not JSON: it is a Git LFS pointer, which stands for the file "
+                        "itself; `git lfs pull` fetches that"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_int_equal(write_file_in(f->dir, cases[i].file, lfs, sizeof lfs - 1), 0);
+        refuses(f, cases[i].file, cases[i].message);
+        assert_int_equal(write_folder(f->dir, f->model, "F32"), 0);
+    }
+    remove_file_in(f->dir, "config.json");
+    assert_int_equal(write_file_in(f->dir, "adapter_config.json", "{}", 2), 0);
+    refuses(f, "",
+            "this is an adapter (LoRA) for a model, not a model: merge it into its base first");
+    remove_file_in(f->dir, "adapter_config.json");
+    assert_int_equal(write_folder(f->dir, f->model, "F32"), 0);
+}
+
 static void weights_that_are_no_numbers_or_unknown_types_are_refused(void **state) {
     struct fixture *f = *state;
     float *x = &f->model->layers[0].down.f32[3 * 64 + 9], keep = *x;
@@ -402,6 +437,7 @@ int main(void) {
         cmocka_unit_test(settings_that_are_not_computed_are_refused_by_name),
         cmocka_unit_test(tokenizers_of_another_kind_are_refused_by_name),
         cmocka_unit_test(weights_that_are_no_numbers_or_unknown_types_are_refused),
+        cmocka_unit_test(issue_13_d4_files_of_another_kind_are_named),
     };
     return cmocka_run_group_tests_name("huggingface", tests, set_up, tear_down);
 }

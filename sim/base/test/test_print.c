@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// Judges that foreign text reaches no terminal with characters that steer it.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <stdlib.h>
+
+#include "sim/base/print.h"
+
+static void issue_13_d6_control_characters_are_replaced(void **state) {
+    (void)state;
+    char *text = NULL;
+    size_t n = 0, width;
+    FILE *f = open_memstream(&text, &n);
+    kv_print_to(f, "%s: %s\n", "a\033[2Jb\a",
+                "\xC2\x9B"
+                "1m\r\x7F\xFF \u00e9");
+    fclose(f);
+    assert_string_equal(text, "a?[2Jb?: ?1m??? \u00e9\n");
+    free(text);
+    text = kv_printable("x\ny\tz", &width);
+    assert_string_equal(text, "x?y?z");
+    assert_int_equal(width, 5);
+    free(text);
+}
+
+static void issue_13_d6_long_lines_are_whole(void **state) {
+    (void)state;
+    char *text = NULL, *from = malloc(5001);
+    size_t n = 0;
+    memset(from, 'x', 5000);
+    from[5000] = 0;
+    from[4000] = '\033';
+    FILE *f = open_memstream(&text, &n);
+    kv_print_to(f, "%s", from);
+    fclose(f);
+    from[4000] = '?';
+    assert_string_equal(text, from);
+    free(text);
+    free(from);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(issue_13_d6_control_characters_are_replaced),
+        cmocka_unit_test(issue_13_d6_long_lines_are_whole),
+    };
+    return cmocka_run_group_tests_name("print", tests, NULL, NULL);
+}
