@@ -14,8 +14,6 @@
 #include "traces/layout.h"
 #include "traces/manifest.h"
 
-const char *const kv_keep_names[] = {"final", "kv", "q", "hidden", "sens", "grad", NULL};
-
 static const size_t check_on_open_bytes = 64u << 20;
 
 struct shard {
