@@ -137,7 +137,8 @@ static const struct kv_option options[] = {
 
 const struct kv_command kv_cmd_verify = {
     .name = "verify",
-    .summary = "reads a trace, model or store whole, runs some of a store again, says if it is sound",
+    .summary =
+        "reads a trace, model or store whole, runs some of a store again, says if it is sound",
     .usage = "PATH",
     .example = "kvsim verify work/samples.trace",
     .options = options,
