@@ -561,43 +561,6 @@ static void a_newer_store_is_refused(void **state) {
     assert_non_null(strstr(e.msg, "made by a newer kvsim (schema 99"));
 }
 
-// Takes out what the newest schema added.
-static void make_older(struct kv_store *s) {
-    static const char *const steps[] = {"DROP VIEW frontier",
-                                        "DROP VIEW summary",
-                                        "ALTER TABLE run DROP COLUMN label",
-                                        "CREATE VIEW summary AS SELECT 1",
-                                        "CREATE VIEW frontier AS SELECT 1",
-                                        "PRAGMA user_version = 2"};
-    struct kv_error e;
-    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++)
-        if (kv_store_query(s, steps[i], NULL, 0, NULL, NULL, &e)) fail_msg("%s", e.msg);
-}
-
-static void issue_13_point_5_an_older_store_is_copied_before_it_is_changed(void **state) {
-    const struct fixture *f = *state;
-    struct kv_error e;
-    struct kv_text label = {0};
-    char *copy = kv_format_text("%s.bak-v2", f->path);
-    struct kv_store *s = open_store(f->path, KV_STORE_CREATE);
-    fill(s, run_of(s, f->trace, "static:k=4,v=4", 0), 0, N, 1);
-    assert_int_equal(kv_store_flush(s, &e), 0);
-    make_older(s);
-    close_store(s);
-    static const char older[] = "the store was made by an older kvsim (schema 2 of 3); any sweep "
-                                "into it brings it up to date";
-    expect_refusal(f->path, KV_STORE_READ, older);
-    s = open_store(f->path, KV_STORE_WRITE);
-    assert_int_equal(kv_store_query(s, "SELECT label FROM summary", NULL, 0, add_row, &label, &e),
-                     0);
-    assert_string_equal(label.s, "static:bits=4|\n");
-    free(label.s);
-    close_store(s);
-    expect_refusal(copy, KV_STORE_READ, older);
-    unlink(copy);
-    free(copy);
-}
-
 // Runs `what` in a child that is not root; returns its exit code.
 static int as_nobody(int (*what)(const struct fixture *), const struct fixture *f) {
     pid_t child = fork();
@@ -717,7 +680,6 @@ int main(void) {
         CASE(the_setting_of_a_trace_comes_back),
         CASE(wrong_files_are_refused_in_one_sentence),
         CASE(a_newer_store_is_refused),
-        CASE(issue_13_point_5_an_older_store_is_copied_before_it_is_changed),
         CASE(a_read_only_store_in_a_read_only_folder_can_be_read),
         CASE(a_full_disk_is_said_and_earlier_results_stay),
         CASE(a_reader_changes_nothing),
