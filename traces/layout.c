@@ -2,6 +2,8 @@
 // The table of shard tensors; traces/format.md says the same in words.
 #include "traces/layout.h"
 
+const char *const kv_keep_names[] = {"final", "kv", "q", "hidden", "sens", "grad", NULL};
+
 uint64_t kv_layers_of(const struct kv_trace_info *in) {
     return in->shape.n_layers;
 }

@@ -10,10 +10,10 @@
 #include <jansson.h>
 #include <stdlib.h>
 
+#include "sim/model/model.h"
 #include "traces/layout.h"
+#include "traces/manifest.h"
 #include "traces/numbers.h"
-
-const char *const kv_keep_names[] = {"final", "kv", "q", "hidden", "sens", "grad", NULL};
 
 static const size_t check_on_open_bytes = 64u << 20;
 
@@ -57,6 +57,22 @@ static int get_count(const json_t *j, const char *key, uint64_t max, uint64_t *o
     return 0;
 }
 
+// What no model can have; later code divides by these and multiplies them.
+static int check_shape(const struct kv_shape *s, const char *path, struct kv_error *e) {
+    static const uint64_t most = 1ull << 26; // numbers of a token in all layers
+    uint64_t width = (uint64_t)s->n_heads * s->head_dim, layers = s->n_layers;
+    if (s->n_heads % s->n_kv_heads)
+        return kv_fail(e, KV_EFAIL, path, "n_heads %u is no multiple of n_kv_heads %u", s->n_heads,
+                       s->n_kv_heads);
+    if (s->head_dim % 2)
+        return kv_fail(e, KV_EFAIL, path, "head_dim %u is odd, and channels rotate in pairs",
+                       s->head_dim);
+    if (width > most / layers || s->hidden > most / layers)
+        return kv_fail(e, KV_EFAIL, path, "says a token has more than %llu numbers",
+                       (unsigned long long)most);
+    return 0;
+}
+
 static int read_shape(const json_t *j, struct kv_shape *s, const char *path, struct kv_error *e) {
     for (size_t i = 0; i < KV_N_SHAPE_FIELDS; i++) {
         const char *key = kv_shape_fields[i].name;
@@ -66,7 +82,7 @@ static int read_shape(const json_t *j, struct kv_shape *s, const char *path, str
         if (n == 0) return missing(path, key, "above zero", e);
         kv_shape_set(s, i, (uint32_t)n);
     }
-    return 0;
+    return check_shape(s, path, e);
 }
 
 // Absent in recordings made before they were kept.
@@ -252,7 +268,13 @@ static int check_item(const struct kv_trace *t, const struct kv_trace_item *it, 
     bool good = it->n_tokens > 0 && it->n_context > 0 && it->n_context <= it->n_tokens &&
                 it->first[0] == it->n_context && it->first[it->n_choices] == it->n_tokens &&
                 it->gold >= -1 && it->gold < (int32_t)it->n_choices && it->n_final > 0;
-    for (uint32_t c = 0; good && c < it->n_choices; c++) good = it->first[c] < it->first[c + 1];
+    uint32_t longest = 0;
+    for (uint32_t c = 0; good && c < it->n_choices; c++) {
+        uint32_t n = it->first[c + 1] - it->first[c];
+        good = it->first[c] < it->first[c + 1];
+        if (n > longest) longest = n;
+    }
+    good = good && (uint64_t)it->n_context + longest <= t->info.shape.max_tokens;
     uint32_t row = UINT32_MAX;
     for (uint32_t i = 0; good && i < it->n_final; i++)
         good = (row = next_scored(it, row)) < it->n_tokens && it->final_rows[i] == row;
@@ -338,8 +360,9 @@ int kv_trace_open(struct kv_trace **out, const char *dir, struct kv_error *e) {
     t->info.path = kv_strdup(dir);
     kv_hex64(kv_hash(text, n, 0), t->info.digest);
     t->manifest = json_loadb(text, n, JSON_REJECT_DUPLICATES, &why);
-    rc = t->manifest ? open_all(t, dir, path, e)
+    rc = t->manifest ? kv_manifest_check(t->manifest, text, n, path, &t->info.covered, e)
                      : kv_fail(e, KV_EFAIL, path, "line %d is not JSON: %s", why.line, why.text);
+    if (rc == 0) rc = open_all(t, dir, path, e);
     free(text);
     free(path);
     if (rc)
@@ -386,6 +409,35 @@ int kv_trace_check_features(const struct kv_trace_info *in, uint32_t needs, stru
 
 int kv_trace_check_item(const struct kv_trace *t, size_t i, uint32_t keep, struct kv_error *e) {
     return kv_item_check_numbers(&t->info, &t->items[i], keep, t->info.path, e);
+}
+
+int kv_trace_check_model(const struct kv_trace_info *in, const struct kv_model *m,
+                         struct kv_error *e) {
+    if (strcmp(in->model_digest, m->digest) != 0)
+        return kv_fail(e, KV_EFAIL, in->path,
+                       "was recorded from %s (digest %s), not from %s (digest %s)", in->model_name,
+                       in->model_digest, m->name, m->digest);
+    if (strcmp(in->weights_as, m->weights_as) != 0)
+        return kv_fail(e, KV_EFAIL, in->path, "was recorded with weights held in %s, not %s",
+                       in->weights_as, m->weights_as);
+    for (size_t i = 0; i < KV_N_SHAPE_FIELDS; i++) {
+        uint32_t said = kv_shape_get(&in->shape, i), is = kv_shape_get(&m->shape, i);
+        if (said != is)
+            return kv_fail(
+                e, KV_EFAIL, in->path,
+                "its manifest says %s %u, and the model has %u: it was edited or damaged",
+                kv_shape_fields[i].name, said, is);
+    }
+    if (in->order != m->order)
+        return kv_fail(e, KV_EFAIL, in->path,
+                       "its manifest says another channel_order than the model's: it was edited or "
+                       "damaged");
+    if (in->rope_base != m->rope_base)
+        return kv_fail(e, KV_EFAIL, in->path,
+                       "its manifest says rope_base %g, and the model has %g: it was edited or "
+                       "damaged",
+                       (double)in->rope_base, (double)m->rope_base);
+    return 0;
 }
 
 int kv_trace_verify(const struct kv_trace *t, struct kv_error *e) {

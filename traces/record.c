@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "sim/base/blas.h"
+#include "sim/base/cpu.h"
 #include "sim/base/finite.h"
 #include "sim/base/guard.h"
 #include "sim/base/half.h"
@@ -14,6 +15,7 @@
 #include "sim/base/talk.h"
 #include "sim/base/version.h"
 #include "sim/base/work.h"
+#include "sim/model/compute.h"
 #include "sim/model/forward.h"
 #include "traces/features.h"
 #include "traces/items.h"
@@ -139,9 +141,31 @@ static void judge_rows(const struct pass *p, struct kv_scratch *s, const float *
     free(gathered);
 }
 
+// Item i's floats of table t.
+static float *table_rows(const struct recorder *r, size_t t, size_t i, size_t *n) {
+    size_t token = r->formats[t]->n_widths * kv_cells(&r->m->shape);
+    *n = r->items->items[i].n_tokens * token;
+    return r->tables[t].data + r->first_token[i] * token;
+}
+
+// A checksum of what an item has in all tables; 0 = there are none.
+static uint64_t tables_sum(const struct recorder *r, size_t i) {
+    uint64_t sum = 0;
+    for (size_t t = 0; t < r->n_tables; t++) {
+        size_t n;
+        const float *rows = table_rows(r, t, i, &n);
+        sum = kv_hash(rows, n * sizeof *rows, sum);
+    }
+    return sum;
+}
+
 static int record_item(void *self, unsigned worker, size_t i, struct kv_error *e) {
     struct recorder *r = self;
     const struct kv_shape *s = &r->m->shape;
+    if (kv_trace_writer_holds(r->writer, i, tables_sum(r, i))) {
+        kv_progress_step(r->progress, 1);
+        return 0;
+    }
     struct kv_trace_item item = r->items->items[i];
     size_t n = item.n_tokens, n_kv = (size_t)s->n_kv_heads * s->head_dim;
     struct pass p = {.m = r->m, .item = &item, .keep = r->keep};
@@ -211,11 +235,11 @@ static int record_item(void *self, unsigned worker, size_t i, struct kv_error *e
         item.k_grad = sens.k_grad;
         item.v_grad = sens.v_grad;
         rc = kv_item_check_numbers(r->info, &item, UINT32_MAX, r->m->name, e);
-        if (rc == 0) rc = kv_trace_writer_put(r->writer, i, &item, e);
         for (size_t t = 0; t < r->n_tables && rc == 0; t++)
-            rc = kv_cell_table_fill(
-                r->info, &item, r->formats[t], KV_TABLE_ISO, r->coding[worker * r->n_tables + t],
-                r->tables[t].data + r->first_token[i] * r->formats[t]->n_widths * kv_cells(s), e);
+            rc = kv_cell_table_fill(r->info, &item, r->formats[t], KV_TABLE_ISO,
+                                    r->coding[worker * r->n_tables + t],
+                                    table_rows(r, t, i, &(size_t){0}), e);
+        if (rc == 0) rc = kv_trace_writer_put(r->writer, i, &item, tables_sum(r, i), e);
     }
     void *blocks[] = {p.exact_k, p.exact_v, p.features,   p.k,   p.v,  p.q,   p.hidden,
                       stats,     final,     next_logprob, score, kept, others};
@@ -238,7 +262,7 @@ static int open_tables(struct recorder *r, const struct kv_record_options *o, st
         rc = kv_format_open(&r->formats[t], o->table_formats[t], &setting, e);
         if (rc == 0)
             rc = kv_cell_table_writer_open(&r->tables[t], o->dir, r->info, r->formats[t],
-                                           KV_TABLE_ISO, e);
+                                           KV_TABLE_ISO, true, e);
         if (rc) break;
         r->n_tables++;
     }
@@ -248,20 +272,20 @@ static int open_tables(struct recorder *r, const struct kv_record_options *o, st
     return rc;
 }
 
-// Names the tables after the finished trace, or removes them.
-static int close_tables(struct recorder *r, const struct kv_record_options *o, bool keep,
+// Names the tables after the trace; digest = NULL leaves or removes them, as the writer does with
+// the shards.
+static int close_tables(struct recorder *r, const struct kv_record_options *o, const char *digest,
                         struct kv_error *e) {
-    struct kv_trace *t = NULL;
-    int rc = keep && r->n_tables ? kv_trace_open(&t, o->dir, e) : 0;
+    int rc = 0;
     for (size_t i = 0; i < r->n_tables; i++) {
-        int closed = kv_cell_table_writer_close(&r->tables[i], t != NULL,
-                                                t ? kv_trace_info(t)->digest : NULL, e);
+        r->tables[i].stays = kv_trace_writer_done(r->writer) > 0;
+        int closed =
+            kv_cell_table_writer_close(&r->tables[i], digest && rc == 0, digest, rc ? NULL : e);
         if (rc == 0) rc = closed;
     }
     for (size_t i = 0; r->coding && i < o->jobs * r->n_tables; i++)
         kv_cell_table_scratch_free(r->coding[i]);
     for (size_t i = 0; r->formats && i < o->n_tables; i++) kv_format_close(r->formats[i]);
-    kv_trace_close(t);
     free(r->coding);
     free(r->formats);
     free(r->tables);
@@ -287,6 +311,55 @@ static float *kv_norms(const struct kv_model *m) {
             norms[2 * l + side] = (float)sqrt(sum);
         }
     return norms;
+}
+
+// What the bytes depend on besides the manifest: processor, arithmetic, tables.
+static char *how_recorded(const struct kv_model *m, const struct kv_record_options *o) {
+    struct kv_text t = {0};
+    kv_text_addf(&t, "%s %s %s", kv_cpu_level_name(kv_cpu_level()), kv_compute_name(m),
+                 kv_compute_blas(m));
+    for (size_t i = 0; i < o->n_tables; i++) kv_text_addf(&t, " %s", o->table_formats[i]);
+    return kv_text_take(&t);
+}
+
+// What became of the work, added to the reason why it stopped.
+static void say_what_stays(size_t done, size_t n, const char *dir, struct kv_error *e) {
+    char *why = kv_strdup(e->code == KV_EINTR ? "interrupted" : e->msg);
+    if (e->code == KV_EINTR) snprintf(e->where, sizeof e->where, "record");
+    if (done)
+        snprintf(e->msg, sizeof e->msg,
+                 "%s; %zu of %zu items are kept in %s, and the same command goes on", why, done, n,
+                 dir);
+    else
+        snprintf(e->msg, sizeof e->msg, "%s; no item was finished", why);
+    free(why);
+}
+
+// Guarded, so that the folder is let go of whatever happens in it.
+static int record_all(struct recorder *r, const struct kv_record_options *o, char digest[17],
+                      struct kv_error *e) {
+    KV_GUARD(e);
+    size_t done = kv_trace_writer_done(r->writer);
+    if (done) kv_say("going on: %zu of %zu items are there", done, r->items->n);
+    int rc = o->n_tables ? open_tables(r, o, e) : 0;
+    r->progress = kv_progress_start("recording", r->items->n, "items");
+    if (rc == 0) rc = kv_parallel(r->items->n, o->jobs, record_item, r, e);
+    kv_progress_end(r->progress);
+    if (rc == 0) rc = kv_trace_writer_seal(r->writer, digest, e);
+    return rc;
+}
+
+static int record_into(struct recorder *r, const struct kv_record_options *o, struct kv_error *e) {
+    struct kv_error own, *why = e ? e : &own;
+    char digest[17];
+    int rc = record_all(r, o, digest, why);
+    size_t done = kv_trace_writer_done(r->writer);
+    int closed = close_tables(r, o, rc ? NULL : digest, rc ? NULL : why);
+    if (rc == 0) rc = closed;
+    closed = kv_trace_writer_close(r->writer, rc == 0, rc ? NULL : why);
+    if (rc == 0) rc = closed;
+    if (rc && rc != KV_ENOMEM) say_what_stays(done, r->items->n, o->dir, why);
+    return rc;
 }
 
 int kv_record(const struct kv_model *m, const struct kv_tasks *tasks,
@@ -343,17 +416,10 @@ int kv_record(const struct kv_model *m, const struct kv_tasks *tasks,
                          .info = &info};
     r.scratch = kv_alloc(o->jobs, sizeof(struct kv_scratch *));
     for (unsigned w = 0; w < o->jobs; w++) r.scratch[w] = kv_scratch_new();
-    rc = kv_trace_writer_open(&r.writer, o->dir, &info, items->items, items->n, e);
-    if (rc == 0) {
-        if (o->n_tables) rc = open_tables(&r, o, e);
-        r.progress = kv_progress_start("recording", items->n, "items");
-        if (rc == 0) rc = kv_parallel(items->n, o->jobs, record_item, &r, e);
-        kv_progress_end(r.progress);
-        int closed = kv_trace_writer_close(r.writer, rc == 0, rc ? NULL : e);
-        if (rc == 0) rc = closed;
-        closed = close_tables(&r, o, rc == 0, rc ? NULL : e);
-        if (rc == 0) rc = closed;
-    }
+    char *how = how_recorded(m, o);
+    rc = kv_trace_writer_open(&r.writer, o->dir, &info, how, items->items, items->n, e);
+    free(how);
+    if (rc == 0) rc = record_into(&r, o, e);
     for (unsigned w = 0; w < o->jobs; w++) kv_scratch_free(r.scratch[w]);
     free(r.scratch);
     free(info.kv_norms);

@@ -28,7 +28,9 @@ struct kv_record_options {
 };
 
 // Writes a trace folder. Errors: no items left, a sequence longer than the model's context, text
-// that is not UTF-8, disk full, interrupted (what was written is removed).
+// that is not UTF-8, disk full, interrupted, another process recording into the folder. Items that
+// were finished stay: an equal call goes on with them, to the bytes of a call that was never
+// stopped; a call that differs in anything that the bytes depend on is refused.
 KV_MUST_CHECK int kv_record(const struct kv_model *m, const struct kv_tasks *tasks,
                             const struct kv_record_options *o, struct kv_error *e);
 

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "sim/base/files.h"
@@ -264,9 +265,14 @@ static int table_header(struct kv_cell_table_writer *w, const char *digest, char
     return rc;
 }
 
+static uint64_t taken_bytes(int fd) {
+    struct stat st;
+    return fstat(fd, &st) ? 0 : 512 * (uint64_t)st.st_blocks;
+}
+
 int kv_cell_table_writer_open(struct kv_cell_table_writer *w, const char *dir,
                               const struct kv_trace_info *info, const struct kv_format *f,
-                              enum kv_cell_table_kind kind, struct kv_error *e) {
+                              enum kv_cell_table_kind kind, bool resume, struct kv_error *e) {
     *w = (struct kv_cell_table_writer){0};
     KV_GUARD(e);
     char *tables = kv_format_text("%s/tables", dir), *header;
@@ -278,15 +284,16 @@ int kv_cell_table_writer_open(struct kv_cell_table_writer *w, const char *dir,
     if (rc == 0) rc = table_header(w, "0000000000000000", &header, &n, &offset, e);
     if (rc == 0) {
         free(header);
-        w->temporary = kv_format_text(
-            "%s/%s-%016llx.partial.%ld", tables, kv_cell_table_kinds[kind],
-            (unsigned long long)kv_hash(f->canonical, strlen(f->canonical), 0), (long)getpid());
-        w->fd = open(w->temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+        w->temporary =
+            kv_format_text("%s/%s-%016llx.partial.%ld", tables, kv_cell_table_kinds[kind],
+                           (unsigned long long)kv_hash(f->canonical, strlen(f->canonical), 0),
+                           resume ? 0 : (long)getpid());
+        w->fd = open(w->temporary, O_RDWR | O_CREAT | O_CLOEXEC | (resume ? 0 : O_TRUNC), 0666);
         if (w->fd < 0)
             rc = kv_fail(e, KV_EFAIL, w->temporary, "cannot be made: %s", strerror(errno));
     }
-    if (rc == 0 &&
-        (w->total > kv_free_bytes(tables) || posix_fallocate(w->fd, 0, (off_t)w->total) != 0))
+    if (rc == 0 && (w->total > kv_free_bytes(tables) + taken_bytes(w->fd) ||
+                    posix_fallocate(w->fd, 0, (off_t)w->total) != 0))
         rc = kv_fail(e, KV_EFAIL, tables, "has no room for a table of %.2f GB",
                      1e-9 * (double)w->total);
     if (rc == 0) {
@@ -330,8 +337,9 @@ int kv_cell_table_writer_close(struct kv_cell_table_writer *w, bool keep, const 
         if (rc == 0) {
             memcpy(w->map, header, n);
             free(header);
-            if (msync(w->map, w->total, MS_SYNC) || rename(w->temporary, path))
+            if (msync(w->map, w->total, MS_SYNC))
                 rc = kv_fail(e, KV_EFAIL, path, "cannot be written: %s", strerror(errno));
+            if (rc == 0) rc = kv_rename_file(w->temporary, path, e);
         }
         if (rc == 0) rc = write_sum(path, e);
         free(path);
@@ -340,7 +348,7 @@ int kv_cell_table_writer_close(struct kv_cell_table_writer *w, bool keep, const 
     if (w->map) munmap(w->map, w->total);
     if (w->fd >= 0) {
         close(w->fd);
-        if (!keep || rc) unlink(w->temporary);
+        if ((!keep || rc) && !w->stays) unlink(w->temporary);
     }
     free(w->temporary);
     free(w->dir);
@@ -387,7 +395,7 @@ static int build_and_open(struct kv_cell_table *t, const struct kv_format *f,
     struct kv_cell_table_writer w;
     int rc = check_needs(in, kind, e);
     if (rc) return rc;
-    if (kv_tolerate(kv_cell_table_writer_open(&w, in->path, in, f, kind, NULL), NULL) == 0) {
+    if (kv_tolerate(kv_cell_table_writer_open(&w, in->path, in, f, kind, false, NULL), NULL) == 0) {
         b.data = w.data;
         rc = build(&b, jobs, e);
         int closed = kv_cell_table_writer_close(&w, rc == 0, in->digest, e);

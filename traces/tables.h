@@ -58,12 +58,14 @@ struct kv_cell_table_writer {
     uint8_t *map;
     uint64_t total;
     struct kv_trace_info shape; // borrowed texts: only the shape and counts are used
+    bool stays; // set before a close without `keep`: what is filled stays for another open
 };
-// Makes the file under dir/tables. Errors: a folder that cannot be written, a full disk.
+// Makes the file under dir/tables; `resume`: goes on with one that stayed, under a name that is the
+// same in each process. Errors: a folder that cannot be written, a full disk.
 KV_MUST_CHECK int kv_cell_table_writer_open(struct kv_cell_table_writer *w, const char *dir,
                                             const struct kv_trace_info *info,
                                             const struct kv_format *f, enum kv_cell_table_kind kind,
-                                            struct kv_error *e);
+                                            bool resume, struct kv_error *e);
 // Gives the finished table its name, for the trace with this digest (keep), or removes it.
 KV_MUST_CHECK int kv_cell_table_writer_close(struct kv_cell_table_writer *w, bool keep,
                                              const char *trace_digest, struct kv_error *e);

@@ -93,6 +93,7 @@ struct kv_trace_info {
     // Frobenius norms of each layer's key and value projection as the file holds them,
     // [n_layers][2]; NULL in recordings that lack them.
     float *kv_norms;
+    bool covered;            // by a checksum of the manifest itself; older recordings have none
     uint32_t other_features; // KV_NEED bits of features that were recorded by another rule
 };
 
@@ -108,6 +109,11 @@ const struct kv_trace_item *kv_trace_item(const struct kv_trace *t, size_t i);
 // one that was recorded by another rule, and today's.
 KV_MUST_CHECK int kv_trace_check_features(const struct kv_trace_info *info, uint32_t needs,
                                           struct kv_error *e);
+// Compares what the trace says of its model with the model: digest, how weights are held, each
+// dimension, channel order. Errors: KV_EFAIL naming what differs and both values.
+struct kv_model;
+KV_MUST_CHECK int kv_trace_check_model(const struct kv_trace_info *info, const struct kv_model *m,
+                                       struct kv_error *e);
 // Tests that what an item holds in columns that are kept always or named in `keep` (enum kv_keep
 // bits) is finite: asked before an item is replayed, since large shards are not looked through on
 // opening. Errors: KV_EFAIL naming item, column, layer, token and value.

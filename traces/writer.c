@@ -3,17 +3,18 @@
 // manifest.
 #include "traces/writer.h"
 #include "sim/base/hash.h"
+#include "sim/base/files.h"
 #include "sim/base/memory.h"
-#include "sim/base/shape.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "traces/layout.h"
+#include "traces/manifest.h"
+#include "traces/unfinished.h"
 
 enum { SHARD_ITEMS = 512, MAX_COLUMNS = 32 };
 static const uint64_t shard_bytes = 256u << 20;
@@ -34,6 +35,9 @@ struct kv_trace_writer {
     const struct kv_trace_item *items; // borrowed: boundaries and counts
     size_t n_items, n_shards;
     struct shard *shards;
+    struct kv_unfinished unfinished;
+    json_t *manifest;              // what will seal it, but for the shards
+    char *sealed;                  // its finished text, or NULL
     uint32_t *shard_of;            // [n_items]
     uint64_t (*row_at)[KV_N_AXES]; // [n_items] first row of the item along each axis of its shard
 };
@@ -101,7 +105,8 @@ static int open_shard(struct kv_trace_writer *w, struct shard *s, struct kv_erro
     int rc = kv_safetensors_layout(s->tensor, s->n_columns, meta, 1, &header, &header_bytes,
                                    &s->total, e);
     if (rc) return rc;
-    s->fd = open(s->path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    s->fd =
+        open(s->path, O_RDWR | O_CREAT | O_CLOEXEC | (w->unfinished.resumed ? 0 : O_TRUNC), 0666);
     if (s->fd < 0) rc = kv_fail(e, KV_EFAIL, s->path, "cannot be made: %s", strerror(errno));
     if (rc == 0) rc = write_at(s, header, header_bytes, 0, e);
     if (rc == 0 && ftruncate(s->fd, (off_t)s->total))
@@ -134,89 +139,181 @@ static void cut_shards(struct kv_trace_writer *w) {
     }
 }
 
-static int abandon(struct kv_trace_writer *w) {
+// Frees the writer; `remove`: with the files that it made.
+static void let_go(struct kv_trace_writer *w, bool remove_files) {
     for (size_t i = 0; i < w->n_shards; i++) {
-        if (w->shards[i].fd >= 0) {
-            close(w->shards[i].fd);
-            unlink(w->shards[i].path);
-        }
+        if (w->shards[i].fd >= 0) close(w->shards[i].fd);
+        if (remove_files && w->shards[i].fd >= 0) unlink(w->shards[i].path);
         free(w->shards[i].path);
         free(w->shards[i].name);
     }
+    kv_unfinished_close(&w->unfinished, remove_files);
+    json_decref(w->manifest);
+    free(w->sealed);
     free(w->shards);
     free(w->shard_of);
     free(w->row_at);
     free(w->dir);
     free(w);
-    return 0;
+}
+
+// Bytes that an earlier run has taken already.
+static uint64_t taken_bytes(const struct kv_trace_writer *w) {
+    uint64_t bytes = 0;
+    struct stat st;
+    for (size_t i = 0; i < w->n_shards; i++)
+        if (stat(w->shards[i].path, &st) == 0) bytes += 512 * (uint64_t)st.st_blocks;
+    return bytes;
+}
+
+static int check_room(const struct kv_trace_writer *w, struct kv_error *e) {
+    uint64_t need = kv_trace_size(&w->info, w->items, w->n_items).total_bytes,
+             taken = taken_bytes(w), room = kv_free_bytes(w->dir);
+    need -= taken < need ? taken : need;
+    if (need <= room) return 0;
+    return kv_fail(
+        e, KV_EFAIL, w->dir,
+        "the trace needs %.2f GB and the disk has %.2f GB free; keep less (--keep final) or "
+        "fewer items (-n)",
+        1e-9 * (double)need, 1e-9 * (double)room);
+}
+
+// What must be equal for a recording to go on: the manifest but for its lists, which are long, and
+// a checksum over all items; and `how`.
+static json_t *plan_json(const struct kv_trace_writer *w, const char *how) {
+    json_t *plan = json_copy(w->manifest);
+    uint64_t sum = 0;
+    char hex[17];
+    for (size_t i = 0; i < w->n_items; i++) {
+        const struct kv_trace_item *it = &w->items[i];
+        sum = kv_hash(it->id, strlen(it->id), sum);
+        sum = kv_hash(&it->key, sizeof it->key, sum);
+    }
+    kv_hex64(sum, hex);
+    json_object_del(plan, "ids");
+    json_object_del(plan, "sources");
+    json_object_set_new(plan, "items", json_string(hex));
+    json_object_set_new(plan, "how", json_string(how));
+    return plan;
+}
+
+static bool is_trace(const char *dir) {
+    char *manifest = join(dir, "manifest.json");
+    bool there = access(manifest, F_OK) == 0;
+    free(manifest);
+    return there;
+}
+
+static int open_all(struct kv_trace_writer *w, const char *how, struct kv_error *e) {
+    w->manifest = kv_manifest_json(&w->info, w->items, w->n_items, e);
+    if (!w->manifest) return KV_EFAIL;
+    int rc = check_room(w, e);
+    if (rc == 0) rc = kv_make_dir(w->dir, e);
+    if (rc) return rc;
+    json_t *plan = plan_json(w, how);
+    rc = kv_unfinished_open(&w->unfinished, w->dir, plan, w->n_items, e);
+    json_decref(plan);
+    if (rc == 0 && is_trace(w->dir)) // another process has finished it in the meantime
+        rc = kv_fail(e, KV_EFAIL, w->dir,
+                     "holds a trace already; remove it or choose another folder");
+    for (size_t i = 0; i < w->n_shards && rc == 0; i++) rc = open_shard(w, &w->shards[i], e);
+    return rc;
 }
 
 int kv_trace_writer_open(struct kv_trace_writer **out, const char *dir,
-                         const struct kv_trace_info *info, const struct kv_trace_item *items,
-                         size_t n, struct kv_error *e) {
+                         const struct kv_trace_info *info, const char *how,
+                         const struct kv_trace_item *items, size_t n, struct kv_error *e) {
     *out = NULL;
-    char *manifest = join(dir, "manifest.json");
-    bool taken = access(manifest, F_OK) == 0;
-    free(manifest);
-    if (taken)
+    if (is_trace(dir))
         return kv_fail(e, KV_EFAIL, dir,
                        "holds a trace already; remove it or choose another folder");
-    struct kv_trace_size size = kv_trace_size(info, items, n);
-    uint64_t room = kv_free_bytes(dir);
-    if (size.total_bytes > room)
-        return kv_fail(
-            e, KV_EFAIL, dir,
-            "the trace needs %.2f GB and the disk has %.2f GB free; keep less (--keep final) or "
-            "fewer items (-n)",
-            1e-9 * (double)size.total_bytes, 1e-9 * (double)room);
-    int rc = kv_make_dir(dir, e);
-    if (rc) return rc;
     struct kv_trace_writer *w = kv_alloc(1, sizeof *w);
-    *w = (struct kv_trace_writer){
-        .dir = kv_strdup(dir), .info = *info, .items = items, .n_items = n};
+    *w = (struct kv_trace_writer){.dir = kv_strdup(dir),
+                                  .info = *info,
+                                  .items = items,
+                                  .n_items = n,
+                                  .unfinished = {.lock = -1, .sums_fd = -1}};
     w->shard_of = kv_alloc(n, sizeof *w->shard_of);
     w->row_at = kv_alloc(n, sizeof *w->row_at);
     cut_shards(w);
-    for (size_t i = 0; i < w->n_shards && rc == 0; i++) rc = open_shard(w, &w->shards[i], e);
+    int rc = open_all(w, how, e);
     if (rc)
-        abandon(w);
+        let_go(w, w->unfinished.lock >= 0 && kv_unfinished_count(&w->unfinished) == 0);
     else
         *out = w;
     return rc;
 }
 
+// ---- items ----------------------------------------------------------------------------
+
+// Where column j's rows of item i lie in its shard, and how many bytes they are.
+static uint64_t place(const struct kv_trace_writer *w, size_t i, size_t j,
+                      const struct kv_trace_item *item, uint64_t *n) {
+    const struct shard *s = &w->shards[w->shard_of[i]];
+    const struct kv_column_spec *c = s->column[j];
+    uint64_t row_bytes = kv_column_row_bytes(c, &w->info);
+    *n = kv_axis_rows(item, c->axis) * row_bytes;
+    return s->tensor[j].offset + w->row_at[i][c->axis] * row_bytes;
+}
+
+// 0 says that an item is not there.
+static uint64_t never_zero(uint64_t sum) {
+    return sum ? sum : 1;
+}
+
 int kv_trace_writer_put(struct kv_trace_writer *w, size_t i, const struct kv_trace_item *item,
-                        struct kv_error *e) {
+                        uint64_t beside, struct kv_error *e) {
     struct shard *s = &w->shards[w->shard_of[i]];
+    uint64_t sum = beside;
     int rc = 0;
     for (size_t j = 0; j < s->n_columns && rc == 0; j++) {
         const struct kv_column_spec *c = s->column[j];
-        uint64_t row_bytes = kv_column_row_bytes(c, &w->info);
-        uint64_t n = kv_axis_rows(item, c->axis) * row_bytes;
-        const void *field = (const char *)item + c->field;
-        const void *data = field;
+        const void *field = (const char *)item + c->field, *data = field;
+        uint64_t n, at = place(w, i, j, item, &n);
         if (c->axis != KV_AXIS_ITEM) memcpy(&data, field, sizeof data);
-        if (n)
-            rc = write_at(s, data, n, s->tensor[j].offset + w->row_at[i][c->axis] * row_bytes, e);
+        if (n == 0) continue;
+        sum = kv_hash(data, n, sum);
+        rc = write_at(s, data, n, at, e);
     }
-    return rc;
+    return rc ? rc : kv_unfinished_mark(&w->unfinished, i, never_zero(sum), e);
 }
 
-// ---- manifest -------------------------------------------------------------------------
-
-static json_t *shape_json(const struct kv_shape *s) {
-    json_t *j = json_object();
-    for (size_t i = 0; i < KV_N_SHAPE_FIELDS; i++)
-        json_object_set_new(j, kv_shape_fields[i].name, json_integer(kv_shape_get(s, i)));
-    return j;
+static bool read_at(int fd, char *to, uint64_t n, uint64_t at) {
+    while (n > 0) {
+        ssize_t did = pread(fd, to, n, (off_t)at);
+        if (did < 0 && errno == EINTR) continue;
+        if (did <= 0) return false;
+        to += did;
+        at += (uint64_t)did;
+        n -= (uint64_t)did;
+    }
+    return true;
 }
+
+bool kv_trace_writer_holds(const struct kv_trace_writer *w, size_t i, uint64_t beside) {
+    const struct shard *s = &w->shards[w->shard_of[i]];
+    uint64_t sum = beside;
+    bool good = w->unfinished.sums[i] != 0;
+    for (size_t j = 0; good && j < s->n_columns; j++) {
+        uint64_t n, at = place(w, i, j, &w->items[i], &n);
+        if (n == 0) continue;
+        char *data = kv_alloc(n, 1);
+        good = read_at(s->fd, data, n, at);
+        sum = kv_hash(data, n, sum);
+        free(data);
+    }
+    return good && w->unfinished.sums[i] == never_zero(sum);
+}
+
+size_t kv_trace_writer_done(const struct kv_trace_writer *w) {
+    return kv_unfinished_count(&w->unfinished);
+}
+
+// ---- the end --------------------------------------------------------------------------
 
 static int seal_shard(struct shard *s, json_t *list, struct kv_error *e) {
-    if (fsync(s->fd) || close(s->fd)) {
-        s->fd = -1;
+    if (fsync(s->fd))
         return kv_fail(e, KV_EFAIL, s->path, "cannot be written: %s", strerror(errno));
-    }
-    s->fd = -1;
     struct kv_map map;
     int rc = kv_map_open(&map, s->path, e);
     if (rc) return rc;
@@ -229,66 +326,35 @@ static int seal_shard(struct shard *s, json_t *list, struct kv_error *e) {
     return 0;
 }
 
-static json_t *model_json(const struct kv_trace_info *in) {
-    json_t *norms = in->kv_norms ? json_array() : NULL;
-    for (size_t i = 0; norms && i < 2 * (size_t)in->shape.n_layers; i++)
-        json_array_append_new(norms, json_real((double)in->kv_norms[i]));
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:f, s:o, s:o*}", "name", in->model_name, "digest",
-                     in->model_digest, "source", in->model_source, "weights", in->weights_as,
-                     "channel_order", in->order == KV_ORDER_GGML ? "ggml" : "hf", "rope_base",
-                     (double)in->rope_base, "shape", shape_json(&in->shape), "kv_norms", norms);
-}
-
-static json_t *tasks_json(const struct kv_trace_info *in) {
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:i}", "name", in->task_name, "path", in->task_path,
-                     "prompt", in->task_prompt, "digest", in->task_digest, "subset", in->subset,
-                     "window_tokens", (int)in->window_tokens);
-}
-
-static json_t *adjoint_json(const struct kv_adjoint_info *a) {
-    return json_pack("{s:s, s:s, s:s, s:i, s:I}", "mode", a->mode, "self", a->self, "score",
-                     a->score, "draws", (int)a->draws, "seed", (json_int_t)a->seed);
-}
-
-static json_t *semantics_json(const struct kv_trace_info *in) {
-    json_t *j = json_pack("{s:s, s:s, s:s}", "arithmetic", "float32", "cache",
-                          "K after RoPE and V in fp16", "tokenizer_digest", in->tokenizer_digest);
-    for (const struct kv_feature_rule *r = kv_feature_rules; r->key; r++)
-        json_object_set_new(j, r->key, json_string(r->rule));
-    return j;
-}
-
-static json_t *manifest_json(const struct kv_trace_writer *w, json_t *shards) {
-    const struct kv_trace_info *in = &w->info;
-    json_t *ids = json_array(), *sources = json_array(), *keep = json_array();
-    for (size_t i = 0; i < w->n_items; i++) {
-        json_array_append_new(ids, json_string(w->items[i].id));
-        json_array_append_new(sources, json_string(w->items[i].source));
-    }
-    for (size_t k = 0; kv_keep_names[k]; k++)
-        if (in->keep & (1u << k)) json_array_append_new(keep, json_string(kv_keep_names[k]));
-    return json_pack("{s:s, s:i, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:o}",
-                     "format", "kvsim-trace", "version", KV_TRACE_FORMAT, "tool", in->tool_version,
-                     "blas", in->blas, "model", model_json(in), "tasks", tasks_json(in),
-                     "semantics", semantics_json(in), "adjoint", adjoint_json(&in->adjoint), "keep",
-                     keep, "n_items", (json_int_t)w->n_items, "n_tokens", (json_int_t)in->n_tokens,
-                     "shards", shards, "ids", ids, "sources", sources);
+int kv_trace_writer_seal(struct kv_trace_writer *w, char digest[17], struct kv_error *e) {
+    json_t *shards = json_array();
+    int rc = 0;
+    for (size_t i = 0; i < w->n_shards && rc == 0; i++) rc = seal_shard(&w->shards[i], shards, e);
+    json_object_set_new(w->manifest, "shards", shards);
+    if (rc) return rc;
+    free(w->sealed);
+    w->sealed = kv_manifest_seal(w->manifest, digest);
+    return w->sealed ? 0 : kv_fail(e, KV_EFAIL, w->dir, "its manifest cannot be made");
 }
 
 int kv_trace_writer_close(struct kv_trace_writer *w, bool finish, struct kv_error *e) {
+    char digest[17];
     int rc = 0;
-    if (!w || !finish) return w ? abandon(w) : 0;
-    json_t *shards = json_array();
-    for (size_t i = 0; i < w->n_shards && rc == 0; i++) rc = seal_shard(&w->shards[i], shards, e);
-    if (rc == 0) {
-        json_t *j = manifest_json(w, shards);
-        char *text = json_dumps(j, JSON_INDENT(1)), *path = join(w->dir, "manifest.json");
-        rc = kv_write_file(path, text, strlen(text), e);
+    if (!w) return 0;
+    if (finish) {
+        char *path = join(w->dir, "manifest.json");
+        if (!w->sealed) rc = kv_trace_writer_seal(w, digest, e);
+        kv_sync_folder(w->dir); // the shards' names before the manifest's
+        if (rc == 0) rc = kv_write_file(path, w->sealed, strlen(w->sealed), e);
         free(path);
-        free(text);
-        json_decref(j);
+    }
+    if (finish && rc == 0) {
+        for (size_t i = 0; i < w->n_shards; i++) {
+            close(w->shards[i].fd);
+            w->shards[i].fd = -1; // so that it stays
+        }
+        let_go(w, true);
     } else
-        json_decref(shards);
-    abandon(w); // files are closed: only memory is left
+        let_go(w, kv_trace_writer_done(w) == 0);
     return rc;
 }

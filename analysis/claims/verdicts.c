@@ -9,7 +9,7 @@
 
 #include "analysis/claims/measure.h"
 #include "analysis/results/find.h"
-#include "analysis/results/label.h"
+#include "sim/store/label.h"
 #include "analysis/results/pairs.h"
 #include "analysis/stats/evidence.h"
 #include "sim/base/assets.h"
@@ -303,7 +303,7 @@ int kv_verdicts_judge(struct kv_store *s, const struct kv_claim *claims, size_t 
     const struct kv_measuring how = {.device = device, .seed = seed, .draws = draws};
     q.trace_fits = kv_alloc(n_all + 1, sizeof *q.trace_fits);
     for (size_t i = 0; i < n_all; i++) rows[i] = &all[i];
-    if (!code) code = kv_summary_labels(s, rows, n_all, labels, e);
+    for (size_t i = 0; !code && i < n_all; i++) labels[i] = kv_strdup(rows[i]->label);
     if (!code) code = kv_store_settings(s, &q.settings, &q.n_settings, e);
     for (size_t i = 0; !code && i < n_claims; i++) {
         q.claim = &claims[i];

@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-#include "analysis/results/label.h"
+#include "sim/store/label.h"
 #include "sim/base/args.h"
 #include "sim/base/guard.h"
 #include "sim/base/memory.h"

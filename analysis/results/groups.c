@@ -8,10 +8,9 @@
 #include "sim/base/guard.h"
 #include "sim/base/memory.h"
 
+// As the store's view of the frontier has it.
 static bool same_form(const struct kv_summary *a, const struct kv_summary *b) {
-    bool formed = a->form != KV_FORM_NONE || b->form != KV_FORM_NONE;
-    return (formed && a->fidelity == KV_EXACT) ||
-           (a->form == b->form && a->feedback == b->feedback);
+    return a->feedback == b->feedback && (a->fidelity == KV_EXACT || a->form == b->form);
 }
 
 bool kv_rows_alike(const struct kv_row *a, const struct kv_row *b) {

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rows of a store with intervals, comparison with 16 bit and price on a device.
-#include "analysis/results/label.h"
 #include "analysis/results/rows.h"
 
 #include <stdlib.h>
@@ -111,17 +110,6 @@ static int fill_row(struct kv_rows *rows, struct kv_row *row, struct kv_store *s
     return 0;
 }
 
-static int label_rows(struct kv_rows *rows, struct kv_store *s, struct kv_error *e) {
-    const struct kv_summary **summaries = kv_alloc(rows->n + 1, sizeof *summaries);
-    char **labels = kv_alloc(rows->n + 1, sizeof *labels);
-    for (size_t i = 0; i < rows->n; i++) summaries[i] = &rows->row[i].s;
-    int code = kv_summary_labels(s, summaries, rows->n, labels, e);
-    for (size_t i = 0; i < rows->n; i++) rows->row[i].label = labels[i];
-    free(labels);
-    free(summaries);
-    return code;
-}
-
 static int no_rows(const struct kv_rows_options *o, struct kv_error *e) {
     struct kv_text names = {0};
     for (int f = 0; kv_fidelity_names[f]; f++)
@@ -153,7 +141,7 @@ static int open_rows(struct kv_rows *rows, struct kv_store **s, const struct kv_
     rows->n = n;
     for (size_t i = 0; i < n; i++) rows->row[i].s = summaries[i];
     free(summaries);
-    code = label_rows(rows, *s, e);
+    for (size_t i = 0; i < rows->n; i++) rows->row[i].label = kv_strdup(rows->row[i].s.label);
     for (size_t i = 0; !code && i < n; i++) code = fill_row(rows, &rows->row[i], *s, e);
     if (code) return code;
     kv_rows_versus(rows);

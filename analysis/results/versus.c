@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a row is compared with besides 16 bit: static 4 bit, and its own widths on the wrong tokens.
-#include "analysis/results/label.h"
+#include "sim/store/label.h"
 #include "analysis/results/versus.h"
 
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Joining exact rows with predictions: which specs, on which items, added up in a fixed order.
 #include "analysis/studies/fidelity.h"
-#include "analysis/results/label.h"
+#include "sim/store/label.h"
 #include "analysis/stats/stats.h"
 #include "sim/store/store.h"
 #include "sim/base/memory.h"

@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-#include "analysis/results/label.h"
+#include "sim/store/label.h"
 #include "sim/store/store.h"
 #include "analysis/studies/tally.h"
 #include "sim/base/cpu.h"

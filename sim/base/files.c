@@ -143,6 +143,35 @@ int kv_read_file(const char *path, char **text, size_t *n, struct kv_error *e) {
     return 0;
 }
 
+void kv_sync_folder(const char *dir) {
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return;
+    (void)!fsync(fd);
+    close(fd);
+}
+
+// Some file systems cannot, which is no fault of the file.
+static int sync_file(const char *path) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return errno;
+    int why = fsync(fd) ? errno : 0;
+    close(fd);
+    return why == EINVAL || why == ENOSYS || why == EROFS ? 0 : why;
+}
+
+int kv_rename_file(const char *from, const char *to, struct kv_error *e) {
+    int why = sync_file(from);
+    if (!why && rename(from, to)) why = errno;
+    if (why) return kv_fail(e, KV_EFAIL, to, "cannot be written: %s", strerror(why));
+    const char *slash = strrchr(to, '/');
+    char *dir = !slash        ? kv_strdup(".")
+                : slash == to ? kv_strdup("/")
+                              : kv_format_text("%.*s", (int)(slash - to), to);
+    kv_sync_folder(dir);
+    free(dir);
+    return 0;
+}
+
 int kv_write_file(const char *path, const void *data, size_t n, struct kv_error *e) {
     struct stat st;
     bool special =
@@ -155,16 +184,16 @@ int kv_write_file(const char *path, const void *data, size_t n, struct kv_error 
         return KV_EFAIL;
     }
     bool bad = fwrite(data, 1, n, f) != n;
-    int why = errno;
+    int why = errno, rc = 0;
     if (fflush(f)) bad = true, why = errno;
     if (fclose(f)) bad = true, why = errno;
-    if (!bad && !special && rename(temporary, path)) bad = true, why = errno;
-    if (bad) {
-        if (!special) unlink(temporary);
-        kv_fail(e, KV_EFAIL, path, "cannot be written: %s", strerror(why));
-    }
+    if (bad)
+        rc = kv_fail(e, KV_EFAIL, path, "cannot be written: %s", strerror(why));
+    else if (!special)
+        rc = kv_rename_file(temporary, path, e);
+    if (rc && !special) unlink(temporary);
     free(temporary);
-    return bad ? KV_EFAIL : 0;
+    return rc;
 }
 
 int kv_check_output(const char *path, struct kv_error *e) {

@@ -25,6 +25,10 @@ KV_MUST_CHECK int kv_read_file(const char *path, char **text, size_t *n, struct 
 KV_MUST_CHECK int kv_write_file(const char *path, const void *data, size_t n, struct kv_error *e);
 // Whether kv_write_file could: asked before work whose result a wrong path would lose.
 KV_MUST_CHECK int kv_check_output(const char *path, struct kv_error *e);
+// Makes what was written to `from` last, gives it the name `to`, and makes the folder's entry last:
+// after a power cut there is the old file or the whole new one.
+KV_MUST_CHECK int kv_rename_file(const char *from, const char *to, struct kv_error *e);
+void kv_sync_folder(const char *dir); // its entries; where a file system cannot, nothing happens
 KV_MUST_CHECK int kv_make_dir(const char *path, struct kv_error *e); // with parents
 bool kv_is_dir(const char *path);
 // Free bytes of the file system that holds (or would hold) path; UINT64_MAX when unknown.

@@ -2,8 +2,8 @@
 // kvsim replay: replays specs against a trace and prints a line for each; stores only when asked.
 #include <stdlib.h>
 
-#include "analysis/results/label.h"
 #include "analysis/results/notes.h"
+#include "sim/store/label.h"
 #include "analysis/results/rows.h"
 #include "sim/base/memory.h"
 #include "sim/base/spec.h"

@@ -137,7 +137,7 @@ const struct kv_command kv_cmd_sql = {
     .name = "sql",
     .summary = "runs a read-only query on a store, and explains its views",
     .usage = "\"SELECT ...\"",
-    .example = "kvsim sql \"SELECT spec, n, acc, kl_nats FROM summary ORDER BY kl_nats\" "
+    .example = "kvsim sql \"SELECT label, n, acc, kl_nats FROM summary ORDER BY kl_nats\" "
                "--db work/demo.db",
     .options = options,
     .max_args = 1,

@@ -323,13 +323,8 @@ static int replay_item(void *self, unsigned worker, size_t index, struct kv_erro
 
 static int check_replay(const struct kv_replay *r, struct kv_error *e) {
     const struct kv_trace_info *info = kv_trace_info(r->trace);
-    if (strcmp(info->model_digest, r->model->digest) != 0)
-        return kv_fail(e, KV_EFAIL, info->path,
-                       "was recorded from %s (digest %s), not from %s (digest %s)",
-                       info->model_name, info->model_digest, r->model->name, r->model->digest);
-    if (strcmp(info->weights_as, r->model->weights_as) != 0)
-        return kv_fail(e, KV_EFAIL, info->path, "was recorded with weights held in %s, not %s",
-                       info->weights_as, r->model->weights_as);
+    int made = kv_trace_check_model(info, r->model, e);
+    if (made) return made;
     if (!(info->keep & KV_KEEP_FINAL))
         return kv_fail(
             e, KV_EFAIL, info->path,

@@ -8,8 +8,11 @@
 #include <unistd.h>
 
 #include "sim/base/assets.h"
+#include "sim/base/files.h"
 #include "sim/base/guard.h"
 #include "sim/base/memory.h"
+#include "sim/base/talk.h"
+#include "sim/store/label.h"
 
 enum { APPLICATION_ID = 0x6B767331 }; // "kvs1": tells a store from other SQLite files
 
@@ -46,12 +49,37 @@ static int check_kind(struct kv_store *s, long long *version, struct kv_error *e
     return 0;
 }
 
+// Copies a store of schema `version` beside itself before it is changed: FILE.bak-v1, or with a
+// number behind where there is one already.
+static int back_up(struct kv_store *s, long long version, struct kv_error *e) {
+    char *copy = kv_format_text("%s.bak-v%lld", s->path, version);
+    for (int i = 2; access(copy, F_OK) == 0; i++) {
+        free(copy);
+        copy = kv_format_text("%s.bak-v%lld.%d", s->path, version, i);
+    }
+    char *partial = kv_format_text("%s.partial", copy);
+    unlink(partial);
+    const struct kv_sql_value to = kv_sql_text(partial);
+    int code = kv_store_query(s, "VACUUM INTO ?", &to, 1, NULL, NULL, e);
+    if (!code) code = kv_rename_file(partial, copy, e);
+    if (code)
+        unlink(partial);
+    else
+        kv_say("%s is of an older kvsim (schema %lld of %d): brought up to date; as it was it is "
+               "in %s",
+               s->path, version, schema_version(0, NULL, NULL), copy);
+    free(partial);
+    free(copy);
+    return code;
+}
+
 // Brings the schema up to date in one transaction; another process may be doing the same.
 static int upgrade(struct kv_store *s, struct kv_error *e) {
     long long version;
     int newest = schema_version(0, NULL, NULL), code = check_kind(s, &version, e);
     if (code || version == newest) return code;
-    code = kv_store_statement(s, KV_DO_BEGIN, "lock the store", e);
+    if (version > 0) code = back_up(s, version, e);
+    if (!code) code = kv_store_statement(s, KV_DO_BEGIN, "lock the store", e);
     if (!code) code = check_kind(s, &version, e);
     for (int v = (int)version + 1; !code && v <= newest; v++) {
         const char *section = NULL;
@@ -62,6 +90,7 @@ static int upgrade(struct kv_store *s, struct kv_error *e) {
         code = kv_store_exec(s, sql, "make its tables", e);
         free(sql);
     }
+    if (!code) code = kv_store_label_runs(s, e);
     if (!code) code = kv_store_statement(s, KV_DO_COMMIT, "make its tables", e);
     if (code) kv_store_rollback(s);
     return code;

@@ -28,7 +28,7 @@ struct kv_store;
 
 enum kv_store_access {
     KV_STORE_READ,   // must exist; works on read-only files and folders
-    KV_STORE_WRITE,  // must exist; brought up to the newest schema
+    KV_STORE_WRITE,  // must exist; brought up to the newest schema, after a copy FILE.bak-vN
     KV_STORE_CREATE, // made when missing
 };
 
@@ -96,6 +96,7 @@ KV_MUST_CHECK int kv_store_put_timing(struct kv_store *s, long long run, double 
 // are owned by the row.
 struct kv_summary {
     long long run_group, trace;
+    char *label; // the spec without keys that say nothing
     char *spec, *policy, *format, *tag;
     struct kv_spec_parts parts; // of the spec, parsed once
     enum kv_fidelity fidelity;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a store's rows hang on: traces with their items, runs, and the durations kept beside them.
+#include "sim/store/label.h"
 #include "sim/store/store.h"
 
 #include <jansson.h>
@@ -115,43 +116,6 @@ int kv_store_trace(struct kv_store *s, const struct kv_trace_info *info, kv_trac
     return code;
 }
 
-struct settings {
-    struct kv_store_setting *rows;
-    size_t n;
-};
-
-static int take_setting(void *self, size_t n, const char *const *names,
-                        const struct kv_sql_value *values, struct kv_error *e) {
-    struct settings *all = self;
-    (void)n, (void)names;
-    json_t *j = json_loads(values[1].text ? values[1].text : "", 0, NULL);
-    if (!j) return kv_fail(e, KV_EFAIL, "store", "trace %lld has no readable shape", values[0].n);
-    struct kv_store_setting x = {.trace = values[0].n};
-    for (size_t i = 0; i < KV_N_SHAPE_FIELDS; i++)
-        kv_shape_set(&x.setting.shape, i,
-                     (uint32_t)json_integer_value(json_object_get(j, kv_shape_fields[i].name)));
-    const char *order = json_string_value(json_object_get(j, "order"));
-    x.setting.order = order && strcmp(order, "hf") == 0 ? KV_ORDER_HF : KV_ORDER_GGML;
-    json_decref(j);
-    all->rows = kv_grow(all->rows, all->n + 1, sizeof *all->rows);
-    all->rows[all->n++] = x;
-    return 0;
-}
-
-int kv_store_settings(struct kv_store *s, struct kv_store_setting **settings, size_t *n,
-                      struct kv_error *e) {
-    *settings = NULL;
-    *n = 0;
-    KV_GUARD(e);
-    struct settings all = {0};
-    int code = kv_store_query(s, "SELECT id, shape FROM trace ORDER BY id", NULL, 0, take_setting,
-                              &all, e);
-    if (code) free(all.rows);
-    *settings = code ? NULL : all.rows;
-    *n = code ? 0 : all.n;
-    return code;
-}
-
 // ---- runs -----------------------------------------------------------------------------
 
 int kv_store_run(struct kv_store *s, const struct kv_run_key *key, long long *run_id,
@@ -169,6 +133,9 @@ int kv_store_run(struct kv_store *s, const struct kv_run_key *key, long long *ru
         code = number(s, "SELECT id FROM policy_spec WHERE spec = ?", spec, 1, -1, &spec_id, e);
     if (code) return code;
 
+    char *label = NULL;
+    code = kv_store_label(s, key->trace, key->spec, &label, e);
+    if (code) return code;
     const struct kv_sql_value run[] = {kv_sql_int(spec_id),
                                        kv_sql_int(key->trace),
                                        kv_sql_text(kv_fidelity_names[key->fidelity]),
@@ -181,12 +148,14 @@ int kv_store_run(struct kv_store *s, const struct kv_run_key *key, long long *ru
                                        kv_sql_text(key->version),
                                        kv_sql_text(key->commit),
                                        kv_sql_text(key->cpu),
-                                       kv_sql_text(key->blas)};
+                                       kv_sql_text(key->blas),
+                                       kv_sql_text(label)};
     code = kv_store_query(s,
                           "INSERT OR IGNORE INTO run (spec, trace, fidelity, mode, self, compute, "
-                          "variant, seed, redraw, version, git_commit, cpu, blas) "
-                          "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                          "variant, seed, redraw, version, git_commit, cpu, blas, label) "
+                          "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                           run, COUNT(run), NULL, NULL, e);
+    free(label);
     if (!code)
         code = number(s,
                       "SELECT id FROM run WHERE spec = ? AND trace = ? AND fidelity = ? AND "

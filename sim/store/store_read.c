@@ -3,11 +3,13 @@
 #include "sim/store/store.h"
 #include "sim/base/cache_types.h"
 
+#include <jansson.h>
 #include <stdlib.h>
 
 #include "sim/base/args.h"
 #include "sim/base/guard.h"
 #include "sim/base/memory.h"
+#include "sim/base/shape.h"
 
 // A list that a query's rows are appended to.
 struct list {
@@ -40,6 +42,7 @@ static const struct column {
 } columns[] = {
     {"family", C_ID, FIELD(run_group)},
     {"trace", C_ID, FIELD(trace)},
+    {"label", C_TEXT, FIELD(label)},
     {"spec", C_TEXT, FIELD(spec)},
     {"policy", C_TEXT, FIELD(policy)},
     {"format", C_TEXT, FIELD(format)},
@@ -359,4 +362,43 @@ int kv_store_choices(struct kv_store *s, long long run_group, struct kv_choice_r
 void kv_choice_results_free(struct kv_choice_result *rows, size_t n) {
     for (size_t i = 0; i < n; i++) free(rows[i].id);
     free(rows);
+}
+
+// ---- what specs were made for -----------------------------------------------------------
+
+struct shapes {
+    struct kv_store_setting *rows;
+    size_t n;
+};
+
+static int take_shape(void *self, size_t n, const char *const *names,
+                      const struct kv_sql_value *values, struct kv_error *e) {
+    struct shapes *all = self;
+    (void)n, (void)names;
+    json_t *j = json_loads(values[1].text ? values[1].text : "", 0, NULL);
+    if (!j) return kv_fail(e, KV_EFAIL, "store", "trace %lld has no readable shape", values[0].n);
+    struct kv_store_setting x = {.trace = values[0].n};
+    for (size_t i = 0; i < KV_N_SHAPE_FIELDS; i++)
+        kv_shape_set(&x.setting.shape, i,
+                     (uint32_t)json_integer_value(json_object_get(j, kv_shape_fields[i].name)));
+    const char *order = json_string_value(json_object_get(j, "order"));
+    x.setting.order = order && strcmp(order, "hf") == 0 ? KV_ORDER_HF : KV_ORDER_GGML;
+    json_decref(j);
+    all->rows = kv_grow(all->rows, all->n + 1, sizeof *all->rows);
+    all->rows[all->n++] = x;
+    return 0;
+}
+
+int kv_store_settings(struct kv_store *s, struct kv_store_setting **found, size_t *n,
+                      struct kv_error *e) {
+    *found = NULL;
+    *n = 0;
+    KV_GUARD(e);
+    struct shapes all = {0};
+    int code =
+        kv_store_query(s, "SELECT id, shape FROM trace ORDER BY id", NULL, 0, take_shape, &all, e);
+    if (code) free(all.rows);
+    *found = code ? NULL : all.rows;
+    *n = code ? 0 : all.n;
+    return code;
 }

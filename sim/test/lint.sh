@@ -58,7 +58,7 @@ sim/cache        sim/quant
 traces           sim/model sim/cache
 sim/cost         sim/model sim/cache
 sim/replay       traces sim/cost
-sim/store        traces sim/cost
+sim/store        traces sim/cost sim/replay
 analysis/stats   sim/replay
 analysis/search  sim/replay
 analysis/results analysis/stats sim/store

@@ -10,6 +10,8 @@
 #include "sim/base/memory.h"
 #include "sim/base/talk.h"
 #include "sim/base/version.h"
+#include "sim/base/shape.h"
+#include "sim/model/model.h"
 #include "sim/model/safetensors.h"
 #include "traces/writer.h"
 
@@ -116,11 +118,11 @@ static void must(int rc, const struct kv_error *e) {
 static void write_trace(const char *dir, const size_t order[N_ITEMS]) {
     struct kv_trace_writer *w;
     struct kv_error e;
-    must(kv_trace_writer_open(&w, dir, &info, shapes, N_ITEMS, &e), &e);
+    must(kv_trace_writer_open(&w, dir, &info, "", shapes, N_ITEMS, &e), &e);
     for (size_t i = 0; i < N_ITEMS; i++) {
         struct content *c = malloc(sizeof *c);
         struct kv_trace_item item = item_with(c, order[i]);
-        must(kv_trace_writer_put(w, order[i], &item, &e), &e);
+        must(kv_trace_writer_put(w, order[i], &item, 0, &e), &e);
         free(c);
     }
     must(kv_trace_writer_close(w, true, &e), &e);
@@ -213,19 +215,24 @@ static void what_is_written_is_read_back(void **state) {
     kv_trace_close(t);
 }
 
-static void the_order_of_writing_does_not_show(void **state) {
-    char *again = in(*state, "again"), *a, *b;
-    size_t n_a, n_b;
+static void same_files(const char *one, const char *other) {
     static const char *const files[] = {SHARD, "manifest.json"};
-    write_trace(again, (const size_t[]){2, 0, 1});
+    char *a, *b;
+    size_t n_a, n_b;
     for (int i = 0; i < 2; i++) {
-        read_whole(*state, files[i], &a, &n_a);
-        read_whole(again, files[i], &b, &n_b);
+        read_whole(one, files[i], &a, &n_a);
+        read_whole(other, files[i], &b, &n_b);
         assert_int_equal(n_a, n_b);
         assert_memory_equal(a, b, n_a);
         free(a);
         free(b);
     }
+}
+
+static void the_order_of_writing_does_not_show(void **state) {
+    char *again = in(*state, "again");
+    write_trace(again, (const size_t[]){2, 0, 1});
+    same_files(*state, again);
     free(again);
 }
 
@@ -234,15 +241,92 @@ static void an_abandoned_trace_leaves_nothing(void **state) {
     struct kv_trace *t;
     struct kv_error e;
     char *dir = in(*state, "abandoned"), *shard = in(dir, SHARD);
-    must(kv_trace_writer_open(&w, dir, &info, shapes, N_ITEMS, &e), &e);
+    must(kv_trace_writer_open(&w, dir, &info, "", shapes, N_ITEMS, &e), &e);
     assert_int_equal(0, access(shard, F_OK));
     must(kv_trace_writer_close(w, false, &e), &e);
     assert_int_equal(-1, access(shard, F_OK));
     assert_int_equal(KV_EFAIL, kv_trace_open(&t, dir, &e));
     assert_string_equal("is not a finished trace: it has no readable manifest.json", e.msg);
-    assert_int_equal(KV_EFAIL, kv_trace_writer_open(&w, *state, &info, shapes, N_ITEMS, &e));
+    assert_int_equal(0, rmdir(dir));
+    assert_int_equal(KV_EFAIL, kv_trace_writer_open(&w, *state, &info, "", shapes, N_ITEMS, &e));
     assert_string_equal("holds a trace already; remove it or choose another folder", e.msg);
     free(shard);
+    free(dir);
+}
+
+static void put(struct kv_trace_writer *w, size_t i) {
+    struct kv_error e;
+    struct content *c = malloc(sizeof *c);
+    struct kv_trace_item item = item_with(c, i);
+    must(kv_trace_writer_put(w, i, &item, 0, &e), &e);
+    free(c);
+}
+
+// Issue 13 C3: what an unfinished recording holds is told by its bytes; an equal one goes on.
+static void issue_13_c3_an_unfinished_recording_goes_on_to_the_same_bytes(void **state) {
+    struct kv_trace_writer *w;
+    struct kv_error e;
+    char *dir = in(*state, "half"), *shard;
+    size_t n;
+    must(kv_trace_writer_open(&w, dir, &info, "here", shapes, N_ITEMS, &e), &e);
+    put(w, 2);
+    put(w, 0);
+    must(kv_trace_writer_close(w, false, &e), &e);
+    assert_int_equal(KV_EFAIL, kv_trace_writer_open(&w, dir, &info, "there", shapes, N_ITEMS, &e));
+    assert_non_null(strstr(e.msg, "how is \"here\" there and \"there\" here"));
+    struct kv_trace_info other = info;
+    other.model_digest = "00112233445566bb";
+    assert_int_equal(KV_EFAIL, kv_trace_writer_open(&w, dir, &other, "here", shapes, N_ITEMS, &e));
+    assert_non_null(strstr(e.msg, "model.digest is \"00112233445566aa\" there"));
+    read_whole(dir, SHARD, &shard, &n); // the last bytes are the kinds of item 2
+    shard[n - 1] ^= 1;
+    write_whole(dir, SHARD, shard, n);
+    free(shard);
+    must(kv_trace_writer_open(&w, dir, &info, "here", shapes, N_ITEMS, &e), &e);
+    assert_int_equal(2, kv_trace_writer_done(w));
+    assert_true(kv_trace_writer_holds(w, 0, 0));
+    assert_false(kv_trace_writer_holds(w, 0, 7));
+    assert_false(kv_trace_writer_holds(w, 1, 0));
+    assert_false(kv_trace_writer_holds(w, 2, 0));
+    put(w, 1);
+    put(w, 2);
+    must(kv_trace_writer_close(w, true, &e), &e);
+    same_files(*state, dir);
+    char *left = in(dir, "recording.json");
+    assert_int_equal(-1, access(left, F_OK));
+    free(left);
+    free(dir);
+}
+
+static void issue_13_c2_a_second_writer_is_refused_at_once(void **state) {
+    struct kv_trace_writer *w, *second;
+    struct kv_error e;
+    char *dir = in(*state, "both");
+    must(kv_trace_writer_open(&w, dir, &info, "", shapes, N_ITEMS, &e), &e);
+    assert_int_equal(KV_EFAIL, kv_trace_writer_open(&second, dir, &info, "", shapes, N_ITEMS, &e));
+    assert_string_equal(
+        "is being recorded into by another kvsim; wait for it or choose another folder", e.msg);
+    for (size_t i = 0; i < N_ITEMS; i++) put(w, i);
+    must(kv_trace_writer_close(w, true, &e), &e);
+    same_files(*state, dir);
+    free(dir);
+}
+
+static void issue_13_c1_names_that_are_no_utf_8_are_spelled_out(void **state) {
+    struct kv_trace_info odd = info;
+    struct kv_trace_writer *w;
+    struct kv_trace *t;
+    struct kv_error e;
+    char *dir = in(*state, "odd");
+    odd.task_path = "caf\xE9/\xFF.jsonl";
+    odd.model_name = "\xC3";
+    must(kv_trace_writer_open(&w, dir, &odd, "", shapes, N_ITEMS, &e), &e);
+    for (size_t i = 0; i < N_ITEMS; i++) put(w, i);
+    must(kv_trace_writer_close(w, true, &e), &e);
+    must(kv_trace_open(&t, dir, &e), &e);
+    assert_string_equal("caf\\xE9/\\xFF.jsonl", kv_trace_info(t)->task_path);
+    assert_string_equal("\\xC3", kv_trace_info(t)->model_name);
+    kv_trace_close(t);
     free(dir);
 }
 
@@ -315,6 +399,16 @@ static void a_manifest_cut_anywhere_is_refused(void **state) {
     free(text);
 }
 
+// Makes the manifest's checksum fit its text, as a forger would.
+static void seal_again(char *text, size_t n) {
+    char *at = strstr(text, "\"manifest_xxh64\": \""), hex[17];
+    if (!at) return;
+    at = strchr(at, ':') + 3;
+    memset(at, '0', 16);
+    kv_hex64(kv_hash(text, n, 0), hex);
+    memcpy(at, hex, 16);
+}
+
 // Replaces the first `from` of the manifest.
 static void edit_manifest(const char *dir, const char *from, const char *to) {
     char *text, *at;
@@ -325,6 +419,7 @@ static void edit_manifest(const char *dir, const char *from, const char *to) {
     assert_non_null(at);
     kv_text_add(&edited, text, (size_t)(at - text));
     kv_text_addf(&edited, "%s%s", to, at + strlen(from));
+    seal_again(edited.s, edited.n);
     write_whole(dir, "manifest.json", edited.s, edited.n);
     free(edited.s);
     free(text);
@@ -350,6 +445,9 @@ static void a_manifest_that_lies_is_refused(void **state) {
         {"\"shard-00000", "\"shard-00001", "cannot be opened"},
         {"\"channel_order\": \"hf\"", "\"channel_order\": \"fh\"", "'channel_order' is missing"},
         {"\"x/1\"", "1", "'ids, sources' is missing or not texts"},
+        {"\"n_kv_heads\": 2", "\"n_kv_heads\": 16", "n_heads 4 is no multiple of n_kv_heads 16"},
+        {"\"n_layers\": 2", "\"n_layers\": 16777216", "says a token has more than"},
+        {"\"max_tokens\": 64", "\"max_tokens\": 6", "impossible boundaries"},
     };
     char *text;
     size_t n;
@@ -480,6 +578,54 @@ static void noise_is_refused_or_read_but_never_followed(void **state) {
     free(manifest);
 }
 
+// Issue 13 A15: whatever byte of the manifest changes, the reader sees it; one from before there
+// was a checksum opens.
+static void issue_13_a15_the_manifest_is_covered(void **state) {
+    char *text;
+    size_t n;
+    read_whole(*state, "manifest.json", &text, &n);
+    for (size_t at = 0; at < n; at++) {
+        struct kv_error e;
+        text[at] ^= 1;
+        write_whole(*state, "manifest.json", text, n);
+        struct kv_trace *t;
+        if (kv_trace_open(&t, *state, &e) == 0) {
+            // the name of the checksum itself: then it has none, and is told so
+            if (kv_trace_info(t)->covered) fail_msg("a flip in byte %zu was not seen", at);
+            kv_trace_close(t);
+        }
+        text[at] ^= 1;
+    }
+    write_whole(*state, "manifest.json", text, n);
+    edit_manifest(*state, "\"manifest_xxh64\"", "\"other\"");
+    struct kv_trace *t;
+    struct kv_error e;
+    must(kv_trace_open(&t, *state, &e), &e);
+    assert_false(kv_trace_info(t)->covered);
+    kv_trace_close(t);
+    free(text);
+}
+
+// Issue 13 A15: dimensions that no tensor of the trace shows, since little is kept.
+static void issue_13_a15_every_dimension_is_compared_with_the_model(void **state) {
+    struct kv_model m = {.shape = info.shape,
+                         .order = info.order,
+                         .rope_base = info.rope_base,
+                         .name = "hand",
+                         .weights_as = "f32"};
+    struct kv_error e;
+    (void)state;
+    snprintf(m.digest, sizeof m.digest, "%s", info.model_digest);
+    must(kv_trace_check_model(&info, &m, &e), &e);
+    for (size_t i = 0; i < KV_N_SHAPE_FIELDS; i++) {
+        struct kv_trace_info lie = info;
+        kv_shape_set(&lie.shape, i, 3 * kv_shape_get(&info.shape, i));
+        lie.path = "t";
+        assert_int_equal(KV_EFAIL, kv_trace_check_model(&lie, &m, &e));
+        assert_non_null(strstr(e.msg, kv_shape_fields[i].name));
+    }
+}
+
 static void folders_that_are_no_traces_are_refused(void **state) {
     char *nothing = in(*state, "nothing"), *file = in(*state, "manifest.json");
     refused_with(nothing, "is not a trace folder (kvsim record makes one)");
@@ -497,6 +643,11 @@ int main(void) {
         TEST(what_is_written_is_read_back),
         TEST(the_order_of_writing_does_not_show),
         TEST(an_abandoned_trace_leaves_nothing),
+        TEST(issue_13_c3_an_unfinished_recording_goes_on_to_the_same_bytes),
+        TEST(issue_13_c2_a_second_writer_is_refused_at_once),
+        TEST(issue_13_c1_names_that_are_no_utf_8_are_spelled_out),
+        TEST(issue_13_a15_the_manifest_is_covered),
+        TEST(issue_13_a15_every_dimension_is_compared_with_the_model),
         TEST(sizes_are_told_beforehand),
         TEST(a_flipped_bit_anywhere_is_found),
         TEST(a_shard_cut_anywhere_is_refused),

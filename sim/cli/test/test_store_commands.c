@@ -275,6 +275,36 @@ static void without_gnuplot_the_report_says_how_to_get_it(void **state) {
     free(arguments);
 }
 
+// Takes out what the newest schema added.
+static void make_older(struct kv_store *s) {
+    static const char *const steps[] = {"DROP VIEW frontier",
+                                        "DROP VIEW summary",
+                                        "ALTER TABLE run DROP COLUMN label",
+                                        "CREATE VIEW summary AS SELECT 1",
+                                        "CREATE VIEW frontier AS SELECT 1",
+                                        "PRAGMA user_version = 2"};
+    struct kv_error e;
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++)
+        if (kv_store_query(s, steps[i], NULL, 0, NULL, NULL, &e)) fail_msg("%s", e.msg);
+}
+
+static void issue_13_point_5_an_older_store_is_copied_before_it_is_changed(void **state) {
+    const struct fixture *f = *state;
+    struct kv_store *s;
+    struct kv_error e;
+    char *copy = kv_format_text("%s.bak-v2", f->db),
+         *query = kv_format_text("sql \"SELECT label FROM summary\" --db %s", f->db);
+    assert_int_equal(kv_store_open(&s, f->db, KV_STORE_WRITE, &e), 0);
+    make_older(s);
+    assert_int_equal(kv_store_close(s, &e), 0);
+    assert_int_equal(kv_store_open(&s, f->db, KV_STORE_WRITE, &e), 0);
+    assert_int_equal(kv_store_close(s, &e), 0);
+    assert_int_equal(access(copy, F_OK), 0);
+    expect(f, query, 0, "static:k=8,v=4@asym");
+    free(query);
+    free(copy);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(show_prints_every_row_as_json_with_all_digits),
@@ -282,6 +312,7 @@ int main(void) {
          an_item_that_is_not_finite_is_left_out_and_named, NULL, NULL, NULL},
         {"issue 13 A13: a_price_at_another_length_says_where_quality_was_measured",
          a_price_at_another_length_says_where_quality_was_measured, NULL, NULL, NULL},
+        cmocka_unit_test(issue_13_point_5_an_older_store_is_copied_before_it_is_changed),
         cmocka_unit_test(show_fits_the_terminal),
         cmocka_unit_test(show_is_in_colour_only_when_asked),
         cmocka_unit_test(outcomes_are_found_by_any_spelling),

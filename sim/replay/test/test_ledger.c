@@ -92,8 +92,8 @@ static int set_up(void **state) {
     dir = kv_format_text("%s/ledger-XXXXXX", build ? build : "build");
     if (!mkdtemp(dir)) return 1;
     for (int i = 0; i < 6 * KV_N_FEATURES; i++) features[i] = (float)i;
-    int rc = kv_trace_writer_open(&w, dir, &info, items, 2, &e);
-    for (size_t i = 0; i < 2 && rc == 0; i++) rc = kv_trace_writer_put(w, i, &items[i], &e);
+    int rc = kv_trace_writer_open(&w, dir, &info, "", items, 2, &e);
+    for (size_t i = 0; i < 2 && rc == 0; i++) rc = kv_trace_writer_put(w, i, &items[i], 0, &e);
     if (rc == 0) rc = kv_trace_writer_close(w, true, &e);
     if (rc == 0) rc = kv_trace_open(&trace, dir, &e);
     if (rc) printf("# %s: %s\n", e.where, e.msg);

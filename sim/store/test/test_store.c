@@ -475,7 +475,7 @@ static void the_view_of_the_frontier_leaves_out_what_another_beats(void **state)
     assert_int_equal(kv_store_flush(s, &e), 0);
     assert_int_equal(kv_store_query(s, "SELECT spec FROM frontier", NULL, 0, add_row, &t, &e), 0);
     char *text = kv_text_take(&t);
-    assert_string_equal(text, "small|\nbest|\n");
+    assert_string_equal(text, "best|\nsmall|\n");
     free(text);
     assert_int_equal(kv_store_query(s, "SELECT won, lost, difference FROM paired LIMIT 1", NULL, 0,
                                     add_row, &t, &e),

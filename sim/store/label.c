@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Short names of specs for tables and figures: what is at its default is not said.
-#include "analysis/results/label.h"
+#include "sim/store/label.h"
 
 #include <stdlib.h>
 
@@ -150,20 +150,58 @@ void kv_spec_labels(const char *const *specs, const struct kv_format_setting *co
     free(all);
 }
 
-int kv_summary_labels(struct kv_store *s, const struct kv_summary *const *rows, size_t n,
-                      char **labels, struct kv_error *e) {
+int kv_store_label(struct kv_store *s, long long trace, const char *spec, char **label,
+                   struct kv_error *e) {
     struct kv_store_setting *settings;
-    size_t n_settings;
-    int code = kv_store_settings(s, &settings, &n_settings, e);
+    const struct kv_format_setting *own = NULL;
+    size_t n;
+    *label = NULL;
+    int code = kv_store_settings(s, &settings, &n, e);
     if (code) return code;
-    struct subject *all = kv_alloc(n + 1, sizeof *all);
-    for (size_t i = 0; i < n; i++) {
-        all[i] = (struct subject){rows[i]->spec, &rows[i]->parts, NULL};
-        for (size_t k = 0; k < n_settings; k++)
-            if (settings[k].trace == rows[i]->trace) all[i].setting = &settings[k].setting;
-    }
-    label_all(all, n, labels);
-    free(all);
+    for (size_t i = 0; i < n; i++)
+        if (settings[i].trace == trace) own = &settings[i].setting;
+    kv_spec_labels(&spec, &own, 1, label);
     free(settings);
     return 0;
+}
+
+struct unnamed {
+    size_t n;
+    long long *run, *trace;
+    char **spec;
+};
+
+static int take_unnamed(void *self, size_t n, const char *const *names,
+                        const struct kv_sql_value *values, struct kv_error *e) {
+    struct unnamed *u = self;
+    (void)n, (void)names, (void)e;
+    u->run = kv_grow(u->run, u->n + 1, sizeof *u->run);
+    u->trace = kv_grow(u->trace, u->n + 1, sizeof *u->trace);
+    u->spec = kv_grow(u->spec, u->n + 1, sizeof *u->spec);
+    u->run[u->n] = values[0].n;
+    u->trace[u->n] = values[1].n;
+    u->spec[u->n++] = kv_strdup(values[2].text);
+    return 0;
+}
+
+int kv_store_label_runs(struct kv_store *s, struct kv_error *e) {
+    struct unnamed u = {0};
+    int code = kv_store_query(s,
+                              "SELECT r.id, r.trace, s.spec FROM run AS r JOIN policy_spec AS s "
+                              "ON s.id = r.spec WHERE r.label = ''",
+                              NULL, 0, take_unnamed, &u, e);
+    for (size_t i = 0; i < u.n; i++) {
+        char *label = NULL;
+        if (!code) code = kv_store_label(s, u.trace[i], u.spec[i], &label, e);
+        const struct kv_sql_value values[] = {kv_sql_text(label), kv_sql_int(u.run[i])};
+        if (!code)
+            code = kv_store_query(s, "UPDATE run SET label = ? WHERE id = ?", values, 2, NULL, NULL,
+                                  e);
+        free(label);
+        free(u.spec[i]);
+    }
+    free(u.run);
+    free(u.trace);
+    free(u.spec);
+    return code;
 }

@@ -5,9 +5,10 @@
 //     kv_spec_labels(specs, NULL, 2, label);          "static:bits=4@sym", not "static:k=4,v=4@..."
 //
 // Defaults are left out, and the channel order where it is the one that the format takes by itself;
-// two that would read alike keep all keys.
-#ifndef KV_ANALYSIS_RESULTS_LABEL_H
-#define KV_ANALYSIS_RESULTS_LABEL_H
+// two that would read alike keep all keys. A store keeps each run's label (column `label`), made
+// from its spec and trace alone, and tables print that one.
+#ifndef KV_STORE_LABEL_H
+#define KV_STORE_LABEL_H
 
 #include "sim/store/store.h"
 
@@ -16,10 +17,12 @@
 void kv_spec_labels(const char *const *specs, const struct kv_format_setting *const *settings,
                     size_t n, char **labels);
 
-// The same for rows of a store, whose traces say what the formats take by themselves. labels[n] are
-// the caller's to free; none on error.
-KV_MUST_CHECK int kv_summary_labels(struct kv_store *s, const struct kv_summary *const *rows,
-                                    size_t n, char **labels, struct kv_error *e);
+// The name of one spec over one trace of the store: what column `label` holds. It depends on
+// nothing else that the store holds. Caller frees.
+KV_MUST_CHECK int kv_store_label(struct kv_store *s, long long trace, const char *spec,
+                                 char **label, struct kv_error *e);
+// Names the runs that have no name yet: those of stores from before there was the column.
+KV_MUST_CHECK int kv_store_label_runs(struct kv_store *s, struct kv_error *e);
 
 // The width that a policy gives to keys and values alike: "4" of "static:k=4,v=4"; NULL for any
 // other policy.
