@@ -102,18 +102,27 @@ static int add_expanded(struct kv_sweep *s, const char *text, struct kv_error *e
     return rc;
 }
 
+// One line of a sweep file, cut up in place.
+static int add_line(struct kv_sweep *s, char *line, struct kv_error *e) {
+    line[strcspn(line, "#\r")] = '\0';
+    line += strspn(line, " \t");
+    size_t n = strcspn(line, " \t");
+    const char *behind = line + n + strspn(line + n, " \t");
+    if (*behind)
+        return kv_fail(e, KV_EUSAGE, behind, "stands behind a spec; a line holds one");
+    line[n] = '\0';
+    return n ? add_expanded(s, line, e) : 0;
+}
+
 // A sweep file: a spec or an expansion a line; '#' begins a comment.
 static int add_file(struct kv_sweep *s, const char *path, struct kv_error *e) {
     char *text, *line, *rest;
     size_t n, number = 0;
-    int rc = kv_read_file(path, &text, &n, e);
+    int rc = kv_read_lines(path, &text, &n, e);
     if (rc) return rc;
     for (rest = text; rc == 0 && (line = strsep(&rest, "\n"));) {
         number++;
-        line[strcspn(line, "#\r")] = '\0';
-        line += strspn(line, " \t");
-        line[strcspn(line, " \t")] = '\0';
-        if (*line && (rc = add_expanded(s, line, e))) {
+        if ((rc = add_line(s, line, e))) {
             struct kv_error inner = *e;
             kv_fail(e, rc, path, "line %zu: %s: %s", number, inner.where, inner.msg);
         }

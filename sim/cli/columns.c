@@ -135,6 +135,7 @@ NUMBER(chance, row->of->s.chance, 6)
 TEXT(digest, row->of->s.trace_digest)
 TEXT(version, row->of->s.version)
 TEXT(commit, row->of->s.commit)
+TEXT(level, row->of->s.cpu)
 CELL(shares, kv_table_take(t, shares_text(&row->of->s.ledger)))
 
 #define SAME(name, test)                                                                           \
@@ -146,6 +147,7 @@ SAME(mode, a->s.mode == b->s.mode)
 SAME(own, a->s.self == b->s.self)
 SAME(compute, strcmp(a->s.compute, b->s.compute) == 0)
 SAME(variant, a->s.form == b->s.form && a->s.feedback == b->s.feedback)
+SAME(level, strcmp(a->s.cpu, b->s.cpu) == 0)
 SAME(seed, a->s.seed == b->s.seed)
 SAME(redraws, a->s.n_redraws == b->s.n_redraws)
 SAME(count, a->s.n_items == b->s.n_items)
@@ -231,6 +233,7 @@ const struct kv_show_column kv_show_columns[] = {
     {{"trace", KV_LEFT, digest}, KV_SHOW_MACHINE, NULL},
     {{"version", KV_LEFT, version}, KV_SHOW_MACHINE, NULL},
     {{"commit", KV_LEFT, commit}, KV_SHOW_MACHINE, NULL},
+    {{"cpu", KV_LEFT, level}, KV_SHOW_MACHINE | KV_SHOW_TEXT, same_level},
     {{0}, 0, NULL}};
 _Static_assert(sizeof kv_show_columns / sizeof *kv_show_columns <= KV_MAX_COLUMNS,
                "columns fit the arrays of those who print them");

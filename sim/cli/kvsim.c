@@ -92,7 +92,8 @@ int main(int argc, char **argv) {
     }
     if (strcmp(name, "--version") == 0) name = "version";
     struct kv_cli cli = {0};
-    int rc = kv_find_command(name, &cli.command, &e);
+    int rc = kv_cpu_check(&e);
+    if (rc == 0) rc = kv_find_command(name, &cli.command, &e);
     if (rc) return report(&e, rc);
     rc = run(&cli, argc - 2, argv + 2, &e);
     if (rc == 0 && kv_stdout_closed()) end_as_a_filter();

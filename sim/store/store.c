@@ -76,7 +76,7 @@ static int use_wal(struct kv_store *s, struct kv_error *e) {
         if (code == SQLITE_BUSY) sqlite3_sleep(25);
     }
     if (code != SQLITE_OK) return kv_store_fail(s, "open it for writing", e);
-    return kv_store_exec(s, "PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON", "open it", e);
+    return kv_store_exec(s, "PRAGMA synchronous = NORMAL", "open it", e);
 }
 
 // A store in a folder that cannot be written has no room for the log's index; without a log to
@@ -130,8 +130,8 @@ static int open_write(struct kv_store *s, bool create, struct kv_error *e) {
     if (sqlite3_db_readonly(s->db, "main"))
         return kv_fail(e, KV_EFAIL, s->path, "the store is read-only");
     code = use_wal(s, e);
-    if (!code) code = upgrade(s, e);
-    return code;
+    if (!code) code = upgrade(s, e); // replaces tables that others refer to
+    return code ? code : kv_store_exec(s, "PRAGMA foreign_keys = ON", "open it", e);
 }
 
 static struct kv_store *new_store(const char *path, bool writable) {
@@ -153,6 +153,8 @@ int kv_store_open(struct kv_store **out, const char *path, enum kv_store_access 
     *out = NULL;
     KV_GUARD(e);
     struct stat st;
+    if (!*path || strcmp(path, ":memory:") == 0) // SQLite's names of what is gone when it is closed
+        return kv_fail(e, KV_EUSAGE, "store", "'%s' names no file; results would be lost", path);
     bool there = stat(path, &st) == 0;
     if (!there && (access != KV_STORE_CREATE || errno != ENOENT))
         return kv_fail(e, KV_EFAIL, path, errno == ENOENT ? "no such store" : "cannot be opened");
