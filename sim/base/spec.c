@@ -262,8 +262,9 @@ static int expand_with(const char *text, size_t from, size_t to, const char *mid
     char *one = splice(text, from, to, middle, n_middle);
     l->work += strlen(one) + 1;
     int rc = l->work > MAX_WORK || ++l->n_spliced > 10 * MAX_SPECS
-                 ? kv_fail(e, KV_EUSAGE, text, "takes too much work to expand: braces and ranges "
-                                               "multiply")
+                 ? kv_fail(e, KV_EUSAGE, text,
+                           "takes too much work to expand: braces and ranges "
+                           "multiply")
                  : expand(one, l, e);
     free(one);
     return rc;

@@ -15,7 +15,8 @@
         {"form", 0, "FORM", "iso",                                                                 \
          "of fisher's damage: iso; element and vector need --keep grad"},                          \
         {"mode", 0, "LIST", "inline",                                                              \
-         "when coded values are read: inline, prefill, prefill1, requant"},                        \
+         "when coded values are read: inline, prefill, prefill1, requant; or published: each "     \
+         "spec as its source reads"},                                                              \
         {"self", 0, "HOW", "coded", "a token's own query reads its K and V coded or exact"},       \
         {"feedback", 0, "HOW", "open",                                                             \
          "policies read the recording's features (open) or those of the run they steer (closed)"}, \
