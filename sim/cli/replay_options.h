@@ -25,7 +25,9 @@
         KV_COMPUTE_OPTION,                                                                         \
         {"items", 0, "A-B", NULL, "only items A to B of the trace, counted from 0"},               \
         {"audit", 0, NULL, NULL,                                                                   \
-         "ask each policy again with the future scrambled: none may answer otherwise"},            \
+         "ask each policy about each item again, with the future scrambled and all shown; "        \
+         "without "                                                                                \
+         "it about the first item alone"},                                                         \
     {                                                                                              \
         "db", 0, "FILE", db_default, "store of results"                                            \
     }

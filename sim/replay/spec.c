@@ -25,6 +25,31 @@ const struct kv_policy *kv_policy_at(size_t i) {
     return i < N_POLICIES ? policies[i] : NULL;
 }
 
+const char *kv_need_name(uint32_t bit) {
+    static const struct {
+        uint32_t bit;
+        const char *name;
+    } known[] = {{KV_NEED(KV_ENTROPY_NATS), "entropy_nats"},
+                 {KV_NEED(KV_CONFIDENCE), "confidence"},
+                 {KV_NEED(KV_RARITY_NATS), "rarity_nats"},
+                 {KV_NEED(KV_ATTN_VAR), "attn_var"},
+                 {KV_NEED(KV_KEY_RANGE), "key_range"},
+                 {KV_NEED(KV_VALUE_RANGE), "value_range"},
+                 {KV_NEED(KV_ATTN_SO_FAR), "attn_so_far"},
+                 {KV_NEED(KV_ATTN_FUTURE), "attn_future"},
+                 {KV_NEED_CLASS, "token class"},
+                 {KV_NEED_DAMAGE, "damage"},
+                 {KV_NEED_ERROR, "coding error"},
+                 {KV_NEED_QUANTILES, "quantiles of features"},
+                 {KV_NEED_KV, "keys and values"},
+                 {KV_NEED_Q, "queries"},
+                 {KV_NEED_HIDDEN, "hidden states"},
+                 {KV_NEED_NORMS, "norms of projections"}};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (known[i].bit == bit) return known[i].name;
+    return NULL;
+}
+
 // The narrowest width of a format of that name; 0 when there is none.
 static unsigned format_width(const char *name, const struct kv_shape *shape) {
     struct kv_format_setting s = {*shape, KV_ORDER_GGML};

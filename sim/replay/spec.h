@@ -38,6 +38,9 @@ void kv_replay_spec_close(struct kv_replay_spec *spec); // an empty spec is fine
 KV_MUST_CHECK int kv_spec_canonical(const char *text, const struct kv_format_setting *s,
                                     char **canonical, struct kv_error *e);
 
+// What a bit of KV_NEED_* is called: "entropy_nats", "keys and values"; NULL for one that is none.
+const char *kv_need_name(uint32_t bit);
+
 // The table of policies, for listings. NULL past the end.
 const struct kv_policy *kv_policy_at(size_t i);
 
