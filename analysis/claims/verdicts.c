@@ -13,7 +13,9 @@
 #include "analysis/results/pairs.h"
 #include "analysis/stats/evidence.h"
 #include "sim/base/assets.h"
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
+#include "sim/replay/spec.h"
 
 static const double power = 0.8;
 
@@ -93,11 +95,36 @@ static void mark_pattern(const struct search *q, const char *text, const char *c
                     (fnmatch(text, q->all[i].spec, 0) == 0 || fnmatch(text, labels[i], 0) == 0);
 }
 
-static int mark_spec(const struct search *q, const char *text, bool *marked, struct kv_error *e) {
+// A spec that an ordinary model takes, though none of the store's does.
+static bool fits_others(const char *text) {
+    const struct kv_format_setting ordinary = {.shape = {.n_layers = 32,
+                                                         .n_heads = 32,
+                                                         .n_kv_heads = 8,
+                                                         .head_dim = 128,
+                                                         .hidden = 4096,
+                                                         .ffn = 14336,
+                                                         .vocab = 128256,
+                                                         .max_tokens = 131072},
+                                               .order = KV_ORDER_HF};
+    struct kv_error why;
+    char *spelt = NULL;
+    bool fits = kv_tolerate(kv_spec_canonical(text, &ordinary, &spelt, &why), &why) == 0;
+    free(spelt);
+    return fits;
+}
+
+static int mark_spec(const struct search *q, const char *text, bool *marked, char **because,
+                     struct kv_error *e) {
     struct kv_error no_spec;
     kv_rows_mark(q->all, q->n_all, q->settings, q->n_settings, text, marked, &no_spec);
     for (size_t i = 0; i < q->n_all; i++) marked[i] = marked[i] && q->trace_fits[i];
     if (no_spec.code != KV_EUSAGE) return 0; // a policy that is not loaded goes by its exact text
+    if (fits_others(text)) {
+        if (!*because)
+            *because = kv_format_text("cannot be told here: %s does not fit the model (%s)", text,
+                                      no_spec.msg);
+        return 0;
+    }
     char *where = kv_format_text("%s:%zu", q->claim->file, q->claim->line);
     int code = kv_fail(e, KV_EUSAGE, where, "'%s': %s", text, no_spec.msg);
     free(where);
@@ -113,7 +140,7 @@ static int mark(const struct search *q, const char *text, const char *const *lab
     if (strchr(text, '*'))
         mark_pattern(q, text, labels, marked);
     else
-        code = mark_spec(q, text, marked, e);
+        code = mark_spec(q, text, marked, why, e);
     for (size_t i = 0; i < q->n_all; i++) any = any || marked[i];
     if (!code && !any && !*why)
         *why = kv_format_text("the store holds no exact run of %s to measure it on", text);

@@ -5,7 +5,8 @@
 //     kv_spec_labels(specs, NULL, 2, label);          "static:bits=4@sym", not "static:k=4,v=4@..."
 //
 // Defaults are left out, and the channel order where it is the one that the format takes by itself;
-// two that would read alike keep all keys.
+// two that would read alike keep all keys. What comes from a file, a plug-in or a controller's
+// weights, has the first digits of its digest behind the name: "mine.so#a38e".
 #ifndef KV_ANALYSIS_RESULTS_LABEL_H
 #define KV_ANALYSIS_RESULTS_LABEL_H
 
@@ -24,6 +25,9 @@ KV_MUST_CHECK int kv_summary_labels(struct kv_store *s, const struct kv_summary 
 // The width that a policy gives to keys and values alike: "4" of "static:k=4,v=4"; NULL for any
 // other policy.
 const char *kv_uniform_width(const struct kv_spec *policy);
+// The digest of the file that a spec's policy comes from, and the file; NULL when it comes from
+// none.
+const char *kv_spec_digest(const struct kv_spec_parts *parts, const char **file);
 // Whether a spec is the shuffle of another: the same widths on the wrong tokens, in one format.
 bool kv_spec_shuffles(const struct kv_spec_parts *shuffle, const struct kv_spec_parts *of);
 

@@ -331,8 +331,7 @@ static int choose_specs(struct kv_sweep *s, struct kv_error *e) {
                                               s->o.self == KV_SELF_EXACT, e);
         if (answers) {
             rc = answers;
-            if (s->n_specs > 1 || s->o.exact)
-                kv_say("skipped %s: %s: %s", spec->canonical, e->where, e->msg);
+            if (s->n_specs > 1 || s->o.exact) kv_say("skipped %s: %s", spec->canonical, e->msg);
             continue;
         }
         s->which[s->n_now] = i;

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 
 #include "analysis/results/compare.h"
+#include "analysis/results/label.h"
+#include "analysis/results/rows.h"
 #include "sim/cli/row_options.h"
 
 static const struct kv_option options[] = {
@@ -78,16 +80,41 @@ static int print_text(const struct kv_compared *x, size_t n, const struct kv_com
     return kv_table_print_rows(evidence, x, n_judged, sizeof *x, KV_OUT_TEXT, e);
 }
 
-static int print(const struct kv_summary *const run[2], const struct kv_pairs *j,
-                 const struct kv_comparing *how, enum kv_output output, struct kv_error *e) {
+// What the two runs are; a star where a spec was published in another mode.
+static int print_runs(struct kv_store *s, const struct kv_summary *const run[2],
+                      struct kv_error *e) {
+    struct kv_store_setting *settings;
+    size_t n;
+    bool starred = false;
+    char *label[2];
+    int code = kv_store_settings(s, &settings, &n, e);
+    if (!code) code = kv_summary_labels(s, run, 2, label, e);
+    for (int i = 0; !code && i < 2; i++) {
+        const char *variant = kv_variant_name(run[i]->form, run[i]->feedback), *published,
+                   *why = NULL, *file = NULL;
+        for (size_t k = 0; k < n; k++)
+            if (settings[k].trace == run[i]->trace)
+                why = kv_summary_mismatch(run[i], &settings[k].setting, &published);
+        starred = starred || why;
+        printf("%c  %s (%s, %s%s%s%s)\n", 'a' + i, run[i]->spec,
+               kv_fidelity_names[run[i]->fidelity], kv_mode_names[run[i]->mode], why ? "*" : "",
+               *variant ? ", " : "", variant);
+        if (kv_spec_digest(&run[i]->parts, &file)) printf("   that is %s\n", label[i]);
+        free(label[i]);
+    }
+    if (starred) puts(KV_MODE_LEGEND);
+    free(settings);
+    return code;
+}
+
+static int print(struct kv_store *s, const struct kv_summary *const run[2],
+                 const struct kv_pairs *j, const struct kv_comparing *how, enum kv_output output,
+                 struct kv_error *e) {
     struct kv_compared x[KV_MAX_COMPARED];
     size_t n = kv_compare(j, how, x);
     if (output != KV_OUT_TEXT) return kv_table_print_rows(columns, x, n, sizeof *x, output, e);
-    for (int i = 0; i < 2; i++) {
-        const char *variant = kv_variant_name(run[i]->form, run[i]->feedback);
-        printf("%c  %s (%s, %s%s%s)\n", 'a' + i, run[i]->spec, kv_fidelity_names[run[i]->fidelity],
-               kv_mode_names[run[i]->mode], *variant ? ", " : "", variant);
-    }
+    int code = print_runs(s, run, e);
+    if (code) return code;
     printf("%s, %s: %s; %zu items in both; bits a value %.2f and %.2f\n", run[0]->task,
            run[0]->subset, run[0]->model, j->n, run[0]->effective_bits, run[1]->effective_bits);
     return print_text(x, n, how, e);
@@ -108,7 +135,7 @@ static int compare(struct kv_store *s, struct kv_summary *const runs[2], const s
         code = kv_store_items(s, run[i]->run_group, &items[i], &n_items[i], e);
     if (!code) {
         kv_pairs_join(&joined, items[0], n_items[0], items[1], n_items[1]);
-        code = joined.n ? print(run, &joined, how, output, e)
+        code = joined.n ? print(s, run, &joined, how, output, e)
                         : kv_fail(e, KV_EFAIL, "diff", "the two runs have no item in common");
     }
     kv_pairs_fini(&joined);
