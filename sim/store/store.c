@@ -106,6 +106,19 @@ static int open_immutable(struct kv_store *s, struct kv_error *e) {
     return code;
 }
 
+// Puts a copy in memory, brought up to date, in the place of an older store that is only read.
+static int read_copy(struct kv_store *s, struct kv_error *e) {
+    sqlite3 *file = s->db;
+    s->db = NULL;
+    int code = kv_store_connect(s, ":memory:", SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, e);
+    sqlite3_backup *b = code ? NULL : sqlite3_backup_init(s->db, "main", file, "main");
+    if (b) sqlite3_backup_step(b, -1);
+    if (!code && (!b || sqlite3_backup_finish(b) != SQLITE_OK))
+        code = kv_store_fail(s, "copy it into memory", e);
+    sqlite3_close_v2(file);
+    return code ? code : upgrade(s, e);
+}
+
 static int open_read(struct kv_store *s, struct kv_error *e) {
     long long version;
     int code = kv_store_connect(s, s->path, SQLITE_OPEN_READONLY, e);
@@ -115,11 +128,7 @@ static int open_read(struct kv_store *s, struct kv_error *e) {
     if (!code) code = check_kind(s, &version, e);
     if (code) return code;
     if (version == 0) return kv_fail(e, KV_EFAIL, s->path, "the store is empty");
-    if (version < schema_version(0, NULL, NULL))
-        return kv_fail(e, KV_EFAIL, s->path,
-                       "the store was made by an older kvsim (schema %lld of %d); any sweep into "
-                       "it brings it up to date",
-                       version, schema_version(0, NULL, NULL));
+    if (version < schema_version(0, NULL, NULL) && (code = read_copy(s, e))) return code;
     return kv_store_exec(s, "PRAGMA temp_store = MEMORY; PRAGMA query_only = ON", "read it", e);
 }
 
