@@ -16,6 +16,7 @@
 #include "sim/base/version.h"
 #include "sim/replay/answers.h"
 #include "sim/replay/fisher.h"
+#include "sim/replay/plugin.h"
 #include "sim/replay/published.h"
 #include "sim/replay/recorded_model.h"
 
@@ -303,7 +304,9 @@ static void remark(const struct kv_sweep *s, size_t i, const struct kv_closed_co
                spec->canonical, 100.0 * (double)n->changed / (double)n->tokens,
                (unsigned long long)n->tokens, (double)n->passes / (double)n->items);
     char text[1024] = "";
+    const char *before = kv_plugin_enter(kv_spec_plugin(spec));
     if (spec->policy->remark) spec->policy->remark(spec->self, text, sizeof text);
+    kv_plugin_leave(before);
     if (!*text) return;
     char *name = name_of(s, spec);
     kv_say("%s: %s", name, text);

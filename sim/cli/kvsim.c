@@ -7,6 +7,7 @@
 #include "sim/base/talk.h"
 #include "sim/base/work.h"
 #include "sim/cli/help.h"
+#include "sim/cli/last_resort.h"
 
 #include <signal.h>
 #include <stdlib.h>
@@ -83,6 +84,7 @@ int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN); // a run whose output nobody reads any more still stores its results
     signal(SIGXFSZ, SIG_IGN); // a file-size limit is a write error like any other
     catch_interrupts();
+    kv_last_resort();
     const char *name = argc > 1 ? argv[1] : "--help";
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
         kv_help_all();

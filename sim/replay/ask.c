@@ -109,7 +109,7 @@ static int ask(const struct kv_replay_spec *spec, const struct kv_item *view, co
                uint8_t *cells, struct kv_error *e) {
     struct kv_error own = {0};
     memset(cells, UNANSWERED, view->n_tokens * kv_cells(&spec->run.shape));
-    int rc = kv_ask(spec->policy, spec->self, view, cells, &own);
+    int rc = kv_spec_ask(spec, view, cells, &own);
     if (rc == 0) return 0;
     if (!*own.msg || own.code != rc)
         return kv_fail(e, KV_EFAIL, spec->canonical,

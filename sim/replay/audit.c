@@ -117,8 +117,7 @@ static bool changes(const struct kv_replay_spec *spec, uint32_t needs, enum show
     memcpy(tokens, view->tokens, it->n_tokens * sizeof *tokens);
     shown.tokens = tokens;
     show_also(needs, how, it, features, tokens, &shown);
-    bool other = kv_ask(spec->policy, spec->self, &shown, again, &ignored) != 0 ||
-                 memcmp(again, cells, n) != 0;
+    bool other = kv_spec_ask(spec, &shown, again, &ignored) != 0 || memcmp(again, cells, n) != 0;
     free(tokens);
     free(again);
     return other;
@@ -155,7 +154,7 @@ static int audit_position(const struct kv_replay_spec *spec, const struct kv_ite
                           const uint8_t *cells, uint8_t *again, struct kv_error *e) {
     struct scrambled s;
     scrambled_init(&s, item, EVERYTHING, 0, item->key);
-    int rc = kv_ask(spec->policy, spec->self, &s.view, again, e);
+    int rc = kv_spec_ask(spec, &s.view, again, e);
     scrambled_fini(&s);
     if (rc || memcmp(again, cells, item->n_tokens * kv_cells(&item->run->shape)) == 0) return rc;
     return kv_fail(e, KV_EFAIL, spec->canonical,
@@ -175,10 +174,9 @@ int kv_audit(const struct kv_replay_spec *spec, const struct kv_item *item, cons
     int rc = 0;
     if (spec->varies & KV_VARIES_POSITION && !(spec->varies & KV_VARIES_TOKEN))
         rc = audit_position(spec, item, cells, again, e);
-    if (rc == 0 &&
-        spec->inner) { // a wrapper hands answers on, a shuffle to other tokens: what it wraps
-                       // counts
-        rc = kv_ask(spec->inner->policy, spec->inner->self, item, again, e);
+    if (rc == 0 && spec->inner) { // a wrapper hands answers on, a shuffle to other tokens: what it
+                                  // wraps counts
+        rc = kv_spec_ask(spec->inner, item, again, e);
         if (rc == 0) rc = kv_audit(spec->inner, item, again, e);
     }
     for (size_t point = 0; point < POINTS && rc == 0 && !spec->inner; point++) {
@@ -186,7 +184,7 @@ int kv_audit(const struct kv_replay_spec *spec, const struct kv_item *item, cons
         size_t now = (size_t)(kv_draw(seed, item->key, point) * item->n_tokens);
         struct scrambled s;
         scrambled_init(&s, item, now, spec->delay_tokens, seed);
-        rc = kv_ask(spec->policy, spec->self, &s.view, again, e);
+        rc = kv_spec_ask(spec, &s.view, again, e);
         for (size_t row = 0; row <= now && rc == 0; row++)
             if (is_known(item, row, now, 0) && memcmp(again + row * n, cells + row * n, n) != 0)
                 rc = kv_fail(e, KV_EFAIL, spec->canonical,

@@ -182,13 +182,28 @@ static int check_rounds(const struct kv_replay_spec *spec, const char *name, str
                : 0;
 }
 
+const char *kv_spec_plugin(const struct kv_replay_spec *spec) {
+    while (!spec->plugin && spec->inner) spec = spec->inner;
+    return spec->plugin ? spec->plugin->path : NULL;
+}
+
+int kv_spec_ask(const struct kv_replay_spec *spec, const struct kv_item *item, uint8_t *cells,
+                struct kv_error *e) {
+    const char *before = kv_plugin_enter(kv_spec_plugin(spec));
+    int rc = kv_ask(spec->policy, spec->self, item, cells, e);
+    kv_plugin_leave(before);
+    return rc;
+}
+
 static int open_policy(struct kv_replay_spec *spec, const char *text, struct kv_error *e) {
     struct kv_spec s;
     struct kv_args *args = NULL;
     int rc = kv_spec_parse(&s, text, e);
     if (rc) return rc;
     char *what = kv_format_text("policy %s", s.name);
+    const char *before = kv_plugin_enter(NULL);
     rc = find(spec, &s, e);
+    if (rc == 0) kv_plugin_enter(kv_spec_plugin(spec));
     if (rc == 0) rc = open_inner(spec, &s, e);
     if (rc == 0)
         rc = kv_args_new(&args, &s, spec->policy->params, spec->plugin ? plugin_params : NULL, what,
@@ -208,6 +223,7 @@ static int open_policy(struct kv_replay_spec *spec, const char *text, struct kv_
             spec->policy->canonical(spec->self, &spec->run, own, sizeof own);
         spec->canonical = *own ? kv_strdup(own) : kv_args_canonical(&spelled, s.name);
     }
+    kv_plugin_leave(before);
     kv_args_free(args);
     free(what);
     kv_spec_fini(&s);
@@ -244,7 +260,9 @@ int kv_replay_spec_open(struct kv_replay_spec *spec, const char *text,
 }
 
 void kv_replay_spec_close(struct kv_replay_spec *spec) {
+    const char *before = kv_plugin_enter(kv_spec_plugin(spec));
     if (spec->policy && spec->policy->close) spec->policy->close(spec->self);
+    kv_plugin_leave(before);
     if (spec->inner) kv_replay_spec_close(spec->inner);
     free(spec->inner);
     free(spec->inner_view);
