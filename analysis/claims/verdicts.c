@@ -121,8 +121,8 @@ static int mark_spec(const struct search *q, const char *text, bool *marked, cha
     if (no_spec.code != KV_EUSAGE) return 0; // a policy that is not loaded goes by its exact text
     if (fits_others(text)) {
         if (!*because)
-            *because = kv_format_text("cannot be told here: %s does not fit the model (%s)", text,
-                                      no_spec.msg);
+            *because = kv_format_text("it cannot be told here: %s does not fit the model (%s)",
+                                      text, no_spec.msg);
         return 0;
     }
     char *where = kv_format_text("%s:%zu", q->claim->file, q->claim->line);
