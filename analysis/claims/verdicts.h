@@ -12,6 +12,7 @@ struct kv_verdict {
     const struct kv_claim *claim;
     enum kv_answer answer;
     bool here;               // measured on the claim's model, benchmark and device
+    bool misfit;             // not measured: a spec of the claim does not fit the store's models
     enum kv_answer analogue; // what this model's figures would answer, whether here or not
     char *first, *second;    // specs compared, short; NULL = the store holds none
     char *model, *benchmark, *device;

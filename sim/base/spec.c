@@ -246,13 +246,6 @@ static bool find_range(const char *text, size_t *from, size_t *to, double v[3], 
     return false;
 }
 
-// How often a range is replaced; 0 = it is none.
-static size_t range_steps(const double v[3]) {
-    if (!isfinite(v[0]) || !isfinite(v[1]) || !(v[2] > 0) || v[1] < v[0]) return 0;
-    double steps = (v[1] - v[0]) / v[2];
-    return steps <= MAX_SPECS ? (size_t)(steps + 1e-6) + 1 : 0;
-}
-
 static int expand(const char *text, struct list *l, struct kv_error *e);
 
 // Goes on with text[from, to) replaced. Work is counted here, since results that are equal, or
@@ -270,12 +263,19 @@ static int expand_with(const char *text, size_t from, size_t to, const char *mid
     return rc;
 }
 
+static int fail_many(const char *text, struct kv_error *e) {
+    return kv_fail(e, KV_EUSAGE, text, "expands to more than %d specs", MAX_SPECS);
+}
+
 static int expand_range(const char *text, size_t from, size_t to, const double v[3], int decimals,
                         struct list *l, struct kv_error *e) {
-    size_t n = range_steps(v);
-    int rc = n ? 0
-               : kv_fail(e, KV_EUSAGE, text,
-                         "a range is from..to+step with from below to and step above 0");
+    double steps = (v[1] - v[0]) / v[2];
+    int rc = 0;
+    if (!isfinite(v[0]) || !isfinite(v[1]) || !(v[2] > 0) || v[1] < v[0])
+        return kv_fail(e, KV_EUSAGE, text,
+                       "a range is from..to+step with from below to and step above 0");
+    if (steps >= MAX_SPECS) return fail_many(text, e);
+    size_t n = (size_t)(steps + 1e-6) + 1;
     for (size_t i = 0; i < n && rc == 0; i++) {
         char *number = kv_format_text("%.*f", decimals, v[0] + (double)i * v[2]);
         rc = expand_with(text, from, to, number, strlen(number), l, e);
@@ -315,8 +315,7 @@ static int expand(const char *text, struct list *l, struct kv_error *e) {
     if (find_range(text, &from, &to, v, &decimals))
         return expand_range(text, from, to, v, decimals, l, e);
     if (list_holds(l, text)) return 0;
-    if (l->n == MAX_SPECS)
-        return kv_fail(e, KV_EUSAGE, text, "expands to more than %d specs", MAX_SPECS);
+    if (l->n == MAX_SPECS) return fail_many(text, e);
     list_add(l, kv_strdup(text));
     return 0;
 }

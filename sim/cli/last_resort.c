@@ -4,6 +4,7 @@
 #include "sim/cli/last_resort.h"
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -21,17 +22,15 @@ static const struct {
 enum { N_FAULTS = sizeof faults / sizeof *faults };
 static struct sigaction before[N_FAULTS];
 
-// Async-signal-safe.
-static void say(const char *text) {
-    (void)!write(STDERR_FILENO, text, strlen(text));
-}
-
+// Async-signal-safe. Of several threads that come here at once the first speaks.
 _Noreturn static void blame(const char *plugin, const char *what) {
-    say("kvsim: ");
-    say(plugin);
-    say(": the plug-in ended the program by ");
-    say(what);
-    say("; what was stored before is safe\n");
+    static atomic_flag said = ATOMIC_FLAG_INIT;
+    const char *parts[] = {"kvsim: ", plugin, ": the plug-in ended the program by ", what,
+                           "; what was stored before is safe\n"};
+    if (atomic_flag_test_and_set(&said))
+        for (;;) pause();
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        (void)!write(STDERR_FILENO, parts[i], strlen(parts[i]));
     _exit(1);
 }
 
