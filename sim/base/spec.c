@@ -264,7 +264,7 @@ static int expand_with(const char *text, size_t from, size_t to, const char *mid
 }
 
 static int fail_many(const char *text, struct kv_error *e) {
-    return kv_fail(e, KV_EUSAGE, text, "expands to more than %d specs", MAX_SPECS);
+    return kv_fail(e, KV_EUSAGE, text, "makes more than %d specs", MAX_SPECS);
 }
 
 static int expand_range(const char *text, size_t from, size_t to, const double v[3], int decimals,
