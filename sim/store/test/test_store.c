@@ -8,7 +8,6 @@
 
 #include <fcntl.h>
 #include <grp.h>
-#include <sqlite3.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -17,7 +16,6 @@
 
 #include "analysis/test/synthetic.h"
 #include "sim/base/cache_types.h"
-#include "sim/base/assets.h"
 
 enum { N = 150 };
 
@@ -553,69 +551,6 @@ static void wrong_files_are_refused_in_one_sentence(void **state) {
     expect_refusal(f->path, KV_STORE_WRITE, "this SQLite file is not a kvsim store");
 }
 
-// A store of schema 1 with one run of two items.
-static void make_version_1(const char *path) {
-    const struct kv_asset *schema = kv_asset_find("sim/store/schema.sql");
-    const char *text = (const char *)schema->data, *end = strstr(text, "\n-- version 2");
-    char *first = kv_format_text(
-        "%.*s; PRAGMA user_version = 1; PRAGMA application_id = 1802924849;"
-        "INSERT INTO trace VALUES (1, 'd', 'p', 'm', 'x', 'y', 'f32', 'hellaswag', 'h', 'harness',"
-        " 'z', 'all 2', 0, 2, 8, '{\"head_dim\":64}', '0', 'b');"
-        "INSERT INTO item VALUES (1, 0, 'a', 's', 0, 2, 2, 4, 'k', 'c'),"
-        " (1, 1, 'b', 's', 1, 2, 2, 4, 'l', 'd');"
-        "INSERT INTO policy_spec VALUES (1, 'none', 'none', '', 'baseline', 0);"
-        "INSERT INTO run VALUES (7, 1, 1, 'exact', 'inline', 'coded', 'cpu', '', 1, 0, '1', 'c',"
-        " 'base', 'b');"
-        "INSERT INTO outcome_item (run, item, kl_nats, n_scored) VALUES (7, 0, 0.5, 1),"
-        " (7, 1, 0.25, 1);"
-        "INSERT INTO outcome_share VALUES (7, 0, 0, 4, 1.0);",
-        (int)(end - text), text);
-    sqlite3 *db;
-    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-    if (sqlite3_exec(db, first, NULL, NULL, NULL)) fail_msg("%s", sqlite3_errmsg(db));
-    sqlite3_close(db);
-    free(first);
-}
-
-static void
-issue_13_A10_an_older_store_is_read_as_it_is_and_its_runs_go_on_by_cpu_level(void **state) {
-    const struct fixture *f = *state;
-    struct kv_summary *rows;
-    struct kv_error e = {0};
-    long long same, other;
-    size_t n;
-    make_version_1(f->path);
-    for (int pass = 0; pass < 2;
-         pass++) { // reading leaves it as it is; writing keeps what it holds
-        struct kv_store *s = open_store(f->path, pass ? KV_STORE_WRITE : KV_STORE_READ);
-        if (kv_store_summaries(s, NULL, &rows, &n, &e)) fail_msg("%s", e.msg);
-        assert_int_equal(n, 1);
-        assert_int_equal(rows[0].n_items, 2);
-        assert_string_equal(rows[0].cpu, "base");
-        kv_summaries_free(rows, n);
-        close_store(s);
-    }
-    struct kv_store *s = open_store(f->path, KV_STORE_WRITE);
-    struct kv_run_key key = {.trace = 1,
-                             .spec = "none",
-                             .policy = "none",
-                             .format = "",
-                             .tag = "baseline",
-                             .fidelity = KV_EXACT,
-                             .compute = "cpu",
-                             .seed = 1,
-                             .version = "1",
-                             .commit = "c",
-                             .cpu = "base",
-                             .blas = "b"};
-    assert_int_equal(kv_store_run(s, &key, &same, &e), 0);
-    assert_int_equal(same, 7);
-    key.cpu = "avx2";
-    if (kv_store_run(s, &key, &other, &e)) fail_msg("%s", e.msg);
-    assert_true(other != 7);
-    close_store(s);
-}
-
 static void a_newer_store_is_refused(void **state) {
     const struct fixture *f = *state;
     struct kv_error e;
@@ -744,7 +679,6 @@ int main(void) {
         CASE(durations_add_up_and_live_apart),
         CASE(the_setting_of_a_trace_comes_back),
         CASE(wrong_files_are_refused_in_one_sentence),
-        CASE(issue_13_A10_an_older_store_is_read_as_it_is_and_its_runs_go_on_by_cpu_level),
         CASE(a_newer_store_is_refused),
         CASE(a_read_only_store_in_a_read_only_folder_can_be_read),
         CASE(a_full_disk_is_said_and_earlier_results_stay),
