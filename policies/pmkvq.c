@@ -71,7 +71,8 @@ const struct kv_policy kv_policy_pmkvq = {
                 "values, not from the codes; prompt tokens stay as they were at the branch)",
     .tag = "approximate",
     .params = params,
-    .varies = KV_VARIES_LAYER, // a width follows from position and length: no tags
+    .varies =
+        KV_VARIES_LAYER | KV_VARIES_POSITION, // a width follows from position and length: no tags
     .delay_tokens = KV_DELAY_PROMPT,
     .open = pmkvq_open,
     .decide = pmkvq_decide,

@@ -275,8 +275,16 @@ enum kv_published_mode {
     KV_PUBLISHED_REQUANT   // as prefill; the cache is coded again whenever its window is full
 };
 
-// Along which axes decisions differ: sets how many width tags a token must carry in the cache.
-enum kv_varies { KV_VARIES_TOKEN = 1, KV_VARIES_LAYER = 2, KV_VARIES_HEAD = 4, KV_VARIES_KV = 8 };
+// Along which axes decisions differ: sets how many width tags a token must carry in the cache. An
+// answer that differs along another is refused. Position: tokens differ by their position and the
+// sequence's length alone, which whoever reads the cache knows without tags.
+enum kv_varies {
+    KV_VARIES_TOKEN = 1,
+    KV_VARIES_LAYER = 2,
+    KV_VARIES_HEAD = 4,
+    KV_VARIES_KV = 8,
+    KV_VARIES_POSITION = 16
+};
 
 struct kv_policy {
     uint32_t abi;

@@ -58,6 +58,7 @@ const struct kv_policy kv_policy_static = {
     .summary = "one width for keys and one for values, the same everywhere",
     .tag = "baseline",
     .params = params,
+    .varies = KV_VARIES_KV,
     .open = static_open,
     .plan = static_plan,
     .canonical = static_canonical,

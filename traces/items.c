@@ -16,7 +16,7 @@ static int choose_by_file(const struct kv_tasks *t, const char *path, bool *chos
                           struct kv_error *e) {
     char *text, *line, *rest;
     size_t n, line_number = 0;
-    int rc = kv_read_file(path, &text, &n, e);
+    int rc = kv_read_lines(path, &text, &n, e);
     if (rc) return rc;
     for (rest = text; (line = strsep(&rest, "\n"));) {
         line_number++;
@@ -27,6 +27,10 @@ static int choose_by_file(const struct kv_tasks *t, const char *path, bool *chos
         if (i == t->n_items) {
             rc = kv_fail(e, KV_EFAIL, path, "line %zu: %s holds no item with id '%s'", line_number,
                          t->path, line);
+            break;
+        }
+        if (chosen[i]) {
+            rc = kv_fail(e, KV_EFAIL, path, "line %zu: id '%s' is listed twice", line_number, line);
             break;
         }
         chosen[i] = true;

@@ -13,7 +13,9 @@
 #include "analysis/results/pairs.h"
 #include "analysis/stats/evidence.h"
 #include "sim/base/assets.h"
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
+#include "sim/replay/spec.h"
 
 static const double power = 0.8;
 
@@ -93,11 +95,42 @@ static void mark_pattern(const struct search *q, const char *text, const char *c
                     (fnmatch(text, q->all[i].spec, 0) == 0 || fnmatch(text, labels[i], 0) == 0);
 }
 
-static int mark_spec(const struct search *q, const char *text, bool *marked, struct kv_error *e) {
+// A spec that an ordinary model takes, though none of the store's does.
+static bool fits_others(const char *text) {
+    const struct kv_format_setting ordinary = {.shape = {.n_layers = 32,
+                                                         .n_heads = 32,
+                                                         .n_kv_heads = 8,
+                                                         .head_dim = 128,
+                                                         .hidden = 4096,
+                                                         .ffn = 14336,
+                                                         .vocab = 128256,
+                                                         .max_tokens = 131072},
+                                               .order = KV_ORDER_HF};
+    struct kv_error why;
+    char *spelt = NULL;
+    bool fits = kv_tolerate(kv_spec_canonical(text, &ordinary, &spelt, &why), &why) == 0;
+    free(spelt);
+    return fits;
+}
+
+// Why nothing was measured, once something is known to stand in the way.
+struct obstacle {
+    char *text;
+    bool misfit; // a spec that the store's models cannot have
+};
+
+static int mark_spec(const struct search *q, const char *text, bool *marked, struct obstacle *why,
+                     struct kv_error *e) {
     struct kv_error no_spec;
     kv_rows_mark(q->all, q->n_all, q->settings, q->n_settings, text, marked, &no_spec);
     for (size_t i = 0; i < q->n_all; i++) marked[i] = marked[i] && q->trace_fits[i];
     if (no_spec.code != KV_EUSAGE) return 0; // a policy that is not loaded goes by its exact text
+    if (fits_others(text)) {
+        if (!why->text)
+            *why = (struct obstacle){
+                kv_format_text("%s does not fit the model (%s)", text, no_spec.msg), true};
+        return 0;
+    }
     char *where = kv_format_text("%s:%zu", q->claim->file, q->claim->line);
     int code = kv_fail(e, KV_EUSAGE, where, "'%s': %s", text, no_spec.msg);
     free(where);
@@ -107,16 +140,16 @@ static int mark_spec(const struct search *q, const char *text, bool *marked, str
 // Marks rows that `text` names: a pattern with * over specs and their short forms, or a spec in any
 // spelling. None is no error: *why then says what the store lacks.
 static int mark(const struct search *q, const char *text, const char *const *labels, bool *marked,
-                char **why, struct kv_error *e) {
+                struct obstacle *why, struct kv_error *e) {
     int code = 0;
     bool any = false;
     if (strchr(text, '*'))
         mark_pattern(q, text, labels, marked);
     else
-        code = mark_spec(q, text, marked, e);
+        code = mark_spec(q, text, marked, why, e);
     for (size_t i = 0; i < q->n_all; i++) any = any || marked[i];
-    if (!code && !any && !*why)
-        *why = kv_format_text("the store holds no exact run of %s to measure it on", text);
+    if (!code && !any && !why->text)
+        why->text = kv_format_text("the store holds no exact run of %s to measure it on", text);
     return code;
 }
 
@@ -268,7 +301,7 @@ static int judge_claim(struct search *q, const char *const *labels, const struct
     bool *second = kv_alloc(q->n_all + 1, sizeof *second);
     bool own_shuffle = c->quantity->pair && strcmp(c->second, "shuffle(first)") == 0;
     size_t before = l->n;
-    char *why = NULL;
+    struct obstacle why = {0};
     choose_traces(q);
     int code = mark(q, c->first, labels, first, &why, e);
     if (!code && c->quantity->pair && !own_shuffle)
@@ -278,13 +311,15 @@ static int judge_claim(struct search *q, const char *const *labels, const struct
         code = judge_marked(q, first, c->quantity->pair ? second : NULL, labels, how, l, e);
     if (!code && l->n == before) {
         struct kv_verdict *v = add_verdict(l, c);
-        v->because = why ? why
+        v->misfit = why.misfit;
+        v->because = why.text
+                         ? why.text
                          : kv_strdup(own_shuffle ? "the store holds no policy together with its "
                                                    "shuffle"
                                                  : "the two specs were not run on one trace");
-        why = NULL;
+        why.text = NULL;
     }
-    free(why);
+    free(why.text);
     free(first);
     free(second);
     return code;

@@ -12,6 +12,7 @@ struct kv_verdict {
     const struct kv_claim *claim;
     enum kv_answer answer;
     bool here;               // measured on the claim's model, benchmark and device
+    bool misfit;             // not measured: a spec of the claim does not fit the store's models
     enum kv_answer analogue; // what this model's figures would answer, whether here or not
     char *first, *second;    // specs compared, short; NULL = the store holds none
     char *model, *benchmark, *device;
@@ -29,7 +30,8 @@ KV_MUST_CHECK int kv_claims_add(const char *name, struct kv_claim **claims, size
                                 struct kv_error *e);
 
 // Judges claims[n_claims] on exact rows of the store: one verdict a claim and pair of specs, in
-// order; a claim whose specs were not run gets one that says so. device prices tokens (NULL:
+// order; a claim whose specs were not run, or do not fit
+// the store's models, gets one that says so. device prices tokens (NULL:
 // latency claims cannot be told). Of several traces those of the claim's model and benchmark are
 // taken, else those of its benchmark, else all. Errors: KV_EUSAGE with file and line for a spec
 // that is none.

@@ -142,6 +142,7 @@ static int open_rows(struct kv_rows *rows, struct kv_store **s, const struct kv_
     for (size_t i = 0; i < n; i++) rows->row[i].s = summaries[i];
     free(summaries);
     for (size_t i = 0; i < rows->n; i++) rows->row[i].label = kv_strdup(rows->row[i].s.label);
+    if (!code) code = kv_rows_place(rows, *s, e);
     for (size_t i = 0; !code && i < n; i++) code = fill_row(rows, &rows->row[i], *s, e);
     if (code) return code;
     kv_rows_versus(rows);

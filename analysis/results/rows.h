@@ -32,7 +32,11 @@ struct kv_versus {
 
 struct kv_row {
     struct kv_summary s;
-    char *label;                               // the spec without keys that say nothing
+    char *label; // the spec without keys that say nothing
+    // Why the mode is not one that the spec was published in, static text; NULL = it is, or nothing
+    // is known of the spec here. published: the mode that it was published in; NULL = unknown.
+    const char *mode_mismatch, *published;
+    bool newest; // of several builds of one file (kv_spec_digest) the one that was run last
     struct kv_interval interval[KV_N_SCORERS]; // Wilson's, of each accuracy
     double error[KV_N_SCORERS];                // standard error of each, from its spread over items
     struct kv_paired to16[KV_N_SCORERS];       // against the 16-bit run on the same items
@@ -79,6 +83,21 @@ void kv_rows_fini(struct kv_rows *rows);
 // Orders rows within their trace: "bits" (effective, widest first), "acc", "kl", "ms" (at the
 // largest context), "spec". KV_EUSAGE names the keys.
 KV_MUST_CHECK int kv_rows_sort(struct kv_rows *rows, const char *key, struct kv_error *e);
+
+// ---- how a spec was published, and builds of one file (builds.c) -----------------------
+
+// Whether a stored run's mode is one that its spec was published in, for a trace's setting:
+// kv_mode_mismatch of the spec. NULL also where the spec cannot be opened here.
+const char *kv_summary_mismatch(const struct kv_summary *s, const struct kv_format_setting *setting,
+                                const char **published);
+// Says of all rows how they were published and which build of a file is the newest.
+KV_MUST_CHECK int kv_rows_place(struct kv_rows *rows, struct kv_store *s, struct kv_error *e);
+// The label with what is to be said of the row: "mine.so#a38e@sym (newest)", "... (oracle)". Caller
+// frees.
+char *kv_row_name(const struct kv_row *row);
+// The mode, with a star where it is another than the spec was published in. Caller frees.
+char *kv_row_mode(const struct kv_row *row);
+#define KV_MODE_LEGEND "* another read mode than the policy or the format was published in"
 
 // ---- rows together (groups.c) ---------------------------------------------------------
 

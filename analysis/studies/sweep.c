@@ -14,7 +14,10 @@
 #include "sim/base/spec.h"
 #include "sim/base/talk.h"
 #include "sim/base/version.h"
+#include "sim/replay/answers.h"
 #include "sim/replay/fisher.h"
+#include "sim/replay/plugin.h"
+#include "sim/replay/published.h"
 #include "sim/replay/recorded_model.h"
 
 #ifndef KV_COMMIT
@@ -28,10 +31,13 @@ struct kv_sweep {
     struct kv_replay_spec *specs;
     size_t n_specs;
     struct kv_tally *tally; // of the last run
+    // Those of the specs that run now: shallow copies, and which they are.
+    struct kv_replay_spec *now;
+    size_t n_now, *which;
     // While it runs:
     struct kv_store *store;
-    long long trace_id, *run; // [n_specs]
-    bool *done;               // [n_specs][n_items of the trace]
+    long long trace_id, *run; // [n_now]
+    bool *done;               // [n_now][n_items of the trace]
     size_t stride;
     enum kv_mode mode;
     enum kv_fidelity fidelity;
@@ -102,18 +108,26 @@ static int add_expanded(struct kv_sweep *s, const char *text, struct kv_error *e
     return rc;
 }
 
+// One line of a sweep file, cut up in place.
+static int add_line(struct kv_sweep *s, char *line, struct kv_error *e) {
+    line[strcspn(line, "#\r")] = '\0';
+    line += strspn(line, " \t");
+    size_t n = strcspn(line, " \t");
+    const char *behind = line + n + strspn(line + n, " \t");
+    if (*behind) return kv_fail(e, KV_EUSAGE, behind, "stands behind a spec; a line holds one");
+    line[n] = '\0';
+    return n ? add_expanded(s, line, e) : 0;
+}
+
 // A sweep file: a spec or an expansion a line; '#' begins a comment.
 static int add_file(struct kv_sweep *s, const char *path, struct kv_error *e) {
     char *text, *line, *rest;
     size_t n, number = 0;
-    int rc = kv_read_file(path, &text, &n, e);
+    int rc = kv_read_lines(path, &text, &n, e);
     if (rc) return rc;
     for (rest = text; rc == 0 && (line = strsep(&rest, "\n"));) {
         number++;
-        line[strcspn(line, "#\r")] = '\0';
-        line += strspn(line, " \t");
-        line[strcspn(line, " \t")] = '\0';
-        if (*line && (rc = add_expanded(s, line, e))) {
+        if ((rc = add_line(s, line, e))) {
             struct kv_error inner = *e;
             kv_fail(e, rc, path, "line %zu: %s: %s", number, inner.where, inner.msg);
         }
@@ -153,6 +167,9 @@ int kv_sweep_open(struct kv_sweep **out, const struct kv_sweep_options *o, struc
     if (rc) return rc;
     struct kv_sweep *s = kv_alloc(1, sizeof *s);
     s->o = *o;
+    if (o->published)
+        for (s->o.n_modes = 0; s->o.n_modes < KV_N_MODES; s->o.n_modes++)
+            s->o.modes[s->o.n_modes] = (enum kv_mode)s->o.n_modes;
     rc = open_all(s, e);
     if (rc)
         kv_sweep_close(s);
@@ -167,6 +184,8 @@ void kv_sweep_close(struct kv_sweep *s) {
     kv_store_abandon(s->store);
     free(s->run);
     free(s->done);
+    free(s->now);
+    free(s->which);
     for (size_t i = 0; i < s->n_specs; i++) kv_replay_spec_close(&s->specs[i]);
     free(s->specs);
     kv_model_close(s->model);
@@ -197,8 +216,9 @@ static bool wanted(void *self, size_t item, size_t spec) {
 static int take(void *self, size_t item, size_t spec, const struct kv_outcome *o,
                 struct kv_error *e) {
     const struct kv_sweep *s = self;
-    kv_tally_add(s->tally, spec, item, s->fidelity, s->mode, o);
-    if (s->o.take) s->o.take(s->o.listener, spec, item, s->fidelity, s->mode, o);
+    size_t which = s->which[spec];
+    kv_tally_add(s->tally, which, item, s->fidelity, s->mode, o);
+    if (s->o.take) s->o.take(s->o.listener, which, item, s->fidelity, s->mode, o);
     return s->store ? kv_store_put(s->store, s->run[spec], (uint32_t)item, o, e) : 0;
 }
 
@@ -215,8 +235,8 @@ static enum kv_cell_table_kind table_kind(const struct kv_sweep *s) {
 }
 
 static int open_runs(struct kv_sweep *s, struct kv_error *e) {
-    for (size_t i = 0; i < s->n_specs; i++) {
-        const struct kv_replay_spec *spec = &s->specs[i];
+    for (size_t i = 0; i < s->n_now; i++) {
+        const struct kv_replay_spec *spec = &s->now[i];
         // Damage that fisher replay adds up, or that the policy went by, has a form; what has one
         // is said to have read the recording.
         bool formed = s->fidelity == KV_FISHER || spec->needs & KV_NEED_DAMAGE;
@@ -250,8 +270,8 @@ static int open_runs(struct kv_sweep *s, struct kv_error *e) {
 static struct kv_replay job_of(struct kv_sweep *s) {
     return (struct kv_replay){.trace = s->trace,
                               .model = s->model,
-                              .specs = s->specs,
-                              .n_specs = s->n_specs,
+                              .specs = s->now,
+                              .n_specs = s->n_now,
                               .mode = s->mode,
                               .self_exact = s->o.self == KV_SELF_EXACT,
                               .closed = s->o.feedback == KV_FEEDBACK_CLOSED,
@@ -265,43 +285,96 @@ static struct kv_replay job_of(struct kv_sweep *s) {
                               .self = s};
 }
 
+// The name that a spec has in tables. Caller frees.
+static char *name_of(const struct kv_sweep *s, const struct kv_replay_spec *spec) {
+    const struct kv_trace_info *in = kv_trace_info(s->trace);
+    const struct kv_format_setting setting = {in->shape, in->order}, *of = &setting;
+    const char *canonical = spec->canonical;
+    char *label;
+    kv_spec_labels(&canonical, &of, 1, &label);
+    return label;
+}
+
 // What closed feedback changed, and what the policy itself has to say.
 static void remark(const struct kv_sweep *s, size_t i, const struct kv_closed_count *n) {
-    const struct kv_replay_spec *spec = &s->specs[i];
+    const struct kv_replay_spec *spec = &s->now[i];
     if (n->items)
         kv_say("%s: closed feedback gave %.2f %% of %llu tokens other widths, in %.1f passes an "
                "item",
                spec->canonical, 100.0 * (double)n->changed / (double)n->tokens,
                (unsigned long long)n->tokens, (double)n->passes / (double)n->items);
     char text[1024] = "";
+    const char *before = kv_plugin_enter(kv_spec_plugin(spec));
     if (spec->policy->remark) spec->policy->remark(spec->self, text, sizeof text);
+    kv_plugin_leave(before);
     if (!*text) return;
-    const struct kv_trace_info *in = kv_trace_info(s->trace);
-    const struct kv_format_setting setting = {in->shape, in->order}, *of = &setting;
-    const char *canonical = spec->canonical;
-    char *label;
-    kv_spec_labels(&canonical, &of, 1, &label);
-    kv_say("%s: %s", label, text);
-    free(label);
+    char *name = name_of(s, spec);
+    kv_say("%s: %s", name, text);
+    free(name);
 }
+
+// ---- which specs ----------------------------------------------------------------------
+
+static bool runs_in(const struct kv_sweep *s, const struct kv_replay_spec *spec,
+                    enum kv_mode mode) {
+    return !s->o.published || kv_published_mode(spec) == mode;
+}
+
+// Takes the specs that run in this mode and fidelity. One that cannot be predicted is skipped with
+// a line; none that can, where nothing else is asked for, is an error.
+static int choose_specs(struct kv_sweep *s, struct kv_error *e) {
+    int rc = 0;
+    s->n_now = 0;
+    for (size_t i = 0; i < s->n_specs; i++) {
+        const struct kv_replay_spec *spec = &s->specs[i];
+        if (!runs_in(s, spec, s->mode)) continue;
+        int answers = s->fidelity != KV_FISHER
+                          ? 0
+                          : kv_fisher_answers(kv_trace_info(s->trace), spec, s->mode,
+                                              s->o.self == KV_SELF_EXACT, e);
+        if (answers) {
+            rc = answers;
+            if (s->n_specs > 1 || s->o.exact) kv_say("skipped %s: %s", spec->canonical, e->msg);
+            continue;
+        }
+        s->which[s->n_now] = i;
+        s->now[s->n_now++] = *spec;
+    }
+    return s->n_now || s->o.exact || s->o.published ? 0 : rc;
+}
+
+// Another mode than a spec was published in may be asked for, and is said.
+static void say_mismatches(const struct kv_sweep *s) {
+    for (size_t i = 0; i < s->n_specs; i++) {
+        const struct kv_replay_spec *spec = &s->specs[i];
+        const char *why = runs_in(s, spec, s->mode) ? kv_mode_mismatch(spec, s->mode) : NULL;
+        if (!why) continue;
+        char *name = name_of(s, spec);
+        kv_say("%s, mode %s: %s", name, kv_mode_names[s->mode], why);
+        free(name);
+    }
+}
+
+// ---- one after the other --------------------------------------------------------------
 
 // One fidelity, mode and redraw.
 static int run_once(struct kv_sweep *s, struct kv_error *e) {
+    int rc = choose_specs(s, e);
+    if (rc || s->n_now == 0) return rc;
     if (s->store) {
         free(s->done);
         s->done = NULL;
-        s->done = kv_alloc(s->n_specs * s->stride, sizeof *s->done);
-        int rc = open_runs(s, e);
-        if (rc) return rc;
+        s->done = kv_alloc(s->n_now * s->stride, sizeof *s->done);
+        if ((rc = open_runs(s, e))) return rc;
     }
     struct kv_replay job = job_of(s);
-    job.counts = kv_alloc(s->n_specs, sizeof *job.counts);
-    int rc = kv_replay_open_tables(&job, table_kind(s), s->o.jobs, e);
+    job.counts = kv_alloc(s->n_now, sizeof *job.counts);
+    rc = kv_replay_open_tables(&job, table_kind(s), s->o.jobs, e);
     if (rc == 0)
         rc = s->fidelity == KV_FISHER ? kv_replay_fisher(&job, table_kind(s), s->o.jobs, e)
                                       : kv_replay_exact(&job, s->o.jobs, e);
     kv_replay_close_tables(&job);
-    for (size_t i = 0; i < s->n_specs && rc == 0; i++) remark(s, i, &job.counts[i]);
+    for (size_t i = 0; i < s->n_now && rc == 0; i++) remark(s, i, &job.counts[i]);
     free(job.counts);
     return rc;
 }
@@ -311,6 +384,7 @@ static int run_modes(struct kv_sweep *s, struct kv_error *e) {
     for (size_t m = 0; m < s->o.n_modes && rc == 0; m++) {
         s->mode = s->o.modes[m];
         s->redraw = 0;
+        say_mismatches(s);
         s->fidelity = KV_FISHER; // the cheap one first
         if (s->o.fisher) rc = run_once(s, e);
         s->fidelity = KV_EXACT;
@@ -324,6 +398,8 @@ static int run_attention(struct kv_sweep *s, struct kv_error *e) {
     s->mode = KV_INLINE;
     s->redraw = 0;
     struct kv_replay job = job_of(s);
+    job.specs = s->specs;
+    job.n_specs = s->n_specs;
     job.model = NULL;
     job.closed = job.audit = false;
     int rc = kv_replay_open_tables(&job, table_kind(s), s->o.jobs, e);
@@ -336,6 +412,8 @@ static int run_attention(struct kv_sweep *s, struct kv_error *e) {
 static int run_outcomes(struct kv_sweep *s, struct kv_error *e) {
     KV_GUARD(e);
     s->run = kv_alloc(s->n_specs, sizeof *s->run);
+    if (!s->now) s->now = kv_alloc(s->n_specs, sizeof *s->now);
+    if (!s->which) s->which = kv_alloc(s->n_specs, sizeof *s->which);
     return run_modes(s, e);
 }
 

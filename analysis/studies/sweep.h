@@ -47,6 +47,7 @@ struct kv_sweep_options {
     enum kv_form form;  // of damage: iso; element and vector need gradients
     enum kv_mode modes[KV_N_MODES];
     size_t n_modes; // the default is inline alone
+    bool published; // each spec in the mode that it was published in (published.h); modes: all
     enum kv_self self;
     enum kv_feedback feedback;  // closed: exact replay alone
     uint32_t redraws;           // 1 = the run itself; more: also under seeded disturbances of 1e-6
@@ -84,7 +85,9 @@ const struct kv_replay_spec *kv_sweep_specs(const struct kv_sweep *s, size_t *n)
 
 // Runs it: for each mode fisher, then each exact redraw; then attention. Errors: those of
 // kv_replay_exact, kv_replay_fisher, kv_replay_attention and of the store; KV_EINTR when
-// interrupted. Whatever was finished by then is stored.
+// interrupted. Whatever was finished by then is stored. A spec that fisher replay does not answer
+// for is skipped with one line where another is left, and where the mode is not the one that a spec
+// was published in, one line says so.
 KV_MUST_CHECK int kv_sweep_run(struct kv_sweep *s, struct kv_error *e);
 
 // What one spec came to in one mode, over the outcomes that the last kv_sweep_run replayed: what

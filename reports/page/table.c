@@ -53,7 +53,9 @@ static void add_name(struct kv_text *t, const struct kv_page *p, const struct kv
     kv_html_text(t, r->s.spec);
     kv_text_addf(t, "\"><a href=\"#p%zu\">", number);
     kv_html_spec(t, r->label);
-    kv_text_addf(t, "</a>%s</th>", r->s.oracle ? " (oracle)" : "");
+    kv_text_addf(t, "</a>%s%s", r->newest ? " (newest)" : "", r->s.oracle ? " (oracle)" : "");
+    if (r->mode_mismatch) kv_text_addf(t, " (published in mode %s)", r->published);
+    kv_text_addf(t, "</th>");
 }
 
 static void add_versus(struct kv_text *t, const struct kv_versus *v) {

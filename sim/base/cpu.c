@@ -25,11 +25,31 @@ static enum kv_cpu best_level(void) {
 
 static enum kv_cpu chosen;
 
+// The level that KVSIM_CPU names; KV_N_CPU when none is named so.
+static enum kv_cpu named_level(const char *name) {
+    int i = 0;
+    while (i < KV_N_CPU && strcmp(name, level_names[i]) != 0) i++;
+    return (enum kv_cpu)i;
+}
+
 static void choose(void) {
     chosen = best_level();
     const char *want = getenv("KVSIM_CPU");
-    for (int i = 0; want && i < KV_N_CPU; i++)
-        if (strcmp(want, level_names[i]) == 0 && (enum kv_cpu)i <= chosen) chosen = (enum kv_cpu)i;
+    enum kv_cpu level = want ? named_level(want) : chosen;
+    if (level < chosen) chosen = level;
+}
+
+int kv_cpu_check(struct kv_error *e) {
+    const char *want = getenv("KVSIM_CPU");
+    enum kv_cpu level = want ? named_level(want) : KV_CPU_BASE, best = best_level();
+    if (level == KV_N_CPU)
+        return kv_fail(e, KV_EUSAGE, "KVSIM_CPU",
+                       "no CPU level is named '%s'; there are base, avx2, avx512", want);
+    if (level > best)
+        return kv_fail(e, KV_EUSAGE, "KVSIM_CPU",
+                       "this processor does not have %s; the best it has is %s", want,
+                       level_names[best]);
+    return 0;
 }
 
 enum kv_cpu kv_cpu_level(void) {

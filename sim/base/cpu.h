@@ -10,6 +10,9 @@
 // forces one.
 enum kv_cpu { KV_CPU_BASE, KV_CPU_AVX2, KV_CPU_AVX512, KV_N_CPU };
 enum kv_cpu kv_cpu_level(void);
+// Says where KVSIM_CPU names a level that does not exist or that this processor lacks (KV_EUSAGE);
+// for a program to ask before it begins: kv_cpu_level takes the best level then.
+KV_MUST_CHECK int kv_cpu_check(struct kv_error *e);
 const char *kv_cpu_level_name(enum kv_cpu level);
 const char *kv_cpu_model(void); // "AMD EPYC", from /proc/cpuinfo; "unknown" elsewhere
 unsigned kv_cpu_count(void);

@@ -172,6 +172,17 @@ int kv_rename_file(const char *from, const char *to, struct kv_error *e) {
     return 0;
 }
 
+int kv_read_lines(const char *path, char **text, size_t *n, struct kv_error *e) {
+    int rc = kv_read_file(path, text, n, e);
+    const char *zero = rc ? NULL : memchr(*text, '\0', *n);
+    if (!zero) return rc;
+    size_t line = 1;
+    for (const char *p = *text; p < zero; p++) line += *p == '\n';
+    free(*text);
+    *text = NULL;
+    return kv_fail(e, KV_EFAIL, path, "line %zu: a zero byte, where text is expected", line);
+}
+
 int kv_write_file(const char *path, const void *data, size_t n, struct kv_error *e) {
     struct stat st;
     bool special =

@@ -18,7 +18,8 @@ struct kv_spec {
     char **keys, **values;
 };
 
-// Reads "name", "name:k=v,..." or "name(inner):k=v,...". Errors: KV_EUSAGE with the text and place.
+// Reads "name", "name:k=v,..." or "name(inner):k=v,...". Errors: KV_EUSAGE with the text and place,
+// also for brackets that nest more than 32 deep.
 KV_MUST_CHECK int kv_spec_parse(struct kv_spec *s, const char *text, struct kv_error *e);
 void kv_spec_fini(struct kv_spec *s);
 
@@ -42,8 +43,8 @@ void kv_spec_take_apart(struct kv_spec_parts *p, const char *text);
 void kv_spec_parts_fini(struct kv_spec_parts *p);
 
 // Expands "{a,b}" anywhere and "from..to+step" in values: a list of plain specs, in order, without
-// repeats. Caller frees with kv_list_free. Errors: KV_EUSAGE (unbalanced braces, more than 100,000
-// specs).
+// repeats. Caller frees with kv_list_free. Errors: KV_EUSAGE (unbalanced braces, more than 65,536
+// characters, 100,000 specs, a million replacements or 64 MiB of text on the way).
 KV_MUST_CHECK int kv_spec_expand(const char *text, char ***list, size_t *n, struct kv_error *e);
 void kv_list_free(char **list, size_t n);
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Words for rows of the tables of formats and policies.
 #include "sim/cli/catalogue.h"
+
 #include "sim/base/memory.h"
+#include "sim/replay/spec.h"
 
 #include <stdlib.h>
 
@@ -80,35 +82,18 @@ char *kv_listing_param(const struct kv_param *p) {
 }
 
 char *kv_listing_needs(uint32_t needs) {
-    static const struct {
-        uint32_t bit;
-        const char *name;
-    } known[] = {{KV_NEED(KV_ENTROPY_NATS), "entropy_nats"},
-                 {KV_NEED(KV_CONFIDENCE), "confidence"},
-                 {KV_NEED(KV_RARITY_NATS), "rarity_nats"},
-                 {KV_NEED(KV_ATTN_VAR), "attn_var"},
-                 {KV_NEED(KV_KEY_RANGE), "key_range"},
-                 {KV_NEED(KV_VALUE_RANGE), "value_range"},
-                 {KV_NEED(KV_ATTN_SO_FAR), "attn_so_far"},
-                 {KV_NEED(KV_ATTN_FUTURE), "attn_future"},
-                 {KV_NEED_CLASS, "token class"},
-                 {KV_NEED_DAMAGE, "damage"},
-                 {KV_NEED_ERROR, "coding error"},
-                 {KV_NEED_QUANTILES, "quantiles of features"},
-                 {KV_NEED_KV, "keys and values"},
-                 {KV_NEED_Q, "queries"},
-                 {KV_NEED_HIDDEN, "hidden states"},
-                 {KV_NEED_NORMS, "norms of projections"}};
     struct kv_text t = {0};
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (needs & known[i].bit) kv_text_addf(&t, "%s%s", t.n ? ", " : "", known[i].name);
+    for (int i = 0; i < 32; i++) {
+        const char *name = needs >> i & 1 ? kv_need_name(1u << i) : NULL;
+        if (name) kv_text_addf(&t, "%s%s", t.n ? ", " : "", name);
+    }
     return kv_text_take(&t);
 }
 
 char *kv_listing_varies(uint32_t varies) {
-    static const char *const axes[] = {"token", "layer", "head", "K and V"};
+    static const char *const axes[] = {"token", "layer", "head", "K and V", "position"};
     struct kv_text t = {0};
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 5; i++)
         if (varies & (1u << i)) kv_text_addf(&t, "%s%s", t.n ? ", " : "", axes[i]);
     return kv_text_take(&t);
 }

@@ -4,7 +4,9 @@
 #include <stdlib.h>
 
 #include "analysis/results/compare.h"
+#include "analysis/results/rows.h"
 #include "sim/base/print.h"
+#include "sim/store/label.h"
 #include "sim/cli/row_options.h"
 
 static const struct kv_option options[] = {
@@ -79,17 +81,38 @@ static int print_text(const struct kv_compared *x, size_t n, const struct kv_com
     return kv_table_print_rows(evidence, x, n_judged, sizeof *x, KV_OUT_TEXT, e);
 }
 
-static int print(const struct kv_summary *const run[2], const struct kv_pairs *j,
-                 const struct kv_comparing *how, enum kv_output output, struct kv_error *e) {
+// What the two runs are; a star where a spec was published in another mode.
+static int print_runs(struct kv_store *s, const struct kv_summary *const run[2],
+                      struct kv_error *e) {
+    struct kv_store_setting *settings;
+    size_t n;
+    bool starred = false;
+    int code = kv_store_settings(s, &settings, &n, e);
+    for (int i = 0; !code && i < 2; i++) {
+        const char *variant = kv_variant_name(run[i]->form, run[i]->feedback), *published,
+                   *why = NULL, *file = NULL;
+        for (size_t k = 0; k < n; k++)
+            if (settings[k].trace == run[i]->trace)
+                why = kv_summary_mismatch(run[i], &settings[k].setting, &published);
+        starred = starred || why;
+        kv_print("%c  %s (%s, %s%s%s%s)\n", 'a' + i, run[i]->spec,
+                 kv_fidelity_names[run[i]->fidelity], kv_mode_names[run[i]->mode], why ? "*" : "",
+                 *variant ? ", " : "", variant);
+        if (kv_spec_digest(&run[i]->parts, &file)) kv_print("   that is %s\n", run[i]->label);
+    }
+    if (starred) puts(KV_MODE_LEGEND);
+    free(settings);
+    return code;
+}
+
+static int print(struct kv_store *s, const struct kv_summary *const run[2],
+                 const struct kv_pairs *j, const struct kv_comparing *how, enum kv_output output,
+                 struct kv_error *e) {
     struct kv_compared x[KV_MAX_COMPARED];
     size_t n = kv_compare(j, how, x);
     if (output != KV_OUT_TEXT) return kv_table_print_rows(columns, x, n, sizeof *x, output, e);
-    for (int i = 0; i < 2; i++) {
-        const char *variant = kv_variant_name(run[i]->form, run[i]->feedback);
-        kv_print("%c  %s (%s, %s%s%s)\n", 'a' + i, run[i]->spec,
-                 kv_fidelity_names[run[i]->fidelity], kv_mode_names[run[i]->mode],
-                 *variant ? ", " : "", variant);
-    }
+    int code = print_runs(s, run, e);
+    if (code) return code;
     if (j->n_left_out)
         printf("%zu items are left out on both sides: their scores or divergence are not finite on "
                "one\n",
@@ -114,7 +137,7 @@ static int compare(struct kv_store *s, struct kv_summary *const runs[2], const s
         code = kv_store_items(s, run[i]->run_group, &items[i], &n_items[i], e);
     if (!code) {
         kv_pairs_join(&joined, items[0], n_items[0], items[1], n_items[1]);
-        code = joined.n ? print(run, &joined, how, output, e)
+        code = joined.n ? print(s, run, &joined, how, output, e)
                : joined.n_left_out
                    ? kv_fail(e, KV_EFAIL, "diff",
                              "of the %zu items in common none is finite in both runs",

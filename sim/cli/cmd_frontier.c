@@ -51,6 +51,14 @@ static const char *standing(const struct point *x) {
     return x->p == x->f->knee ? "knee" : x->f->on[x->p] ? "yes" : NULL;
 }
 
+// All rows have one mode, which stands above them: who was published in another has the star.
+static char *name_of(const struct kv_row *row) {
+    char *name = kv_row_name(row),
+         *marked = kv_format_text("%s%s", name, row->mode_mismatch ? "*" : "");
+    free(name);
+    return marked;
+}
+
 #define CELL(name, add) KV_CELL(name, struct point, add)
 #define TEXT(name, value) CELL(name, kv_table_text(t, value))
 #define NUMBER(name, value, decimals) CELL(name, kv_table_number(t, value, decimals))
@@ -76,8 +84,8 @@ TEXT(mode, kv_mode_names[row->row->s.mode])
 TEXT(own, kv_self_names[row->row->s.self])
 TEXT(digest, row->row->s.trace_digest)
 
-CELL(label, kv_table_take(t, kv_format_text("%s%s", row->row->label,
-                                            row->row->s.oracle ? " (oracle)" : "")))
+CELL(label, kv_table_take(t, name_of(row->row)))
+TEXT(published, row->row->published)
 NUMBER(cost_text, row->f->cost[row->p], 2)
 NUMBER(value_text, row->f->value[row->p], row->decimals)
 TEXT(standing_text, standing(row))
@@ -107,6 +115,7 @@ static const struct kv_table_column columns[] = {{"spec", KV_LEFT, spec},
                                                  {"trace", KV_LEFT, digest},
                                                  {"left_out", KV_RIGHT, left_out},
                                                  {"measured_tokens", KV_RIGHT, measured},
+                                                 {"published_mode", KV_LEFT, published},
                                                  {0}};
 static const struct kv_table_column text_columns[] = {
     {"spec", KV_LEFT, label},
@@ -158,6 +167,11 @@ static int print_text(const struct kv_front *f, const struct asked *asked,
         asked->cost->by_context ? kv_context_note(f->rows, f->n, &all->context[context], 1) : NULL;
     if (note) puts(note);
     free(note);
+    for (size_t i = 0; i < f->n; i++)
+        if (f->rows[i]->mode_mismatch) {
+            puts(KV_MODE_LEGEND);
+            break;
+        }
     printf("hypervolume %.4g [%.4g, %.4g], down to %s %.*f and up to the dearest row\n",
            f->hypervolume, f->hypervolume_interval.low, f->hypervolume_interval.high,
            asked->value->name, asked->value->scorer == KV_FRONT_KL ? 4 : 3, f->floor);

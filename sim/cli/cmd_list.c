@@ -5,7 +5,7 @@
 #include "sim/base/memory.h"
 #include "sim/base/talk.h"
 #include "sim/cli/lists.h"
-#include "sim/replay/spec.h"
+#include "sim/replay/published.h"
 
 #include <stdlib.h>
 
@@ -50,18 +50,27 @@ KV_CELL(format_layout, struct format_row, kv_table_text(t, row->type->layout))
 KV_CELL(format_rounding, struct format_row, kv_table_text(t, row->type->rounding))
 KV_CELL(format_guards, struct format_row, kv_table_text(t, row->type->guards))
 KV_CELL(format_stable, struct format_row, kv_table_text(t, row->type->stable ? "yes" : "no"))
+KV_CELL(format_published, struct format_row,
+        kv_table_text(t, kv_published_name(row->type->published_mode)))
 KV_CELL(format_citation, struct format_row, kv_table_text(t, row->type->citation))
 
-static const struct kv_table_column format_columns[] = {
-    {"format", KV_LEFT, format_name},         {"summary", KV_LEFT, format_summary},
-    {"widths_bits", KV_LEFT, format_widths},  {"formula", KV_LEFT, format_formula},
-    {"allocated_bits", KV_LEFT, format_bits}, {"tag", KV_LEFT, format_tag},
-    {"keys", KV_LEFT, format_keys},           {"unit", KV_LEFT, format_unit},
-    {"order", KV_LEFT, format_order},         {"rope", KV_LEFT, format_rope},
-    {"layout", KV_LEFT, format_layout},       {"rounding", KV_LEFT, format_rounding},
-    {"guards", KV_LEFT, format_guards},       {"stable", KV_LEFT, format_stable},
-    {"citation", KV_LEFT, format_citation}};
-enum { FORMAT_COLUMNS = sizeof format_columns / sizeof *format_columns, SHORT_FORMAT_COLUMNS = 6 };
+static const struct kv_table_column format_columns[] = {{"format", KV_LEFT, format_name},
+                                                        {"summary", KV_LEFT, format_summary},
+                                                        {"widths_bits", KV_LEFT, format_widths},
+                                                        {"formula", KV_LEFT, format_formula},
+                                                        {"allocated_bits", KV_LEFT, format_bits},
+                                                        {"tag", KV_LEFT, format_tag},
+                                                        {"published_in", KV_LEFT, format_published},
+                                                        {"keys", KV_LEFT, format_keys},
+                                                        {"unit", KV_LEFT, format_unit},
+                                                        {"order", KV_LEFT, format_order},
+                                                        {"rope", KV_LEFT, format_rope},
+                                                        {"layout", KV_LEFT, format_layout},
+                                                        {"rounding", KV_LEFT, format_rounding},
+                                                        {"guards", KV_LEFT, format_guards},
+                                                        {"stable", KV_LEFT, format_stable},
+                                                        {"citation", KV_LEFT, format_citation}};
+enum { FORMAT_COLUMNS = sizeof format_columns / sizeof *format_columns, SHORT_FORMAT_COLUMNS = 7 };
 
 static int list_formats(struct kv_cli *c, struct kv_error *e) {
     struct format_row *rows = NULL;
@@ -91,14 +100,16 @@ KV_CELL(policy_tag, struct kv_policy, kv_table_text(t, row->tag))
 KV_CELL(policy_varies, struct kv_policy, kv_table_take(t, kv_listing_varies(row->varies)))
 KV_CELL(policy_reads, struct kv_policy, kv_table_take(t, kv_listing_needs(row->needs)))
 KV_CELL(policy_keys, struct kv_policy, kv_table_take(t, kv_listing_keys(row->params)))
+KV_CELL(policy_published, struct kv_policy,
+        kv_table_text(t, kv_published_name(row->published_mode)))
 KV_CELL(policy_citation, struct kv_policy, kv_table_text(t, row->citation))
 
 static const struct kv_table_column policy_columns[] = {
-    {"policy", KV_LEFT, policy_name},      {"summary", KV_LEFT, policy_summary},
-    {"tag", KV_LEFT, policy_tag},          {"varies_by", KV_LEFT, policy_varies},
-    {"reads", KV_LEFT, policy_reads},      {"keys", KV_LEFT, policy_keys},
-    {"citation", KV_LEFT, policy_citation}};
-enum { POLICY_COLUMNS = sizeof policy_columns / sizeof *policy_columns, SHORT_POLICY_COLUMNS = 5 };
+    {"policy", KV_LEFT, policy_name}, {"summary", KV_LEFT, policy_summary},
+    {"tag", KV_LEFT, policy_tag},     {"varies_by", KV_LEFT, policy_varies},
+    {"reads", KV_LEFT, policy_reads}, {"published_in", KV_LEFT, policy_published},
+    {"keys", KV_LEFT, policy_keys},   {"citation", KV_LEFT, policy_citation}};
+enum { POLICY_COLUMNS = sizeof policy_columns / sizeof *policy_columns, SHORT_POLICY_COLUMNS = 6 };
 
 static int list_policies(struct kv_cli *c, struct kv_error *e) {
     struct kv_policy *rows = NULL;

@@ -141,13 +141,14 @@ static void print_heading(const struct kv_row *rows, size_t n) {
     bool fidelity = true, mode = true, items = true;
     for (size_t i = 1; i < n; i++) {
         fidelity = fidelity && rows[i].s.fidelity == s->fidelity;
-        mode = mode && rows[i].s.mode == s->mode;
+        mode =
+            mode && rows[i].s.mode == s->mode && !rows[i].mode_mismatch == !rows[0].mode_mismatch;
         items = items && rows[i].s.n_items == s->n_items;
     }
     kv_print("%s%s%s, %s: %s", s->task, *s->prompt ? ", prompt " : "", s->prompt, s->subset,
              s->model);
     if (fidelity) printf("; %s", kv_fidelity_names[s->fidelity]);
-    if (mode) printf(", %s", kv_mode_names[s->mode]);
+    if (mode) printf(", %s%s", kv_mode_names[s->mode], rows[0].mode_mismatch ? "*" : "");
     if (items) printf("; n %zu", s->n_items);
     if (!isnan(s->acc_ref[KV_ACC]))
         printf("; 16 bit %.3f, chance %.3f", s->acc_ref[KV_ACC], s->chance);
@@ -177,6 +178,11 @@ static void print_legend(const struct kv_rows *all) {
     if (!width || width >= WIDE_TERMINAL)
         puts("p, Holm: exact McNemar (paired t where redrawn) against 16 bit by acc, adjusted over "
              "the rows alike in fidelity and mode");
+    for (size_t i = 0; i < all->n; i++)
+        if (all->row[i].mode_mismatch) {
+            puts("mode: " KV_MODE_LEGEND);
+            break;
+        }
     if (any_redrawn(all->row, all->n))
         puts("rounding %: of an item's variance of the difference to 16 bit, what redraws alone "
              "make; of KL %: the same of kl_nats");

@@ -88,7 +88,7 @@ static void print_claim(const struct kv_claim *c) {
 
 static void print_verdict(const struct kv_verdict *v) {
     const struct kv_claim *c = v->claim;
-    bool away = measured(v) && !v->here;
+    bool away = v->misfit || (measured(v) && !v->here);
     kv_print("  verdict  %s%s: %s\n", kv_answer_names[v->answer], away ? " here" : "", v->because);
     if (!v->first) return;
     kv_print("  here     %s%s%s (%s)", v->first, v->second ? " against " : "",

@@ -51,7 +51,7 @@ static char *shares_text(const struct kv_ledger *l) {
 static void label(struct kv_table *t, const void *at) {
     const struct kv_shown *c = at;
     if (c->on_frontier) kv_table_mark(t);
-    kv_table_take(t, kv_format_text("%s%s", c->of->label, c->of->s.oracle ? " (oracle)" : ""));
+    kv_table_take(t, kv_row_name(c->of));
 }
 
 #define CELL(name, add) KV_CELL(name, struct kv_shown, add)
@@ -71,6 +71,8 @@ TEXT(tag, row->of->s.tag)
 COUNT(oracle, row->of->s.oracle)
 TEXT(fidelity, kv_fidelity_names[row->of->s.fidelity])
 TEXT(mode, kv_mode_names[row->of->s.mode])
+CELL(mode_text, kv_table_take(t, kv_row_mode(row->of)))
+TEXT(published, row->of->published)
 TEXT(own, kv_self_names[row->of->s.self])
 TEXT(compute, row->of->s.compute)
 TEXT(variant, kv_variant_name(row->of->s.form, row->of->s.feedback))
@@ -143,6 +145,8 @@ NUMBER(chance, row->of->s.chance, 6)
 TEXT(digest, row->of->s.trace_digest)
 TEXT(version, row->of->s.version)
 TEXT(commit, row->of->s.commit)
+COUNT(newest, row->of->newest)
+TEXT(level, row->of->s.cpu)
 CELL(shares, kv_table_take(t, shares_text(&row->of->s.ledger)))
 
 #define SAME(name, test)                                                                           \
@@ -150,10 +154,11 @@ CELL(shares, kv_table_take(t, shares_text(&row->of->s.ledger)))
         return test;                                                                               \
     }
 SAME(fidelity, a->s.fidelity == b->s.fidelity)
-SAME(mode, a->s.mode == b->s.mode)
+SAME(mode, a->s.mode == b->s.mode && !a->mode_mismatch == !b->mode_mismatch)
 SAME(own, a->s.self == b->s.self)
 SAME(compute, strcmp(a->s.compute, b->s.compute) == 0)
 SAME(variant, a->s.form == b->s.form && a->s.feedback == b->s.feedback)
+SAME(level, strcmp(a->s.cpu, b->s.cpu) == 0)
 SAME(seed, a->s.seed == b->s.seed)
 SAME(redraws, a->s.n_redraws == b->s.n_redraws)
 SAME(count, a->s.n_items == b->s.n_items && a->n_left_out + b->n_left_out == 0)
@@ -162,7 +167,8 @@ const struct kv_show_column kv_show_columns[] = {
     {{"spec", KV_LEFT, spec}, KV_SHOW_MACHINE, NULL},
     {{"spec", KV_LEFT, label}, KV_SHOW_TEXT, NULL},
     {{"fidelity", KV_LEFT, fidelity}, KV_SHOW_MACHINE | KV_SHOW_TEXT, same_fidelity},
-    {{"mode", KV_LEFT, mode}, KV_SHOW_MACHINE | KV_SHOW_TEXT, same_mode},
+    {{"mode", KV_LEFT, mode}, KV_SHOW_MACHINE, NULL},
+    {{"mode", KV_LEFT, mode_text}, KV_SHOW_TEXT, same_mode},
     {{"n", KV_RIGHT, count}, KV_SHOW_MACHINE, NULL},
     {{"n", KV_RIGHT, count_text}, KV_SHOW_TEXT, same_count},
     {{"acc", KV_RIGHT, acc}, KV_SHOW_MACHINE, NULL},
@@ -243,6 +249,9 @@ const struct kv_show_column kv_show_columns[] = {
     {{"left_out", KV_RIGHT, left_out}, KV_SHOW_MACHINE, NULL},
     {{"left_out_ids", KV_LEFT, left_out_ids}, KV_SHOW_MACHINE, NULL},
     {{"measured_tokens", KV_RIGHT, measured}, KV_SHOW_MACHINE, NULL},
+    {{"published_mode", KV_LEFT, published}, KV_SHOW_MACHINE, NULL},
+    {{"newest", KV_RIGHT, newest}, KV_SHOW_MACHINE, NULL},
+    {{"cpu", KV_LEFT, level}, KV_SHOW_MACHINE | KV_SHOW_TEXT, same_level},
     {{0}, 0, NULL}};
 _Static_assert(sizeof kv_show_columns / sizeof *kv_show_columns <= KV_MAX_COLUMNS,
                "columns fit the arrays of those who print them");

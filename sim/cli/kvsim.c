@@ -8,6 +8,7 @@
 #include "sim/base/talk.h"
 #include "sim/base/work.h"
 #include "sim/cli/help.h"
+#include "sim/cli/last_resort.h"
 
 #include <signal.h>
 #include <stdlib.h>
@@ -84,6 +85,7 @@ int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN); // a run whose output nobody reads any more still stores its results
     signal(SIGXFSZ, SIG_IGN); // a file-size limit is a write error like any other
     catch_interrupts();
+    kv_last_resort();
     const char *name = argc > 1 ? argv[1] : "--help";
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
         kv_help_all();
@@ -93,7 +95,8 @@ int main(int argc, char **argv) {
     }
     if (strcmp(name, "--version") == 0) name = "version";
     struct kv_cli cli = {0};
-    int rc = kv_find_command(name, &cli.command, &e);
+    int rc = kv_cpu_check(&e);
+    if (rc == 0) rc = kv_find_command(name, &cli.command, &e);
     if (rc) return report(&e, rc);
     rc = run(&cli, argc - 2, argv + 2, &e);
     if (rc == 0 && kv_stdout_closed()) end_as_a_filter();

@@ -17,12 +17,14 @@ static int read_modes(const struct kv_cli *c, struct kv_sweep_options *o, struct
     char **list;
     size_t n = kv_opt_list(c, "mode", &list);
     int rc = 0;
+    o->published = n == 1 && strcmp(list[0], "published") == 0;
     o->n_modes = 0;
-    for (size_t i = 0; i < n && rc == 0; i++) {
+    for (size_t i = 0; i < n && rc == 0 && !o->published; i++) {
         int m = kv_index_of(list[i], kv_mode_names);
         if (m < 0)
             rc = kv_fail(e, KV_EUSAGE, "--mode",
-                         "no mode is named '%s'; there are inline, prefill, prefill1, requant",
+                         "no mode is named '%s'; there are inline, prefill, prefill1, requant, "
+                         "or published alone",
                          list[i]);
         else if (mode_listed(o, (enum kv_mode)m)) // its items would count twice
             rc = kv_fail(e, KV_EUSAGE, "--mode", "mode %s is named twice", list[i]);
@@ -30,6 +32,7 @@ static int read_modes(const struct kv_cli *c, struct kv_sweep_options *o, struct
             o->modes[o->n_modes++] = (enum kv_mode)m;
     }
     kv_list_free(list, n);
+    if (o->published) o->n_modes = 1; // of whatever specs there are
     return rc;
 }
 

@@ -15,7 +15,8 @@
         {"form", 0, "FORM", "iso",                                                                 \
          "of fisher's damage: iso; element and vector need --keep grad"},                          \
         {"mode", 0, "LIST", "inline",                                                              \
-         "when coded values are read: inline, prefill, prefill1, requant"},                        \
+         "when coded values are read: inline, prefill, prefill1, requant; or published: each "     \
+         "spec as its source reads"},                                                              \
         {"self", 0, "HOW", "coded", "a token's own query reads its K and V coded or exact"},       \
         {"feedback", 0, "HOW", "open",                                                             \
          "policies read the recording's features (open) or those of the run they steer (closed)"}, \
@@ -24,7 +25,9 @@
         KV_COMPUTE_OPTION,                                                                         \
         {"items", 0, "A-B", NULL, "only items A to B of the trace, counted from 0"},               \
         {"audit", 0, NULL, NULL,                                                                   \
-         "ask each policy again with the future scrambled: none may answer otherwise"},            \
+         "ask each policy about each item again, with the future scrambled and all shown; "        \
+         "without "                                                                                \
+         "it about the first item alone"},                                                         \
     {                                                                                              \
         "db", 0, "FILE", db_default, "store of results"                                            \
     }

@@ -57,6 +57,37 @@ int kv_show_item(const struct kv_replay *r, size_t which, size_t item, const flo
 
 #define UNANSWERED 0xFDu // what cells hold before a policy is asked
 
+// The first cell that differs from another along an axis that the policy does not declare: what
+// the tags that are counted cannot say.
+static int check_axes(const struct kv_replay_spec *spec, const char *item, size_t n_tokens,
+                      const uint8_t *cells, struct kv_error *e) {
+    static const struct {
+        uint32_t declared;
+        const char *name, *bit;
+    } axes[] = {{KV_VARIES_TOKEN | KV_VARIES_POSITION, "token", "TOKEN"},
+                {KV_VARIES_LAYER, "layer", "LAYER"},
+                {KV_VARIES_HEAD, "KV head", "HEAD"},
+                {KV_VARIES_KV, "K and V", "KV"}};
+    const struct kv_shape *sh = &spec->run.shape;
+    size_t n = kv_cells(sh), by_layer = (size_t)sh->n_kv_heads * 2;
+    for (size_t i = 0; i < n_tokens * n; i++) {
+        size_t cell = i % n, at[] = {i / n, cell / by_layer, cell % by_layer / 2, cell % 2};
+        const size_t token = at[0], step[] = {n, by_layer, 2, 1};
+        size_t now = i;
+        for (size_t a = 0; a < 4; a++) { // one axis after the other is walked back to its start
+            if (spec->varies & axes[a].declared) continue;
+            size_t start = now - at[a] * step[a];
+            if (cells[start] != cells[now])
+                return kv_fail(e, KV_EFAIL, spec->canonical,
+                               "policy %s answers otherwise along %s, which it does not declare "
+                               "(KV_VARIES_%s), at item %s, token %zu",
+                               spec->policy_name, axes[a].name, axes[a].bit, item, token);
+            now = start;
+        }
+    }
+    return 0;
+}
+
 int kv_check_answers(const struct kv_replay_spec *spec, const char *item, size_t n_tokens,
                      const uint8_t *cells, struct kv_error *e) {
     size_t n = kv_cells(&spec->run.shape);
@@ -70,7 +101,7 @@ int kv_check_answers(const struct kv_replay_spec *spec, const char *item, size_t
         return kv_fail(e, KV_EFAIL, spec->canonical, "policy %s %s, at item %s, token %zu",
                        spec->policy_name, why, item, i / n);
     }
-    return 0;
+    return check_axes(spec, item, n_tokens, cells, e);
 }
 
 // Asks, and says something where a policy fails without a word.
@@ -78,7 +109,7 @@ static int ask(const struct kv_replay_spec *spec, const struct kv_item *view, co
                uint8_t *cells, struct kv_error *e) {
     struct kv_error own = {0};
     memset(cells, UNANSWERED, view->n_tokens * kv_cells(&spec->run.shape));
-    int rc = kv_ask(spec->policy, spec->self, view, cells, &own);
+    int rc = kv_spec_ask(spec, view, cells, &own);
     if (rc == 0) return 0;
     if (!*own.msg || own.code != rc)
         return kv_fail(e, KV_EFAIL, spec->canonical,

@@ -22,7 +22,8 @@ KV_MUST_CHECK int kv_ask_checked(const struct kv_replay_spec *spec, const struct
                                  const char *item, uint8_t *cells, struct kv_error *e);
 
 // Checks a policy's answers: cells[n_tokens][...]. Errors: a width that the format does not offer,
-// a cell left undecided, a key evicted without its value; each names item and token.
+// a cell left undecided, a key evicted without its value, answers that differ along an axis that
+// the policy does not declare; each names item and token.
 KV_MUST_CHECK int kv_check_answers(const struct kv_replay_spec *spec, const char *item,
                                    size_t n_tokens, const uint8_t *cells, struct kv_error *e);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A decision: the item is shown, damage is taken where the rounds lead, the policy is asked, and
-// asked again where an audit is on.
+// asked again about the first item, or about all where an audit is on.
 #include <stdlib.h>
 
 #include "sim/base/guard.h"
@@ -22,7 +22,10 @@ int kv_decide_by(const struct kv_replay *r, size_t which, size_t item, const flo
         view.damage = moved;
     }
     if (rc == 0) rc = kv_ask_checked(spec, &view, it->id, cells, e);
-    if (rc == 0 && r->audit) rc = kv_audit(spec, &view, cells, e);
+    if (rc == 0 && (r->audit || item == r->first_item)) {
+        rc = kv_audit_needs(spec, it, features, &view, cells, e);
+        if (rc == 0) rc = kv_audit(spec, &view, cells, e);
+    }
     free(moved);
     free(tokens);
     return rc;

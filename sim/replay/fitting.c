@@ -6,6 +6,7 @@
 #include "sim/base/memory.h"
 #include "sim/replay/attention.h"
 #include "sim/replay/damage.h"
+#include "sim/replay/plugin.h"
 
 // Errors measured before: specs of one format often ask the same, as along a front of budgets.
 struct measured {
@@ -146,7 +147,9 @@ int kv_replay_fit(const struct kv_replay *r, unsigned jobs, struct kv_error *e) 
                                 .spec = &r->specs[j],
                                 .jobs = jobs,
                                 .memory = &memory};
+            const char *before = kv_plugin_enter(kv_spec_plugin(s));
             if (s->policy->fit) rc = s->policy->fit(s->self, &f.view, e);
+            kv_plugin_leave(before);
         }
     for (size_t i = 0; i < memory.n; i++) {
         free(memory.at[i].pair);

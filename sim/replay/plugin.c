@@ -14,6 +14,22 @@ bool kv_is_plugin(const char *name) {
     return strchr(name, '/') || (n > 3 && strcmp(name + n - 3, ".so") == 0);
 }
 
+static _Thread_local const char *running;
+
+const char *kv_plugin_enter(const char *path) {
+    const char *before = running;
+    if (path) running = path;
+    return before;
+}
+
+void kv_plugin_leave(const char *before) {
+    running = before;
+}
+
+const char *kv_plugin_running(void) {
+    return running;
+}
+
 static int check_policy(const struct kv_policy *p, const char *path, struct kv_error *e) {
     // Everything up to `close` has been there since ABI 1; what is newer may be missing.
     const size_t least = offsetof(struct kv_policy, wraps);
@@ -70,7 +86,10 @@ static int load(struct kv_plugin *p, const char *path, struct kv_error *e) {
 
 int kv_plugin_open(struct kv_plugin **out, const char *path, struct kv_error *e) {
     struct kv_plugin *p = kv_alloc(1, sizeof *p);
+    p->path = kv_strdup(path);
+    const char *before = kv_plugin_enter(p->path);
     int rc = load(p, path, e);
+    kv_plugin_leave(before);
     if (rc) kv_plugin_close(p);
     *out = rc ? NULL : p;
     return rc;
@@ -78,6 +97,9 @@ int kv_plugin_open(struct kv_plugin **out, const char *path, struct kv_error *e)
 
 void kv_plugin_close(struct kv_plugin *p) {
     if (!p) return;
+    const char *before = kv_plugin_enter(p->path);
     if (p->library) dlclose(p->library);
+    kv_plugin_leave(before);
+    free(p->path);
     free(p);
 }

@@ -15,8 +15,16 @@ bool kv_is_plugin(const char *name);
 struct kv_plugin {
     struct kv_policy policy; // the object's own, its missing fields zero
     void *library;
+    char *path;
     char digest[17]; // of the file, so that a store never takes one build for another
 };
+
+// While a call into a plug-in runs, the thread that runs it knows its path, so that a program whose
+// plug-in ends or breaks the process can name it. kv_plugin_enter returns what was known before,
+// for kv_plugin_leave; path = NULL changes nothing, as for a policy that is no plug-in.
+const char *kv_plugin_enter(const char *path);
+void kv_plugin_leave(const char *before);
+const char *kv_plugin_running(void); // in this thread; NULL = none. Safe in a signal handler
 
 // Loads a shared object. Errors, one sentence each: no such file, not a policy, another ABI, a
 // policy without a name or a decision, needs that are not known.

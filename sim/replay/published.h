@@ -15,6 +15,11 @@
 // queries read what it has decided, unless it was published so.
 const char *kv_mode_mismatch(const struct kv_replay_spec *spec, enum kv_mode mode);
 
+// The mode that a spec was published in: its policy's (of a wrapper the one inside), else its
+// format's; where both leave it open, prefill for a policy that decides when the prompt has been
+// read, and inline.
+enum kv_mode kv_published_mode(const struct kv_replay_spec *spec);
+
 // The name of the mode that a policy or a format declares: "inline", ...; "" for any, and for one
 // that this kvsim does not know (a later plug-in's).
 const char *kv_published_name(uint32_t published_mode);

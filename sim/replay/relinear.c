@@ -87,7 +87,7 @@ static int visit(const struct kv_replay *r, const struct kv_replay_spec *spec,
     struct kv_sensitivity at = {0};
     how.seed += (uint64_t)round << 32; // other labels than those that were chosen on
     view->run = &asking->run;
-    int rc = kv_ask(asking->policy, asking->self, view, cells, e);
+    int rc = kv_spec_ask(asking, view, cells, e);
     if (rc == 0) rc = kv_check_answers(spec, it->id, it->n_tokens, cells, e);
     if (rc == 0)
         rc = kv_relinear_measure(r->model, it, spec, cells, &how, r->form != KV_TABLE_ISO, s, &at,

@@ -34,7 +34,7 @@ struct kv_replay {
     struct kv_cell_table **damage, **error;
     enum kv_cell_table_kind form;   // of the damage, as opened
     struct kv_quantiles *quantiles; // for those that declare KV_NEED_QUANTILES
-    bool audit;                     // ask each policy again with the future scrambled: kv_audit
+    bool audit;                     // each item, not the first alone: kv_audit_needs, kv_audit
     bool closed;                    // policies read the run they steer: closed.h; exact replay only
     struct kv_closed_count *counts; // [n_specs] what closed feedback changed, or NULL
     bool quiet;                     // no progress is drawn
@@ -64,7 +64,8 @@ KV_MUST_CHECK int kv_replay_fit(const struct kv_replay *r, unsigned jobs, struct
 
 // ---- decisions (decide.c) -------------------------------------------------------------
 
-// Asks a spec's policy about item i, with the tables r holds for it:
+// Asks a spec's policy about item i, with the tables r holds for it, and audits what it answers
+// about the first item, or with r->audit about each:
 // cells[n_tokens][n_layers][n_kv_heads][2]. Features that the policy did not declare read NAN.
 // Errors: whatever the policy says; a width not offered, naming the token.
 KV_MUST_CHECK int kv_decide(const struct kv_replay *r, size_t spec, size_t item, uint8_t *cells,
@@ -73,6 +74,13 @@ KV_MUST_CHECK int kv_decide(const struct kv_replay *r, size_t spec, size_t item,
 // The same with other features than the recorded ones: [n_tokens][KV_N_FEATURES].
 KV_MUST_CHECK int kv_decide_by(const struct kv_replay *r, size_t spec, size_t item,
                                const float *features, uint8_t *cells, struct kv_error *e);
+
+// Asks a spec's policy about an item again, the same and with what it did not declare shown, as it
+// was recorded and as extremes; compares with its answer so far. view: what kv_show_item showed.
+// Errors: an answer that changed, naming what it reads. (audit.c)
+KV_MUST_CHECK int kv_audit_needs(const struct kv_replay_spec *spec, const struct kv_trace_item *it,
+                                 const float *features, const struct kv_item *view,
+                                 const uint8_t *cells, struct kv_error *e);
 
 // Asks a policy about an item again, at several points with everything scrambled that it cannot
 // know by then, and compares with its answer so far: cells[n_tokens][...]. Policies that declare

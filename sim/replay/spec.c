@@ -25,6 +25,31 @@ const struct kv_policy *kv_policy_at(size_t i) {
     return i < N_POLICIES ? policies[i] : NULL;
 }
 
+const char *kv_need_name(uint32_t bit) {
+    static const struct {
+        uint32_t bit;
+        const char *name;
+    } known[] = {{KV_NEED(KV_ENTROPY_NATS), "entropy_nats"},
+                 {KV_NEED(KV_CONFIDENCE), "confidence"},
+                 {KV_NEED(KV_RARITY_NATS), "rarity_nats"},
+                 {KV_NEED(KV_ATTN_VAR), "attn_var"},
+                 {KV_NEED(KV_KEY_RANGE), "key_range"},
+                 {KV_NEED(KV_VALUE_RANGE), "value_range"},
+                 {KV_NEED(KV_ATTN_SO_FAR), "attn_so_far"},
+                 {KV_NEED(KV_ATTN_FUTURE), "attn_future"},
+                 {KV_NEED_CLASS, "token class"},
+                 {KV_NEED_DAMAGE, "damage"},
+                 {KV_NEED_ERROR, "coding error"},
+                 {KV_NEED_QUANTILES, "quantiles of features"},
+                 {KV_NEED_KV, "keys and values"},
+                 {KV_NEED_Q, "queries"},
+                 {KV_NEED_HIDDEN, "hidden states"},
+                 {KV_NEED_NORMS, "norms of projections"}};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (known[i].bit == bit) return known[i].name;
+    return NULL;
+}
+
 // The narrowest width of a format of that name; 0 when there is none.
 static unsigned format_width(const char *name, const struct kv_shape *shape) {
     struct kv_format_setting s = {*shape, KV_ORDER_GGML};
@@ -157,13 +182,28 @@ static int check_rounds(const struct kv_replay_spec *spec, const char *name, str
                : 0;
 }
 
+const char *kv_spec_plugin(const struct kv_replay_spec *spec) {
+    while (!spec->plugin && spec->inner) spec = spec->inner;
+    return spec->plugin ? spec->plugin->path : NULL;
+}
+
+int kv_spec_ask(const struct kv_replay_spec *spec, const struct kv_item *item, uint8_t *cells,
+                struct kv_error *e) {
+    const char *before = kv_plugin_enter(kv_spec_plugin(spec));
+    int rc = kv_ask(spec->policy, spec->self, item, cells, e);
+    kv_plugin_leave(before);
+    return rc;
+}
+
 static int open_policy(struct kv_replay_spec *spec, const char *text, struct kv_error *e) {
     struct kv_spec s;
     struct kv_args *args = NULL;
     int rc = kv_spec_parse(&s, text, e);
     if (rc) return rc;
     char *what = kv_format_text("policy %s", s.name);
+    const char *before = kv_plugin_enter(NULL);
     rc = find(spec, &s, e);
+    if (rc == 0) kv_plugin_enter(kv_spec_plugin(spec));
     if (rc == 0) rc = open_inner(spec, &s, e);
     if (rc == 0)
         rc = kv_args_new(&args, &s, spec->policy->params, spec->plugin ? plugin_params : NULL, what,
@@ -183,6 +223,7 @@ static int open_policy(struct kv_replay_spec *spec, const char *text, struct kv_
             spec->policy->canonical(spec->self, &spec->run, own, sizeof own);
         spec->canonical = *own ? kv_strdup(own) : kv_args_canonical(&spelled, s.name);
     }
+    kv_plugin_leave(before);
     kv_args_free(args);
     free(what);
     kv_spec_fini(&s);
@@ -219,7 +260,9 @@ int kv_replay_spec_open(struct kv_replay_spec *spec, const char *text,
 }
 
 void kv_replay_spec_close(struct kv_replay_spec *spec) {
+    const char *before = kv_plugin_enter(kv_spec_plugin(spec));
     if (spec->policy && spec->policy->close) spec->policy->close(spec->self);
+    kv_plugin_leave(before);
     if (spec->inner) kv_replay_spec_close(spec->inner);
     free(spec->inner);
     free(spec->inner_view);

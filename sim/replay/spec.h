@@ -34,9 +34,19 @@ KV_MUST_CHECK int kv_replay_spec_open(struct kv_replay_spec *spec, const char *t
                                       struct kv_error *e);
 void kv_replay_spec_close(struct kv_replay_spec *spec); // an empty spec is fine
 
+// Asks a spec's policy, as kv_ask does; kv_plugin_running names the plug-in among its policies
+// meanwhile.
+int kv_spec_ask(const struct kv_replay_spec *spec, const struct kv_item *item, uint8_t *cells,
+                struct kv_error *e);
+// The path of the plug-in among a spec's policies; NULL when there is none.
+const char *kv_spec_plugin(const struct kv_replay_spec *spec);
+
 // The canonical text of any spelling of a spec. Caller frees.
 KV_MUST_CHECK int kv_spec_canonical(const char *text, const struct kv_format_setting *s,
                                     char **canonical, struct kv_error *e);
+
+// What a bit of KV_NEED_* is called: "entropy_nats", "keys and values"; NULL for one that is none.
+const char *kv_need_name(uint32_t bit);
 
 // The table of policies, for listings. NULL past the end.
 const struct kv_policy *kv_policy_at(size_t i);

@@ -48,6 +48,20 @@ bool kv_spec_shuffles(const struct kv_spec_parts *shuffle, const struct kv_spec_
            strcmp(shuffle->format_text, of->format_text) == 0;
 }
 
+// The first digits of a digest tell builds of one file apart, as Git's do.
+enum { DIGEST_SHOWN = 4 };
+
+const char *kv_spec_digest(const struct kv_spec_parts *p, const char **file) {
+    for (size_t i = 0; i < p->n_policies; i++) {
+        const struct kv_spec *s = &p->policies[i];
+        const char *digest = kv_spec_value(s, "digest"), *weights = kv_spec_value(s, "weights");
+        if (!digest) continue;
+        *file = weights ? weights : s->name;
+        return digest;
+    }
+    return NULL;
+}
+
 // Adds one half of a spec to t: s[n], wrappers first. `keep_order`: the channel order is worth
 // saying.
 static void add_half(struct kv_text *t, const struct kv_spec *s, size_t n, bool format,
@@ -55,7 +69,10 @@ static void add_half(struct kv_text *t, const struct kv_spec *s, size_t n, bool 
     struct known k = format ? known_format(s->name) : known_policy(s->name);
     bool fold = !format && kv_uniform_width(s); // written as "static:bits=4"
     char separator = ':';
+    const char *digest = format ? NULL : kv_spec_value(s, "digest");
+    const char *holder = !digest ? "" : kv_spec_value(s, "weights") ? "weights" : s->name;
     kv_text_addf(t, "%s", s->name);
+    if (holder == s->name) kv_text_addf(t, "#%.*s", DIGEST_SHOWN, digest);
     if (s->inner) {
         kv_text_add(t, "(", 1);
         if (n > 1)
@@ -67,11 +84,12 @@ static void add_half(struct kv_text *t, const struct kv_spec *s, size_t n, bool 
     for (size_t i = 0; i < s->n_pairs; i++) {
         const char *key = s->keys[i];
         if (is_default(k, key, s->values[i])) continue;
-        if (!format && strcmp(key, "digest") == 0) continue; // of a file that the label names
+        if (!format && strcmp(key, "digest") == 0) continue; // stands behind the file's name
         if (format && !keep_order && strcmp(key, "order") == 0) continue;
         if (fold && strcmp(key, "v") == 0) continue;
         kv_text_addf(t, "%c%s=%s", separator, fold && strcmp(key, "k") == 0 ? "bits" : key,
                      s->values[i]);
+        if (strcmp(holder, key) == 0) kv_text_addf(t, "#%.*s", DIGEST_SHOWN, digest);
         separator = ',';
     }
 }
@@ -108,17 +126,23 @@ static bool orders_differ(const struct subject *s, size_t n) {
     return false;
 }
 
+// Whether the format of a spec takes its channel order by itself, for its trace's shape.
+static bool takes_order(const struct subject *s) {
+    struct kv_text t = {0};
+    struct kv_format *f = NULL;
+    struct kv_error ignored;
+    add_half(&t, s->parts->formats, s->parts->n_formats, true, false);
+    bool opened = kv_tolerate(kv_format_open(&f, t.s, s->setting, &ignored), &ignored) == 0,
+         same = opened && strcmp(f->canonical, s->parts->format_text) == 0;
+    if (opened) kv_format_close(f);
+    free(t.s);
+    return same;
+}
+
 // The short form, with the channel order only where it is not the one the format takes by itself.
 static char *label_of(const struct subject *s, bool keep_order) {
-    struct kv_error ignored;
-    char *brief = shorten(s->parts, false), *back = NULL;
-    if (s->setting &&
-        kv_tolerate(kv_spec_canonical(brief, s->setting, &back, &ignored), &ignored) == 0)
-        keep_order = strcmp(back, s->spec) != 0;
-    free(back);
-    if (!keep_order) return brief;
-    free(brief);
-    return shorten(s->parts, true);
+    if (s->setting && s->parts->n_formats) keep_order = !takes_order(s);
+    return shorten(s->parts, keep_order);
 }
 
 static void label_all(const struct subject *s, size_t n, char **labels) {

@@ -6,7 +6,8 @@
 //
 // Defaults are left out, and the channel order where it is the one that the format takes by itself;
 // two that would read alike keep all keys. A store keeps each run's label (column `label`), made
-// from its spec and trace alone, and tables print that one.
+// from its spec and trace alone, and tables print that one. What comes from a file, a plug-in or a
+// controller's weights, has the first digits of its digest behind the name: "mine.so#a38e".
 #ifndef KV_STORE_LABEL_H
 #define KV_STORE_LABEL_H
 
@@ -27,6 +28,9 @@ KV_MUST_CHECK int kv_store_label_runs(struct kv_store *s, struct kv_error *e);
 // The width that a policy gives to keys and values alike: "4" of "static:k=4,v=4"; NULL for any
 // other policy.
 const char *kv_uniform_width(const struct kv_spec *policy);
+// The digest of the file that a spec's policy comes from, and the file; NULL when it comes from
+// none.
+const char *kv_spec_digest(const struct kv_spec_parts *parts, const char **file);
 // Whether a spec is the shuffle of another: the same widths on the wrong tokens, in one format.
 bool kv_spec_shuffles(const struct kv_spec_parts *shuffle, const struct kv_spec_parts *of);
 

@@ -251,6 +251,128 @@ JOIN counted AS c ON c.family = f.family
 GROUP BY f.family, h.side, h.bits
 ORDER BY f.family, h.side, h.bits;
 
+-- version 2
+
+-- The processor level is a part of what a run is: a sweep that goes on where there is another level
+-- makes a run of its own. Views are made again, since they cannot outlive the table they read.
+DROP VIEW share;
+DROP VIEW frontier;
+DROP VIEW paired;
+DROP VIEW summary;
+DROP VIEW item_result;
+DROP VIEW family;
+CREATE TABLE run_by_level (
+    id INTEGER PRIMARY KEY,
+    spec INTEGER NOT NULL REFERENCES policy_spec (id),
+    trace INTEGER NOT NULL REFERENCES trace (id),
+    fidelity TEXT NOT NULL,
+    mode TEXT NOT NULL,
+    self TEXT NOT NULL,
+    compute TEXT NOT NULL,
+    variant TEXT NOT NULL,
+    seed INTEGER NOT NULL,
+    redraw INTEGER NOT NULL,
+    version TEXT NOT NULL,
+    git_commit TEXT NOT NULL,
+    cpu TEXT NOT NULL,
+    blas TEXT NOT NULL,
+    UNIQUE (spec, trace, fidelity, mode, self, compute, variant, seed, redraw, version, git_commit,
+            cpu)
+);
+INSERT INTO run_by_level SELECT * FROM run;
+DROP TABLE run;
+ALTER TABLE run_by_level RENAME TO run;
+
+-- Runs that differ in the redraw alone form a family, named by its first run.
+CREATE VIEW family AS
+SELECT id AS run,
+       MIN(id) OVER (PARTITION BY spec, trace, fidelity, mode, self, compute, variant, seed,
+                     version, git_commit, cpu) AS family
+FROM run;
+
+-- A family's result on an item, redraws averaged before anything is compared. right_*: 1 when the
+-- pick is the gold choice; ref_*: the 16-bit run's; agree: same pick as 16 bit.
+CREATE VIEW item_result AS
+SELECT f.family, o.item, i.id, i.source, i.gold, i.context_key, COUNT(*) AS redraws,
+       CASE WHEN i.gold >= 0 THEN AVG(o.pick_acc = i.gold) END AS right_acc,
+       CASE WHEN i.gold >= 0 THEN AVG(o.pick_acc_norm = i.gold) END AS right_acc_norm,
+       CASE WHEN i.gold >= 0 THEN AVG(o.pick_acc_bytes = i.gold) END AS right_acc_bytes,
+       CASE WHEN i.gold >= 0 THEN AVG(o.pick_acc_token = i.gold) END AS right_acc_token,
+       CASE WHEN i.gold >= 0 THEN AVG(o.pick_ref_acc = i.gold) END AS ref_acc,
+       CASE WHEN i.gold >= 0 THEN AVG(o.pick_ref_acc_norm = i.gold) END AS ref_acc_norm,
+       CASE WHEN i.gold >= 0 THEN AVG(o.pick_ref_acc_bytes = i.gold) END AS ref_acc_bytes,
+       CASE WHEN i.gold >= 0 THEN AVG(o.pick_ref_acc_token = i.gold) END AS ref_acc_token,
+       AVG(o.pick_acc = o.pick_ref_acc) AS agree, AVG(o.margin) AS margin,
+       AVG(o.kl_nats) AS kl_nats, AVG(o.n_scored) AS n_scored,
+       AVG(o.nominal_bits) AS nominal_bits, AVG(o.effective_bits) AS effective_bits,
+       AVG(o.allocated_bits) AS allocated_bits, AVG(o.entropy_bits) AS entropy_bits,
+       AVG(o.bytes_per_token) AS bytes_per_token,
+       CASE WHEN i.n_choices > 0 THEN 1.0 / i.n_choices END AS chance,
+       i.n_context + (i.n_tokens - i.n_context) * 1.0 / MAX(i.n_choices, 1) AS context_tokens
+FROM outcome_item AS o
+JOIN run AS r ON r.id = o.run
+JOIN family AS f ON f.run = o.run
+JOIN item AS i ON i.trace = r.trace AND i.item = o.item
+GROUP BY f.family, o.item;
+
+-- One row a family: means over items; kl_nats a scored token. context_tokens: mean length at which
+-- the accuracy was measured.
+CREATE VIEW summary AS
+SELECT r.id AS family, s.spec, s.policy, s.format, s.tag, s.oracle, r.trace, t.task_name,
+       t.task_prompt, t.subset, t.model_name, t.digest AS trace_digest, r.fidelity, r.mode, r.self,
+       r.compute, r.variant, r.seed, r.version, r.git_commit, r.cpu,
+       MAX(x.redraws) AS redraws,
+       COUNT(*) AS n, t.n_items AS n_trace, COUNT(x.right_acc) AS n_judged, AVG(x.chance) AS chance,
+       AVG(x.right_acc) AS acc, AVG(x.right_acc_norm) AS acc_norm,
+       AVG(x.right_acc_bytes) AS acc_bytes, AVG(x.right_acc_token) AS acc_token,
+       AVG(x.ref_acc) AS ref_acc, AVG(x.ref_acc_norm) AS ref_acc_norm,
+       AVG(x.ref_acc_bytes) AS ref_acc_bytes, AVG(x.ref_acc_token) AS ref_acc_token,
+       AVG(x.agree) AS agree, AVG(x.margin) AS margin,
+       SUM(x.kl_nats * x.n_scored) / SUM(CASE WHEN x.kl_nats IS NOT NULL THEN x.n_scored END)
+           AS kl_nats,
+       AVG(x.nominal_bits) AS nominal_bits, AVG(x.effective_bits) AS effective_bits,
+       AVG(x.allocated_bits) AS allocated_bits, AVG(x.entropy_bits) AS entropy_bits,
+       AVG(x.bytes_per_token) AS bytes_per_token, AVG(x.context_tokens) AS context_tokens
+FROM item_result AS x
+JOIN run AS r ON r.id = x.family
+JOIN policy_spec AS s ON s.id = r.spec
+JOIN trace AS t ON t.id = r.trace
+GROUP BY x.family
+ORDER BY s.spec, x.family;
+
+-- Against the 16-bit run on the same items: won = right only here, lost = right only there.
+CREATE VIEW paired AS
+SELECT family, COUNT(right_acc) AS n, SUM(MAX(right_acc - ref_acc, 0)) AS won,
+       SUM(MAX(ref_acc - right_acc, 0)) AS lost, AVG(right_acc - ref_acc) AS difference,
+       AVG(right_acc_norm - ref_acc_norm) AS difference_norm, AVG(agree) AS agree
+FROM item_result
+WHERE right_acc IS NOT NULL
+GROUP BY family
+ORDER BY family;
+
+-- Rows of the summary that no other of the same trace and fidelity beats in accuracy and bits.
+CREATE VIEW frontier AS
+WITH s AS MATERIALIZED (SELECT * FROM summary WHERE acc IS NOT NULL)
+SELECT * FROM s AS a
+WHERE NOT EXISTS (SELECT 1 FROM s AS b
+                  WHERE b.trace = a.trace AND b.fidelity = a.fidelity AND b.acc >= a.acc
+                    AND b.effective_bits <= a.effective_bits
+                    AND (b.acc > a.acc OR b.effective_bits < a.effective_bits))
+ORDER BY trace, fidelity, effective_bits, family;
+
+-- Mean over items and redraws of the widths' shares.
+CREATE VIEW share AS
+WITH held AS (SELECT run, side, bits, SUM(share) AS total FROM outcome_share
+              GROUP BY run, side, bits),
+     counted AS MATERIALIZED (SELECT f.family, COUNT(*) AS n FROM outcome_item AS o
+                              JOIN family AS f ON f.run = o.run GROUP BY f.family)
+SELECT f.family, h.side, h.bits, SUM(h.total) / c.n AS share
+FROM held AS h
+JOIN family AS f ON f.run = h.run
+JOIN counted AS c ON c.family = f.family
+GROUP BY f.family, h.side, h.bits
+ORDER BY f.family, h.side, h.bits;
+
 -- version 3
 
 -- label: the short name that tables print, made from the spec and its trace alone: what is at its

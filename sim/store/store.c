@@ -105,7 +105,7 @@ static int use_wal(struct kv_store *s, struct kv_error *e) {
         if (code == SQLITE_BUSY) sqlite3_sleep(25);
     }
     if (code != SQLITE_OK) return kv_store_fail(s, "open it for writing", e);
-    return kv_store_exec(s, "PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON", "open it", e);
+    return kv_store_exec(s, "PRAGMA synchronous = NORMAL", "open it", e);
 }
 
 // A store in a folder that cannot be written has no room for the log's index; without a log to
@@ -135,6 +135,19 @@ static int open_immutable(struct kv_store *s, struct kv_error *e) {
     return code;
 }
 
+// Puts a copy in memory, brought up to date, in the place of an older store that is only read.
+static int read_copy(struct kv_store *s, struct kv_error *e) {
+    sqlite3 *file = s->db;
+    s->db = NULL;
+    int code = kv_store_connect(s, ":memory:", SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, e);
+    sqlite3_backup *b = code ? NULL : sqlite3_backup_init(s->db, "main", file, "main");
+    if (b) sqlite3_backup_step(b, -1);
+    if (!code && (!b || sqlite3_backup_finish(b) != SQLITE_OK))
+        code = kv_store_fail(s, "copy it into memory", e);
+    sqlite3_close_v2(file);
+    return code ? code : upgrade(s, e);
+}
+
 static int open_read(struct kv_store *s, struct kv_error *e) {
     long long version;
     int code = kv_store_connect(s, s->path, SQLITE_OPEN_READONLY, e);
@@ -144,11 +157,7 @@ static int open_read(struct kv_store *s, struct kv_error *e) {
     if (!code) code = check_kind(s, &version, e);
     if (code) return code;
     if (version == 0) return kv_fail(e, KV_EFAIL, s->path, "the store is empty");
-    if (version < schema_version(0, NULL, NULL))
-        return kv_fail(e, KV_EFAIL, s->path,
-                       "the store was made by an older kvsim (schema %lld of %d); any sweep into "
-                       "it brings it up to date",
-                       version, schema_version(0, NULL, NULL));
+    if (version < schema_version(0, NULL, NULL) && (code = read_copy(s, e))) return code;
     return kv_store_exec(s, "PRAGMA temp_store = MEMORY; PRAGMA query_only = ON", "read it", e);
 }
 
@@ -159,8 +168,8 @@ static int open_write(struct kv_store *s, bool create, struct kv_error *e) {
     if (sqlite3_db_readonly(s->db, "main"))
         return kv_fail(e, KV_EFAIL, s->path, "the store is read-only");
     code = use_wal(s, e);
-    if (!code) code = upgrade(s, e);
-    return code;
+    if (!code) code = upgrade(s, e); // replaces tables that others refer to
+    return code ? code : kv_store_exec(s, "PRAGMA foreign_keys = ON", "open it", e);
 }
 
 static struct kv_store *new_store(const char *path, bool writable) {
@@ -182,6 +191,8 @@ int kv_store_open(struct kv_store **out, const char *path, enum kv_store_access 
     *out = NULL;
     KV_GUARD(e);
     struct stat st;
+    if (!*path || strcmp(path, ":memory:") == 0) // SQLite's names of what is gone when it is closed
+        return kv_fail(e, KV_EUSAGE, "store", "'%s' names no file; results would be lost", path);
     bool there = stat(path, &st) == 0;
     if (!there && (access != KV_STORE_CREATE || errno != ENOENT))
         return kv_fail(e, KV_EFAIL, path, errno == ENOENT ? "no such store" : "cannot be opened");

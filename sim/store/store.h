@@ -54,7 +54,8 @@ KV_MUST_CHECK int kv_store_trace(struct kv_store *s, const struct kv_trace_info 
                                  long long *trace_id, struct kv_error *e);
 
 // What makes a run: equal keys are one run and resume. Texts are borrowed for the call; NULL reads
-// as "". cpu, blas, tag and oracle describe and do not distinguish.
+// as "". blas, tag and oracle describe and do not distinguish; cpu, the level of the kernels, is part
+// of the build.
 struct kv_run_key {
     long long trace;
     const char *spec;            // canonical "policy@format"
@@ -105,7 +106,7 @@ struct kv_summary {
     enum kv_form form;
     enum kv_feedback feedback;
     char *compute;
-    char *task, *prompt, *subset, *model, *trace_digest, *version, *commit;
+    char *task, *prompt, *subset, *model, *trace_digest, *version, *commit, *cpu;
     bool oracle;
     uint64_t seed;
     size_t n_redraws;

@@ -160,8 +160,8 @@ int kv_store_run(struct kv_store *s, const struct kv_run_key *key, long long *ru
         code = number(s,
                       "SELECT id FROM run WHERE spec = ? AND trace = ? AND fidelity = ? AND "
                       "mode = ? AND self = ? AND compute = ? AND variant = ? AND seed = ? AND "
-                      "redraw = ? AND version = ? AND git_commit = ?",
-                      run, 11, -1, run_id, e);
+                      "redraw = ? AND version = ? AND git_commit = ? AND cpu = ?",
+                      run, 12, -1, run_id, e);
     return code;
 }
 

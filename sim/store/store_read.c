@@ -55,6 +55,7 @@ static const struct column {
     {"trace_digest", C_TEXT, FIELD(trace_digest)},
     {"version", C_TEXT, FIELD(version)},
     {"git_commit", C_TEXT, FIELD(commit)},
+    {"cpu", C_TEXT, FIELD(cpu)},
     {"redraws", C_SIZE, FIELD(n_redraws)},
     {"n", C_SIZE, FIELD(n_items)},
     {"n_trace", C_SIZE, FIELD(n_trace_items)},

@@ -11,6 +11,7 @@
 #include "sim/base/half.h"
 #include "sim/base/hash.h"
 #include "sim/base/memory.h"
+#include "sim/base/cpu.h"
 #include "sim/base/spec.h"
 #include "sim/base/work.h"
 #include "sim/base/assets.h"
@@ -116,6 +117,64 @@ static void expands_to(const char *text, const char *want) {
     assert_string_equal(want, got.s);
     kv_list_free(list, n);
     free(got.s);
+}
+
+static char *repeated(const char *left, const char *middle, const char *right, size_t n) {
+    struct kv_text t = {0};
+    for (size_t i = 0; i < n; i++) kv_text_addf(&t, "%s", left);
+    kv_text_addf(&t, "%s", middle);
+    for (size_t i = 0; i < n; i++) kv_text_addf(&t, "%s", right);
+    return kv_text_take(&t);
+}
+
+static void issue_13_C5_specs_are_bounded_by_work_and_by_depth(void **state) {
+    (void)state;
+    struct kv_error e = {0};
+    struct kv_spec spec;
+    struct kv_spec_parts parts;
+    char **list, *many = repeated("{b,b}", "", "", 40), *deep = repeated("{", "a", "}", 30000),
+                 *wrapped = repeated("w(", "none", ")", 5000),
+                 *open = repeated("{", "", "", 200000);
+    size_t n;
+    expands_to("a:b=3..3+1e-15", "a:b=3");
+    const struct {
+        const char *text, *says;
+    } wrong[] = {{many, "too much work"},       {deep, "too much work"},
+                 {open, "longer than"},         {"a:b=0..9+0.00001", "makes more than 100000 specs"},
+                 {"a:b=2..nan", "a range is"},  {"a:b=2..inf", "a range is"},
+                 {"a:b=0..1+nan", "a range is"}};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        assert_int_equal(kv_spec_expand(wrong[i].text, &list, &n, &e), KV_EUSAGE);
+        if (!strstr(e.msg, wrong[i].says)) fail_msg("%zu: %s", i, e.msg);
+    }
+    assert_int_equal(kv_spec_parse(&spec, wrapped, &e), KV_EUSAGE);
+    assert_non_null(strstr(e.msg, "nest more than 32 deep"));
+    kv_spec_take_apart(&parts, wrapped); // a store may hold it
+    assert_int_equal(parts.n_policies, 0);
+    kv_spec_parts_fini(&parts);
+    free(many);
+    free(deep);
+    free(wrapped);
+    free(open);
+}
+
+static void issue_13_A10_a_cpu_level_that_is_not_there_is_refused(void **state) {
+    (void)state;
+    struct kv_error e = {0};
+    const char *before = getenv("KVSIM_CPU");
+    char *kept = before ? kv_strdup(before) : NULL;
+    setenv("KVSIM_CPU", "avx1024", 1);
+    assert_int_equal(kv_cpu_check(&e), KV_EUSAGE);
+    assert_non_null(strstr(e.msg, "no CPU level is named 'avx1024'"));
+    setenv("KVSIM_CPU", "", 1);
+    assert_int_equal(kv_cpu_check(&e), KV_EUSAGE);
+    setenv("KVSIM_CPU", "base", 1);
+    assert_int_equal(kv_cpu_check(&e), 0);
+    if (kept)
+        setenv("KVSIM_CPU", kept, 1);
+    else
+        unsetenv("KVSIM_CPU");
+    free(kept);
 }
 
 static void braces_and_ranges_expand_in_order_without_repeats(void **state) {
@@ -479,6 +538,8 @@ int main(void) {
         cmocka_unit_test(a_whole_spec_comes_apart_wrappers_first),
         cmocka_unit_test(specs_that_are_none_are_wrong_usage),
         cmocka_unit_test(braces_and_ranges_expand_in_order_without_repeats),
+        cmocka_unit_test(issue_13_C5_specs_are_bounded_by_work_and_by_depth),
+        cmocka_unit_test(issue_13_A10_a_cpu_level_that_is_not_there_is_refused),
         cmocka_unit_test(equal_spellings_have_one_canonical_text),
         cmocka_unit_test(values_out_of_place_are_refused_in_one_sentence),
         cmocka_unit_test(the_nearest_name_is_near),

@@ -179,6 +179,23 @@ static void the_shipped_claims_are_judged_without_a_name(void **state) {
     free(arguments);
 }
 
+static void
+issue_13_C11_a_claim_that_fits_no_model_here_cannot_be_told_and_the_rest_goes_on(void **state) {
+    const struct fixture *f = *state;
+    json_t *rows = judge(f, PAIR "model: made-up 135M\nbenchmark: hellaswag\nquantity: kl ratio\n"
+                                 "claim: too wide a group\nfirst: static:bits=4@asym:group=128\n"
+                                 "at least: 2\n"
+                                 "claim: holds\nfirst: static:bits=4@asym:group=32\nat least: 2\n");
+    assert_int_equal(json_array_size(rows), 2);
+    assert_string_equal(text_at(rows, 0, "answer"), "cannot be told");
+    assert_non_null(strstr(text_at(rows, 0, "because"), "does not fit the model (group=128"));
+    assert_string_equal(text_at(rows, 1, "answer"), "holds");
+    json_decref(rows);
+    char *arguments = kv_format_text("verdict %s/x.claim --db %s", f->dir, f->db);
+    expect(f, arguments, 0, "cannot be told here: static:bits=4@asym:group=128 does not fit");
+    free(arguments);
+}
+
 static void claim_files_that_are_wrong_are_refused_with_their_line(void **state) {
     const struct fixture *f = *state;
     struct kv_error e;
@@ -396,6 +413,8 @@ int main(void) {
         cmocka_unit_test(a_policy_is_judged_against_its_own_shuffle),
         cmocka_unit_test(latency_is_told_on_the_device_of_the_claim_alone),
         cmocka_unit_test(the_shipped_claims_are_judged_without_a_name),
+        cmocka_unit_test(
+            issue_13_C11_a_claim_that_fits_no_model_here_cannot_be_told_and_the_rest_goes_on),
         cmocka_unit_test(claim_files_that_are_wrong_are_refused_with_their_line),
         cmocka_unit_test(diff_says_what_the_items_can_tell),
         cmocka_unit_test(show_splits_the_variance_of_redrawn_rows),

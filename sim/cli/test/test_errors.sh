@@ -97,7 +97,7 @@ expect 2 'kvsim: policy static: bits=17: bits must be a whole number from 1 to 1
     'a width that none offers' replay t static:bits=17 -m good.gguf
 expect 2 "kvsim: static:bits={2,4: '{' is not closed" \
     'an expansion left open' replay t 'static:bits={2,4' -m good.gguf
-expect 2 "kvsim: --mode: no mode is named 'inlin'; there are inline, prefill, prefill1, requant" \
+expect 2 "kvsim: --mode: no mode is named 'inlin'; there are inline, prefill, prefill1, requant, or published alone" \
     'a misspelt mode' replay t static --mode inlin -m good.gguf
 expect 2 'kvsim: --feedback: shut: open or closed is expected' \
     'a feedback that there is not' replay t static --feedback shut -m good.gguf

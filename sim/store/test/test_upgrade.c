@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+// Stores of older schemas: read as they are, brought up to date when they are written.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <sqlite3.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "sim/base/assets.h"
+#include "sim/base/memory.h"
+#include "sim/store/store.h"
+
+static struct kv_store *open_store(const char *path, enum kv_store_access access) {
+    struct kv_store *s;
+    struct kv_error e = {0};
+    if (kv_store_open(&s, path, access, &e)) fail_msg("%s: %s", e.where, e.msg);
+    return s;
+}
+
+static void close_store(struct kv_store *s) {
+    struct kv_error e = {0};
+    if (kv_store_close(s, &e)) fail_msg("%s: %s", e.where, e.msg);
+}
+
+// A store of schema 1 with one run of two items.
+static void make_version_1(const char *path) {
+    const struct kv_asset *schema = kv_asset_find("sim/store/schema.sql");
+    const char *text = (const char *)schema->data, *end = strstr(text, "\n-- version 2");
+    char *first = kv_format_text(
+        "%.*s; PRAGMA user_version = 1; PRAGMA application_id = 1802924849;"
+        "INSERT INTO trace VALUES (1, 'd', 'p', 'm', 'x', 'y', 'f32', 'hellaswag', 'h', 'harness',"
+        " 'z', 'all 2', 0, 2, 8, '{\"head_dim\":64}', '0', 'b');"
+        "INSERT INTO item VALUES (1, 0, 'a', 's', 0, 2, 2, 4, 'k', 'c'),"
+        " (1, 1, 'b', 's', 1, 2, 2, 4, 'l', 'd');"
+        "INSERT INTO policy_spec VALUES (1, 'none', 'none', '', 'baseline', 0);"
+        "INSERT INTO run VALUES (7, 1, 1, 'exact', 'inline', 'coded', 'cpu', '', 1, 0, '1', 'c',"
+        " 'base', 'b');"
+        "INSERT INTO outcome_item (run, item, kl_nats, n_scored) VALUES (7, 0, 0.5, 1),"
+        " (7, 1, 0.25, 1);"
+        "INSERT INTO outcome_share VALUES (7, 0, 0, 4, 1.0);",
+        (int)(end - text), text);
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    if (sqlite3_exec(db, first, NULL, NULL, NULL)) fail_msg("%s", sqlite3_errmsg(db));
+    sqlite3_close(db);
+    free(first);
+}
+
+static void
+issue_13_A10_an_older_store_is_read_as_it_is_and_its_runs_go_on_by_cpu_level(void **state) {
+    char path[] = "/tmp/kvsim-upgrade-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    close(fd);
+    (void)state;
+    struct kv_summary *rows;
+    struct kv_error e = {0};
+    long long same, other;
+    size_t n;
+    make_version_1(path);
+    for (int pass = 0; pass < 2;
+         pass++) { // reading leaves it as it is; writing keeps what it holds
+        struct kv_store *s = open_store(path, pass ? KV_STORE_WRITE : KV_STORE_READ);
+        if (kv_store_summaries(s, NULL, &rows, &n, &e)) fail_msg("%s", e.msg);
+        assert_int_equal(n, 1);
+        assert_int_equal(rows[0].n_items, 2);
+        assert_string_equal(rows[0].cpu, "base");
+        kv_summaries_free(rows, n);
+        close_store(s);
+    }
+    struct kv_store *s = open_store(path, KV_STORE_WRITE);
+    struct kv_run_key key = {.trace = 1,
+                             .spec = "none",
+                             .policy = "none",
+                             .format = "",
+                             .tag = "baseline",
+                             .fidelity = KV_EXACT,
+                             .compute = "cpu",
+                             .seed = 1,
+                             .version = "1",
+                             .commit = "c",
+                             .cpu = "base",
+                             .blas = "b"};
+    assert_int_equal(kv_store_run(s, &key, &same, &e), 0);
+    assert_int_equal(same, 7);
+    key.cpu = "avx2";
+    if (kv_store_run(s, &key, &other, &e)) fail_msg("%s", e.msg);
+    assert_true(other != 7);
+    close_store(s);
+    unlink(path);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(
+        issue_13_A10_an_older_store_is_read_as_it_is_and_its_runs_go_on_by_cpu_level)};
+    return cmocka_run_group_tests_name("upgrades", tests, NULL, NULL);
+}
