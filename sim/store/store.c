@@ -78,7 +78,7 @@ static int upgrade(struct kv_store *s, struct kv_error *e) {
     long long version;
     int newest = schema_version(0, NULL, NULL), code = check_kind(s, &version, e);
     if (code || version == newest) return code;
-    if (version > 0) code = back_up(s, version, e);
+    if (version > 0 && s->writable) code = back_up(s, version, e);
     if (!code) code = kv_store_statement(s, KV_DO_BEGIN, "lock the store", e);
     if (!code) code = check_kind(s, &version, e);
     for (int v = (int)version + 1; !code && v <= newest; v++) {

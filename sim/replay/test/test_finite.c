@@ -44,7 +44,6 @@ static int record(const struct kv_model *m, struct tiny_trace *t, uint32_t keep,
     struct kv_tasks *tasks;
     strcpy(t->dir, "/tmp/kvsim-tiny-XXXXXX");
     kv_set_verbosity(-1);
-    openblas_set_num_threads(1);
     assert_non_null(mkdtemp(t->dir));
     t->trace = NULL;
     must(kv_tasks_load(&tasks, "samples", e), e);
@@ -368,8 +367,8 @@ static int copy_with(const struct tiny_trace *t, char *dir, const void *column, 
     in.n_tokens = it.n_tokens;
     strcpy(dir, "/tmp/kvsim-odd-XXXXXX");
     assert_non_null(mkdtemp(dir));
-    must(kv_trace_writer_open(&w, dir, &in, &it, 1, e), e);
-    must(kv_trace_writer_put(w, 0, &it, e), e);
+    must(kv_trace_writer_open(&w, dir, &in, "", &it, 1, e), e);
+    must(kv_trace_writer_put(w, 0, &it, 0, e), e);
     must(kv_trace_writer_close(w, true, e), e);
     int rc = kv_trace_open(&back, dir, e);
     if (rc == 0) kv_trace_close(back);
