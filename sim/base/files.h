@@ -20,8 +20,8 @@ const char *kv_file_kind(const void *data, size_t n, const char *unknown);
 // Reads a whole file, gunzipping it when it starts with gzip's magic. Caller frees; NUL-terminated.
 // Errors: what unpacks to more than 64 MiB and more than 64 times its size.
 KV_MUST_CHECK int kv_read_file(const char *path, char **text, size_t *n, struct kv_error *e);
-// The same of a text that is read line by line: a zero byte, which would end it early, is refused by
-// its line.
+// The same of a text that is read line by line: a zero byte, which would end it early, is refused
+// by its line.
 KV_MUST_CHECK int kv_read_lines(const char *path, char **text, size_t *n, struct kv_error *e);
 // Writes a whole file through a temporary name and a rename, so that it is there whole or not at
 // all.

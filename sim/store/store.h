@@ -54,8 +54,8 @@ KV_MUST_CHECK int kv_store_trace(struct kv_store *s, const struct kv_trace_info 
                                  long long *trace_id, struct kv_error *e);
 
 // What makes a run: equal keys are one run and resume. Texts are borrowed for the call; NULL reads
-// as "". blas, tag and oracle describe and do not distinguish; cpu, the level of the kernels, is part
-// of the build.
+// as "". blas, tag and oracle describe and do not distinguish; cpu, the level of the kernels, is
+// part of the build.
 struct kv_run_key {
     long long trace;
     const char *spec;            // canonical "policy@format"

@@ -139,10 +139,11 @@ static void issue_13_C5_specs_are_bounded_by_work_and_by_depth(void **state) {
     expands_to("a:b=3..3+1e-15", "a:b=3");
     const struct {
         const char *text, *says;
-    } wrong[] = {{many, "too much work"},       {deep, "too much work"},
-                 {open, "longer than"},         {"a:b=0..9+0.00001", "makes more than 100000 specs"},
-                 {"a:b=2..nan", "a range is"},  {"a:b=2..inf", "a range is"},
-                 {"a:b=0..1+nan", "a range is"}};
+    } wrong[] = {
+        {many, "too much work"},       {deep, "too much work"},
+        {open, "longer than"},         {"a:b=0..9+0.00001", "makes more than 100000 specs"},
+        {"a:b=2..nan", "a range is"},  {"a:b=2..inf", "a range is"},
+        {"a:b=0..1+nan", "a range is"}};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         assert_int_equal(kv_spec_expand(wrong[i].text, &list, &n, &e), KV_EUSAGE);
         if (!strstr(e.msg, wrong[i].says)) fail_msg("%zu: %s", i, e.msg);

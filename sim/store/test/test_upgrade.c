@@ -90,6 +90,9 @@ issue_13_A10_an_older_store_is_read_as_it_is_and_its_runs_go_on_by_cpu_level(voi
     if (kv_store_run(s, &key, &other, &e)) fail_msg("%s", e.msg);
     assert_true(other != 7);
     close_store(s);
+    char *backup = kv_format_text("%s.bak-v1", path);
+    assert_int_equal(unlink(backup), 0); // as it was before it was written
+    free(backup);
     unlink(path);
 }
 
