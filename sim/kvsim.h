@@ -43,6 +43,7 @@
 // Policies replayed against a recording: decisions in, outcomes out.
 #include "sim/replay/spec.h"      // a policy and a format, opened
 #include "sim/base/width_bins.h"  // bins of what is counted by width
+#include "sim/base/cache_types.h" // names of runtimes' cache types
 #include "sim/base/outcome.h"     // what comes of it
 #include "sim/replay/replay.h"    // exact: the model runs again
 #include "sim/replay/fisher.h"    // predicted, without the model

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // llama.cpp's cache types by name and number, and which of them a format's widths are.
 #include "sim/base/cache_types.h"
+#include "sim/base/guard.h"
 #include "sim/base/spec.h"
 
 #include <stdlib.h>
@@ -73,7 +74,7 @@ void kv_ledger_name_types(struct kv_ledger *ledger, const char *format) {
     memset(ledger->type, 0, sizeof ledger->type);
     struct kv_spec s;
     struct kv_error ignored;
-    if (!format || !*format || kv_spec_parse(&s, format, &ignored)) return;
+    if (!format || !*format || kv_tolerate(kv_spec_parse(&s, format, &ignored), &ignored)) return;
     const char *set = kv_spec_value(&s, "types");
     if (strcmp(s.name, "ggml") == 0) {
         bool ranged = set && strcmp(set, "1") == 0, uneven = set && strcmp(set, "nl") == 0;

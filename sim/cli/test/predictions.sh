@@ -65,7 +65,7 @@ check "greedy-exact stands beside the additive plan, verified no worse, within b
     "$(awk -F'\t' '$2 ~ /^knapsack/ { a = $13; tried = $3 } $2 ~ /^greedy-exact/ { g = $13; n = $3 } NR > 1 { rows++; bad += $4 > 4.2501 }
         END { print rows, (g != "" && g <= a ? "yes" : "no"), (bad ? "no" : "yes"), (n > 1 && n <= 7 ? "yes" : "no") }' "$dir/g.tsv")"
 refused "greedy-exact without exact replay" 2 "which --no-exact forbids" tune "$t" --no-exact --method greedy-exact layerwise@sym
-refused "rounds in prediction" 1 "only exact replay" replay "$t" --fidelity fisher 'oracle:bits=4.25,rounds=2@sym'
+refused "rounds in prediction" 1 "use --fidelity exact" replay "$t" --fidelity fisher 'oracle:bits=4.25,rounds=2@sym'
 
 "$kvsim" headroom "$t" -m "$model" --bits 4 --train 0-0 --db "$dir/h.db" -q --tsv >"$dir/h.tsv"
 check "headroom spends no more bits than uniform storage, on the items not chosen on" "11 yes" \

@@ -323,9 +323,11 @@ static void the_ledger_counts_what_was_coded_when_the_window_was_last_full(void 
 static void fisher_replay_does_not_answer_for_it(void **state) {
     struct kv_error e = {0};
     struct kv_replay_spec spec = tiny_spec(&tiny, "static:bits=4@sym");
+    struct kv_trace_info in = *kv_trace_info(tiny.trace);
     (void)state;
-    assert_int_not_equal(kv_fisher_answers(kv_trace_info(tiny.trace), &spec, KV_REQUANT, false, &e),
-                         0);
+    in.keep |= KV_KEEP_SENS;
+    in.adjoint = (struct kv_adjoint_info){.mode = "inline", .self = "coded", .draws = 1};
+    assert_int_not_equal(kv_fisher_answers(&in, &spec, KV_REQUANT, false, &e), 0);
     assert_non_null(strstr(e.msg, "do not answer for requant"));
     kv_replay_spec_close(&spec);
 }
