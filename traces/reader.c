@@ -408,6 +408,7 @@ int kv_trace_check_features(const struct kv_trace_info *in, uint32_t needs, stru
 }
 
 int kv_trace_check_item(const struct kv_trace *t, size_t i, uint32_t keep, struct kv_error *e) {
+    KV_GUARD(e);
     return kv_item_check_numbers(&t->info, &t->items[i], keep, t->info.path, e);
 }
 
@@ -441,6 +442,7 @@ int kv_trace_check_model(const struct kv_trace_info *in, const struct kv_model *
 }
 
 int kv_trace_verify(const struct kv_trace *t, struct kv_error *e) {
+    KV_GUARD(e);
     for (size_t i = 0; i < t->n_shards; i++) {
         int rc = check_sum(&t->shards[i], e);
         if (rc) return rc;

@@ -14,6 +14,7 @@ const char *kv_summary_mismatch(const struct kv_summary *s, const struct kv_form
     struct kv_replay_spec spec;
     struct kv_error ignored;
     *published = NULL;
+    KV_GUARD_ELSE(return NULL);
     if (kv_tolerate(kv_replay_spec_open(&spec, s->spec, setting, s->seed, &ignored), &ignored))
         return NULL;
     *published = kv_mode_names[kv_published_mode(&spec)];
@@ -45,6 +46,7 @@ static void find_newest(struct kv_rows *rows) {
 int kv_rows_place(struct kv_rows *rows, struct kv_store *s, struct kv_error *e) {
     struct kv_store_setting *settings;
     size_t n;
+    KV_GUARD(e);
     int code = kv_store_settings(s, &settings, &n, e);
     for (size_t i = 0; !code && i < rows->n; i++)
         for (size_t k = 0; k < n; k++) {
@@ -59,10 +61,12 @@ int kv_rows_place(struct kv_rows *rows, struct kv_store *s, struct kv_error *e) 
 }
 
 char *kv_row_name(const struct kv_row *row) {
+    KV_GUARD_ELSE(return NULL);
     return kv_format_text("%s%s%s", row->label, row->newest ? " (newest)" : "",
                           row->s.oracle ? " (oracle)" : "");
 }
 
 char *kv_row_mode(const struct kv_row *row) {
+    KV_GUARD_ELSE(return NULL);
     return kv_format_text("%s%s", kv_mode_names[row->s.mode], row->mode_mismatch ? "*" : "");
 }

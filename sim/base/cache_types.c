@@ -72,6 +72,7 @@ static void name_type(struct kv_ledger *ledger, const char *name) {
 
 void kv_ledger_name_types(struct kv_ledger *ledger, const char *format) {
     memset(ledger->type, 0, sizeof ledger->type);
+    KV_GUARD_ELSE(return );
     struct kv_spec s;
     struct kv_error ignored;
     if (!format || !*format || kv_tolerate(kv_spec_parse(&s, format, &ignored), &ignored)) return;
