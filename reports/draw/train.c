@@ -36,7 +36,8 @@ int kv_train_draw(const struct kv_controller *c, const char *dir, struct kv_erro
         "title_text = 'Learning curve of %s'\n"
         "subtitle_text = '%zu tokens to learn from, %zu to validate; taken at epoch %zu, %.2f bits "
         "in the mean'\n",
-        r->best_epoch + 1, name, r->n[KV_TRAIN_LEARNS], r->n[KV_TRAIN_VALIDATES], r->best_epoch + 1, c->mean_bits);
+        r->best_epoch + 1, name, r->n[KV_TRAIN_LEARNS], r->n[KV_TRAIN_VALIDATES], r->best_epoch + 1,
+        c->mean_bits);
     struct kv_gnuplot g = {.name = "train",
                            .file = name,
                            .dir = dir,
