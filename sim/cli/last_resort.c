@@ -53,5 +53,5 @@ void kv_last_resort(void) {
     sigemptyset(&a.sa_mask);
     for (size_t i = 0; i < N_FAULTS; i++) sigaction(faults[i].number, &a, &before[i]);
     atexit(on_exit_call);
-    at_quick_exit(on_exit_call);
+    (void)at_quick_exit(on_exit_call);
 }
