@@ -16,6 +16,7 @@ enum { LANES = 4, WIDE = 16 };
 
 typedef float vec __attribute__((vector_size(LANES * 4)));
 typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
+typedef uint32_t uvec __attribute__((vector_size(LANES * 4))); // wraps, where a NaN makes it
 
 static inline vec load(const float *p) {
     vec v;
@@ -52,7 +53,7 @@ static inline vec vexp(vec x) {
     const vec magic = all(12582912.0f); // 1.5 * 2^23: adding it rounds to an integer
     vec clamped = select(x > all(88.0f), all(88.0f), x);
     vec n = clamped * all(1.44269504088896341f) + magic;
-    ivec exponent = (ivec)n - (ivec)magic;
+    uvec exponent = (uvec)n - (uvec)magic;
     n -= magic;
     vec r = clamped - n * all(0.693145751953125f); // ln 2 in two parts, the first exact in few bits
     r -= n * all(1.42860682030941723e-6f);
@@ -63,7 +64,7 @@ static inline vec vexp(vec x) {
     p = p * r + all(0.5f);
     p = p * r + all(1.0f);
     p = p * r + all(1.0f);
-    vec y = (vec)((ivec)p + (exponent << 23));
+    vec y = (vec)((uvec)p + (exponent << 23));
     return select(x < all(-87.0f), (vec){0}, y);
 }
 

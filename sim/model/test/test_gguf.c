@@ -524,7 +524,7 @@ static void issue_13_d4_what_is_no_model_is_said(void **state) {
         size_t n;
         const char *message;
     } cases[] = {
-        {"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", 58,
+        {"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", 56,
          "this is no GGUF file: it is a Git LFS pointer, which stands for the file itself; `git "
          "lfs "
          "pull` fetches that"},
