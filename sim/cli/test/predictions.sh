@@ -84,9 +84,9 @@ refused "an unknown axis" 2 "head, position, class, distance" atlas "$t" --by co
 "$kvsim" fidelity "$t" --db "$dir/s.db" -q --tsv >"$dir/f.tsv"
 check "fidelity puts exact rows in order of divergence" "5 yes" \
     "$(awk -F'\t' 'NR > 1 { bad += $5 < last; last = $5 } END { print NR - 1, (bad ? "no" : "yes") }' "$dir/f.tsv")"
-# At 8 bits the exact figure is one draw of rounding noise, on two items.
-check "forms foretell fine widths within a factor of two" "yes" \
-    "$(awk -F'\t' '$1 ~ /bits=[58]/ { for (i = 8; i <= 9; i++) bad += $i < 0.5 * $5 || $i > 2 * $5 } END { print (bad ? "no" : "yes") }' "$dir/f.tsv")"
+# In the light run, whose builds draw other rounding, 8 bits' exact figure of two items decides nothing.
+check "forms foretell fine widths within a third" "yes" \
+    "$(awk -F'\t' -v fine="bits=$([ -n "${KVSIM_TEST_LIGHT:-}" ] && echo 5 || echo "[58]")" '$1 ~ fine { for (i = 8; i <= 9; i++) bad += $i < 0.67 * $5 || $i > 1.5 * $5 } END { print (bad ? "no" : "yes") }' "$dir/f.tsv")"
 "$kvsim" fidelity "$t" --db "$dir/s.db" -q --tsv -t predicted static:k=8,v=2@asym:group=32 >"$dir/p.tsv"
 check "a policy that was not run is calibrated between those that were" "static:k=8,v=2@asym:group=32 yes" \
     "$(awk -F'\t' 'NR == FNR { if (FNR > 1) { if (FNR == 2 || $5 < low) low = $5; if ($5 > high) high = $5 } next }
