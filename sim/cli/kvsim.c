@@ -11,7 +11,9 @@
 #include "sim/cli/last_resort.h"
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 // One sentence on stderr: where it went wrong, and what.
@@ -24,13 +26,26 @@ static int report(const struct kv_error *e, int rc) {
     return rc == KV_EUSAGE || rc == KV_ENOTOFFERED ? 2 : 1;
 }
 
-// What runs may come to a good end for this long, unless a second signal comes before.
-enum { GRACE_S = 30 };
+// What runs may come to a good end for this long, unless a second signal comes before. One that comes
+// within the echo is the first once more: timeout(1) signals its child and then its child's group.
+enum { GRACE_S = 30, ECHO_MS = 200 };
+
+static long now_ms(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
 
 // The first SIGINT, SIGTERM or SIGHUP asks: what was finished is stored, and the command ends. Work
 // that does not look (a plug-in's endless loop) is ended by a second one, at once, or by the clock.
 static void on_signal(int sig) {
-    if (kv_interrupted()) _exit(128 + (sig == SIGALRM ? SIGTERM : sig));
+    static atomic_long asked_ms;
+    if (kv_interrupted()) {
+        if (sig == SIGALRM || now_ms() - atomic_load(&asked_ms) > ECHO_MS)
+            _exit(128 + (sig == SIGALRM ? SIGTERM : sig));
+        return;
+    }
+    atomic_store(&asked_ms, now_ms());
     kv_interrupt(true);
     alarm(GRACE_S);
 }

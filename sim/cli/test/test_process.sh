@@ -11,19 +11,24 @@ tiny good
 "$kvsim" sweep -q t none static:bits=8 static:bits=4 static:bits=2 -m good.gguf --db s.db || exit 1
 endless='WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT sum(x) FROM c'
 
-# asked SIGNAL COMMAND...: starts it, asks it to end once it is at work, leaves its code in $code.
-asked() {
-    signal=$1
-    shift
-    "$@" >out.log 2>err.log &
-    pid=$!
-    sleep 0.7
-    kill -s "$signal" $pid
-    wait $pid
-    code=$?
+# at_work PID: waits until the process catches SIGTERM (bit 14 of what it catches), so that a signal finds its handler
+# however slowly the machine starts it.
+at_work() {
+    until caught=$(sed -n 's/^SigCgt:[[:space:]]*//p' "/proc/$1/status" 2>/dev/null) &&
+          [ $((0x${caught:-0} >> 14 & 1)) = 1 ]; do
+        kill -0 "$1" 2>/dev/null || return 1
+        sleep 0.05
+    done
+    sleep 0.3
 }
 for signal in TERM INT HUP; do
-    asked $signal timeout 20 "$kvsim" sql "$endless" --db s.db
+    "$kvsim" sql "$endless" --db s.db >out.log 2>err.log &
+    pid=$!
+    at_work $pid
+    kill -s $signal $pid
+    kill -s $signal $pid # as timeout(1) does, which signals its child and then its group
+    wait $pid
+    code=$?
     name="issue 13 C4: a query without an end ends by SIG$signal"
     want_code=1 want='kvsim: s.db: interrupted'
     judge $code
@@ -51,7 +56,7 @@ if ${CC:-cc} -std=c17 -D_GNU_SOURCE -I"$root" -shared -fPIC -o spin.so spin.c 2>
     for signal in TERM HUP; do
         "$kvsim" replay -q t "./spin.so@sym" -m good.gguf >out.log 2>err.log &
         pid=$!
-        sleep 1
+        at_work $pid
         kill -s $signal $pid
         sleep 0.5
         kill -s $signal $pid
@@ -69,7 +74,7 @@ else
 fi
 nohup sh -c "exec '$kvsim' sql \"$endless\" --db s.db" >out.log 2>&1 &
 pid=$!
-sleep 0.5
+at_work $pid
 kill -HUP $pid
 sleep 0.3
 check 'nohup keeps SIGHUP away' kill -0 $pid
