@@ -172,6 +172,19 @@ enum kv_token_kind {
     KV_N_KINDS
 };
 
+// What the attention of one layer and KV head tells of a token when its cell is coded: from the
+// token's own query, key and value and the keys of earlier tokens. Weights are means over the query
+// heads that share the KV head.
+enum kv_cell_feature {
+    KV_CELL_SELF,         // log of the token's attention weight on itself, at least e^-12
+    KV_CELL_FIRST,        // log of its weight on position 0, at least 1e-6
+    KV_CELL_LARGEST,      // log of its largest weight, at least 1e-6
+    KV_CELL_ENTROPY_NATS, // of its attention row
+    KV_CELL_KEY_NORM,     // log |k|, at least 1e-6
+    KV_CELL_VALUE_NORM,   // log |v|, at least 1e-6
+    KV_N_CELL_FEATURES
+};
+
 struct kv_token {
     uint32_t pos; // position in its sequence, from 0
     uint32_t id;
