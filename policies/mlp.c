@@ -45,8 +45,8 @@ static int mlp_open(void **self, const struct kv_run *run, const struct kv_args 
     int rc = kv_blas_open(e);
     if (rc == 0) rc = kv_net_open(&c->net, path, e);
     if (rc) return rc;
-    if (digest->given && strcmp(digest->text, c->net.digest) != 0)
-        return kv_fail(e, KV_EFAIL, path, "has digest %s, not %s as the spec says", c->net.digest,
+    if (digest->given && strcmp(digest->text, c->net.file.digest) != 0)
+        return kv_fail(e, KV_EFAIL, path, "has digest %s, not %s as the spec says", c->net.file.digest,
                        digest->text);
     if (*c->net.inputs && strcmp(c->net.inputs, KV_NET_INPUTS) != 0)
         return kv_fail(e, KV_EFAIL, path,
@@ -113,7 +113,7 @@ static void mlp_canonical(void *self, const struct kv_run *run, char *text, size
     for (size_t i = 0; i < c->n && n > 0 && (size_t)n < room; i++)
         n += snprintf(text + n, room - (size_t)n, "%s%g", i ? "/" : "", c->bits[i]);
     if (n > 0 && (size_t)n < room)
-        snprintf(text + n, room - (size_t)n, ",digest=%s,weights=%s", c->net.digest, c->path);
+        snprintf(text + n, room - (size_t)n, ",digest=%s,weights=%s", c->net.file.digest, c->path);
 }
 
 static uint32_t mlp_options(void *self) {

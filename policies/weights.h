@@ -7,7 +7,7 @@
 #ifndef KV_POLICIES_WEIGHTS_H
 #define KV_POLICIES_WEIGHTS_H
 
-#include "policies/policy.h"
+#include "policies/tensors.h"
 
 enum { KV_NET_LAYERS = 3, KV_NET_MAX_WIDTH = 512 };
 
@@ -20,9 +20,8 @@ struct kv_net {
     size_t width[KV_NET_LAYERS + 1];    // inputs, hidden, hidden, outputs
     const float *weight[KV_NET_LAYERS]; // [width[l + 1]][width[l]]
     const float *bias[KV_NET_LAYERS];
-    char inputs[96]; // metadata `inputs`, "" where the file says nothing
-    float *block;    // what owns them
-    char digest[17]; // FNV-1a of the file's bytes
+    char inputs[96];        // metadata `inputs`, "" where the file says nothing
+    struct kv_tensors file; // what owns them, with its digest
 };
 
 // Errors: no such file, not safetensors, a tensor missing, of another type, or of a shape that does
