@@ -46,8 +46,8 @@ static int mlp_open(void **self, const struct kv_run *run, const struct kv_args 
     if (rc == 0) rc = kv_net_open(&c->net, path, e);
     if (rc) return rc;
     if (digest->given && strcmp(digest->text, c->net.file.digest) != 0)
-        return kv_fail(e, KV_EFAIL, path, "has digest %s, not %s as the spec says", c->net.file.digest,
-                       digest->text);
+        return kv_fail(e, KV_EFAIL, path, "has digest %s, not %s as the spec says",
+                       c->net.file.digest, digest->text);
     if (*c->net.inputs && strcmp(c->net.inputs, KV_NET_INPUTS) != 0)
         return kv_fail(e, KV_EFAIL, path,
                        "was trained on other inputs than policy mlp gives it (%s, where rarity "

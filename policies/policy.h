@@ -160,6 +160,7 @@ enum kv_feature {
 #define KV_NEED_Q (1u << 21)         // kv_item.q
 #define KV_NEED_HIDDEN (1u << 22)    // kv_item.hidden
 #define KV_NEED_NORMS (1u << 23)     // kv_item.norms
+#define KV_NEED_SURPRISAL (1u << 24) // kv_item.surprisal_nats
 #define KV_NEEDS_FUTURE (KV_NEED(KV_ATTN_FUTURE) | KV_NEED_DAMAGE)
 
 enum kv_token_kind {
@@ -224,6 +225,10 @@ struct kv_item {
     // n_kv_heads); hidden: what enters each layer, [n_tokens][n_layers][hidden].
     const uint16_t *k, *v, *q, *hidden;
     const float *norms; // Frobenius norms of W_K and W_V, [n_layers][2]; NULL unless declared
+    const float *surprisal_nats; // [n_tokens] -log p(token) where it was fed, 0 for the first; NULL
+                                 // unless declared
+    // Answers of a policy that decides by layers, where the host has run it: kv_ask hands them on.
+    const uint8_t *decided;
 };
 
 struct kv_policy;
@@ -236,6 +241,12 @@ struct kv_inner {
     uint32_t varies, options, needs;
 };
 
+struct kv_shipped {
+    const char *path;
+    const unsigned char *data;
+    size_t n;
+};
+
 // What stays the same for a whole run.
 struct kv_run {
     size_t struct_bytes;
@@ -246,6 +257,8 @@ struct kv_run {
     const char *format;                // its name, for messages
     uint64_t seed;
     const struct kv_inner *inner; // of a wrapper, else NULL; lives as long as the wrapper
+    // Files that travel with the host: the i-th whose path begins with `folder`, or false.
+    bool (*shipped)(const char *folder, size_t i, struct kv_shipped *file);
 };
 
 // Cells of a token, in the order of decisions: [n_layers][n_kv_heads][2].
@@ -267,6 +280,37 @@ struct kv_fitting {
     // Expected divergence in nats a scored token of those items from each layer's keys and values
     // at each width: damage[n_layers][2][n_widths].
     int (*damage)(const struct kv_fitting *f, size_t n, double *damage, struct kv_error *e);
+    const char *model_name, *model_digest; // of the model that was recorded
+};
+
+// ---- deciding by layers ---------------------------------------------------------------
+
+// Rows of one layer at the moment when it codes their keys and values: what a device has in its
+// hands there. The host asks row after row, since the attention of a token reads the keys of
+// earlier ones as they were stored.
+struct kv_layer_rows {
+    size_t struct_bytes;
+    const struct kv_item *item; // with what the policy declared; tokens beyond these rows are not
+                                // known yet
+    uint32_t layer;
+    size_t first, n;       // rows [first, first + n) of the item, one segment
+    const float *features; // [n][n_kv_heads][KV_N_CELL_FEATURES] of their own attention
+    const float *input;    // [n][hidden] what the layer's projections read: its normalised input
+    const float *k, *v;    // [n][n_kv_heads][head_dim] as computed, keys after RoPE
+    // Coding error of each cell at each width, sum over channels of m_i e_i^2 with the policy's
+    // error_weights m (1 where it has none): [n][n_kv_heads][2][n_widths]. NULL where the policy
+    // asks for none.
+    const float *error;
+};
+
+// Rows of one layer whose widths may be narrowed as they age: called when a sequence has grown by a
+// page of KV_REVISE_TOKENS, before the page's first query.
+#define KV_REVISE_TOKENS 64
+struct kv_layer_ages {
+    size_t struct_bytes;
+    const struct kv_item *item;
+    uint32_t layer;
+    size_t n; // rows [0, n) of the context or text are stored, the last one is the newest
 };
 
 // ---- the policy -----------------------------------------------------------------------
@@ -345,6 +389,30 @@ struct kv_policy {
     // asks with what it then knows; only the last answer stands. Once where it is missing.
     uint32_t (*rounds_as_opened)(void *self);
     uint32_t published_mode; // enum kv_published_mode
+    // Or, instead of plan and decide: decides inside the running pass, layer by layer. Fills
+    // cells[rows->n][n_kv_heads][2]. state: what the policy remembers of this layer along a
+    // sequence, layer_state_bytes of it, zero at the sequence's start; a choice goes on from a copy
+    // of the context's. An answer may depend on rows, state and *self alone.
+    int (*decide_layer)(void *self, const struct kv_layer_rows *rows, void *state, uint8_t *cells,
+                        struct kv_error *e);
+    // Optional, with decide_layer: lowers widths of stored rows in cells[ages->n][n_kv_heads][2];
+    // they are coded again from what was stored. Wider answers are refused.
+    int (*revise)(void *self, const struct kv_layer_ages *ages, void *state, uint8_t *cells,
+                  struct kv_error *e);
+    // Optional, with decide_layer: bytes of state a layer needs (else: none).
+    size_t (*layer_state_bytes)(void *self);
+    // Optional, with decide_layer: m of the errors, [n_layers][n_kv_heads][2][head_dim] >= 0, and
+    // at which widths they are wanted (a bit a width; else: all).
+    const float *(*error_weights)(void *self);
+    uint32_t (*error_widths)(void *self);
+    // Optional, with decide_layer: whether attention features read earlier keys as they were before
+    // coding (else: as stored).
+    bool (*reads_exact_keys)(void *self);
+    // Optional: for widths that must meet a budget over a whole set of items. Told the set's
+    // mean allocated bits a value under the present setting (NAN: nothing was run yet), it changes
+    // the setting and returns 1 to be run (again), 0 when it has settled; the host then asks for
+    // the canonical text anew.
+    int (*settle)(void *self, double allocated_bits);
 };
 
 // A shared object exports this; the host hands its ABI number and gets NULL for one it cannot
@@ -420,6 +488,12 @@ static inline size_t kv_segment_end(const struct kv_item *item, size_t row) {
 static inline int kv_ask(const struct kv_policy *p, void *self, const struct kv_item *item,
                          uint8_t *cells, struct kv_error *e) {
     if (p->plan) return p->plan(self, item, cells, e);
+    if (p->decide_layer) {
+        if (!item->decided)
+            return kv_fail(e, KV_EFAIL, p->name, "decides inside a running pass, and none was run");
+        memcpy(cells, item->decided, item->n_tokens * kv_cells(&item->run->shape));
+        return 0;
+    }
     size_t n_cells = kv_cells(&item->run->shape);
     for (size_t row = 0, end; row < item->n_tokens; row = end) {
         end = kv_segment_end(item, row);

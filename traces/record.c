@@ -59,11 +59,11 @@ static void keep_rows(const struct pass *p, uint16_t *to, uint32_t layer, const 
         kv_f32_to_f16_n(x + row * width, to + (row * p->m->shape.n_layers + layer) * width, width);
 }
 
-static void observe(void *self, uint32_t layer, const float *x, const float *q,
+static void observe(void *self, uint32_t layer, const float *x, const float *norm, const float *q,
                     const struct kv_layer_kv *kv) {
     const struct pass *p = self;
     const struct kv_shape *s = &p->m->shape;
-    (void)kv;
+    (void)norm, (void)kv;
     keep_rows(p, p->hidden, layer, x, s->hidden);
     keep_rows(p, p->q, layer, q, (size_t)s->n_heads * s->head_dim);
 }

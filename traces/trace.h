@@ -27,7 +27,8 @@ enum kv_keep {
     KV_KEEP_HIDDEN = 8, // hidden state entering each layer, fp16
     KV_KEEP_SENS = 16,  // sensitivities of every cell, from the backward pass
     KV_KEEP_GRAD = 32,  // and whole gradients of each draw, bf16
-    KV_KEEP_ALL = 31    // all but GRAD
+    KV_KEEP_ALL = 31,   // all but GRAD
+    KV_KEEP_CELLS = 64
 };
 
 extern const char
@@ -66,6 +67,8 @@ struct kv_trace_item {
     const uint16_t *k_grad,
         *v_grad;            // [n_tokens][n_draws][n_layers][n_kv_heads][head_dim] bf16, or NULL
     const uint16_t *hidden; // [n_tokens][n_layers][hidden] fp16, or NULL
+    const float *cells_numerator, *cells_attention, *surprisal, *channel_gradient;
+    const uint16_t *cells_input;
 };
 
 // How sensitivities were recorded: whose reads count, which positions are scored, how many label

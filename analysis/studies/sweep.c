@@ -42,6 +42,7 @@ struct kv_sweep {
     enum kv_mode mode;
     enum kv_fidelity fidelity;
     uint32_t redraw;
+    bool matched; // budgets over the items judged are met
 };
 
 // ---- options --------------------------------------------------------------------------
@@ -408,13 +409,26 @@ static int run_attention(struct kv_sweep *s, struct kv_error *e) {
     return rc;
 }
 
+// Policies that must meet a budget over the items judged are led there first: their specs then say
+// by which setting, so that a store never mixes two.
+static int match(struct kv_sweep *s, struct kv_error *e) {
+    if (!s->o.exact || s->matched) return 0;
+    s->mode = s->o.modes[0];
+    s->redraw = 0;
+    struct kv_replay job = job_of(s);
+    int rc = kv_replay_match(&job, s->specs, s->n_specs, s->o.jobs, e);
+    s->matched = rc == 0;
+    return rc;
+}
+
 // Guarded, so that the store is closed whatever happens.
 static int run_outcomes(struct kv_sweep *s, struct kv_error *e) {
     KV_GUARD(e);
     s->run = kv_alloc(s->n_specs, sizeof *s->run);
     if (!s->now) s->now = kv_alloc(s->n_specs, sizeof *s->now);
     if (!s->which) s->which = kv_alloc(s->n_specs, sizeof *s->which);
-    return run_modes(s, e);
+    int rc = match(s, e);
+    return rc ? rc : run_modes(s, e);
 }
 
 int kv_sweep_run(struct kv_sweep *s, struct kv_error *e) {

@@ -47,9 +47,11 @@ int kv_show_item(const struct kv_replay *r, size_t which, size_t item, const flo
     if (needs & KV_NEED_QUANTILES) view->quantiles = r->quantiles;
     show_tokens(tokens, it, features, needs);
     show_vectors(view, it, needs);
+    if (needs & KV_NEED_SURPRISAL) view->surprisal_nats = it->surprisal;
     if (needs & KV_NEED_NORMS) view->norms = kv_trace_info(r->trace)->kv_norms;
     if ((needs & KV_NEED_DAMAGE && !view->damage) || (needs & KV_NEED_ERROR && !view->error) ||
-        (needs & KV_NEED_QUANTILES && !view->quantiles))
+        (needs & KV_NEED_QUANTILES && !view->quantiles) ||
+        (needs & KV_NEED_SURPRISAL && !view->surprisal_nats))
         return kv_fail(e, KV_EFAIL, spec->canonical, "policy %s needs tables that were not opened",
                        spec->policy_name);
     return 0;

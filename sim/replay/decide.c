@@ -6,17 +6,24 @@
 #include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/replay/ask.h"
+#include "sim/replay/layered.h"
 #include "sim/replay/relinear.h"
 
-int kv_decide_by(const struct kv_replay *r, size_t which, size_t item, const float *features,
-                 uint8_t *cells, struct kv_error *e) {
-    KV_GUARD(e);
+// decided: the answers of a policy that decides by layers, from a pass; NULL: by recorded features.
+static int decide(const struct kv_replay *r, size_t which, size_t item, const float *features,
+                  const uint8_t *decided, uint8_t *cells, struct kv_error *e) {
     const struct kv_trace_item *it = kv_trace_item(r->trace, item);
     const struct kv_replay_spec *spec = &r->specs[which];
     struct kv_token *tokens = kv_alloc(it->n_tokens, sizeof *tokens);
     struct kv_item view;
-    float *moved = NULL; // the damage where the rounds have led
+    float *moved = NULL;    // the damage where the rounds have led
+    uint8_t *layers = NULL; // answers by recorded features
     int rc = kv_show_item(r, which, item, features, tokens, &view, e);
+    if (rc == 0 && kv_by_layers(spec) && !decided) {
+        layers = kv_alloc(it->n_tokens * kv_cells(&spec->run.shape), 1);
+        rc = kv_layered_recorded(r, which, item, &view, layers, e);
+    }
+    view.decided = decided ? decided : layers;
     if (rc == 0 && spec->rounds > 1) {
         rc = kv_relinear_damage(r, which, item, &view, &moved, e);
         view.damage = moved;
@@ -27,8 +34,21 @@ int kv_decide_by(const struct kv_replay *r, size_t which, size_t item, const flo
         if (rc == 0) rc = kv_audit(spec, &view, cells, e);
     }
     free(moved);
+    free(layers);
     free(tokens);
     return rc;
+}
+
+int kv_decide_by(const struct kv_replay *r, size_t which, size_t item, const float *features,
+                 uint8_t *cells, struct kv_error *e) {
+    KV_GUARD(e);
+    return decide(r, which, item, features, NULL, cells, e);
+}
+
+int kv_decide_given(const struct kv_replay *r, size_t which, size_t item, const uint8_t *decided,
+                    uint8_t *cells, struct kv_error *e) {
+    KV_GUARD(e);
+    return decide(r, which, item, kv_trace_item(r->trace, item)->features, decided, cells, e);
 }
 
 int kv_decide(const struct kv_replay *r, size_t which, size_t item, uint8_t *cells,

@@ -9,6 +9,7 @@
 #include "sim/base/talk.h"
 #include "sim/base/work.h"
 #include "sim/quant/code.h"
+#include "sim/replay/ask.h"
 #include "sim/replay/closed.h"
 #include "sim/replay/compare.h"
 #include "sim/replay/ledger.h"
@@ -31,8 +32,26 @@ struct prompt {
     uint32_t rows;
     bool not_finite;            // as kv_pass has it
     struct kv_layer_kv *layers; // [n_layers], arrays of [rows][n_kv]
-    float *block;
+    struct kv_pass_rows *seen;  // [n_layers] for policies that decide by layers, else NULL
+    float *block, *seen_block;
 };
+
+static bool decides_by_layers(const struct kv_replay *r) {
+    for (size_t j = 0; j < r->n_specs; j++)
+        if (kv_by_layers(&r->specs[j])) return true;
+    return false;
+}
+
+// Room for what is observed of the prompt's rows.
+static void keep_seen(const struct kv_shape *s, uint32_t rows, struct prompt *out) {
+    size_t n_q = (size_t)s->n_heads * s->head_dim, n = (size_t)rows * (s->hidden + n_q);
+    out->seen = kv_alloc(s->n_layers, sizeof *out->seen);
+    out->seen_block = kv_alloc(s->n_layers * n, sizeof(float));
+    for (size_t l = 0; l < s->n_layers; l++) {
+        float *at = out->seen_block + l * n;
+        out->seen[l] = (struct kv_pass_rows){at, at + (size_t)rows * s->hidden};
+    }
+}
 
 static int run_prompt(const struct engine *g, struct kv_scratch *s, const struct kv_trace_item *it,
                       uint32_t rows, struct prompt *out, struct kv_error *e) {
@@ -50,9 +69,12 @@ static int run_prompt(const struct engine *g, struct kv_scratch *s, const struct
     kv_pass_init(&p, m, &tree);
     p.reads_exact = true;
     p.kept = out->layers;
+    if (decides_by_layers(g->r)) keep_seen(&m->shape, rows, out);
+    p.seen = out->seen;
     float *final = kv_alloc((size_t)rows * m->shape.hidden, sizeof *final);
     struct kv_forward job = {.tree = &tree,
                              .store = kv_pass_store,
+                             .observe = kv_pass_observe,
                              .self = &p,
                              .final = final,
                              .disturb = g->r->redraw ? disturbance : 0,
@@ -67,6 +89,8 @@ static int run_prompt(const struct engine *g, struct kv_scratch *s, const struct
 static void prompt_fini(struct prompt *p) {
     free(p->layers);
     free(p->block);
+    free(p->seen);
+    free(p->seen_block);
 }
 
 // ---- one spec on one item -------------------------------------------------------------
@@ -128,10 +152,11 @@ static void forget(const struct kv_trace_item *it, size_t hidden, float *scored)
 }
 
 // Final states at the item's scored rows, [n_final][hidden], and the entropy of the codes on the
-// way. features (or NULL): gets those of the run, [n_tokens][KV_N_FEATURES].
+// way. features (or NULL): gets those of the run, [n_tokens][KV_N_FEATURES]. layered (or NULL):
+// decides on the way, which fills cells.
 static int run_spec(const struct engine *g, struct kv_scratch *s, const struct kv_trace_item *it,
-                    const struct kv_replay_spec *spec, const uint8_t *cells,
-                    const struct prompt *prompt, float *scored, double *entropy_bits,
+                    const struct kv_replay_spec *spec, uint8_t *cells, const struct prompt *prompt,
+                    struct kv_layered *layered, float *scored, double *entropy_bits,
                     float *features, struct kv_error *e) {
     const struct kv_model *m = g->r->model;
     size_t h = m->shape.hidden;
@@ -154,6 +179,11 @@ static int run_spec(const struct engine *g, struct kv_scratch *s, const struct k
     p.code_scratch = kv_alloc(kv_code_scratch_bytes(spec->format), 1);
     p.histogram = kv_alloc(256 * spec->run.n_widths, sizeof *p.histogram);
     p.reads_exact = lay_out_reads(g->r, spec, &tree, upto);
+    if (layered) {
+        layered->exact_rows = prompt->rows;
+        layered->tree = &tree;
+        kv_pass_layered(&p, layered, cells, prompt->rows, prompt->seen);
+    }
     struct kv_attention_stats stats = {0};
     uint32_t live = g->r->mode == KV_INLINE ? 0 : it->n_context;
     if (features) { // reads_exact holds: a token's own K and V are read exact
@@ -169,6 +199,7 @@ static int run_spec(const struct engine *g, struct kv_scratch *s, const struct k
                              .prefix = prompt->layers,
                              .coded_upto = upto,
                              .store = kv_pass_store,
+                             .observe = layered ? kv_pass_observe : NULL,
                              .self = &p,
                              .stats = features ? &stats : NULL,
                              .final = final,
@@ -226,7 +257,7 @@ static int run_closed(struct engine *g, struct kv_scratch *s, size_t i, size_t w
                          "policy %s did not settle at item %s: it decides by what comes later",
                          spec->policy_name, it->id);
         if (rc == 0)
-            rc = run_spec(g, s, it, spec, cells, prompt, scored, entropy_bits, features, e);
+            rc = run_spec(g, s, it, spec, cells, prompt, NULL, scored, entropy_bits, features, e);
         if (rc == 0 && isnan(scored[0])) break; // there is no run to decide by
         if (rc == 0) rc = kv_decide_by(r, which, i, features, next, e);
         settled = rc == 0 && memcmp(next, cells, n) == 0;
@@ -249,6 +280,51 @@ static int run_closed(struct engine *g, struct kv_scratch *s, size_t i, size_t w
     return rc;
 }
 
+// A spec whose policy, or the one that it wraps, decides by layers. Of a wrapper, one pass decides
+// and another stores what the wrapper makes of it.
+static int run_layered(struct engine *g, struct kv_scratch *s, size_t i, size_t which,
+                       uint8_t *cells, const struct prompt *prompt, float *scored,
+                       double *entropy_bits, struct kv_error *e) {
+    const struct kv_replay *r = g->r;
+    const struct kv_replay_spec *spec = &r->specs[which];
+    const struct kv_trace_item *it = kv_trace_item(r->trace, i);
+    struct kv_token *tokens = kv_alloc(it->n_tokens, sizeof *tokens);
+    struct kv_item view;
+    struct kv_layered y = {0};
+    int rc = kv_show_item(r, which, i, it->features, tokens, &view, e);
+    if (rc == 0) {
+        kv_layered_init(&y, spec, &view, it->n_tokens);
+        y.audit = r->audit || i == r->first_item;
+        rc = run_spec(g, s, it, spec, cells, prompt, &y, scored, entropy_bits, NULL, e);
+        kv_layered_fini(&y);
+    }
+    if (rc == 0) rc = kv_check_answers(kv_by_layers(spec), it->id, it->n_tokens, cells, e);
+    if (rc == 0 && kv_by_layers(spec) != spec) {
+        uint8_t *decided = kv_alloc(it->n_tokens * kv_cells(&r->model->shape), 1);
+        memcpy(decided, cells, it->n_tokens * kv_cells(&r->model->shape));
+        rc = kv_decide_given(r, which, i, decided, cells, e);
+        if (rc == 0)
+            rc = run_spec(g, s, it, spec, cells, prompt, NULL, scored, entropy_bits, NULL, e);
+        free(decided);
+    }
+    free(tokens);
+    return rc;
+}
+
+static int run_one(struct engine *g, struct kv_scratch *s, size_t i, size_t which, uint8_t *cells,
+                   const struct prompt *prompt, float *scored, double *entropy_bits,
+                   struct kv_error *e) {
+    const struct kv_replay_spec *spec = &g->r->specs[which];
+    if (kv_by_layers(spec))
+        return run_layered(g, s, i, which, cells, prompt, scored, entropy_bits, e);
+    int rc = kv_decide(g->r, which, i, cells, e);
+    if (rc) return rc;
+    if (g->r->closed && kv_reads_run(spec))
+        return run_closed(g, s, i, which, cells, prompt, scored, entropy_bits, e);
+    return run_spec(g, s, kv_trace_item(g->r->trace, i), spec, cells, prompt, NULL, scored,
+                    entropy_bits, NULL, e);
+}
+
 // ---- one item, all specs --------------------------------------------------------------
 
 enum { SPECS_AT_ONCE = 32 }; // bounds the final states held for judging
@@ -268,12 +344,8 @@ static int replay_specs(struct engine *g, struct kv_scratch *s, size_t i, const 
         scored[j] = kv_alloc((size_t)it->n_final * r->model->shape.hidden, sizeof(float));
         kl[j] = kv_alloc(it->n_final, sizeof(double));
         kv_targets_init(&targets[j], it);
-        rc = kv_decide(r, specs[j], i, cells, e);
         double entropy_bits = NAN;
-        if (rc == 0 && r->closed && kv_reads_run(spec))
-            rc = run_closed(g, s, i, specs[j], cells, prompt, scored[j], &entropy_bits, e);
-        else if (rc == 0)
-            rc = run_spec(g, s, it, spec, cells, prompt, scored[j], &entropy_bits, NULL, e);
+        rc = run_one(g, s, i, specs[j], cells, prompt, scored[j], &entropy_bits, e);
         if (rc == 0 && r->mode == KV_REQUANT)
             kv_ledger_count_requant(spec, it, cells, &outcome[j].ledger);
         else if (rc == 0)
@@ -281,10 +353,10 @@ static int replay_specs(struct engine *g, struct kv_scratch *s, size_t i, const 
         outcome[j].ledger.entropy_bits = entropy_bits;
         if (rc == 0 && kv_interrupted()) rc = kv_fail(e, KV_EINTR, "", "interrupted");
     }
-    if (rc == 0) kv_compare_final(r->model, s, it, n, scored, targets, kl);
+    if (rc == 0 && !r->decisions_only) kv_compare_final(r->model, s, it, n, scored, targets, kl);
     for (size_t j = 0; j < n; j++) {
         if (rc == 0) {
-            kv_compare_outcome(it, &targets[j], kl[j], &outcome[j]);
+            if (!r->decisions_only) kv_compare_outcome(it, &targets[j], kl[j], &outcome[j]);
             KV_LOCK(&g->lock);
             rc = r->take(r->self, i, specs[j], &outcome[j], e);
         }
@@ -333,8 +405,9 @@ static int check_replay(const struct kv_replay *r, struct kv_error *e) {
         return kv_fail(e, KV_EUSAGE, info->path,
                        "windows of text have no decode step: mode %s does not apply",
                        kv_mode_names[r->mode]);
-    for (size_t j = 0; r->closed && j < r->n_specs; j++) {
-        int rc = kv_closed_answers(&r->specs[j], r->mode, r->self_exact, e);
+    for (size_t j = 0; j < r->n_specs; j++) {
+        int rc = kv_layered_answers(&r->specs[j], r->mode, r->closed, e);
+        if (rc == 0 && r->closed) rc = kv_closed_answers(&r->specs[j], r->mode, r->self_exact, e);
         if (rc) return rc;
     }
     return 0;

@@ -51,6 +51,30 @@ static void check_read(struct kv_pass *p, const float *k, const float *v, size_t
     p->not_finite = p->not_finite || !kv_all_finite(k, n) || !kv_all_finite(v, n);
 }
 
+// The rows that were computed stand behind those that came before.
+static void take_rows(const float *x, size_t width, size_t first, size_t n, const float *before,
+                      float *to) {
+    if (first) memcpy(to, before, first * width * sizeof *to);
+    memcpy(to + first * width, x, n * width * sizeof *to);
+}
+
+void kv_pass_observe(void *self, uint32_t layer, const float *x, const float *norm, const float *q,
+                     const struct kv_layer_kv *kv) {
+    struct kv_pass *p = self;
+    const struct kv_shape *s = &p->m->shape;
+    size_t first = p->first_row, n = p->tree->n_tokens - first,
+           n_q = (size_t)s->n_heads * s->head_dim;
+    (void)x, (void)kv;
+    if (p->layered) {
+        take_rows(norm, s->hidden, first, n, first ? p->before[layer].input : NULL, p->now.input);
+        take_rows(q, n_q, first, n, first ? p->before[layer].q : NULL, p->now.q);
+    }
+    if (p->seen) {
+        memcpy(p->seen[layer].input, norm, n * s->hidden * sizeof *norm);
+        memcpy(p->seen[layer].q, q, n * n_q * sizeof *q);
+    }
+}
+
 int kv_pass_store(void *self, uint32_t layer, const struct kv_layer_kv *kv,
                   struct kv_layer_view *view, struct kv_error *e) {
     struct kv_pass *p = self;
@@ -76,6 +100,12 @@ int kv_pass_store(void *self, uint32_t layer, const struct kv_layer_kv *kv,
         memcpy(p->kept[layer].v, kv->v, n * sizeof(float));
     }
     if (!p->spec) return 0;
+    if (p->layered) {
+        struct kv_layer_pass at = {
+            .layer = layer, .q = p->now.q, .input = p->now.input, .k = kv->k, .v = kv->v};
+        int decided = kv_layered_layer(p->layered, &at, p->layered_cells, e);
+        if (decided) return decided;
+    }
     bool raw = p->spec->format->keys_before_rope;
     int rc = code_side(p, layer, KV_KEY, raw ? kv->k_raw : kv->k, p->coded[KV_KEY], e);
     if (rc == 0) rc = code_side(p, layer, KV_VALUE, kv->v, p->coded[KV_VALUE], e);
@@ -101,6 +131,17 @@ void kv_pass_init(struct kv_pass *p, const struct kv_model *m, const struct kv_t
     for (uint32_t row = 0; row < t->n_tokens; row++) p->positions[row] = kv_tree_position(t, row);
 }
 
+void kv_pass_layered(struct kv_pass *p, struct kv_layered *y, uint8_t *cells, uint32_t first_row,
+                     const struct kv_pass_rows *before) {
+    const struct kv_shape *s = &p->m->shape;
+    p->layered = y;
+    p->cells = p->layered_cells = cells;
+    p->first_row = first_row;
+    p->before = before;
+    p->now.input = kv_alloc((size_t)p->tree->n_tokens * s->hidden, sizeof(float));
+    p->now.q = kv_alloc((size_t)p->tree->n_tokens * s->n_heads * s->head_dim, sizeof(float));
+}
+
 void kv_pass_fini(struct kv_pass *p) {
     for (int s = 0; s < 2; s++) {
         free(p->exact[s]);
@@ -111,4 +152,6 @@ void kv_pass_fini(struct kv_pass *p) {
     free(p->code_scratch);
     free(p->histogram);
     free(p->positions);
+    free(p->now.input);
+    free(p->now.q);
 }

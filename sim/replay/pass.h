@@ -10,7 +10,13 @@
 #define KV_REPLAY_PASS_H
 
 #include "sim/model/forward.h"
-#include "sim/replay/replay.h"
+#include "sim/replay/layered.h"
+
+// What a layer's projections read and the queries that came of it: [rows][hidden], [rows][n_heads *
+// head_dim].
+struct kv_pass_rows {
+    float *input, *q;
+};
 
 // One forward pass with a decided cache; the store hook's state.
 struct kv_pass {
@@ -31,10 +37,26 @@ struct kv_pass {
     uint32_t first_live; // the rows that do
     bool not_finite;     // set: something that attention read was not, so the states say nothing
     struct kv_layer_kv *kept; // [n_layers] where all rows' K and V go; NULL = not kept
+    // A policy that decides by layers: answers go to layered_cells, which `cells` reads. Needs
+    // kv_pass_observe as the pass's observer.
+    struct kv_layered *layered;
+    uint8_t *layered_cells;
+    uint32_t first_row;                // rows below are not computed by this pass
+    const struct kv_pass_rows *before; // [n_layers] what was observed of them, or NULL
+    struct kv_pass_rows *seen;         // [n_layers] where what was observed goes; NULL = not kept
+    struct kv_pass_rows now;           // of the layer at hand, all rows
 };
 
 void kv_pass_init(struct kv_pass *p, const struct kv_model *m, const struct kv_tree *t);
 void kv_pass_fini(struct kv_pass *p);
+// Lets the pass decide as it goes: answers go to cells. before: [n_layers] of the rows below
+// first_row, which the pass does not compute; NULL where there are none.
+void kv_pass_layered(struct kv_pass *p, struct kv_layered *y, uint8_t *cells, uint32_t first_row,
+                     const struct kv_pass_rows *before);
+
+// kv_forward's observer: keeps what deciding by layers needs.
+void kv_pass_observe(void *self, uint32_t layer, const float *x, const float *norm, const float *q,
+                     const struct kv_layer_kv *kv);
 
 // kv_forward's hook: rounds what is read exact, codes what is read coded, marks what is evicted.
 int kv_pass_store(void *self, uint32_t layer, const struct kv_layer_kv *kv,

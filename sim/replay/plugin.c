@@ -46,11 +46,11 @@ static int check_policy(const struct kv_policy *p, const char *path, struct kv_e
 static int check_contents(const struct kv_policy *p, const char *path, struct kv_error *e) {
     const uint32_t known = (KV_NEED(KV_N_FEATURES) - 1) | KV_NEED_CLASS | KV_NEED_DAMAGE |
                            KV_NEED_ERROR | KV_NEED_QUANTILES | KV_NEED_KV | KV_NEED_Q |
-                           KV_NEED_HIDDEN | KV_NEED_NORMS;
-    const char *missing = !p->name || !*p->name    ? "name"
-                          : !p->open               ? "open"
-                          : !p->plan && !p->decide ? "plan or decide"
-                                                   : NULL;
+                           KV_NEED_HIDDEN | KV_NEED_NORMS | KV_NEED_SURPRISAL;
+    const char *missing = !p->name || !*p->name                        ? "name"
+                          : !p->open                                   ? "open"
+                          : !p->plan && !p->decide && !p->decide_layer ? "plan or decide"
+                                                                       : NULL;
     if (missing) return kv_fail(e, KV_EFAIL, path, "its policy has no %s", missing);
     if (p->needs & ~known)
         return kv_fail(e, KV_EFAIL, path, "policy %s needs what this kvsim cannot give (bits 0x%x)",

@@ -14,7 +14,8 @@ static const struct {
     const char *what, *word;
 } kept[] = {{KV_NEED_KV, KV_KEEP_KV, "keys and values", "kv"},
             {KV_NEED_Q, KV_KEEP_Q, "queries", "q"},
-            {KV_NEED_HIDDEN, KV_KEEP_HIDDEN, "hidden states", "hidden"}};
+            {KV_NEED_HIDDEN, KV_KEEP_HIDDEN, "hidden states", "hidden"},
+            {KV_NEED_SURPRISAL, KV_KEEP_CELLS, "surprisal", "cells"}};
 
 static int check_kept(const struct kv_trace_info *in, const struct kv_replay_spec *spec,
                       struct kv_error *e) {

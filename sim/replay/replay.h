@@ -38,6 +38,7 @@ struct kv_replay {
     bool closed;                    // policies read the run they steer: closed.h; exact replay only
     struct kv_closed_count *counts; // [n_specs] what closed feedback changed, or NULL
     bool quiet;                     // no progress is drawn
+    bool decisions_only;            // exact replay runs and counts bits, and compares nothing
     size_t first_item, n_items;     // the part of the trace to replay
     // Says which pairs are wanted (NULL = all); called before an item is run, from any worker.
     bool (*wanted)(void *self, size_t item, size_t spec);
@@ -62,6 +63,12 @@ void kv_replay_close_tables(struct kv_replay *r);
 // does so too). Errors: a trace that does not keep what they measure. (fitting.c)
 KV_MUST_CHECK int kv_replay_fit(const struct kv_replay *r, unsigned jobs, struct kv_error *e);
 
+// Runs policies whose widths must meet a budget over all items of r (a `settle` of their own) until
+// they do, and gives their specs the canonical text of the setting found. r: model, trace, items,
+// mode; its specs are not looked at. Errors: those of kv_replay_exact. (match.c)
+KV_MUST_CHECK int kv_replay_match(const struct kv_replay *r, struct kv_replay_spec *specs, size_t n,
+                                  unsigned jobs, struct kv_error *e);
+
 // ---- decisions (decide.c) -------------------------------------------------------------
 
 // Asks a spec's policy about item i, with the tables r holds for it, and audits what it answers
@@ -74,6 +81,11 @@ KV_MUST_CHECK int kv_decide(const struct kv_replay *r, size_t spec, size_t item,
 // The same with other features than the recorded ones: [n_tokens][KV_N_FEATURES].
 KV_MUST_CHECK int kv_decide_by(const struct kv_replay *r, size_t spec, size_t item,
                                const float *features, uint8_t *cells, struct kv_error *e);
+
+// The same where a pass has run the policy that decides by layers: decided[n_tokens][...] are its
+// answers, which a wrapper goes by.
+KV_MUST_CHECK int kv_decide_given(const struct kv_replay *r, size_t spec, size_t item,
+                                  const uint8_t *decided, uint8_t *cells, struct kv_error *e);
 
 // Asks a spec's policy about an item again, the same and with what it did not declare shown, as it
 // was recorded and as extremes; compares with its answer so far. view: what kv_show_item showed.

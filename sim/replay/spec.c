@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "sim/base/args.h"
+#include "sim/base/assets.h"
 #include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/base/spec.h"
@@ -44,7 +45,8 @@ const char *kv_need_name(uint32_t bit) {
                  {KV_NEED_KV, "keys and values"},
                  {KV_NEED_Q, "queries"},
                  {KV_NEED_HIDDEN, "hidden states"},
-                 {KV_NEED_NORMS, "norms of projections"}};
+                 {KV_NEED_NORMS, "norms of projections"},
+                 {KV_NEED_SURPRISAL, "surprisal"}};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (known[i].bit == bit) return known[i].name;
     return NULL;
@@ -84,12 +86,23 @@ static const struct kv_policy *find_policy(const char *name, const struct kv_sha
     return NULL;
 }
 
+static bool shipped(const char *folder, size_t i, struct kv_shipped *file) {
+    const struct kv_asset *a;
+    for (size_t at = 0; (a = kv_asset_at(at)); at++)
+        if (strncmp(a->path, folder, strlen(folder)) == 0 && i-- == 0) {
+            *file = (struct kv_shipped){a->path, a->data, a->n};
+            return true;
+        }
+    return false;
+}
+
 static void describe_run(struct kv_run *run, const struct kv_format *f, uint64_t seed) {
     *run = (struct kv_run){.struct_bytes = sizeof *run,
                            .shape = f->setting.shape,
                            .n_widths = f->n_widths,
                            .format = f->type->name,
-                           .seed = seed};
+                           .seed = seed,
+                           .shipped = shipped};
     memcpy(run->width_bits, f->width_bits, sizeof run->width_bits);
     for (uint32_t w = 0; w < f->n_widths; w++)
         for (int side = 0; side < 2; side++) {
@@ -182,6 +195,11 @@ static int check_rounds(const struct kv_replay_spec *spec, const char *name, str
                : 0;
 }
 
+const struct kv_replay_spec *kv_by_layers(const struct kv_replay_spec *spec) {
+    while (spec && !spec->policy->decide_layer) spec = spec->inner;
+    return spec;
+}
+
 const char *kv_spec_plugin(const struct kv_replay_spec *spec) {
     while (!spec->plugin && spec->inner) spec = spec->inner;
     return spec->plugin ? spec->plugin->path : NULL;
@@ -193,6 +211,22 @@ int kv_spec_ask(const struct kv_replay_spec *spec, const struct kv_item *item, u
     int rc = kv_ask(spec->policy, spec->self, item, cells, e);
     kv_plugin_leave(before);
     return rc;
+}
+
+// What the policy itself calls its setting; NULL where it leaves that to its parameters.
+static char *own_text(const struct kv_replay_spec *spec) {
+    char own[512] = "";
+    if (spec->policy->canonical && !spec->plugin)
+        spec->policy->canonical(spec->self, &spec->run, own, sizeof own);
+    return *own ? kv_strdup(own) : NULL;
+}
+
+void kv_spec_rename(struct kv_replay_spec *spec) {
+    char *own = own_text(spec);
+    if (!own) return;
+    free(spec->canonical);
+    spec->canonical = kv_format_text("%s@%s", own, spec->format_text);
+    free(own);
 }
 
 static int open_policy(struct kv_replay_spec *spec, const char *text, struct kv_error *e) {
@@ -216,12 +250,10 @@ static int open_policy(struct kv_replay_spec *spec, const char *text, struct kv_
         if (rc == 0) rc = check_rounds(spec, s.name, e);
     }
     if (rc == 0) {
-        char own[512] = "";
         struct kv_args spelled = *args;
         if (spec->inner) spelled.inner = spec->inner->canonical;
-        if (spec->policy->canonical && !spec->plugin)
-            spec->policy->canonical(spec->self, &spec->run, own, sizeof own);
-        spec->canonical = *own ? kv_strdup(own) : kv_args_canonical(&spelled, s.name);
+        spec->canonical = own_text(spec);
+        if (!spec->canonical) spec->canonical = kv_args_canonical(&spelled, s.name);
     }
     kv_plugin_leave(before);
     kv_args_free(args);

@@ -34,6 +34,13 @@ KV_MUST_CHECK int kv_replay_spec_open(struct kv_replay_spec *spec, const char *t
                                       struct kv_error *e);
 void kv_replay_spec_close(struct kv_replay_spec *spec); // an empty spec is fine
 
+// Gives a spec whose policy has changed its setting (settle) the canonical text of the new one.
+void kv_spec_rename(struct kv_replay_spec *spec);
+
+// The policy among a spec's that decides by layers, inside a running pass: the spec itself or one
+// that it wraps. NULL when there is none.
+const struct kv_replay_spec *kv_by_layers(const struct kv_replay_spec *spec);
+
 // Asks a spec's policy, as kv_ask does; kv_plugin_running names the plug-in among its policies
 // meanwhile.
 int kv_spec_ask(const struct kv_replay_spec *spec, const struct kv_item *item, uint8_t *cells,

@@ -1,0 +1,465 @@
+// SPDX-License-Identifier: Apache-2.0
+// cells: a width for every (token, layer, KV head, K or V), decided by the layer that codes it,
+// from a learned sensitivity of the cell and what coding it would cost at each width.
+//
+// width = argmin over w of 0.5 s sum_i m_i e_i(w)^2 + lambda bits(w). log s comes from
+// cells_model.h; e(w) from trial coding. Lambda starts where training met the budget; hold=run
+// moves it, layer by layer, by the bits that the sequence has taken. `kvsim train cells` makes the
+// weights.
+#include "policies/cells_model.h"
+
+#include <stdlib.h>
+
+extern const struct kv_policy kv_policy_cells;
+
+enum hold { HOLD_RUN, HOLD_HARD, HOLD_NONE, HOLD_MATCHED };
+enum grain { GRAIN_CELL, GRAIN_KV, GRAIN_LAYER, GRAIN_FILE };
+enum error_kind { ERROR_TRIAL, ERROR_SCALED };
+enum {
+    STEP_TOKENS = 16,  // between moves of lambda
+    PAGE_TOKENS = 64,  // how far hold=hard lets a layer's bits run ahead
+    PLACES_MOST = 256, // of one layer
+    TURNS_MOST = 12    // of matching
+};
+#define MATCHED_BITS 0.005
+
+static const struct kv_param params[] = {
+    {"bits", KV_FLOAT, "5", 1, 32, NULL, "bits a value",
+     "budget: allocated bits, metadata and width tags counted"},
+    {"weights", KV_TEXT, "shipped", 0, 0, NULL, NULL,
+     "safetensors file of kvsim train cells; shipped: those that travel with kvsim, by the model's "
+     "digest"},
+    {"digest", KV_TEXT, "", 0, 0, NULL, NULL, "of the weights; checked where it is given"},
+    {"hold", KV_CHOICE, "run", 0, 0, "run/hard/none/matched", NULL,
+     "run: each layer is led back to its share of the budget; hard: and never above it by more "
+     "than a page "
+     "of 64 tokens; none: lambda as in training; matched: lambda found on the items judged, for "
+     "comparing "
+     "rules"},
+    {"grain", KV_CHOICE, "file", 0, 0, "cell/kv/layer/file", NULL,
+     "what shares a width: nothing, the heads of K or V, a whole layer; file: as trained"},
+    {"widths", KV_LIST, "", 1, 16, NULL, "bits",
+     "to choose from; those of training where it is not given"},
+    {"features", KV_CHOICE, "stored", 0, 0, "stored/exact", NULL,
+     "earlier keys that a token's attention features read: as stored, or before coding"},
+    {"error", KV_CHOICE, "trial", 0, 0, "trial/scaled", NULL,
+     "coding errors: tried at each width, or at one of 4 bits and scaled by (15 / (2^w - 1))^2"},
+    {"scale", KV_FLOAT, "1", 1e-9, 1e9, NULL, NULL, "lambda times this"},
+    {0}};
+
+struct cells {
+    struct kv_cells_model model;
+    struct kv_run run;
+    char source[256]; // weights= as it is written back
+    enum hold hold;
+    enum grain grain;
+    enum error_kind error;
+    bool exact_keys, scale_given;
+    double bits, scale;
+    double slack, low,
+        high; // of matching: bits above the budget; log scales that took too many, too few
+    unsigned turns;
+    size_t n_widths;
+    uint8_t width[KV_MAX_WIDTHS];       // indices into run->width_bits
+    double cell_bits[2][KV_MAX_WIDTHS]; // of a cell, by n_widths
+    uint8_t tried;                      // index of the width that is tried under error=scaled
+    double ratio[KV_MAX_WIDTHS];        // of the error at a width to that
+    double lambda, *share;              // [n_layers] bits a value, codes and metadata
+    double tag_bits;                    // a value
+};
+
+// What a layer remembers along a sequence.
+struct memory {
+    double log_lambda; // moves against the start
+    double bits;       // a value, summed over tokens
+    double last;       // of which before this step
+    uint32_t tokens;
+};
+
+// ---- opening --------------------------------------------------------------------------
+
+// weights=shipped: the first file that fits the shape (fit compares the model); shipped/NAME: that
+// one.
+static int open_shipped(struct cells *c, const char *wanted, struct kv_error *e) {
+    static const char folder[] = "policies/cells/";
+    struct kv_shipped file;
+    for (size_t i = 0; c->run.shipped && c->run.shipped(folder, i, &file); i++) {
+        const char *name = file.path + strlen(folder);
+        struct kv_tensors t;
+        struct kv_error why;
+        snprintf(c->source, sizeof c->source, "shipped/%.*s", (int)strcspn(name, "."), name);
+        if (strchr(wanted, '/') && strcmp(wanted, c->source) != 0) continue;
+        int rc = kv_tensors_read(&t, file.path, file.data, file.n, e);
+        if (rc) return rc;
+        if (kv_cells_model_open(&c->model, &t, &c->run.shape, &why) == 0) return 0;
+        kv_cells_model_close(&c->model);
+        c->model = (struct kv_cells_model){0};
+    }
+    return kv_fail(e, KV_EFAIL, "policy cells",
+                   "no weights for a model of this shape travel with kvsim%s%s; train some (kvsim "
+                   "train cells) "
+                   "and name them: cells:weights=FILE",
+                   strchr(wanted, '/') ? " as " : "", strchr(wanted, '/') ? wanted : "");
+}
+
+static int open_weights(struct cells *c, const struct kv_args *args, struct kv_error *e) {
+    const char *path = kv_arg(args, "weights")->text;
+    const struct kv_value *digest = kv_arg(args, "digest");
+    int rc;
+    if (strcmp(path, "shipped") == 0 || strncmp(path, "shipped/", 8) == 0)
+        rc = open_shipped(c, path, e);
+    else {
+        struct kv_tensors t;
+        if (strlen(path) >= sizeof c->source)
+            return kv_fail(e, KV_EUSAGE, "policy cells", "weights: a path below %zu characters",
+                           sizeof c->source);
+        snprintf(c->source, sizeof c->source, "%s", path);
+        rc = kv_tensors_open(&t, path, e);
+        if (rc == 0) rc = kv_cells_model_open(&c->model, &t, &c->run.shape, e);
+    }
+    if (rc) return rc;
+    if (digest->given && strcmp(digest->text, c->model.file.digest) != 0)
+        return kv_fail(e, KV_EFAIL, c->model.file.path, "has digest %s, not %s as the spec says",
+                       c->model.file.digest, digest->text);
+    return 0;
+}
+
+static int add_width(struct cells *c, double bits, struct kv_error *e) {
+    int index = kv_width_index(&c->run, bits);
+    if (index < 0) return kv_width_refused(&c->run, bits, e);
+    if (c->n_widths && c->width[c->n_widths - 1] >= index)
+        return kv_fail(e, KV_EUSAGE, "policy cells", "widths rise from one to the next");
+    for (int side = 0; side < 2; side++)
+        c->cell_bits[side][c->n_widths] =
+            (double)c->run.cell_bits[side][index] * c->run.shape.head_dim;
+    c->width[c->n_widths++] = (uint8_t)index;
+    return 0;
+}
+
+// Those given; or of training's those that the format offers.
+static int choose_widths(struct cells *c, const struct kv_value *given, struct kv_error *e) {
+    int rc = 0;
+    if (given->given && given->n_list > KV_MAX_WIDTHS)
+        return kv_fail(e, KV_EUSAGE, "policy cells", "up to %d widths", KV_MAX_WIDTHS);
+    for (size_t i = 0; given->given && i < given->n_list && rc == 0; i++)
+        rc = add_width(c, given->list[i], e);
+    for (const char *at = c->model.widths; !given->given && *at && rc == 0;) {
+        char *end;
+        double bits = strtod(at, &end);
+        if (end == at) break;
+        if (kv_width_index(&c->run, bits) >= 0 && c->n_widths < KV_MAX_WIDTHS)
+            rc = add_width(c, bits, e);
+        at = end + (*end == '/');
+    }
+    if (rc == 0 && c->n_widths == 0)
+        rc = kv_fail(e, KV_EUSAGE, "policy cells", "format %s offers none of the widths %s",
+                     c->run.format, c->model.widths);
+    return rc;
+}
+
+static double mean_bits(const struct cells *c, size_t w) {
+    return (c->cell_bits[0][w] + c->cell_bits[1][w]) / 2 / c->run.shape.head_dim;
+}
+
+// Bits beyond the codes of the run's format, nearest to 4 bits.
+static double overhead(const struct cells *c) {
+    size_t best = 0;
+    for (size_t w = 1; w < c->n_widths; w++)
+        if (fabs((double)c->run.width_bits[c->width[w]] - 4) <
+            fabs((double)c->run.width_bits[c->width[best]] - 4))
+            best = w;
+    return mean_bits(c, best) - c->run.width_bits[c->width[best]];
+}
+
+static uint32_t cells_varies(void *self) {
+    const struct cells *c = self;
+    return KV_VARIES_TOKEN | KV_VARIES_LAYER | (c->grain == GRAIN_LAYER ? 0 : KV_VARIES_KV) |
+           (c->grain == GRAIN_CELL ? KV_VARIES_HEAD : 0);
+}
+
+static uint32_t cells_options(void *self) {
+    return (uint32_t)((const struct cells *)self)->n_widths;
+}
+
+// The budget without tags, as lambda and as each layer's share.
+static int set_budget(struct cells *c, struct kv_error *e) {
+    const struct kv_shape *s = &c->run.shape;
+    double values = 2.0 * s->n_layers * s->n_kv_heads * s->head_dim, sum = 0;
+    c->tag_bits = kv_tag_bits(s, cells_varies(c), cells_options(c)) / values;
+    double target = c->bits - c->tag_bits, more = overhead(c) - c->model.overhead_bits;
+    double least = mean_bits(c, 0), most = mean_bits(c, c->n_widths - 1);
+    if (target < least || target > most)
+        return kv_fail(
+            e, KV_EUSAGE, "policy cells",
+            "bits=%g cannot be met: with tags of %.3f bits a value, these widths take %.3f to %.3f",
+            c->bits, c->tag_bits, least + c->tag_bits, most + c->tag_bits);
+    c->share = malloc(s->n_layers * sizeof *c->share);
+    if (!c->share) return kv_fail(e, KV_ENOMEM, "policy cells", "out of memory");
+    c->lambda = c->scale * kv_cells_budget(&c->model, target - more, c->share);
+    for (size_t l = 0; l < s->n_layers; l++) sum += c->share[l] / s->n_layers;
+    for (size_t l = 0; l < s->n_layers; l++) { // shares as learned, their mean as asked for
+        c->share[l] += target - sum;
+        c->share[l] = fmin(fmax(c->share[l], least), most);
+    }
+    return 0;
+}
+
+// Under error=scaled one width is tried, that next to 4 bits.
+static void set_ratios(struct cells *c) {
+    size_t best = 0;
+    const uint8_t *bits = c->run.width_bits;
+    for (size_t w = 1; w < c->n_widths; w++)
+        if (fabs((double)bits[c->width[w]] - 4) < fabs((double)bits[c->width[best]] - 4)) best = w;
+    c->tried = c->width[best];
+    for (size_t w = 0; w < c->n_widths; w++)
+        c->ratio[w] = pow((exp2(bits[c->tried]) - 1) / (exp2(bits[c->width[w]]) - 1), 2);
+}
+
+static int cells_open(void **self, const struct kv_run *run, const struct kv_args *args,
+                      struct kv_error *e) {
+    struct cells *c = calloc(1, sizeof *c);
+    if (!c) return kv_fail(e, KV_ENOMEM, "cells", "out of memory");
+    *self = c;
+    c->run = *run;
+    c->bits = kv_number(args, "bits");
+    c->hold = (enum hold)kv_number(args, "hold");
+    c->grain = (enum grain)kv_number(args, "grain");
+    c->error = (enum error_kind)kv_number(args, "error");
+    c->exact_keys = kv_number(args, "features") > 0;
+    c->scale = kv_number(args, "scale");
+    c->scale_given = kv_arg(args, "scale")->given;
+    c->low = -INFINITY, c->high = INFINITY;
+    if (2u * run->shape.n_kv_heads > PLACES_MOST)
+        return kv_fail(e, KV_EFAIL, "policy cells", "serves up to %d KV heads", PLACES_MOST / 2);
+    int rc = open_weights(c, args, e);
+    if (rc) return rc;
+    if (c->grain == GRAIN_FILE) {
+        static const char *const grains[] = {"cell", "kv", "layer"};
+        for (int g = 0; g < 3; g++)
+            if (strcmp(c->model.grain, grains[g]) == 0) c->grain = (enum grain)g;
+        if (c->grain == GRAIN_FILE)
+            return kv_fail(e, KV_EFAIL, c->model.file.path,
+                           "was trained for grain %s, which no layer can decide alone; give grain=",
+                           c->model.grain);
+    }
+    rc = choose_widths(c, kv_arg(args, "widths"), e);
+    if (rc == 0) rc = set_budget(c, e);
+    if (rc == 0) set_ratios(c);
+    return rc;
+}
+
+static void cells_close(void *self) {
+    struct cells *c = self;
+    if (!c) return;
+    kv_cells_model_close(&c->model);
+    free(c->share);
+    free(c);
+}
+
+// The weights must be of the model that was recorded.
+static int cells_fit(void *self, const struct kv_fitting *f, struct kv_error *e) {
+    const struct cells *c = self;
+    if (f->struct_bytes < sizeof *f || !f->model_digest ||
+        strcmp(f->model_digest, c->model.model_digest) == 0)
+        return 0;
+    return kv_fail(e, KV_EFAIL, c->model.file.path,
+                   "holds weights for model %s (digest %s), not for %s (digest %s); train some: "
+                   "kvsim train cells",
+                   c->model.model_name, c->model.model_digest, f->model_name, f->model_digest);
+}
+
+// ---- deciding -------------------------------------------------------------------------
+
+struct row {
+    size_t n;             // cells of the layer
+    float s[PLACES_MOST]; // 0.5 s
+    const float *error;   // [n][run's widths]
+    double share;
+    uint8_t pick[PLACES_MOST]; // by n_widths
+};
+
+static double damage(const struct cells *c, const struct row *r, size_t cell, size_t w) {
+    const float *error = r->error + cell * c->run.n_widths;
+    double e2 = c->error == ERROR_TRIAL ? (double)error[c->width[w]]
+                                        : (double)error[c->tried] * c->ratio[w];
+    return (double)r->s[cell] * e2;
+}
+
+// Cells [from, from + n) in steps of `stride` get one width.
+static void pick(const struct cells *c, struct row *r, size_t from, size_t n, size_t stride,
+                 double lambda) {
+    size_t best = 0;
+    double least = INFINITY;
+    for (size_t w = 0; w < c->n_widths; w++) {
+        double cost = 0;
+        for (size_t i = 0; i < n; i++) {
+            size_t cell = from + i * stride;
+            cost += damage(c, r, cell, w) + lambda * c->cell_bits[cell & 1][w];
+        }
+        if (cost < least) {
+            least = cost;
+            best = w;
+        }
+    }
+    for (size_t i = 0; i < n; i++) r->pick[from + i * stride] = (uint8_t)best;
+}
+
+// Picks at a lambda; returns the bits a value that they take.
+static double pick_all(const struct cells *c, struct row *r, double lambda) {
+    double bits = 0;
+    if (c->grain == GRAIN_LAYER) pick(c, r, 0, r->n, 1, lambda);
+    for (size_t side = 0; c->grain == GRAIN_KV && side < 2; side++)
+        pick(c, r, side, r->n / 2, 2, lambda);
+    for (size_t cell = 0; c->grain == GRAIN_CELL && cell < r->n; cell++)
+        pick(c, r, cell, 1, 1, lambda);
+    for (size_t cell = 0; cell < r->n; cell++) bits += c->cell_bits[cell & 1][r->pick[cell]];
+    return bits / ((double)r->n * c->run.shape.head_dim);
+}
+
+// The least lambda, from this one up, at which the row takes at most so many bits a value.
+static double pick_at_most(const struct cells *c, struct row *r, double lambda, double most) {
+    double bits = pick_all(c, r, lambda), low = lambda, high = lambda;
+    if (bits <= most) return bits;
+    while (bits > most && high < 1e30) bits = pick_all(c, r, high *= 16);
+    for (int i = 0; i < 30; i++) {
+        double middle = sqrt(low * high);
+        if (pick_all(c, r, middle) <= most)
+            high = middle;
+        else
+            low = middle;
+    }
+    return pick_all(c, r, high);
+}
+
+// Leads a layer back to its share: after every step, log lambda moves with what the step and the
+// whole sequence took beyond it. A bit more a value is about 1.4 in log lambda (each halves the
+// error twice).
+static void move(const struct cells *c, struct memory *m, double share) {
+    const double by_step = 0.25, by_sum = 0.5;
+    double step = (m->bits - m->last) / STEP_TOKENS - share;
+    double ahead = (m->bits - share * m->tokens) / STEP_TOKENS;
+    (void)c;
+    m->log_lambda += by_step * step;
+    m->log_lambda = fmin(fmax(m->log_lambda + by_sum * ahead * 0, -4), 4);
+    m->last = m->bits;
+}
+
+static double row_bits(const struct cells *c, struct row *r, struct memory *m) {
+    double lambda = c->lambda * exp(m->log_lambda);
+    if (c->hold != HOLD_HARD) return pick_all(c, r, lambda);
+    double bound = r->share * (m->tokens + 1 + PAGE_TOKENS) - m->bits;
+    return pick_at_most(c, r, lambda, bound);
+}
+
+static int cells_decide_layer(void *self, const struct kv_layer_rows *rows, void *state,
+                              uint8_t *cells, struct kv_error *e) {
+    const struct cells *c = self;
+    struct memory *m = state;
+    struct row r = {.n = 2 * (size_t)c->run.shape.n_kv_heads, .share = c->share[rows->layer]};
+    for (size_t i = 0; i < rows->n; i++, cells += r.n) {
+        kv_cells_log_s(&c->model, rows, i, r.s);
+        r.error = rows->error + i * r.n * c->run.n_widths;
+        for (size_t cell = 0; cell < r.n; cell++) {
+            if (!isfinite(r.s[cell]))
+                return kv_fail(e, KV_EFAIL, "policy cells",
+                               "a feature of token %zu in layer %u is no number", rows->first + i,
+                               rows->layer);
+            r.s[cell] = 0.5f * expf(r.s[cell]);
+        }
+        m->bits += row_bits(c, &r, m);
+        m->tokens++;
+        if ((c->hold == HOLD_RUN || c->hold == HOLD_HARD) && m->tokens % STEP_TOKENS == 0)
+            move(c, m, r.share);
+        for (size_t cell = 0; cell < r.n; cell++) cells[cell] = c->width[r.pick[cell]];
+    }
+    return 0;
+}
+
+static size_t cells_state_bytes(void *self) {
+    (void)self;
+    return sizeof(struct memory);
+}
+
+static const float *cells_error_weights(void *self) {
+    return ((const struct cells *)self)->model.channel;
+}
+
+static uint32_t cells_error_widths(void *self) {
+    const struct cells *c = self;
+    uint32_t wanted = 0;
+    if (c->error == ERROR_SCALED) return 1u << c->tried;
+    for (size_t w = 0; w < c->n_widths; w++) wanted |= 1u << c->width[w];
+    return wanted;
+}
+
+static bool cells_reads_exact_keys(void *self) {
+    return ((const struct cells *)self)->exact_keys;
+}
+
+static uint32_t cells_needs(void *self) {
+    uint32_t groups = ((const struct cells *)self)->model.groups, needs = 0;
+    if (groups & KV_CELLS_PAPER)
+        needs |= KV_NEED(KV_ENTROPY_NATS) | KV_NEED(KV_CONFIDENCE) | KV_NEED(KV_RARITY_NATS) |
+                 KV_NEED(KV_ATTN_VAR);
+    if (groups & KV_CELLS_TOKEN) needs |= KV_NEED_SURPRISAL;
+    return needs;
+}
+
+// hold=matched: the scale of lambda at which the items judged take the budget; a bit a value is
+// about 1.6 in log lambda, and what is bracketed is halved where that steps out.
+static int cells_settle(void *self, double allocated_bits) {
+    struct cells *c = self;
+    if (c->hold != HOLD_MATCHED || c->scale_given) return 0;
+    if (isnan(allocated_bits)) return 1;
+    double at = log(c->scale), off = allocated_bits - c->bits;
+    if (fabs(off) <= MATCHED_BITS || ++c->turns > TURNS_MOST) return 0;
+    *(off > 0 ? &c->low : &c->high) = at;
+    double next = at + 1.6 * off;
+    if (next <= c->low || next >= c->high) next = (c->low + c->high) / 2;
+    c->lambda *= exp(next - at);
+    c->scale = exp(next);
+    return 1;
+}
+
+static void cells_canonical(void *self, const struct kv_run *run, char *text, size_t room) {
+    static const char *const holds[] = {"run", "hard", "none", "matched"}, *const grains[] = {
+                                                                               "cell", "kv",
+                                                                               "layer"};
+    const struct cells *c = self;
+    char widths[64] = "";
+    for (size_t w = 0, n = 0; w < c->n_widths; w++)
+        n += (size_t)snprintf(widths + n, sizeof widths - n, "%s%u", w ? "/" : "",
+                              run->width_bits[c->width[w]]);
+    snprintf(text, room,
+             "cells:bits=%g,digest=%s,error=%s,features=%s,grain=%s,hold=%s,scale=%.9g,weights=%s,"
+             "widths=%s",
+             c->bits, c->model.file.digest, c->error ? "scaled" : "trial",
+             c->exact_keys ? "exact" : "stored", grains[c->grain], holds[c->hold], c->scale,
+             c->source, widths);
+}
+
+const struct kv_policy kv_policy_cells = {
+    .abi = KV_POLICY_ABI,
+    .struct_bytes = sizeof(struct kv_policy),
+    .name = "cells",
+    .summary = "a learned width for every cell, decided by the layer that codes it",
+    .tag = "exact",
+    .params = params,
+    .varies = KV_VARIES_TOKEN | KV_VARIES_LAYER | KV_VARIES_HEAD | KV_VARIES_KV,
+    .needs = KV_NEED(KV_ENTROPY_NATS) | KV_NEED(KV_CONFIDENCE) | KV_NEED(KV_RARITY_NATS) |
+             KV_NEED(KV_ATTN_VAR) | KV_NEED_SURPRISAL,
+    .open = cells_open,
+    .canonical = cells_canonical,
+    .varies_as_opened = cells_varies,
+    .options_as_opened = cells_options,
+    .close = cells_close,
+    .needs_as_opened = cells_needs,
+    .fit = cells_fit,
+    .published_mode = KV_PUBLISHED_ANY,
+    .decide_layer = cells_decide_layer,
+    .layer_state_bytes = cells_state_bytes,
+    .error_weights = cells_error_weights,
+    .error_widths = cells_error_widths,
+    .reads_exact_keys = cells_reads_exact_keys,
+    .settle = cells_settle,
+};

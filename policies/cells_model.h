@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// The network of policy cells: from what a layer knows of a token to the sensitivity of each of its
+// cells.
+//
+// log s = bias[p] + linear[p] . x + net([x, embedding[p]]) + probe[p] . h, p the place (layer, KV
+// head, K or V), x standardised features, h the layer's normalised input, net = Linear, SiLU,
+// Linear, SiLU, Linear. `kvsim train cells` fits it (analysis/search/cells.h) and writes the file.
+#ifndef KV_POLICIES_CELLS_MODEL_H
+#define KV_POLICIES_CELLS_MODEL_H
+
+#include "policies/tensors.h"
+
+// What x and h are made of; a file lists its groups in this order in its metadata `inputs`.
+enum kv_cells_group {
+    KV_CELLS_PLACE = 1,     // the place's own bias alone
+    KV_CELLS_PAPER = 2,     // entropy, confidence, rarity, log attention variance, as recorded
+    KV_CELLS_TOKEN = 4,     // surprisal, log(1 + position), position 0, position below 4
+    KV_CELLS_ATTENTION = 8, // enum kv_cell_feature
+    KV_CELLS_PROBE = 16     // h
+};
+enum {
+    KV_CELLS_GROUPS = 5,
+    KV_CELLS_MOST_INPUTS = 14,
+    KV_CELLS_EMBEDDING = 8,
+    KV_CELLS_MOST_HIDDEN = 128
+};
+extern const char *const kv_cells_groups[]; // "place", "paper", ... by bit, NULL
+
+struct kv_cells_model {
+    struct kv_tensors file;
+    struct kv_shape shape;
+    uint32_t groups; // enum kv_cells_group bits
+    char model_digest[17], model_name[64], grain[8], widths[48], format[192];
+    double overhead_bits;          // of cache_format: bits a value beyond the code's
+    size_t n_x, n_token, n_hidden; // n_hidden 0: no net
+    const float *channel, *bias, *linear, *probe;
+    const float *attention_mean, *attention_deviation, *token_mean, *token_deviation;
+    float *first, *second; // net, columns by input: [n_x][n_hidden], [n_hidden][n_hidden]; owned
+    float *place;          // [places][n_hidden] first layer's bias and its embedding's share; owned
+    const float *second_bias, *last, *last_bias;
+    size_t n_budgets;
+    const float *lambda, *budget_bits,
+        *layer_bits; // [n_budgets], [n_budgets], [n_budgets][n_layers]
+};
+
+// Reads an open file, which the model then owns (also when it fails). Errors: tensors that do not
+// fit the shape or each other, an unknown group or format.
+KV_MUST_CHECK int kv_cells_model_open(struct kv_cells_model *m, struct kv_tensors *file,
+                                      const struct kv_shape *s, struct kv_error *e);
+void kv_cells_model_close(struct kv_cells_model *m);
+
+// log s of the cells of one row in one layer: out[n_kv_heads][2].
+void kv_cells_log_s(const struct kv_cells_model *m, const struct kv_layer_rows *rows, size_t row,
+                    float *out);
+
+// Lambda and each layer's bits a value at which a budget (codes and metadata, bits a value in the
+// file's format) was met in training; interpolated, log lambda linear in bits. layer: [n_layers].
+double kv_cells_budget(const struct kv_cells_model *m, double bits, double *layer);
+
+#endif
