@@ -97,8 +97,9 @@ struct kv_forward {
     // Called when a layer's K and V are complete (rows below first_row included); fills *view.
     int (*store)(void *self, uint32_t layer, const struct kv_layer_kv *kv,
                  struct kv_layer_view *view, struct kv_error *e);
-    // Optional, before store: sees the rows computed, x entering the layer [rows][hidden], norm, which
-    // its projections read [rows][hidden], q after RoPE [rows][n_heads * d].
+    // Optional: sees the rows computed, before `store`: x entering the layer and its norm times the
+    // norm's gain [rows][hidden], q after RoPE [rows][n_heads * d]. norm and q stay until `store`
+    // returns.
     void (*observe)(void *self, uint32_t layer, const float *x, const float *norm, const float *q,
                     const struct kv_layer_kv *kv);
     void *self;
