@@ -72,7 +72,6 @@ struct cells {
 struct memory {
     double log_lambda; // moves against the start
     double bits;       // a value, summed over tokens
-    double last;       // of which before this step
     uint32_t tokens;
 };
 
@@ -331,17 +330,11 @@ static double pick_at_most(const struct cells *c, struct row *r, double lambda, 
     return pick_all(c, r, high);
 }
 
-// Leads a layer back to its share: after every step, log lambda moves with what the step and the
-// whole sequence took beyond it. A bit more a value is about 1.4 in log lambda (each halves the
-// error twice).
-static void move(const struct cells *c, struct memory *m, double share) {
-    const double by_step = 0.25, by_sum = 0.5;
-    double step = (m->bits - m->last) / STEP_TOKENS - share;
-    double ahead = (m->bits - share * m->tokens) / STEP_TOKENS;
-    (void)c;
-    m->log_lambda += by_step * step;
-    m->log_lambda = fmin(fmax(m->log_lambda + by_sum * ahead * 0, -4), 4);
-    m->last = m->bits;
+// Leads a layer back to its share: after every step, log lambda stands off its start by what the
+// sequence has taken beyond it.
+static void move(struct memory *m, double share) {
+    const double gain = 0.5; // a bit a value is about 1.6 in log lambda
+    m->log_lambda = fmin(fmax(gain * (m->bits - share * m->tokens) / STEP_TOKENS, -8), 8);
 }
 
 static double row_bits(const struct cells *c, struct row *r, struct memory *m) {
@@ -369,7 +362,7 @@ static int cells_decide_layer(void *self, const struct kv_layer_rows *rows, void
         m->bits += row_bits(c, &r, m);
         m->tokens++;
         if ((c->hold == HOLD_RUN || c->hold == HOLD_HARD) && m->tokens % STEP_TOKENS == 0)
-            move(c, m, r.share);
+            move(m, r.share);
         for (size_t cell = 0; cell < r.n; cell++) cells[cell] = c->width[r.pick[cell]];
     }
     return 0;
