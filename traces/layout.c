@@ -2,7 +2,7 @@
 // The table of shard tensors; traces/format.md says the same in words.
 #include "traces/layout.h"
 
-const char *const kv_keep_names[] = {"final", "kv", "q", "hidden", "sens", "grad", NULL};
+const char *const kv_keep_names[] = {"final", "kv", "q", "hidden", "sens", "grad", "cells", NULL};
 
 uint64_t kv_layers_of(const struct kv_trace_info *in) {
     return in->shape.n_layers;
@@ -24,6 +24,9 @@ static uint64_t features(const struct kv_trace_info *in) {
 }
 static uint64_t draws(const struct kv_trace_info *in) {
     return in->adjoint.draws;
+}
+static uint64_t cell_features(const struct kv_trace_info *in) {
+    return (void)in, KV_N_CELL_FEATURES;
 }
 static uint64_t sides(const struct kv_trace_info *in) {
     return (void)in, 2;
@@ -67,6 +70,28 @@ const struct kv_column_spec kv_trace_columns[] = {
      FIELD(evict),
      2,
      {kv_layers_of, kv_heads}},
+    {"channel.gradient",
+     "F32",
+     KV_AXIS_WHOLE,
+     KV_KEEP_SENS | KV_KEEP_CELLS,
+     FIELD(channel_gradient),
+     4,
+     {kv_layers_of, kv_heads, sides, dim}},
+    {"cells.numerator",
+     "F32",
+     KV_AXIS_TOKEN,
+     KV_KEEP_CELLS,
+     FIELD(cells_numerator),
+     3,
+     {kv_layers_of, kv_heads, sides}},
+    {"cells.attention",
+     "F32",
+     KV_AXIS_TOKEN,
+     KV_KEEP_CELLS,
+     FIELD(cells_attention),
+     3,
+     {kv_layers_of, kv_heads, cell_features}},
+    {"token.surprisal", "F32", KV_AXIS_TOKEN, KV_KEEP_CELLS, FIELD(surprisal), 0, {0}},
     {"k", "F16", KV_AXIS_TOKEN, KV_KEEP_KV, FIELD(k), 3, {kv_layers_of, kv_heads, dim}},
     {"v", "F16", KV_AXIS_TOKEN, KV_KEEP_KV, FIELD(v), 3, {kv_layers_of, kv_heads, dim}},
     {"q", "F16", KV_AXIS_TOKEN, KV_KEEP_Q, FIELD(q), 3, {kv_layers_of, heads, dim}},
@@ -85,6 +110,13 @@ const struct kv_column_spec kv_trace_columns[] = {
      4,
      {draws, kv_layers_of, kv_heads, dim}},
     {"hidden", "F16", KV_AXIS_TOKEN, KV_KEEP_HIDDEN, FIELD(hidden), 2, {kv_layers_of, hidden}},
+    {"cells.input",
+     "F16",
+     KV_AXIS_TOKEN,
+     KV_KEEP_CELLS,
+     FIELD(cells_input),
+     2,
+     {kv_layers_of, hidden}},
     {"token.kind", "U8", KV_AXIS_TOKEN, 0, FIELD(kinds), 0, {0}},
     {0}};
 

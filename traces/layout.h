@@ -8,7 +8,8 @@
 
 // What an item contributes rows to.
 enum kv_axis {
-    KV_AXIS_ITEM,
+    KV_AXIS_ITEM,  // one number, in the item itself
+    KV_AXIS_WHOLE, // one row of many, that the item points to
     KV_AXIS_EDGE,
     KV_AXIS_CHOICE,
     KV_AXIS_SCORE,
@@ -20,7 +21,7 @@ enum kv_axis {
 struct kv_column_spec {
     const char *name, *dtype;
     enum kv_axis axis;
-    uint32_t keep; // enum kv_keep bit, 0 = always
+    uint32_t keep; // enum kv_keep bits, any of which keeps it; 0 = always
     size_t field; // offset in struct kv_trace_item: a pointer, or for KV_AXIS_ITEM the value itself
     uint32_t n_dims;
     uint64_t (*dim[4])(const struct kv_trace_info *in); // dimensions after the first
@@ -36,7 +37,7 @@ struct kv_feature_rule {
 };
 extern const struct kv_feature_rule kv_feature_rules[]; // ends with a NULL key
 
-// Rows an item has along an axis: 1, n_choices + 1, n_choices, max(1, n_choices), n_tokens,
+// Rows an item has along an axis: 1, 1, n_choices + 1, n_choices, max(1, n_choices), n_tokens,
 // n_final.
 uint64_t kv_axis_rows(const struct kv_trace_item *item, enum kv_axis axis);
 // Bytes of one row of a column.

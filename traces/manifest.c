@@ -97,6 +97,8 @@ json_t *kv_manifest_json(const struct kv_trace_info *in, const struct kv_trace_i
         text_json(in->blas), "model", model_json(in), "tasks", tasks_json(in), "semantics",
         semantics_json(in), "adjoint", adjoint_json(&in->adjoint), "keep", keep, "n_items",
         (json_int_t)n, "n_tokens", (json_int_t)in->n_tokens, "ids", ids, "sources", sources);
+    if (j && (in->keep & KV_KEEP_CELLS))
+        json_object_set_new(j, "cells_format", text_json(in->cells_format));
     if (!j) kv_fail(e, KV_EFAIL, "manifest.json", "cannot be made");
     return j;
 }

@@ -69,6 +69,7 @@ static char *place(const struct kv_trace_info *in, const struct kv_trace_item *i
         if (c->dim[k] == kv_layers_of) kv_text_addf(&t, "layer %zu, ", rest / below);
         rest %= below;
     }
+    if (c->axis == KV_AXIS_WHOLE) kv_text_addf(&t, "channel %zu", i % in->shape.head_dim);
     if (c->axis == KV_AXIS_TOKEN) kv_text_addf(&t, "token %zu", row);
     if (c->axis == KV_AXIS_FINAL) kv_text_addf(&t, "token %u", it->final_rows[row]);
     if (c->axis == KV_AXIS_SCORE) kv_text_addf(&t, "choice %zu", row);

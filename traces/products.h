@@ -52,4 +52,20 @@ static inline float kv_square(const float *x, size_t d) {
     return kv_sum_lanes(s);
 }
 
+// sum of (x_i y_i)^2
+static inline float kv_weighted_square(const float *x, const float *y, size_t d) {
+    float s[KV_SUM_LANES] = {0};
+    size_t i = 0;
+    for (; i + KV_SUM_LANES <= d; i += KV_SUM_LANES)
+        for (size_t j = 0; j < KV_SUM_LANES; j++) {
+            float product = x[i + j] * y[i + j];
+            s[j] += product * product;
+        }
+    for (; i < d; i++) {
+        float product = x[i] * y[i];
+        s[0] += product * product;
+    }
+    return kv_sum_lanes(s);
+}
+
 #endif

@@ -183,7 +183,9 @@ static int read_info(const json_t *j, struct kv_trace_info *in, const char *path
             if (json_is_string(one) && strcmp(json_string_value(one), kv_keep_names[k]) == 0)
                 in->keep |= 1u << k;
     }
-    return 0;
+    if (!(in->keep & KV_KEEP_CELLS)) return 0;
+    if (!(in->keep & KV_KEEP_KV)) return missing(path, "keep", "with kv beside cells", e);
+    return get_text(j, NULL, "cells_format", &in->cells_format, path, e);
 }
 
 // ---- shards ---------------------------------------------------------------------------
@@ -218,11 +220,22 @@ static int open_shard(struct kv_trace *t, const json_t *j, const char *dir, size
     return bytes <= check_on_open_bytes ? check_sum(s, e) : 0;
 }
 
+// Whether a shard whose first item is `at` lacks a column that older recordings do not have:
+// squares summed by channel, beside sensitivities alone. All shards have it or none has.
+static bool lacks(const struct kv_trace *t, const struct kv_column_spec *c, size_t at,
+                  const struct kv_tensor *tensor) {
+    if (c->field != offsetof(struct kv_trace_item, channel_gradient) ||
+        (t->info.keep & KV_KEEP_CELLS))
+        return false;
+    return at ? !t->items[0].channel_gradient : !tensor;
+}
+
 // Points the items' fields of one column into the shard, checking that rows add up.
 static int bind_column(struct kv_trace *t, const struct shard *s, const struct kv_column_spec *c,
                        size_t at, struct kv_error *e) {
     const struct kv_tensor *tensor = kv_safetensors_find(&s->file, c->name);
     uint64_t row_bytes = kv_column_row_bytes(c, &t->info), rows = 0;
+    if (lacks(t, c, at, tensor)) return 0;
     if (!tensor) return kv_fail(e, KV_EFAIL, s->path, "tensor %s is missing", c->name);
     bool fits = strcmp(tensor->dtype, c->dtype) == 0 && tensor->n_dims == 1 + c->n_dims;
     for (uint32_t i = 0; fits && i < c->n_dims; i++)
@@ -380,9 +393,9 @@ void kv_trace_close(struct kv_trace *t) {
     }
     struct kv_trace_info *in = &t->info;
     char *texts[] = {
-        in->path,         in->model_name, in->model_digest,    in->model_source, in->weights_as,
-        in->task_name,    in->task_path,  in->task_prompt,     in->task_digest,  in->subset,
-        in->tool_version, in->blas,       in->tokenizer_digest};
+        in->path,         in->model_name, in->model_digest,     in->model_source, in->weights_as,
+        in->task_name,    in->task_path,  in->task_prompt,      in->task_digest,  in->subset,
+        in->tool_version, in->blas,       in->tokenizer_digest, in->cells_format};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) free(texts[i]);
     free(in->kv_norms);
     free(t->shards);

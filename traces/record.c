@@ -17,6 +17,7 @@
 #include "sim/base/work.h"
 #include "sim/model/compute.h"
 #include "sim/model/forward.h"
+#include "traces/cells.h"
 #include "traces/features.h"
 #include "traces/items.h"
 #include "traces/numbers.h"
@@ -30,8 +31,10 @@ struct pass {
     const struct kv_trace_item *item;
     uint32_t keep;
     float *exact_k, *exact_v; // [n_tokens][n_kv] rounded to fp16, of the layer at hand
-    uint16_t *k, *v, *q, *hidden;
+    uint16_t *k, *v, *q, *hidden, *input;
     float *features;
+    float *attention, *surprisal;  // of KV_KEEP_CELLS
+    const float *norm_now, *q_now; // of the layer at hand
 };
 
 struct recorder {
@@ -41,6 +44,7 @@ struct recorder {
     uint32_t keep;
     const struct kv_trace_info *info;
     struct kv_adjoint_info adjoint;
+    struct kv_cell_errors *cells; // or NULL
     size_t tape_bytes;
     size_t n_tables;
     struct kv_format **formats;            // [n_tables]
@@ -59,13 +63,15 @@ static void keep_rows(const struct pass *p, uint16_t *to, uint32_t layer, const 
         kv_f32_to_f16_n(x + row * width, to + (row * p->m->shape.n_layers + layer) * width, width);
 }
 
-static void observe(void *self, uint32_t layer, const float *x, const float *q,
+static void observe(void *self, uint32_t layer, const float *x, const float *norm, const float *q,
                     const struct kv_layer_kv *kv) {
-    const struct pass *p = self;
+    struct pass *p = self;
     const struct kv_shape *s = &p->m->shape;
     (void)kv;
     keep_rows(p, p->hidden, layer, x, s->hidden);
     keep_rows(p, p->q, layer, q, (size_t)s->n_heads * s->head_dim);
+    p->norm_now = norm;
+    p->q_now = q;
 }
 
 static void round_to_half(const float *x, uint16_t *half, float *y, size_t n) {
@@ -85,6 +91,22 @@ static int check_half(const struct pass *p, const char *what, uint32_t layer, co
                    p->item->index, p->item->id, what, layer, i / width, (double)x[i]);
 }
 
+// What the layer knows of each token when it codes it.
+static int keep_cells(const struct pass *p, uint32_t layer, const struct kv_layer_kv *kv,
+                      struct kv_error *e) {
+    const struct kv_shape *s = &p->m->shape;
+    size_t h = s->hidden, n = p->item->n_tokens * h;
+    if (!p->input) return 0;
+    uint16_t *half = kv_alloc(n, sizeof *half);
+    kv_f32_to_f16_n(p->norm_now, half, n);
+    int rc = check_half(p, "normalised input", layer, p->norm_now, half, n, h, e);
+    for (size_t row = 0; row < p->item->n_tokens && rc == 0; row++)
+        memcpy(p->input + (row * s->n_layers + layer) * h, half + row * h, h * sizeof *half);
+    free(half);
+    if (rc == 0) kv_cell_attention(s, p->item, layer, p->q_now, kv, p->exact_k, p->attention);
+    return rc;
+}
+
 static int store_half(void *self, uint32_t layer, const struct kv_layer_kv *kv,
                       struct kv_layer_view *view, struct kv_error *e) {
     struct pass *p = self;
@@ -102,7 +124,7 @@ static int store_half(void *self, uint32_t layer, const struct kv_layer_kv *kv,
     keep_rows(p, p->k, layer, p->exact_k, width);
     keep_rows(p, p->v, layer, p->exact_v, width);
     *view = (struct kv_layer_view){.k_exact = p->exact_k, .v_exact = p->exact_v};
-    return 0;
+    return keep_cells(p, layer, kv, e);
 }
 
 // Features and next-token log-probs of some rows of the final states, KV_HEAD_ROWS at a time.
@@ -128,11 +150,15 @@ static void judge_rows(const struct pass *p, struct kv_scratch *s, const float *
             for (uint32_t c = 0; c < it->n_choices && !last; c++)
                 last = row + 1 == it->first[c + 1];
             if (branch && score)
-                for (uint32_t c = 0; c < it->n_choices; c++)
-                    score[c] += kv_reference_logprob(p->m, &r, i, it->ids[it->first[c]]);
+                for (uint32_t c = 0; c < it->n_choices; c++) {
+                    double first = kv_reference_logprob(p->m, &r, i, it->ids[it->first[c]]);
+                    score[c] += first;
+                    if (p->surprisal) p->surprisal[it->first[c]] = (float)(0 - first);
+                }
             if (branch || last) continue;
             double logprob = kv_reference_logprob(p->m, &r, i, it->ids[row + 1]);
             next_logprob[row] = (float)logprob;
+            if (p->surprisal) p->surprisal[row + 1] = (float)(0 - logprob);
             uint32_t c = 0;
             while (c + 1 < it->n_choices && row >= it->first[c + 1]) c++;
             if (score) score[c] += logprob;
@@ -159,21 +185,14 @@ static uint64_t tables_sum(const struct recorder *r, size_t i) {
     return sum;
 }
 
-static int record_item(void *self, unsigned worker, size_t i, struct kv_error *e) {
-    struct recorder *r = self;
+// Room for what a pass keeps of an item, as `keep` says; freed by drop_pass.
+static struct pass start_pass(const struct recorder *r, const struct kv_trace_item *item) {
     const struct kv_shape *s = &r->m->shape;
-    if (kv_trace_writer_holds(r->writer, i, tables_sum(r, i))) {
-        kv_progress_step(r->progress, 1);
-        return 0;
-    }
-    struct kv_trace_item item = r->items->items[i];
-    size_t n = item.n_tokens, n_kv = (size_t)s->n_kv_heads * s->head_dim;
-    struct pass p = {.m = r->m, .item = &item, .keep = r->keep};
-    struct kv_tree tree = {item.n_tokens, item.n_context, item.n_choices, item.first, item.ids};
+    size_t n = item->n_tokens, n_kv = (size_t)s->n_kv_heads * s->head_dim;
+    struct pass p = {.m = r->m, .item = item, .keep = r->keep};
     p.exact_k = kv_alloc(n * n_kv, sizeof(float));
     p.exact_v = kv_alloc(n * n_kv, sizeof(float));
     p.features = kv_alloc(n * KV_N_FEATURES, sizeof(float));
-    bool sensitive = r->n_tables || (r->keep & (KV_KEEP_SENS | KV_KEEP_GRAD));
     if (r->n_tables || (r->keep & KV_KEEP_KV)) {
         p.k = kv_alloc(n * s->n_layers * n_kv, sizeof *p.k);
         p.v = kv_alloc(n * s->n_layers * n_kv, sizeof *p.v);
@@ -182,6 +201,57 @@ static int record_item(void *self, unsigned worker, size_t i, struct kv_error *e
         p.q = kv_alloc(n * s->n_layers * s->n_heads * s->head_dim, sizeof *p.q);
     if (r->keep & KV_KEEP_HIDDEN)
         p.hidden = kv_alloc(n * s->n_layers * s->hidden, sizeof *p.hidden);
+    if (r->cells) {
+        p.input = kv_alloc(n * s->n_layers * s->hidden, sizeof *p.input);
+        p.attention = kv_alloc(n * kv_cells(s) / 2 * KV_N_CELL_FEATURES, sizeof(float));
+        p.surprisal = kv_alloc(n, sizeof(float));
+    }
+    return p;
+}
+
+static void drop_pass(const struct pass *p) {
+    void *blocks[] = {p->exact_k, p->exact_v, p->features, p->k,         p->v,
+                      p->q,       p->hidden,  p->input,    p->attention, p->surprisal};
+    for (size_t b = 0; b < sizeof blocks / sizeof *blocks; b++) free(blocks[b]);
+}
+
+// Squared gradients of an item over its tape, weighed with the cells' coding errors where those are
+// asked for.
+static int measure(const struct recorder *r, unsigned worker, const struct pass *p,
+                   struct kv_tape *tape, const float *final, struct kv_sensitivity *sens,
+                   struct kv_error *e) {
+    struct kv_trace_item item = *p->item;
+    float *error = NULL;
+    int rc = 0;
+    if (r->cells) {
+        item.k = p->k;
+        item.v = p->v;
+        error =
+            kv_alloc(item.n_tokens * kv_cells(&r->m->shape) * r->m->shape.head_dim, sizeof *error);
+        rc = kv_cell_errors_fill(r->cells, worker, r->info, &item, error, e);
+    }
+    if (rc == 0)
+        kv_sensitivity_measure(r->m, &item, &r->adjoint, r->keep & KV_KEEP_GRAD, tape, final, error,
+                               r->scratch[worker], sens);
+    free(error);
+    return rc;
+}
+
+static bool wants_gradients(uint32_t keep, size_t n_tables) {
+    return n_tables || (keep & (KV_KEEP_SENS | KV_KEEP_GRAD | KV_KEEP_CELLS));
+}
+
+static int record_item(void *self, unsigned worker, size_t i, struct kv_error *e) {
+    struct recorder *r = self;
+    const struct kv_shape *s = &r->m->shape;
+    if (kv_trace_writer_holds(r->writer, i, tables_sum(r, i))) {
+        kv_progress_step(r->progress, 1);
+        return 0;
+    }
+    struct kv_trace_item item = r->items->items[i];
+    size_t n = item.n_tokens;
+    struct kv_tree tree = {item.n_tokens, item.n_context, item.n_choices, item.first, item.ids};
+    struct pass p = start_pass(r, &item);
     float *stats = kv_alloc(3 * n, sizeof *stats), *final = kv_alloc(n * s->hidden, sizeof *final);
     struct kv_attention_stats attention = {stats, stats + n, stats + 2 * n};
     float *next_logprob = kv_alloc(n, sizeof *next_logprob);
@@ -195,11 +265,9 @@ static int record_item(void *self, unsigned worker, size_t i, struct kv_error *e
                              .stats = &attention,
                              .final = final};
     struct kv_sensitivity sens = {0};
-    if (sensitive) job.tape = kv_tape_new(s, n, r->tape_bytes);
+    if (wants_gradients(r->keep, r->n_tables)) job.tape = kv_tape_new(s, n, r->tape_bytes);
     int rc = kv_forward(r->m, &job, r->scratch[worker], e);
-    if (rc == 0 && job.tape)
-        kv_sensitivity_measure(r->m, &item, &r->adjoint, r->keep & KV_KEEP_GRAD, job.tape, final,
-                               r->scratch[worker], &sens);
+    if (rc == 0 && job.tape) rc = measure(r, worker, &p, job.tape, final, &sens, e);
     kv_tape_free(job.tape);
     if (rc == 0) {
         size_t n_others = 0;
@@ -234,6 +302,11 @@ static int record_item(void *self, unsigned worker, size_t i, struct kv_error *e
         item.evict = sens.evict;
         item.k_grad = sens.k_grad;
         item.v_grad = sens.v_grad;
+        item.channel_gradient = sens.channel;
+        item.cells_numerator = sens.numerator;
+        item.cells_attention = p.attention;
+        item.cells_input = p.input;
+        item.surprisal = p.surprisal;
         rc = kv_item_check_numbers(r->info, &item, UINT32_MAX, r->m->name, e);
         for (size_t t = 0; t < r->n_tables && rc == 0; t++)
             rc = kv_cell_table_fill(r->info, &item, r->formats[t], KV_TABLE_ISO,
@@ -241,8 +314,8 @@ static int record_item(void *self, unsigned worker, size_t i, struct kv_error *e
                                     table_rows(r, t, i, &(size_t){0}), e);
         if (rc == 0) rc = kv_trace_writer_put(r->writer, i, &item, tables_sum(r, i), e);
     }
-    void *blocks[] = {p.exact_k, p.exact_v, p.features,   p.k,   p.v,  p.q,   p.hidden,
-                      stats,     final,     next_logprob, score, kept, others};
+    drop_pass(&p);
+    void *blocks[] = {stats, final, next_logprob, score, kept, others};
     for (size_t b = 0; b < sizeof blocks / sizeof *blocks; b++) free(blocks[b]);
     kv_sensitivity_fini(&sens);
     if (rc == 0) kv_progress_step(r->progress, 1);
@@ -362,13 +435,27 @@ static int record_into(struct recorder *r, const struct kv_record_options *o, st
     return rc;
 }
 
+static int open_cells(struct kv_cell_errors **c, const struct kv_model *m,
+                      const struct kv_record_options *o, struct kv_error *e) {
+    const struct kv_format_setting setting = {m->shape, m->order};
+    return kv_cell_errors_open(c, o->cells_format ? o->cells_format : KV_CELLS_FORMAT, &setting,
+                               o->jobs, e);
+}
+
 int kv_record(const struct kv_model *m, const struct kv_tasks *tasks,
               const struct kv_record_options *o, struct kv_error *e) {
     KV_GUARD(e);
     struct kv_items *items;
+    struct kv_cell_errors *cells = NULL;
+    uint32_t keep = o->keep | (o->keep & KV_KEEP_CELLS ? KV_KEEP_KV : 0);
     if (!m->tokenizer) return kv_fail(e, KV_EFAIL, m->name, "has no tokenizer");
-    int rc = kv_items_new(&items, m, tasks, o, e);
+    int rc = keep & KV_KEEP_CELLS ? open_cells(&cells, m, o, e) : 0;
     if (rc) return rc;
+    rc = kv_items_new(&items, m, tasks, o, e);
+    if (rc) {
+        kv_cell_errors_close(cells);
+        return rc;
+    }
     char digest[17];
     kv_hex64(kv_tokenizer_digest(m->tokenizer), digest);
     struct kv_trace_info info = {
@@ -387,14 +474,15 @@ int kv_record(const struct kv_model *m, const struct kv_tasks *tasks,
         .window_tokens = tasks->kind == KV_TASK_TEXT ? tasks->window_tokens : 0,
         .rope_base = m->rope_base,
         .adjoint = o->adjoint,
-        .keep = o->keep,
+        .keep = keep,
+        .cells_format = cells ? (char *)kv_cell_errors_format(cells) : NULL,
         .n_items = items->n,
         .n_tokens = items->n_tokens,
         .tool_version = KV_VERSION,
         .blas = (char *)kv_blas_core(),
         .kv_norms = kv_norms(m),
     };
-    if (!o->n_tables && !(o->keep & (KV_KEEP_SENS | KV_KEEP_GRAD)))
+    if (!wants_gradients(keep, o->n_tables))
         info.adjoint = (struct kv_adjoint_info){.mode = "none", .self = "none", .score = "none"};
     size_t norm = kv_find_not_finite(info.kv_norms, 2 * (size_t)m->n_layers);
     if (norm < 2 * (size_t)m->n_layers) {
@@ -402,6 +490,7 @@ int kv_record(const struct kv_model *m, const struct kv_tasks *tasks,
                      norm % 2 ? "value" : "key", norm / 2, (double)info.kv_norms[norm]);
         free(info.kv_norms);
         kv_items_free(items);
+        kv_cell_errors_close(cells);
         return rc;
     }
     struct kv_trace_size size = kv_trace_size(&info, items->items, items->n);
@@ -410,7 +499,8 @@ int kv_record(const struct kv_model *m, const struct kv_tasks *tasks,
            1e-9 * (double)size.total_bytes, o->dir);
     struct recorder r = {.m = m,
                          .items = items,
-                         .keep = o->keep,
+                         .keep = keep,
+                         .cells = cells,
                          .adjoint = o->adjoint,
                          .tape_bytes = o->tape_bytes ? o->tape_bytes : KV_TAPE_BYTES,
                          .info = &info};
@@ -424,5 +514,6 @@ int kv_record(const struct kv_model *m, const struct kv_tasks *tasks,
     free(r.scratch);
     free(info.kv_norms);
     kv_items_free(items);
+    kv_cell_errors_close(cells);
     return rc;
 }

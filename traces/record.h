@@ -15,7 +15,7 @@ struct kv_record_options {
     size_t n;                       // draw n items with the seed; 0 = all
     size_t stride;                  // or every stride-th; 0 = all
     const char *ids_file;           // or those whose id stands alone on a line; NULL = all
-    struct kv_adjoint_info adjoint; // used when keep asks for sensitivities or gradients
+    struct kv_adjoint_info adjoint; // used when keep asks for what gradients tell
     // Most bytes of activations that a worker remembers for the backward pass; beyond it they are
     // computed again, to the same bits. 0 = KV_TAPE_BYTES.
     size_t tape_bytes;
@@ -23,6 +23,8 @@ struct kv_record_options {
     // sensitivities need be kept.
     const char *const *table_formats;
     size_t n_tables;
+    // Format of the coding errors that KV_KEEP_CELLS records; NULL = asym:group=32.
+    const char *cells_format;
     uint64_t seed;
     unsigned jobs;
 };

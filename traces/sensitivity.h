@@ -9,14 +9,17 @@
 // What the draws leave behind; arrays as in struct kv_trace_item, owned.
 struct kv_sensitivity {
     float *sens, *spread, *evict;
+    float *channel;            // [n_layers][n_kv_heads][2][head_dim]
+    float *numerator;          // [n_tokens][n_layers][n_kv_heads][2]; NULL without coding errors
     uint16_t *k_grad, *v_grad; // NULL unless whole gradients are kept
 };
 // tape and final come from the item's forward pass, final [n_tokens][hidden]; labels are drawn from
-// the distributions that it leads to. Free with kv_sensitivity_fini.
+// the distributions that it leads to. error: [n_tokens][n_layers][n_kv_heads][2][head_dim], the
+// cells' coding errors, or NULL. Free with kv_sensitivity_fini.
 void kv_sensitivity_measure(const struct kv_model *m, const struct kv_trace_item *item,
                             const struct kv_adjoint_info *how, bool keep_gradients,
-                            struct kv_tape *tape, const float *final, struct kv_scratch *s,
-                            struct kv_sensitivity *out);
+                            struct kv_tape *tape, const float *final, const float *error,
+                            struct kv_scratch *s, struct kv_sensitivity *out);
 void kv_sensitivity_fini(struct kv_sensitivity *s);
 
 // Names of whose reads count and of what is scored; end with NULL.

@@ -27,11 +27,12 @@ enum kv_keep {
     KV_KEEP_HIDDEN = 8, // hidden state entering each layer, fp16
     KV_KEEP_SENS = 16,  // sensitivities of every cell, from the backward pass
     KV_KEEP_GRAD = 32,  // and whole gradients of each draw, bf16
-    KV_KEEP_ALL = 31    // all but GRAD
+    KV_KEEP_CELLS = 64, // what policies that learn a width for every cell are trained on; with KV
+    KV_KEEP_ALL = 31    // all but GRAD and CELLS
 };
 
 extern const char
-    *const kv_keep_names[]; // by bit: "final", "kv", "q", "hidden", "sens", "grad", NULL
+    *const kv_keep_names[]; // by bit: "final", "kv", "q", "hidden", "sens", "grad", "cells", NULL
 
 // One item: a context and its choices as one token tree. Rows: the context's tokens, then choice
 // after choice. Choice c covers rows [first[c], first[c + 1]); a text window has no choices. Scored
@@ -66,6 +67,19 @@ struct kv_trace_item {
     const uint16_t *k_grad,
         *v_grad;            // [n_tokens][n_draws][n_layers][n_kv_heads][head_dim] bf16, or NULL
     const uint16_t *hidden; // [n_tokens][n_layers][hidden] fp16, or NULL
+    // Sum over the item's tokens of the mean over draws of g_i^2, by channel (keys after RoPE):
+    // [n_layers][n_kv_heads][2][head_dim]. NULL without sensitivities and in recordings that lack
+    // it.
+    const float *channel_gradient;
+    // Of each cell, or NULL: mean over draws of sum_i g_i^2 e_i^2, e the error of coding the
+    // recorded vector at 4 bits by the format that info names; [n_tokens][n_layers][n_kv_heads][2].
+    const float *cells_numerator;
+    // What the cell's own attention tells (enum kv_cell_feature), earlier keys exact (fp16):
+    // [n_tokens][n_layers][n_kv_heads][KV_N_CELL_FEATURES], or NULL.
+    const float *cells_attention;
+    const uint16_t *cells_input; // [n_tokens][n_layers][hidden] fp16: the layer's normalised input
+    // -log p of the token at its parent in the tree, nats; 0 for the first: [n_tokens], or NULL.
+    const float *surprisal;
 };
 
 // How sensitivities were recorded: whose reads count, which positions are scored, how many label
@@ -87,7 +101,8 @@ struct kv_trace_info {
     uint32_t window_tokens; // 0 unless text
     float rope_base;
     struct kv_adjoint_info adjoint;
-    uint32_t keep; // enum kv_keep bits
+    uint32_t keep;      // enum kv_keep bits
+    char *cells_format; // canonical: of the errors in cells_numerator; NULL without KV_KEEP_CELLS
     size_t n_items, n_tokens;
     char *tool_version, *blas;
     // Frobenius norms of each layer's key and value projection as the file holds them,

@@ -30,8 +30,8 @@ static int read_keep(const char *list, struct kv_record_options *o, char **forma
             o->keep |= 1u << k;
         else if (strcmp(word, "none") != 0)
             rc = kv_fail(e, KV_EUSAGE, "record",
-                         "--keep %s: parts are final, kv, q, hidden, sens, grad, all, none and, "
-                         "last, tables:FORMATS",
+                         "--keep %s: parts are final, kv, q, hidden, sens, grad, cells, all, none "
+                         "and, last, tables:FORMATS",
                          word);
     }
     free(copy);
@@ -70,8 +70,11 @@ static int read_adjoint(const struct kv_cli *c, struct kv_adjoint_info *a, struc
 
 static int record(struct kv_cli *c, struct kv_error *e) {
     const char *model_path = kv_opt(c, "model"), *weights = kv_opt(c, "weights");
-    struct kv_record_options o = {
-        .dir = kv_opt(c, "out"), .ids_file = kv_opt(c, "ids"), .seed = c->seed, .jobs = c->jobs};
+    struct kv_record_options o = {.dir = kv_opt(c, "out"),
+                                  .ids_file = kv_opt(c, "ids"),
+                                  .cells_format = kv_opt(c, "cells-format"),
+                                  .seed = c->seed,
+                                  .jobs = c->jobs};
     char *formats = NULL, *one;
     const char *table_formats[64];
     enum kv_compute compute = KV_COMPUTE_F32;
@@ -128,9 +131,12 @@ static const struct kv_option options[] = {
     {"stride", 0, "K", "0", "take every K-th item instead"},
     {"ids", 0, "FILE", NULL, "take the items whose ids the file lists, one a line"},
     {"keep", 0, "LIST", "all",
-     "what is kept of each token: final, kv, q, hidden, sens, grad; all (but grad), none; or "
-     "tables:FORMAT+FORMAT, damage tables alone"},
-    {"draws", 0, "R", "4", "label draws for sens and grad: backward passes an item"},
+     "what is kept of each token: final, kv, q, hidden, sens, grad, cells (what a policy by cells "
+     "learns from, with kv); all (but grad and cells), none; or tables:FORMAT+FORMAT, damage "
+     "tables (iso) alone"},
+    {"cells-format", 0, "SPEC", "asym:group=32",
+     "format whose coding errors at 4 bits weigh the squared gradients of cells"},
+    {"draws", 0, "R", "4", "label draws for sens, grad and cells: backward passes an item"},
     {"score", 0, "WHAT", "choices", "positions whose divergence sens predicts: choices or all"},
     {"adjoint-mode", 0, "MODE", "inline", "whose reads count in sens: inline, prefill, prefill1"},
     {"adjoint-self", 0, "HOW", "coded", "whether a token's own read counts: coded or exact"},

@@ -408,7 +408,8 @@ int kv_forward(const struct kv_model *m, const struct kv_forward *job, struct kv
         }
         p.layer = l;
         project(&p, x, rows, q, &kv, s);
-        if (job->observe) job->observe(job->self, l, x, q, &kv);
+        if (job->observe)
+            job->observe(job->self, l, x, kv_scratch_floats(s, KV_BUF_NORM, rows * h), q, &kv);
         p.q = q;
         p.out = mixed;
         p.view = (struct kv_layer_view){0};

@@ -97,9 +97,10 @@ struct kv_forward {
     // Called when a layer's K and V are complete (rows below first_row included); fills *view.
     int (*store)(void *self, uint32_t layer, const struct kv_layer_kv *kv,
                  struct kv_layer_view *view, struct kv_error *e);
-    // Optional: sees the rows computed, x entering the layer [rows][hidden], q after RoPE
-    // [rows][n_heads * d].
-    void (*observe)(void *self, uint32_t layer, const float *x, const float *q,
+    // Optional: sees the rows computed, before `store`: x entering the layer and its norm times the
+    // norm's gain [rows][hidden], q after RoPE [rows][n_heads * d]. norm and q stay until `store`
+    // returns.
+    void (*observe)(void *self, uint32_t layer, const float *x, const float *norm, const float *q,
                     const struct kv_layer_kv *kv);
     void *self;
     struct kv_attention_stats *stats; // or NULL

@@ -39,7 +39,7 @@ int kv_relinear_measure(const struct kv_model *m, const struct kv_trace_item *it
                              .tape = tape,
                              .final = final};
     int rc = kv_forward(m, &job, s, e);
-    if (rc == 0) kv_sensitivity_measure(m, it, how, keep_gradients, tape, final, s, out);
+    if (rc == 0) kv_sensitivity_measure(m, it, how, keep_gradients, tape, final, NULL, s, out);
     kv_tape_free(tape);
     kv_pass_fini(&p);
     free(final);
