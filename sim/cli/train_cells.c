@@ -83,6 +83,8 @@ static int read_options(const struct kv_cli *c, struct kv_cells_training *o, str
 // The command as one would type it again, but for where files lie and how many workers there were,
 // on which the weights do not depend.
 static char *command_text(const struct kv_cli *c) {
+    static const char *const elsewhere[] = {"out",     "items-out", "jobs", "quiet",
+                                            "verbose", "tsv",       "json", NULL};
     struct kv_text t = {0};
     kv_text_addf(&t, "kvsim train cells");
     for (size_t i = 1; i < c->n_args; i++) {
@@ -93,8 +95,7 @@ static char *command_text(const struct kv_cli *c) {
         kv_text_addf(&t, " %.*s", (int)(n - from), c->args[i] + from);
     }
     for (size_t i = 0; i < c->n_given; i++)
-        if (strcmp(c->given[i].option, "out") != 0 &&
-            strcmp(c->given[i].option, "items-out") != 0 && strcmp(c->given[i].option, "jobs") != 0)
+        if (kv_index_of(c->given[i].option, elsewhere) < 0)
             kv_text_addf(&t, " --%s %s", c->given[i].option, c->given[i].value);
     return kv_text_take(&t);
 }
