@@ -3,10 +3,10 @@
 // from a learned sensitivity of the cell and what coding it would cost at each width.
 //
 // width = argmin over w of 0.5 s sum_i m_i e_i(w)^2 + lambda bits(w). log s comes from
-// cells_model.h; e(w) from trial coding. Lambda starts where training met the budget; hold=run
+// cells_weights.h; e(w) from trial coding. Lambda starts where training met the budget; hold=run
 // moves it, layer by layer, by the bits that the sequence has taken. `kvsim train cells` makes the
 // weights.
-#include "policies/cells_model.h"
+#include "policies/cells_weights.h"
 
 #include <stdlib.h>
 
@@ -48,7 +48,7 @@ static const struct kv_param params[] = {
     {0}};
 
 struct cells {
-    struct kv_cells_model model;
+    struct kv_cells_weights model;
     struct kv_run run;
     char source[256]; // weights= as it is written back
     enum hold hold;
@@ -56,8 +56,10 @@ struct cells {
     enum error_kind error;
     bool exact_keys, scale_given;
     double bits, scale;
-    double slack, low,
-        high; // of matching: bits above the budget; log scales that took too many, too few
+    struct {
+        double at, off; // log scale, bits beyond the budget
+        bool known;
+    } end[2]; // of matching: where too few and where too many bits were taken
     unsigned turns;
     size_t n_widths;
     uint8_t width[KV_MAX_WIDTHS];       // indices into run->width_bits
@@ -90,9 +92,9 @@ static int open_shipped(struct cells *c, const char *wanted, struct kv_error *e)
         if (strchr(wanted, '/') && strcmp(wanted, c->source) != 0) continue;
         int rc = kv_tensors_read(&t, file.path, file.data, file.n, e);
         if (rc) return rc;
-        if (kv_cells_model_open(&c->model, &t, &c->run.shape, &why) == 0) return 0;
-        kv_cells_model_close(&c->model);
-        c->model = (struct kv_cells_model){0};
+        if (kv_cells_weights_open(&c->model, &t, &c->run.shape, &why) == 0) return 0;
+        kv_cells_weights_close(&c->model);
+        c->model = (struct kv_cells_weights){0};
     }
     return kv_fail(e, KV_EFAIL, "policy cells",
                    "no weights for a model of this shape travel with kvsim%s%s; train some (kvsim "
@@ -114,7 +116,7 @@ static int open_weights(struct cells *c, const struct kv_args *args, struct kv_e
                            sizeof c->source);
         snprintf(c->source, sizeof c->source, "%s", path);
         rc = kv_tensors_open(&t, path, e);
-        if (rc == 0) rc = kv_cells_model_open(&c->model, &t, &c->run.shape, e);
+        if (rc == 0) rc = kv_cells_weights_open(&c->model, &t, &c->run.shape, e);
     }
     if (rc) return rc;
     if (digest->given && strcmp(digest->text, c->model.file.digest) != 0)
@@ -227,7 +229,6 @@ static int cells_open(void **self, const struct kv_run *run, const struct kv_arg
     c->exact_keys = kv_number(args, "features") > 0;
     c->scale = kv_number(args, "scale");
     c->scale_given = kv_arg(args, "scale")->given;
-    c->low = -INFINITY, c->high = INFINITY;
     if (2u * run->shape.n_kv_heads > PLACES_MOST)
         return kv_fail(e, KV_EFAIL, "policy cells", "serves up to %d KV heads", PLACES_MOST / 2);
     int rc = open_weights(c, args, e);
@@ -250,7 +251,7 @@ static int cells_open(void **self, const struct kv_run *run, const struct kv_arg
 static void cells_close(void *self) {
     struct cells *c = self;
     if (!c) return;
-    kv_cells_model_close(&c->model);
+    kv_cells_weights_close(&c->model);
     free(c->share);
     free(c);
 }
@@ -391,24 +392,29 @@ static bool cells_reads_exact_keys(void *self) {
 
 static uint32_t cells_needs(void *self) {
     uint32_t groups = ((const struct cells *)self)->model.groups, needs = 0;
-    if (groups & KV_CELLS_PAPER)
+    if (groups >> KV_CELLS_PAPER & 1)
         needs |= KV_NEED(KV_ENTROPY_NATS) | KV_NEED(KV_CONFIDENCE) | KV_NEED(KV_RARITY_NATS) |
                  KV_NEED(KV_ATTN_VAR);
-    if (groups & KV_CELLS_TOKEN) needs |= KV_NEED_SURPRISAL;
+    if (groups >> KV_CELLS_TOKEN & 1) needs |= KV_NEED_SURPRISAL;
     return needs;
 }
 
-// hold=matched: the scale of lambda at which the items judged take the budget; a bit a value is
-// about 1.6 in log lambda, and what is bracketed is halved where that steps out.
+// hold=matched: the scale of lambda at which the items judged take the budget. A bit a value is
+// about 1.6 in log lambda; steps double until the budget is bracketed, then the bracket is cut
+// where a line through its ends would, or halved.
 static int cells_settle(void *self, double allocated_bits) {
     struct cells *c = self;
     if (c->hold != HOLD_MATCHED || c->scale_given) return 0;
     if (isnan(allocated_bits)) return 1;
-    double at = log(c->scale), off = allocated_bits - c->bits;
+    double at = log(c->scale), off = allocated_bits - c->bits, next;
     if (fabs(off) <= MATCHED_BITS || ++c->turns > TURNS_MOST) return 0;
-    *(off > 0 ? &c->low : &c->high) = at;
-    double next = at + 1.6 * off;
-    if (next <= c->low || next >= c->high) next = (c->low + c->high) / 2;
+    c->end[off > 0].at = at, c->end[off > 0].off = off, c->end[off > 0].known = true;
+    if (c->end[0].known && c->end[1].known) {
+        double low = c->end[1].at, span = c->end[0].at - low;
+        double cut = c->turns % 3 ? c->end[1].off / (c->end[1].off - c->end[0].off) : 0.5;
+        next = low + span * fmin(fmax(cut, 0.05), 0.95);
+    } else
+        next = at + ldexp(1.6 * off, (int)c->turns - 1);
     c->lambda *= exp(next - at);
     c->scale = exp(next);
     return 1;

@@ -7,12 +7,14 @@
 
 extern const struct kv_policy kv_policy_shuffle;
 
-enum { ITEM, LAYER, ALL };
+enum { ITEM, LAYER, ALL, CELL };
 
 static const struct kv_param params[] = {
-    {"within", KV_CHOICE, "item", 0, 0, "item/layer/all", NULL,
-     "tokens exchange whole decisions (item), or those of each layer apart (layer), or each cell "
-     "its own (all: layers, heads, K and V lose their shares too)"},
+    {"within", KV_CHOICE, "item", 0, 0, "item/layer/all/cell", NULL,
+     "tokens exchange whole decisions (item), those of each layer apart (layer), those of each "
+     "layer, "
+     "head, K and V apart (cell), or all cells do (all: layers, heads, K and V lose their shares "
+     "too)"},
     {"seed", KV_INT, "0", 0, 1e15, NULL, NULL, "added to the run's seed"},
     {0}};
 
@@ -64,6 +66,8 @@ static void shuffle_segment(const struct shuffle *s, uint8_t *cells, size_t n, u
     if (s->within == ITEM) permute(cells, n, s->cells, s->cells, 1, seed, key);
     for (size_t l = 0; s->within == LAYER && l < s->layers; l++)
         permute(cells + l * layer, n, s->cells, layer, 1, seed + l, key);
+    for (size_t c = 0; s->within == CELL && c < s->cells; c++)
+        permute(cells + c, n, s->cells, 1, 1, seed + c, key);
     if (s->within != ALL) return;
     if (memchr(cells, KV_EVICT, n * s->cells)) // a token's K and V leave together
         permute(cells, n * s->cells / 2, 2, 2, 1, seed, key);
@@ -90,7 +94,7 @@ static uint32_t shuffle_varies(void *self) {
     uint32_t varies = s->inner->varies;
     if (!(varies & KV_VARIES_TOKEN) && s->within != ALL) return varies;
     if (s->within == LAYER) varies |= KV_VARIES_LAYER;
-    if (s->within == ALL)
+    if (s->within == ALL || s->within == CELL)
         varies |= KV_VARIES_TOKEN | KV_VARIES_LAYER | KV_VARIES_HEAD | KV_VARIES_KV;
     return varies;
 }

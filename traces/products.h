@@ -52,6 +52,15 @@ static inline float kv_square(const float *x, size_t d) {
     return kv_sum_lanes(s);
 }
 
+// sum of m_i x_i^2: where all m are 1, the bits of kv_square
+static inline float kv_square_by_channel(const float *m, const float *x, size_t d) {
+    float s[KV_SUM_LANES] = {0};
+    for (size_t i = 0; i + KV_SUM_LANES <= d; i += KV_SUM_LANES)
+        for (size_t j = 0; j < KV_SUM_LANES; j++) s[j] += m[i + j] * (x[i + j] * x[i + j]);
+    for (size_t i = d / KV_SUM_LANES * KV_SUM_LANES; i < d; i++) s[0] += m[i] * (x[i] * x[i]);
+    return kv_sum_lanes(s);
+}
+
 // sum of (x_i y_i)^2
 static inline float kv_weighted_square(const float *x, const float *y, size_t d) {
     float s[KV_SUM_LANES] = {0};

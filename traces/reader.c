@@ -8,9 +8,9 @@
 #include "sim/base/shape.h"
 
 #include <jansson.h>
+#include <pthread.h>
 #include <stdlib.h>
 
-#include "sim/model/model.h"
 #include "traces/layout.h"
 #include "traces/manifest.h"
 #include "traces/numbers.h"
@@ -24,12 +24,21 @@ struct shard {
     struct kv_safetensors file;
 };
 
+// Weights of channels: filled when somebody asks, in room that is there from the start.
+struct channels {
+    pthread_mutex_t lock;
+    bool filled;
+    double *sum;
+    float *weight;
+};
+
 struct kv_trace {
     struct kv_trace_info info;
     size_t n_shards;
     struct shard *shards;
     struct kv_trace_item *items;
     json_t *manifest; // ids and sources borrow from it
+    struct channels *channels;
 };
 
 // ---- manifest -------------------------------------------------------------------------
@@ -348,6 +357,11 @@ static int open_all(struct kv_trace *t, const char *dir, const char *path, struc
     if (at != t->info.n_items || at == 0)
         return kv_fail(e, KV_EFAIL, path, "says %zu items, its shards hold %zu", t->info.n_items,
                        at);
+    if (t->items[0].channel_gradient) {
+        size_t n = kv_cells(&t->info.shape) * t->info.shape.head_dim;
+        t->channels->sum = kv_alloc(n, sizeof(double));
+        t->channels->weight = kv_alloc(n, sizeof(float));
+    }
     for (size_t i = 0; i < at; i++) tokens += t->items[i].n_tokens;
     if (tokens != t->info.n_tokens)
         return kv_fail(e, KV_EFAIL, path, "says %zu tokens, its items hold %zu", t->info.n_tokens,
@@ -370,6 +384,8 @@ int kv_trace_open(struct kv_trace **out, const char *dir, struct kv_error *e) {
     }
     struct kv_trace *t = kv_alloc(1, sizeof *t);
     json_error_t why;
+    t->channels = kv_alloc(1, sizeof *t->channels);
+    pthread_mutex_init(&t->channels->lock, NULL);
     t->info.path = kv_strdup(dir);
     kv_hex64(kv_hash(text, n, 0), t->info.digest);
     t->manifest = json_loadb(text, n, JSON_REJECT_DUPLICATES, &why);
@@ -398,6 +414,10 @@ void kv_trace_close(struct kv_trace *t) {
         in->tool_version, in->blas,       in->tokenizer_digest, in->cells_format};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) free(texts[i]);
     free(in->kv_norms);
+    pthread_mutex_destroy(&t->channels->lock);
+    free(t->channels->sum);
+    free(t->channels->weight);
+    free(t->channels);
     free(t->shards);
     free(t->items);
     json_decref(t->manifest);
@@ -411,47 +431,31 @@ const struct kv_trace_item *kv_trace_item(const struct kv_trace *t, size_t i) {
     return i < t->info.n_items ? &t->items[i] : NULL;
 }
 
-int kv_trace_check_features(const struct kv_trace_info *in, uint32_t needs, struct kv_error *e) {
-    for (const struct kv_feature_rule *r = kv_feature_rules; r->key; r++)
-        if (needs & in->other_features & KV_NEED(r->feature))
-            return kv_fail(e, KV_EFAIL, in->path,
-                           "holds %s by another rule than today's (%s); record it again", r->key,
-                           r->rule);
-    return 0;
+static void weigh_channels(const struct kv_trace *t, double *sum, float *weight) {
+    const struct kv_shape *s = &t->info.shape;
+    size_t d = s->head_dim, n = kv_cells(s) * d;
+    for (size_t i = 0; i < t->info.n_items; i++)
+        for (size_t k = 0; k < n; k++) sum[k] += (double)t->items[i].channel_gradient[k];
+    for (size_t at = 0; at < n; at += d) {
+        double all = 0;
+        for (size_t k = 0; k < d; k++) all += sum[at + k];
+        for (size_t k = 0; k < d; k++)
+            weight[at + k] = all > 0 ? (float)(sum[at + k] * (double)d / all) : 1;
+    }
+}
+
+const float *kv_trace_channels(const struct kv_trace *t) {
+    struct channels *c = t->channels;
+    if (!c->weight) return NULL;
+    KV_LOCK(&c->lock);
+    if (!c->filled) weigh_channels(t, c->sum, c->weight);
+    c->filled = true;
+    return c->weight;
 }
 
 int kv_trace_check_item(const struct kv_trace *t, size_t i, uint32_t keep, struct kv_error *e) {
     KV_GUARD(e);
     return kv_item_check_numbers(&t->info, &t->items[i], keep, t->info.path, e);
-}
-
-int kv_trace_check_model(const struct kv_trace_info *in, const struct kv_model *m,
-                         struct kv_error *e) {
-    if (strcmp(in->model_digest, m->digest) != 0)
-        return kv_fail(e, KV_EFAIL, in->path,
-                       "was recorded from %s (digest %s), not from %s (digest %s)", in->model_name,
-                       in->model_digest, m->name, m->digest);
-    if (strcmp(in->weights_as, m->weights_as) != 0)
-        return kv_fail(e, KV_EFAIL, in->path, "was recorded with weights held in %s, not %s",
-                       in->weights_as, m->weights_as);
-    for (size_t i = 0; i < KV_N_SHAPE_FIELDS; i++) {
-        uint32_t said = kv_shape_get(&in->shape, i), is = kv_shape_get(&m->shape, i);
-        if (said != is)
-            return kv_fail(
-                e, KV_EFAIL, in->path,
-                "its manifest says %s %u, and the model has %u: it was edited or damaged",
-                kv_shape_fields[i].name, said, is);
-    }
-    if (in->order != m->order)
-        return kv_fail(e, KV_EFAIL, in->path,
-                       "its manifest says another channel_order than the model's: it was edited or "
-                       "damaged");
-    if (in->rope_base != m->rope_base)
-        return kv_fail(e, KV_EFAIL, in->path,
-                       "its manifest says rope_base %g, and the model has %g: it was edited or "
-                       "damaged",
-                       (double)in->rope_base, (double)m->rope_base);
-    return 0;
 }
 
 int kv_trace_verify(const struct kv_trace *t, struct kv_error *e) {

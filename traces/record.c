@@ -18,24 +18,12 @@
 #include "sim/model/compute.h"
 #include "sim/model/forward.h"
 #include "traces/cells.h"
-#include "traces/features.h"
+#include "traces/item_pass.h"
 #include "traces/items.h"
 #include "traces/numbers.h"
 #include "traces/sensitivity.h"
 #include "traces/tables.h"
 #include "traces/writer.h"
-
-// One worker's pass over one item.
-struct pass {
-    const struct kv_model *m;
-    const struct kv_trace_item *item;
-    uint32_t keep;
-    float *exact_k, *exact_v; // [n_tokens][n_kv] rounded to fp16, of the layer at hand
-    uint16_t *k, *v, *q, *hidden, *input;
-    float *features;
-    float *attention, *surprisal;  // of KV_KEEP_CELLS
-    const float *norm_now, *q_now; // of the layer at hand
-};
 
 struct recorder {
     const struct kv_model *m;
@@ -55,118 +43,6 @@ struct recorder {
     struct kv_progress *progress;
 };
 
-// Copies one layer's rows [n_tokens][width] into [n_tokens][n_layers][width] as fp16.
-static void keep_rows(const struct pass *p, uint16_t *to, uint32_t layer, const float *x,
-                      size_t width) {
-    if (!to) return;
-    for (size_t row = 0; row < p->item->n_tokens; row++)
-        kv_f32_to_f16_n(x + row * width, to + (row * p->m->shape.n_layers + layer) * width, width);
-}
-
-static void observe(void *self, uint32_t layer, const float *x, const float *norm, const float *q,
-                    const struct kv_layer_kv *kv) {
-    struct pass *p = self;
-    const struct kv_shape *s = &p->m->shape;
-    (void)norm, (void)kv;
-    keep_rows(p, p->hidden, layer, x, s->hidden);
-    keep_rows(p, p->q, layer, q, (size_t)s->n_heads * s->head_dim);
-    p->norm_now = norm;
-    p->q_now = q;
-}
-
-static void round_to_half(const float *x, uint16_t *half, float *y, size_t n) {
-    kv_f32_to_f16_n(x, half, n);
-    kv_f16_to_f32_n(half, y, n);
-}
-
-// A cache of fp16 cannot hold every model's keys and values; what would become infinite there is no
-// recording.
-static int check_half(const struct pass *p, const char *what, uint32_t layer, const float *x,
-                      const uint16_t *half, size_t n, size_t width, struct kv_error *e) {
-    size_t i = kv_find_not_finite_f16(half, n);
-    if (i == n) return 0;
-    return kv_fail(e, KV_EFAIL, p->m->name,
-                   "item %u (id %s): a %s of layer %u at token %zu is %g, which fp16 cannot hold "
-                   "(up to 65504): nothing is recorded",
-                   p->item->index, p->item->id, what, layer, i / width, (double)x[i]);
-}
-
-// What the layer knows of each token when it codes it.
-static int keep_cells(const struct pass *p, uint32_t layer, const struct kv_layer_kv *kv,
-                      struct kv_error *e) {
-    const struct kv_shape *s = &p->m->shape;
-    size_t h = s->hidden, n = p->item->n_tokens * h;
-    if (!p->input) return 0;
-    uint16_t *half = kv_alloc(n, sizeof *half);
-    kv_f32_to_f16_n(p->norm_now, half, n);
-    int rc = check_half(p, "normalised input", layer, p->norm_now, half, n, h, e);
-    for (size_t row = 0; row < p->item->n_tokens && rc == 0; row++)
-        memcpy(p->input + (row * s->n_layers + layer) * h, half + row * h, h * sizeof *half);
-    free(half);
-    if (rc == 0) kv_cell_attention(s, p->item, layer, p->q_now, kv, p->exact_k, p->attention);
-    return rc;
-}
-
-static int store_half(void *self, uint32_t layer, const struct kv_layer_kv *kv,
-                      struct kv_layer_view *view, struct kv_error *e) {
-    struct pass *p = self;
-    size_t width = (size_t)p->m->shape.n_kv_heads * p->m->shape.head_dim,
-           n = p->item->n_tokens * width;
-    uint16_t *half = kv_alloc(n, sizeof *half);
-    round_to_half(kv->k, half, p->exact_k, n);
-    int rc = check_half(p, "key", layer, kv->k, half, n, width, e);
-    round_to_half(kv->v, half, p->exact_v, n);
-    if (rc == 0) rc = check_half(p, "value", layer, kv->v, half, n, width, e);
-    free(half);
-    if (rc) return rc;
-    kv_add_ranges(&p->m->shape, p->exact_k, 0, p->item->n_tokens, KV_KEY_RANGE, p->features);
-    kv_add_ranges(&p->m->shape, p->exact_v, 0, p->item->n_tokens, KV_VALUE_RANGE, p->features);
-    keep_rows(p, p->k, layer, p->exact_k, width);
-    keep_rows(p, p->v, layer, p->exact_v, width);
-    *view = (struct kv_layer_view){.k_exact = p->exact_k, .v_exact = p->exact_v};
-    return keep_cells(p, layer, kv, e);
-}
-
-// Features and next-token log-probs of some rows of the final states, KV_HEAD_ROWS at a time.
-// Scored rows go in one call and the rest in another, so that a replay meets products of the same
-// shapes (forward.h).
-static void judge_rows(const struct pass *p, struct kv_scratch *s, const float *final,
-                       const uint32_t *rows, size_t n_rows, float *next_logprob, double *score) {
-    const struct kv_trace_item *it = p->item;
-    size_t h = p->m->shape.hidden;
-    float *gathered = kv_alloc(KV_HEAD_ROWS * h, sizeof *gathered);
-    for (size_t from = 0, n; from < n_rows; from += n) {
-        struct kv_reference r;
-        n = n_rows - from < KV_HEAD_ROWS ? n_rows - from : KV_HEAD_ROWS;
-        for (size_t i = 0; i < n; i++)
-            memcpy(gathered + i * h, final + rows[from + i] * h, h * sizeof *final);
-        kv_head_reference(p->m, gathered, n, s, &r);
-        for (size_t i = 0; i < n; i++) {
-            uint32_t row = rows[from + i];
-            float *f = p->features + (size_t)row * KV_N_FEATURES;
-            kv_reference_features(p->m, &r, i, &f[KV_ENTROPY_NATS], &f[KV_CONFIDENCE]);
-            bool branch = it->n_choices > 0 && row + 1 == it->n_context;
-            bool last = row + 1 == it->n_tokens;
-            for (uint32_t c = 0; c < it->n_choices && !last; c++)
-                last = row + 1 == it->first[c + 1];
-            if (branch && score)
-                for (uint32_t c = 0; c < it->n_choices; c++) {
-                    double first = kv_reference_logprob(p->m, &r, i, it->ids[it->first[c]]);
-                    score[c] += first;
-                    if (p->surprisal) p->surprisal[it->first[c]] = (float)(0 - first);
-                }
-            if (branch || last) continue;
-            double logprob = kv_reference_logprob(p->m, &r, i, it->ids[row + 1]);
-            next_logprob[row] = (float)logprob;
-            if (p->surprisal) p->surprisal[row + 1] = (float)(0 - logprob);
-            uint32_t c = 0;
-            while (c + 1 < it->n_choices && row >= it->first[c + 1]) c++;
-            if (score) score[c] += logprob;
-        }
-    }
-    free(gathered);
-}
-
 // Item i's floats of table t.
 static float *table_rows(const struct recorder *r, size_t t, size_t i, size_t *n) {
     size_t token = r->formats[t]->n_widths * kv_cells(&r->m->shape);
@@ -185,39 +61,9 @@ static uint64_t tables_sum(const struct recorder *r, size_t i) {
     return sum;
 }
 
-// Room for what a pass keeps of an item, as `keep` says; freed by drop_pass.
-static struct pass start_pass(const struct recorder *r, const struct kv_trace_item *item) {
-    const struct kv_shape *s = &r->m->shape;
-    size_t n = item->n_tokens, n_kv = (size_t)s->n_kv_heads * s->head_dim;
-    struct pass p = {.m = r->m, .item = item, .keep = r->keep};
-    p.exact_k = kv_alloc(n * n_kv, sizeof(float));
-    p.exact_v = kv_alloc(n * n_kv, sizeof(float));
-    p.features = kv_alloc(n * KV_N_FEATURES, sizeof(float));
-    if (r->n_tables || (r->keep & KV_KEEP_KV)) {
-        p.k = kv_alloc(n * s->n_layers * n_kv, sizeof *p.k);
-        p.v = kv_alloc(n * s->n_layers * n_kv, sizeof *p.v);
-    }
-    if (r->keep & KV_KEEP_Q)
-        p.q = kv_alloc(n * s->n_layers * s->n_heads * s->head_dim, sizeof *p.q);
-    if (r->keep & KV_KEEP_HIDDEN)
-        p.hidden = kv_alloc(n * s->n_layers * s->hidden, sizeof *p.hidden);
-    if (r->cells) {
-        p.input = kv_alloc(n * s->n_layers * s->hidden, sizeof *p.input);
-        p.attention = kv_alloc(n * kv_cells(s) / 2 * KV_N_CELL_FEATURES, sizeof(float));
-        p.surprisal = kv_alloc(n, sizeof(float));
-    }
-    return p;
-}
-
-static void drop_pass(const struct pass *p) {
-    void *blocks[] = {p->exact_k, p->exact_v, p->features, p->k,         p->v,
-                      p->q,       p->hidden,  p->input,    p->attention, p->surprisal};
-    for (size_t b = 0; b < sizeof blocks / sizeof *blocks; b++) free(blocks[b]);
-}
-
 // Squared gradients of an item over its tape, weighed with the cells' coding errors where those are
 // asked for.
-static int measure(const struct recorder *r, unsigned worker, const struct pass *p,
+static int measure(const struct recorder *r, unsigned worker, const struct kv_item_pass *p,
                    struct kv_tape *tape, const float *final, struct kv_sensitivity *sens,
                    struct kv_error *e) {
     struct kv_trace_item item = *p->item;
@@ -251,7 +97,8 @@ static int record_item(void *self, unsigned worker, size_t i, struct kv_error *e
     struct kv_trace_item item = r->items->items[i];
     size_t n = item.n_tokens;
     struct kv_tree tree = {item.n_tokens, item.n_context, item.n_choices, item.first, item.ids};
-    struct pass p = start_pass(r, &item);
+    struct kv_item_pass *p =
+        kv_item_pass_new(r->m, &item, r->keep | (r->n_tables ? KV_KEEP_KV : 0));
     float *stats = kv_alloc(3 * n, sizeof *stats), *final = kv_alloc(n * s->hidden, sizeof *final);
     struct kv_attention_stats attention = {stats, stats + n, stats + 2 * n};
     float *next_logprob = kv_alloc(n, sizeof *next_logprob);
@@ -259,15 +106,15 @@ static int record_item(void *self, unsigned worker, size_t i, struct kv_error *e
     float *kept = kv_alloc(item.n_final * (size_t)s->hidden, sizeof *kept);
     uint32_t *others = kv_alloc(n, sizeof *others);
     struct kv_forward job = {.tree = &tree,
-                             .store = store_half,
-                             .observe = observe,
-                             .self = &p,
+                             .store = kv_item_pass_store,
+                             .observe = kv_item_pass_observe,
+                             .self = p,
                              .stats = &attention,
                              .final = final};
     struct kv_sensitivity sens = {0};
     if (wants_gradients(r->keep, r->n_tables)) job.tape = kv_tape_new(s, n, r->tape_bytes);
     int rc = kv_forward(r->m, &job, r->scratch[worker], e);
-    if (rc == 0 && job.tape) rc = measure(r, worker, &p, job.tape, final, &sens, e);
+    if (rc == 0 && job.tape) rc = measure(r, worker, p, job.tape, final, &sens, e);
     kv_tape_free(job.tape);
     if (rc == 0) {
         size_t n_others = 0;
@@ -279,24 +126,24 @@ static int record_item(void *self, unsigned worker, size_t i, struct kv_error *e
             }
             others[n_others++] = row;
         }
-        judge_rows(&p, r->scratch[worker], final, item.final_rows, item.n_final, next_logprob,
-                   score);
-        judge_rows(&p, r->scratch[worker], final, others, n_others, next_logprob, NULL);
+        kv_item_pass_judge(p, r->scratch[worker], final, item.final_rows, item.n_final,
+                           next_logprob, score);
+        kv_item_pass_judge(p, r->scratch[worker], final, others, n_others, next_logprob, NULL);
         for (size_t row = 0; row < n; row++) {
-            float *f = p.features + row * KV_N_FEATURES;
+            float *f = p->features + row * KV_N_FEATURES;
             f[KV_RARITY_NATS] = r->items->rarity[i][row];
             f[KV_ATTN_VAR] = attention.variance[row];
             f[KV_ATTN_SO_FAR] = attention.so_far[row];
             f[KV_ATTN_FUTURE] = attention.future[row];
         }
-        item.features = p.features;
+        item.features = p->features;
         item.next_logprob = next_logprob;
         item.final = kept;
         item.score = score;
-        item.k = p.k;
-        item.v = p.v;
-        item.q = p.q;
-        item.hidden = p.hidden;
+        item.k = p->k;
+        item.v = p->v;
+        item.q = p->q;
+        item.hidden = p->hidden;
         item.sens = sens.sens;
         item.sens_spread = sens.spread;
         item.evict = sens.evict;
@@ -304,17 +151,17 @@ static int record_item(void *self, unsigned worker, size_t i, struct kv_error *e
         item.v_grad = sens.v_grad;
         item.channel_gradient = sens.channel;
         item.cells_numerator = sens.numerator;
-        item.cells_attention = p.attention;
-        item.cells_input = p.input;
-        item.surprisal = p.surprisal;
+        item.cells_attention = p->attention;
+        item.cells_input = p->input;
+        item.surprisal = p->surprisal;
         rc = kv_item_check_numbers(r->info, &item, UINT32_MAX, r->m->name, e);
         for (size_t t = 0; t < r->n_tables && rc == 0; t++)
-            rc = kv_cell_table_fill(r->info, &item, r->formats[t], KV_TABLE_ISO,
+            rc = kv_cell_table_fill(r->info, &item, r->formats[t], KV_TABLE_ISO, NULL,
                                     r->coding[worker * r->n_tables + t],
                                     table_rows(r, t, i, &(size_t){0}), e);
         if (rc == 0) rc = kv_trace_writer_put(r->writer, i, &item, tables_sum(r, i), e);
     }
-    drop_pass(&p);
+    kv_item_pass_free(p);
     void *blocks[] = {stats, final, next_logprob, score, kept, others};
     for (size_t b = 0; b < sizeof blocks / sizeof *blocks; b++) free(blocks[b]);
     kv_sensitivity_fini(&sens);

@@ -21,7 +21,8 @@
 #include "sim/quant/code.h"
 #include "traces/products.h"
 
-const char *const kv_cell_table_kinds[] = {"iso", "element", "vector", "error", "relative", NULL};
+const char *const kv_cell_table_kinds[] = {"iso",   "element",  "vector", "channel",
+                                           "error", "relative", NULL};
 
 // ---- one item -------------------------------------------------------------------------
 
@@ -130,12 +131,16 @@ int kv_coding_error(const struct kv_trace_info *in, const struct kv_trace_item *
 
 // One cell's entry for its error vector.
 static float entry(const struct kv_trace_info *in, const struct kv_trace_item *it,
-                   enum kv_cell_table_kind kind, size_t row, size_t cell, const float *error) {
+                   enum kv_cell_table_kind kind, const float *channels, size_t row, size_t cell,
+                   const float *error) {
     size_t d = in->shape.head_dim, cells = kv_cells(&in->shape), head = cell / 2,
            draws = in->adjoint.draws;
     if (kind == KV_TABLE_ERROR) return kv_square(error, d);
     if (kind == KV_TABLE_ISO)
         return 0.5f * it->sens[row * cells + cell] * kv_square(error, d) / (float)d;
+    if (kind == KV_TABLE_CHANNEL)
+        return 0.5f * it->sens[row * cells + cell] *
+               kv_square_by_channel(channels + cell * d, error, d) / (float)d;
     if (kind == KV_TABLE_RELATIVE) {
         const uint16_t *half = (cell & 1 ? it->v : it->k) + (row * cells / 2 + head) * d;
         double norm = 0;
@@ -154,7 +159,8 @@ static float entry(const struct kv_trace_info *in, const struct kv_trace_item *i
 
 int kv_cell_table_fill(const struct kv_trace_info *in, const struct kv_trace_item *it,
                        const struct kv_format *f, enum kv_cell_table_kind kind,
-                       struct kv_cell_table_scratch *s, float *out, struct kv_error *e) {
+                       const float *channels, struct kv_cell_table_scratch *s, float *out,
+                       struct kv_error *e) {
     KV_GUARD(e);
     size_t cells = kv_cells(&in->shape), d = in->shape.head_dim;
     make_room(s, &in->shape, it->n_tokens);
@@ -165,7 +171,7 @@ int kv_cell_table_fill(const struct kv_trace_info *in, const struct kv_trace_ite
         for (size_t row = 0; row < it->n_tokens; row++)
             for (size_t c = 0; c < cells; c++)
                 out[(row * f->n_widths + w) * cells + c] =
-                    entry(in, it, kind, row, c, s->error + (row * cells + c) * d);
+                    entry(in, it, kind, channels, row, c, s->error + (row * cells + c) * d);
     }
     // Policies choose widths by these numbers: one that is none would decide for all.
     size_t n = it->n_tokens * f->n_widths * cells, i = kv_find_not_finite(out, n);
@@ -204,13 +210,26 @@ static char *table_path(const char *dir, const char *key, enum kv_cell_table_kin
     return kv_format_text("%s/tables/%s-%s.safetensors", dir, kv_cell_table_kinds[kind], hex);
 }
 
-static int check_needs(const struct kv_trace_info *in, enum kv_cell_table_kind kind,
-                       struct kv_error *e) {
+enum kv_cell_table_kind kv_cell_table_best(const struct kv_trace *t) {
+    uint32_t keep = kv_trace_info(t)->keep;
+    if (!(keep & KV_KEEP_KV)) return KV_TABLE_ISO; // made while recording, if there is one
+    if (keep & KV_KEEP_GRAD) return KV_TABLE_ELEMENT;
+    bool channels = keep & KV_KEEP_SENS && kv_trace_item(t, 0)->channel_gradient;
+    return channels ? KV_TABLE_CHANNEL : KV_TABLE_ISO;
+}
+
+static int check_needs(const struct kv_trace *t, enum kv_cell_table_kind kind, struct kv_error *e) {
+    const struct kv_trace_info *in = kv_trace_info(t);
     if (!(in->keep & KV_KEEP_KV))
         return kv_fail(e, KV_EFAIL, in->path,
                        "keeps no K and V, which tables are made from; record with --keep kv");
-    if (kind == KV_TABLE_ISO && !(in->keep & KV_KEEP_SENS))
+    if ((kind == KV_TABLE_ISO || kind == KV_TABLE_CHANNEL) && !(in->keep & KV_KEEP_SENS))
         return kv_fail(e, KV_EFAIL, in->path, "keeps no sensitivities; record with --keep kv,sens");
+    if (kind == KV_TABLE_CHANNEL && !kv_trace_item(t, 0)->channel_gradient)
+        return kv_fail(
+            e, KV_EFAIL, in->path,
+            "was recorded before squared gradients were summed by channel, which channel "
+            "tables need; record it again, or ask for form iso");
     if ((kind == KV_TABLE_ELEMENT || kind == KV_TABLE_VECTOR) && !(in->keep & KV_KEEP_GRAD))
         return kv_fail(e, KV_EFAIL, in->path,
                        "keeps no whole gradients, which %s tables need; record with --keep kv,grad",
@@ -233,7 +252,8 @@ static int build_item(void *self, unsigned worker, size_t i, struct kv_error *e)
     int rc = kv_trace_check_item(b->trace, i, KV_KEEP_KV | KV_KEEP_SENS | KV_KEEP_GRAD, e);
     if (rc) return rc;
     return kv_cell_table_fill(kv_trace_info(b->trace), kv_trace_item(b->trace, i), b->f, b->kind,
-                              b->scratch[worker], b->data + b->first_token[i] * b->token_floats, e);
+                              kv_trace_channels(b->trace), b->scratch[worker],
+                              b->data + b->first_token[i] * b->token_floats, e);
 }
 
 static int build(const struct builder *b, unsigned jobs, struct kv_error *e) {
@@ -393,7 +413,7 @@ static int build_and_open(struct kv_cell_table *t, const struct kv_format *f,
                         .first_token = t->first_token,
                         .token_floats = t->token_floats};
     struct kv_cell_table_writer w;
-    int rc = check_needs(in, kind, e);
+    int rc = check_needs(t->trace, kind, e);
     if (rc) return rc;
     if (kv_tolerate(kv_cell_table_writer_open(&w, in->path, in, f, kind, false, NULL), NULL) == 0) {
         b.data = w.data;

@@ -21,11 +21,15 @@ enum kv_cell_table_kind {
     KV_TABLE_ISO,     // 0.5 mean |g|^2 |e|^2 / d: expected damage, nats, from the sensitivity alone
     KV_TABLE_ELEMENT, // 0.5 mean over draws of sum g_i^2 e_i^2: needs whole gradients
     KV_TABLE_VECTOR,  // 0.5 mean over draws of (g . e)^2: needs whole gradients
+    KV_TABLE_CHANNEL, // 0.5 (mean |g|^2 / d) sum m_i e_i^2, m from kv_trace_channels
     KV_TABLE_ERROR,   // |e|^2
     KV_TABLE_RELATIVE // |e|^2 / |x|^2
 };
 extern const char
-    *const kv_cell_table_kinds[]; // "iso", "element", "vector", "error", "relative", NULL
+    *const kv_cell_table_kinds[]; // "iso", "element", "vector", "channel", "error", ..., NULL
+// The finest form of damage that a trace keeps the makings of: element, channel, else iso. (vector
+// is left to who asks for it: signed products of few draws are noisy.)
+enum kv_cell_table_kind kv_cell_table_best(const struct kv_trace *t);
 
 struct kv_cell_table;
 // Opens the table, building it on `jobs` threads when it is not there. Errors: a trace without K
@@ -38,14 +42,16 @@ const float *kv_cell_table_item(const struct kv_cell_table *t,
                                 size_t i); // [n_tokens][n_widths][n_layers][n_kv_heads][2]
 size_t kv_cell_table_bytes_per_token(const struct kv_cell_table *t);
 
-// Fills one item's part from its recorded arrays.
+// Fills one item's part from its recorded arrays. channels: of kv_trace_channels for
+// KV_TABLE_CHANNEL; other kinds do not read it.
 struct kv_cell_table_scratch;
 struct kv_cell_table_scratch *kv_cell_table_scratch_new(const struct kv_format *f);
 void kv_cell_table_scratch_free(struct kv_cell_table_scratch *s);
 KV_MUST_CHECK int kv_cell_table_fill(const struct kv_trace_info *info,
                                      const struct kv_trace_item *item, const struct kv_format *f,
-                                     enum kv_cell_table_kind kind, struct kv_cell_table_scratch *s,
-                                     float *out, struct kv_error *e);
+                                     enum kv_cell_table_kind kind, const float *channels,
+                                     struct kv_cell_table_scratch *s, float *out,
+                                     struct kv_error *e);
 
 // A table file while it is filled, item by item from any worker, through kv_cell_table_fill: for
 // kv_cell_table_open, and for recordings that keep tables instead of what they are made from.

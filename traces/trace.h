@@ -120,6 +120,11 @@ KV_MUST_CHECK int kv_trace_open(struct kv_trace **t, const char *dir, struct kv_
 void kv_trace_close(struct kv_trace *t);
 const struct kv_trace_info *kv_trace_info(const struct kv_trace *t);
 const struct kv_trace_item *kv_trace_item(const struct kv_trace *t, size_t i);
+// How much a squared error of each channel weighs beside the others of its place:
+// [n_layers][n_kv_heads][2][head_dim], the items' channel_gradient added up in their order (in
+// double), scaled to mean 1 over the channels of a place; 1 where all are 0. Borrowed until
+// kv_trace_close; summed on the first call. NULL: the recording lacks the sums.
+const float *kv_trace_channels(const struct kv_trace *t);
 // Whether the features in `needs` (KV_NEED bits) are what they are today. Errors: KV_EFAIL naming
 // one that was recorded by another rule, and today's.
 KV_MUST_CHECK int kv_trace_check_features(const struct kv_trace_info *info, uint32_t needs,

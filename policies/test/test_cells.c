@@ -2,7 +2,7 @@
 // Policy cells: its network against sums by hand, its choice against all choices, its budgets.
 #include "policies/test/fake_cells.h"
 #include "policies/test/fake_item.h"
-#include "policies/cells_model.h"
+#include "policies/cells_weights.h"
 
 static char path[64];
 
@@ -97,12 +97,12 @@ static void the_sensitivity_is_the_sum_by_hand(void **state) {
     struct fake *f = fake_new(&spec.run, 20, 0, 0, 5);
     float surprisal[20];
     struct kv_tensors file;
-    struct kv_cells_model m;
+    struct kv_cells_weights m;
     struct kv_error e;
     (void)state;
     write_cells(path, &c);
     assert_int_equal(kv_tensors_open(&file, path, &e), 0);
-    assert_int_equal(kv_cells_model_open(&m, &file, &c.shape, &e), 0);
+    assert_int_equal(kv_cells_weights_open(&m, &file, &c.shape, &e), 0);
     assert_int_equal(m.n_x, 14);
     for (size_t i = 0; i < 20; i++) surprisal[i] = (float)i / 3;
     f->item.surprisal_nats = surprisal;
@@ -157,7 +157,7 @@ static void the_sensitivity_is_the_sum_by_hand(void **state) {
         }
     }
 #undef N
-    kv_cells_model_close(&m);
+    kv_cells_weights_close(&m);
     fake_free(f);
     kv_replay_spec_close(&spec);
 }
@@ -165,20 +165,20 @@ static void the_sensitivity_is_the_sum_by_hand(void **state) {
 static void a_budget_lies_between_those_of_training(void **state) {
     struct fake_cells c = shipped_inputs();
     struct kv_tensors file;
-    struct kv_cells_model m;
+    struct kv_cells_weights m;
     struct kv_error e;
     double layer[LAYERS], at_node[LAYERS];
     (void)state;
     write_cells(path, &c);
     assert_int_equal(kv_tensors_open(&file, path, &e), 0);
-    assert_int_equal(kv_cells_model_open(&m, &file, &c.shape, &e), 0);
+    assert_int_equal(kv_cells_weights_open(&m, &file, &c.shape, &e), 0);
     assert_true(fabs(log(kv_cells_budget(&m, 9 - 0.7 * 3, at_node) / pow(4, -5))) < 1e-5);
     assert_true(fabs(log(kv_cells_budget(&m, 9 - 0.7 * 3.5, layer) / pow(4, -4.5))) < 1e-5);
     assert_true(fabs(at_node[1] - (double)m.layer_bits[3 * LAYERS + 1]) < 1e-5);
     assert_true(fabs(kv_cells_budget(&m, 100, layer) / (double)m.lambda[0] - 1) < 1e-9);
     assert_true(fabs(kv_cells_budget(&m, 0, layer) / (double)m.lambda[FAKE_BUDGETS - 1] - 1) <
                 1e-9);
-    kv_cells_model_close(&m);
+    kv_cells_weights_close(&m);
 }
 
 // ---- the choice -----------------------------------------------------------------------
@@ -191,9 +191,9 @@ static void each_cell_gets_the_width_that_costs_least(void **state) {
     write_cells(path, &c);
     struct kv_replay_spec spec = open_cells("hold=none,bits=5");
     struct kv_tensors file;
-    struct kv_cells_model m;
+    struct kv_cells_weights m;
     assert_int_equal(kv_tensors_open(&file, path, &e), 0);
-    assert_int_equal(kv_cells_model_open(&m, &file, &c.shape, &e), 0);
+    assert_int_equal(kv_cells_weights_open(&m, &file, &c.shape, &e), 0);
     struct fake *f = fake_new(&spec.run, TOKENS, 0, 0, 5);
     double share[LAYERS],
         tag_bits = 3.0 / DIM,
@@ -232,7 +232,7 @@ static void each_cell_gets_the_width_that_costs_least(void **state) {
     size_t different = 0;
     for (size_t w = 0; w < KV_MAX_WIDTHS; w++) different += seen[w] > 0;
     assert_true(different >= 3); // else the test says little
-    kv_cells_model_close(&m);
+    kv_cells_weights_close(&m);
     fake_free(f);
     kv_replay_spec_close(&spec);
 }
@@ -308,13 +308,13 @@ static void hold_hard_is_never_above_its_bound(void **state) {
                                           "hold=hard,bits=6"};
     struct fake_cells c = shipped_inputs();
     struct kv_tensors file;
-    struct kv_cells_model m;
+    struct kv_cells_weights m;
     struct kv_error e;
     bool reached = false;
     (void)state;
     write_cells(path, &c);
     assert_int_equal(kv_tensors_open(&file, path, &e), 0);
-    assert_int_equal(kv_cells_model_open(&m, &file, &c.shape, &e), 0);
+    assert_int_equal(kv_cells_weights_open(&m, &file, &c.shape, &e), 0);
     for (size_t b = 0; b < 3; b++)
         for (size_t i = 0; i < 4; i++) {
             struct kv_replay_spec spec = open_cells(budgets[b]);
@@ -338,7 +338,7 @@ static void hold_hard_is_never_above_its_bound(void **state) {
             kv_replay_spec_close(&spec);
         }
     assert_true(reached); // some sequence is led along its bound
-    kv_cells_model_close(&m);
+    kv_cells_weights_close(&m);
 }
 
 static void grains_share_their_widths(void **state) {

@@ -49,6 +49,10 @@ int kv_relinear_measure(const struct kv_model *m, const struct kv_trace_item *it
 
 // ---- rounds ---------------------------------------------------------------------------
 
+static bool needs_gradients(enum kv_cell_table_kind form) {
+    return form == KV_TABLE_ELEMENT || form == KV_TABLE_VECTOR;
+}
+
 int kv_relinear_answers(const struct kv_replay *r, const struct kv_replay_spec *spec,
                         struct kv_error *e) {
     const struct kv_trace_info *in = kv_trace_info(r->trace);
@@ -63,11 +67,12 @@ int kv_relinear_answers(const struct kv_replay *r, const struct kv_replay_spec *
                        "rounds=%u measures sensitivities in mode inline with the own step coded "
                        "and in no other",
                        spec->rounds);
-    uint32_t keep = KV_KEEP_KV | (r->form == KV_TABLE_ISO ? KV_KEEP_SENS : KV_KEEP_GRAD);
+    bool whole = needs_gradients(r->form);
+    uint32_t keep = KV_KEEP_KV | (whole ? KV_KEEP_GRAD : KV_KEEP_SENS);
     if ((in->keep & keep) != keep)
         return kv_fail(e, KV_EFAIL, in->path,
                        "keeps too little for rounds=%u; record with --keep final,kv,%s",
-                       spec->rounds, r->form == KV_TABLE_ISO ? "sens" : "sens,grad");
+                       spec->rounds, whole ? "sens,grad" : "sens");
     return kv_adjoint_answers(in, spec, r->mode, r->self_exact, e);
 }
 
@@ -90,7 +95,7 @@ static int visit(const struct kv_replay *r, const struct kv_replay_spec *spec,
     int rc = kv_spec_ask(asking, view, cells, e);
     if (rc == 0) rc = kv_check_answers(spec, it->id, it->n_tokens, cells, e);
     if (rc == 0)
-        rc = kv_relinear_measure(r->model, it, spec, cells, &how, r->form != KV_TABLE_ISO, s, &at,
+        rc = kv_relinear_measure(r->model, it, spec, cells, &how, needs_gradients(r->form), s, &at,
                                  e);
     if (rc == 0) {
         struct kv_trace_item moved = *it;
@@ -98,7 +103,8 @@ static int visit(const struct kv_replay *r, const struct kv_replay_spec *spec,
         moved.sens = at.sens;
         moved.k_grad = at.k_grad;
         moved.v_grad = at.v_grad;
-        rc = kv_cell_table_fill(in, &moved, spec->format, r->form, coding, damage, e);
+        rc = kv_cell_table_fill(in, &moved, spec->format, r->form, kv_trace_channels(r->trace),
+                                coding, damage, e);
         kv_cell_table_scratch_free(coding);
     }
     kv_sensitivity_fini(&at);

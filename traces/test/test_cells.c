@@ -54,6 +54,32 @@ static int record(const char *dir, uint32_t keep, unsigned jobs, const char *for
     return rc;
 }
 
+// Gives a tensor of the shard another name, of equal length, and seals shard and manifest anew.
+static void rename_tensor(const char *dir, const char *from, const char *to) {
+    struct kv_error e;
+    char *path = kv_format_text("%s/" SHARD, dir), *list = kv_format_text("%s/manifest.json", dir),
+         *shard, *manifest, old[17], new[17];
+    size_t n, n_manifest;
+    must(kv_read_file(path, &shard, &n, &e), &e);
+    must(kv_read_file(list, &manifest, &n_manifest, &e), &e);
+    char *at = memmem(shard, n, from, strlen(from));
+    assert_non_null(at);
+    kv_hex64(kv_hash(shard, n, 0), old);
+    memcpy(at, to, strlen(from));
+    kv_hex64(kv_hash(shard, n, 0), new);
+    memcpy(memmem(manifest, n_manifest, old, 16), new, 16);
+    at = (char *)memmem(manifest, n_manifest, "manifest_xxh64\": \"", 18) + 18;
+    memset(at, '0', 16);
+    kv_hex64(kv_hash(manifest, n_manifest, 0), new);
+    memcpy(at, new, 16);
+    must(kv_write_file(path, shard, n, &e), &e);
+    must(kv_write_file(list, manifest, n_manifest, &e), &e);
+    free(shard);
+    free(manifest);
+    free(path);
+    free(list);
+}
+
 // ---- squared gradients ----------------------------------------------------------------
 
 // Errors of an item at 4 bits in the format that the trace names.
@@ -134,6 +160,126 @@ static void channels_hold_the_squared_gradients_of_all_tokens(void **state) {
                 sens += (double)it->sens[row * cells + c];
             assert_true(sens > 0 && fabs(all - sens) < 1e-5 * sens);
         }
+    }
+}
+
+// ---- damage by channel ----------------------------------------------------------------
+
+static void weights_of_channels_are_the_sums_of_all_items_with_mean_1(void **state) {
+    (void)state;
+    size_t d = tiny_shape.head_dim, n = kv_cells(&tiny_shape) * d;
+    const float *m = kv_trace_channels(whole.trace);
+    double largest = 0;
+    assert_true(m == kv_trace_channels(whole.trace));
+    for (size_t at = 0; at < n; at += d) {
+        double all = 0, mean = 0;
+        for (size_t i = 0; i < ITEMS; i++)
+            for (size_t k = at; k < at + d; k++)
+                all += (double)kv_trace_item(whole.trace, i)->channel_gradient[k];
+        for (size_t k = at; k < at + d; k++) {
+            double sum = 0;
+            for (size_t i = 0; i < ITEMS; i++)
+                sum += (double)kv_trace_item(whole.trace, i)->channel_gradient[k];
+            assert_true(fabs((double)m[k] - sum / all * (double)d) < 1e-6 * (double)m[k]);
+            mean += (double)m[k] / (double)d;
+            largest = fmax(largest, (double)m[k]);
+        }
+        assert_true(fabs(mean - 1) < 1e-6);
+    }
+    assert_true(largest > 1.5); // channels differ, else the form would be iso
+}
+
+// Fills an item's table of a kind at all widths. Caller frees.
+static float *table_of(const struct kv_trace_item *it, struct kv_format *f,
+                       enum kv_cell_table_kind kind, const float *channels) {
+    struct kv_error e;
+    float *out = kv_alloc(it->n_tokens * f->n_widths * kv_cells(&tiny_shape), sizeof *out);
+    struct kv_cell_table_scratch *s = kv_cell_table_scratch_new(f);
+    must(kv_cell_table_fill(kv_trace_info(whole.trace), it, f, kind, channels, s, out, &e), &e);
+    kv_cell_table_scratch_free(s);
+    return out;
+}
+
+static void channel_tables_weigh_each_squared_error_by_its_channel(void **state) {
+    (void)state;
+    struct kv_error e;
+    struct kv_format *f;
+    struct kv_cell_table *table;
+    size_t cells = kv_cells(&tiny_shape), d = tiny_shape.head_dim, w = 0;
+    must(kv_format_open(&f, "asym:group=32", &whole.setting, &e), &e);
+    must(kv_cell_table_open(&table, whole.trace, f, KV_TABLE_CHANNEL, 2, &e), &e);
+    while (f->width_bits[w] != 4) w++;
+    const float *m = kv_trace_channels(whole.trace);
+    for (size_t i = 0; i < ITEMS; i++) {
+        const struct kv_trace_item *it = kv_trace_item(whole.trace, i);
+        float *error = errors_at_4_bits(it);
+        for (size_t c = 0; c < it->n_tokens * cells; c++) {
+            double sum = 0;
+            for (size_t k = 0; k < d; k++)
+                sum += (double)m[c % cells * d + k] * pow((double)error[c * d + k], 2);
+            double want = 0.5 * (double)it->sens[c] / (double)d * sum,
+                   got = (double)kv_cell_table_item(
+                       table, i)[(c / cells * f->n_widths + w) * cells + c % cells];
+            if (!(fabs(got - want) <= 1e-5 * want))
+                fail_msg("item %zu, cell %zu: %g is wanted, not %g", i, c, want, got);
+        }
+        free(error);
+    }
+    kv_cell_table_close(table);
+    kv_format_close(f);
+}
+
+static void channels_that_weigh_alike_give_the_table_iso(void **state) {
+    (void)state;
+    struct kv_error e;
+    struct kv_format *f;
+    const struct kv_trace_item *it = kv_trace_item(whole.trace, 0);
+    size_t n = kv_cells(&tiny_shape) * tiny_shape.head_dim;
+    float *ones = kv_alloc(n, sizeof *ones);
+    for (size_t i = 0; i < n; i++) ones[i] = 1;
+    must(kv_format_open(&f, "asym:group=16", &whole.setting, &e), &e);
+    float *iso = table_of(it, f, KV_TABLE_ISO, NULL),
+          *channel = table_of(it, f, KV_TABLE_CHANNEL, ones);
+    assert_memory_equal(iso, channel,
+                        it->n_tokens * f->n_widths * kv_cells(&tiny_shape) * sizeof *iso);
+    free(iso);
+    free(channel);
+    free(ones);
+    kv_format_close(f);
+}
+
+static void the_best_form_is_the_finest_that_a_trace_can_give(void **state) {
+    static const struct {
+        uint32_t keep;
+        enum kv_cell_table_kind best, old; // old: without sums by channel
+    } cases[] = {{WHOLE, KV_TABLE_ELEMENT, KV_TABLE_ELEMENT},
+                 {KV_KEEP_KV | KV_KEEP_SENS, KV_TABLE_CHANNEL, KV_TABLE_ISO},
+                 {KV_KEEP_SENS, KV_TABLE_ISO, KV_TABLE_ISO},
+                 {KV_KEEP_CELLS, KV_TABLE_ISO, KV_TABLE_ISO}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct tiny_trace t;
+        struct kv_error e;
+        assert_int_equal(tiny_trace_open(&t, cases[i].keep, 1, NULL), 0);
+        assert_int_equal(kv_cell_table_best(t.trace), cases[i].best);
+        if (!(cases[i].keep & KV_KEEP_CELLS)) {
+            struct kv_format *f;
+            struct kv_cell_table *table;
+            kv_trace_close(t.trace);
+            rename_tensor(t.dir, "channel.gradient", "channel.gradienx");
+            must(kv_trace_open(&t.trace, t.dir, &e), &e);
+            assert_null(kv_trace_channels(t.trace));
+            assert_int_equal(kv_cell_table_best(t.trace), cases[i].old);
+            if (cases[i].keep & KV_KEEP_KV) {
+                must(kv_format_open(&f, "asym:group=16", &t.setting, &e), &e);
+                assert_int_equal(kv_cell_table_open(&table, t.trace, f, KV_TABLE_CHANNEL, 1, &e),
+                                 KV_EFAIL);
+                if (!strstr(e.msg, "before squared gradients were summed by channel"))
+                    fail_msg("%s", e.msg);
+                kv_format_close(f);
+            }
+        }
+        tiny_trace_close(&t);
     }
 }
 
@@ -391,32 +537,6 @@ static void only_cells_keep_what_is_of_cells(void **state) {
     }
 }
 
-// Gives a tensor of the shard another name, of equal length, and seals shard and manifest anew.
-static void rename_tensor(const char *dir, const char *from, const char *to) {
-    struct kv_error e;
-    char *path = kv_format_text("%s/" SHARD, dir), *list = kv_format_text("%s/manifest.json", dir),
-         *shard, *manifest, old[17], new[17];
-    size_t n, n_manifest;
-    must(kv_read_file(path, &shard, &n, &e), &e);
-    must(kv_read_file(list, &manifest, &n_manifest, &e), &e);
-    char *at = memmem(shard, n, from, strlen(from));
-    assert_non_null(at);
-    kv_hex64(kv_hash(shard, n, 0), old);
-    memcpy(at, to, strlen(from));
-    kv_hex64(kv_hash(shard, n, 0), new);
-    memcpy(memmem(manifest, n_manifest, old, 16), new, 16);
-    at = (char *)memmem(manifest, n_manifest, "manifest_xxh64\": \"", 18) + 18;
-    memset(at, '0', 16);
-    kv_hex64(kv_hash(manifest, n_manifest, 0), new);
-    memcpy(at, new, 16);
-    must(kv_write_file(path, shard, n, &e), &e);
-    must(kv_write_file(list, manifest, n_manifest, &e), &e);
-    free(shard);
-    free(manifest);
-    free(path);
-    free(list);
-}
-
 static void a_recording_without_channels_opens_and_one_of_cells_needs_them(void **state) {
     (void)state;
     static const uint32_t keeps[] = {KV_KEEP_SENS, KV_KEEP_CELLS};
@@ -482,6 +602,10 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_numerator_is_the_squared_gradient_times_the_squared_error),
         cmocka_unit_test(channels_hold_the_squared_gradients_of_all_tokens),
+        cmocka_unit_test(weights_of_channels_are_the_sums_of_all_items_with_mean_1),
+        cmocka_unit_test(channel_tables_weigh_each_squared_error_by_its_channel),
+        cmocka_unit_test(channels_that_weigh_alike_give_the_table_iso),
+        cmocka_unit_test(the_best_form_is_the_finest_that_a_trace_can_give),
         cmocka_unit_test(features_are_those_of_the_tokens_own_attention_row),
         cmocka_unit_test(the_layers_input_is_kept_after_its_norm),
         cmocka_unit_test(surprisal_is_that_of_the_parents_distribution),

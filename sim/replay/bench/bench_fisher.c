@@ -117,7 +117,7 @@ static double table_s(const struct bench *b, enum kv_cell_table_kind kind) {
         for (size_t i = 0; i < b->n; i++) {
             const struct kv_trace_item *it = kv_trace_item(b->t, i);
             float *out = kv_alloc(it->n_tokens * f->n_widths * kv_cells(&in->shape), sizeof *out);
-            fail(kv_cell_table_fill(in, it, f, kind, s, out, &e), &e);
+            fail(kv_cell_table_fill(in, it, f, kind, kv_trace_channels(b->t), s, out, &e), &e);
             free(out);
         }
         used = kv_cpu_time_s() - start;
@@ -215,11 +215,11 @@ int main(void) {
         printf("%-28s %10.1f %10.2f %10.2f %10.0f\n", policies[i].what, 1e3 * exact, 1e6 * fisher,
                1e6 * adding, exact / fisher);
     }
-    static const enum kv_cell_table_kind kinds[] = {KV_TABLE_ISO, KV_TABLE_ELEMENT,
-                                                    KV_TABLE_VECTOR};
+    static const enum kv_cell_table_kind kinds[] = {KV_TABLE_ISO, KV_TABLE_CHANNEL,
+                                                    KV_TABLE_ELEMENT, KV_TABLE_VECTOR};
     printf("%-28s %10s %21s %10s   (asked: 100)\n", "table, an item and width", "exact ms",
            "table ms", "ratio");
-    for (size_t k = 0; k < 3; k++) {
+    for (size_t k = 0; k < 4; k++) {
         double table = table_s(&b, kinds[k]);
         printf("%-28s %10.1f %21.3f %10.0f\n", kv_cell_table_kinds[kinds[k]], 1e3 * exact,
                1e3 * table, exact / table);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reading the weights of policy cells, and computing with them.
-#include "policies/cells_model.h"
+#include "policies/cells_weights.h"
 
 #include <stdlib.h>
 
@@ -8,26 +8,27 @@ const char *const kv_cells_groups[] = {"place", "paper", "token", "attention", "
 
 // ---- the file -------------------------------------------------------------------------
 
-static int read_groups(struct kv_cells_model *m, struct kv_error *e) {
+static int read_groups(struct kv_cells_weights *m, struct kv_error *e) {
     char inputs[96];
     kv_tensors_text(&m->file, "inputs", inputs, sizeof inputs);
     for (char *word = inputs; *word;) {
         size_t n = strcspn(word, "/"), g = 0;
-        while (g < KV_CELLS_GROUPS &&
+        while (g < KV_CELLS_N_GROUPS &&
                !(strlen(kv_cells_groups[g]) == n && memcmp(word, kv_cells_groups[g], n) == 0))
             g++;
-        if (g == KV_CELLS_GROUPS)
+        if (g == KV_CELLS_N_GROUPS)
             return kv_fail(e, KV_EFAIL, m->file.path,
                            "reads inputs '%s', which this kvsim does not know", inputs);
         m->groups |= 1u << g;
         word += n + (word[n] == '/');
     }
-    m->n_token = (m->groups & KV_CELLS_PAPER ? 4 : 0) + (m->groups & KV_CELLS_TOKEN ? 4 : 0);
-    m->n_x = m->n_token + (m->groups & KV_CELLS_ATTENTION ? KV_N_CELL_FEATURES : 0);
+    m->n_token =
+        (m->groups >> KV_CELLS_PAPER & 1 ? 4 : 0) + (m->groups >> KV_CELLS_TOKEN & 1 ? 4 : 0);
+    m->n_x = m->n_token + (m->groups >> KV_CELLS_ATTENTION & 1 ? KV_N_CELL_FEATURES : 0);
     return 0;
 }
 
-static int read_texts(struct kv_cells_model *m, struct kv_error *e) {
+static int read_texts(struct kv_cells_weights *m, struct kv_error *e) {
     char format[24], overhead[24], *end;
     kv_tensors_text(&m->file, "format", format, sizeof format);
     if (strcmp(format, "kvsim-cells 1") != 0)
@@ -52,7 +53,7 @@ struct wanted {
     size_t shape[2], n_dims;
     const float **to;
 };
-static int take_all(struct kv_cells_model *m, const struct wanted *w, size_t n,
+static int take_all(struct kv_cells_weights *m, const struct wanted *w, size_t n,
                     struct kv_error *e) {
     for (size_t i = 0; i < n; i++) {
         size_t shape[2] = {w[i].shape[0], w[i].shape[1]};
@@ -71,7 +72,7 @@ static float *transposed(const float *x, size_t rows, size_t cols, size_t ld) {
 
 // The net: columns turned into rows, so that sums run along the hidden units; what an embedding
 // adds to the first layer is the same for all tokens.
-static int take_net(struct kv_cells_model *m, size_t places, struct kv_error *e) {
+static int take_net(struct kv_cells_weights *m, size_t places, struct kv_error *e) {
     const float *first, *first_bias, *second, *embedding;
     size_t shape[2] = {0, m->n_x + KV_CELLS_EMBEDDING};
     int rc = kv_tensors_take(&m->file, "net.0.weight", 2, shape, &first, e);
@@ -103,7 +104,7 @@ static int take_net(struct kv_cells_model *m, size_t places, struct kv_error *e)
     return 0;
 }
 
-static int check_numbers(const struct kv_cells_model *m, struct kv_error *e) {
+static int check_numbers(const struct kv_cells_weights *m, struct kv_error *e) {
     size_t heads = (size_t)m->shape.n_layers * m->shape.n_kv_heads;
     for (size_t i = 0; i < m->n_budgets; i++)
         if (m->lambda[i] <= 0 ||
@@ -123,7 +124,7 @@ static int check_numbers(const struct kv_cells_model *m, struct kv_error *e) {
     return 0;
 }
 
-static int take_tensors(struct kv_cells_model *m, struct kv_error *e) {
+static int take_tensors(struct kv_cells_weights *m, struct kv_error *e) {
     const struct kv_shape *s = &m->shape;
     size_t heads = (size_t)s->n_layers * s->n_kv_heads, places = 2 * heads, budgets[1] = {0};
     const struct wanted always[] = {{"channel", {places, s->head_dim}, 2, &m->channel},
@@ -143,22 +144,22 @@ static int take_tensors(struct kv_cells_model *m, struct kv_error *e) {
                                    {"token.deviation", {m->n_token}, 1, &m->token_deviation}};
     if (rc == 0) rc = take_all(m, more, 2, e);
     if (rc == 0 && m->n_x) rc = take_all(m, &linear, 1, e);
-    if (rc == 0 && m->groups & KV_CELLS_PROBE) rc = take_all(m, &probe, 1, e);
-    if (rc == 0 && m->groups & KV_CELLS_ATTENTION) rc = take_all(m, attention, 2, e);
+    if (rc == 0 && m->groups >> KV_CELLS_PROBE & 1) rc = take_all(m, &probe, 1, e);
+    if (rc == 0 && m->groups >> KV_CELLS_ATTENTION & 1) rc = take_all(m, attention, 2, e);
     if (rc == 0 && m->n_token) rc = take_all(m, token, 2, e);
     if (rc == 0 && kv_tensors_has(&m->file, "net.0.weight")) rc = take_net(m, places, e);
     return rc ? rc : check_numbers(m, e);
 }
 
-int kv_cells_model_open(struct kv_cells_model *m, struct kv_tensors *file, const struct kv_shape *s,
-                        struct kv_error *e) {
-    *m = (struct kv_cells_model){.file = *file, .shape = *s};
+int kv_cells_weights_open(struct kv_cells_weights *m, struct kv_tensors *file,
+                          const struct kv_shape *s, struct kv_error *e) {
+    *m = (struct kv_cells_weights){.file = *file, .shape = *s};
     memset(file, 0, sizeof *file);
     int rc = read_texts(m, e);
     return rc ? rc : take_tensors(m, e);
 }
 
-void kv_cells_model_close(struct kv_cells_model *m) {
+void kv_cells_weights_close(struct kv_cells_weights *m) {
     free(m->first);
     free(m->second);
     free(m->place);
@@ -200,7 +201,7 @@ static float dot(const float *a, const float *b, size_t n) {
     return sum;
 }
 
-static float net(const struct kv_cells_model *m, size_t place, const float *x) {
+static float net(const struct kv_cells_weights *m, size_t place, const float *x) {
     float a[KV_CELLS_MOST_HIDDEN], b[KV_CELLS_MOST_HIDDEN];
     size_t h = m->n_hidden;
     memcpy(a, m->place + place * h, h * sizeof *a);
@@ -215,18 +216,18 @@ static float net(const struct kv_cells_model *m, size_t place, const float *x) {
 }
 
 // Token features of a row, standardised.
-static void token_features(const struct kv_cells_model *m, const struct kv_layer_rows *rows,
+static void token_features(const struct kv_cells_weights *m, const struct kv_layer_rows *rows,
                            size_t row, float *x) {
     const struct kv_token *t = &rows->item->tokens[rows->first + row];
     float raw[8];
     size_t n = 0;
-    if (m->groups & KV_CELLS_PAPER) {
+    if (m->groups >> KV_CELLS_PAPER & 1) {
         raw[n++] = t->feature[KV_ENTROPY_NATS];
         raw[n++] = t->feature[KV_CONFIDENCE];
         raw[n++] = t->feature[KV_RARITY_NATS];
         raw[n++] = logf(fmaxf(t->feature[KV_ATTN_VAR], 1e-12f));
     }
-    if (m->groups & KV_CELLS_TOKEN) {
+    if (m->groups >> KV_CELLS_TOKEN & 1) {
         raw[n++] = rows->item->surprisal_nats[rows->first + row];
         raw[n++] = log1pf((float)t->pos);
         raw[n++] = t->pos == 0;
@@ -235,12 +236,12 @@ static void token_features(const struct kv_cells_model *m, const struct kv_layer
     for (size_t i = 0; i < n; i++) x[i] = (raw[i] - m->token_mean[i]) / m->token_deviation[i];
 }
 
-void kv_cells_log_s(const struct kv_cells_model *m, const struct kv_layer_rows *rows, size_t row,
+void kv_cells_log_s(const struct kv_cells_weights *m, const struct kv_layer_rows *rows, size_t row,
                     float *out) {
     const struct kv_shape *s = &m->shape;
     const float *h = rows->input + row * s->hidden;
     float x[KV_CELLS_MOST_INPUTS];
-    size_t n_own = m->groups & KV_CELLS_ATTENTION ? KV_N_CELL_FEATURES : 0;
+    size_t n_own = m->groups >> KV_CELLS_ATTENTION & 1 ? KV_N_CELL_FEATURES : 0;
     if (m->n_token) token_features(m, rows, row, x + n_own);
     for (size_t head = 0; head < s->n_kv_heads; head++) {
         size_t at = (size_t)rows->layer * s->n_kv_heads + head;
@@ -259,7 +260,7 @@ void kv_cells_log_s(const struct kv_cells_model *m, const struct kv_layer_rows *
     }
 }
 
-double kv_cells_budget(const struct kv_cells_model *m, double bits, double *layer) {
+double kv_cells_budget(const struct kv_cells_weights *m, double bits, double *layer) {
     size_t n = m->n_budgets, n_layers = m->shape.n_layers, i = 0;
     while (i + 2 < n && (double)m->budget_bits[i + 1] > bits) i++;
     size_t j = n > 1 ? i + 1 : i;

@@ -5,31 +5,28 @@
 // log s = bias[p] + linear[p] . x + net([x, embedding[p]]) + probe[p] . h, p the place (layer, KV
 // head, K or V), x standardised features, h the layer's normalised input, net = Linear, SiLU,
 // Linear, SiLU, Linear. `kvsim train cells` fits it (analysis/search/cells.h) and writes the file.
-#ifndef KV_POLICIES_CELLS_MODEL_H
-#define KV_POLICIES_CELLS_MODEL_H
+#ifndef KV_POLICIES_CELLS_WEIGHTS_H
+#define KV_POLICIES_CELLS_WEIGHTS_H
 
 #include "policies/tensors.h"
 
-// What x and h are made of; a file lists its groups in this order in its metadata `inputs`.
+// Groups of inputs, as bits of a set; a file lists its own in this order in its metadata `inputs`.
+// Every model has a bias a place: `place` alone is no input.
 enum kv_cells_group {
-    KV_CELLS_PLACE = 1,     // the place's own bias alone
-    KV_CELLS_PAPER = 2,     // entropy, confidence, rarity, log attention variance, as recorded
-    KV_CELLS_TOKEN = 4,     // surprisal, log(1 + position), position 0, position below 4
-    KV_CELLS_ATTENTION = 8, // enum kv_cell_feature
-    KV_CELLS_PROBE = 16     // h
+    KV_CELLS_PLACE,
+    KV_CELLS_PAPER, // entropy_nats, confidence, rarity_nats, log(max(attn_var, 1e-12)), as recorded
+    KV_CELLS_TOKEN, // surprisal, log(1 + position), position == 0, position < 4
+    KV_CELLS_ATTENTION, // enum kv_cell_feature, by layer and KV head
+    KV_CELLS_PROBE,     // the layer's normalised input
+    KV_CELLS_N_GROUPS
 };
-enum {
-    KV_CELLS_GROUPS = 5,
-    KV_CELLS_MOST_INPUTS = 14,
-    KV_CELLS_EMBEDDING = 8,
-    KV_CELLS_MOST_HIDDEN = 128
-};
-extern const char *const kv_cells_groups[]; // "place", "paper", ... by bit, NULL
+enum { KV_CELLS_MOST_INPUTS = 14, KV_CELLS_EMBEDDING = 8, KV_CELLS_MOST_HIDDEN = 512 };
+extern const char *const kv_cells_groups[]; // "place", "paper", ..., NULL
 
-struct kv_cells_model {
+struct kv_cells_weights {
     struct kv_tensors file;
     struct kv_shape shape;
-    uint32_t groups; // enum kv_cells_group bits
+    uint32_t groups; // set of 1 << enum kv_cells_group
     char model_digest[17], model_name[64], grain[8], widths[48], format[192];
     double overhead_bits;          // of cache_format: bits a value beyond the code's
     size_t n_x, n_token, n_hidden; // n_hidden 0: no net
@@ -45,16 +42,16 @@ struct kv_cells_model {
 
 // Reads an open file, which the model then owns (also when it fails). Errors: tensors that do not
 // fit the shape or each other, an unknown group or format.
-KV_MUST_CHECK int kv_cells_model_open(struct kv_cells_model *m, struct kv_tensors *file,
-                                      const struct kv_shape *s, struct kv_error *e);
-void kv_cells_model_close(struct kv_cells_model *m);
+KV_MUST_CHECK int kv_cells_weights_open(struct kv_cells_weights *m, struct kv_tensors *file,
+                                        const struct kv_shape *s, struct kv_error *e);
+void kv_cells_weights_close(struct kv_cells_weights *m);
 
 // log s of the cells of one row in one layer: out[n_kv_heads][2].
-void kv_cells_log_s(const struct kv_cells_model *m, const struct kv_layer_rows *rows, size_t row,
+void kv_cells_log_s(const struct kv_cells_weights *m, const struct kv_layer_rows *rows, size_t row,
                     float *out);
 
 // Lambda and each layer's bits a value at which a budget (codes and metadata, bits a value in the
 // file's format) was met in training; interpolated, log lambda linear in bits. layer: [n_layers].
-double kv_cells_budget(const struct kv_cells_model *m, double bits, double *layer);
+double kv_cells_budget(const struct kv_cells_weights *m, double bits, double *layer);
 
 #endif

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// How many bits the decision rule of policy cells takes at each price of a bit.
+#ifndef KV_ANALYSIS_STUDIES_CELLS_BUDGET_H
+#define KV_ANALYSIS_STUDIES_CELLS_BUDGET_H
+
+#include "analysis/studies/cells_ground.h"
+
+enum { KV_CELLS_BUDGETS = 49 };
+
+// Mean allocated bits a value (codes and metadata, no tags) at each lambda, over all cells and by
+// layer, of width = argmin over w of 0.5 exp(log s) sum_i m_i e_i(w)^2 + lambda bits(w), bits(w)
+// those of the whole cell; cells of one grain take the width of their sums. Ties go to the
+// narrower.
+struct kv_cells_budget {
+    float lambda[KV_CELLS_BUDGETS], bits[KV_CELLS_BUDGETS]; // lambda rises, bits fall
+    float *layer_bits;                                      // [KV_CELLS_BUDGETS][n_layers], owned
+};
+
+// What the rule is told: n tokens.
+struct kv_cells_choices {
+    const struct kv_shape *shape;
+    enum kv_cells_grain grain;
+    size_t n, n_widths;
+    const float *damage;                 // [n][P][n_widths] 0.5 exp(log s) sum_i m_i e_i^2
+    const double (*bits)[KV_MAX_WIDTHS]; // [2] K, V: allocated bits a value at each width, rising
+};
+
+// Mean bits a value at one lambda; layer_bits [n_layers] may be NULL.
+double kv_cells_bits_at(const struct kv_cells_choices *c, double lambda, double *layer_bits);
+
+// The curve, from where all but a hundredth of the range is spent to where as much is saved, in
+// equal steps of log lambda. Free budget->layer_bits.
+void kv_cells_budget_curve(const struct kv_cells_choices *c, struct kv_cells_budget *budget);
+
+// The same of a trained model, on at most 8,000 of the tokens that it was trained on, drawn by the
+// seed.
+KV_MUST_CHECK int kv_cells_budget_measure(const struct kv_cells_ground *g,
+                                          const struct kv_cells_model *m,
+                                          struct kv_cells_budget *budget, struct kv_error *e);
+
+#endif
