@@ -151,7 +151,7 @@ static void no_modes(struct kv_sweep_options *o) {
     o->n_modes = 0;
 }
 static void no_form(struct kv_sweep_options *o) {
-    o->form = KV_FORM_NONE;
+    o->form = (enum kv_form)(KV_FORM_CHANNEL + 1);
 }
 static void no_redraws(struct kv_sweep_options *o) {
     o->redraws = 0;
