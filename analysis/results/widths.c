@@ -169,12 +169,15 @@ static void say_why(struct kv_widths *w, const struct kv_error *e) {
     snprintf(w->why, sizeof w->why, "%s", e->msg);
 }
 
-// Asks the specs named by of[n], which share their tables.
+// Asks the specs named by of[n], which share their tables: those of the form that their runs went
+// by.
 static int ask_all(struct asking *a, const size_t *of, size_t n, const struct asked *about,
-                   unsigned jobs, struct kv_widths *w, struct kv_error *e) {
+                   enum kv_form form, unsigned jobs, struct kv_widths *w, struct kv_error *e) {
+    enum kv_cell_table_kind kind =
+        (enum kv_cell_table_kind)(KV_TABLE_ISO + (form ? form - KV_FORM_ISO : 0));
     a->job.specs = a->specs;
     a->job.n_specs = n;
-    int rc = kv_replay_open_tables(&a->job, KV_TABLE_ISO, jobs, e);
+    int rc = kv_replay_open_tables(&a->job, kind, jobs, e);
     for (size_t i = 0; i < n && rc == 0; i++) {
         struct kv_error why = {0};
         if (ask(a, i, &about[of[i]], &w[of[i]], &why)) say_why(&w[of[i]], &why);
@@ -197,6 +200,19 @@ static void choose_items(struct asked *to, const struct kv_trace *trace, const s
     to->drawn = middle(trace, to->items, to->n_items);
 }
 
+// Asks specs [from, to). Where one of them lacks what it reads, each answers for itself.
+static void ask_together(struct asking *a, struct kv_replay_spec *opened, const size_t *of,
+                         size_t from, size_t to, const struct asked *about, enum kv_form form,
+                         unsigned jobs, struct kv_widths *w) {
+    struct kv_error e = {0};
+    a->specs = opened + from;
+    if (from == to || ask_all(a, of + from, to - from, about, form, jobs, w, &e) == 0) return;
+    for (size_t i = from; i < to; i++) {
+        a->specs = &opened[i];
+        if (ask_all(a, &of[i], 1, about, form, jobs, w, &e)) say_why(&w[of[i]], &e);
+    }
+}
+
 void kv_widths_read(const struct kv_trace *trace, const struct kv_row *const *rows, size_t n,
                     size_t most_items, unsigned jobs, struct kv_widths *w) {
     const struct kv_trace_info *in = kv_trace_info(trace);
@@ -209,21 +225,21 @@ void kv_widths_read(const struct kv_trace *trace, const struct kv_row *const *ro
     for (size_t i = 0; i < n; i++) {
         w[i] = (struct kv_widths){0};
         choose_items(&about[i], trace, rows[i], most_items);
-        if (about[i].n_items == 0)
-            snprintf(w[i].why, sizeof w[i].why, "no item of its results is finite");
-        else if (kv_replay_spec_open(&opened[n_opened], rows[i]->s.spec, &setting, rows[i]->s.seed,
-                                     &e))
-            say_why(&w[i], &e);
-        else
-            of[n_opened++] = i;
     }
-    a.specs = opened;
-    // Where one of them lacks what it reads, each answers for itself.
-    if (ask_all(&a, of, n_opened, about, jobs, w, &e))
-        for (size_t i = 0; i < n_opened; i++) {
-            a.specs = &opened[i];
-            if (ask_all(&a, &of[i], 1, about, jobs, w, &e)) say_why(&w[of[i]], &e);
+    for (enum kv_form form = KV_FORM_NONE; form <= KV_FORM_CHANNEL; form++) {
+        size_t from = n_opened;
+        for (size_t i = 0; i < n; i++) {
+            if (rows[i]->s.form != form) continue;
+            if (about[i].n_items == 0)
+                snprintf(w[i].why, sizeof w[i].why, "no item of its results is finite");
+            else if (kv_replay_spec_open(&opened[n_opened], rows[i]->s.spec, &setting,
+                                         rows[i]->s.seed, &e))
+                say_why(&w[i], &e);
+            else
+                of[n_opened++] = i;
         }
+        ask_together(&a, opened, of, from, n_opened, about, form, jobs, w);
+    }
     for (size_t i = 0; i < n_opened; i++) kv_replay_spec_close(&opened[i]);
     free(opened);
     free(of);

@@ -122,7 +122,6 @@ static double sum_of_singles(const struct kv_additivity *a, const struct kv_flip
 static int replay(struct work *w, const struct kv_model *m, struct kv_error *e) {
     struct kv_additivity *a = w->study;
     size_t pairs = a->n * a->n_items;
-    bool whole = kv_trace_info(w->trace)->keep & KV_KEEP_GRAD;
     w->exact = kv_alloc(3 * pairs, sizeof(double));
     w->predicted = w->exact + pairs;
     w->scored = w->predicted + pairs;
@@ -135,7 +134,7 @@ static int replay(struct work *w, const struct kv_model *m, struct kv_error *e) 
                             .n_items = a->n_items,
                             .take = take,
                             .self = w};
-    int rc = kv_replay_fisher(&job, whole ? KV_TABLE_ELEMENT : KV_TABLE_ISO, w->o->jobs, e);
+    int rc = kv_replay_fisher(&job, kv_cell_table_best(w->trace), w->o->jobs, e);
     w->exactly = true;
     if (rc == 0) rc = kv_replay_exact(&job, w->o->jobs, e);
     for (size_t i = 0; i < pairs && rc == 0; i++) { // items in order, whatever order they came in

@@ -53,7 +53,10 @@ static bool has(const struct kv_fidelity_study *s, enum kv_predictor p) {
 }
 
 static enum kv_predictor best_form(const struct kv_fidelity_study *s) {
-    return has(s, KV_BY_MENDED) ? KV_BY_MENDED : has(s, KV_BY_ELEMENT) ? KV_BY_ELEMENT : KV_BY_ISO;
+    static const enum kv_predictor order[] = {KV_BY_MENDED, KV_BY_ELEMENT, KV_BY_CHANNEL};
+    for (size_t i = 0; i < sizeof order / sizeof *order; i++)
+        if (has(s, order[i])) return order[i];
+    return KV_BY_ISO;
 }
 
 static double top_accuracy(const struct kv_fidelity_study *s) {
@@ -76,6 +79,10 @@ int kv_kl_calibrate(struct kv_kl_calibration *c, const struct kv_fidelity_study 
     size_t n = s->n_exact;
     *c = (struct kv_kl_calibration){
         .study = s, .headline = headline == KV_N_PREDICTORS ? best_form(s) : headline};
+    if (headline == KV_BY_CHANNEL && !has(s, headline))
+        return kv_fail(e, KV_EFAIL, kv_trace_info(s->trace)->path,
+                       "does not keep what form channel needs: --keep kv,sens, recorded since "
+                       "squared gradients are summed by channel");
     if (headline != KV_N_PREDICTORS && !has(s, headline))
         return kv_fail(e, KV_EFAIL, kv_trace_info(s->trace)->path,
                        "does not keep what form %s needs: --keep kv,sens,grad%s",

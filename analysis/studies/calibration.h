@@ -29,7 +29,8 @@ struct kv_kl_calibration {
 };
 
 // headline: a form that the study has, or KV_N_PREDICTORS for the best that it has: mended, else
-// element, else iso. Errors: KV_EFAIL for a form that the trace does not keep the makings of.
+// element, channel, else iso. Errors: KV_EFAIL for a form that the trace does not keep the makings
+// of.
 KV_MUST_CHECK int kv_kl_calibrate(struct kv_kl_calibration *c, const struct kv_fidelity_study *s,
                                   enum kv_predictor headline, struct kv_error *e);
 void kv_kl_calibration_fini(struct kv_kl_calibration *c);

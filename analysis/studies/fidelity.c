@@ -13,8 +13,8 @@
 #include <stdlib.h>
 
 const char *const kv_predictor_names[] = {
-    "iso",          "element", "vector", "total", "mended", "reconstruction", "attention_output",
-    "attention_kl", NULL};
+    "iso",    "element",        "vector",           "total",        "channel",
+    "mended", "reconstruction", "attention_output", "attention_kl", NULL};
 
 // ---- families -------------------------------------------------------------------------
 
@@ -62,6 +62,7 @@ struct filling {
     double (*rival)[KV_N_PREDICTORS];
     double *scored; // [n_items]
     double *bits;   // [n][n_items]
+    bool channels;  // the trace holds sums by channel
 };
 
 static int add(struct filling *f, const char *text, uint64_t seed, struct kv_fidelity_policy **out,
@@ -253,6 +254,14 @@ static int take_iso(void *self, size_t item, size_t spec, const struct kv_outcom
     return 0;
 }
 
+static int take_channel(void *self, size_t item, size_t spec, const struct kv_outcome *o,
+                        struct kv_error *e) {
+    struct filling *f = self;
+    (void)e;
+    f->rival[spec * f->n_items + item][KV_BY_CHANNEL] = o->kl_nats * o->n_scored;
+    return 0;
+}
+
 static int take_attention(void *self, size_t item, size_t spec, const struct kv_attention_error *x,
                           struct kv_error *e) {
     struct filling *f = self;
@@ -288,8 +297,9 @@ static void add_up(struct filling *f, size_t spec, bool whole, bool rivals) {
         }
     }
     for (size_t p = 0; p < KV_N_PREDICTORS; p++) {
-        bool known =
-            p == KV_BY_ISO || ((p > KV_BY_MENDED || whole) && (p < KV_BY_MENDED || rivals));
+        bool known = p == KV_BY_CHANNEL ? f->channels
+                     : p == KV_BY_ISO   ? true
+                                      : (p > KV_BY_MENDED || whole) && (p < KV_BY_MENDED || rivals);
         x->by[p] =
             known && n && isfinite(by[p]) ? by[p] / (p <= KV_BY_MENDED ? scored : (double)n) : NAN;
     }
@@ -306,7 +316,7 @@ static void add_up(struct filling *f, size_t spec, bool whole, bool rivals) {
                 (isnan(x->worst_layer) || fabs(log(s2[l] / s[l])) > fabs(log(x->worst_layer))))
                 x->worst_layer = s2[l] / s[l];
     }
-    double kl = whole ? x->by[KV_BY_ELEMENT] : x->by[KV_BY_ISO];
+    double kl = x->by[whole ? KV_BY_ELEMENT : f->channels ? KV_BY_CHANNEL : KV_BY_ISO];
     if (kl > 0.5) x->outside = "above 0.5 nats";
     if (x->cross > 2 || x->cross < 0.5) x->outside = "cross terms";
     double stretch = x->by[KV_BY_MENDED] / x->by[KV_BY_ELEMENT];
@@ -336,6 +346,8 @@ static int predict(struct filling *f, struct kv_error *e) {
     const struct kv_trace_info *in = kv_trace_info(s->trace);
     bool whole = (in->keep & KV_KEEP_GRAD) && (in->keep & KV_KEEP_KV),
          rivals = !f->o->no_attention && kv_attention_answers(in, NULL) == 0;
+    uint32_t sums = KV_KEEP_KV | KV_KEEP_SENS;
+    f->channels = (in->keep & sums) == sums && kv_trace_channels(s->trace);
     size_t pairs = s->n * f->n_items, layers = whole ? in->shape.n_layers : 0;
     f->form = kv_alloc(pairs, sizeof *f->form);
     f->rival = kv_alloc(pairs, sizeof *f->rival);
@@ -360,6 +372,10 @@ static int predict(struct filling *f, struct kv_error *e) {
     int rc = kv_replay_open_tables(&job, KV_TABLE_ISO, f->o->jobs, e);
     if (rc == 0 && !whole) rc = kv_replay_fisher(&job, KV_TABLE_ISO, f->o->jobs, e);
     if (rc == 0 && whole) rc = kv_replay_draws(&job, f->o->jobs, take_draws, f, e);
+    if (rc == 0 && f->channels) {
+        job.take = take_channel;
+        rc = kv_replay_fisher(&job, KV_TABLE_CHANNEL, f->o->jobs, e);
+    }
     if (rc == 0) rc = count_bits(f, &job, e);
     if (rc == 0 && rivals) rc = kv_replay_attention(&job, f->o->jobs, take_attention, f, e);
     kv_replay_close_tables(&job);

@@ -23,7 +23,8 @@ enum kv_predictor {
     KV_BY_ELEMENT,
     KV_BY_VECTOR,
     KV_BY_TOTAL,
-    KV_BY_MENDED, // element, each layer times its attention's stretch (sim/replay/attention.h)
+    KV_BY_CHANNEL, // |g|^2 of the cell, e_i^2 weighed by channel: needs no whole gradients
+    KV_BY_MENDED,  // element, each layer times its attention's stretch (sim/replay/attention.h)
     KV_BY_RECONSTRUCTION, // |e|^2/|K|^2 + |e|^2/|V|^2, mean over cells
     KV_BY_OUTPUT,         // attention's relative output error
     KV_BY_ATTENTION,      // KL of attention rows

@@ -27,8 +27,8 @@ int kv_planner_check(const struct kv_planner_options *o, struct kv_error *e) {
     if (o->struct_bytes != sizeof *o)
         return kv_fail(e, KV_EUSAGE, "struct_bytes", "begin with kv_planner_defaults");
     if (!o->trace) return kv_fail(e, KV_EUSAGE, "trace", "a trace folder is needed");
-    if (o->form > KV_FORM_VECTOR)
-        return kv_fail(e, KV_EUSAGE, "form", "iso, element or vector is expected");
+    if (o->form > KV_FORM_CHANNEL)
+        return kv_fail(e, KV_EUSAGE, "form", "iso, element, vector or channel is expected");
     if (!(o->limit > 0)) return kv_fail(e, KV_EUSAGE, "budget", "a limit above 0 is expected");
     if (o->unit == KV_BUDGET_MS && !o->device)
         return kv_fail(e, KV_EUSAGE, "budget", "a device is needed, to say what takes how long");
@@ -61,9 +61,10 @@ static void set_recorded(struct kv_planner *p, enum kv_form form) {
     const struct kv_trace_info *in = kv_trace_info(p->trace);
     p->mode = kv_adjoint_mode(in);
     p->self = kv_adjoint_self(in);
-    if (form == KV_FORM_NONE) form = in->keep & KV_KEEP_GRAD ? KV_FORM_ELEMENT : KV_FORM_ISO;
-    p->form = form;
-    p->table_kind = (enum kv_cell_table_kind)(KV_TABLE_ISO + form - KV_FORM_ISO);
+    p->table_kind = form == KV_FORM_NONE
+                        ? kv_cell_table_best(p->trace)
+                        : (enum kv_cell_table_kind)(KV_TABLE_ISO + form - KV_FORM_ISO);
+    p->form = (enum kv_form)(KV_FORM_ISO + p->table_kind - KV_TABLE_ISO);
 }
 
 int kv_planner_open(struct kv_planner *p, const struct kv_planner_options *o, struct kv_error *e) {

@@ -28,7 +28,7 @@ extern const char *const kv_train_means[]; // "plain", "robust", NULL
 struct kv_planner_options {
     size_t struct_bytes; // as kv_planner_defaults sets it
     const char *trace;   // folder
-    enum kv_form form;   // of damage; none = the finest that the trace keeps: element, else iso
+    enum kv_form form; // of damage; none = the finest that the trace can give (kv_cell_table_best)
     enum kv_train_mean mean;
     // That plans are chosen on, and judged on; none = the trace's first half, and the others.
     struct kv_item_range train, items;

@@ -49,7 +49,6 @@ struct kv_sweep {
 struct kv_sweep_options kv_sweep_defaults(void) {
     return (struct kv_sweep_options){.struct_bytes = sizeof(struct kv_sweep_options),
                                      .exact = true,
-                                     .form = KV_FORM_ISO,
                                      .modes = {KV_INLINE},
                                      .n_modes = 1,
                                      .redraws = 1,
@@ -64,8 +63,8 @@ int kv_sweep_check(const struct kv_sweep_options *o, struct kv_error *e) {
     if (o->n_specs == 0) return kv_fail(e, KV_EUSAGE, "specs", "there is none");
     if (o->n_modes == 0 || o->n_modes > KV_N_MODES)
         return kv_fail(e, KV_EUSAGE, "mode", "1 to %d modes are expected", KV_N_MODES);
-    if (o->form < KV_FORM_ISO || o->form > KV_FORM_VECTOR)
-        return kv_fail(e, KV_EUSAGE, "form", "iso, element or vector is expected");
+    if (o->form > KV_FORM_CHANNEL)
+        return kv_fail(e, KV_EUSAGE, "form", "iso, element, vector or channel is expected");
     if (o->redraws == 0) return kv_fail(e, KV_EUSAGE, "redraws", "at least 1 is expected");
     if (o->jobs == 0) return kv_fail(e, KV_EUSAGE, "jobs", "at least 1 is expected");
     if (!o->exact && !o->fisher && !o->attention)
@@ -150,6 +149,11 @@ static int open_all(struct kv_sweep *s, struct kv_error *e) {
     if (rc) return rc;
     const struct kv_trace_info *in = kv_trace_info(s->trace);
     s->stride = in->n_items;
+    if (o->form == KV_FORM_NONE) {
+        bool older = !kv_trace_item(s->trace, 0)->channel_gradient; // stores hold its rows as iso
+        enum kv_cell_table_kind best = older ? KV_TABLE_ISO : kv_cell_table_best(s->trace);
+        o->form = (enum kv_form)(KV_FORM_ISO + best - KV_TABLE_ISO);
+    }
     if (o->items.n == 0) o->items = (struct kv_item_range){0, in->n_items};
     rc = kv_item_range_check(&o->items, in->n_items, "items", e);
     for (size_t i = 0; i < o->n_specs && rc == 0; i++)

@@ -44,7 +44,8 @@ struct kv_sweep_options {
     size_t n_specs;
     bool exact, fisher; // how outcomes are obtained; the default is exact alone
     bool attention;     // errors of attention too; they are never stored
-    enum kv_form form;  // of damage: iso; element and vector need gradients
+    enum kv_form form;  // of damage; none = the finest that the trace can give (element, channel);
+                        // iso in recordings that lack sums by channel
     enum kv_mode modes[KV_N_MODES];
     size_t n_modes; // the default is inline alone
     bool published; // each spec in the mode that it was published in (published.h); modes: all

@@ -7,6 +7,7 @@
 
 #include "analysis/studies/sweep.h"
 #include "analysis/test/tiny_study.h"
+#include "sim/store/store.h"
 
 enum { ITEMS = 3 };
 static struct tiny_study tiny;
@@ -151,7 +152,7 @@ static void no_modes(struct kv_sweep_options *o) {
     o->n_modes = 0;
 }
 static void no_form(struct kv_sweep_options *o) {
-    o->form = KV_FORM_NONE;
+    o->form = (enum kv_form)(KV_FORM_CHANNEL + 1);
 }
 static void no_redraws(struct kv_sweep_options *o) {
     o->redraws = 0;
@@ -201,12 +202,64 @@ static void wrong_options_are_refused_by_the_name_of_the_field(void **state) {
     }
 }
 
+// Fisher's divergence of the first line, under a form; *named: the form that the store says.
+static double predicted(const char *trace, enum kv_form form, enum kv_form *named) {
+    const char *specs[] = {"static:bits=4@sym"};
+    struct kv_sweep_options o = options(specs, 1);
+    const struct kv_sweep_line *line;
+    struct kv_store *store;
+    struct kv_summary *rows;
+    struct kv_error e;
+    size_t n, n_rows;
+    char *db = file_in(tiny.dir, "forms.db");
+    o.trace = trace;
+    o.db = db;
+    o.exact = false;
+    o.fisher = true;
+    o.form = form;
+    struct kv_sweep *s = run(&o, &line, &n);
+    double kl = line[0].kl_nats;
+    kv_sweep_close(s);
+    struct kv_store_filter all = {.fidelities = 1u << KV_FISHER};
+    if (kv_store_open(&store, db, KV_STORE_READ, &e) ||
+        kv_store_summaries(store, &all, &rows, &n_rows, &e) || kv_store_close(store, &e))
+        fail_msg("%s: %s", e.where, e.msg);
+    assert_int_equal(n_rows, 1);
+    *named = rows[0].form;
+    kv_summaries_free(rows, n_rows);
+    unlink(db);
+    free(db);
+    return kl;
+}
+
+static void damage_has_the_finest_form_that_the_trace_can_give(void **state) {
+    (void)state;
+    enum kv_form form;
+    struct kv_error e;
+    double iso = predicted(tiny.trace, KV_FORM_ISO, &form);
+    assert_int_equal(form, KV_FORM_ISO);
+    double channel = predicted(tiny.trace, KV_FORM_CHANNEL, &form);
+    assert_int_equal(form, KV_FORM_CHANNEL);
+    assert_true(channel > 0 && channel != iso);
+    assert_true(predicted(tiny.trace, KV_FORM_NONE, &form) == channel);
+    assert_int_equal(form, KV_FORM_CHANNEL);
+    struct tiny_study old = tiny;
+    old.trace = file_in(tiny.dir, "old.trace");
+    assert_int_equal(tiny_study_record(&old, KV_KEEP_FINAL | KV_KEEP_KV | KV_KEEP_SENS, ITEMS, &e),
+                     0);
+    tiny_forget_channels(old.trace);
+    assert_true(predicted(old.trace, KV_FORM_NONE, &form) == iso);
+    assert_int_equal(form, KV_FORM_ISO);
+    free(old.trace);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_sweep_has_a_line_for_each_spec_fidelity_and_mode),
         cmocka_unit_test(lines_do_not_depend_on_the_number_of_threads),
         cmocka_unit_test(what_the_store_holds_is_not_run_again),
         cmocka_unit_test(a_width_not_offered_is_skipped_in_an_expansion_and_refused_alone),
+        cmocka_unit_test(damage_has_the_finest_form_that_the_trace_can_give),
         cmocka_unit_test(wrong_options_are_refused_by_the_name_of_the_field),
     };
     return cmocka_run_group_tests_name("sweep", tests, set_up, tear_down);

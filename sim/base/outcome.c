@@ -9,21 +9,22 @@ const char *const kv_fidelity_names[] = {"exact", "fisher", "attention", NULL};
 const char *const kv_mode_names[] = {"inline", "prefill", "prefill1", "requant", NULL};
 const char *const kv_self_names[] = {"coded", "exact", NULL};
 const char *const kv_feedback_names[] = {"open", "closed", NULL};
-const char *const kv_form_names[] = {"none", "iso", "element", "vector", NULL};
+const char *const kv_form_names[] = {"none", "iso", "element", "vector", "channel", NULL};
 const char *const kv_scorer_names[] = {"acc", "acc_norm", "acc_bytes", "acc_token", NULL};
 
 static const char *const variants[][2] = {
     [KV_FORM_NONE] = {"", "feedback=closed"},
     [KV_FORM_ISO] = {"form=iso", "feedback=closed,form=iso"},
     [KV_FORM_ELEMENT] = {"form=element", "feedback=closed,form=element"},
-    [KV_FORM_VECTOR] = {"form=vector", "feedback=closed,form=vector"}};
+    [KV_FORM_VECTOR] = {"form=vector", "feedback=closed,form=vector"},
+    [KV_FORM_CHANNEL] = {"form=channel", "feedback=closed,form=channel"}};
 
 const char *kv_variant_name(enum kv_form form, enum kv_feedback feedback) {
     return variants[form][feedback];
 }
 
 bool kv_variant_read(const char *text, enum kv_form *form, enum kv_feedback *feedback) {
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i <= KV_FORM_CHANNEL; i++)
         for (int k = 0; k < 2; k++) {
             if (strcmp(variants[i][k], text) != 0) continue;
             *form = (enum kv_form)i;

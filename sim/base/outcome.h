@@ -18,12 +18,12 @@ enum kv_self { KV_SELF_CODED, KV_SELF_EXACT };
 // Policies read the features of the recording, or of the run that they steer.
 enum kv_feedback { KV_FEEDBACK_OPEN, KV_FEEDBACK_CLOSED };
 // Form of the damage that a prediction or an oracle went by; NONE: nothing asked for any.
-enum kv_form { KV_FORM_NONE, KV_FORM_ISO, KV_FORM_ELEMENT, KV_FORM_VECTOR };
+enum kv_form { KV_FORM_NONE, KV_FORM_ISO, KV_FORM_ELEMENT, KV_FORM_VECTOR, KV_FORM_CHANNEL };
 extern const char *const kv_fidelity_names[]; // "exact", "fisher", "attention"
 extern const char *const kv_mode_names[];     // "inline", "prefill", "prefill1", "requant"
 extern const char *const kv_self_names[];     // "coded", "exact"
 extern const char *const kv_feedback_names[]; // "open", "closed"
-extern const char *const kv_form_names[];     // "none", "iso", "element", "vector"
+extern const char *const kv_form_names[];     // "none", "iso", "element", "vector", "channel"
 
 // Form and feedback in one text, as stores and tables hold them: "", "form=iso", "feedback=closed",
 // "feedback=closed,form=iso". The second reads it back; false: it is no such text.

@@ -22,6 +22,7 @@
     X(T, iso, KV_NUMBER(row->policy->by[KV_BY_ISO], 6))                                            \
     X(T, element, KV_NUMBER(row->policy->by[KV_BY_ELEMENT], 6))                                    \
     X(T, vector, KV_NUMBER(row->policy->by[KV_BY_VECTOR], 6))                                      \
+    X(T, channel, KV_NUMBER(row->policy->by[KV_BY_CHANNEL], 6))                                    \
     X(T, mended, KV_NUMBER(row->policy->by[KV_BY_MENDED], 6))                                      \
     X(T, ratio, KV_NUMBER(row->by / row->policy->kl, 3))                                           \
     X(T, cross_terms, KV_NUMBER(row->policy->cross, 3))                                            \
@@ -167,8 +168,8 @@ static int choose_form(const struct kv_cli *c, enum kv_predictor *form, struct k
     int known = name ? kv_index_of(name, kv_predictor_names) : KV_N_PREDICTORS;
     *form = (enum kv_predictor)known;
     if (!name || (known >= KV_BY_ISO && known <= KV_BY_MENDED)) return 0;
-    return kv_fail(e, KV_EUSAGE, "--form", "%s: iso, element, vector, total or mended is expected",
-                   name);
+    return kv_fail(e, KV_EUSAGE, "--form",
+                   "%s: iso, element, vector, total, channel or mended is expected", name);
 }
 
 static int print(const struct kv_cli *c, const struct kv_kl_calibration *k, const bool *chosen,
@@ -213,8 +214,8 @@ static const struct kv_option options[] = {
     {"items", 0, "A-B", NULL, "only items A to B of the trace, counted from 0"},
     {"no-attention", 0, NULL, NULL, "leave out the rivals that need recorded queries"},
     {"form", 0, "FORM", NULL,
-     "the form that is calibrated: iso, element, vector, total, mended (default: mended where "
-     "whole gradients and queries were kept, else element, else iso)"},
+     "the form that is calibrated: iso, element, vector, total, channel, mended (default: mended "
+     "where whole gradients and queries were kept, else element, else channel, else iso)"},
     {"table", 't', "LIST", NULL, "which tables: policies, predictors, forms, accuracy, predicted"},
     {"out", 'o', "DIR", NULL, "also draws predicted against exact there"},
     {0}};

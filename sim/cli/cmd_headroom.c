@@ -85,7 +85,9 @@ static const struct kv_option options[] = {
     {"widths", 0, "LIST", "2,3,4,5,6,8", "widths that plans may use"},
     {"rounds", 0, "R", "1",
      "above 1, oracles also measure damage again at their own allocation, so often"},
-    {"form", 0, "FORM", NULL, "of damage: iso, element, vector (default: element, else iso)"},
+    {"form", 0, "FORM", NULL,
+     "of damage: iso, channel, element, vector (default: element, channel or iso, the finest that "
+     "the trace can give)"},
     {"train", 0, "A-B", NULL, "items that plans are chosen on (default: the first half)"},
     {"items", 0, "A-B", NULL, "items that all is run on (default: the others)"},
     {"db", 0, "FILE", "kvsim.db", "store of results: what it holds is not run again"},

@@ -121,7 +121,9 @@ static const struct kv_option options[] = {
     {"items", 0, "A-B", NULL, "items that they are judged on (default: the others)"},
     {"mean", 0, "NAME", "plain",
      "of damage over the train items: plain, or robust (median of the means of eight parts)"},
-    {"form", 0, "FORM", NULL, "of damage: iso, element, vector (default: element, else iso)"},
+    {"form", 0, "FORM", NULL,
+     "of damage: iso, channel, element, vector (default: element, channel or iso, the finest that "
+     "the trace can give)"},
     {"context", 'c', "N", "2048", "context in tokens at which a budget in ms is meant"},
     {"model", 'm', "MODEL", NULL, "the trace's model, for exact replay (default: as in replay)"},
     KV_COMPUTE_OPTION,

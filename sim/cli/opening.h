@@ -15,7 +15,7 @@
 KV_MUST_CHECK int kv_opt_named(const struct kv_cli *c, const char *name, const char *const *names,
                                int *index, struct kv_error *e);
 
-// The same of --form: iso, element or vector.
+// The same of --form: iso, element, vector or channel; *form stays without it.
 KV_MUST_CHECK int kv_opt_form(const struct kv_cli *c, enum kv_form *form, struct kv_error *e);
 
 // Reads option `name`, "A-B" counted from 0; without it *r stays as it is. KV_EUSAGE says what is

@@ -12,8 +12,10 @@
      "the model the trace was recorded from (default: $KVSIM_MODEL, then data/*.gguf)"},           \
         {"fidelity", 0, "LIST", "exact",                                                           \
          "how outcomes are obtained: exact, fisher; replay alone: attention"},                     \
-        {"form", 0, "FORM", "iso",                                                                 \
-         "of fisher's damage: iso; element and vector need --keep grad"},                          \
+        {"form", 0, "FORM", NULL,                                                                  \
+         "of fisher's damage: iso; channel, in recordings with sums by channel; element and "      \
+         "vector, which need --keep grad (default: element, channel or iso, the finest that the "  \
+         "trace can give; iso in recordings without sums by channel)"},                            \
         {"mode", 0, "LIST", "inline",                                                              \
          "when coded values are read: inline, prefill, prefill1, requant; or published: each "     \
          "spec as its source reads"},                                                              \

@@ -10,7 +10,6 @@
 
 #include "sim/base/files.h"
 #include "sim/base/half.h"
-#include "sim/base/hash.h"
 #include "sim/model/forward.h"
 #include "sim/replay/test/tiny_trace.h"
 #include "traces/products.h"
@@ -52,32 +51,6 @@ static int record(const char *dir, uint32_t keep, unsigned jobs, const char *for
     int rc = kv_record(model, tasks, &o, e);
     kv_tasks_free(tasks);
     return rc;
-}
-
-// Gives a tensor of the shard another name, of equal length, and seals shard and manifest anew.
-static void rename_tensor(const char *dir, const char *from, const char *to) {
-    struct kv_error e;
-    char *path = kv_format_text("%s/" SHARD, dir), *list = kv_format_text("%s/manifest.json", dir),
-         *shard, *manifest, old[17], new[17];
-    size_t n, n_manifest;
-    must(kv_read_file(path, &shard, &n, &e), &e);
-    must(kv_read_file(list, &manifest, &n_manifest, &e), &e);
-    char *at = memmem(shard, n, from, strlen(from));
-    assert_non_null(at);
-    kv_hex64(kv_hash(shard, n, 0), old);
-    memcpy(at, to, strlen(from));
-    kv_hex64(kv_hash(shard, n, 0), new);
-    memcpy(memmem(manifest, n_manifest, old, 16), new, 16);
-    at = (char *)memmem(manifest, n_manifest, "manifest_xxh64\": \"", 18) + 18;
-    memset(at, '0', 16);
-    kv_hex64(kv_hash(manifest, n_manifest, 0), new);
-    memcpy(at, new, 16);
-    must(kv_write_file(path, shard, n, &e), &e);
-    must(kv_write_file(list, manifest, n_manifest, &e), &e);
-    free(shard);
-    free(manifest);
-    free(path);
-    free(list);
 }
 
 // ---- squared gradients ----------------------------------------------------------------
@@ -266,7 +239,7 @@ static void the_best_form_is_the_finest_that_a_trace_can_give(void **state) {
             struct kv_format *f;
             struct kv_cell_table *table;
             kv_trace_close(t.trace);
-            rename_tensor(t.dir, "channel.gradient", "channel.gradienx");
+            tiny_forget_channels(t.dir);
             must(kv_trace_open(&t.trace, t.dir, &e), &e);
             assert_null(kv_trace_channels(t.trace));
             assert_int_equal(kv_cell_table_best(t.trace), cases[i].old);
@@ -546,7 +519,7 @@ static void a_recording_without_channels_opens_and_one_of_cells_needs_them(void 
         assert_int_equal(tiny_trace_open(&t, keeps[i], 1, NULL), 0);
         kv_trace_close(t.trace);
         t.trace = NULL;
-        rename_tensor(t.dir, "channel.gradient", "channel.gradienx");
+        tiny_forget_channels(t.dir);
         int rc = kv_trace_open(&t.trace, t.dir, &e);
         if (i == 0) {
             must(rc, &e);

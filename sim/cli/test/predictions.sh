@@ -95,7 +95,7 @@ check "five policies give it no band" "none" \
     "$(awk -F'\t' 'NR > 1 { print ($6 == "" && $7 == "" ? "none" : $6 " to " $7) }' "$dir/p.tsv")"
 "$kvsim" sweep "$t" --fidelity fisher --db "$dir/none.db" -q static:bits=4@sym || exit 1
 refused "fidelity without exact rows" 1 "kvsim sweep" fidelity "$t" --db "$dir/none.db"
-refused "a form the trace does not keep" 2 "iso, element, vector, total or mended" fidelity "$t" --db "$dir/s.db" --form guess
+refused "a form the trace does not keep" 2 "iso, element, vector, total, channel or mended" fidelity "$t" --db "$dir/s.db" --form guess
 check "equal parts flipped alone are their own sum" "1.000 1.000" \
     "$("$kvsim" additivity "$t" -m "$model" --items 0-0 --bits 4 --units position --sets 1 -q --tsv |
         awk -F'\t' '$3 == 1 { print $8, $9 }')"
