@@ -32,7 +32,8 @@ struct kv_cells_model kv_cells_view(const struct kv_cells_shape *s, float *param
     size_t n_in = n_x + KV_CELLS_EMBEDDING;
     float *at = parameter;
     m.bias = take(&at, places);
-    m.linear = take(&at, places * n_x);
+    m.linear = at; // never NULL: without features it is empty
+    take(&at, places * n_x);
     if (net) {
         m.embedding = take(&at, places * KV_CELLS_EMBEDDING);
         const size_t inputs[] = {n_in, net, net}, outputs[] = {net, net, 1};

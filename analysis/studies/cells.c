@@ -11,8 +11,6 @@
 
 enum { DRAW_PERMUTATION = 8002 };
 
-const char *const kv_cells_grains[] = {"cell", "kv", "layer", "token", NULL};
-
 void kv_cells_training_defaults(struct kv_cells_training *o) {
     *o = (struct kv_cells_training){.groups = 1u << KV_CELLS_ATTENTION | 1u << KV_CELLS_PROBE,
                                     .net = 64,

@@ -478,6 +478,55 @@ static void a_file_holds_what_the_policy_reads(void **state) {
     tiny_study_close(&t);
 }
 
+// Records two items of a random model of that shape.
+static struct kv_trace *recorded(const char *dir, struct kv_shape shape) {
+    struct kv_error e;
+    struct tiny_pieces pieces;
+    struct kv_tasks *tasks;
+    struct kv_trace *trace;
+    struct kv_model *m = kv_model_random(&shape, KV_ORDER_HF, true, 11);
+    make_tiny_pieces(&pieces);
+    must(kv_tokenizer_new(&m->tokenizer, pieces.text, N_TINY_PIECES, tiny_merges, N_TINY_MERGES,
+                          true, &e),
+         &e);
+    must(kv_tasks_load(&tasks, "samples", &e), &e);
+    struct kv_record_options o = {.dir = dir,
+                                  .keep = KV_KEEP_KV | KV_KEEP_CELLS,
+                                  .n = 2,
+                                  .adjoint = tiny_adjoint,
+                                  .seed = 1,
+                                  .jobs = 1};
+    must(kv_record(m, tasks, &o, &e), &e);
+    must(kv_trace_open(&trace, dir, &e), &e);
+    kv_tasks_free(tasks);
+    kv_model_close(m);
+    return trace;
+}
+
+static void recordings_of_different_shapes_are_refused(void **state) {
+    (void)state;
+    struct kv_error e;
+    char dir[] = "/tmp/kvsim-cells-XXXXXX";
+    assert_non_null(mkdtemp(dir));
+    char *paths[] = {file_in(dir, "a"), file_in(dir, "b"), file_in(dir, "x.safetensors")};
+    struct kv_shape deeper = tiny_shape;
+    deeper.n_layers++;
+    struct kv_trace *traces[] = {recorded(paths[0], tiny_shape), recorded(paths[1], deeper)};
+    struct kv_cells_training o;
+    struct kv_cells_trained r;
+    kv_cells_training_defaults(&o);
+    o.out = paths[2];
+    assert_int_equal(kv_cells_train((const struct kv_trace *const *)traces, 2, &o, &r, &e),
+                     KV_EFAIL);
+    char *want = kv_format_text("is of a model of another shape than %s", paths[0]);
+    assert_string_equal(e.where, paths[1]);
+    assert_string_equal(e.msg, want);
+    free(want);
+    for (int i = 0; i < 2; i++) kv_trace_close(traces[i]);
+    tiny_remove(dir);
+    for (int i = 0; i < 3; i++) free(paths[i]);
+}
+
 int main(void) {
     kv_set_verbosity(-1);
     struct kv_error e;
@@ -492,6 +541,7 @@ int main(void) {
         cmocka_unit_test(a_loss_that_is_no_number_ends_training),
         cmocka_unit_test(bits_follow_from_what_a_bit_may_cost),
         cmocka_unit_test(a_file_holds_what_the_policy_reads),
+        cmocka_unit_test(recordings_of_different_shapes_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
