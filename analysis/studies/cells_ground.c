@@ -13,7 +13,6 @@ enum { DRAW_HOLDOUT = 8000, PAPER_FEATURES = 4, TOKEN_FEATURES = 4 };
 
 static const float target_cap = 200, least_deviation = 1e-3f, least_variance = 1e-12f;
 
-const char *const kv_cells_groups[] = {"place", "paper", "token", "attention", "probe", NULL};
 const char *const kv_cells_grains[] = {"cell", "kv", "layer", "token", NULL};
 
 static bool has(const struct kv_cells_ground *g, enum kv_cells_group group) {
