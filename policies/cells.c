@@ -16,7 +16,6 @@ enum hold { HOLD_RUN, HOLD_HARD, HOLD_NONE, HOLD_MATCHED };
 enum grain { GRAIN_CELL, GRAIN_KV, GRAIN_LAYER, GRAIN_FILE };
 enum error_kind { ERROR_TRIAL, ERROR_SCALED };
 enum {
-    STEP_TOKENS = 16,  // between moves of lambda
     PAGE_TOKENS = 64,  // how far hold=hard lets a layer's bits run ahead
     PLACES_MOST = 256, // of one layer
     TURNS_MOST = 12    // of matching
@@ -44,6 +43,9 @@ static const struct kv_param params[] = {
      "earlier keys that a token's attention features read: as stored, or before coding"},
     {"error", KV_CHOICE, "trial", 0, 0, "trial/scaled", NULL,
      "coding errors: tried at each width, or at one of 4 bits and scaled by (15 / (2^w - 1))^2"},
+    {"gain", KV_FLOAT, "1", 0, 4, NULL, NULL,
+     "hold=run, hard: how far log lambda moves for a step of 16 tokens that took a bit a value too "
+     "many"},
     {"scale", KV_FLOAT, "1", 1e-9, 1e9, NULL, NULL, "lambda times this"},
     {0}};
 
@@ -55,7 +57,7 @@ struct cells {
     enum grain grain;
     enum error_kind error;
     bool exact_keys, scale_given;
-    double bits, scale;
+    double bits, scale, gain;
     struct {
         double at, off; // log scale, bits beyond the budget
         bool known;
@@ -66,14 +68,14 @@ struct cells {
     double cell_bits[2][KV_MAX_WIDTHS]; // of a cell, by n_widths
     uint8_t tried;                      // index of the width that is tried under error=scaled
     double ratio[KV_MAX_WIDTHS];        // of the error at a width to that
-    double lambda, *share;              // [n_layers] bits a value, codes and metadata
-    double tag_bits;                    // a value
+    double lambda, *expected; // [KV_CELLS_STEPS][n_layers] bits a value, codes and metadata
+    double tag_bits;          // a value
 };
 
 // What a layer remembers along a sequence.
 struct memory {
-    double log_lambda; // moves against the start
-    double bits;       // a value, summed over tokens
+    double log_lambda;  // moves against the start
+    double bits, ahead; // a value, summed over tokens; and beyond what was expected
     uint32_t tokens;
 };
 
@@ -182,7 +184,7 @@ static uint32_t cells_options(void *self) {
     return (uint32_t)((const struct cells *)self)->n_widths;
 }
 
-// The budget without tags, as lambda and as each layer's share.
+// The budget without tags, as lambda and as what each layer is expected to take along a sequence.
 static int set_budget(struct cells *c, struct kv_error *e) {
     const struct kv_shape *s = &c->run.shape;
     double values = 2.0 * s->n_layers * s->n_kv_heads * s->head_dim, sum = 0;
@@ -194,13 +196,15 @@ static int set_budget(struct cells *c, struct kv_error *e) {
             e, KV_EUSAGE, "policy cells",
             "bits=%g cannot be met: with tags of %.3f bits a value, these widths take %.3f to %.3f",
             c->bits, c->tag_bits, least + c->tag_bits, most + c->tag_bits);
-    c->share = malloc(s->n_layers * sizeof *c->share);
-    if (!c->share) return kv_fail(e, KV_ENOMEM, "policy cells", "out of memory");
-    c->lambda = c->scale * kv_cells_budget(&c->model, target - more, c->share);
-    for (size_t l = 0; l < s->n_layers; l++) sum += c->share[l] / s->n_layers;
-    for (size_t l = 0; l < s->n_layers; l++) { // shares as learned, their mean as asked for
-        c->share[l] += target - sum;
-        c->share[l] = fmin(fmax(c->share[l], least), most);
+    size_t n = s->n_layers, last = (KV_CELLS_STEPS - 1) * n;
+    c->expected = malloc(KV_CELLS_STEPS * n * sizeof *c->expected);
+    if (!c->expected) return kv_fail(e, KV_ENOMEM, "policy cells", "out of memory");
+    c->lambda = c->scale * kv_cells_budget(&c->model, target - more, c->expected);
+    for (size_t l = 0; l < n; l++) sum += (c->expected[last + l] + more) / (double)n;
+    for (size_t k = 0; k < KV_CELLS_STEPS * n;
+         k++) { // in the end the budget, shared as was learned
+        c->expected[k] += more + (k >= last ? target - sum : 0);
+        c->expected[k] = fmin(fmax(c->expected[k], least), most);
     }
     return 0;
 }
@@ -228,6 +232,7 @@ static int cells_open(void **self, const struct kv_run *run, const struct kv_arg
     c->error = (enum error_kind)kv_number(args, "error");
     c->exact_keys = kv_number(args, "features") > 0;
     c->scale = kv_number(args, "scale");
+    c->gain = kv_number(args, "gain");
     c->scale_given = kv_arg(args, "scale")->given;
     if (2u * run->shape.n_kv_heads > PLACES_MOST)
         return kv_fail(e, KV_EFAIL, "policy cells", "serves up to %d KV heads", PLACES_MOST / 2);
@@ -252,7 +257,7 @@ static void cells_close(void *self) {
     struct cells *c = self;
     if (!c) return;
     kv_cells_weights_close(&c->model);
-    free(c->share);
+    free(c->expected);
     free(c);
 }
 
@@ -271,10 +276,9 @@ static int cells_fit(void *self, const struct kv_fitting *f, struct kv_error *e)
 // ---- deciding -------------------------------------------------------------------------
 
 struct row {
-    size_t n;             // cells of the layer
-    float s[PLACES_MOST]; // 0.5 s
-    const float *error;   // [n][run's widths]
-    double share;
+    size_t n;                  // cells of the layer
+    float s[PLACES_MOST];      // 0.5 s
+    const float *error;        // [n][run's widths]
     uint8_t pick[PLACES_MOST]; // by n_widths
 };
 
@@ -331,25 +335,38 @@ static double pick_at_most(const struct cells *c, struct row *r, double lambda, 
     return pick_all(c, r, high);
 }
 
-// Leads a layer back to its share: after every step, log lambda stands off its start by what the
-// sequence has taken beyond it.
-static void move(struct memory *m, double share) {
-    const double gain = 0.5; // a bit a value is about 1.6 in log lambda
-    m->log_lambda = fmin(fmax(gain * (m->bits - share * m->tokens) / STEP_TOKENS, -8), 8);
+// What a layer takes of the budget in the long run, and is expected to take of its next token.
+static double share(const struct cells *c, size_t layer) {
+    return c->expected[(KV_CELLS_STEPS - 1) * c->run.shape.n_layers + layer];
+}
+static double expected(const struct cells *c, size_t layer, uint32_t tokens) {
+    size_t step = tokens / KV_CELLS_STEP_TOKENS;
+    if (step >= KV_CELLS_STEPS) step = KV_CELLS_STEPS - 1;
+    return c->expected[step * c->run.shape.n_layers + layer];
 }
 
-static double row_bits(const struct cells *c, struct row *r, struct memory *m) {
+static double row_bits(const struct cells *c, struct row *r, const struct memory *m, size_t layer) {
     double lambda = c->lambda * exp(m->log_lambda);
     if (c->hold != HOLD_HARD) return pick_all(c, r, lambda);
-    double bound = r->share * (m->tokens + 1 + PAGE_TOKENS) - m->bits;
-    return pick_at_most(c, r, lambda, bound);
+    return pick_at_most(c, r, lambda, share(c, layer) * (m->tokens + 1 + PAGE_TOKENS) - m->bits);
+}
+
+// Counts a token's bits. After every step, log lambda stands off its start by what the sequence has
+// taken beyond what was expected: a bit a value is about 1.6 in log lambda.
+static void count(const struct cells *c, struct memory *m, size_t layer, double bits) {
+    m->ahead += bits - expected(c, layer, m->tokens);
+    m->bits += bits;
+    m->tokens++;
+    bool held = c->hold == HOLD_RUN || c->hold == HOLD_HARD;
+    if (held && m->tokens % KV_CELLS_STEP_TOKENS == 0)
+        m->log_lambda = fmin(fmax(c->gain * m->ahead / KV_CELLS_STEP_TOKENS, -8), 8);
 }
 
 static int cells_decide_layer(void *self, const struct kv_layer_rows *rows, void *state,
                               uint8_t *cells, struct kv_error *e) {
     const struct cells *c = self;
     struct memory *m = state;
-    struct row r = {.n = 2 * (size_t)c->run.shape.n_kv_heads, .share = c->share[rows->layer]};
+    struct row r = {.n = 2 * (size_t)c->run.shape.n_kv_heads};
     for (size_t i = 0; i < rows->n; i++, cells += r.n) {
         kv_cells_log_s(&c->model, rows, i, r.s);
         r.error = rows->error + i * r.n * c->run.n_widths;
@@ -360,10 +377,7 @@ static int cells_decide_layer(void *self, const struct kv_layer_rows *rows, void
                                rows->layer);
             r.s[cell] = 0.5f * expf(r.s[cell]);
         }
-        m->bits += row_bits(c, &r, m);
-        m->tokens++;
-        if ((c->hold == HOLD_RUN || c->hold == HOLD_HARD) && m->tokens % STEP_TOKENS == 0)
-            move(m, r.share);
+        count(c, m, rows->layer, row_bits(c, &r, m, rows->layer));
         for (size_t cell = 0; cell < r.n; cell++) cells[cell] = c->width[r.pick[cell]];
     }
     return 0;
@@ -430,11 +444,12 @@ static void cells_canonical(void *self, const struct kv_run *run, char *text, si
         n += (size_t)snprintf(widths + n, sizeof widths - n, "%s%u", w ? "/" : "",
                               run->width_bits[c->width[w]]);
     snprintf(text, room,
-             "cells:bits=%g,digest=%s,error=%s,features=%s,grain=%s,hold=%s,scale=%.9g,weights=%s,"
+             "cells:bits=%g,digest=%s,error=%s,features=%s,gain=%g,grain=%s,hold=%s,scale=%.9g,"
+             "weights=%s,"
              "widths=%s",
              c->bits, c->model.file.digest, c->error ? "scaled" : "trial",
-             c->exact_keys ? "exact" : "stored", grains[c->grain], holds[c->hold], c->scale,
-             c->source, widths);
+             c->exact_keys ? "exact" : "stored", c->gain, grains[c->grain], holds[c->hold],
+             c->scale, c->source, widths);
 }
 
 const struct kv_policy kv_policy_cells = {

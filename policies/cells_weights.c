@@ -134,7 +134,7 @@ static int take_tensors(struct kv_cells_weights *m, struct kv_error *e) {
     m->n_budgets = budgets[0];
     const struct wanted more[] = {
         {"budget.bits", {m->n_budgets}, 1, &m->budget_bits},
-        {"budget.layer_bits", {m->n_budgets, s->n_layers}, 2, &m->layer_bits}};
+        {"budget.step_bits", {m->n_budgets, KV_CELLS_STEPS * s->n_layers}, 2, &m->step_bits}};
     const struct wanted linear = {"linear", {places, m->n_x}, 2, &m->linear},
                         probe = {"probe", {places, s->hidden}, 2, &m->probe};
     const struct wanted attention[] = {
@@ -260,15 +260,15 @@ void kv_cells_log_s(const struct kv_cells_weights *m, const struct kv_layer_rows
     }
 }
 
-double kv_cells_budget(const struct kv_cells_weights *m, double bits, double *layer) {
-    size_t n = m->n_budgets, n_layers = m->shape.n_layers, i = 0;
+double kv_cells_budget(const struct kv_cells_weights *m, double bits, double *step) {
+    size_t n = m->n_budgets, steps = KV_CELLS_STEPS * m->shape.n_layers, i = 0;
     while (i + 2 < n && (double)m->budget_bits[i + 1] > bits) i++;
     size_t j = n > 1 ? i + 1 : i;
     double high = (double)m->budget_bits[i], low = (double)m->budget_bits[j];
     double t = high > low ? (high - bits) / (high - low) : 0; // 0 at i, 1 at j
     t = t < 0 ? 0 : t > 1 ? 1 : t;
-    for (size_t l = 0; l < n_layers; l++)
-        layer[l] = (1 - t) * (double)m->layer_bits[i * n_layers + l] +
-                   t * (double)m->layer_bits[j * n_layers + l];
+    for (size_t k = 0; k < steps; k++)
+        step[k] =
+            (1 - t) * (double)m->step_bits[i * steps + k] + t * (double)m->step_bits[j * steps + k];
     return exp((1 - t) * log((double)m->lambda[i]) + t * log((double)m->lambda[j]));
 }

@@ -20,6 +20,8 @@ enum kv_cells_group {
     KV_CELLS_PROBE,     // the layer's normalised input
     KV_CELLS_N_GROUPS
 };
+// Positions of a sequence whose bits a file tells apart: steps of 16 tokens, the last one open.
+enum { KV_CELLS_STEPS = 4, KV_CELLS_STEP_TOKENS = 16 };
 enum { KV_CELLS_MOST_INPUTS = 14, KV_CELLS_EMBEDDING = 8, KV_CELLS_MOST_HIDDEN = 512 };
 extern const char *const kv_cells_groups[]; // "place", "paper", ..., NULL
 
@@ -36,8 +38,8 @@ struct kv_cells_weights {
     float *place;          // [places][n_hidden] first layer's bias and its embedding's share; owned
     const float *second_bias, *last, *last_bias;
     size_t n_budgets;
-    const float *lambda, *budget_bits,
-        *layer_bits; // [n_budgets], [n_budgets], [n_budgets][n_layers]
+    const float *lambda, *budget_bits; // [n_budgets]
+    const float *step_bits;            // [n_budgets][KV_CELLS_STEPS][n_layers]
 };
 
 // Reads an open file, which the model then owns (also when it fails). Errors: tensors that do not
@@ -50,8 +52,9 @@ void kv_cells_weights_close(struct kv_cells_weights *m);
 void kv_cells_log_s(const struct kv_cells_weights *m, const struct kv_layer_rows *rows, size_t row,
                     float *out);
 
-// Lambda and each layer's bits a value at which a budget (codes and metadata, bits a value in the
-// file's format) was met in training; interpolated, log lambda linear in bits. layer: [n_layers].
-double kv_cells_budget(const struct kv_cells_weights *m, double bits, double *layer);
+// Lambda at which a budget (codes and metadata, bits a value in the file's format) was met in
+// training, and the bits a value that each layer then took in each step of a sequence;
+// interpolated, log lambda linear in bits. step: [KV_CELLS_STEPS][n_layers].
+double kv_cells_budget(const struct kv_cells_weights *m, double bits, double *step);
 
 #endif

@@ -117,6 +117,7 @@ static int train(struct kv_cells_ground *g, struct kv_cells_trained *r, struct k
     if (rc == 0) rc = kv_cells_write(g, m, &budget, r, e);
     if (rc == 0 && g->o->items_out) rc = kv_cells_write_items(g, g->o->items_out, e);
     free(budget.layer_bits);
+    free(budget.step_bits);
     kv_cells_free(m);
     return rc;
 }

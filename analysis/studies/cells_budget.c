@@ -33,32 +33,52 @@ static double pick(const struct kv_cells_choices *c, const float *token, size_t 
     return bits_of_best;
 }
 
-double kv_cells_bits_at(const struct kv_cells_choices *c, double lambda, double *layer_bits) {
+// Bits that a token's cells take in each layer.
+static void pick_token(const struct kv_cells_choices *c, const float *token, double lambda,
+                       double *bits) {
     size_t layers = c->shape->n_layers, per = 2 * (size_t)c->shape->n_kv_heads;
-    size_t places = layers * per;
-    double *sum = kv_alloc(layers, sizeof *sum), all = 0;
-    for (size_t t = 0; t < c->n; t++) {
-        const float *token = c->damage + t * places * c->n_widths;
-        double whole = c->grain == KV_CELLS_GRAIN_TOKEN ? pick(c, token, 0, places, 1, lambda) : 0;
-        for (size_t l = 0; l < layers; l++) {
-            size_t first = l * per;
-            if (c->grain == KV_CELLS_GRAIN_TOKEN)
-                sum[l] += whole / (double)layers; // each layer takes the same
-            else if (c->grain == KV_CELLS_GRAIN_LAYER)
-                sum[l] += pick(c, token, first, per, 1, lambda);
-            else if (c->grain == KV_CELLS_GRAIN_KV)
-                for (size_t side = 0; side < 2; side++)
-                    sum[l] += pick(c, token, first + side, per / 2, 2, lambda);
-            else
-                for (size_t i = 0; i < per; i++) sum[l] += pick(c, token, first + i, 1, 1, lambda);
-        }
-    }
-    double values = (double)c->n * (double)per * (double)c->shape->head_dim;
+    double whole =
+        c->grain == KV_CELLS_GRAIN_TOKEN ? pick(c, token, 0, layers * per, 1, lambda) : 0;
     for (size_t l = 0; l < layers; l++) {
-        all += sum[l] / values / (double)layers;
-        if (layer_bits) layer_bits[l] = sum[l] / values;
+        size_t first = l * per;
+        bits[l] = 0;
+        if (c->grain == KV_CELLS_GRAIN_TOKEN)
+            bits[l] = whole / (double)layers; // each layer takes the same
+        else if (c->grain == KV_CELLS_GRAIN_LAYER)
+            bits[l] = pick(c, token, first, per, 1, lambda);
+        else if (c->grain == KV_CELLS_GRAIN_KV)
+            for (size_t side = 0; side < 2; side++)
+                bits[l] += pick(c, token, first + side, per / 2, 2, lambda);
+        else
+            for (size_t i = 0; i < per; i++) bits[l] += pick(c, token, first + i, 1, 1, lambda);
     }
-    free(sum);
+}
+
+double kv_cells_bits_at(const struct kv_cells_choices *c, double lambda, double *layer_bits,
+                        double *step_bits) {
+    size_t layers = c->shape->n_layers, per = 2 * (size_t)c->shape->n_kv_heads;
+    double *sum = kv_alloc((KV_CELLS_STEPS + 1) * layers, sizeof *sum), *bits = sum, all = 0;
+    double weight[KV_CELLS_STEPS] = {0}, total = 0, values = (double)(per * c->shape->head_dim);
+    sum += layers;
+    for (size_t t = 0; t < c->n; t++) {
+        double share = c->weight ? c->weight[t] : 1;
+        size_t step = c->step ? c->step[t] : 0;
+        pick_token(c, c->damage + t * layers * per * c->n_widths, lambda, bits);
+        for (size_t l = 0; l < layers; l++) sum[step * layers + l] += share * bits[l];
+        weight[step] += share;
+        total += share;
+    }
+    for (size_t l = 0; l < layers; l++) {
+        double layer = 0;
+        for (size_t k = 0; k < KV_CELLS_STEPS; k++) layer += sum[k * layers + l];
+        layer /= total * values;
+        all += layer / (double)layers;
+        if (layer_bits) layer_bits[l] = layer;
+        for (size_t k = 0; step_bits && k < KV_CELLS_STEPS; k++)
+            step_bits[k * layers + l] =
+                weight[k] > 0 ? sum[k * layers + l] / (weight[k] * values) : layer;
+    }
+    free(bits);
     return all;
 }
 
@@ -69,7 +89,7 @@ static double find_lambda(const struct kv_cells_choices *c, double bits) {
     double low = -log_lambda_bound, high = log_lambda_bound;
     for (int i = 0; i < HALVINGS; i++) {
         double middle = (low + high) / 2;
-        if (kv_cells_bits_at(c, exp(middle), NULL) > bits)
+        if (kv_cells_bits_at(c, exp(middle), NULL, NULL) > bits)
             low = middle;
         else
             high = middle;
@@ -83,14 +103,17 @@ void kv_cells_budget_curve(const struct kv_cells_choices *c, struct kv_cells_bud
     double wide = (c->bits[0][c->n_widths - 1] + c->bits[1][c->n_widths - 1]) / 2;
     double from = find_lambda(c, wide - 0.01 * (wide - narrow));
     double to = find_lambda(c, narrow + 0.01 * (wide - narrow));
-    double *by_layer = kv_alloc(layers, sizeof *by_layer);
+    size_t steps = KV_CELLS_STEPS * layers;
+    double *by_layer = kv_alloc(layers + steps, sizeof *by_layer), *by_step = by_layer + layers;
     if (!(to > from)) to = from + 1e-3; // all cells alike: the curve is a step
     budget->layer_bits = kv_alloc(KV_CELLS_BUDGETS * layers, sizeof *budget->layer_bits);
+    budget->step_bits = kv_alloc(KV_CELLS_BUDGETS * steps, sizeof *budget->step_bits);
     for (size_t b = 0; b < KV_CELLS_BUDGETS; b++) {
         double lambda = exp(from + (to - from) * (double)b / (KV_CELLS_BUDGETS - 1));
         budget->lambda[b] = (float)lambda;
-        budget->bits[b] = (float)kv_cells_bits_at(c, (double)budget->lambda[b], by_layer);
+        budget->bits[b] = (float)kv_cells_bits_at(c, (double)budget->lambda[b], by_layer, by_step);
         for (size_t l = 0; l < layers; l++) budget->layer_bits[b * layers + l] = (float)by_layer[l];
+        for (size_t k = 0; k < steps; k++) budget->step_bits[b * steps + k] = (float)by_step[k];
     }
     free(by_layer);
 }
@@ -104,7 +127,9 @@ struct sample {
     size_t *run;    // [n_runs + 1] tokens of one item
     const float *f; // [n][P] correction
     size_t width[KV_MAX_WIDTHS];
-    float *damage; // [n][P][n_widths]
+    float *damage;  // [n][P][n_widths]
+    double *weight; // [n]
+    uint8_t *step;  // [n]
 };
 
 static int ascending(const void *a, const void *b) {
@@ -133,6 +158,21 @@ static void draw_sample(struct sample *s) {
     s->run[s->n_runs] = s->n;
 }
 
+// What a row counts in the ledger's mean over items, and where it stands in its sequence.
+static void place_row(const struct kv_trace_item *it, uint32_t row, double *weight, uint8_t *step) {
+    uint32_t position = row;
+    *weight = 0;
+    for (uint32_t c = 0; c < it->n_choices; c++) {
+        uint32_t n = it->first[c + 1] - it->first[c];
+        bool here = row >= it->first[c] && row < it->first[c + 1];
+        if (here) position = it->n_context + row - it->first[c];
+        if (here || row < it->n_context) *weight += 1.0 / it->n_choices / (it->n_context + n);
+    }
+    if (it->n_choices == 0) *weight = 1.0 / it->n_tokens;
+    position /= KV_CELLS_STEP_TOKENS;
+    *step = (uint8_t)(position < KV_CELLS_STEPS ? position : KV_CELLS_STEPS - 1);
+}
+
 static int measure_run(void *self, unsigned worker, size_t at, struct kv_error *e) {
     const struct sample *s = self;
     const struct kv_cells_ground *g = s->g;
@@ -143,7 +183,10 @@ static int measure_run(void *self, unsigned worker, size_t at, struct kv_error *
     float *error = kv_alloc(n * places, sizeof *error);
     int rc = 0;
     (void)worker;
-    for (size_t i = 0; i < n; i++) rows[i] = (uint32_t)(s->token[from + i] - item->first);
+    for (size_t i = 0; i < n; i++) {
+        rows[i] = (uint32_t)(s->token[from + i] - item->first);
+        place_row(item->item, rows[i], &s->weight[from + i], &s->step[from + i]);
+    }
     for (size_t w = 0; w < n_widths && rc == 0; w++) {
         rc = kv_cells_errors(g, item->item, rows, n, s->width[w], error, e);
         for (size_t c = 0; c < n * places && rc == 0; c++) {
@@ -175,6 +218,8 @@ int kv_cells_budget_measure(const struct kv_cells_ground *g, const struct kv_cel
     draw_sample(&s);
     float *f = kv_alloc(s.n * places, sizeof *f);
     s.f = f;
+    s.weight = kv_alloc(s.n, sizeof *s.weight);
+    s.step = kv_alloc(s.n, 1);
     s.damage = kv_alloc(s.n * places * g->o->n_widths, sizeof *s.damage);
     const struct kv_cells_data d = kv_cells_ground_data(g);
     const struct kv_cells_rows rows = {.n = s.n, .token = s.token};
@@ -185,9 +230,11 @@ int kv_cells_budget_measure(const struct kv_cells_ground *g, const struct kv_cel
                                        .n = s.n,
                                        .n_widths = g->o->n_widths,
                                        .damage = s.damage,
-                                       .bits = (const double(*)[KV_MAX_WIDTHS])bits};
+                                       .bits = (const double(*)[KV_MAX_WIDTHS])bits,
+                                       .weight = s.weight,
+                                       .step = s.step};
     if (rc == 0) kv_cells_budget_curve(&c, budget);
-    void *owned[] = {s.token, s.run, f, s.damage};
+    void *owned[] = {s.token, s.run, f, s.damage, s.weight, s.step};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     return rc;
 }

@@ -14,6 +14,9 @@ enum { KV_CELLS_BUDGETS = 49 };
 struct kv_cells_budget {
     float lambda[KV_CELLS_BUDGETS], bits[KV_CELLS_BUDGETS]; // lambda rises, bits fall
     float *layer_bits;                                      // [KV_CELLS_BUDGETS][n_layers], owned
+    // The same of the tokens at positions [16 k, 16 k + 16), the last step's from 48 on: a
+    // sequence's first tokens take more. [KV_CELLS_BUDGETS][KV_CELLS_STEPS][n_layers], owned.
+    float *step_bits;
 };
 
 // What the rule is told: n tokens.
@@ -23,17 +26,22 @@ struct kv_cells_choices {
     size_t n, n_widths;
     const float *damage;                 // [n][P][n_widths] 0.5 exp(log s) sum_i m_i e_i^2
     const double (*bits)[KV_MAX_WIDTHS]; // [2] K, V: allocated bits a value at each width, rising
+    const double *weight;                // [n] of each token in the means; NULL: all alike
+    const uint8_t *step;                 // [n] below KV_CELLS_STEPS; NULL: all 0
 };
 
-// Mean bits a value at one lambda; layer_bits [n_layers] may be NULL.
-double kv_cells_bits_at(const struct kv_cells_choices *c, double lambda, double *layer_bits);
+// Mean bits a value at one lambda; layer_bits [n_layers] and step_bits [KV_CELLS_STEPS][n_layers]
+// may be NULL. A step without tokens has the layer's own.
+double kv_cells_bits_at(const struct kv_cells_choices *c, double lambda, double *layer_bits,
+                        double *step_bits);
 
 // The curve, from where all but a hundredth of the range is spent to where as much is saved, in
-// equal steps of log lambda. Free budget->layer_bits.
+// equal steps of log lambda. Free budget->layer_bits and
+// budget->step_bits.
 void kv_cells_budget_curve(const struct kv_cells_choices *c, struct kv_cells_budget *budget);
 
 // The same of a trained model, on at most 8,000 of the tokens that it was trained on, drawn by the
-// seed.
+// seed, weighed as the ledger does: items alike, of an item its sequences (context and one choice).
 KV_MUST_CHECK int kv_cells_budget_measure(const struct kv_cells_ground *g,
                                           const struct kv_cells_model *m,
                                           struct kv_cells_budget *budget, struct kv_error *e);

@@ -56,7 +56,8 @@ static void list_tensors(const struct kv_cells_ground *g, const struct kv_cells_
     add_list(t, "token.deviation", g->token_deviation, g->of.n_token);
     add_list(t, "budget.lambda", budget->lambda, KV_CELLS_BUDGETS);
     add_list(t, "budget.bits", budget->bits, KV_CELLS_BUDGETS);
-    add(t, "budget.layer_bits", budget->layer_bits, KV_CELLS_BUDGETS, g->shape.n_layers);
+    add(t, "budget.step_bits", budget->step_bits, KV_CELLS_BUDGETS,
+        KV_CELLS_STEPS * g->shape.n_layers);
 }
 
 // ---- what the file says of itself ----------------------------------------------------------

@@ -364,25 +364,41 @@ static void bits_follow_from_what_a_bit_may_cost(void **state) {
     static const double bits[2][KV_MAX_WIDTHS] = {{3, 5}, {3, 5}};
     static const float damage[] = {8, 0, 2, 0, 4, 0, 1, 0};
     struct kv_shape shape = {.n_layers = 1, .n_heads = 1, .n_kv_heads = 1, .head_dim = 2};
-    struct kv_cells_choices c = {&shape, KV_CELLS_GRAIN_CELL, 2, 2, damage, bits};
+    struct kv_cells_choices c = {.shape = &shape,
+                                 .grain = KV_CELLS_GRAIN_CELL,
+                                 .n = 2,
+                                 .n_widths = 2,
+                                 .damage = damage,
+                                 .bits = bits};
     static const double lambda[] = {0.2, 0.3, 0.75, 1.5, 2.5};
     static const double cell[] = {5, 4.5, 4, 3.5, 3};
-    for (size_t i = 0; i < 5; i++) assert_true(kv_cells_bits_at(&c, lambda[i], NULL) == cell[i]);
+    for (size_t i = 0; i < 5; i++)
+        assert_true(kv_cells_bits_at(&c, lambda[i], NULL, NULL) == cell[i]);
     // K and V of a token together: savings of 10 and 5 for 8 bits. One head alone: kv is cell.
     c.grain = KV_CELLS_GRAIN_TOKEN;
-    assert_true(kv_cells_bits_at(&c, 0.6, NULL) == 5);
-    assert_true(kv_cells_bits_at(&c, 0.7, NULL) == 4);
-    assert_true(kv_cells_bits_at(&c, 1.3, NULL) == 3);
+    assert_true(kv_cells_bits_at(&c, 0.6, NULL, NULL) == 5);
+    assert_true(kv_cells_bits_at(&c, 0.7, NULL, NULL) == 4);
+    assert_true(kv_cells_bits_at(&c, 1.3, NULL, NULL) == 3);
     c.grain = KV_CELLS_GRAIN_LAYER;
-    assert_true(kv_cells_bits_at(&c, 0.7, NULL) == 4);
+    assert_true(kv_cells_bits_at(&c, 0.7, NULL, NULL) == 4);
     c.grain = KV_CELLS_GRAIN_KV;
-    for (size_t i = 0; i < 5; i++) assert_true(kv_cells_bits_at(&c, lambda[i], NULL) == cell[i]);
+    for (size_t i = 0; i < 5; i++)
+        assert_true(kv_cells_bits_at(&c, lambda[i], NULL, NULL) == cell[i]);
     // The same damages as two heads' K and V of one token: heads share, K and V do not.
     shape.n_kv_heads = 2;
     c.n = 1;
-    assert_true(kv_cells_bits_at(&c, 0.3, NULL) == 5); // K saves 12, V 3, for 8 bits each
-    assert_true(kv_cells_bits_at(&c, 0.4, NULL) == 4);
-    assert_true(kv_cells_bits_at(&c, 1.6, NULL) == 3);
+    assert_true(kv_cells_bits_at(&c, 0.3, NULL, NULL) == 5); // K saves 12, V 3, for 8 bits each
+    assert_true(kv_cells_bits_at(&c, 0.4, NULL, NULL) == 4);
+    assert_true(kv_cells_bits_at(&c, 1.6, NULL, NULL) == 3);
+    // Weighed three to one, and told apart by step: at .3 the first token takes 5, the second 4.
+    static const double weight[] = {3, 1};
+    static const uint8_t step[] = {0, 2};
+    double layer, by_step[4];
+    c.grain = KV_CELLS_GRAIN_CELL;
+    c.weight = weight;
+    c.step = step;
+    assert_true(kv_cells_bits_at(&c, 0.3, &layer, by_step) == 4.75);
+    assert_true(layer == 4.75 && by_step[0] == 5 && by_step[1] == 4.75 && by_step[2] == 4);
 }
 
 // ---- the study ------------------------------------------------------------------------
@@ -453,7 +469,7 @@ static void a_file_holds_what_the_policy_reads(void **state) {
     shape_is(&s, "attention.deviation", places / 2, 6);
     shape_is(&s, "token.mean", 8, 0);
     shape_is(&s, "budget.lambda", 49, 0);
-    shape_is(&s, "budget.layer_bits", 49, tiny_shape.n_layers);
+    shape_is(&s, "budget.step_bits", 49, 4 * tiny_shape.n_layers);
     assert_string_equal(kv_safetensors_meta(&s, "format"), "kvsim-cells 1");
     assert_string_equal(kv_safetensors_meta(&s, "inputs"), "paper/token/attention/probe");
     assert_string_equal(kv_safetensors_meta(&s, "widths"), "2/3/4/5/6/8");

@@ -45,8 +45,8 @@ static inline float fake_number(const struct fake_cells *c, const char *name, si
         1;
     if (strcmp(name, "budget.lambda") == 0) return (float)pow(4, (double)i - 8);
     if (strcmp(name, "budget.bits") == 0) return (float)(9 - 0.7 * (double)i);
-    if (strcmp(name, "budget.layer_bits") == 0)
-        return (float)(9 - 0.7 * (double)(i / c->shape.n_layers) + 0.2 * u);
+    if (strcmp(name, "budget.step_bits") == 0)
+        return (float)(9 - 0.7 * (double)(i / (4 * c->shape.n_layers)) + 0.2 * u);
     if (strstr(name, "deviation") || strcmp(name, "channel") == 0) return (float)(1 + 0.5 * u);
     return (float)(strcmp(name, "probe") == 0 ? 0.1 * u : u);
 }
@@ -80,7 +80,7 @@ static inline void write_cells(const char *path, const struct fake_cells *c) {
     }
     fake_tensor(&f, "budget.lambda", FAKE_BUDGETS, 0);
     fake_tensor(&f, "budget.bits", FAKE_BUDGETS, 0);
-    fake_tensor(&f, "budget.layer_bits", FAKE_BUDGETS, s->n_layers);
+    fake_tensor(&f, "budget.step_bits", FAKE_BUDGETS, 4 * s->n_layers);
     const char *const meta[] = {"format",       "kvsim-cells 1",  "inputs",        c->inputs,
                                 "grain",        "cell",           "widths",        "2/3/4/5/6/8",
                                 "cache_format", "asym:group=32",  "overhead_bits", "1",
