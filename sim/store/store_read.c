@@ -10,6 +10,7 @@
 #include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/base/shape.h"
+#include "sim/store/sound.h"
 
 // A list that a query's rows are appended to.
 struct list {
@@ -116,6 +117,9 @@ static int take_summary(void *self, size_t n, const char *const *names,
             char *at = row + columns[c].offset;
             if (strcmp(names[i], columns[c].name) != 0) continue;
             if (columns[c].kind == C_TEXT) memcpy(at, &(char *){text_of(v)}, sizeof(char *));
+            if (columns[c].kind == C_REAL && isinf(v->x)) // a sum of finite ones that overflowed
+                return kv_fail(e, KV_EFAIL, l->store, "the mean %s of a run is not finite",
+                               names[i]);
             if (columns[c].kind == C_REAL) memcpy(at, &v->x, sizeof v->x);
             if (columns[c].kind == C_SIZE) memcpy(at, &(size_t){(size_t)v->n}, sizeof(size_t));
             if (columns[c].kind == C_ID) memcpy(at, &v->n, sizeof v->n);
@@ -186,8 +190,10 @@ int kv_store_summaries(struct kv_store *s, const struct kv_store_filter *filter,
     KV_GUARD(e);
     const struct kv_store_filter all_rows = {0};
     struct list l = {.size = sizeof **rows, .store = kv_store_path(s)};
+    int code = kv_store_check_numbers(s, KV_STORE_ITEMS, e);
+    if (code) return code;
     // The samples have the form of a benchmark and are none: they go by their own name.
-    int code = kv_store_query(
+    code = kv_store_query(
         s,
         "SELECT s.*, CASE t.task_path WHEN 'samples' THEN 'samples' ELSE s.task_name END AS task "
         "FROM summary AS s JOIN trace AS t ON t.id = s.trace ORDER BY s.trace, s.spec, s.family",
@@ -318,8 +324,12 @@ int kv_store_redraws(struct kv_store *s, long long run_group, struct kv_redraw_r
 
 static int take_choice(void *self, size_t n, const char *const *names, const struct kv_sql_value *v,
                        struct kv_error *e) {
-    struct kv_choice_result *r = append(self);
-    (void)n, (void)names, (void)e;
+    struct list *l = self;
+    struct kv_choice_result *r = append(l);
+    for (size_t i = 0; i < n; i++)
+        if (isinf(v[i].x))
+            return kv_fail(e, KV_EFAIL, l->store, "%s of choice %lld of item %lld is not finite",
+                           names[i], v[2].n, v[0].n);
     r->item = (uint32_t)v[0].n;
     r->redraw = (uint32_t)v[1].n;
     r->choice = (uint32_t)v[2].n;
@@ -342,7 +352,7 @@ int kv_store_choices(struct kv_store *s, long long run_group, struct kv_choice_r
     *n = 0;
     KV_GUARD(e);
     const struct kv_sql_value group = kv_sql_int(run_group);
-    struct list l = {.size = sizeof **rows};
+    struct list l = {.size = sizeof **rows, .store = kv_store_path(s)};
     int code = kv_store_query(
         s,
         "SELECT o.item, r.redraw, o.choice, i.id, i.gold, o.logprob, o.logprob_ref, o.kl_nats, "
