@@ -564,7 +564,8 @@ static int by_id(const void *a, const void *b) {
     return strcmp((*x)->id, (*y)->id);
 }
 
-// An item that stands twice counts twice, and narrows every interval.
+// An item that stands twice would count twice, and narrow every interval: what is recorded has ids
+// that differ (traces/manifest.h).
 static void warn_of_doubles(const struct kv_tasks *t) {
     const struct kv_task_item **item = kv_alloc(t->n_items + 1, sizeof *item);
     size_t doubles = 0, first = 0;
@@ -573,8 +574,8 @@ static void warn_of_doubles(const struct kv_tasks *t) {
     for (size_t i = 1; i < t->n_items; i++)
         if (by_id(&item[i - 1], &item[i]) == 0 && doubles++ == 0) first = i;
     if (doubles)
-        kv_say("warning: %s: the id '%s' is given to two items; %zu items repeat an id, and each "
-               "counts",
+        kv_say("warning: %s: the id '%s' is given to two items; %zu items repeat an id, and record "
+               "takes one of each",
                t->path, item[first]->id, doubles);
     free(item);
 }

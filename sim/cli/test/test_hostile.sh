@@ -134,6 +134,7 @@ done <<'ROWS'
 0 | items 1 | kvsim tasks no_newline.jsonl | tr -s ' '
 0 | items 2 | kvsim tasks crlf.jsonl | tr -s ' '
 0 | warning: twice.jsonl: the id '0' is given to two items | kvsim tasks twice.jsonl
+1 | twice.jsonl: items 0 and 1 have one id, '0', and results go by ids | kvsim record -m good.gguf -t twice.jsonl -o x
 1 | gold7.jsonl: line 1: "label" is none of the endings | kvsim tasks gold7.jsonl
 1 | gold_below.jsonl: line 1: "label" is none of the endings | kvsim tasks gold_below.jsonl
 1 | gold_half.jsonl: line 1: "label" is none of the endings | kvsim tasks gold_half.jsonl
