@@ -267,6 +267,9 @@ static void fill_device(struct kv_device *dev, const struct kv_design *d,
         // Of the whole slope of a width, its part of attend_ns included.
         v->low = o->p[j] * exp(-wide);
         v->high = o->p[j] * exp(wide);
+        if (d->term[j].kind != KV_TERM_BASE) continue;
+        v->low -= dev->append_ns; // fitted as one with base_ns, measured apart
+        v->high -= dev->append_ns;
     }
     dev->n_runs = d->n_runs;
     dev->runs = kv_alloc(d->n_runs, sizeof *dev->runs);
