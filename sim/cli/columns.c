@@ -147,6 +147,7 @@ TEXT(version, row->of->s.version)
 TEXT(commit, row->of->s.commit)
 COUNT(newest, row->of->newest)
 TEXT(level, row->of->s.cpu)
+TEXT(short_name, row->of->label)
 CELL(shares, kv_table_take(t, shares_text(&row->of->s.ledger)))
 
 #define SAME(name, test)                                                                           \
@@ -252,6 +253,7 @@ const struct kv_show_column kv_show_columns[] = {
     {{"published_mode", KV_LEFT, published}, KV_SHOW_MACHINE, NULL},
     {{"newest", KV_RIGHT, newest}, KV_SHOW_MACHINE, NULL},
     {{"cpu", KV_LEFT, level}, KV_SHOW_MACHINE | KV_SHOW_TEXT, same_level},
+    {{"label", KV_LEFT, short_name}, KV_SHOW_MACHINE, NULL},
     {{0}, 0, NULL}};
 _Static_assert(sizeof kv_show_columns / sizeof *kv_show_columns <= KV_MAX_COLUMNS,
                "columns fit the arrays of those who print them");

@@ -88,6 +88,26 @@ check 'issue 13 A11: the newest is said' test "$(grep -c '(newest)' show.txt)" =
 "$kvsim" frontier --value kl --db builds.db >front.txt
 check 'issue 13 A11: in the frontier too' test "$(grep -c '#[0-9a-f]\{4\}@sym (newest)' front.txt)" = 1
 
+label=$(grep -o '^./honest.so#[0-9a-f]*@sym (newest)' show.txt | cut -d' ' -f1)
+check 'issue 13 A11: TSV of both ends with the label' sh -c \
+    "for verb in show frontier; do '$kvsim' \$verb --db builds.db --tsv | awk -F '\t' -v l='$label' '{ s += \$NF == \"label\"; n += \$NF == l } END { exit !(s == 1 && n == 1) }' || exit 1; done"
+"$kvsim" sweep -q t ./honest.so static:bits=2@sym static:bits=4@kivi -m good.gguf --db exact.db || exit 1
+plugin honest 'w = tokens[t].feature[KV_RARITY_NATS] > 3 ? 2 : 0' \
+    '.varies = KV_VARIES_TOKEN, .needs = KV_NEED(KV_RARITY_NATS)'
+"$kvsim" sweep -q t ./honest.so -m good.gguf --db exact.db || exit 1
+says 0 '/honest.so#[0-9a-f]*@sym is the newest build of its file that the store holds' \
+    'issue 13 A11: outcomes says whether its build is the newest' outcomes ./honest.so --db exact.db
+"$kvsim" attribute --db exact.db >out.log 2>err.log
+check 'issue 13 A11: attribute says which builds are not' \
+    grep -q '/honest.so#[0-9a-f]*@sym is not the newest build of its file that the store holds' err.log
+check 'issue 13 B2: and which runs are of another mode' \
+    grep -q '^static:bits=4@kivi, mode inline: the format was published in mode prefill$' err.log
+printf '%s: %s\n' source here model any benchmark any quantity 'kl ratio' first './honest.so*' \
+    second static:bits=4@kivi 'at most' 9 claim 'a rule is as good' >own.claim
+"$kvsim" verdict ./own.claim --db exact.db >out.log 2>&1
+check 'issue 13 A11: verdict marks the newest' test "$(grep -c 'honest.so#[0-9a-f]*@sym (newest) against' out.log) $(grep -c 'honest.so#[0-9a-f]*@sym against' out.log)" = '1 1'
+check 'issue 13 B2: and the mode' sh -c "grep -q '(inline\*)' out.log && grep -q '^\* another read mode' out.log"
+
 # ---- A10
 
 export KVSIM_CPU=fast
@@ -107,6 +127,8 @@ says 0 'static:bits=4@kivi, mode inline: the format was published in mode prefil
 check 'issue 13 B2: show marks it' sh -c "'$kvsim' show --db modes.db | grep -q 'kivi.* inline\* '"
 check 'issue 13 B2: and says what the star means' sh -c "'$kvsim' show --db modes.db | grep -q 'another read mode than'"
 check 'issue 13 B2: the frontier marks it' sh -c "'$kvsim' frontier --db modes.db --value kl | grep -q 'kivi\*'"
+says 0 'static:bits=4@kivi, mode inline: the format was published in mode prefill' \
+    'issue 13 B2: outcomes says it' outcomes static:bits=4@kivi --db modes.db
 check 'issue 13 B2: TSV has the published mode' sh -c "'$kvsim' show --db modes.db --tsv | head -n 1 | grep -q published_mode"
 check 'issue 13 B2: diff marks it' sh -c "'$kvsim' diff static:bits=4@kivi static:bits=4@sym --db modes.db | grep -q 'inline\*)'"
 check 'issue 13 B2: list says modes' sh -c "'$kvsim' list policies | head -n 1 | grep -q published_in"
