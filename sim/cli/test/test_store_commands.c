@@ -305,6 +305,53 @@ static void issue_13_point_5_an_older_store_is_copied_before_it_is_changed(void 
     free(copy);
 }
 
+// Three redraws of every item, of which two of item 7 and one of item 9 overflow, and all of
+// item 3.
+static void issue_13_A1_redraws_that_are_not_finite_are_counted(void **state) {
+    const struct fixture *f = *state;
+    struct kv_error e = {0};
+    struct kv_store *s;
+    struct synthetic *t = synthetic_new(N);
+    long long trace, run_id;
+    char *db = kv_format_text("%s/redraws.db", f->dir), *said;
+    assert_int_equal(0, kv_store_open(&s, db, KV_STORE_CREATE, &e));
+    assert_int_equal(0, synthetic_trace(s, t, &trace, &e));
+    assert_int_equal(0, made_run(s, trace, &specs[0], 0, 0, &e));
+    for (uint32_t r = 0; r < 3; r++) {
+        assert_int_equal(0, made_run(s, trace, &specs[1], 1 + r, r, &e));
+        struct kv_run_key key = synthetic_key(trace, specs[1].spec);
+        key.policy = specs[1].policy;
+        key.format = specs[1].format;
+        key.redraw = r;
+        assert_int_equal(0, kv_store_run(s, &key, &run_id, &e));
+        for (size_t i = 3; i < 10; i += i == 3 ? 4 : 2) {
+            struct kv_choice_outcome choice[SYNTHETIC_CHOICES];
+            struct kv_outcome o = synthetic_outcome(i, 1 + r, 0.6, 0.1, 4, 4, choice);
+            o.kl_nats = NAN;
+            if (i == 3 || (i == 7 && r > 0) || (i == 9 && r == 2))
+                assert_int_equal(0, kv_store_put(s, run_id, (uint32_t)i, &o, &e));
+        }
+    }
+    assert_int_equal(0, kv_store_close(s, &e));
+    char *show = kv_format_text("show --db %s", db),
+         *tsv = kv_format_text("show --db %s --json", db);
+    expect(f, show, 0, "199 of 200, 594 of 597 redraws");
+    expect(f, show, 0, "1 of 200 items, whose scores or divergence are not finite (id ");
+    char *says =
+        kv_format_text("; 3 of 597 redraws of other items, which count by their others (ids "
+                       "%s, %s)",
+                       t->ids[7], t->ids[9]);
+    expect(f, show, 0, says);
+    assert_int_equal(0, run(f, "", tsv, &said));
+    assert_non_null(strstr(said, "\"left_out_redraws\": 3,"));
+    synthetic_free(t);
+    free(said);
+    free(says);
+    free(tsv);
+    free(show);
+    free(db);
+}
+
 static void change(const struct fixture *f, const char *sql) {
     struct kv_store *s;
     struct kv_error e;
@@ -376,6 +423,7 @@ int main(void) {
         {"issue 13 A13: a_price_at_another_length_says_where_quality_was_measured",
          a_price_at_another_length_says_where_quality_was_measured, NULL, NULL, NULL},
         cmocka_unit_test(issue_13_point_5_an_older_store_is_copied_before_it_is_changed),
+        cmocka_unit_test(issue_13_A1_redraws_that_are_not_finite_are_counted),
         cmocka_unit_test(issue_13_A1_numbers_of_another_hand_that_are_not_finite_are_refused),
         cmocka_unit_test(show_fits_the_terminal),
         cmocka_unit_test(show_is_in_colour_only_when_asked),
