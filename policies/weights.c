@@ -4,6 +4,7 @@
 
 #include <ctype.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 enum { MAX_FILE_BYTES = 1 << 26, MAX_HEADER_BYTES = 1 << 20 };
 
@@ -145,7 +146,8 @@ static bool read_header(const char *text, size_t n_text, struct tensor tensors[]
 // ---- the file ----------------------------------------------------------------------------
 
 static int read_file(const char *path, unsigned char **bytes, size_t *n, struct kv_error *e) {
-    FILE *f = fopen(path, "rb");
+    struct stat st;
+    FILE *f = stat(path, &st) == 0 && S_ISREG(st.st_mode) ? fopen(path, "rb") : NULL;
     if (!f) return kv_fail(e, KV_EFAIL, path, "no such file, or it cannot be read");
     *bytes = malloc(MAX_FILE_BYTES);
     *n = *bytes ? fread(*bytes, 1, MAX_FILE_BYTES, f) : 0;
