@@ -12,6 +12,14 @@ plugin() {
 #include "policies/policy.h"
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+__attribute__((noinline, unused)) static int deep(volatile int n) {
+    volatile char frame[4096];
+    frame[n % 4096] = (char)n;
+    return frame[(n + 1) % 4096] + deep(n + 1) + frame[0];
+}
 static int mine_open(void **s, const struct kv_run *r, const struct kv_args *a, struct kv_error *e) {
     (void)s; (void)r; (void)a; (void)e;
     return 0;
@@ -73,6 +81,26 @@ for way in 'exit(0):exit()' 'quick_exit(0):exit()' 'abort():abort()' '*(volatile
     says 1 "kvsim: ./ends.so: the plug-in ended the program by .*${way##*:}" \
         "issue 13 C14: a plug-in that does ${way%:*} is named, with code 1" replay t 'shuffle(./ends.so)' --fidelity fisher
 done
+for way in '_exit(0):_exit()' '_Exit(0):_exit()' 'deep(0):SIGSEGV'; do
+    plugin ends "${way%:*}" '.varies = KV_VARIES_TOKEN'
+    says 1 "kvsim: ./ends.so: the plug-in ended the program by .*${way##*:}" \
+        "issue 13 C14: one that does ${way%:*} is named too" replay t ./ends.so --fidelity fisher
+    says 1 "kvsim: ./ends.so: the plug-in ended the program by .*${way##*:}" \
+        "issue 13 C14: in workers as well: ${way%:*}" replay t ./ends.so -m good.gguf -j 2
+done
+plugin forks 'if (t == first && c == 0) { pid_t p = fork(); int s; if (!p) _exit(0); waitpid(p, &s, 0); w = s ? 9 : 1; }' \
+    '.varies = KV_VARIES_TOKEN'
+check 'issue 13 C14: a child that a plug-in forks may end' "$kvsim" replay t ./forks.so --fidelity fisher
+# Nobody can stop this one; what was stored before is whole, and the sweep goes on without it.
+"$kvsim" sweep -q t static:bits=4@sym --fidelity fisher --db ended.db || exit 1
+plugin ends 'syscall(SYS_exit_group, 0)' '.varies = KV_VARIES_TOKEN'
+"$kvsim" sweep -q t static:bits=3@sym ./ends.so static:bits=2@sym --fidelity fisher --db ended.db
+"$kvsim" verify ended.db >out.log 2>&1
+check 'issue 13 C14: a store outlives a plug-in that ends the process past all handlers' \
+    grep -q 'equal bit for bit' out.log
+"$kvsim" sweep -q t static:bits='{2,3,4}@sym' --fidelity fisher --db ended.db || exit 1
+check 'issue 13 C14: and takes what was not run' \
+    test "$("$kvsim" sql 'SELECT COUNT(*), COUNT(DISTINCT n) FROM summary' --db ended.db --tsv | tail -n 1)" = "$(printf '3\t1')"
 says 1 'nothing: is not a trace folder' 'issue 13 C14: train without its trace' train mlp nothing
 
 # ---- A11
