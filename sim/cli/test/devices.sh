@@ -64,7 +64,7 @@ check "what it makes is a device" "own bf16 1 2 130 6" \
     "$("$kvsim" devices --device "$dir/own-device.json" --tsv | sed 1d | cut -f1-3,6,7,12 | tr '\t' ' ')"
 
 # Sixteen mixes at thirteen contexts on a GPU, whose rounds make a fit slow: some ten seconds in all.
-timeout -s KILL 5 "$kvsim" calibrate --runs sim/cost/devices/h100-135m.json >/dev/null 2>"$dir/err"
+timeout -s KILL 8 "$kvsim" calibrate --runs sim/cost/devices/h100-135m.json >/dev/null 2>"$dir/err"
 check "issue 13 point 6: fits are counted, with time left" "yes" \
     "$(grep -q '^fitting [0-9]*/75  [0-9.]* \(fits/s\|s/fit\)  0:[0-9]* left$' "$dir/err" && echo yes)"
 
