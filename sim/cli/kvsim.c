@@ -43,7 +43,7 @@ static void on_signal(int sig) {
     static atomic_long asked_ms;
     if (kv_interrupted()) {
         if (sig == SIGALRM || now_ms() - atomic_load(&asked_ms) > ECHO_MS)
-            _exit(128 + (sig == SIGALRM ? SIGTERM : sig));
+            kv_end_at_once(128 + (sig == SIGALRM ? SIGTERM : sig));
         return;
     }
     atomic_store(&asked_ms, now_ms());

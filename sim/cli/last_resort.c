@@ -25,7 +25,7 @@ static struct sigaction before[N_FAULTS];
 
 static pid_t home; // the process that kv_last_resort was called in
 
-_Noreturn static void end(int code) {
+_Noreturn void kv_end_at_once(int code) {
     for (;;) syscall(SYS_exit_group, code);
 }
 
@@ -38,7 +38,7 @@ _Noreturn static void blame(const char *plugin, const char *what) {
         for (;;) pause();
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         (void)!write(STDERR_FILENO, parts[i], strlen(parts[i]));
-    end(1);
+    kv_end_at_once(1);
 }
 
 // The plug-in that this thread is in; NULL also in a child that a plug-in forked, which may end.
@@ -56,7 +56,7 @@ static void on_exit_call(void) {
 void _exit(int code) {
     const char *plugin = culprit();
     if (plugin) blame(plugin, "_exit()");
-    end(code);
+    kv_end_at_once(code);
 }
 
 void _Exit(int code) {
