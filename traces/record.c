@@ -3,6 +3,7 @@
 // ones.
 #include "traces/record.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "sim/base/blas.h"
@@ -32,6 +33,7 @@ struct pass {
     float *exact_k, *exact_v; // [n_tokens][n_kv] rounded to fp16, of the layer at hand
     uint16_t *k, *v, *q, *hidden;
     float *features;
+    bool refused; // keys or values that fp16 cannot hold
 };
 
 struct recorder {
@@ -49,6 +51,7 @@ struct recorder {
     size_t *first_token;                   // [n_items]
     struct kv_scratch **scratch;           // [jobs]
     struct kv_progress *progress;
+    atomic_bool refused; // an item is not finite, and would not be the next time
 };
 
 // Copies one layer's rows [n_tokens][width] into [n_tokens][n_layers][width] as fp16.
@@ -96,6 +99,7 @@ static int store_half(void *self, uint32_t layer, const struct kv_layer_kv *kv,
     round_to_half(kv->v, half, p->exact_v, n);
     if (rc == 0) rc = check_half(p, "value", layer, kv->v, half, n, width, e);
     free(half);
+    p->refused = rc != 0;
     if (rc) return rc;
     kv_add_ranges(&p->m->shape, p->exact_k, 0, p->item->n_tokens, KV_KEY_RANGE, p->features);
     kv_add_ranges(&p->m->shape, p->exact_v, 0, p->item->n_tokens, KV_VALUE_RANGE, p->features);
@@ -197,6 +201,7 @@ static int record_item(void *self, unsigned worker, size_t i, struct kv_error *e
     struct kv_sensitivity sens = {0};
     if (sensitive) job.tape = kv_tape_new(s, n, r->tape_bytes);
     int rc = kv_forward(r->m, &job, r->scratch[worker], e);
+    if (p.refused) atomic_store(&r->refused, true); // unlike an accelerator that failed
     if (rc == 0 && job.tape)
         kv_sensitivity_measure(r->m, &item, &r->adjoint, r->keep & KV_KEEP_GRAD, job.tape, final,
                                r->scratch[worker], &sens);
@@ -235,6 +240,7 @@ static int record_item(void *self, unsigned worker, size_t i, struct kv_error *e
         item.k_grad = sens.k_grad;
         item.v_grad = sens.v_grad;
         rc = kv_item_check_numbers(r->info, &item, UINT32_MAX, r->m->name, e);
+        if (rc) atomic_store(&r->refused, true);
         for (size_t t = 0; t < r->n_tables && rc == 0; t++)
             rc = kv_cell_table_fill(r->info, &item, r->formats[t], KV_TABLE_ISO,
                                     r->coding[worker * r->n_tables + t],
@@ -323,10 +329,16 @@ static char *how_recorded(const struct kv_model *m, const struct kv_record_optio
 }
 
 // What became of the work, added to the reason why it stopped.
-static void say_what_stays(size_t done, size_t n, const char *dir, struct kv_error *e) {
+static void say_what_stays(const struct recorder *r, size_t done, size_t n, const char *dir,
+                           struct kv_error *e) {
     char *why = kv_strdup(e->code == KV_EINTR ? "interrupted" : e->msg);
     if (e->code == KV_EINTR) snprintf(e->where, sizeof e->where, "record");
-    if (done)
+    if (atomic_load(&r->refused))
+        snprintf(
+            e->msg, sizeof e->msg,
+            "%s; the same command would meet it again, so no item is kept (--ids takes others)",
+            why);
+    else if (done)
         snprintf(e->msg, sizeof e->msg,
                  "%s; %zu of %zu items are kept in %s, and the same command goes on", why, done, n,
                  dir);
@@ -353,12 +365,13 @@ static int record_into(struct recorder *r, const struct kv_record_options *o, st
     struct kv_error own, *why = e ? e : &own;
     char digest[17];
     int rc = record_all(r, o, digest, why);
+    if (rc && atomic_load(&r->refused)) kv_trace_writer_forget(r->writer);
     size_t done = kv_trace_writer_done(r->writer);
     int closed = close_tables(r, o, rc ? NULL : digest, rc ? NULL : why);
     if (rc == 0) rc = closed;
     closed = kv_trace_writer_close(r->writer, rc == 0, rc ? NULL : why);
     if (rc == 0) rc = closed;
-    if (rc && rc != KV_ENOMEM) say_what_stays(done, r->items->n, o->dir, why);
+    if (rc && rc != KV_ENOMEM) say_what_stays(r, done, r->items->n, o->dir, why);
     return rc;
 }
 
