@@ -4,6 +4,7 @@
 
 #include <ctype.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 enum { MAX_FILE_BYTES = 1 << 26, MAX_HEADER_BYTES = 1 << 20 };
 
@@ -188,7 +189,8 @@ int kv_tensors_read(struct kv_tensors *t, const char *path, const unsigned char 
 
 int kv_tensors_open(struct kv_tensors *t, const char *path, struct kv_error *e) {
     memset(t, 0, sizeof *t);
-    FILE *f = fopen(path, "rb");
+    struct stat st; // a pipe that nobody writes would keep the program waiting
+    FILE *f = stat(path, &st) == 0 && S_ISREG(st.st_mode) ? fopen(path, "rb") : NULL;
     if (!f) return kv_fail(e, KV_EFAIL, path, "no such file, or it cannot be read");
     int rc = begin(t, path, MAX_FILE_BYTES, e);
     size_t n = rc ? 0 : fread(t->bytes, 1, MAX_FILE_BYTES, f);

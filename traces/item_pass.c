@@ -105,13 +105,16 @@ int kv_item_pass_store(void *self, uint32_t layer, const struct kv_layer_kv *kv,
     round_to_half(kv->v, half, p->exact_v, n);
     if (rc == 0) rc = check_half(p, "value", layer, kv->v, half, n, width, e);
     free(half);
+    p->refused = rc != 0;
     if (rc) return rc;
     kv_add_ranges(&p->m->shape, p->exact_k, 0, p->item->n_tokens, KV_KEY_RANGE, p->features);
     kv_add_ranges(&p->m->shape, p->exact_v, 0, p->item->n_tokens, KV_VALUE_RANGE, p->features);
     keep_rows(p, p->k, layer, p->exact_k, width);
     keep_rows(p, p->v, layer, p->exact_v, width);
     *view = (struct kv_layer_view){.k_exact = p->exact_k, .v_exact = p->exact_v};
-    return keep_cells(p, layer, kv, e);
+    rc = keep_cells(p, layer, kv, e);
+    p->refused = rc != 0;
+    return rc;
 }
 
 void kv_item_pass_judge(const struct kv_item_pass *p, struct kv_scratch *s, const float *final,

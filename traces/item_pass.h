@@ -21,6 +21,7 @@ struct kv_item_pass {
     float *features;
     float *attention, *surprisal;  // of KV_KEEP_CELLS
     const float *norm_now, *q_now; // of the layer at hand
+    bool refused;                  // store found what fp16 cannot hold
 };
 
 // keep: enum kv_keep bits. The model and the item are borrowed.

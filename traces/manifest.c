@@ -82,8 +82,31 @@ static json_t *semantics_json(const struct kv_trace_info *in) {
     return j;
 }
 
+static int by_id(const void *a, const void *b) {
+    const struct kv_trace_item *const *x = a, *const *y = b;
+    int order = strcmp((*x)->id, (*y)->id);
+    return order ? order : (*x > *y) - (*x < *y);
+}
+
+int kv_manifest_check_ids(const struct kv_trace_item *items, size_t n, const char *path,
+                          struct kv_error *e) {
+    const struct kv_trace_item **sorted = kv_alloc(n + 1, sizeof *sorted);
+    int rc = 0;
+    for (size_t i = 0; i < n; i++) sorted[i] = &items[i];
+    qsort(sorted, n, sizeof *sorted, by_id);
+    for (size_t i = 1; i < n && rc == 0; i++)
+        if (strcmp(sorted[i - 1]->id, sorted[i]->id) == 0)
+            rc = kv_fail(e, KV_EFAIL, path,
+                         "items %td and %td have one id, '%.80s', and results go by ids; each item "
+                         "needs its own",
+                         sorted[i - 1] - items, sorted[i] - items, sorted[i]->id);
+    free(sorted);
+    return rc;
+}
+
 json_t *kv_manifest_json(const struct kv_trace_info *in, const struct kv_trace_item *items,
                          size_t n, struct kv_error *e) {
+    if (kv_manifest_check_ids(items, n, in->task_path ? in->task_path : "tasks", e)) return NULL;
     json_t *ids = json_array(), *sources = json_array(), *keep = json_array();
     for (size_t i = 0; i < n; i++) {
         json_array_append_new(ids, text_json(items[i].id));

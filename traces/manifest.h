@@ -22,4 +22,8 @@ char *kv_manifest_seal(json_t *manifest, char digest[17]);
 KV_MUST_CHECK int kv_manifest_check(const json_t *manifest, const char *text, size_t n,
                                     const char *path, bool *covered, struct kv_error *e);
 
+// Results go by an item's id: KV_EFAIL with both places where two of the items have one.
+KV_MUST_CHECK int kv_manifest_check_ids(const struct kv_trace_item *items, size_t n,
+                                        const char *path, struct kv_error *e);
+
 #endif

@@ -173,6 +173,8 @@ static int read_info(const json_t *j, struct kv_trace_info *in, const char *path
     if (!order || (strcmp(order, "ggml") != 0 && strcmp(order, "hf") != 0))
         return missing(path, "channel_order", "ggml or hf", e);
     in->rope_base = (float)json_number_value(json_object_get(model, "rope_base"));
+    if (!(in->rope_base > 0 && isfinite(in->rope_base))) // what angles are powers of
+        return missing(path, "rope_base", "a finite number above zero", e);
     in->order = strcmp(order, "hf") == 0 ? KV_ORDER_HF : KV_ORDER_GGML;
     if ((rc = read_shape(json_object_get(model, "shape"), &in->shape, path, e)) ||
         (rc = get_count(j, "n_items", 1u << 30, &n_items, path, e)) ||
@@ -348,6 +350,7 @@ static int open_all(struct kv_trace *t, const char *dir, const char *path, struc
         if (!t->items[i].id || !t->items[i].source)
             return missing(path, "ids, sources", "texts", e);
     }
+    if ((rc = kv_manifest_check_ids(t->items, t->info.n_items, path, e))) return rc;
     size_t at = 0, tokens = 0;
     for (size_t i = 0; i < json_array_size(shards); i++) {
         if ((rc = open_shard(t, json_array_get(shards, i), dir, &at, e))) return rc;

@@ -3,6 +3,7 @@
 // ones.
 #include "traces/record.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "sim/base/blas.h"
@@ -41,6 +42,7 @@ struct recorder {
     size_t *first_token;                   // [n_items]
     struct kv_scratch **scratch;           // [jobs]
     struct kv_progress *progress;
+    atomic_bool refused; // an item is not finite, and would not be the next time
 };
 
 // Item i's floats of table t.
@@ -114,6 +116,7 @@ static int record_item(void *self, unsigned worker, size_t i, struct kv_error *e
     struct kv_sensitivity sens = {0};
     if (wants_gradients(r->keep, r->n_tables)) job.tape = kv_tape_new(s, n, r->tape_bytes);
     int rc = kv_forward(r->m, &job, r->scratch[worker], e);
+    if (p->refused) atomic_store(&r->refused, true); // unlike an accelerator that failed
     if (rc == 0 && job.tape) rc = measure(r, worker, p, job.tape, final, &sens, e);
     kv_tape_free(job.tape);
     if (rc == 0) {
@@ -155,6 +158,7 @@ static int record_item(void *self, unsigned worker, size_t i, struct kv_error *e
         item.cells_input = p->input;
         item.surprisal = p->surprisal;
         rc = kv_item_check_numbers(r->info, &item, UINT32_MAX, r->m->name, e);
+        if (rc) atomic_store(&r->refused, true);
         for (size_t t = 0; t < r->n_tables && rc == 0; t++)
             rc = kv_cell_table_fill(r->info, &item, r->formats[t], KV_TABLE_ISO, NULL,
                                     r->coding[worker * r->n_tables + t],
@@ -243,10 +247,16 @@ static char *how_recorded(const struct kv_model *m, const struct kv_record_optio
 }
 
 // What became of the work, added to the reason why it stopped.
-static void say_what_stays(size_t done, size_t n, const char *dir, struct kv_error *e) {
+static void say_what_stays(const struct recorder *r, size_t done, size_t n, const char *dir,
+                           struct kv_error *e) {
     char *why = kv_strdup(e->code == KV_EINTR ? "interrupted" : e->msg);
     if (e->code == KV_EINTR) snprintf(e->where, sizeof e->where, "record");
-    if (done)
+    if (atomic_load(&r->refused))
+        snprintf(
+            e->msg, sizeof e->msg,
+            "%s; the same command would meet it again, so no item is kept (--ids takes others)",
+            why);
+    else if (done)
         snprintf(e->msg, sizeof e->msg,
                  "%s; %zu of %zu items are kept in %s, and the same command goes on", why, done, n,
                  dir);
@@ -273,12 +283,13 @@ static int record_into(struct recorder *r, const struct kv_record_options *o, st
     struct kv_error own, *why = e ? e : &own;
     char digest[17];
     int rc = record_all(r, o, digest, why);
+    if (rc && atomic_load(&r->refused)) kv_trace_writer_forget(r->writer);
     size_t done = kv_trace_writer_done(r->writer);
     int closed = close_tables(r, o, rc ? NULL : digest, rc ? NULL : why);
     if (rc == 0) rc = closed;
     closed = kv_trace_writer_close(r->writer, rc == 0, rc ? NULL : why);
     if (rc == 0) rc = closed;
-    if (rc && rc != KV_ENOMEM) say_what_stays(done, r->items->n, o->dir, why);
+    if (rc && rc != KV_ENOMEM) say_what_stays(r, done, r->items->n, o->dir, why);
     return rc;
 }
 

@@ -10,6 +10,7 @@
 
 #include <jansson.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "sim/base/args.h"
 #include "sim/base/files.h"
@@ -399,9 +400,7 @@ static const struct {
 #define N_SAMPLES (sizeof samples / sizeof *samples)
 
 static bool file_exists(const char *path) {
-    FILE *f = fopen(path, "rb");
-    if (f) fclose(f);
-    return f != NULL;
+    return access(path, R_OK) == 0; // opening a pipe would wait for its writer
 }
 
 // Takes a kind off the front of *path: its index, or N_KINDS when there is none.
@@ -564,7 +563,8 @@ static int by_id(const void *a, const void *b) {
     return strcmp((*x)->id, (*y)->id);
 }
 
-// An item that stands twice counts twice, and narrows every interval.
+// An item that stands twice would count twice, and narrow every interval: what is recorded has ids
+// that differ (traces/manifest.h).
 static void warn_of_doubles(const struct kv_tasks *t) {
     const struct kv_task_item **item = kv_alloc(t->n_items + 1, sizeof *item);
     size_t doubles = 0, first = 0;
@@ -573,8 +573,8 @@ static void warn_of_doubles(const struct kv_tasks *t) {
     for (size_t i = 1; i < t->n_items; i++)
         if (by_id(&item[i - 1], &item[i]) == 0 && doubles++ == 0) first = i;
     if (doubles)
-        kv_say("warning: %s: the id '%s' is given to two items; %zu items repeat an id, and each "
-               "counts",
+        kv_say("warning: %s: the id '%s' is given to two items; %zu items repeat an id, and record "
+               "takes one of each",
                t->path, item[first]->id, doubles);
     free(item);
 }

@@ -309,6 +309,10 @@ size_t kv_trace_writer_done(const struct kv_trace_writer *w) {
     return kv_unfinished_count(&w->unfinished);
 }
 
+void kv_trace_writer_forget(struct kv_trace_writer *w) {
+    memset(w->unfinished.sums, 0, w->n_items * sizeof *w->unfinished.sums);
+}
+
 // ---- the end --------------------------------------------------------------------------
 
 static int seal_shard(struct shard *s, json_t *list, struct kv_error *e) {

@@ -35,6 +35,8 @@ KV_MUST_CHECK int kv_trace_writer_open(struct kv_trace_writer **w, const char *d
                                        struct kv_error *e);
 // Items that are there: written by an earlier run or by this one.
 size_t kv_trace_writer_done(const struct kv_trace_writer *w);
+// Items that are there count for nothing any more: closing without finishing removes the files.
+void kv_trace_writer_forget(struct kv_trace_writer *w);
 // Whether item i is there whole: its bytes are read and compared. `beside`: a checksum of what the
 // caller keeps of it beside the trace; 0 = nothing. Thread-safe.
 bool kv_trace_writer_holds(const struct kv_trace_writer *w, size_t i, uint64_t beside);

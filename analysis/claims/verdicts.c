@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "analysis/claims/measure.h"
+#include "analysis/results/builds.h"
 #include "analysis/results/find.h"
 #include "sim/store/label.h"
 #include "analysis/results/pairs.h"
@@ -56,7 +57,7 @@ int kv_claims_add(const char *name, struct kv_claim **claims, size_t *n, struct 
 struct search {
     struct kv_store *store;
     const struct kv_claim *claim;
-    const struct kv_summary *all;
+    const struct kv_summary *all, *const *rows; // rows[i] = &all[i]
     size_t n_all;
     struct kv_store_setting *settings; // of each trace
     size_t n_settings;
@@ -205,6 +206,12 @@ static char *reason(const struct kv_verdict *v) {
                           v->items_needed);
 }
 
+// The label, and whether it is the newest of several builds of one file, as in other tables.
+static char *name_of(const struct search *q, size_t i, const char *const *labels) {
+    return kv_format_text("%s%s", labels[i],
+                          kv_build_newest(q->rows, q->n_all, i) ? " (newest)" : "");
+}
+
 static int judge_pair(const struct search *q, size_t a, size_t b, const char *const *labels,
                       const struct kv_measuring *how, struct verdict_list *l, struct kv_error *e) {
     const struct kv_claim *c = q->claim;
@@ -213,11 +220,14 @@ static int judge_pair(const struct search *q, size_t a, size_t b, const char *co
     int code = kv_measure(q->store, c, s, &q->all[b], how, &m, e);
     if (code) return code;
     struct kv_verdict *v = add_verdict(l, c);
-    v->first = kv_strdup(labels[a]);
-    v->second = a == b ? NULL : kv_strdup(labels[b]);
+    v->first = name_of(q, a, labels);
+    v->second = a == b ? NULL : name_of(q, b, labels);
     v->model = kv_strdup(s->model);
     v->benchmark = kv_strdup(s->task);
     v->mode = kv_mode_names[s->mode];
+    const char *other, *why = kv_run_mismatch(&q->all[b], q->settings, q->n_settings, &other);
+    v->mode_mismatch = kv_run_mismatch(s, q->settings, q->n_settings, &v->published);
+    if (!v->mode_mismatch) v->mode_mismatch = why;
     v->n = m.n;
     v->estimate = m.estimate;
     v->low = m.low;
@@ -334,7 +344,7 @@ int kv_verdicts_judge(struct kv_store *s, const struct kv_claim *claims, size_t 
     int code = kv_store_summaries(s, NULL, &all, &n_all, e);
     const struct kv_summary **rows = kv_alloc(n_all + 1, sizeof *rows);
     char **labels = kv_alloc(n_all + 1, sizeof *labels);
-    struct search q = {.store = s, .all = all, .n_all = n_all};
+    struct search q = {.store = s, .all = all, .rows = rows, .n_all = n_all};
     const struct kv_measuring how = {.device = device, .seed = seed, .draws = draws};
     q.trace_fits = kv_alloc(n_all + 1, sizeof *q.trace_fits);
     for (size_t i = 0; i < n_all; i++) rows[i] = &all[i];

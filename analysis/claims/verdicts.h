@@ -14,9 +14,13 @@ struct kv_verdict {
     bool here;               // measured on the claim's model, benchmark and device
     bool misfit;             // not measured: a spec of the claim does not fit the store's models
     enum kv_answer analogue; // what this model's figures would answer, whether here or not
-    char *first, *second;    // specs compared, short; NULL = the store holds none
+    char *first, *second; // specs compared, short, the newest of several builds marked; NULL = the
+                          // store holds none
     char *model, *benchmark, *device;
-    const char *mode;           // how the first was replayed, of kv_mode_names; NULL = no runs
+    const char *mode; // how the first was replayed, of kv_mode_names; NULL = no runs
+    // Why that is no mode that the first or the second was published in, static text, NULL = it is;
+    // published: the first's mode, NULL = not known.
+    const char *mode_mismatch, *published;
     size_t n;                   // items in both
     double estimate, low, high; // in the quantity's unit, 95 %; NAN = nothing measured
     double items_needed;        // so many would tell with power 0.8, if the estimate is the truth

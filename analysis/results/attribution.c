@@ -7,6 +7,7 @@
 #include "analysis/results/shared.h"
 #include "analysis/stats/evidence.h"
 #include "sim/base/memory.h"
+#include "sim/base/talk.h"
 
 enum { KL = KV_N_SCORERS, N_VALUES };
 static const double confidence = 0.95;
@@ -167,13 +168,15 @@ static void fill_effects(struct kv_attribution *t, struct designs *d, const stru
     estimate(t, d->acc, d->y_acc, m + 1, d->n_levels, at);
     estimate(t, d->kl, d->y_kl, m, d->n_levels, at + t->n);
     fill_shares(t, d);
-    for (size_t k = 0; k < draws; k++) {
+    struct kv_progress *progress = kv_progress_start("resampling", draws, "draws");
+    for (size_t k = 0; k < draws; k++, kv_progress_step(progress, 1)) {
         kv_resampler_draw(r, seed, k, times);
         results(d, g, times);
         estimate(t, d->acc, d->y_acc, m + 1, d->n_levels, one);
         estimate(t, d->kl, d->y_kl, m, d->n_levels, one + t->n);
         for (size_t i = 0; i < 2 * t->n; i++) all[i * draws + k] = one[i];
     }
+    kv_progress_end(progress);
     for (size_t i = 0; i < t->n; i++) {
         t->effects[i].acc = size_of(at[i], &all[i * draws], draws, level);
         t->effects[i].log_kl = size_of(at[t->n + i], &all[(t->n + i) * draws], draws, level);

@@ -39,7 +39,15 @@ static char *left_out(size_t n_left_out, size_t n, const char *ids) {
 }
 
 char *kv_left_out_note(const struct kv_row *row) {
-    return row->n_left_out ? left_out(row->n_left_out, row->s.n_items, row->left_out_ids) : NULL;
+    char *items =
+        row->n_left_out ? left_out(row->n_left_out, row->s.n_items, row->left_out_ids) : NULL;
+    if (!row->n_redraws_out) return items;
+    char *all = kv_format_text("%s%s%zu of %zu redraws of %sitems, which count by their others "
+                               "(ids %s)",
+                               items ? items : "", items ? "; " : "", row->n_redraws_out,
+                               row->n_redraws_in_all, items ? "other " : "", row->redraws_out_ids);
+    free(items);
+    return all;
 }
 
 char *kv_left_out_items(const struct kv_trace *trace, size_t first, size_t n_items,

@@ -17,6 +17,7 @@ bool kv_measured_at(const struct kv_row *row, double context);
 char *kv_context_note(const struct kv_row *const *rows, size_t n, const double *context,
                       size_t n_contexts);
 // "1 of 8 items, whose scores or divergence are not finite (ids 3)" for a row that leaves items
+// out, "2 of 24 redraws of items, which count by their others (ids 5)" for one that leaves redraws
 // out.
 char *kv_left_out_note(const struct kv_row *row);
 // The same of the items of a run that are marked: [n_items] from the trace's item `first` on.

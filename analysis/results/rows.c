@@ -10,18 +10,43 @@
 
 // ---- one row --------------------------------------------------------------------------
 
+// Adds the id of the n-th item that a list names, which ends after KV_IDS_NAMED.
+static void add_id(struct kv_text *ids, size_t n, const char *id) {
+    if (n <= KV_IDS_NAMED) kv_text_addf(ids, "%s%s", ids->n ? ", " : "", id);
+}
+
+static char *take_ids(struct kv_text *ids, size_t n) {
+    if (n > KV_IDS_NAMED) kv_text_addf(ids, " and %zu more", n - KV_IDS_NAMED);
+    return kv_text_take(ids);
+}
+
 static void note_left_out(struct kv_row *row, const struct kv_item_result *items, size_t n) {
     struct kv_text ids = {0};
     row->left_out = kv_alloc(row->s.n_trace_items + 1, sizeof *row->left_out);
     for (size_t i = 0; i < n; i++) {
         if (isfinite(items[i].kl_nats)) continue;
-        if (row->n_left_out++ < KV_IDS_NAMED)
-            kv_text_addf(&ids, "%s%s", ids.n ? ", " : "", items[i].id);
+        add_id(&ids, ++row->n_left_out, items[i].id);
         if (items[i].item < row->s.n_trace_items) row->left_out[items[i].item] = true;
     }
-    if (row->n_left_out > KV_IDS_NAMED)
-        kv_text_addf(&ids, " and %zu more", row->n_left_out - KV_IDS_NAMED);
-    row->left_out_ids = kv_text_take(&ids);
+    row->left_out_ids = take_ids(&ids, row->n_left_out);
+}
+
+// Redraws that are not finite beside others of their item that are; both lists are by item.
+static void note_redraws(struct kv_row *row, const struct kv_item_result *items, size_t n,
+                         const struct kv_redraw_result *draws, size_t n_draws) {
+    struct kv_text ids = {0};
+    size_t named = 0, k = 0;
+    for (size_t i = 0; i < n; i++) {
+        size_t out = 0, all = 0;
+        while (k < n_draws && draws[k].item < items[i].item) k++;
+        for (; k < n_draws && draws[k].item == items[i].item; k++, all++)
+            out += !isfinite(draws[k].kl_nats);
+        if (!isfinite(items[i].kl_nats)) continue; // left out as a whole
+        row->n_redraws_out += out;
+        row->n_redraws_in_all += all;
+        if (out) add_id(&ids, ++named, items[i].id);
+    }
+    row->redraws_out_ids = take_ids(&ids, named);
 }
 
 static void judge(struct kv_row *row, const struct kv_item_result *items, size_t n) {
@@ -57,7 +82,8 @@ static void judge(struct kv_row *row, const struct kv_item_result *items, size_t
 }
 
 // What an item's redraws say of rounding.
-static int split_row(struct kv_row *row, struct kv_store *s, struct kv_error *e) {
+static int split_row(struct kv_row *row, const struct kv_item_result *items, size_t n_items,
+                     struct kv_store *s, struct kv_error *e) {
     struct kv_redraw_result *draws = NULL;
     size_t n = 0;
     int code = kv_store_redraws(s, row->s.run_group, &draws, &n, e);
@@ -68,6 +94,7 @@ static int split_row(struct kv_row *row, struct kv_store *s, struct kv_error *e)
         change[i] = draws[i].right[KV_ACC] - draws[i].right_ref[KV_ACC];
         kl[i] = draws[i].kl_nats;
     }
+    note_redraws(row, items, n_items, draws, n);
     row->split = kv_split_variance(item, change, n);
     row->split_kl = kv_split_variance(item, kl, n);
     free(item);
@@ -102,9 +129,10 @@ static int fill_row(struct kv_rows *rows, struct kv_row *row, struct kv_store *s
     int code = kv_store_items(s, row->s.run_group, &items, &n, e);
     if (code) return code;
     judge(row, items, n);
-    kv_item_results_free(items, n);
     row->split = row->split_kl = kv_split_variance(NULL, NULL, 0);
-    if (row->s.n_redraws > 1 && (code = split_row(row, s, e))) return code;
+    if (row->s.n_redraws > 1) code = split_row(row, items, n, s, e);
+    kv_item_results_free(items, n);
+    if (code) return code;
     for (size_t i = 0; rows->device && i < rows->n_contexts; i++)
         row->at[i] = kv_device_step(rows->device, &row->s.ledger, rows->context[i], 0);
     return 0;
@@ -175,6 +203,7 @@ void kv_rows_fini(struct kv_rows *rows) {
         free(rows->row[i].item_scored);
         free(rows->row[i].left_out);
         free(rows->row[i].left_out_ids);
+        free(rows->row[i].redraws_out_ids);
         free(rows->row[i].static4.label);
         free(rows->row[i].shuffle.label);
     }

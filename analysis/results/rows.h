@@ -51,6 +51,10 @@ struct kv_row {
     bool *left_out;
     size_t n_left_out;
     char *left_out_ids;
+    // Of the items that count, redraws that are not finite: their means are of the others. Of how
+    // many, and the items' ids.
+    size_t n_redraws_out, n_redraws_in_all;
+    char *redraws_out_ids;
     struct kv_versus static4; // static 4 bit in the same format, where there is one
     struct kv_versus shuffle; // the same widths on the wrong tokens, all seeds there are
 };

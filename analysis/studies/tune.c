@@ -217,6 +217,7 @@ struct seeking {
     const struct template *template;
     struct kv_error last;
     size_t answered;
+    struct kv_progress *progress;
 };
 
 // Logarithm of predicted divergence, with a wall beyond the budget.
@@ -235,6 +236,7 @@ static double seek(void *self, const double *x) {
         kv_replay_spec_close(&spec);
     }
     free(text);
+    kv_progress_step(s->progress, 1);
     return value;
 }
 
@@ -250,7 +252,9 @@ static int add_found(struct tuning *u, const struct template *t, struct kv_error
                                .tries = u->o->tries,
                                .seed = u->planner.seed};
     double best[KV_SEARCH_MAX], value, start = kv_now_s(), cpu = kv_cpu_time_s();
+    s.progress = kv_progress_start("searching", u->o->tries, "specs");
     int rc = kv_search_run(&search, best, &value, e);
+    kv_progress_end(s.progress);
     if (rc) return rc;
     if (s.answered == 0) {
         *e = s.last;
@@ -267,8 +271,10 @@ static int add_given(struct tuning *u, const char *word, struct kv_error *e) {
     char **list;
     size_t n;
     int rc = kv_spec_expand(word, &list, &n, e);
-    for (size_t i = 0; i < n && rc == 0; i++)
+    struct kv_progress *progress = rc ? NULL : kv_progress_start("predicting", n, "specs");
+    for (size_t i = 0; i < n && rc == 0; i++, kv_progress_step(progress, 1))
         rc = add(u, kv_strdup(list[i]), kv_strdup("as given"), 0, NAN, e);
+    kv_progress_end(progress);
     kv_list_free(list, n);
     return rc;
 }

@@ -394,6 +394,8 @@ static void bits_follow_from_what_a_bit_may_cost(void **state) {
     static const double weight[] = {3, 1};
     static const uint8_t step[] = {0, 2};
     double layer, by_step[4];
+    shape.n_kv_heads = 1;
+    c.n = 2;
     c.grain = KV_CELLS_GRAIN_CELL;
     c.weight = weight;
     c.step = step;

@@ -2,6 +2,7 @@
 // Files: mapped, read whole (gunzipped when compressed), written whole or not at all.
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
+#include "sim/base/work.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,14 +16,68 @@
 #include <unistd.h>
 #include <zlib.h>
 
-// Opens for reading and tells the size; refuses what is not a plain file.
-static int open_plain(const char *path, size_t *n, struct kv_error *e) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+// What comes through a pipe is read to its end before it is looked at. One that nobody writes would
+// be waited for without an end.
+enum { WAIT_FOR_WRITER_MS = 3000, LOOK_MS = 50 };
+#define MOST_PIPED ((size_t)1 << 30)
+
+// Whether there is more to read: 1 = it is in chunk[*got], 0 = the end. `met`: somebody writes.
+static int read_pipe(int fd, const char *path, char *chunk, size_t room, size_t *got, bool *met,
+                     struct kv_error *e) {
+    for (int waited_ms = 0;;) {
+        if (kv_interrupted()) return kv_fail(e, KV_EINTR, path, "interrupted");
+        ssize_t n = read(fd, chunk, room);
+        *got = n > 0 ? (size_t)n : 0;
+        if (n > 0) return *met = true, 1;
+        if (n < 0 && errno != EAGAIN && errno != EINTR)
+            return kv_fail(e, KV_EFAIL, path, "cannot be read: %s", strerror(errno));
+        if (n < 0) *met = true; // a writer that has nothing yet
+        if (*met && n == 0) return 0;
+        if (!*met && (waited_ms += LOOK_MS) > WAIT_FOR_WRITER_MS)
+            return kv_fail(e, KV_EFAIL, path, "is a pipe that nobody writes");
+        struct pollfd in = {.fd = fd, .events = POLLIN};
+        poll(*met ? &in : NULL, *met, *met ? 1000 : LOOK_MS);
+    }
+}
+
+// Copies a pipe into a file without a name, whose descriptor it returns; closes the pipe's.
+static int drain(int fd, const char *path, size_t *n, struct kv_error *e) {
+    char chunk[1 << 16];
+    FILE *f = tmpfile();
+    bool met = false;
+    size_t got = 0;
+    int rc = f ? 1 : kv_fail(e, KV_EFAIL, path, "cannot be copied: %s", strerror(errno));
+    for (*n = 0; rc == 1 && (rc = read_pipe(fd, path, chunk, sizeof chunk, &got, &met, e)) == 1;
+         *n += got)
+        if (*n + got > MOST_PIPED)
+            rc = kv_fail(e, KV_EFAIL, path, "brings more than %zu MB: give a file instead",
+                         MOST_PIPED >> 20);
+        else if (fwrite(chunk, 1, got, f) != got)
+            rc = kv_fail(e, KV_EFAIL, path, "cannot be copied: %s", strerror(errno));
+    close(fd);
+    if (rc == 0 && fflush(f))
+        rc = kv_fail(e, KV_EFAIL, path, "cannot be copied: %s", strerror(errno));
+    int copy = rc ? -1 : fcntl(fileno(f), F_DUPFD_CLOEXEC, 0);
+    if (f) fclose(f);
+    if (rc) return rc;
+    if (copy < 0) return kv_fail(e, KV_EFAIL, path, "cannot be copied: %s", strerror(errno));
+    lseek(copy, 0, SEEK_SET);
+    return copy;
+}
+
+// Opens for reading and tells the size; refuses what is no plain file, nor, where they are taken, a
+// pipe. Not blocking: opening a pipe waits for its writer.
+static int open_plain(const char *path, bool pipes, size_t *n, struct kv_error *e) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     struct stat st;
     if (fd < 0) return kv_fail(e, KV_EFAIL, path, "cannot be opened: %s", strerror(errno));
-    if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
+    bool known = fstat(fd, &st) == 0;
+    if (known && pipes && S_ISFIFO(st.st_mode)) return drain(fd, path, n, e);
+    if (!known || !S_ISREG(st.st_mode)) {
         close(fd);
-        return kv_fail(e, KV_EFAIL, path, "is not a plain file");
+        return kv_fail(e, KV_EFAIL, path, "is %s",
+                       known && S_ISFIFO(st.st_mode) ? "a pipe, and a plain file is needed here"
+                                                     : "not a plain file");
     }
     *n = (size_t)st.st_size;
     return fd;
@@ -30,8 +85,8 @@ static int open_plain(const char *path, size_t *n, struct kv_error *e) {
 
 int kv_map_open(struct kv_map *m, const char *path, struct kv_error *e) {
     *m = (struct kv_map){0};
-    size_t n;
-    int fd = open_plain(path, &n, e);
+    size_t n = 0;
+    int fd = open_plain(path, false, &n, e);
     if (fd < 0) return fd;
     if (n > 0) {
         void *p = mmap(NULL, n, PROT_READ, MAP_SHARED, fd, 0);
@@ -99,9 +154,9 @@ const char *kv_file_kind(const void *data, size_t n, const char *unknown) {
 #define MOST_RATIO 64
 
 int kv_read_file(const char *path, char **text, size_t *n, struct kv_error *e) {
-    size_t size;
+    size_t size = 0;
     *text = NULL;
-    int fd = open_plain(path, &size, e);
+    int fd = open_plain(path, true, &size, e);
     if (fd < 0) return fd;
     gzFile gz = gzdopen(fd, "rb"); // reads what is not compressed as it stands
     if (!gz) {

@@ -18,7 +18,8 @@ void kv_map_close(struct kv_map *m);
 const char *kv_file_kind(const void *data, size_t n, const char *unknown);
 
 // Reads a whole file, gunzipping it when it starts with gzip's magic. Caller frees; NUL-terminated.
-// Errors: what unpacks to more than 64 MiB and more than 64 times its size.
+// A pipe (`<(...)`, a named one) is read to its end. Errors: what unpacks to more than 64 MiB and
+// more than 64 times its size, a pipe that nobody writes for 3 s or that brings more than 1 GiB.
 KV_MUST_CHECK int kv_read_file(const char *path, char **text, size_t *n, struct kv_error *e);
 // The same of a text that is read line by line: a zero byte, which would end it early, is refused
 // by its line.

@@ -26,6 +26,27 @@ char *kv_printable(const char *s, size_t *width) {
     return kv_text_take(&t);
 }
 
+char *kv_json_quoted(const char *s) {
+    static const char from_json[] = "\b\f\n\r\t", to_json[] = "bfnrt";
+    struct kv_text t = {0};
+    size_t n = strlen(s);
+    kv_text_add(&t, "\"", 1);
+    for (size_t i = 0, from = 0; i < n; from = i) {
+        uint32_t c = kv_utf8_next(s, n, &i);
+        if (c == KV_UTF8_BAD) i++;
+        const char *brief = c && c < 0x20 ? strchr(from_json, (char)c) : NULL;
+        if (brief)
+            kv_text_addf(&t, "\\%c", to_json[brief - from_json]);
+        else if (steers(c))
+            kv_text_addf(&t, "\\u%04x", c == KV_UTF8_BAD ? 0xFFFD : (unsigned)c);
+        else
+            kv_text_addf(&t, "%s%.*s", c == '"' || c == '\\' ? "\\" : "", (int)(i - from),
+                         s + from);
+    }
+    kv_text_add(&t, "\"", 1);
+    return kv_text_take(&t);
+}
+
 // Allocates nothing where the text is short, so that "out of memory" can be said.
 void kv_vprint_to(FILE *f, const char *format, va_list ap) {
     char few[1024], *text = few;

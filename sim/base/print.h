@@ -18,4 +18,9 @@ KV_PRINTF(1, 2) void kv_print(const char *format, ...);
 KV_PRINTF(2, 0) void kv_vprint_to(FILE *f, const char *format, va_list ap);
 KV_PRINTF(2, 3) void kv_print_to(FILE *f, const char *format, ...);
 
+// The text as a JSON string, in quotes: what steers a terminal (control characters, those of C1
+// too) is escaped, and each byte that is no UTF-8 (encoded surrogates are none) becomes U+FFFD,
+// escaped. Caller frees.
+char *kv_json_quoted(const char *s);
+
 #endif

@@ -182,6 +182,7 @@ static int attribute(struct kv_cli *c, struct kv_error *e) {
         code = kv_fail(e, KV_EFAIL, kv_opt(c, "db"),
                        "at least two exact runs below 16 bits are needed; the store holds %zu such",
                        n);
+    if (!code) code = kv_say_marks(s, rows, n, e);
     if (!code) code = kv_attribute(&t, s, rows, n, c->seed, (size_t)draws, e);
     if (!code) {
         code = print(&t, rows[0], (size_t)top, c->output, e);

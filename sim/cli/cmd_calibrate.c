@@ -6,13 +6,11 @@
 #include "sim/base/memory.h"
 #include "sim/base/spec.h"
 #include "sim/base/talk.h"
-#include "sim/cli/options.h"
+#include "sim/cli/lists.h"
 #include "sim/cost/findings.h"
 #include "sim/model/model.h"
 
 #include <stdlib.h>
-
-#define FIELD_LETTERS "abcdefghijklmnopqrstuvwxyz0123456789_"
 
 static const struct kv_option options[] = {
     {"runs", 0, "FILE", NULL,
@@ -56,34 +54,6 @@ static int print(const struct kv_calibration *c, enum kv_output how, struct kv_e
     return rc;
 }
 
-// The conditions of all --where, owned: a comma followed by a field and '=' parts two of them,
-// since values hold commas too. Ends with NULL.
-static char **conditions(const struct kv_cli *c, size_t *n, struct kv_error *e) {
-    char **list = kv_alloc(1, sizeof *list);
-    const char *text;
-    *n = 0;
-    for (size_t i = 0; (text = kv_opt_nth(c, "where", i)); i++)
-        for (const char *at = text; at;) {
-            const char *comma = strchr(at, ',');
-            while (comma && comma[1 + strspn(comma + 1, FIELD_LETTERS)] != '=')
-                comma = strchr(comma + 1, ',');
-            list = kv_grow(list, *n + 2, sizeof *list);
-            list[(*n)++] =
-                kv_format_text("%.*s", (int)(comma ? (size_t)(comma - at) : strlen(at)), at);
-            list[*n] = NULL;
-            at = comma ? comma + 1 : NULL;
-        }
-    for (size_t i = 0; i < *n; i++)
-        if (list[i][strspn(list[i], FIELD_LETTERS)] != '=' || *list[i] == '=') {
-            int rc =
-                kv_fail(e, KV_EUSAGE, "calibrate", "--where %.80s: expected field=value", list[i]);
-            (void)rc;
-            kv_list_free(list, *n);
-            return NULL;
-        }
-    return list;
-}
-
 static int choose_runs(const struct kv_cli *c, struct kv_runs *r, struct kv_error *e) {
     const char *name = kv_opt(c, "shape");
     struct kv_runs_choice choice = {.shape = name ? kv_shape_named(name) : NULL,
@@ -96,8 +66,9 @@ static int choose_runs(const struct kv_cli *c, struct kv_runs *r, struct kv_erro
     int rc =
         kv_opt_given(c, "threads") ? kv_opt_int(c, "threads", 0, 1 << 20, &choice.threads, e) : 0;
     if (rc) return rc;
-    char **where = conditions(c, &choice.n_where, e);
-    if (!where) return KV_EUSAGE;
+    char **where;
+    rc = kv_opt_conditions(c, "where", &where, &choice.n_where, e);
+    if (rc) return rc;
     choice.where = (const char *const *)where;
     rc = kv_runs_choose(r, &choice, e);
     kv_list_free(where, choice.n_where);

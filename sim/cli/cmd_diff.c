@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "analysis/results/builds.h"
 #include "analysis/results/compare.h"
 #include "analysis/results/rows.h"
 #include "sim/base/print.h"
@@ -90,10 +91,7 @@ static int print_runs(struct kv_store *s, const struct kv_summary *const run[2],
     int code = kv_store_settings(s, &settings, &n, e);
     for (int i = 0; !code && i < 2; i++) {
         const char *variant = kv_variant_name(run[i]->form, run[i]->feedback), *published,
-                   *why = NULL, *file = NULL;
-        for (size_t k = 0; k < n; k++)
-            if (settings[k].trace == run[i]->trace)
-                why = kv_summary_mismatch(run[i], &settings[k].setting, &published);
+                   *file = NULL, *why = kv_run_mismatch(run[i], settings, n, &published);
         starred = starred || why;
         kv_print("%c  %s (%s, %s%s%s%s)\n", 'a' + i, run[i]->spec,
                  kv_fidelity_names[run[i]->fidelity], kv_mode_names[run[i]->mode], why ? "*" : "",

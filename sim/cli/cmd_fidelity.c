@@ -40,15 +40,19 @@
     X(T, not_finite, KV_COUNT(row->policy->n_left_out))
 KV_TABLE_COLUMNS(policies, kv_policy_told, POLICIES)
 
-#define PREDICTORS(X, T)                                                                           \
-    X(T, predictor, KV_TEXT(kv_predictor_names[row->predictor]))                                   \
-    X(T, policies, KV_TEXT(row->inside ? "inside validity" : "all"))                               \
+// How predictions and exact divergence agree over all policies of a row.
+#define AGREEMENT(X, T)                                                                            \
     X(T, n, KV_COUNT(row->all.n))                                                                  \
     X(T, log_correlation, KV_NUMBER(row->all.log_correlation, 4))                                  \
     X(T, spearman, KV_NUMBER(row->all.spearman, 4))                                                \
     X(T, ratio_5, KV_NUMBER(row->all.ratio_5, 3))                                                  \
     X(T, ratio_median, KV_NUMBER(row->all.ratio_median, 3))                                        \
-    X(T, ratio_95, KV_NUMBER(row->all.ratio_95, 3))                                                \
+    X(T, ratio_95, KV_NUMBER(row->all.ratio_95, 3))
+
+#define PREDICTORS(X, T)                                                                           \
+    X(T, predictor, KV_TEXT(kv_predictor_names[row->predictor]))                                   \
+    X(T, policies, KV_TEXT(row->inside ? "inside validity" : "all"))                               \
+    AGREEMENT(X, T)                                                                                \
     X(T, spearman_3_bits, KV_NUMBER(row->near[KV_NEAR_3].spearman, 3))                             \
     X(T, n_3_bits, KV_COUNT(row->near[KV_NEAR_3].n))                                               \
     X(T, spearman_4_bits, KV_NUMBER(row->near[KV_NEAR_4].spearman, 3))                             \
@@ -62,12 +66,7 @@ KV_TABLE_COLUMNS(predictors, kv_predictor_told, PREDICTORS)
 #define FORMS(X, T)                                                                                \
     X(T, form, KV_TEXT(row->form))                                                                 \
     X(T, draws, KV_COUNT(row->draws))                                                              \
-    X(T, n, KV_COUNT(row->all.n))                                                                  \
-    X(T, log_correlation, KV_NUMBER(row->all.log_correlation, 4))                                  \
-    X(T, spearman, KV_NUMBER(row->all.spearman, 4))                                                \
-    X(T, ratio_5, KV_NUMBER(row->all.ratio_5, 3))                                                  \
-    X(T, ratio_median, KV_NUMBER(row->all.ratio_median, 3))                                        \
-    X(T, ratio_95, KV_NUMBER(row->all.ratio_95, 3))                                                \
+    AGREEMENT(X, T)                                                                                \
     X(T, left_out_median_pct, KV_NUMBER(100 * row->off_median, 1))
 KV_TABLE_COLUMNS(forms, kv_draws_told, FORMS)
 

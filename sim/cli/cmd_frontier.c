@@ -86,6 +86,7 @@ TEXT(digest, row->row->s.trace_digest)
 
 CELL(label, kv_table_take(t, name_of(row->row)))
 TEXT(published, row->row->published)
+TEXT(short_name, row->row->label)
 NUMBER(cost_text, row->f->cost[row->p], 2)
 NUMBER(value_text, row->f->value[row->p], row->decimals)
 TEXT(standing_text, standing(row))
@@ -116,6 +117,7 @@ static const struct kv_table_column columns[] = {{"spec", KV_LEFT, spec},
                                                  {"left_out", KV_RIGHT, left_out},
                                                  {"measured_tokens", KV_RIGHT, measured},
                                                  {"published_mode", KV_LEFT, published},
+                                                 {"label", KV_LEFT, short_name},
                                                  {0}};
 static const struct kv_table_column text_columns[] = {
     {"spec", KV_LEFT, label},

@@ -6,37 +6,20 @@
 #include "sim/base/talk.h"
 #include "sim/cli/study_options.h"
 
-#define CELL(name, type, add)                                                                      \
-    static void name(struct kv_table *t, const void *its_row) {                                    \
-        const type *row = its_row;                                                                 \
-        add;                                                                                       \
-    }
-CELL(uniform_bits, struct kv_headroom_entry, kv_table_number(t, row->uniform_bits, -1))
-CELL(widths_by, struct kv_headroom_entry, kv_table_text(t, row->freedom->name))
-CELL(count, struct kv_headroom_entry, kv_table_count(t, (long long)row->n))
-CELL(left_out, struct kv_headroom_entry, kv_table_count(t, (long long)row->n_left_out))
-CELL(allocated_bits, struct kv_headroom_entry, kv_table_number(t, row->bits, 3))
-CELL(kl_nats, struct kv_headroom_entry, kv_table_number(t, row->exact.mean, 5))
-CELL(kl_error, struct kv_headroom_entry, kv_table_number(t, row->exact.standard_error, 5))
-CELL(of_uniform, struct kv_headroom_entry, kv_table_number(t, row->of_uniform, 3))
-CELL(kl_predicted, struct kv_headroom_entry, kv_table_number(t, row->predicted, 5))
-CELL(acc, struct kv_headroom_entry, kv_table_number(t, row->right, 4))
-CELL(agree16, struct kv_headroom_entry, kv_table_number(t, row->agree, 4))
-CELL(spec, struct kv_headroom_entry, kv_table_text(t, row->spec))
-
-static const struct kv_table_column columns[] = {{"bits_of_uniform", KV_RIGHT, uniform_bits},
-                                                 {"widths_by", KV_LEFT, widths_by},
-                                                 {"n", KV_RIGHT, count},
-                                                 {"allocated_bits", KV_RIGHT, allocated_bits},
-                                                 {"kl_nats", KV_RIGHT, kl_nats},
-                                                 {"kl_error", KV_RIGHT, kl_error},
-                                                 {"of_uniform", KV_RIGHT, of_uniform},
-                                                 {"kl_predicted", KV_RIGHT, kl_predicted},
-                                                 {"acc", KV_RIGHT, acc},
-                                                 {"agree16", KV_RIGHT, agree16},
-                                                 {"spec", KV_LEFT, spec},
-                                                 {"left_out", KV_RIGHT, left_out},
-                                                 {0}};
+#define ENTRIES(X, T)                                                                              \
+    X(T, bits_of_uniform, KV_NUMBER(row->uniform_bits, -1))                                        \
+    X(T, widths_by, KV_TEXT(row->freedom->name))                                                   \
+    X(T, n, KV_COUNT(row->n))                                                                      \
+    X(T, allocated_bits, KV_NUMBER(row->bits, 3))                                                  \
+    X(T, kl_nats, KV_NUMBER(row->exact.mean, 5))                                                   \
+    X(T, kl_error, KV_NUMBER(row->exact.standard_error, 5))                                        \
+    X(T, of_uniform, KV_NUMBER(row->of_uniform, 3))                                                \
+    X(T, kl_predicted, KV_NUMBER(row->predicted, 5))                                               \
+    X(T, acc, KV_NUMBER(row->right, 4))                                                            \
+    X(T, agree16, KV_NUMBER(row->agree, 4))                                                        \
+    X(T, spec, KV_TEXT(row->spec))                                                                 \
+    X(T, left_out, KV_COUNT(row->n_left_out))
+KV_TABLE_COLUMNS(entries, kv_headroom_entry, ENTRIES)
 
 static int read_options(const struct kv_cli *c, struct kv_headroom_options *o, char **model,
                         struct kv_error *e) {
@@ -64,7 +47,7 @@ static int headroom(struct kv_cli *c, struct kv_error *e) {
     if (rc == 0) rc = kv_opt_blame(c, kv_headroom_run(&h, &o, e), e);
     if (rc == 0 && dir) rc = kv_headroom_draw(&h, dir, e);
     if (rc == 0 && dir) kv_say("drawn: %s/headroom.svg", dir);
-    if (rc == 0) rc = kv_table_print_rows(columns, h.at, h.n, sizeof *h.at, c->output, e);
+    if (rc == 0) rc = kv_table_print_rows(entries, h.at, h.n, sizeof *h.at, c->output, e);
     size_t n_left_out = 0;
     for (size_t i = 0; rc == 0 && h.left_out && i < h.items.n; i++) n_left_out += h.left_out[i];
     if (n_left_out)

@@ -68,6 +68,7 @@ static int outcomes(struct kv_cli *c, struct kv_error *e) {
     if (code) return code;
     code = kv_rows_find(s, c->args[0], &choice, &runs, &n_runs, e);
     if (!code) code = kv_rows_only(runs, n_runs, c->args[0], e);
+    if (!code) code = kv_say_marks(s, &(const struct kv_summary *){&runs[0]}, 1, e);
     if (!code) code = kv_store_choices(s, runs[0].run_group, &rows, &n, e);
     if (!code) code = print(rows, n, c->output, e);
     kv_choice_results_free(rows, n);

@@ -16,54 +16,30 @@ struct row {
     const char *spec;
 };
 
-#define CELL(name, type, add)                                                                      \
-    static void name(struct kv_table *t, const void *its_row) {                                    \
-        const type *row = its_row;                                                                 \
-        add;                                                                                       \
-    }
-CELL(spec, struct row, kv_table_text(t, row->spec))
-CELL(fidelity, struct row, kv_table_text(t, kv_fidelity_names[row->line->fidelity]))
-CELL(mode, struct row, kv_table_text(t, kv_mode_names[row->line->mode]))
-CELL(count, struct row, kv_table_count(t, (long long)row->line->n))
-CELL(left_out, struct row, kv_table_count(t, (long long)row->line->n_left_out))
-CELL(judged, struct row,
-     kv_table_take(t, kv_format_text("%zu of %zu", row->line->n - row->line->n_left_out,
-                                     row->line->n)))
-CELL(acc, struct row, kv_table_number(t, row->line->acc, 4))
-CELL(acc_low, struct row, kv_table_number(t, row->line->acc_interval.low, 4))
-CELL(acc_high, struct row, kv_table_number(t, row->line->acc_interval.high, 4))
-CELL(acc_norm, struct row, kv_table_number(t, row->line->acc_norm, 4))
-CELL(acc16, struct row, kv_table_number(t, row->line->acc_ref, 4))
-CELL(agree16, struct row, kv_table_number(t, row->line->agree, 4))
-CELL(kl_nats, struct row, kv_table_number(t, row->line->kl_nats, 6))
-CELL(nominal_bits, struct row, kv_table_number(t, row->line->nominal_bits, 3))
-CELL(effective_bits, struct row, kv_table_number(t, row->line->effective_bits, 3))
-CELL(allocated_bits, struct row, kv_table_number(t, row->line->allocated_bits, 3))
-CELL(attention_output, struct row, kv_table_number(t, row->line->attention.output, 6))
-CELL(attention_kl, struct row, kv_table_number(t, row->line->attention.kl_nats, 6))
-CELL(key_error, struct row, kv_table_number(t, row->line->attention.key, 6))
-CELL(value_error, struct row, kv_table_number(t, row->line->attention.value, 6))
-
-static const struct kv_table_column columns[] = {{"spec", KV_LEFT, spec},
-                                                 {"fidelity", KV_LEFT, fidelity},
-                                                 {"mode", KV_LEFT, mode},
-                                                 {"n", KV_RIGHT, count},
-                                                 {"acc", KV_RIGHT, acc},
-                                                 {"acc_low", KV_RIGHT, acc_low},
-                                                 {"acc_high", KV_RIGHT, acc_high},
-                                                 {"acc_norm", KV_RIGHT, acc_norm},
-                                                 {"acc16", KV_RIGHT, acc16},
-                                                 {"agree16", KV_RIGHT, agree16},
-                                                 {"kl_nats", KV_RIGHT, kl_nats},
-                                                 {"nominal_bits", KV_RIGHT, nominal_bits},
-                                                 {"effective_bits", KV_RIGHT, effective_bits},
-                                                 {"allocated_bits", KV_RIGHT, allocated_bits},
-                                                 {"attention_output", KV_RIGHT, attention_output},
-                                                 {"attention_kl_nats", KV_RIGHT, attention_kl},
-                                                 {"key_error", KV_RIGHT, key_error},
-                                                 {"value_error", KV_RIGHT, value_error},
-                                                 {"left_out", KV_RIGHT, left_out},
-                                                 {0}};
+#define LINES(X, T)                                                                                \
+    X(T, spec, KV_TEXT(row->spec))                                                                 \
+    X(T, fidelity, KV_TEXT(kv_fidelity_names[row->line->fidelity]))                                \
+    X(T, mode, KV_TEXT(kv_mode_names[row->line->mode]))                                            \
+    X(T, n, KV_COUNT(row->line->n))                                                                \
+    X(T, acc, KV_NUMBER(row->line->acc, 4))                                                        \
+    X(T, acc_low, KV_NUMBER(row->line->acc_interval.low, 4))                                       \
+    X(T, acc_high, KV_NUMBER(row->line->acc_interval.high, 4))                                     \
+    X(T, acc_norm, KV_NUMBER(row->line->acc_norm, 4))                                              \
+    X(T, acc16, KV_NUMBER(row->line->acc_ref, 4))                                                  \
+    X(T, agree16, KV_NUMBER(row->line->agree, 4))                                                  \
+    X(T, kl_nats, KV_NUMBER(row->line->kl_nats, 6))                                                \
+    X(T, nominal_bits, KV_NUMBER(row->line->nominal_bits, 3))                                      \
+    X(T, effective_bits, KV_NUMBER(row->line->effective_bits, 3))                                  \
+    X(T, allocated_bits, KV_NUMBER(row->line->allocated_bits, 3))                                  \
+    X(T, attention_output, KV_NUMBER(row->line->attention.output, 6))                              \
+    X(T, attention_kl_nats, KV_NUMBER(row->line->attention.kl_nats, 6))                            \
+    X(T, key_error, KV_NUMBER(row->line->attention.key, 6))                                        \
+    X(T, value_error, KV_NUMBER(row->line->attention.value, 6))                                    \
+    X(T, left_out, KV_COUNT(row->line->n_left_out))
+KV_TABLE_COLUMNS(columns, row, LINES)
+KV_CELL(judged, struct row,
+        kv_table_take(t, kv_format_text("%zu of %zu", row->line->n - row->line->n_left_out,
+                                        row->line->n)))
 enum { N_ATTENTION = 4, N_OUTCOME_COLUMNS = sizeof columns / sizeof *columns - 2 - N_ATTENTION };
 
 // Specs as a reader wants them: short in text, canonical for machines.
@@ -92,9 +68,10 @@ static void choose_columns(struct kv_table_column *to, bool attention, bool some
     size_t n = 0;
     for (size_t i = 0; columns[i].name; i++) {
         if (!attention && i >= N_OUTCOME_COLUMNS && i < N_OUTCOME_COLUMNS + N_ATTENTION) continue;
-        if (output == KV_OUT_TEXT && columns[i].cell == left_out) continue;
+        if (output == KV_OUT_TEXT && columns[i].cell == columns_left_out) continue;
         to[n] = columns[i];
-        if (output == KV_OUT_TEXT && some_left_out && columns[i].cell == count) to[n].cell = judged;
+        if (output == KV_OUT_TEXT && some_left_out && columns[i].cell == columns_n)
+            to[n].cell = judged;
         n++;
     }
     to[n] = (struct kv_table_column){0};

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim sql: read-only queries on a store, and what there is to query.
+#include "sim/store/sound.h"
 #include "sim/store/store.h"
 #include "sim/base/files.h"
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/base/print.h"
+#include "sim/base/talk.h"
 #include "sim/base/work.h"
 #include "sim/cli/options.h"
 #include "sim/cli/terminal.h"
@@ -61,11 +64,19 @@ static int take_row(void *self, size_t n, const char *const *names,
     return 0;
 }
 
+// A query may look for what is wrong, so that numbers that are not finite are no error here.
+static void warn_of_numbers(struct kv_store *s) {
+    struct kv_error e;
+    if (kv_tolerate(kv_store_check_numbers(s, KV_STORE_ALL, &e), &e))
+        kv_say("%s: %s", e.where, e.msg);
+}
+
 static int query(const struct kv_cli *c, struct kv_error *e) {
     struct kv_store *s;
     struct result r = {0};
     int code = kv_store_open(&s, kv_opt(c, "db"), KV_STORE_READ, e);
     if (code) return code;
+    warn_of_numbers(s);
     code = kv_store_select(s, c->args[0], take_head, take_row, &r, e);
     if (!code && !r.table) begin_table(&r, NULL);
     if (!code) {

@@ -9,45 +9,33 @@
 
 // ---- table ----------------------------------------------------------------------------
 
-#define CELL(name, type, add)                                                                      \
-    static void name(struct kv_table *t, const void *its_row) {                                    \
-        const type *row = its_row;                                                                 \
-        add;                                                                                       \
-    }
-CELL(spec, struct kv_tuned, kv_table_text(t, row->spec))
-CELL(chosen_by, struct kv_tuned, kv_table_text(t, row->how))
-CELL(tried, struct kv_tuned, kv_table_count(t, (long long)row->tried))
-CELL(cost, struct kv_tuned, kv_table_number(t, row->test.cost, 3))
-CELL(train_predicted, struct kv_tuned, kv_table_number(t, row->train.kl_nats, 6))
-CELL(test_predicted, struct kv_tuned, kv_table_number(t, row->test.kl_nats, 6))
-CELL(test_exact, struct kv_tuned, kv_table_number(t, row->kl.mean, 6))
-CELL(test_error, struct kv_tuned, kv_table_number(t, row->kl.standard_error, 6))
-CELL(acc, struct kv_tuned, kv_table_number(t, row->acc, 4))
-CELL(agree16, struct kv_tuned, kv_table_number(t, row->agree, 4))
-CELL(gap, struct kv_tuned, kv_table_number(t, 100 * row->gap, 3))
-CELL(verified, struct kv_tuned, kv_table_number(t, row->verified, 6))
-CELL(in_budget, struct kv_tuned,
-     kv_table_text(t, isnan(row->test.cost)                  ? ""
-                      : row->test.cost <= row->budget * 1.02 ? "yes"
-                                                             : "no"))
+// `cost` is named after the budget's unit.
+#define TUNED(X, T)                                                                                \
+    X(T, spec, KV_TEXT(row->spec))                                                                 \
+    X(T, chosen_by, KV_TEXT(row->how))                                                             \
+    X(T, tried, KV_COUNT(row->tried))                                                              \
+    X(T, cost, KV_NUMBER(row->test.cost, 3))                                                       \
+    X(T, kl_train_predicted, KV_NUMBER(row->train.kl_nats, 6))                                     \
+    X(T, kl_test_predicted, KV_NUMBER(row->test.kl_nats, 6))                                       \
+    X(T, kl_test_exact, KV_NUMBER(row->kl.mean, 6))                                                \
+    X(T, kl_test_error, KV_NUMBER(row->kl.standard_error, 6))                                      \
+    X(T, acc, KV_NUMBER(row->acc, 4))                                                              \
+    X(T, agree16, KV_NUMBER(row->agree, 4))                                                        \
+    X(T, gap_pct, KV_NUMBER(100 * row->gap, 3))                                                    \
+    X(T, in_budget,                                                                                \
+      KV_TEXT(isnan(row->test.cost)                  ? ""                                          \
+              : row->test.cost <= row->budget * 1.02 ? "yes"                                       \
+                                                     : "no"))                                      \
+    X(T, kl_verified, KV_NUMBER(row->verified, 6))
+KV_TABLE_COLUMNS(tuned, kv_tuned, TUNED)
 
 static int print(const struct kv_tune *found, enum kv_budget_unit unit, enum kv_output output,
                  struct kv_error *e) {
     static const char *const units[] = {"bits", "bytes_per_token", "ms"};
-    const struct kv_table_column columns[] = {{"spec", KV_LEFT, spec},
-                                              {"chosen_by", KV_LEFT, chosen_by},
-                                              {"tried", KV_RIGHT, tried},
-                                              {units[unit], KV_RIGHT, cost},
-                                              {"kl_train_predicted", KV_RIGHT, train_predicted},
-                                              {"kl_test_predicted", KV_RIGHT, test_predicted},
-                                              {"kl_test_exact", KV_RIGHT, test_exact},
-                                              {"kl_test_error", KV_RIGHT, test_error},
-                                              {"acc", KV_RIGHT, acc},
-                                              {"agree16", KV_RIGHT, agree16},
-                                              {"gap_pct", KV_RIGHT, gap},
-                                              {"in_budget", KV_LEFT, in_budget},
-                                              {"kl_verified", KV_RIGHT, verified},
-                                              {0}};
+    struct kv_table_column columns[sizeof tuned / sizeof *tuned];
+    memcpy(columns, tuned, sizeof columns);
+    for (size_t i = 0; columns[i].name; i++)
+        if (strcmp(columns[i].name, "cost") == 0) columns[i].name = units[unit];
     return kv_table_print_rows(columns, found->at, found->n, sizeof *found->at, output, e);
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim verdict: do published claims hold on what a store holds?
 #include "analysis/claims/verdicts.h"
+#include "analysis/results/rows.h"
 #include "sim/base/files.h"
 #include "sim/base/print.h"
 #include "sim/cli/options.h"
@@ -46,6 +47,7 @@ TEXT(benchmark, row->benchmark)
 TEXT(device, row->device)
 TEXT(source, row->claim->source)
 TEXT(file, row->claim->file)
+TEXT(published, row->published)
 CELL(line, kv_table_count(t, (long long)row->claim->line))
 
 static const struct kv_table_column columns[] = {{"claim", KV_LEFT, claim},
@@ -72,6 +74,7 @@ static const struct kv_table_column columns[] = {{"claim", KV_LEFT, claim},
                                                  {"source", KV_LEFT, source},
                                                  {"file", KV_LEFT, file},
                                                  {"line", KV_RIGHT, line},
+                                                 {"published_mode", KV_LEFT, published},
                                                  {0}};
 
 // ---- in text --------------------------------------------------------------------------
@@ -91,8 +94,8 @@ static void print_verdict(const struct kv_verdict *v) {
     bool away = v->misfit || (measured(v) && !v->here);
     kv_print("  verdict  %s%s: %s\n", kv_answer_names[v->answer], away ? " here" : "", v->because);
     if (!v->first) return;
-    kv_print("  here     %s%s%s (%s)", v->first, v->second ? " against " : "",
-             v->second ? v->second : "", v->mode);
+    kv_print("  here     %s%s%s (%s%s)", v->first, v->second ? " against " : "",
+             v->second ? v->second : "", v->mode, v->mode_mismatch ? "*" : "");
     if (!measured(v)) {
         puts(": not measured");
         return;
@@ -117,13 +120,16 @@ static void print_verdict(const struct kv_verdict *v) {
 static int print(const struct kv_cli *c, const struct kv_verdict *v, size_t n, struct kv_error *e) {
     if (c->output != KV_OUT_TEXT)
         return kv_table_print_rows(columns, v, n, sizeof *v, c->output, e);
+    bool starred = false;
     for (size_t i = 0; i < n; i++) {
         if (i == 0 || v[i].claim != v[i - 1].claim) {
             if (i) putchar('\n');
             print_claim(v[i].claim);
         }
         print_verdict(&v[i]);
+        starred = starred || v[i].mode_mismatch;
     }
+    if (starred) puts("\n" KV_MODE_LEGEND);
     return kv_flush_stdout(e);
 }
 

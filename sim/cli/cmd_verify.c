@@ -3,6 +3,7 @@
 // a trace with its model, and runs some of a store's outcomes again.
 #include <stdlib.h>
 
+#include "sim/store/sound.h"
 #include "sim/store/store.h"
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
@@ -101,6 +102,7 @@ static int verify_store(const struct kv_cli *c, const char *path, struct kv_erro
     if (rc) return rc;
     rc = kv_store_query(s, "PRAGMA integrity_check", NULL, 0, take_word, word, e);
     if (rc == 0 && strcmp(word, "ok") != 0) rc = kv_fail(e, KV_EFAIL, path, "is damaged: %s", word);
+    if (rc == 0) rc = kv_store_check_numbers(s, KV_STORE_ALL, e);
     if (rc == 0) kv_print("%s: a whole store\n", path);
     if (rc == 0) rc = run_again(c, s, e);
     int closed = kv_store_close(s, rc ? NULL : e);

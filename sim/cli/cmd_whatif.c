@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim what-if: prices mixes and replayed specs on devices, or predicts measured runs.
 #include "analysis/results/find.h"
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
+#include "sim/base/spec.h"
 #include "sim/base/talk.h"
 #include "sim/cli/lists.h"
 #include "sim/cost/pricing.h"
@@ -18,6 +20,9 @@ static const struct kv_option options[] = {
     {"against", 0, "MIX", "16", "the mix that what is saved, its ceiling and break-even refer to"},
     {"ports", 0, "LIST", NULL, "widths the hardware can address: others round up"},
     {"runs", 0, "FILE", NULL, "predict these measured runs instead"},
+    {"where", 0, "F=V", NULL,
+     "of --runs, those that say this of how they were run: flash_attn=1; repeated or after a "
+     "comma"},
     {0}};
 
 // ---- measured runs --------------------------------------------------------------------
@@ -43,6 +48,33 @@ static void run_mix(struct kv_table *t, const void *row) {
     kv_table_text(t, mix);
 }
 
+static int choose_runs(const struct kv_cli *c, struct kv_runs *r, struct kv_error *e) {
+    struct kv_runs_choice choice = {.threads = -1};
+    char **where;
+    int rc = kv_opt_conditions(c, "where", &where, &choice.n_where, e);
+    choice.where = (const char *const *)where;
+    if (rc || !choice.n_where) return rc;
+    rc = kv_runs_choose(r, &choice, e);
+    kv_list_free(where, choice.n_where);
+    return rc;
+}
+
+// What the table does not show of how far a prediction may be trusted.
+static void say_of_runs(const struct kv_runs *r, const struct kv_prediction *rows, size_t n) {
+    struct kv_error ways;
+    size_t beyond = 0;
+    for (size_t i = 0; i < n; i++) beyond += rows[i].extrapolated;
+    if (beyond)
+        kv_say(
+            "%zu of %zu predictions are extrapolated: beyond what the device was measured at, or "
+            "of another machine, model, weights, cache type or number of threads",
+            beyond, n);
+    if (kv_tolerate(kv_runs_check_one_way(r, &ways), &ways)) kv_say("note: %s", ways.msg);
+    if (r->n_settings)
+        kv_say("note: flags and builds of the runs are not compared with the device's, whose file "
+               "does not hold them");
+}
+
 static int predict_runs(const struct kv_cli *c, struct kv_device *const *devices, size_t n_devices,
                         struct kv_error *e) {
     static const struct kv_table_column columns[] = {{"device", KV_LEFT, run_device},
@@ -60,15 +92,13 @@ static int predict_runs(const struct kv_cli *c, struct kv_device *const *devices
     size_t n;
     int rc = kv_runs_open(&runs, kv_opt(c, "runs"), e);
     if (rc) return rc;
+    if ((rc = choose_runs(c, runs, e))) {
+        kv_runs_free(runs);
+        return rc;
+    }
     struct kv_prediction *rows = kv_predictions(devices, n_devices, runs, &n);
-    size_t beyond = 0;
-    for (size_t i = 0; i < n; i++) beyond += rows[i].extrapolated;
     rc = kv_table_print_rows(columns, rows, n, sizeof *rows, c->output, e);
-    if (rc == 0 && beyond)
-        kv_say(
-            "%zu of %zu predictions are extrapolated: beyond what the device was measured at, or "
-            "of another model, weights, cache type or number of threads",
-            beyond, n);
+    if (rc == 0) say_of_runs(runs, rows, n);
     free(rows);
     kv_runs_free(runs);
     return rc;
@@ -151,12 +181,17 @@ static int print_prices(const struct kv_pricing *p, enum kv_output how, struct k
         {"rank_first", KV_RIGHT, price_first},  {"extrapolated", KV_RIGHT, price_extrapolated},
         {"priced_by", KV_LEFT, price_by},       {0}};
     size_t n, moved = 0;
+    bool unported = kv_pricing_lacks_port(p);
     struct kv_price *rows = kv_prices(p, &n);
     for (size_t i = 0; i < n; i++) moved += rows[i].rank != rows[i].rank_first;
     int rc = kv_table_print_rows(columns, rows, n, sizeof *rows, how, e);
     if (rc == 0 && p->n_devices > 1)
         kv_say("%zu of %zu ranks differ from those on %s (rank_first)", moved, n,
                p->devices[0]->name);
+    if (rc == 0 && unported)
+        kv_say("widths above a device's widest port (of the mixes, or of --against %s) are priced "
+               "as if it could address them: extrapolated",
+               p->against.name);
     free(rows);
     return rc;
 }
@@ -203,6 +238,10 @@ static int run(struct kv_cli *c, struct kv_error *e) {
         rc = kv_opt_counts(c, "context", 1, 1 << 30, contexts, MAX_WHATIF_CONTEXTS, &p.n_contexts,
                            e);
     if (rc == 0) rc = kv_opt_devices(c, "device", &devices, &p.n_devices, e);
+    if (rc == 0 && kv_opt_given(c, "where") && !kv_opt(c, "runs")) {
+        kv_devices_free(devices, p.n_devices);
+        rc = kv_fail(e, KV_EUSAGE, "what-if", "--where chooses among --runs FILE");
+    }
     if (rc) return rc;
     p.devices = devices;
     p.policy_ns = policy_us * 1e3;

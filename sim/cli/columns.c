@@ -48,6 +48,17 @@ static char *shares_text(const struct kv_ledger *l) {
     return kv_text_take(&s);
 }
 
+// "200", "199 of 200", "200, 598 of 600 redraws": what is judged of what is stored.
+static char *count_of(const struct kv_row *r) {
+    struct kv_text s = {0};
+    if (r->n_left_out) kv_text_addf(&s, "%zu of ", r->s.n_items - r->n_left_out);
+    kv_text_addf(&s, "%zu", r->s.n_items);
+    if (r->n_redraws_out)
+        kv_text_addf(&s, ", %zu of %zu redraws", r->n_redraws_in_all - r->n_redraws_out,
+                     r->n_redraws_in_all);
+    return kv_text_take(&s);
+}
+
 static void label(struct kv_table *t, const void *at) {
     const struct kv_shown *c = at;
     if (c->on_frontier) kv_table_mark(t);
@@ -79,11 +90,8 @@ TEXT(variant, kv_variant_name(row->of->s.form, row->of->s.feedback))
 COUNT(seed, row->of->s.seed)
 COUNT(redraws, row->of->s.n_redraws)
 COUNT(count, row->of->s.n_items)
-CELL(count_text,
-     kv_table_take(t, row->of->n_left_out
-                          ? kv_format_text("%zu of %zu", row->of->s.n_items - row->of->n_left_out,
-                                           row->of->s.n_items)
-                          : kv_format_text("%zu", row->of->s.n_items)))
+CELL(count_text, kv_table_take(t, count_of(row->of)))
+COUNT(redraws_out, row->of->n_redraws_out)
 COUNT(left_out, row->of->n_left_out)
 TEXT(left_out_ids, row->of->n_left_out ? row->of->left_out_ids : NULL)
 NUMBER(measured, row->of->s.context_tokens, 1)
@@ -147,6 +155,7 @@ TEXT(version, row->of->s.version)
 TEXT(commit, row->of->s.commit)
 COUNT(newest, row->of->newest)
 TEXT(level, row->of->s.cpu)
+TEXT(short_name, row->of->label)
 CELL(shares, kv_table_take(t, shares_text(&row->of->s.ledger)))
 
 #define SAME(name, test)                                                                           \
@@ -161,7 +170,8 @@ SAME(variant, a->s.form == b->s.form && a->s.feedback == b->s.feedback)
 SAME(level, strcmp(a->s.cpu, b->s.cpu) == 0)
 SAME(seed, a->s.seed == b->s.seed)
 SAME(redraws, a->s.n_redraws == b->s.n_redraws)
-SAME(count, a->s.n_items == b->s.n_items && a->n_left_out + b->n_left_out == 0)
+SAME(count, a->s.n_items == b->s.n_items && a->n_left_out + b->n_left_out == 0 &&
+                a->n_redraws_out + b->n_redraws_out == 0)
 
 const struct kv_show_column kv_show_columns[] = {
     {{"spec", KV_LEFT, spec}, KV_SHOW_MACHINE, NULL},
@@ -252,6 +262,8 @@ const struct kv_show_column kv_show_columns[] = {
     {{"published_mode", KV_LEFT, published}, KV_SHOW_MACHINE, NULL},
     {{"newest", KV_RIGHT, newest}, KV_SHOW_MACHINE, NULL},
     {{"cpu", KV_LEFT, level}, KV_SHOW_MACHINE | KV_SHOW_TEXT, same_level},
+    {{"left_out_redraws", KV_RIGHT, redraws_out}, KV_SHOW_MACHINE, NULL},
+    {{"label", KV_LEFT, short_name}, KV_SHOW_MACHINE, NULL},
     {{0}, 0, NULL}};
 _Static_assert(sizeof kv_show_columns / sizeof *kv_show_columns <= KV_MAX_COLUMNS,
                "columns fit the arrays of those who print them");

@@ -26,8 +26,9 @@ static int report(const struct kv_error *e, int rc) {
     return rc == KV_EUSAGE || rc == KV_ENOTOFFERED ? 2 : 1;
 }
 
-// What runs may come to a good end for this long, unless a second signal comes before. One that comes
-// within the echo is the first once more: timeout(1) signals its child and then its child's group.
+// What runs may come to a good end for this long, unless a second signal comes before. One that
+// comes within the echo is the first once more: timeout(1) signals its child and then its child's
+// group.
 enum { GRACE_S = 30, ECHO_MS = 200 };
 
 static long now_ms(void) {
@@ -42,7 +43,7 @@ static void on_signal(int sig) {
     static atomic_long asked_ms;
     if (kv_interrupted()) {
         if (sig == SIGALRM || now_ms() - atomic_load(&asked_ms) > ECHO_MS)
-            _exit(128 + (sig == SIGALRM ? SIGTERM : sig));
+            kv_end_at_once(128 + (sig == SIGALRM ? SIGTERM : sig));
         return;
     }
     atomic_store(&asked_ms, now_ms());

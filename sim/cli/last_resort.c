@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "sim/replay/plugin.h"
@@ -22,6 +23,12 @@ static const struct {
 enum { N_FAULTS = sizeof faults / sizeof *faults };
 static struct sigaction before[N_FAULTS];
 
+static pid_t home; // the process that kv_last_resort was called in
+
+_Noreturn void kv_end_at_once(int code) {
+    for (;;) syscall(SYS_exit_group, code);
+}
+
 // Async-signal-safe. Of several threads that come here at once the first speaks.
 _Noreturn static void blame(const char *plugin, const char *what) {
     static atomic_flag said = ATOMIC_FLAG_INIT;
@@ -31,16 +38,33 @@ _Noreturn static void blame(const char *plugin, const char *what) {
         for (;;) pause();
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         (void)!write(STDERR_FILENO, parts[i], strlen(parts[i]));
-    _exit(1);
+    kv_end_at_once(1);
+}
+
+// The plug-in that this thread is in; NULL also in a child that a plug-in forked, which may end.
+static const char *culprit(void) {
+    return getpid() == home ? kv_plugin_running() : NULL;
 }
 
 static void on_exit_call(void) {
-    const char *plugin = kv_plugin_running();
+    const char *plugin = culprit();
     if (plugin) blame(plugin, "exit()");
 }
 
+// These run no handlers. The program's symbols come before the C library's where a plug-in is
+// loaded, so that it meets these; what enters the kernel by itself meets nobody.
+void _exit(int code) {
+    const char *plugin = culprit();
+    if (plugin) blame(plugin, "_exit()");
+    kv_end_at_once(code);
+}
+
+void _Exit(int code) {
+    _exit(code);
+}
+
 static void on_fault(int number) {
-    const char *plugin = kv_plugin_running();
+    const char *plugin = culprit();
     for (size_t i = 0; i < N_FAULTS; i++) {
         if (faults[i].number != number) continue;
         if (plugin) blame(plugin, faults[i].name);
@@ -49,7 +73,9 @@ static void on_fault(int number) {
 }
 
 void kv_last_resort(void) {
-    struct sigaction a = {.sa_handler = on_fault, .sa_flags = SA_NODEFER};
+    // On a stack of its own (kv_plugin_enter): a recursion without an end leaves no room.
+    struct sigaction a = {.sa_handler = on_fault, .sa_flags = SA_NODEFER | SA_ONSTACK};
+    home = getpid();
     sigemptyset(&a.sa_mask);
     for (size_t i = 0; i < N_FAULTS; i++) sigaction(faults[i].number, &a, &before[i]);
     atexit(on_exit_call);

@@ -69,10 +69,34 @@ int kv_opt_numbers(const struct kv_cli *c, const char *name, double min, double 
     return rc;
 }
 
-char *kv_numbers_in_spec(const double *x, size_t n) {
-    struct kv_text t = {0};
-    for (size_t i = 0; i < n; i++) kv_text_addf(&t, "%s%g", i ? "/" : "", x[i]);
-    return kv_text_take(&t);
+#define FIELD_LETTERS "abcdefghijklmnopqrstuvwxyz0123456789_"
+
+// A comma followed by a field and '=' parts two conditions, since values hold commas too.
+static const char *condition_end(const char *at) {
+    const char *comma = strchr(at, ',');
+    while (comma && comma[1 + strspn(comma + 1, FIELD_LETTERS)] != '=')
+        comma = strchr(comma + 1, ',');
+    return comma ? comma : at + strlen(at);
+}
+
+int kv_opt_conditions(const struct kv_cli *c, const char *name, char ***list, size_t *n,
+                      struct kv_error *e) {
+    const char *text;
+    int rc = 0;
+    *list = NULL;
+    *n = 0;
+    for (size_t i = 0; (text = kv_opt_nth(c, name, i)); i++)
+        for (const char *at = text, *end; at; at = *end ? end + 1 : NULL) {
+            end = condition_end(at);
+            *list = kv_grow(*list, *n + 1, sizeof **list);
+            (*list)[(*n)++] = kv_format_text("%.*s", (int)(end - at), at);
+        }
+    for (size_t i = 0; i < *n && rc == 0; i++)
+        if ((*list)[i][0] == '=' || (*list)[i][strspn((*list)[i], FIELD_LETTERS)] != '=')
+            rc = kv_fail(e, KV_EUSAGE, c->command->name, "--%s %.80s: expected field=value", name,
+                         (*list)[i]);
+    if (rc) kv_list_free(*list, *n);
+    return rc;
 }
 
 int kv_opt_devices(const struct kv_cli *c, const char *name, struct kv_device ***devices, size_t *n,

@@ -14,8 +14,10 @@ KV_MUST_CHECK int kv_opt_counts(const struct kv_cli *c, const char *name, long m
 // The same as any numbers in [min, max].
 KV_MUST_CHECK int kv_opt_numbers(const struct kv_cli *c, const char *name, double min, double max,
                                  double *out, size_t room, size_t *n, struct kv_error *e);
-// "2/4/8", as specs list numbers. Caller frees.
-char *kv_numbers_in_spec(const double *x, size_t n);
+// "field=value" texts of an option that may be repeated, or hold several after commas; none when it
+// is not given. Free with kv_list_free. Errors: KV_EUSAGE names one that is no such text.
+KV_MUST_CHECK int kv_opt_conditions(const struct kv_cli *c, const char *name, char ***list,
+                                    size_t *n, struct kv_error *e);
 // Opens the devices an option lists, or all shipped ones. Free with kv_devices_free.
 KV_MUST_CHECK int kv_opt_devices(const struct kv_cli *c, const char *name,
                                  struct kv_device ***devices, size_t *n, struct kv_error *e);

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // The options by which verbs say which rows of a store they mean.
+#include "analysis/results/builds.h"
 #include "sim/cli/row_options.h"
 
 #include <stdlib.h>
 
 #include "sim/base/args.h"
 #include "sim/base/memory.h"
+#include "sim/base/talk.h"
+#include "sim/store/label.h"
 
 static int find_name(const char *option, const char *text, const char *const *names, unsigned *at,
                      struct kv_error *e) {
@@ -77,4 +80,44 @@ int kv_opt_choice(const struct kv_cli *c, size_t place, struct kv_row_choice *ch
     free(mode);
     free(feedback);
     return code;
+}
+
+// All runs of the store are asked, since the newest build may not be among rows[n].
+static int say_builds(struct kv_store *s, const struct kv_summary *const *rows, size_t n,
+                      struct kv_error *e) {
+    struct kv_summary *all;
+    size_t n_all;
+    int code = kv_store_summaries(s, NULL, &all, &n_all, e);
+    if (code) return code;
+    const struct kv_summary **at = kv_alloc(n_all + 1, sizeof *at);
+    for (size_t i = 0; i < n_all; i++) at[i] = &all[i];
+    for (size_t i = 0; i < n_all; i++)
+        for (size_t k = 0; k < n; k++)
+            if (rows[k]->run_group == all[i].run_group && kv_build_several(at, n_all, i))
+                kv_say("%s is %sthe newest build of its file that the store holds", all[i].label,
+                       kv_build_newest(at, n_all, i) ? "" : "not ");
+    free(at);
+    kv_summaries_free(all, n_all);
+    return 0;
+}
+
+int kv_say_marks(struct kv_store *s, const struct kv_summary *const *rows, size_t n,
+                 struct kv_error *e) {
+    struct kv_store_setting *settings;
+    const char *published, *file;
+    size_t n_settings, starred = 0;
+    enum { NAMED = 5 };
+    bool built = false;
+    int code = kv_store_settings(s, &settings, &n_settings, e);
+    if (code) return code;
+    for (size_t i = 0; i < n; i++) {
+        const char *why = kv_run_mismatch(rows[i], settings, n_settings, &published);
+        if (why && ++starred <= NAMED)
+            kv_say("%s, mode %s: %s", rows[i]->label, kv_mode_names[rows[i]->mode], why);
+        built = built || kv_spec_digest(&rows[i]->parts, &file);
+    }
+    if (starred > NAMED)
+        kv_say("and %zu more runs in a mode that they were not published in", starred - NAMED);
+    free(settings);
+    return built ? say_builds(s, rows, n, e) : 0;
 }

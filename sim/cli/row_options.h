@@ -29,4 +29,9 @@ KV_MUST_CHECK int kv_opt_name_set(const struct kv_cli *c, const char *option,
 KV_MUST_CHECK int kv_opt_choice(const struct kv_cli *c, size_t place, struct kv_row_choice *choice,
                                 struct kv_error *e);
 
+// Says on stderr what show marks of rows[n] of a store: those of a read mode that they were not
+// published in, and of several builds of one file those that are not of the newest.
+KV_MUST_CHECK int kv_say_marks(struct kv_store *s, const struct kv_summary *const *rows, size_t n,
+                               struct kv_error *e);
+
 #endif

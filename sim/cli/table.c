@@ -3,9 +3,9 @@
 #include "sim/cli/table.h"
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
+#include "sim/base/print.h"
 #include "sim/cli/terminal.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 
 enum { GAP = 2, MIN_SHRUNK = 12, MIN_FIRST = 24 };
@@ -212,17 +212,9 @@ static void print_tsv(const struct kv_table *t) {
 }
 
 static void print_json_string(const char *s) {
-    size_t width;
-    json_t *j = json_string(s);
-    if (!j) {
-        char *clean = kv_printable(s, &width);
-        j = json_string(clean);
-        free(clean);
-    }
-    char *text = j ? json_dumps(j, JSON_ENCODE_ANY) : NULL;
-    fputs(text ? text : "null", stdout);
+    char *text = kv_json_quoted(s);
+    fputs(text, stdout);
     free(text);
-    json_decref(j);
 }
 
 static void print_json(const struct kv_table *t) {

@@ -144,8 +144,19 @@ static bool determined(const struct kv_design *d, const bool *kept, size_t i) {
     return left < 1e-8;
 }
 
+// Fits that leave_out makes.
+static size_t count_left_out(const struct kv_design *d, bool by_mix) {
+    size_t n = 0;
+    for (size_t i = 0; i < d->n_runs; i++) {
+        size_t first = 0;
+        while (!left_out(d, first, i, by_mix)) first++;
+        n += first == i;
+    }
+    return n;
+}
+
 static void leave_out(const struct kv_design *d, bool by_mix, double *predicted, double *start,
-                      double *sixteen) {
+                      double *sixteen, struct kv_progress *progress) {
     bool *kept = kv_alloc(d->n_runs, sizeof *kept), *done = kv_alloc(d->n_runs, sizeof *done);
     for (size_t i = 0; i < d->n_runs; i++) predicted[i] = start[i] = sixteen[i] = NAN;
     for (size_t i = 0; i < d->n_runs; i++) {
@@ -162,6 +173,7 @@ static void leave_out(const struct kv_design *d, bool by_mix, double *predicted,
             start[k] = kv_design_predict_ns(d, &o, shortest_of(d, k));
             sixteen[k] = kv_design_predict_ns(d, &o, sixteen_of(d, k));
         }
+        kv_progress_step(progress, 1);
     }
     free(kept);
     free(done);
@@ -267,6 +279,9 @@ static void fill_device(struct kv_device *dev, const struct kv_design *d,
         // Of the whole slope of a width, its part of attend_ns included.
         v->low = o->p[j] * exp(-wide);
         v->high = o->p[j] * exp(wide);
+        if (d->term[j].kind != KV_TERM_BASE) continue;
+        v->low -= dev->append_ns; // fitted as one with base_ns, measured apart
+        v->high -= dev->append_ns;
     }
     dev->n_runs = d->n_runs;
     dev->runs = kv_alloc(d->n_runs, sizeof *dev->runs);
@@ -348,7 +363,9 @@ int kv_calibrate(struct kv_calibration **out, const struct kv_runs *runs, const 
         free(all);
         return rc;
     }
-    kv_design_choose_knee(&d, all, &o);
+    struct kv_progress *progress = kv_progress_start(
+        "fitting", KV_KNEE_FITS + count_left_out(&d, false) + count_left_out(&d, true), "fits");
+    kv_design_choose_knee(&d, all, &o, progress);
     struct kv_calibration *c = kv_alloc(1, sizeof *c);
     c->device = kv_device_new();
     c->n_runs = n;
@@ -365,9 +382,10 @@ int kv_calibrate(struct kv_calibration **out, const struct kv_runs *runs, const 
         sixteen[i] = kv_design_predict_ns(&d, &o, sixteen_of(&d, i));
     }
     c->fitted = judge(&d, c->fitted_ns, start, sixteen);
-    leave_out(&d, false, c->by_context_ns, start, sixteen);
+    leave_out(&d, false, c->by_context_ns, start, sixteen, progress);
     c->by_context = judge(&d, c->by_context_ns, start, sixteen);
-    leave_out(&d, true, c->by_mix_ns, start, sixteen);
+    leave_out(&d, true, c->by_mix_ns, start, sixteen, progress);
+    kv_progress_end(progress);
     c->by_mix = judge(&d, c->by_mix_ns, start, sixteen);
     fill_device(c->device, &d, &o, runs, name);
     c->device->error_median = c->by_context.step_median;

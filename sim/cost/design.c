@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <gsl/gsl_cdf.h>
 
-enum { KNEES = 24 };                           // cache sizes tried, spread over those measured
 static const double least_uncertainty = 0.005; // of a time: what one machine repeats on a good day
 
 // ---- terms ----------------------------------------------------------------------------
@@ -229,15 +228,17 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-void kv_design_choose_knee(struct kv_design *d, const bool *all, struct kv_design_fit *o) {
+void kv_design_choose_knee(struct kv_design *d, const bool *all, struct kv_design_fit *o,
+                           struct kv_progress *progress) {
     const struct kv_design_fit plain = *o;
     double knee = INFINITY, hidden = 0, *size = kv_alloc(d->n_runs, sizeof *size);
     for (size_t i = 0; i < d->n_runs; i++) size[i] = bytes_of(d, i);
     qsort(size, d->n_runs, sizeof *size, ascending);
-    for (size_t i = 0; i < 2 * (size_t)KNEES; i++) {
+    for (size_t i = 0; i < KV_KNEE_FITS; i++, kv_progress_step(progress, 1)) {
         struct kv_design_fit tried;
         struct kv_error ignored;
-        double at = size[i / 2 * d->n_runs / KNEES], extra = i % 2 ? 1 : 2; // parameters
+        double at = size[i / 2 * d->n_runs / (KV_KNEE_FITS / 2)],
+               extra = i % 2 ? 1 : 2; // parameters
         d->knee_bytes = i % 2 ? INFINITY : at;
         d->hidden_bytes = i % 2 ? at : 0;
         if (kv_design_fit(d, all, &tried, &ignored) || !(tried.cost < o->cost)) continue;

@@ -3,6 +3,7 @@
 #ifndef KV_COST_DESIGN_H
 #define KV_COST_DESIGN_H
 
+#include "sim/base/talk.h"
 #include "sim/cost/cost.h"
 #include "sim/cost/runs.h"
 
@@ -57,8 +58,11 @@ KV_MUST_CHECK int kv_design_fit(const struct kv_design *d, const bool *kept,
                                 struct kv_design_fit *fit, struct kv_error *e);
 // Tries a knee at cache sizes among the measured ones and keeps the best one that explains far more
 // than chance would (F test at 0.1 %): either the cost beyond it is 1.1 to 10 times as high, or
-// below it nothing (hidden_bytes).
-void kv_design_choose_knee(struct kv_design *d, const bool *all, struct kv_design_fit *fit);
+// below it nothing (hidden_bytes). That takes KV_KNEE_FITS fits, half of them a kind, at sizes
+// spread over those measured; progress (may be NULL) is told of each.
+enum { KV_KNEE_FITS = 48 };
+void kv_design_choose_knee(struct kv_design *d, const bool *all, struct kv_design_fit *fit,
+                           struct kv_progress *progress);
 
 double kv_design_predict_ns(const struct kv_design *d, const struct kv_design_fit *fit, size_t run);
 

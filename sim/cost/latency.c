@@ -3,7 +3,7 @@
 #include "sim/cost/cost.h"
 
 // The next width at or above w that the hardware addresses; w itself when it has no port list or
-// nothing that wide.
+// nothing that wide, which is marked as extrapolated.
 static size_t port_of(const struct kv_device *d, size_t w) {
     for (size_t i = 0; i < d->n_ports; i++)
         if (d->ports[i] >= w) return d->ports[i];
@@ -35,6 +35,7 @@ static bool is_by_type(const struct kv_device *d) {
 static double value_ns(const struct kv_device *d, enum kv_side side, size_t w, unsigned type,
                        struct kv_latency *t) {
     size_t port = port_of(d, w);
+    if (d->n_ports && w > d->ports[d->n_ports - 1]) t->extrapolated = true;
     if (type && port == w && !isnan(d->c_ns[side][kv_cost_bin(0, type)]))
         return d->c_ns[side][kv_cost_bin(0, type)];
     if (type || (w < 16 && is_by_type(d))) t->by_width = t->extrapolated = true;

@@ -61,6 +61,22 @@ struct kv_price *kv_prices(const struct kv_pricing *p, size_t *n) {
     return rows;
 }
 
+static bool lacks_port(const struct kv_device *d, const struct kv_ledger *l) {
+    for (int side = 0; side < 2 && d->n_ports; side++)
+        for (size_t w = d->ports[d->n_ports - 1] + 1u; w < KV_WIDTH_BINS; w++)
+            if (l->share[side][w] > 0) return true;
+    return false;
+}
+
+bool kv_pricing_lacks_port(const struct kv_pricing *p) {
+    for (size_t d = 0; d < p->n_devices; d++) {
+        if (lacks_port(p->devices[d], &p->against.ledger)) return true;
+        for (size_t i = 0; i < p->n_candidates; i++)
+            if (lacks_port(p->devices[d], &p->candidates[i].ledger)) return true;
+    }
+    return false;
+}
+
 // ---- measured runs --------------------------------------------------------------------
 
 // Whether a run is of another model than the device, or of one that cannot be told to be the same.
@@ -70,8 +86,15 @@ static bool is_other_model(const struct kv_device *d, const struct kv_device_run
     return !isnan(r->n_parameters) && !(own > 0 && fabs(own / r->n_parameters - 1) <= 0.005);
 }
 
-static bool is_elsewhere(const struct kv_device *d, const struct kv_device_run *r) {
-    return is_other_model(d, r) || r->threads != d->threads || strcmp(r->weights, d->weights) != 0;
+// Nothing is known of a machine that a run or a device does not name.
+static bool is_other_machine(const struct kv_device *d, const char *machine) {
+    return *d->machine && *machine && strcmp(d->machine, machine) != 0;
+}
+
+static bool is_elsewhere(const struct kv_device *d, const struct kv_runs *runs,
+                         const struct kv_device_run *r) {
+    return is_other_model(d, r) || is_other_machine(d, kv_run_machine(runs, r)) ||
+           r->threads != d->threads || strcmp(r->weights, d->weights) != 0;
 }
 
 struct kv_prediction *kv_predictions(struct kv_device *const *devices, size_t n_devices,
@@ -82,8 +105,8 @@ struct kv_prediction *kv_predictions(struct kv_device *const *devices, size_t n_
         for (size_t i = 0; i < runs->n; i++) {
             const struct kv_device_run *r = &runs->row[i];
             struct kv_latency at = kv_run_price(devices[d], r);
-            rows[(*n)++] = (struct kv_prediction){devices[d], r, at,
-                                                  at.extrapolated || is_elsewhere(devices[d], r)};
+            rows[(*n)++] = (struct kv_prediction){
+                devices[d], r, at, at.extrapolated || is_elsewhere(devices[d], runs, r)};
         }
     return rows;
 }

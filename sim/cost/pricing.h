@@ -44,12 +44,16 @@ struct kv_price {
 // All of them; caller frees the array.
 struct kv_price *kv_prices(const struct kv_pricing *p, size_t *n);
 
+// Whether a candidate, or what they are compared with, holds a width that a device with ports has
+// no port for.
+bool kv_pricing_lacks_port(const struct kv_pricing *p);
+
 struct kv_prediction {
     const struct kv_device *device;
     const struct kv_device_run *run;
     struct kv_latency at;
-    // Beyond what the device was measured at: its contexts and widths, or another model, weights or
-    // threads.
+    // Beyond what the device was measured at: its contexts and widths, or another machine, model,
+    // weights or threads.
     bool extrapolated;
 };
 

@@ -81,6 +81,9 @@ KV_MUST_CHECK int kv_runs_choose(struct kv_runs *runs, const struct kv_runs_choi
 // option that chooses.
 KV_MUST_CHECK int kv_runs_check_one_way(const struct kv_runs *runs, struct kv_error *e);
 
+// The machine that a run was measured on, as its row names it or else its file; "" = unknown.
+const char *kv_run_machine(const struct kv_runs *runs, const struct kv_device_run *run);
+
 // A policy's own cost is no part of a device. Adds it to the steps of runs [first, n).
 void kv_runs_add_policy(struct kv_runs *runs, size_t first, double ns);
 // Takes what was measured of a policy off all steps; returns the most that came off one, in ns.

@@ -76,6 +76,15 @@ static const char *value_of(const struct kv_runs *r, unsigned setting, const cha
     return setting ? json_string_value(json_object_get(r->setting[setting - 1], field)) : NULL;
 }
 
+const char *kv_run_machine(const struct kv_runs *r, const struct kv_device_run *run) {
+    static const char *const fields[] = {"gpu_info", "cpu_info", "machine"};
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        const char *told = value_of(r, run->setting, fields[i]);
+        if (told && *told) return told;
+    }
+    return r->machine;
+}
+
 // Takes "field=value" apart into a heap copy.
 static char *field_of(const char *condition, const char **value) {
     const char *equal = strchr(condition, '=');

@@ -80,18 +80,30 @@ static int read_text(struct kv_gguf *g, const char *what, struct kv_gguf_text *t
     return KV_OK;
 }
 
+// For a list whose values, however short each is, cannot all be there.
+static int too_long(const struct kv_gguf *g, uint64_t n, const char *what, struct kv_error *e) {
+    return kv_gguf_fail(
+        g, g->at, e,
+        "%s is a list of %" PRIu64
+        " values, more than the %zu bytes that are left in the file can hold: it is "
+        "truncated or its header lies",
+        what, n, g->map.n - g->at);
+}
+
 // Skips n values of a type that is no array.
 static int skip_values(struct kv_gguf *g, uint32_t type, uint64_t n, const char *what,
                        struct kv_error *e) {
     if (type == KV_GGUF_STRING) {
         struct kv_gguf_text t;
         int rc = KV_OK;
-        if (n > (g->map.n - g->at) / 8) return need(g, UINT64_MAX, what, e);
+        if (n > (g->map.n - g->at) / 8)
+            return too_long(g, n, what, e); // each begins with its length
         for (uint64_t i = 0; i < n && !rc; i++) rc = read_text(g, what, &t, e);
         return rc;
     }
     uint64_t bytes;
-    if (__builtin_mul_overflow(n, (uint64_t)value_bytes[type], &bytes)) bytes = UINT64_MAX;
+    if (__builtin_mul_overflow(n, (uint64_t)value_bytes[type], &bytes))
+        return too_long(g, n, what, e);
     int rc = need(g, bytes, what, e);
     if (!rc) g->at += (size_t)bytes;
     return rc;

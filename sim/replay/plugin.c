@@ -3,6 +3,7 @@
 #include "sim/replay/plugin.h"
 
 #include <dlfcn.h>
+#include <signal.h>
 #include <stdlib.h>
 
 #include "sim/base/files.h"
@@ -16,9 +17,24 @@ bool kv_is_plugin(const char *name) {
 
 static _Thread_local const char *running;
 
+// Where a handler can run after a recursion without an end has used the thread's stack up. A thread
+// that has such a place already keeps it.
+static void make_room_for_handlers(void) {
+    static _Thread_local bool made;
+    static _Thread_local char room[1 << 15];
+    stack_t there;
+    if (made || sigaltstack(NULL, &there)) return;
+    if (there.ss_flags & SS_DISABLE)
+        (void)!sigaltstack(&(stack_t){.ss_sp = room, .ss_size = sizeof room}, NULL);
+    made = true;
+}
+
 const char *kv_plugin_enter(const char *path) {
     const char *before = running;
-    if (path) running = path;
+    if (path) {
+        running = path;
+        make_room_for_handlers();
+    }
     return before;
 }
 

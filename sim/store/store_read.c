@@ -10,6 +10,7 @@
 #include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/base/shape.h"
+#include "sim/store/sound.h"
 
 // A list that a query's rows are appended to.
 struct list {
@@ -116,6 +117,9 @@ static int take_summary(void *self, size_t n, const char *const *names,
             char *at = row + columns[c].offset;
             if (strcmp(names[i], columns[c].name) != 0) continue;
             if (columns[c].kind == C_TEXT) memcpy(at, &(char *){text_of(v)}, sizeof(char *));
+            if (columns[c].kind == C_REAL && isinf(v->x)) // a sum of finite ones that overflowed
+                return kv_fail(e, KV_EFAIL, l->store, "the mean %s of a run is not finite",
+                               names[i]);
             if (columns[c].kind == C_REAL) memcpy(at, &v->x, sizeof v->x);
             if (columns[c].kind == C_SIZE) memcpy(at, &(size_t){(size_t)v->n}, sizeof(size_t));
             if (columns[c].kind == C_ID) memcpy(at, &v->n, sizeof v->n);
@@ -186,8 +190,10 @@ int kv_store_summaries(struct kv_store *s, const struct kv_store_filter *filter,
     KV_GUARD(e);
     const struct kv_store_filter all_rows = {0};
     struct list l = {.size = sizeof **rows, .store = kv_store_path(s)};
+    int code = kv_store_check_numbers(s, KV_STORE_ITEMS, e);
+    if (code) return code;
     // The samples have the form of a benchmark and are none: they go by their own name.
-    int code = kv_store_query(
+    code = kv_store_query(
         s,
         "SELECT s.*, CASE t.task_path WHEN 'samples' THEN 'samples' ELSE s.task_name END AS task "
         "FROM summary AS s JOIN trace AS t ON t.id = s.trace ORDER BY s.trace, s.spec, s.family",
@@ -216,6 +222,20 @@ void kv_summaries_free(struct kv_summary *rows, size_t n) {
     free(rows);
 }
 
+// ---- rows of one run group ------------------------------------------------------------
+
+// Appends what `sql`, whose one parameter is the group, brings. After an error the caller lets go
+// of what was read so far.
+static int read_group(struct kv_store *s, long long run_group, const char *sql,
+                      int (*take)(void *, size_t, const char *const *, const struct kv_sql_value *,
+                                  struct kv_error *),
+                      struct list *l, struct kv_error *e) {
+    KV_GUARD(e);
+    const struct kv_sql_value group = kv_sql_int(run_group);
+    l->store = kv_store_path(s);
+    return kv_store_query(s, sql, &group, 1, take, l, e);
+}
+
 // ---- items ----------------------------------------------------------------------------
 
 static int take_item(void *self, size_t n, const char *const *names, const struct kv_sql_value *v,
@@ -242,23 +262,16 @@ static int take_item(void *self, size_t n, const char *const *names, const struc
 
 int kv_store_items(struct kv_store *s, long long run_group, struct kv_item_result **rows, size_t *n,
                    struct kv_error *e) {
-    *rows = NULL;
-    *n = 0;
-    KV_GUARD(e);
-    const struct kv_sql_value group = kv_sql_int(run_group);
     struct list l = {.size = sizeof **rows};
-    int code = kv_store_query(
-        s,
+    int code = read_group(
+        s, run_group,
         "SELECT item, id, source, gold, context_key, right_acc, right_acc_norm, right_acc_bytes, "
         "right_acc_token, ref_acc, ref_acc_norm, ref_acc_bytes, ref_acc_token, agree, margin, "
         "kl_nats, n_scored, effective_bits, chance FROM item_result WHERE family = ? ORDER BY item",
-        &group, 1, take_item, &l, e);
-    if (code) {
-        kv_item_results_free(l.rows, l.n);
-        l = (struct list){0};
-    }
-    *rows = l.rows;
-    *n = l.n;
+        take_item, &l, e);
+    if (code) kv_item_results_free(l.rows, l.n);
+    *rows = code ? NULL : l.rows;
+    *n = code ? 0 : l.n;
     return code;
 }
 
@@ -288,14 +301,10 @@ static int take_redraw(void *self, size_t n, const char *const *names, const str
 
 int kv_store_redraws(struct kv_store *s, long long run_group, struct kv_redraw_result **rows,
                      size_t *n, struct kv_error *e) {
-    *rows = NULL;
-    *n = 0;
-    KV_GUARD(e);
-    const struct kv_sql_value group = kv_sql_int(run_group);
-    struct list l = {.size = sizeof **rows};
     // Where there is no gold choice nothing equals it: NULLIF makes that unknown.
-    int code = kv_store_query(
-        s,
+    struct list l = {.size = sizeof **rows};
+    int code = read_group(
+        s, run_group,
         "SELECT o.item, r.redraw, o.kl_nats, o.pick_acc = NULLIF(i.gold, -1), "
         "o.pick_acc_norm = NULLIF(i.gold, -1), o.pick_acc_bytes = NULLIF(i.gold, -1), "
         "o.pick_acc_token = NULLIF(i.gold, -1), o.pick_ref_acc = NULLIF(i.gold, -1), "
@@ -304,13 +313,10 @@ int kv_store_redraws(struct kv_store *s, long long run_group, struct kv_redraw_r
         "FROM family AS f JOIN run AS r ON r.id = f.run JOIN outcome_item AS o ON o.run = f.run "
         "JOIN item AS i ON i.trace = r.trace AND i.item = o.item "
         "WHERE f.family = ? ORDER BY o.item, r.redraw",
-        &group, 1, take_redraw, &l, e);
-    if (code) {
-        free(l.rows);
-        l = (struct list){0};
-    }
-    *rows = l.rows;
-    *n = l.n;
+        take_redraw, &l, e);
+    if (code) free(l.rows);
+    *rows = code ? NULL : l.rows;
+    *n = code ? 0 : l.n;
     return code;
 }
 
@@ -318,8 +324,12 @@ int kv_store_redraws(struct kv_store *s, long long run_group, struct kv_redraw_r
 
 static int take_choice(void *self, size_t n, const char *const *names, const struct kv_sql_value *v,
                        struct kv_error *e) {
-    struct kv_choice_result *r = append(self);
-    (void)n, (void)names, (void)e;
+    struct list *l = self;
+    struct kv_choice_result *r = append(l);
+    for (size_t i = 0; i < n; i++)
+        if (isinf(v[i].x))
+            return kv_fail(e, KV_EFAIL, l->store, "%s of choice %lld of item %lld is not finite",
+                           names[i], v[2].n, v[0].n);
     r->item = (uint32_t)v[0].n;
     r->redraw = (uint32_t)v[1].n;
     r->choice = (uint32_t)v[2].n;
@@ -338,25 +348,18 @@ static int take_choice(void *self, size_t n, const char *const *names, const str
 
 int kv_store_choices(struct kv_store *s, long long run_group, struct kv_choice_result **rows,
                      size_t *n, struct kv_error *e) {
-    *rows = NULL;
-    *n = 0;
-    KV_GUARD(e);
-    const struct kv_sql_value group = kv_sql_int(run_group);
     struct list l = {.size = sizeof **rows};
-    int code = kv_store_query(
-        s,
+    int code = read_group(
+        s, run_group,
         "SELECT o.item, r.redraw, o.choice, i.id, i.gold, o.logprob, o.logprob_ref, o.kl_nats, "
         "o.tokens, o.chars, o.bytes, o.logprob_after_prefix, o.tokens_after_prefix "
         "FROM family AS f JOIN run AS r ON r.id = f.run JOIN outcome_choice AS o ON o.run = f.run "
         "JOIN item AS i ON i.trace = r.trace AND i.item = o.item "
         "WHERE f.family = ? ORDER BY o.item, r.redraw, o.choice",
-        &group, 1, take_choice, &l, e);
-    if (code) {
-        kv_choice_results_free(l.rows, l.n);
-        l = (struct list){0};
-    }
-    *rows = l.rows;
-    *n = l.n;
+        take_choice, &l, e);
+    if (code) kv_choice_results_free(l.rows, l.n);
+    *rows = code ? NULL : l.rows;
+    *n = code ? 0 : l.n;
     return code;
 }
 

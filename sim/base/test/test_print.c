@@ -42,10 +42,30 @@ static void issue_13_d6_long_lines_are_whole(void **state) {
     free(from);
 }
 
+static void issue_13_d6_json_escapes_what_steers_a_terminal(void **state) {
+    (void)state;
+    static const char *const cases[][2] = {
+        {"", "\"\""},
+        {"a\"b\\c/", "\"a\\\"b\\\\c/\""},
+        {"x\n\t\033[2J", "\"x\\n\\t\\u001b[2J\""},
+        {"\x7F\xC2\x80\xC2\x9B"
+         "1m\xC2\x9F\xC2\xA0",
+         "\"\\u007f\\u0080\\u009b1m\\u009f\xC2\xA0\""},
+        {"\xED\xA0\x80|\xFF|\u00e9\U0001F600",
+         "\"\\ufffd\\ufffd\\ufffd|\\ufffd|\u00e9\U0001F600\""},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *text = kv_json_quoted(cases[i][0]);
+        assert_string_equal(text, cases[i][1]);
+        free(text);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(issue_13_d6_control_characters_are_replaced),
         cmocka_unit_test(issue_13_d6_long_lines_are_whole),
+        cmocka_unit_test(issue_13_d6_json_escapes_what_steers_a_terminal),
     };
     return cmocka_run_group_tests_name("print", tests, NULL, NULL);
 }

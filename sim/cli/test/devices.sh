@@ -49,6 +49,8 @@ flat 16 1 2" \
     "$("$kvsim" what-if 4 16 -q --context 500 --device "$dir/round.json,$dir/flat.json" --tsv | sed 1d | cut -f1,3,10,11 | tr '\t' ' ')"
 check "ports round widths up" "4 1.6000" \
     "$("$kvsim" what-if 4 --ports 16 --context 500 --device "$dir/round.json" --tsv | sed 1d | cut -f3,4 | tr '\t' ' ')"
+check "what no port is wide enough for is marked and said" "3 0 4 0 16 1 widths above a device's widest port (of the mixes, or of --against 16) are priced as if it could address them: extrapolated" \
+    "$("$kvsim" what-if 3 4 16 --ports 4 -c 500 --device "$dir/round.json" --tsv 2>"$dir/err" | sed 1d | cut -f3,12 | tr '\t\n' '  ' ; tail -1 "$dir/err")"
 check "devices lists range and error" "round f32 1 10 1000" \
     "$("$kvsim" devices --device "$dir/round.json" --tsv | sed 1d | cut -f1-3,6,7 | tr '\t' ' ')"
 check "shipped devices carry runs and a date" "" \
@@ -60,6 +62,11 @@ check "bench device writes JSON and CSV that calibrate reads" "0 0" \
     "$("$kvsim" calibrate --runs "$dir/own.json" --device own --out "$dir/own-device.json" -q >/dev/null; echo $?) $("$kvsim" calibrate --runs "$dir/own.csv" -q >/dev/null; echo $?)"
 check "what it makes is a device" "own bf16 1 2 130 6" \
     "$("$kvsim" devices --device "$dir/own-device.json" --tsv | sed 1d | cut -f1-3,6,7,12 | tr '\t' ' ')"
+
+# Sixteen mixes at thirteen contexts on a GPU, whose rounds make a fit slow: some ten seconds in all.
+timeout -s KILL 8 "$kvsim" calibrate --runs sim/cost/devices/h100-135m.json >/dev/null 2>"$dir/err"
+check "issue 13 point 6: fits are counted, with time left" "yes" \
+    "$(grep -q '^fitting [0-9]*/75  [0-9.]* \(fits/s\|s/fit\)  0:[0-9]* left$' "$dir/err" && echo yes)"
 
 # A policy of a millisecond a token, measured with the steps, is no part of the device.
 awk -F, -v OFS=, 'NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i }
@@ -107,8 +114,14 @@ iq4_nl 0 own
     "$("$kvsim" what-if 16 q4_0 iq4_nl 4 -c 1000 -q --device "$dir/typed.json" --tsv | sed 1d | awk -F'\t' '{ print $3, $12, $13; ms = ms sprintf("%.2f ", $4) } END { sub(/ $/, "", ms); print ms }')"
 check "issue 13 A5: rows of another model are marked and named" "1 llama 8B Q4_K - Medium" \
     "$("$kvsim" what-if --runs "$dir/big.jsonl" -q --device "$dir/typed.json" --tsv | sed 1d | cut -f7,10 | tr '\t' ' ' | sort -u)"
-check "issue 13 A5: and those of the device's own are not" "0 135m" \
+check "issue 13 A5: and those of the device's own are not, but those of another machine" "0 135m
+1 135m" \
     "$("$kvsim" what-if --runs "$dir/bench.jsonl" -q --device "$dir/typed.json" --tsv | sed 1d | cut -f7,10 | tr '\t' ' ' | sort -u)"
+check "issue 13 A5: --where chooses the machine's own, flags that are not compared are said" "18 0
+note: the runs were made in several ways: flash_attn is '0' (9 runs) or '1' (9 runs); choose one, as with --where 'flash_attn=0'
+note: flags and builds of the runs are not compared with the device's, whose file does not hold them" \
+    "$("$kvsim" what-if --runs "$dir/bench.jsonl" --where 'gpu_info=GPU A' --device "$dir/typed.json" --tsv 2>"$dir/err" | sed 1d | cut -f7 | uniq -c | awk '{ print $1, $2 }'; cat "$dir/err")"
+refused "--where without runs" 2 "kvsim: what-if: --where chooses among --runs FILE" what-if 4 --where fa=1
 refused "issue 13 A5: --shape does not rename another model" 1 \
     "kvsim: calibrate: run 1 is of llama 8B Q4_K - Medium, 8.03e+09 parameters; --shape 135m has 1.345e+08" \
     calibrate --runs "$dir/big.jsonl" --shape 135m

@@ -64,6 +64,10 @@ check "shares of damage add up to the whole by each axis but rare words" "100 10
 check "greedy-exact stands beside the additive plan, verified no worse, within budget and evaluations" "2 yes yes yes" \
     "$(awk -F'\t' '$2 ~ /^knapsack/ { a = $13; tried = $3 } $2 ~ /^greedy-exact/ { g = $13; n = $3 } NR > 1 { rows++; bad += $4 > 4.2501 }
         END { print rows, (g != "" && g <= a ? "yes" : "no"), (bad ? "no" : "yes"), (n > 1 && n <= 7 ? "yes" : "no") }' "$dir/g.tsv")"
+timeout -s KILL 8 "$kvsim" tune "$t" --no-exact --budget bits=4.5 --tries 1000000 --method random \
+    'threshold:feature=entropy,quantiles=0..1,bits=3/5@asym:group=32' >/dev/null 2>"$dir/err"
+check "issue 13 point 6: tries are counted, with time left" "yes" \
+    "$(grep -q '^searching [0-9]*/1000000  [0-9.]* \(specs/s\|s/spec\)  [0-9:]* left$' "$dir/err" && echo yes)"
 refused "greedy-exact without exact replay" 2 "which --no-exact forbids" tune "$t" --no-exact --method greedy-exact layerwise@sym
 refused "rounds in prediction" 1 "use --fidelity exact" replay "$t" --fidelity fisher 'oracle:bits=4.25,rounds=2@sym'
 

@@ -353,6 +353,38 @@ static void attribute_finds_the_effects_that_were_put_in(void **state) {
     free(db);
 }
 
+// Eighteen runs, so that the draws take seconds.
+static void issue_13_point_6_attribute_counts_its_draws(void **state) {
+    const struct fixture *f = *state;
+    static const char *const formats[] = {"asym", "sym"}, *const groups[] = {"16", "32", "64"},
+                             *const widths[] = {"2", "4", "8"};
+    struct kv_error e = {0};
+    struct kv_store *s;
+    struct synthetic *t = synthetic_new(N);
+    long long trace;
+    char *db = kv_format_text("%s/many.db", f->dir);
+    int code = kv_store_open(&s, db, KV_STORE_CREATE, &e);
+    if (!code) code = synthetic_trace(s, t, &trace, &e);
+    for (size_t i = 0; !code && i < 18; i++) {
+        char *spec = kv_format_text("static:k=%s,v=4@%s:group=%s", widths[i / 6], formats[i % 2],
+                                    groups[i / 2 % 3]);
+        const struct made_spec m = {spec, "static", "", 0.05 * (double)(i + 1), 4, 4};
+        code = made_run(s, trace, &m, i, 0, &e);
+        free(spec);
+    }
+    if (!code) code = kv_store_close(s, &e);
+    synthetic_free(t);
+    if (code) fail_msg("%s: %s", e.where, e.msg);
+    char *arguments = kv_format_text("attribute --db %s --draws 100000", db), *said;
+    (void)run(f, "timeout -s KILL 10", arguments, &said); // done or not, it has counted
+    if (!strstr(said, "resampling ") || !strstr(said, "/100000  ") || !strstr(said, " draws/s  ") ||
+        !strstr(said, " left\n"))
+        fail_msg("%s", said);
+    free(said);
+    free(arguments);
+    free(db);
+}
+
 // ---- sql ------------------------------------------------------------------------------
 
 static void sql_reads_and_refuses_to_write(void **state) {
@@ -421,6 +453,7 @@ int main(void) {
         cmocka_unit_test(the_ranking_by_scorer_is_shown),
         cmocka_unit_test(the_frontier_says_what_beats_the_others),
         cmocka_unit_test(attribute_finds_the_effects_that_were_put_in),
+        cmocka_unit_test(issue_13_point_6_attribute_counts_its_draws),
         cmocka_unit_test(sql_reads_and_refuses_to_write),
         cmocka_unit_test(every_view_is_explained),
     };

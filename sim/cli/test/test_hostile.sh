@@ -75,6 +75,7 @@ printf '%s\n%s,16\n' "${head%,*}" "$row" >column.csv
 printf '\001\0\377' >binary
 head -c 256 /dev/zero | tr '\0' '\377' >nan.f32
 head -c 34 /dev/zero | tr '\0' '\177' >nan.codes
+mkfifo pipe slow
 cat t/manifest.json s.db text.db >before
 
 # ---- rows
@@ -134,6 +135,7 @@ done <<'ROWS'
 0 | items 1 | kvsim tasks no_newline.jsonl | tr -s ' '
 0 | items 2 | kvsim tasks crlf.jsonl | tr -s ' '
 0 | warning: twice.jsonl: the id '0' is given to two items | kvsim tasks twice.jsonl
+1 | twice.jsonl: items 0 and 1 have one id, '0', and results go by ids | kvsim record -m good.gguf -t twice.jsonl -o x
 1 | gold7.jsonl: line 1: "label" is none of the endings | kvsim tasks gold7.jsonl
 1 | gold_below.jsonl: line 1: "label" is none of the endings | kvsim tasks gold_below.jsonl
 1 | gold_half.jsonl: line 1: "label" is none of the endings | kvsim tasks gold_half.jsonl
@@ -224,6 +226,21 @@ done <<'ROWS'
 1 | text.db: is not a folder | kvsim record -m good.gguf -t samples --stride 72 -o text.db
 1 | cannot be made | kvsim record -m good.gguf -t samples --stride 72 -o ''
 1 | standard output: cannot be written | kvsim list formats >&-
+# pipes
+1 | pipe: is a pipe that nobody writes | kvsim tasks pipe
+1 | pipe: is a pipe that nobody writes | kvsim calibrate --runs pipe
+1 | pipe: is a pipe that nobody writes | kvsim what-if 4 -d pipe
+1 | pipe: is a pipe that nobody writes | kvsim record -m good.gguf -t samples --ids pipe -o x
+1 | pipe: is a pipe, and a plain file is needed here | kvsim verify pipe
+1 | pipe: this is neither a GGUF file nor a Hugging Face folder | kvsim record -m pipe -o x
+1 | pipe: is not a trace folder | kvsim replay pipe static
+1 | pipe: not a regular file; a store needs one | kvsim show --db pipe
+1 | ./pipe | kvsim replay t ./pipe -m good.gguf
+1 | pipe: no such file, or it cannot be read | kvsim replay t mlp:weights=pipe -m good.gguf
+0 | items 2 | cat crlf.jsonl | kvsim tasks /dev/stdin | tr -s ' '
+0 | items 2 | gzip -c crlf.jsonl | kvsim tasks /dev/stdin | tr -s ' '
+0 | items 2 | { sleep 1; cat crlf.jsonl >slow; } & kvsim tasks slow | tr -s ' '
+0 | items 2 | { sleep 4; cat crlf.jsonl; } | kvsim tasks /dev/stdin | tr -s ' '
 # vectors
 1 | ends 3 bytes after a whole unit | printf abc | kvsim code sym --bits 4
 2 | --dim 0 | kvsim code sym --bits 4 --dim 0

@@ -12,6 +12,14 @@ plugin() {
 #include "policies/policy.h"
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+__attribute__((noinline, unused)) static int deep(volatile int n) {
+    volatile char frame[4096];
+    frame[n % 4096] = (char)n;
+    return frame[(n + 1) % 4096] + deep(n + 1) + frame[0];
+}
 static int mine_open(void **s, const struct kv_run *r, const struct kv_args *a, struct kv_error *e) {
     (void)s; (void)r; (void)a; (void)e;
     return 0;
@@ -73,6 +81,26 @@ for way in 'exit(0):exit()' 'quick_exit(0):exit()' 'abort():abort()' '*(volatile
     says 1 "kvsim: ./ends.so: the plug-in ended the program by .*${way##*:}" \
         "issue 13 C14: a plug-in that does ${way%:*} is named, with code 1" replay t 'shuffle(./ends.so)' --fidelity fisher
 done
+for way in '_exit(0):_exit()' '_Exit(0):_exit()' 'deep(0):SIGSEGV'; do
+    plugin ends "${way%:*}" '.varies = KV_VARIES_TOKEN'
+    says 1 "kvsim: ./ends.so: the plug-in ended the program by .*${way##*:}" \
+        "issue 13 C14: one that does ${way%:*} is named too" replay t ./ends.so --fidelity fisher
+    says 1 "kvsim: ./ends.so: the plug-in ended the program by .*${way##*:}" \
+        "issue 13 C14: in workers as well: ${way%:*}" replay t ./ends.so -m good.gguf -j 2
+done
+plugin forks 'if (t == first && c == 0) { pid_t p = fork(); int s; if (!p) _exit(0); waitpid(p, &s, 0); w = s ? 9 : 1; }' \
+    '.varies = KV_VARIES_TOKEN'
+check 'issue 13 C14: a child that a plug-in forks may end' "$kvsim" replay t ./forks.so --fidelity fisher
+# Nobody can stop this one; what was stored before is whole, and the sweep goes on without it.
+"$kvsim" sweep -q t static:bits=4@sym --fidelity fisher --db ended.db || exit 1
+plugin ends 'syscall(SYS_exit_group, 0)' '.varies = KV_VARIES_TOKEN'
+"$kvsim" sweep -q t static:bits=3@sym ./ends.so static:bits=2@sym --fidelity fisher --db ended.db
+"$kvsim" verify ended.db >out.log 2>&1
+check 'issue 13 C14: a store outlives a plug-in that ends the process past all handlers' \
+    grep -q 'equal bit for bit' out.log
+"$kvsim" sweep -q t static:bits='{2,3,4}@sym' --fidelity fisher --db ended.db || exit 1
+check 'issue 13 C14: and takes what was not run' \
+    test "$("$kvsim" sql 'SELECT COUNT(*), COUNT(DISTINCT n) FROM summary' --db ended.db --tsv | tail -n 1)" = "$(printf '3\t1')"
 says 1 'nothing: is not a trace folder' 'issue 13 C14: train without its trace' train mlp nothing
 
 # ---- A11
@@ -87,6 +115,26 @@ check 'issue 13 A11: two builds of a plug-in are told apart by their digests' \
 check 'issue 13 A11: the newest is said' test "$(grep -c '(newest)' show.txt)" = 1
 "$kvsim" frontier --value kl --db builds.db >front.txt
 check 'issue 13 A11: in the frontier too' test "$(grep -c '#[0-9a-f]\{4\}@sym (newest)' front.txt)" = 1
+
+label=$(grep -o '^./honest.so#[0-9a-f]*@sym (newest)' show.txt | cut -d' ' -f1)
+check 'issue 13 A11: TSV of both ends with the label' sh -c \
+    "for verb in show frontier; do '$kvsim' \$verb --db builds.db --tsv | awk -F '\t' -v l='$label' '{ s += \$NF == \"label\"; n += \$NF == l } END { exit !(s == 1 && n == 1) }' || exit 1; done"
+"$kvsim" sweep -q t ./honest.so static:bits=2@sym static:bits=4@kivi -m good.gguf --db exact.db || exit 1
+plugin honest 'w = tokens[t].feature[KV_RARITY_NATS] > 3 ? 2 : 0' \
+    '.varies = KV_VARIES_TOKEN, .needs = KV_NEED(KV_RARITY_NATS)'
+"$kvsim" sweep -q t ./honest.so -m good.gguf --db exact.db || exit 1
+says 0 '/honest.so#[0-9a-f]*@sym is the newest build of its file that the store holds' \
+    'issue 13 A11: outcomes says whether its build is the newest' outcomes ./honest.so --db exact.db
+"$kvsim" attribute --db exact.db >out.log 2>err.log
+check 'issue 13 A11: attribute says which builds are not' \
+    grep -q '/honest.so#[0-9a-f]*@sym is not the newest build of its file that the store holds' err.log
+check 'issue 13 B2: and which runs are of another mode' \
+    grep -q '^static:bits=4@kivi, mode inline: the format was published in mode prefill$' err.log
+printf '%s: %s\n' source here model any benchmark any quantity 'kl ratio' first './honest.so*' \
+    second static:bits=4@kivi 'at most' 9 claim 'a rule is as good' >own.claim
+"$kvsim" verdict ./own.claim --db exact.db >out.log 2>&1
+check 'issue 13 A11: verdict marks the newest' test "$(grep -c 'honest.so#[0-9a-f]*@sym (newest) against' out.log) $(grep -c 'honest.so#[0-9a-f]*@sym against' out.log)" = '1 1'
+check 'issue 13 B2: and the mode' sh -c "grep -q '(inline\*)' out.log && grep -q '^\* another read mode' out.log"
 
 # ---- A10
 
@@ -107,6 +155,8 @@ says 0 'static:bits=4@kivi, mode inline: the format was published in mode prefil
 check 'issue 13 B2: show marks it' sh -c "'$kvsim' show --db modes.db | grep -q 'kivi.* inline\* '"
 check 'issue 13 B2: and says what the star means' sh -c "'$kvsim' show --db modes.db | grep -q 'another read mode than'"
 check 'issue 13 B2: the frontier marks it' sh -c "'$kvsim' frontier --db modes.db --value kl | grep -q 'kivi\*'"
+says 0 'static:bits=4@kivi, mode inline: the format was published in mode prefill' \
+    'issue 13 B2: outcomes says it' outcomes static:bits=4@kivi --db modes.db
 check 'issue 13 B2: TSV has the published mode' sh -c "'$kvsim' show --db modes.db --tsv | head -n 1 | grep -q published_mode"
 check 'issue 13 B2: diff marks it' sh -c "'$kvsim' diff static:bits=4@kivi static:bits=4@sym --db modes.db | grep -q 'inline\*)'"
 check 'issue 13 B2: list says modes' sh -c "'$kvsim' list policies | head -n 1 | grep -q published_in"

@@ -305,6 +305,116 @@ static void issue_13_point_5_an_older_store_is_copied_before_it_is_changed(void 
     free(copy);
 }
 
+// Three redraws of every item, of which two of item 7 and one of item 9 overflow, and all of
+// item 3.
+static void issue_13_A1_redraws_that_are_not_finite_are_counted(void **state) {
+    const struct fixture *f = *state;
+    struct kv_error e = {0};
+    struct kv_store *s;
+    struct synthetic *t = synthetic_new(N);
+    long long trace, run_id;
+    char *db = kv_format_text("%s/redraws.db", f->dir), *said;
+    assert_int_equal(0, kv_store_open(&s, db, KV_STORE_CREATE, &e));
+    assert_int_equal(0, synthetic_trace(s, t, &trace, &e));
+    assert_int_equal(0, made_run(s, trace, &specs[0], 0, 0, &e));
+    for (uint32_t r = 0; r < 3; r++) {
+        assert_int_equal(0, made_run(s, trace, &specs[1], 1 + r, r, &e));
+        struct kv_run_key key = synthetic_key(trace, specs[1].spec);
+        key.policy = specs[1].policy;
+        key.format = specs[1].format;
+        key.redraw = r;
+        assert_int_equal(0, kv_store_run(s, &key, &run_id, &e));
+        for (size_t i = 3; i < 10; i += i == 3 ? 4 : 2) {
+            struct kv_choice_outcome choice[SYNTHETIC_CHOICES];
+            struct kv_outcome o = synthetic_outcome(i, 1 + r, 0.6, 0.1, 4, 4, choice);
+            o.kl_nats = NAN;
+            if (i == 3 || (i == 7 && r > 0) || (i == 9 && r == 2))
+                assert_int_equal(0, kv_store_put(s, run_id, (uint32_t)i, &o, &e));
+        }
+    }
+    assert_int_equal(0, kv_store_close(s, &e));
+    char *show = kv_format_text("show --db %s", db),
+         *tsv = kv_format_text("show --db %s --json", db);
+    expect(f, show, 0, "199 of 200, 594 of 597 redraws");
+    expect(f, show, 0, "1 of 200 items, whose scores or divergence are not finite (id ");
+    char *says =
+        kv_format_text("; 3 of 597 redraws of other items, which count by their others (ids "
+                       "%s, %s)",
+                       t->ids[7], t->ids[9]);
+    expect(f, show, 0, says);
+    assert_int_equal(0, run(f, "", tsv, &said));
+    assert_non_null(strstr(said, "\"left_out_redraws\": 3,"));
+    synthetic_free(t);
+    free(said);
+    free(says);
+    free(tsv);
+    free(show);
+    free(db);
+}
+
+static void change(const struct fixture *f, const char *sql) {
+    struct kv_store *s;
+    struct kv_error e;
+    assert_int_equal(kv_store_open(&s, f->db, KV_STORE_WRITE, &e), 0);
+    if (kv_store_query(s, sql, NULL, 0, NULL, NULL, &e)) fail_msg("%s", e.msg);
+    assert_int_equal(kv_store_close(s, &e), 0);
+}
+
+// No call of the library stores such numbers, so they are written as another program would.
+static void issue_13_A1_numbers_of_another_hand_that_are_not_finite_are_refused(void **state) {
+    const struct fixture *f = *state;
+    static const struct {
+        const char *table, *column, *value;
+    } cases[] = {
+        {"outcome_item", "kl_nats", "9e999"},    {"outcome_item", "margin", "-9e999"},
+        {"outcome_item", "n_scored", "9e999"},   {"outcome_item", "pick_acc", "9e999"},
+        {"outcome_item", "kl_nats", "'nan'"},    {"outcome_item", "effective_bits", "9e999"},
+        {"outcome_choice", "logprob", "-9e999"}, {"outcome_choice", "kl_nats", "9e999"},
+        {"outcome_share", "share", "9e999"}};
+    static const char *const commands[] = {"verify %s", "show --db %s", "frontier --db %s",
+                                           "diff none static:k=8,v=4@asym:group=32 --db %s",
+                                           "outcomes none --db %s"};
+    char *copy = kv_format_text("cp %s %s.whole && rm -f %s.bak*", f->db, f->db, f->db),
+         *back = kv_format_text("cp %s.whole %s", f->db, f->db);
+    assert_int_equal(system(copy), 0);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        bool choices = strcmp(cases[i].table, "outcome_choice") == 0;
+        char *sql = kv_format_text("UPDATE %s SET %s = %s WHERE run = 1 AND item = 5",
+                                   cases[i].table, cases[i].column, cases[i].value),
+             *first = kv_format_text("of %s, the first %s of run 1, item 5; nothing is computed",
+                                     cases[i].table, cases[i].column);
+        change(f, sql);
+        for (size_t k = 0; k < sizeof commands / sizeof *commands; k++) {
+            char *arguments = kv_format_text(commands[k], f->db);
+            const char *says = choices ? "of item 5 is not finite" : first;
+            if (k == 0) says = first;
+            if (choices && k > 0 && k < 4)
+                expect(f, arguments, 0, "none"); // reads no choices
+            else
+                expect(f, arguments, 1, says);
+            free(arguments);
+        }
+        assert_int_equal(system(back), 0);
+        free(sql);
+        free(first);
+    }
+    char *query = kv_format_text("sql 'SELECT 7' --db %s", f->db),
+         *verify = kv_format_text("verify %s", f->db);
+    change(f, "UPDATE outcome_item SET kl_nats = 1e308 WHERE run = 1"); // finite, and their sum not
+    char *show = kv_format_text(commands[1], f->db);
+    expect(f, show, 1, "the mean kl_nats of a run is not finite");
+    free(show);
+    change(f, "UPDATE outcome_item SET kl_nats = 9e999 WHERE run = 1 AND item < 3");
+    expect(f, verify, 1, ": 3 rows of outcome_item, the first kl_nats of run 1, item 0;");
+    expect(f, query, 0, "another program wrote numbers into it that are not finite");
+    assert_int_equal(system(back), 0);
+    expect(f, verify, 0, "a whole store");
+    free(copy);
+    free(back);
+    free(query);
+    free(verify);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(show_prints_every_row_as_json_with_all_digits),
@@ -313,6 +423,8 @@ int main(void) {
         {"issue 13 A13: a_price_at_another_length_says_where_quality_was_measured",
          a_price_at_another_length_says_where_quality_was_measured, NULL, NULL, NULL},
         cmocka_unit_test(issue_13_point_5_an_older_store_is_copied_before_it_is_changed),
+        cmocka_unit_test(issue_13_A1_redraws_that_are_not_finite_are_counted),
+        cmocka_unit_test(issue_13_A1_numbers_of_another_hand_that_are_not_finite_are_refused),
         cmocka_unit_test(show_fits_the_terminal),
         cmocka_unit_test(show_is_in_colour_only_when_asked),
         cmocka_unit_test(outcomes_are_found_by_any_spelling),

@@ -127,6 +127,41 @@ static void intervals_hold_what_made_noisy_runs(void **state) {
     kv_runs_free(r);
 }
 
+// Both are one number to the fit; what was measured of one leaves the other's interval where it is.
+static void the_interval_of_base_ns_is_that_of_the_step_without_append_ns(void **state) {
+    (void)state;
+    struct kv_runs *r = made_runs(full_grid, FULL, 0.01, true, INFINITY);
+    for (size_t i = 0; i < r->n; i++) r->row[i].part_ns[KV_PART_APPEND] = 9000;
+    struct kv_calibration *c = calibrated(r);
+    const struct kv_device *d = c->device;
+    size_t n = 0;
+    for (size_t i = 0; i < d->n_intervals; i++)
+        if (strcmp(d->intervals[i].name, "base_ns") == 0) {
+            const struct kv_device_interval *v = &d->intervals[i];
+            assert_true(v->low < 41000 && 41000 < v->high && v->low > 38000 && v->high < 44000);
+            assert_true(v->low < d->base_ns && d->base_ns < v->high);
+            n++;
+        }
+    assert_int_equal(n, 1);
+    kv_calibration_free(c);
+    kv_runs_free(r);
+}
+
+// Shipped files too: a value lies in its own interval.
+static void base_ns_of_every_shipped_device_lies_in_its_interval(void **state) {
+    (void)state;
+    const char *name;
+    for (size_t i = 0; (name = kv_device_name_at(i)); i++) {
+        struct kv_device *d;
+        struct kv_error e;
+        assert_int_equal(kv_device_open(&d, name, &e), 0);
+        for (size_t k = 0; k < d->n_intervals; k++)
+            if (strcmp(d->intervals[k].name, "base_ns") == 0)
+                assert_true(d->intervals[k].low < d->base_ns && d->base_ns < d->intervals[k].high);
+        kv_device_free(d);
+    }
+}
+
 static void a_wild_run_hardly_moves_the_fit(void **state) {
     (void)state;
     struct kv_runs *r = made_runs(full_grid, FULL, 0.002, false, INFINITY);
@@ -278,6 +313,8 @@ int main(void) {
         cmocka_unit_test(issue_13_A4_types_of_one_width_keep_their_own_costs),
         cmocka_unit_test(exact_runs_give_back_what_made_them),
         cmocka_unit_test(intervals_hold_what_made_noisy_runs),
+        cmocka_unit_test(the_interval_of_base_ns_is_that_of_the_step_without_append_ns),
+        cmocka_unit_test(base_ns_of_every_shipped_device_lies_in_its_interval),
         cmocka_unit_test(a_wild_run_hardly_moves_the_fit),
         cmocka_unit_test(a_knee_in_the_runs_is_found),
         cmocka_unit_test(rounds_and_classes_in_the_runs_are_found),

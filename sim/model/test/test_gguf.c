@@ -303,7 +303,7 @@ static void a_cut_file_is_refused_at_any_length(void **state) {
 
 static void counts_that_lie_are_refused_before_they_are_believed(void **state) {
     struct fixture *f = *state;
-    char message[200];
+    char message[240];
     snprintf(message, sizeof message,
              "the header claims %llu tensors, more than the file's %zu "
              "bytes can describe",
@@ -324,12 +324,19 @@ static void counts_that_lie_are_refused_before_they_are_believed(void **state) {
     size_t at = find(&f->good, "tokenizer.ggml.tokens") + strlen("tokenizer.ggml.tokens") + 8;
     char where[64];
     snprintf(where, sizeof where, ": byte %zu", at + 8);
-    snprintf(message, sizeof message,
-             "the value of tokenizer.ggml.tokens needs "
-             "18446744073709551615 bytes, but the file ends after %zu: it is truncated or its "
-             "header lies",
-             f->good.n - at - 8);
-    refuses_number(f, at, UINT64_MAX / 2, 8, where, message);
+    const char *sentence =
+        "the value of tokenizer.ggml.tokens is a list of %llu values, more than the "
+        "%zu bytes that are left in the file can hold: it is truncated or its "
+        "header lies";
+    snprintf(message, sizeof message, sentence, 1ull << 62, f->good.n - at - 8);
+    refuses_number(f, at, 1ull << 62, 8, where, message);
+    // Cut in the list, as an interrupted download is.
+    struct kv_model *m;
+    struct kv_error e;
+    assert_int_equal(open_bytes(f, &m, f->good.s, at + 8 + 20, &e), KV_EFAIL);
+    snprintf(message, sizeof message, sentence, (unsigned long long)N_TINY_PIECES, (size_t)20);
+    assert_string_equal(e.msg, message);
+    assert_non_null(strstr(e.where, where));
     at = find(&f->good, "llama.block_count") + strlen("llama.block_count") + 4;
     refuses_number(f, at, 0xFFFFFFFF, 4, "",
                    "the model claims 4294967295 layers; 1 to 1024 are read");

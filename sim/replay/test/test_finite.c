@@ -58,18 +58,23 @@ static int record(const struct kv_model *m, struct tiny_trace *t, uint32_t keep,
     return rc;
 }
 
-// Largest key of layer 1 in a recording.
-static float largest_key(const struct tiny_trace *t) {
+// Largest key of layer 1 of a recorded item, and of all.
+static float largest_key_of(const struct tiny_trace *t, size_t i) {
     const struct kv_trace_info *in = kv_trace_info(t->trace);
+    const struct kv_trace_item *it = kv_trace_item(t->trace, i);
     size_t n_kv = (size_t)in->shape.n_kv_heads * in->shape.head_dim;
     float most = 0;
-    for (size_t i = 0; i < in->n_items; i++) {
-        const struct kv_trace_item *it = kv_trace_item(t->trace, i);
-        for (size_t row = 0; row < it->n_tokens; row++)
-            for (size_t k = 0; k < n_kv; k++)
-                most = fmaxf(
-                    most, fabsf(kv_f16_to_f32(it->k[(row * in->shape.n_layers + 1) * n_kv + k])));
-    }
+    for (size_t row = 0; row < it->n_tokens; row++)
+        for (size_t k = 0; k < n_kv; k++)
+            most =
+                fmaxf(most, fabsf(kv_f16_to_f32(it->k[(row * in->shape.n_layers + 1) * n_kv + k])));
+    return most;
+}
+
+static float largest_key(const struct tiny_trace *t) {
+    float most = 0;
+    for (size_t i = 0; i < kv_trace_info(t->trace)->n_items; i++)
+        most = fmaxf(most, largest_key_of(t, i));
     return most;
 }
 
@@ -303,12 +308,36 @@ static void a_recording_that_overflows_is_refused_with_item_layer_and_value(void
         assert_int_not_equal(0, record(m, &t, KEEP, &e));
         says(&e, "item 0 (id ");
         says(&e, side ? "a value of layer 0 at token" : "a key of layer 0 at token");
-        says(&e, "which fp16 cannot hold (up to 65504): nothing is recorded");
+        says(&e,
+             "which fp16 cannot hold (up to 65504): nothing is recorded; the same command would "
+             "meet it again, so no item is kept");
         // Nothing that a command would open is left.
         assert_int_not_equal(0, kv_trace_open(&t.trace, t.dir, &e));
         assert_int_equal(0, rmdir(t.dir));
         kv_model_close(m);
     }
+}
+
+// Layer 1's keys are linear in its projection: a scale between what the first item and the worst
+// can bear lets items be finished before one is refused.
+static void issue_13_A1_items_that_no_command_can_complete_are_not_kept(void **state) {
+    struct kv_error e = {0};
+    struct tiny_trace t;
+    struct kv_model *m = tiny_model();
+    (void)state;
+    must(record(m, &t, KV_KEEP_FINAL | KV_KEEP_KV, &e), &e);
+    kv_model_close(m);
+    float first = largest_key_of(&t, 0), most = largest_key(&t);
+    tiny_trace_close(&t);
+    assert_true(most > 1.02f * first);
+    m = tiny_model();
+    scale_projection(m, 1, KV_KEY, 65504 / sqrtf(first * most));
+    assert_int_not_equal(0, record(m, &t, KV_KEEP_FINAL | KV_KEEP_KV, &e));
+    says(&e, "a key of layer 1 at token");
+    says(&e, "the same command would meet it again, so no item is kept (--ids takes others)");
+    assert_null(strstr(e.msg, "item 0 (id"));
+    assert_int_equal(0, rmdir(t.dir)); // which is empty
+    kv_model_close(m);
 }
 
 static void a_model_with_nan_in_its_head_records_nothing(void **state) {
@@ -430,6 +459,7 @@ int main(void) {
         TEST("A1", a_store_marks_the_item_and_no_mean_or_comparison_counts_it),
         TEST("A1", no_divergence_becomes_zero_from_nan),
         TEST("A1", a_recording_that_overflows_is_refused_with_item_layer_and_value),
+        TEST("A1", issue_13_A1_items_that_no_command_can_complete_are_not_kept),
         TEST("A1", a_model_with_nan_in_its_head_records_nothing),
         TEST("A1", a_trace_with_nan_or_infinity_in_any_float_tensor_is_refused),
         TEST("C8", degenerate_models_record_traces_that_open_and_replay),
