@@ -21,6 +21,8 @@ enum {
     TURNS_MOST = 12    // of matching
 };
 #define MATCHED_BITS 0.005
+// What the first steps of a sequence stay below the budget: it may end before it can be led back.
+#define SHORT_OF_BITS 0.03
 
 static const struct kv_param params[] = {
     {"bits", KV_FLOAT, "5", 1, 32, NULL, "bits a value",
@@ -43,7 +45,7 @@ static const struct kv_param params[] = {
      "earlier keys that a token's attention features read: as stored, or before coding"},
     {"error", KV_CHOICE, "trial", 0, 0, "trial/scaled", NULL,
      "coding errors: tried at each width, or at one of 4 bits and scaled by (15 / (2^w - 1))^2"},
-    {"gain", KV_FLOAT, "1", 0, 4, NULL, NULL,
+    {"gain", KV_FLOAT, "0.75", 0, 4, NULL, NULL,
      "hold=run, hard: how far log lambda moves for a step of 16 tokens that took a bit a value too "
      "many"},
     {"scale", KV_FLOAT, "1", 1e-9, 1e9, NULL, NULL, "lambda times this"},
@@ -64,18 +66,18 @@ struct cells {
     } end[2]; // of matching: where too few and where too many bits were taken
     unsigned turns;
     size_t n_widths;
-    uint8_t width[KV_MAX_WIDTHS];       // indices into run->width_bits
-    double cell_bits[2][KV_MAX_WIDTHS]; // of a cell, by n_widths
-    uint8_t tried;                      // index of the width that is tried under error=scaled
-    double ratio[KV_MAX_WIDTHS];        // of the error at a width to that
-    double lambda, *expected; // [KV_CELLS_STEPS][n_layers] bits a value, codes and metadata
-    double tag_bits;          // a value
+    uint8_t width[KV_MAX_WIDTHS];          // indices into run->width_bits
+    double cell_bits[2][KV_MAX_WIDTHS];    // of a cell, by n_widths
+    uint8_t tried;                         // index of the width that is tried under error=scaled
+    double ratio[KV_MAX_WIDTHS];           // of the error at a width to that
+    double lambda[KV_CELLS_STEPS], *share; // of each step; [KV_CELLS_STEPS][n_layers] bits a value
+    double tag_bits;                       // a value
 };
 
 // What a layer remembers along a sequence.
 struct memory {
     double log_lambda;  // moves against the start
-    double bits, ahead; // a value, summed over tokens; and beyond what was expected
+    double bits, ahead; // a value, summed over tokens; and beyond the layer's share
     uint32_t tokens;
 };
 
@@ -184,10 +186,11 @@ static uint32_t cells_options(void *self) {
     return (uint32_t)((const struct cells *)self)->n_widths;
 }
 
-// The budget without tags, as lambda and as what each layer is expected to take along a sequence.
+// The budget without tags, as lambda and as the share of each layer, by steps of a
+// sequence: a sequence's first tokens are worth more, and what is short must keep the budget too.
 static int set_budget(struct cells *c, struct kv_error *e) {
     const struct kv_shape *s = &c->run.shape;
-    double values = 2.0 * s->n_layers * s->n_kv_heads * s->head_dim, sum = 0;
+    double values = 2.0 * s->n_layers * s->n_kv_heads * s->head_dim;
     c->tag_bits = kv_tag_bits(s, cells_varies(c), cells_options(c)) / values;
     double target = c->bits - c->tag_bits, more = overhead(c) - c->model.overhead_bits;
     double least = mean_bits(c, 0), most = mean_bits(c, c->n_widths - 1);
@@ -196,15 +199,16 @@ static int set_budget(struct cells *c, struct kv_error *e) {
             e, KV_EUSAGE, "policy cells",
             "bits=%g cannot be met: with tags of %.3f bits a value, these widths take %.3f to %.3f",
             c->bits, c->tag_bits, least + c->tag_bits, most + c->tag_bits);
-    size_t n = s->n_layers, last = (KV_CELLS_STEPS - 1) * n;
-    c->expected = malloc(KV_CELLS_STEPS * n * sizeof *c->expected);
-    if (!c->expected) return kv_fail(e, KV_ENOMEM, "policy cells", "out of memory");
-    c->lambda = c->scale * kv_cells_budget(&c->model, target - more, c->expected);
-    for (size_t l = 0; l < n; l++) sum += (c->expected[last + l] + more) / (double)n;
-    for (size_t k = 0; k < KV_CELLS_STEPS * n;
-         k++) { // in the end the budget, shared as was learned
-        c->expected[k] += more + (k >= last ? target - sum : 0);
-        c->expected[k] = fmin(fmax(c->expected[k], least), most);
+    size_t n = s->n_layers;
+    c->share = malloc(KV_CELLS_STEPS * n * sizeof *c->share);
+    if (!c->share) return kv_fail(e, KV_ENOMEM, "policy cells", "out of memory");
+    for (size_t k = 0; k < KV_CELLS_STEPS; k++) {
+        double *layer = c->share + k * n, sum = 0;
+        double aim = target - (k + 1 < KV_CELLS_STEPS ? SHORT_OF_BITS : 0);
+        c->lambda[k] = kv_cells_budget(&c->model, k, aim - more, layer);
+        for (size_t l = 0; l < n; l++) sum += layer[l] / (double)n;
+        for (size_t l = 0; l < n; l++) // shared as was learned, the mean as aimed at
+            layer[l] = fmin(fmax(layer[l] + aim - sum, least), most);
     }
     return 0;
 }
@@ -257,7 +261,7 @@ static void cells_close(void *self) {
     struct cells *c = self;
     if (!c) return;
     kv_cells_weights_close(&c->model);
-    free(c->expected);
+    free(c->share);
     free(c);
 }
 
@@ -335,26 +339,27 @@ static double pick_at_most(const struct cells *c, struct row *r, double lambda, 
     return pick_all(c, r, high);
 }
 
-// What a layer takes of the budget in the long run, and is expected to take of its next token.
-static double share(const struct cells *c, size_t layer) {
-    return c->expected[(KV_CELLS_STEPS - 1) * c->run.shape.n_layers + layer];
-}
-static double expected(const struct cells *c, size_t layer, uint32_t tokens) {
+static size_t step_of(uint32_t tokens) {
     size_t step = tokens / KV_CELLS_STEP_TOKENS;
-    if (step >= KV_CELLS_STEPS) step = KV_CELLS_STEPS - 1;
-    return c->expected[step * c->run.shape.n_layers + layer];
+    return step < KV_CELLS_STEPS ? step : KV_CELLS_STEPS - 1;
+}
+
+// What a layer should take of its next token.
+static double share(const struct cells *c, const struct memory *m, size_t layer) {
+    return c->share[step_of(m->tokens) * c->run.shape.n_layers + layer];
 }
 
 static double row_bits(const struct cells *c, struct row *r, const struct memory *m, size_t layer) {
-    double lambda = c->lambda * exp(m->log_lambda);
+    double lambda = c->scale * c->lambda[step_of(m->tokens)] * exp(m->log_lambda);
     if (c->hold != HOLD_HARD) return pick_all(c, r, lambda);
-    return pick_at_most(c, r, lambda, share(c, layer) * (m->tokens + 1 + PAGE_TOKENS) - m->bits);
+    double last = c->share[(KV_CELLS_STEPS - 1) * c->run.shape.n_layers + layer];
+    return pick_at_most(c, r, lambda, last * (m->tokens + 1 + PAGE_TOKENS) - m->bits);
 }
 
 // Counts a token's bits. After every step, log lambda stands off its start by what the sequence has
-// taken beyond what was expected: a bit a value is about 1.6 in log lambda.
+// taken beyond its share: a bit a value is about 1.6 in log lambda.
 static void count(const struct cells *c, struct memory *m, size_t layer, double bits) {
-    m->ahead += bits - expected(c, layer, m->tokens);
+    m->ahead += bits - share(c, m, layer);
     m->bits += bits;
     m->tokens++;
     bool held = c->hold == HOLD_RUN || c->hold == HOLD_HARD;
@@ -429,7 +434,6 @@ static int cells_settle(void *self, double allocated_bits) {
         next = low + span * fmin(fmax(cut, 0.05), 0.95);
     } else
         next = at + ldexp(1.6 * off, (int)c->turns - 1);
-    c->lambda *= exp(next - at);
     c->scale = exp(next);
     return 1;
 }

@@ -260,15 +260,24 @@ void kv_cells_log_s(const struct kv_cells_weights *m, const struct kv_layer_rows
     }
 }
 
-double kv_cells_budget(const struct kv_cells_weights *m, double bits, double *step) {
-    size_t n = m->n_budgets, steps = KV_CELLS_STEPS * m->shape.n_layers, i = 0;
-    while (i + 2 < n && (double)m->budget_bits[i + 1] > bits) i++;
+// Mean over layers of what budget i took in a step.
+static double step_mean(const struct kv_cells_weights *m, size_t i, size_t step) {
+    size_t n = m->shape.n_layers;
+    const float *bits = m->step_bits + (i * KV_CELLS_STEPS + step) * n;
+    double sum = 0;
+    for (size_t l = 0; l < n; l++) sum += (double)bits[l];
+    return sum / (double)n;
+}
+
+double kv_cells_budget(const struct kv_cells_weights *m, size_t step, double bits, double *layer) {
+    size_t n = m->n_budgets, layers = m->shape.n_layers, i = 0;
+    while (i + 2 < n && step_mean(m, i + 1, step) > bits) i++;
     size_t j = n > 1 ? i + 1 : i;
-    double high = (double)m->budget_bits[i], low = (double)m->budget_bits[j];
+    double high = step_mean(m, i, step), low = step_mean(m, j, step);
     double t = high > low ? (high - bits) / (high - low) : 0; // 0 at i, 1 at j
     t = t < 0 ? 0 : t > 1 ? 1 : t;
-    for (size_t k = 0; k < steps; k++)
-        step[k] =
-            (1 - t) * (double)m->step_bits[i * steps + k] + t * (double)m->step_bits[j * steps + k];
+    for (size_t l = 0; l < layers; l++)
+        layer[l] = (1 - t) * (double)m->step_bits[(i * KV_CELLS_STEPS + step) * layers + l] +
+                   t * (double)m->step_bits[(j * KV_CELLS_STEPS + step) * layers + l];
     return exp((1 - t) * log((double)m->lambda[i]) + t * log((double)m->lambda[j]));
 }

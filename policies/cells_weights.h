@@ -53,8 +53,8 @@ void kv_cells_log_s(const struct kv_cells_weights *m, const struct kv_layer_rows
                     float *out);
 
 // Lambda at which a budget (codes and metadata, bits a value in the file's format) was met in
-// training, and the bits a value that each layer then took in each step of a sequence;
-// interpolated, log lambda linear in bits. step: [KV_CELLS_STEPS][n_layers].
-double kv_cells_budget(const struct kv_cells_weights *m, double bits, double *step);
+// training by the tokens of one step, and what each layer then took; interpolated, log lambda
+// linear in bits. layer: [n_layers].
+double kv_cells_budget(const struct kv_cells_weights *m, size_t step, double bits, double *layer);
 
 #endif

@@ -172,11 +172,11 @@ static void a_budget_lies_between_those_of_training(void **state) {
     write_cells(path, &c);
     assert_int_equal(kv_tensors_open(&file, path, &e), 0);
     assert_int_equal(kv_cells_weights_open(&m, &file, &c.shape, &e), 0);
-    assert_true(fabs(log(kv_cells_budget(&m, 9 - 0.7 * 3, at_node) / pow(4, -5))) < 1e-5);
-    assert_true(fabs(log(kv_cells_budget(&m, 9 - 0.7 * 3.5, layer) / pow(4, -4.5))) < 1e-5);
+    assert_true(fabs(log(kv_cells_budget(&m, 1, 9 - 0.7 * 3, at_node) / pow(4, -5))) < 1e-5);
+    assert_true(fabs(log(kv_cells_budget(&m, 1, 9 - 0.7 * 3.5, layer) / pow(4, -4.5))) < 1e-5);
     assert_true(fabs(at_node[1] - (double)m.step_bits[3 * 4 * LAYERS + 1]) < 1e-5);
-    assert_true(fabs(kv_cells_budget(&m, 100, layer) / (double)m.lambda[0] - 1) < 1e-9);
-    assert_true(fabs(kv_cells_budget(&m, 0, layer) / (double)m.lambda[FAKE_BUDGETS - 1] - 1) <
+    assert_true(fabs(kv_cells_budget(&m, 1, 100, layer) / (double)m.lambda[0] - 1) < 1e-9);
+    assert_true(fabs(kv_cells_budget(&m, 1, 0, layer) / (double)m.lambda[FAKE_BUDGETS - 1] - 1) <
                 1e-9);
     kv_cells_weights_close(&m);
 }
@@ -198,7 +198,8 @@ static void each_cell_gets_the_width_that_costs_least(void **state) {
     double share[4 * LAYERS],
         tag_bits = 3.0 / DIM,
         lambda = kv_cells_budget(
-            &m, 5 - tag_bits - (double)spec.run.cell_bits[0][kv_width_index(&spec.run, 4)] + 5,
+            &m, 0,
+            5 - 0.03 - tag_bits - (double)spec.run.cell_bits[0][kv_width_index(&spec.run, 4)] + 5,
             share);
     size_t seen[KV_MAX_WIDTHS] = {0};
     for (size_t row = 0; row < 60; row++) {
