@@ -39,7 +39,7 @@ TESTS    := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/test/test_*.c sim/*/test/te
 TOOLS    := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/cli/test/make_*.c))
 BENCHES  := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/bench/bench_*.c sim/*/bench/bench_*.c policies/bench/bench_*.c))
 ASSETS   := $(sort $(wildcard sim/store/schema.sql reports/draw/*.gp reports/page/*.html reports/claims/*.claim sim/cost/devices/*.json \
-              traces/samples/sentences.jsonl traces/samples/text.txt policies/template.c))
+              traces/samples/sentences.jsonl traces/samples/text.txt policies/template.c policies/cells/*.safetensors))
 
 .PHONY: all deps model data demo figures check test scratch same bench install symbols asan ubsan tsan lint format commands cuda clean help
 .DEFAULT_GOAL := all

@@ -96,7 +96,8 @@ static int open_shipped(struct cells *c, const char *wanted, struct kv_error *e)
         if (strchr(wanted, '/') && strcmp(wanted, c->source) != 0) continue;
         int rc = kv_tensors_read(&t, file.path, file.data, file.n, e);
         if (rc) return rc;
-        if (kv_cells_weights_open(&c->model, &t, &c->run.shape, &why) == 0) return 0;
+        if (kv_cells_weights_open(&c->model, &t, &c->run.shape, c->run.format_text, &why) == 0)
+            return 0;
         kv_cells_weights_close(&c->model);
         c->model = (struct kv_cells_weights){0};
     }
@@ -120,7 +121,8 @@ static int open_weights(struct cells *c, const struct kv_args *args, struct kv_e
                            sizeof c->source);
         snprintf(c->source, sizeof c->source, "%s", path);
         rc = kv_tensors_open(&t, path, e);
-        if (rc == 0) rc = kv_cells_weights_open(&c->model, &t, &c->run.shape, e);
+        if (rc == 0)
+            rc = kv_cells_weights_open(&c->model, &t, &c->run.shape, c->run.format_text, e);
     }
     if (rc) return rc;
     if (digest->given && strcmp(digest->text, c->model.file.digest) != 0)
@@ -192,7 +194,8 @@ static int set_budget(struct cells *c, struct kv_error *e) {
     const struct kv_shape *s = &c->run.shape;
     double values = 2.0 * s->n_layers * s->n_kv_heads * s->head_dim;
     c->tag_bits = kv_tag_bits(s, cells_varies(c), cells_options(c)) / values;
-    double target = c->bits - c->tag_bits, more = overhead(c) - c->model.overhead_bits;
+    double target = c->bits - c->tag_bits,
+           more = c->model.budgets_of ? 0 : overhead(c) - c->model.overhead_bits;
     double least = mean_bits(c, 0), most = mean_bits(c, c->n_widths - 1);
     if (target < least || target > most)
         return kv_fail(

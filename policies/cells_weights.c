@@ -38,7 +38,7 @@ static int read_texts(struct kv_cells_weights *m, struct kv_error *e) {
     kv_tensors_text(&m->file, "model_name", m->model_name, sizeof m->model_name);
     kv_tensors_text(&m->file, "grain", m->grain, sizeof m->grain);
     kv_tensors_text(&m->file, "widths", m->widths, sizeof m->widths);
-    kv_tensors_text(&m->file, "cache_format", m->format, sizeof m->format);
+    kv_tensors_text(&m->file, "cache_formats", m->formats, sizeof m->formats);
     kv_tensors_text(&m->file, "overhead_bits", overhead, sizeof overhead);
     m->overhead_bits = strtod(overhead, &end);
     if (end == overhead || !isfinite(m->overhead_bits) || m->overhead_bits < 0)
@@ -124,17 +124,39 @@ static int check_numbers(const struct kv_cells_weights *m, struct kv_error *e) {
     return 0;
 }
 
+// Which of the file's budgets are of a format.
+static size_t find_budgets(const struct kv_cells_weights *m, const char *format) {
+    size_t i = 0, n = format ? strlen(format) : 0;
+    for (const char *at = m->formats; *at && n; i++) {
+        size_t word = strcspn(at, " ");
+        if (word == n && memcmp(at, format, n) == 0) return i;
+        at += word + (at[word] == ' ');
+    }
+    return 0;
+}
+
+static int take_budgets(struct kv_cells_weights *m, struct kv_error *e) {
+    char lambda[48], bits[48], step_bits[48], prefix[32] = "budget";
+    size_t n[1] = {0};
+    if (m->budgets_of) snprintf(prefix, sizeof prefix, "budget.%zu", m->budgets_of);
+    snprintf(lambda, sizeof lambda, "%s.lambda", prefix);
+    snprintf(bits, sizeof bits, "%s.bits", prefix);
+    snprintf(step_bits, sizeof step_bits, "%s.step_bits", prefix);
+    int rc = kv_tensors_take(&m->file, lambda, 1, n, &m->lambda, e);
+    m->n_budgets = n[0];
+    const struct wanted more[] = {
+        {bits, {n[0]}, 1, &m->budget_bits},
+        {step_bits, {n[0], KV_CELLS_STEPS * m->shape.n_layers}, 2, &m->step_bits}};
+    return rc ? rc : take_all(m, more, 2, e);
+}
+
 static int take_tensors(struct kv_cells_weights *m, struct kv_error *e) {
     const struct kv_shape *s = &m->shape;
-    size_t heads = (size_t)s->n_layers * s->n_kv_heads, places = 2 * heads, budgets[1] = {0};
+    size_t heads = (size_t)s->n_layers * s->n_kv_heads, places = 2 * heads;
     const struct wanted always[] = {{"channel", {places, s->head_dim}, 2, &m->channel},
                                     {"bias", {places}, 1, &m->bias}};
     int rc = take_all(m, always, 2, e);
-    if (rc == 0) rc = kv_tensors_take(&m->file, "budget.lambda", 1, budgets, &m->lambda, e);
-    m->n_budgets = budgets[0];
-    const struct wanted more[] = {
-        {"budget.bits", {m->n_budgets}, 1, &m->budget_bits},
-        {"budget.step_bits", {m->n_budgets, KV_CELLS_STEPS * s->n_layers}, 2, &m->step_bits}};
+    if (rc == 0) rc = take_budgets(m, e);
     const struct wanted linear = {"linear", {places, m->n_x}, 2, &m->linear},
                         probe = {"probe", {places, s->hidden}, 2, &m->probe};
     const struct wanted attention[] = {
@@ -142,7 +164,6 @@ static int take_tensors(struct kv_cells_weights *m, struct kv_error *e) {
         {"attention.deviation", {heads, KV_N_CELL_FEATURES}, 2, &m->attention_deviation}};
     const struct wanted token[] = {{"token.mean", {m->n_token}, 1, &m->token_mean},
                                    {"token.deviation", {m->n_token}, 1, &m->token_deviation}};
-    if (rc == 0) rc = take_all(m, more, 2, e);
     if (rc == 0 && m->n_x) rc = take_all(m, &linear, 1, e);
     if (rc == 0 && m->groups >> KV_CELLS_PROBE & 1) rc = take_all(m, &probe, 1, e);
     if (rc == 0 && m->groups >> KV_CELLS_ATTENTION & 1) rc = take_all(m, attention, 2, e);
@@ -152,10 +173,11 @@ static int take_tensors(struct kv_cells_weights *m, struct kv_error *e) {
 }
 
 int kv_cells_weights_open(struct kv_cells_weights *m, struct kv_tensors *file,
-                          const struct kv_shape *s, struct kv_error *e) {
+                          const struct kv_shape *s, const char *format, struct kv_error *e) {
     *m = (struct kv_cells_weights){.file = *file, .shape = *s};
     memset(file, 0, sizeof *file);
     int rc = read_texts(m, e);
+    m->budgets_of = find_budgets(m, format);
     return rc ? rc : take_tensors(m, e);
 }
 

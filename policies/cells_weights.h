@@ -29,8 +29,10 @@ struct kv_cells_weights {
     struct kv_tensors file;
     struct kv_shape shape;
     uint32_t groups; // set of 1 << enum kv_cells_group
-    char model_digest[17], model_name[64], grain[8], widths[48], format[192];
-    double overhead_bits;          // of cache_format: bits a value beyond the code's
+    char model_digest[17], model_name[64], grain[8], widths[48];
+    char formats[512];    // canonical texts of the formats whose budgets are told, blanks between
+    size_t budgets_of;    // which of them is meant
+    double overhead_bits; // of the first: bits a value beyond the code's
     size_t n_x, n_token, n_hidden; // n_hidden 0: no net
     const float *channel, *bias, *linear, *probe;
     const float *attention_mean, *attention_deviation, *token_mean, *token_deviation;
@@ -42,10 +44,12 @@ struct kv_cells_weights {
     const float *step_bits;            // [n_budgets][KV_CELLS_STEPS][n_layers]
 };
 
-// Reads an open file, which the model then owns (also when it fails). Errors: tensors that do not
-// fit the shape or each other, an unknown group or format.
+// Reads an open file, which the model then owns (also when it fails). format: the cache's canonical
+// text, whose budgets are taken; those of the first where the file tells none of it. Errors:
+// tensors that do not fit the shape or each other, an unknown group or format.
 KV_MUST_CHECK int kv_cells_weights_open(struct kv_cells_weights *m, struct kv_tensors *file,
-                                        const struct kv_shape *s, struct kv_error *e);
+                                        const struct kv_shape *s, const char *format,
+                                        struct kv_error *e);
 void kv_cells_weights_close(struct kv_cells_weights *m);
 
 // log s of the cells of one row in one layer: out[n_kv_heads][2].

@@ -259,6 +259,7 @@ struct kv_run {
     const struct kv_inner *inner; // of a wrapper, else NULL; lives as long as the wrapper
     // Files that travel with the host: the i-th whose path begins with `folder`, or false.
     bool (*shipped)(const char *folder, size_t i, struct kv_shipped *file);
+    const char *format_text; // the format's canonical text
 };
 
 // Cells of a token, in the order of decisions: [n_layers][n_kv_heads][2].

@@ -107,17 +107,41 @@ static void count(const struct kv_cells_ground *g, struct kv_cells_trained *r) {
     r->left_out = g->left_out;
 }
 
+// Formats whose budgets a file tells beside those of the format that was recorded: sensitivities
+// serve any, errors do not.
+static const char *const other_formats[] = {"sym", "hadamard(sym)"};
+enum { N_OTHERS = sizeof other_formats / sizeof *other_formats };
+
+// Curves of the recorded format and of those others that offer its widths; fills *n.
+static int measure_budgets(const struct kv_cells_ground *g, const struct kv_cells_model *m,
+                           struct kv_cells_budget *budget, size_t *n, struct kv_error *e) {
+    const struct kv_trace_info *in = kv_trace_info(g->traces[0]);
+    struct kv_format_setting setting = {in->shape, in->order};
+    int rc = kv_cells_budget_measure(g, m, &budget[(*n)++], e);
+    for (size_t i = 0; i < N_OTHERS && rc == 0; i++) {
+        struct kv_cells_ground other = *g;
+        bool offered = kv_format_open(&other.format, other_formats[i], &setting, NULL) == 0;
+        for (size_t w = 0; offered && w < g->o->n_widths; w++)
+            offered = kv_cells_width(&other, g->o->widths[w], &(size_t){0}, NULL) == 0;
+        if (offered && strcmp(other.format->canonical, g->format->canonical) != 0)
+            rc = kv_cells_budget_measure(&other, m, &budget[(*n)++], e);
+        kv_format_close(other.format);
+    }
+    return rc;
+}
+
 static int train(struct kv_cells_ground *g, struct kv_cells_trained *r, struct kv_error *e) {
-    struct kv_cells_budget budget = {0};
+    struct kv_cells_budget *budget = kv_alloc(1 + N_OTHERS, sizeof *budget);
+    size_t n = 0;
     struct kv_cells_model *m = kv_cells_new(&g->of, g->o->fit.seed);
     const struct kv_cells_data d = kv_cells_ground_data(g);
     int rc = kv_cells_fit(m, &d, g->learns, g->n_learns, &g->o->fit, e);
     if (rc == 0) rc = measure_worth(g, m, r, e);
-    if (rc == 0) rc = kv_cells_budget_measure(g, m, &budget, e);
-    if (rc == 0) rc = kv_cells_write(g, m, &budget, r, e);
+    if (rc == 0) rc = measure_budgets(g, m, budget, &n, e);
+    if (rc == 0) rc = kv_cells_write(g, m, budget, n, r, e);
     if (rc == 0 && g->o->items_out) rc = kv_cells_write_items(g, g->o->items_out, e);
-    free(budget.layer_bits);
-    free(budget.step_bits);
+    while (n) kv_cells_budget_fini(&budget[--n]);
+    free(budget);
     kv_cells_free(m);
     return rc;
 }

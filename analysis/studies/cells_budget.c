@@ -118,6 +118,13 @@ void kv_cells_budget_curve(const struct kv_cells_choices *c, struct kv_cells_bud
     free(by_layer);
 }
 
+void kv_cells_budget_fini(struct kv_cells_budget *budget) {
+    free(budget->layer_bits);
+    free(budget->step_bits);
+    free(budget->format);
+    *budget = (struct kv_cells_budget){0};
+}
+
 // ---- of a trained model --------------------------------------------------------------------
 
 struct sample {
@@ -234,6 +241,7 @@ int kv_cells_budget_measure(const struct kv_cells_ground *g, const struct kv_cel
                                        .weight = s.weight,
                                        .step = s.step};
     if (rc == 0) kv_cells_budget_curve(&c, budget);
+    budget->format = kv_strdup(g->format->canonical);
     void *owned[] = {s.token, s.run, f, s.damage, s.weight, s.step};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     return rc;

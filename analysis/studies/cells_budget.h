@@ -17,6 +17,7 @@ struct kv_cells_budget {
     // The same of the tokens at positions [16 k, 16 k + 16), the last step's from 48 on: a
     // sequence's first tokens take more. [KV_CELLS_BUDGETS][KV_CELLS_STEPS][n_layers], owned.
     float *step_bits;
+    char *format; // canonical, of the cache that the bits are of; owned
 };
 
 // What the rule is told: n tokens.
@@ -36,12 +37,16 @@ double kv_cells_bits_at(const struct kv_cells_choices *c, double lambda, double 
                         double *step_bits);
 
 // The curve, from where all but a hundredth of the range is spent to where as much is saved, in
-// equal steps of log lambda. Free budget->layer_bits and
-// budget->step_bits.
+// equal steps of log lambda. Free with
+// kv_cells_budget_fini.
 void kv_cells_budget_curve(const struct kv_cells_choices *c, struct kv_cells_budget *budget);
 
-// The same of a trained model, on at most 8,000 of the tokens that it was trained on, drawn by the
-// seed, weighed as the ledger does: items alike, of an item its sequences (context and one choice).
+// Frees what a curve owns.
+void kv_cells_budget_fini(struct kv_cells_budget *budget);
+
+// The same of a trained model in the ground's format, on at most 8,000 of the tokens that it was
+// trained on, drawn by the seed, weighed as the ledger does: items alike, of an item its sequences
+// (context and one choice).
 KV_MUST_CHECK int kv_cells_budget_measure(const struct kv_cells_ground *g,
                                           const struct kv_cells_model *m,
                                           struct kv_cells_budget *budget, struct kv_error *e);

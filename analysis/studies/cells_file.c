@@ -9,7 +9,7 @@
 #include "sim/base/memory.h"
 #include "sim/model/safetensors.h"
 
-enum { MAX_TENSORS = 24, N_META = 11 };
+enum { MAX_TENSORS = 32, N_META = 11 };
 
 struct tensors {
     size_t n;
@@ -34,7 +34,7 @@ static void add_list(struct tensors *t, const char *name, const float *data, siz
 }
 
 static void list_tensors(const struct kv_cells_ground *g, const struct kv_cells_model *m,
-                         const float *bias, const struct kv_cells_budget *budget,
+                         const float *bias, const struct kv_cells_budget *budgets, size_t n,
                          struct tensors *t) {
     size_t places = kv_cells_places(&g->of), n_x = kv_cells_features_of(&g->of), net = g->of.net;
     add(t, "channel", g->channel, places, g->shape.head_dim);
@@ -54,10 +54,16 @@ static void list_tensors(const struct kv_cells_ground *g, const struct kv_cells_
     add(t, "attention.deviation", g->attention_deviation, places / 2, g->of.n_attention);
     add_list(t, "token.mean", g->token_mean, g->of.n_token);
     add_list(t, "token.deviation", g->token_deviation, g->of.n_token);
-    add_list(t, "budget.lambda", budget->lambda, KV_CELLS_BUDGETS);
-    add_list(t, "budget.bits", budget->bits, KV_CELLS_BUDGETS);
-    add(t, "budget.step_bits", budget->step_bits, KV_CELLS_BUDGETS,
-        KV_CELLS_STEPS * g->shape.n_layers);
+    for (size_t i = 0; i < n; i++) {
+        char prefix[32] = "budget", name[48];
+        if (i) snprintf(prefix, sizeof prefix, "budget.%zu", i);
+        snprintf(name, sizeof name, "%s.lambda", prefix);
+        add_list(t, name, budgets[i].lambda, KV_CELLS_BUDGETS);
+        snprintf(name, sizeof name, "%s.bits", prefix);
+        add_list(t, name, budgets[i].bits, KV_CELLS_BUDGETS);
+        snprintf(name, sizeof name, "%s.step_bits", prefix);
+        add(t, name, budgets[i].step_bits, KV_CELLS_BUDGETS, KV_CELLS_STEPS * g->shape.n_layers);
+    }
 }
 
 // ---- what the file says of itself ----------------------------------------------------------
@@ -73,6 +79,12 @@ static char *groups_text(uint32_t groups) {
 static char *widths_text(const struct kv_cells_training *o) {
     struct kv_text t = {0};
     for (size_t w = 0; w < o->n_widths; w++) kv_text_addf(&t, "%s%u", w ? "/" : "", o->widths[w]);
+    return kv_text_take(&t);
+}
+
+static char *formats_text(const struct kv_cells_budget *budgets, size_t n) {
+    struct kv_text t = {0};
+    for (size_t i = 0; i < n; i++) kv_text_addf(&t, "%s%s", i ? " " : "", budgets[i].format);
     return kv_text_take(&t);
 }
 
@@ -115,12 +127,13 @@ static int write_tensors(struct tensors *t, const char *const *meta, struct kv_c
 }
 
 int kv_cells_write(const struct kv_cells_ground *g, const struct kv_cells_model *m,
-                   const struct kv_cells_budget *budget, struct kv_cells_trained *r,
+                   const struct kv_cells_budget *budgets, size_t n, struct kv_cells_trained *r,
                    struct kv_error *e) {
     const struct kv_trace_info *in = kv_trace_info(g->traces[0]);
     struct kv_unit_size u = kv_format_size(g->format, KV_KEY, (uint32_t)g->width_4);
     char *inputs = groups_text(g->o->groups), *net = kv_format_text("%u", g->of.net);
     char *widths = widths_text(g->o), *origin = origin_text(g);
+    char *formats = formats_text(budgets, n);
     char *overhead = kv_format_text("%g", 8.0 * u.bytes / u.values - 4);
     const char *meta[2 * N_META] = {"format",        "kvsim-cells 1",
                                     "model_digest",  in->model_digest,
@@ -129,17 +142,17 @@ int kv_cells_write(const struct kv_cells_ground *g, const struct kv_cells_model 
                                     "net",           net,
                                     "grain",         kv_cells_grains[g->o->grain],
                                     "widths",        widths,
-                                    "cache_format",  g->format->canonical,
+                                    "cache_formats", formats,
                                     "overhead_bits", overhead,
                                     "trained_on",    origin,
                                     "command",       g->o->command ? g->o->command : ""};
     float *bias = kv_alloc(kv_cells_places(&g->of), sizeof *bias);
     for (size_t p = 0; p < kv_cells_places(&g->of); p++) bias[p] = g->bias[p] + m->bias[p];
     struct tensors t = {0};
-    list_tensors(g, m, bias, budget, &t);
+    list_tensors(g, m, bias, budgets, n, &t);
     int rc = write_tensors(&t, meta, r, e);
     r->spec = kv_format_text("cells:weights=%s@%s", r->path, in->cells_format);
-    void *owned[] = {inputs, net, widths, origin, overhead, bias};
+    void *owned[] = {inputs, net, widths, origin, overhead, formats, bias};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     return rc;
 }

@@ -81,10 +81,10 @@ static inline void write_cells(const char *path, const struct fake_cells *c) {
     fake_tensor(&f, "budget.lambda", FAKE_BUDGETS, 0);
     fake_tensor(&f, "budget.bits", FAKE_BUDGETS, 0);
     fake_tensor(&f, "budget.step_bits", FAKE_BUDGETS, 4 * s->n_layers);
-    const char *const meta[] = {"format",       "kvsim-cells 1",  "inputs",        c->inputs,
-                                "grain",        "cell",           "widths",        "2/3/4/5/6/8",
-                                "cache_format", "asym:group=32",  "overhead_bits", "1",
-                                "model_name",   "made by a test", "model_digest",  c->digest};
+    const char *const meta[] = {"format",        "kvsim-cells 1",  "inputs",        c->inputs,
+                                "grain",         "cell",           "widths",        "2/3/4/5/6/8",
+                                "cache_formats", "asym:group=32",  "overhead_bits", "1",
+                                "model_name",    "made by a test", "model_digest",  c->digest};
     char *header;
     size_t n_header;
     uint64_t total;

@@ -102,7 +102,8 @@ static void describe_run(struct kv_run *run, const struct kv_format *f, uint64_t
                            .n_widths = f->n_widths,
                            .format = f->type->name,
                            .seed = seed,
-                           .shipped = shipped};
+                           .shipped = shipped,
+                           .format_text = f->canonical};
     memcpy(run->width_bits, f->width_bits, sizeof run->width_bits);
     for (uint32_t w = 0; w < f->n_widths; w++)
         for (int side = 0; side < 2; side++) {

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+# How the weights that travel with kvsim were made, and what reports/cells.md says of them. Needs the benchmark files
+# (KVSIM_DATA). Usage, from the repository's root: make.sh STEP... with BUILD, MODEL and KVSIM_DATA in the environment;
+# traces, stores and other weights go to work/cells. Steps:
+#   train     records 640 HellaSwag, 300 OpenBookQA, 300 ARC-Challenge items and 60 windows of text (161,703 tokens, 9.8 GB,
+#             20 minutes on 2 cores), trains on nine tenths of them (2 minutes) and writes the file to work/cells
+#   judged    records the sets that nothing is trained on: other contexts (ctx_a) of HellaSwag, other files, windows of text
+#             more than 10,000 tokens away
+#   others    weights with other inputs, trained on other kinds, and static plans (kvsim tune)
+#   compare   the sweep policies/cells.sweep over the judged sets, and the tables of reports/cells.md
+set -eu
+kvsim=$BUILD/kvsim lists=policies/cells to=work/cells
+hellaswag=hellaswag:$KVSIM_DATA/hellaswag_val.jsonl.gz text=text:$KVSIM_DATA/wikitext2_test.raw.txt
+mixture="$to/hellaswag $to/openbookqa $to/arc_challenge $to/wikitext"
+mkdir -p $to
+
+record() { # record NAME TASKS LIST KEEP: a finished trace stays
+    [ -f "$to/$1/manifest.json" ] || "$kvsim" record -q -m "$MODEL" -t "$2" --ids "$lists/$3.ids" --keep "$4" -o "$to/$1"
+}
+train() { # train NAME ARGUMENTS...: its table goes to NAME.txt
+    name=$1
+    shift
+    [ -f "$to/$name.safetensors" ] || "$kvsim" train cells "$@" -o "$to/$name.safetensors" >"$to/$name.txt"
+}
+
+for step in "$@"; do
+    case $step in
+    train)
+        record hellaswag "$hellaswag" hellaswag-train cells
+        record openbookqa "openbookqa:$KVSIM_DATA/openbookqa_train.jsonl" openbookqa-train cells
+        record arc_challenge "arc:$KVSIM_DATA/arc_challenge_train.jsonl" arc_challenge-train cells
+        record wikitext "$text,window=512" wikitext-train cells
+        train smollm2-135m-instruct $mixture
+        ;;
+    judged)
+        record hellaswag-judged "$hellaswag" hellaswag-judged final,kv,sens
+        record openbookqa-judged "openbookqa:$KVSIM_DATA/openbookqa_test.jsonl" openbookqa-judged final
+        record arc_easy-judged "arc:$KVSIM_DATA/arc_easy_test.jsonl" arc_easy-judged final
+        record wikitext_1024-judged "$text,window=1024" wikitext_1024-judged final
+        record wikitext_2048-judged "$text,window=2048" wikitext_2048-judged final
+        ;;
+    others)
+        train without-hellaswag $to/openbookqa $to/arc_challenge $to/wikitext
+        train choices $to/hellaswag $to/openbookqa $to/arc_challenge
+        record wikitext_2048 "$text,window=2048" wikitext_2048-train cells
+        train text-512 $to/wikitext
+        train text-2048 $to/wikitext_2048
+        for features in paper attention place; do train $features $mixture --features $features; done
+        train linear $mixture --net 0
+        record plan "$hellaswag" plan-train kv,sens
+        for bits in 4 5 6; do
+            "$kvsim" tune $to/plan --budget bits=$bits layerwise:by=head@asym:group=32 --widths 2,3,4,5,6,8 --train 0-159 \
+                --no-exact --tsv | awk -F '\t' 'NR > 1 { print $1 }'
+        done >$to/plans.sweep
+        ;;
+    compare)
+        for set in hellaswag openbookqa arc_easy wikitext_1024; do
+            "$kvsim" sweep $to/$set-judged $to/plans.sweep policies/cells.sweep -m "$MODEL" --db $to/cells.db
+        done
+        ;;
+    *) echo "make.sh: no step '$step'" >&2 && exit 2 ;;
+    esac
+done
