@@ -304,16 +304,6 @@ struct kv_layer_rows {
     const float *error;
 };
 
-// Rows of one layer whose widths may be narrowed as they age: called when a sequence has grown by a
-// page of KV_REVISE_TOKENS, before the page's first query.
-#define KV_REVISE_TOKENS 64
-struct kv_layer_ages {
-    size_t struct_bytes;
-    const struct kv_item *item;
-    uint32_t layer;
-    size_t n; // rows [0, n) of the context or text are stored, the last one is the newest
-};
-
 // ---- the policy -----------------------------------------------------------------------
 
 #define KV_POLICY_ABI 1u // bumped on any change that is not an append
@@ -396,10 +386,6 @@ struct kv_policy {
     // of the context's. An answer may depend on rows, state and *self alone.
     int (*decide_layer)(void *self, const struct kv_layer_rows *rows, void *state, uint8_t *cells,
                         struct kv_error *e);
-    // Optional, with decide_layer: lowers widths of stored rows in cells[ages->n][n_kv_heads][2];
-    // they are coded again from what was stored. Wider answers are refused.
-    int (*revise)(void *self, const struct kv_layer_ages *ages, void *state, uint8_t *cells,
-                  struct kv_error *e);
     // Optional, with decide_layer: bytes of state a layer needs (else: none).
     size_t (*layer_state_bytes)(void *self);
     // Optional, with decide_layer: m of the errors, [n_layers][n_kv_heads][2][head_dim] >= 0, and

@@ -29,12 +29,17 @@ static int tear_down(void **state) {
 }
 
 // Compiles a source by the line that template.c documents. so: the object's path.
-static void compile(const struct folder *f, const char *name, const char *source, char *so,
-                    size_t room) {
+static void compile_against(const char *headers, const struct folder *f, const char *name,
+                            const char *source, char *so, size_t room) {
     char command[512];
     snprintf(so, room, "%s/%s.so", f->path, name);
-    snprintf(command, sizeof command, "cc -std=c17 -O2 -fPIC -shared -I. -o %s %s", so, source);
+    snprintf(command, sizeof command, "cc -std=c17 -O2 -fPIC -shared -I%s -o %s %s", headers, so,
+             source);
     if (system(command)) fail_msg("%s", command);
+}
+static void compile(const struct folder *f, const char *name, const char *source, char *so,
+                    size_t room) {
+    compile_against(".", f, name, source, so, room);
 }
 
 // A policy in few words: `decide` is the body of its decision, `fields` overrides struct fields.
@@ -74,6 +79,26 @@ static void the_template_builds_by_its_own_line_and_cuts_by_position(void **stat
             assert_int_equal(fake_bits(&spec, f, t, c), t < 3 ? 16 : 2);
     fake_free(f);
     kv_replay_spec_close(&spec);
+}
+
+// abi-1 holds the header as it was before deciding by layers was appended (commit e74282f).
+static void a_binary_of_an_older_header_answers_the_same(void **state) {
+    char now[128], old[128], text[256];
+    compile(*state, "now", "policies/template.c", now, sizeof now);
+    compile_against("policies/test/abi-1", *state, "old", "policies/template.c", old, sizeof old);
+    snprintf(text, sizeof text, "%s:cut=3,narrow=2", now);
+    struct kv_replay_spec one = fake_spec(text);
+    snprintf(text, sizeof text, "%s:cut=3,narrow=2", old);
+    struct kv_replay_spec other = fake_spec(text);
+    assert_true(other.plugin->policy.struct_bytes < one.plugin->policy.struct_bytes);
+    struct fake *f = fake_new(&one.run, 5, 2, 2, 1), *g = fake_new(&other.run, 5, 2, 2, 1);
+    fake_ask(&one, f);
+    fake_ask(&other, g);
+    assert_memory_equal(f->cells, g->cells, f->item.n_tokens * kv_cells(&one.run.shape));
+    fake_free(f);
+    fake_free(g);
+    kv_replay_spec_close(&one);
+    kv_replay_spec_close(&other);
 }
 
 static void a_plug_in_takes_parameters_is_shuffled_and_is_known_by_its_contents(void **state) {
@@ -184,6 +209,7 @@ static void a_plug_in_that_reads_ahead_is_caught_by_the_audit(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_template_builds_by_its_own_line_and_cuts_by_position),
+        cmocka_unit_test(a_binary_of_an_older_header_answers_the_same),
         cmocka_unit_test(a_plug_in_takes_parameters_is_shuffled_and_is_known_by_its_contents),
         cmocka_unit_test(objects_that_are_no_policy_are_refused_before_the_first_token),
         cmocka_unit_test(what_an_older_policy_does_not_have_is_not_asked_for),

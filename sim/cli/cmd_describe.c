@@ -97,8 +97,14 @@ static void describe_policy(struct sheet *t, const struct kv_policy *p) {
     add(t, "tag", p->tag);
     take(t, "varies by", kv_listing_varies(p->varies));
     take(t, "reads", kv_listing_needs(p->needs));
-    add(t, "decides", p->plan ? "a whole item at once" : p->decide ? "token by token" : "");
-    add(t, "fitted", p->fit ? "to the first items of the recording, before it decides" : "");
+    add(t, "decides",
+        p->plan ? "a whole item at once"
+        : p->decide_layer
+            ? "inside the running pass: in each layer token by token, as it codes them"
+        : p->decide ? "token by token"
+                    : "");
+    if (!p->decide_layer)
+        add(t, "fitted", p->fit ? "to the first items of the recording, before it decides" : "");
     if (p->delay_tokens) {
         char text[64];
         if (p->delay_tokens == KV_DELAY_PROMPT)
