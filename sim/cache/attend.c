@@ -38,32 +38,62 @@ bool kv_cache_force_kernel(struct kv_cache *c, const char *name) {
     return !name;
 }
 
-// Pages of one KV head in a class.
-static uint32_t head_pages(const struct kv_cache *c, uint32_t layer, uint32_t head, size_t class) {
-    const struct kv_class *k = &c->streams[kv_stream_of(c, layer, head)].classes[class];
-    return (k->n + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
+void kv_attend_join(const struct kv_attend_job *j, uint32_t h, float max, float sum, float weighted,
+                    const float *out) {
+    float top = fmaxf(max, j->max[h]), with = expf(max - top), *old = j->out + h * j->dim;
+    float keep = j->sum[h] > 0 ? expf(j->max[h] - top) : 0;
+    if (j->weighted)
+        j->weighted[h] =
+            with * (weighted + (max - top) * sum) +
+            (keep > 0 ? keep * (j->weighted[h] + (j->max[h] - top) * j->sum[h]) : 0);
+    j->max[h] = top;
+    j->sum[h] = j->sum[h] * keep + sum * with;
+    for (uint32_t c = 0; c < j->dim; c++) old[c] = old[c] * keep + out[c] * with;
 }
 
-static void attend_pages(const struct kv_cache *c, uint32_t layer, uint32_t head, size_t class,
-                         uint32_t first, uint32_t end, const float *q, struct kv_partial *p) {
-    const struct kv_class *k = &c->streams[kv_stream_of(c, layer, head)].classes[class];
+// What a head's cells cost to read: bytes, and a floor for what a cell takes whatever its width.
+static size_t head_cost(const struct kv_cache *c, uint32_t layer, uint32_t head) {
+    enum { FLOOR_BYTES = 24 };
+    const struct kv_stream *s = &c->streams[kv_stream_of(c, layer, head)];
+    size_t cost = 0;
+    for (uint32_t i = 0; i < s->n_spans; i++)
+        for (int side = 0; side < 2; side++)
+            for (size_t p = 0; p < KV_PORT_WIDTHS; p++)
+                cost += (size_t)s->spans[i].runs[side][p].n *
+                        (c->layouts[side][p].unit_bytes + FLOOR_BYTES);
+    return cost;
+}
+
+// The token at which a share that ends after `cost` of a head's `whole` cost ends: at a page's
+// width, so that pages of consecutive tokens stay whole.
+static uint32_t cut(size_t cost, size_t whole, uint32_t n) {
+    return cost >= whole ? n : (uint32_t)((double)cost / (double)whole * n) / KV_PAGE_TOKENS *
+                                   KV_PAGE_TOKENS;
+}
+
+static void attend_tokens(const struct kv_cache *c, uint32_t layer, uint32_t head, uint32_t first,
+                          uint32_t end, const float *q, struct kv_partial *p) {
+    const struct kv_stream *s = &c->streams[kv_stream_of(c, layer, head)];
     uint32_t group = c->shape.n_heads / c->shape.n_kv_heads, dim = c->shape.head_dim;
-    uint32_t stop = end * KV_PAGE_TOKENS < k->n ? end * KV_PAGE_TOKENS : k->n;
-    struct kv_attend_job job = {.heads = group,
+    uint32_t at = head * group, groups = c->layouts[0][0].n_groups;
+    struct kv_attend_job job = {.layouts = c->layouts,
+                                .member = kv_member_of(c, layer, head),
+                                .heads = group,
                                 .dim = dim,
-                                .query = q + (size_t)head * group * dim,
-                                .pages = k->pages + first,
-                                .n = stop - first * KV_PAGE_TOKENS,
-                                .max = p->max + head * group,
-                                .sum = p->sum + head * group,
-                                .out = p->out + (size_t)head * group * dim};
-    bool plain = false;
-    for (int side = 0; side < 2; side++) {
-        job.layout[side] = &c->layouts[side][kv_class_port(class, side)];
-        job.at[side] = kv_block_at(c, class, kv_member_of(c, layer, head), side);
-        plain |= job.layout[side]->n_groups != 1;
+                                .query = q + (size_t)at * dim,
+                                .max = p->max + at,
+                                .sum = p->sum + at,
+                                .weighted = p->weighted ? p->weighted + at : NULL,
+                                .out = p->out + (size_t)at * dim};
+    bool plain = dim != 64 || groups > 2;
+    for (uint32_t i = first / KV_SPAN_TOKENS; i * KV_SPAN_TOKENS < end; i++) {
+        uint32_t begin = i * KV_SPAN_TOKENS, left = end - begin;
+        job.span = &s->spans[i];
+        job.first = first > begin ? first - begin : 0;
+        job.end = left < KV_SPAN_TOKENS ? left : KV_SPAN_TOKENS;
+        job.oldest = p->oldest && begin + job.first == 0 ? p->oldest + at : NULL;
+        kv_attend_kernel(plain ? 0 : c->kernel)(&job);
     }
-    kv_attend_kernel(plain || dim != 64 ? 0 : c->kernel)(&job);
 }
 
 void kv_cache_attend_part(const struct kv_cache *c, uint32_t layer, const float *q, unsigned part,
@@ -73,21 +103,20 @@ void kv_cache_attend_part(const struct kv_cache *c, uint32_t layer, const float 
     for (uint32_t h = 0; h < c->shape.n_heads; h++) {
         p->max[h] = -INFINITY;
         p->sum[h] = 0;
+        if (p->weighted) p->weighted[h] = 0;
+        if (p->oldest) p->oldest[h] = NAN;
     }
     memset(p->out, 0, sizeof *p->out * c->shape.n_heads * dim);
     for (uint32_t i = 0; i < c->shape.n_heads * dim; i++) scaled[i] = q[i] * scale;
-    // Each class is shared out by itself, so that parts stay even whatever a width costs.
-    for (size_t class = 0; class < KV_CLASSES; class ++) {
-        size_t total = 0, at = 0;
-        for (uint32_t h = 0; h < heads; h++) total += head_pages(c, layer, h, class);
-        size_t low = total * part / n_parts, high = total * (part + 1) / n_parts;
-        for (uint32_t h = 0; h < heads && at < high; h++) {
-            size_t n = head_pages(c, layer, h, class);
-            size_t first = low > at ? low - at : 0, end = high - at < n ? high - at : n;
-            if (first < end)
-                attend_pages(c, layer, h, class, (uint32_t)first, (uint32_t)end, scaled, p);
-            at += n;
-        }
+    size_t total = 0, at = 0;
+    for (uint32_t h = 0; h < heads; h++) total += head_cost(c, layer, h);
+    size_t low = total * part / n_parts, high = total * (part + 1) / n_parts;
+    for (uint32_t h = 0; h < heads && at < high; h++) {
+        size_t whole = head_cost(c, layer, h);
+        uint32_t n = c->streams[kv_stream_of(c, layer, h)].n;
+        uint32_t first = low > at ? cut(low - at, whole, n) : 0, end = cut(high - at, whole, n);
+        if (first < end) attend_tokens(c, layer, h, first, end, scaled, p);
+        at += whole;
     }
 }
 
@@ -110,7 +139,7 @@ void kv_cache_attend_merge(const struct kv_cache *c, const struct kv_partial *p,
 
 void kv_cache_attend(const struct kv_cache *c, uint32_t layer, const float *q, float *out) {
     float max[KV_MAX_QUERY / 8], sum[KV_MAX_QUERY / 8], sums[KV_MAX_QUERY];
-    struct kv_partial p = {max, sum, sums};
+    struct kv_partial p = {.max = max, .sum = sum, .out = sums};
     kv_cache_attend_part(c, layer, q, 0, 1, &p);
     kv_cache_attend_merge(c, &p, 1, out);
 }

@@ -156,9 +156,9 @@ int kv_decoder_new(struct kv_decoder **out, const struct kv_decoder_setting *set
         lane->context = kv_alloc(heads, sizeof(float));
         lane->act.pair = kv_alloc(widest, sizeof(int32_t));
         lane->act.sum = kv_alloc(widest, sizeof(int32_t));
-        d->partials[i] = (struct kv_partial){kv_alloc(s->n_heads, sizeof(float)),
-                                             kv_alloc(s->n_heads, sizeof(float)),
-                                             kv_alloc(heads, sizeof(float))};
+        d->partials[i] = (struct kv_partial){.max = kv_alloc(s->n_heads, sizeof(float)),
+                                             .sum = kv_alloc(s->n_heads, sizeof(float)),
+                                             .out = kv_alloc(heads, sizeof(float))};
     }
     *out = d;
     return 0;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention over 16k tokens at each width: speed against fp16 and against a plain streaming read.
+// Attention over 16k tokens at each width, and over cells whose keys and values each have a width of
+// their own: speed against fp16 and against a plain streaming read of the same run.
 #include "sim/base/cpu.h"
 #include "sim/base/memory.h"
 #include "sim/base/work.h"
@@ -63,9 +64,42 @@ static double count_of(int counter) {
     return counter >= 0 && read(counter, &n, sizeof n) == sizeof n ? (double)n : NAN;
 }
 
+// Widths that a policy of cells draws at about 4 code bits; 0: each cell for itself.
+static const struct {
+    uint8_t bits;
+    double share;
+} mix[] = {{2, .2}, {3, .25}, {4, .25}, {5, .15}, {6, .1}, {8, .05}};
+static const uint8_t widths[] = {16, 8, 6, 5, 4, 3, 2, 0};
+enum { N = sizeof widths, N_MIX = sizeof mix / sizeof *mix };
+
+static uint8_t drawn_bits(uint64_t token, uint64_t cell) {
+    double u = kv_draw(7, token, cell);
+    size_t i = 0;
+    while (i + 1 < N_MIX && u >= mix[i].share) u -= mix[i++].share;
+    return mix[i].bits;
+}
+
+// TOKENS tokens with keys k and values v, at one width or at widths drawn cell by cell.
+static int fill(struct kv_cache **c, const struct kv_shape *s, uint8_t bits, const float *k,
+                const float *v, struct kv_error *e) {
+    struct kv_cache_setting setting = {.shape = *s,
+                                       .format = "asym:group=32",
+                                       .varies = bits ? 0 : KV_VARIES_LAYER | KV_VARIES_HEAD};
+    int rc = kv_cache_new(c, &setting, e);
+    if (rc) return rc;
+    size_t n = kv_cache_streams(*c) * 2;
+    uint8_t *each = kv_alloc(n, 1);
+    for (uint32_t t = 0; t < (bits ? 1 : TOKENS); t++) {
+        for (size_t i = 0; i < n; i++) each[i] = bits ? bits : drawn_bits(t, i);
+        kv_cache_extend(*c, each);
+        for (uint32_t l = 0; l < s->n_layers; l++) kv_cache_put(*c, l, k, v);
+    }
+    if (bits) kv_cache_repeat(*c, (uint8_t[]){bits, bits}, TOKENS - 1);
+    free(each);
+    return 0;
+}
+
 static int bench(const char *name, struct kv_shape s, unsigned threads) {
-    static const uint8_t widths[] = {16, 8, 4, 2};
-    enum { N = sizeof widths };
     struct kv_cache *cache[N];
     struct kv_error e;
     s.n_layers = LAYERS_READ; // a part of the layers: already far beyond any cache of the machine
@@ -86,15 +120,9 @@ static int bench(const char *name, struct kv_shape s, unsigned threads) {
     p.partials = kv_alloc(threads, sizeof *p.partials);
     for (unsigned i = 0; i < threads; i++)
         p.partials[i] =
-            (struct kv_partial){kv_alloc(s.n_heads, 4), kv_alloc(s.n_heads, 4), kv_alloc(heads, 4)};
-    for (size_t w = 0; w < N; w++) {
-        struct kv_cache_setting cs = {.shape = s, .format = "sym"};
-        if (kv_cache_new(&cache[w], &cs, &e)) goto fail;
-        kv_cache_extend(cache[w], (uint8_t[]){widths[w], widths[w]});
-        for (uint32_t l = 0; l < s.n_layers; l++)
-            kv_cache_put(cache[w], l, x + heads, x + heads + kv);
-        kv_cache_repeat(cache[w], (uint8_t[]){widths[w], widths[w]}, TOKENS - 1);
-    }
+            (struct kv_partial){.max = kv_alloc(s.n_heads, 4), .sum = kv_alloc(s.n_heads, 4), .out = kv_alloc(heads, 4)};
+    for (size_t w = 0; w < N; w++)
+        if (fill(&cache[w], &s, widths[w], x + heads, x + heads + kv, &e)) goto fail;
     double ns[N][ROUNDS], read_rate[ROUNDS], instructions[N];
     int counter = open_counter();
     for (int r = -1; r < ROUNDS; r++) { // round -1 warms up
@@ -111,17 +139,19 @@ static int bench(const char *name, struct kv_shape s, unsigned threads) {
     }
     double mhz = kv_clock_mhz(), bandwidth = median(read_rate, ROUNDS),
            fp16 = median(ns[0], ROUNDS);
-    printf("%s, %u KV heads, %u query heads each, %d tokens, %d layers, %u threads; streaming read "
+    printf("%s, asym:group=32, %u KV heads, %u query heads each, %d tokens, %d layers, %u threads; streaming read "
            "%.1f GB/s, core at %.0f MHz\n",
            name, s.n_kv_heads, s.n_heads / s.n_kv_heads, TOKENS, LAYERS_READ, threads, bandwidth,
            mhz);
-    printf("bits  x_fp16  values_per_ns  GB_per_s  of_read_pct  cache_MB  cycles_per_value  "
+    printf(" bits  x_fp16  values_per_ns  GB_per_s  of_read_pct  cache_MB  cycles_per_value  "
            "instructions_per_value\n");
     for (size_t w = 0; w < N; w++) {
         double t = median(ns[w], ROUNDS), bytes = (double)kv_cache_bytes_held(cache[w]);
         double values = 2.0 * (double)kv * s.n_layers * TOKENS;
-        printf("%4u  %6.2f  %13.1f  %8.1f  %11.0f  %8.0f  %16.3f  ", widths[w], fp16 / t,
-               values / t, bytes / t, 100 * bytes / t / bandwidth, bytes / 1e6,
+        char label[8];
+        snprintf(label, sizeof label, widths[w] ? "%u" : "mixed", widths[w]);
+        printf("%5s  %6.2f  %13.1f  %8.1f  %11.0f  %8.0f  %16.3f  ", label, fp16 / t, values / t,
+               bytes / t, 100 * bytes / t / bandwidth, bytes / 1e6,
                t / values * mhz / 1e3);
         if (threads == 1 && isfinite(instructions[w]))
             printf("%22.3f\n", instructions[w] / values);
