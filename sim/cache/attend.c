@@ -43,9 +43,8 @@ void kv_attend_join(const struct kv_attend_job *j, uint32_t h, float max, float 
     float top = fmaxf(max, j->max[h]), with = expf(max - top), *old = j->out + h * j->dim;
     float keep = j->sum[h] > 0 ? expf(j->max[h] - top) : 0;
     if (j->weighted)
-        j->weighted[h] =
-            with * (weighted + (max - top) * sum) +
-            (keep > 0 ? keep * (j->weighted[h] + (j->max[h] - top) * j->sum[h]) : 0);
+        j->weighted[h] = with * (weighted + (max - top) * sum) +
+                         (keep > 0 ? keep * (j->weighted[h] + (j->max[h] - top) * j->sum[h]) : 0);
     j->max[h] = top;
     j->sum[h] = j->sum[h] * keep + sum * with;
     for (uint32_t c = 0; c < j->dim; c++) old[c] = old[c] * keep + out[c] * with;
@@ -67,8 +66,9 @@ static size_t head_cost(const struct kv_cache *c, uint32_t layer, uint32_t head)
 // The token at which a share that ends after `cost` of a head's `whole` cost ends: at a page's
 // width, so that pages of consecutive tokens stay whole.
 static uint32_t cut(size_t cost, size_t whole, uint32_t n) {
-    return cost >= whole ? n : (uint32_t)((double)cost / (double)whole * n) / KV_PAGE_TOKENS *
-                                   KV_PAGE_TOKENS;
+    return cost >= whole
+               ? n
+               : (uint32_t)((double)cost / (double)whole * n) / KV_PAGE_TOKENS * KV_PAGE_TOKENS;
 }
 
 static void attend_tokens(const struct kv_cache *c, uint32_t layer, uint32_t head, uint32_t first,

@@ -79,7 +79,7 @@ enum {
     PAIRS = DIM / 2,
     HALF = KV_PAGE_TOKENS / 2,
     ROW_ROOM = KV_SPAN_TOKENS + 16,
-    AHEAD = 2 // pages: one is read in half the time that memory takes to answer
+    AHEAD = 4 // pages: one is read in half the time that memory takes to answer
 };
 
 #define LANES 8
@@ -171,7 +171,7 @@ enum {
     PAIRS = DIM / 2,
     HALF = KV_PAGE_TOKENS / 2,
     ROW_ROOM = KV_SPAN_TOKENS + 16,
-    AHEAD = 2 // pages: one is read in half the time that memory takes to answer
+    AHEAD = 4 // pages: one is read in half the time that memory takes to answer
 };
 #define LANES 16
 #define REGISTERS 24
@@ -216,31 +216,20 @@ static inline void v_interleave(vi a, vi b, int32_t *out) {
     v_store(out, _mm512_permutex2var_epi32(a, low, b));
     v_store(out + 16, _mm512_permutex2var_epi32(a, high, b));
 }
-// Where 16 slots' tokens lie in a row of n scores, and which of them do.
-static inline vi v_tokens(const uint16_t *token, uint32_t first, uint32_t n, uint32_t slots,
-                          __mmask16 *within) {
-    vi at = _mm512_sub_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)token)),
-                             _mm512_set1_epi32((int)first));
-    __mmask16 filled = slots >= 16 ? 0xFFFF : (__mmask16)((1u << slots) - 1);
-    *within = _mm512_mask_cmplt_epu32_mask(filled, at, _mm512_set1_epi32((int)n));
-    return at;
-}
 // score[token[t] - first] = page[t] for the slots whose token lies within the n of the row.
 static inline void v_scatter(float *score, const uint16_t *token, uint32_t first, uint32_t n,
                              uint32_t slots, const float *page) {
-    for (uint32_t t = 0; t < slots; t += 16) {
-        __mmask16 within;
-        vi at = v_tokens(token + t, first, n, slots - t, &within);
-        _mm512_mask_i32scatter_ps(score, within, at, v_loadf(page + t), 4);
+    for (uint32_t t = 0; t < slots; t++) {
+        uint32_t at = token[t] - first;
+        if (at < n) score[at] = page[t];
     }
 }
 // The other way; slots of no token and beyond `slots` get 0.
 static inline void v_gather(const float *score, const uint16_t *token, uint32_t first, uint32_t n,
                             uint32_t slots, float *page) {
-    for (uint32_t t = 0; t < KV_PAGE_TOKENS; t += 16) {
-        __mmask16 within;
-        vi at = v_tokens(token + t, first, n, slots > t ? slots - t : 0, &within);
-        v_storef(page + t, _mm512_mask_i32gather_ps(_mm512_setzero_ps(), within, at, score, 4));
+    for (uint32_t t = 0; t < KV_PAGE_TOKENS; t++) {
+        uint32_t at = t < slots ? token[t] - first : n;
+        page[t] = at < n ? score[at] : 0;
     }
 }
 

@@ -83,9 +83,9 @@ typedef void FN(value_fn)(const struct kv_side_layout *l, const uint8_t *block, 
         FN(value_page)(l, block, ahead, base, bits - base, heads, n, score, sums);                 \
     }
 #define PAGE_16(heads)                                                                             \
-    static TARGET void FN(keys_16_##heads)(                                                        \
-        const struct kv_side_layout *l, const uint8_t *block, ptrdiff_t ahead,                     \
-        const struct FN(query) * q, int n, float score[][KV_PAGE_TOKENS]) {                        \
+    static TARGET void FN(keys_16_##heads)(const struct kv_side_layout *l, const uint8_t *block,   \
+                                           ptrdiff_t ahead, const struct FN(query) * q, int n,     \
+                                           float score[][KV_PAGE_TOKENS]) {                        \
         (void)l;                                                                                   \
         FN(key_page_16)(block, ahead, q->plain, heads, n, score);                                  \
     }                                                                                              \
@@ -118,80 +118,89 @@ static FN(key_fn) *const FN(key_fns)[2][KV_PORT_WIDTHS] = {ROW(keys, 1), ROW(key
 static FN(value_fn) *const FN(value_fns)[2][KV_PORT_WIDTHS] = {ROW(values, 1), ROW(values, 3)};
 #undef ROW
 
-// One page of a job, or none: those that hold no token of it are left out.
+// Pages that hold tokens of a job: all of keys, then all of values.
 struct FN(visit) {
     const uint8_t *block;
-    ptrdiff_t ahead;       // of the block that is read some pages later
-    const uint16_t *token; // of its slots
-    uint32_t slots, first; // first: of its tokens, when `whole`
-    bool whole;            // in order, and all within the job
+    const uint16_t *token;       // of its slots
+    uint16_t port, slots, first; // first: of its tokens in the row, when `whole`
+    bool whole;                  // in order, and all within the job
 };
-INLINE bool FN(visit)(const struct kv_attend_job *j, const struct kv_cell_run *run, size_t block_bytes,
-                      uint32_t page, struct FN(visit) * v) {
-    const struct kv_page *p = &run->pages[page];
-    if (p->high < j->first || p->low >= j->end) return false;
-    uint32_t left = run->n - page * KV_PAGE_TOKENS;
-    uint32_t last = (run->n - 1) / KV_PAGE_TOKENS, next = page + AHEAD < last ? page + AHEAD : last;
-    v->block = p->data + j->member * block_bytes;
-    v->ahead = run->pages[next].data - p->data;
-    v->token = run->token + page * KV_PAGE_TOKENS;
-    v->slots = left < KV_PAGE_TOKENS ? left : KV_PAGE_TOKENS;
-    v->first = v->token[0] - j->first;
-    v->whole = p->in_order && v->token[0] >= j->first && v->token[0] + v->slots <= j->end;
-    return true;
-}
 
-INLINE void FN(score_run)(const struct kv_attend_job *j, size_t port, const struct FN(query) * q,
-                          uint32_t heads, float score[][ROW_ROOM]) {
-    const struct kv_side_layout *l = &j->layouts[KV_KEY][port];
-    const struct kv_cell_run *run = &j->span->runs[KV_KEY][port];
-    FN(key_fn) *keys = FN(key_fns)[heads == 3][port];
-    for (uint32_t page = 0; page * KV_PAGE_TOKENS < run->n; page++) {
-        struct FN(visit) v;
-        float of_page[MAX_HEADS][KV_PAGE_TOKENS];
-        if (!FN(visit)(j, run, l->bytes, page, &v)) continue;
-        keys(l, v.block, v.ahead, q, (int)v.slots, of_page);
-        for (uint32_t h = 0; h < heads; h++)
-            if (v.whole)
-                memcpy(score[h] + v.first, of_page[h], v.slots * sizeof(float));
-            else
-                v_scatter(score[h], v.token, j->first, j->end - j->first, v.slots, of_page[h]);
+INLINE uint32_t FN(plan)(const struct kv_attend_job *j, int side, struct FN(visit) * v) {
+    uint32_t n = 0;
+    for (size_t port = 0; port < KV_PORT_WIDTHS; port++) {
+        const struct kv_cell_run *run = &j->span->runs[side][port];
+        size_t at = j->member * j->layouts[side][port].bytes;
+        for (uint32_t p = 0; p * KV_PAGE_TOKENS < run->n; p++) {
+            const struct kv_page *page = &run->pages[p];
+            if (page->high < j->first || page->low >= j->end) continue;
+            uint32_t left = run->n - p * KV_PAGE_TOKENS;
+            uint32_t slots = left < KV_PAGE_TOKENS ? left : KV_PAGE_TOKENS;
+            v[n++] = (struct FN(visit)){.block = page->data + at,
+                                        .token = run->token + p * KV_PAGE_TOKENS,
+                                        .port = (uint16_t)port,
+                                        .slots = (uint16_t)slots,
+                                        .first = (uint16_t)(page->low - j->first),
+                                        .whole = page->in_order && page->low >= j->first &&
+                                                 page->low + slots <= j->end};
+        }
     }
+    return n;
 }
 
-INLINE void FN(weigh_run)(const struct kv_attend_job *j, size_t port, uint32_t heads,
-                          float score[][ROW_ROOM], struct FN(sums) * sums) {
-    const struct kv_side_layout *l = &j->layouts[KV_VALUE][port];
-    const struct kv_cell_run *run = &j->span->runs[KV_VALUE][port];
-    FN(value_fn) *values = FN(value_fns)[heads == 3][port];
-    for (uint32_t page = 0; page * KV_PAGE_TOKENS < run->n; page++) {
-        struct FN(visit) v;
-        float of_page[MAX_HEADS][KV_PAGE_TOKENS];
-        if (!FN(visit)(j, run, l->bytes, page, &v)) continue;
-        for (uint32_t h = 0; h < heads; h++)
-            if (v.whole && v.slots == KV_PAGE_TOKENS)
-                memcpy(of_page[h], score[h] + v.first, sizeof of_page[h]);
-            else
-                v_gather(score[h], v.token, j->first, j->end - j->first, v.slots, of_page[h]);
-        values(l, v.block, v.ahead, (int)v.slots, of_page, sums);
+INLINE void FN(score_page)(const struct kv_attend_job *j, const struct FN(visit) * v,
+                           ptrdiff_t ahead, const struct FN(query) * q, uint32_t heads,
+                           float score[][ROW_ROOM]) {
+    float of_page[MAX_HEADS][KV_PAGE_TOKENS];
+    FN(key_fns)
+    [heads == 3][v->port](&j->layouts[KV_KEY][v->port], v->block, ahead, q, v->slots, of_page);
+    for (uint32_t h = 0; h < heads; h++)
+        if (v->whole)
+            memcpy(score[h] + v->first, of_page[h], v->slots * sizeof(float));
+        else
+            v_scatter(score[h], v->token, j->first, j->end - j->first, v->slots, of_page[h]);
+}
+
+INLINE void FN(weigh_page)(const struct kv_attend_job *j, const struct FN(visit) * v,
+                           ptrdiff_t ahead, uint32_t heads, float score[][ROW_ROOM],
+                           struct FN(sums) * sums) {
+    float of_page[MAX_HEADS][KV_PAGE_TOKENS];
+    for (uint32_t h = 0; h < heads; h++)
+        if (v->whole && v->slots == KV_PAGE_TOKENS)
+            memcpy(of_page[h], score[h] + v->first, sizeof of_page[h]);
+        else
+            v_gather(score[h], v->token, j->first, j->end - j->first, v->slots, of_page[h]);
+    FN(value_fns)
+    [heads == 3][v->port](&j->layouts[KV_VALUE][v->port], v->block, ahead, v->slots, of_page, sums);
+}
+
+// Asks for the tokens of a page that is read some pages later, and says how far its block lies.
+INLINE ptrdiff_t FN(look_ahead)(const struct FN(visit) * v, uint32_t i, uint32_t n) {
+    const struct FN(visit) *next = &v[i + AHEAD < n ? i + AHEAD : n - 1];
+    if (!next->whole) {
+        v_prefetch(next->token);
+        v_prefetch(next->token + KV_PAGE_TOKENS / 2);
+        v_prefetch(next->token + KV_PAGE_TOKENS - 1);
     }
+    return next->block - v[i].block;
 }
 
-static TARGET void FN(attend_heads)(const struct kv_attend_job *j, uint32_t first_head,
+static TARGET void FN(attend_heads)(const struct kv_attend_job *j, const struct FN(visit) * v,
+                                    uint32_t n_keys, uint32_t n, uint32_t first_head,
                                     uint32_t heads) {
     float score[MAX_HEADS][ROW_ROOM], max[MAX_HEADS], sum[MAX_HEADS], weighted[MAX_HEADS];
     struct FN(query) q;
     struct FN(sums) sums;
     FN(query_init)(&q, (int)heads, j->query + first_head * DIM, j->layouts[KV_KEY][0].n_groups);
-    for (size_t port = 0; port < KV_PORT_WIDTHS; port++)
-        FN(score_run)(j, port, &q, heads, score);
+    for (uint32_t i = 0; i < n_keys; i++)
+        FN(score_page)(j, &v[i], FN(look_ahead)(v, i, n), &q, heads, score);
     for (uint32_t h = 0; h < heads; h++) {
         if (j->oldest) j->oldest[first_head + h] = score[h][0];
         FN(soften)(score[h], j->end - j->first, &max[h], &sum[h], &weighted[h]);
     }
     FN(sums_init)(&sums, (int)heads);
-    for (size_t port = 0; port < KV_PORT_WIDTHS; port++)
-        FN(weigh_run)(j, port, heads, score, &sums);
+    for (uint32_t i = n_keys; i < n; i++)
+        FN(weigh_page)(j, &v[i], FN(look_ahead)(v, i, n), heads, score, &sums);
     for (uint32_t h = 0; h < heads; h++) {
         float out[DIM];
         FN(unfold)(&sums, (int)h, j->layouts[KV_VALUE][0].n_groups, out);
@@ -200,9 +209,11 @@ static TARGET void FN(attend_heads)(const struct kv_attend_job *j, uint32_t firs
 }
 
 static TARGET void FN(attend_packed)(const struct kv_attend_job *j) {
+    struct FN(visit) v[2 * (KV_SPAN_TOKENS / KV_PAGE_TOKENS + KV_PORT_WIDTHS)];
+    uint32_t n_keys = FN(plan)(j, KV_KEY, v), n = n_keys + FN(plan)(j, KV_VALUE, v + n_keys);
     uint32_t h = 0;
-    for (; h + 3 <= j->heads; h += 3) FN(attend_heads)(j, h, 3);
-    for (; h < j->heads; h++) FN(attend_heads)(j, h, 1);
+    for (; h + 3 <= j->heads; h += 3) FN(attend_heads)(j, v, n_keys, n, h, 3);
+    for (; h < j->heads; h++) FN(attend_heads)(j, v, n_keys, n, h, 1);
 }
 
 #undef v_codes

@@ -60,7 +60,8 @@ INLINE void FN(weigh)(const struct kv_side_layout *l, const uint8_t *block, int 
         for (int g = 0; g < groups; g++) {
             vf bias = v_addf(v_loadf(sums->bias[h][g]), mins[g]);
             if (l->centred)
-                bias = v_fma(v_float(sum[g]), v_set(-w->factor[h] * (float)(1 << (bits - 1))), bias);
+                bias =
+                    v_fma(v_float(sum[g]), v_set(-w->factor[h] * (float)(1 << (bits - 1))), bias);
             v_storef(sums->bias[h][g], bias);
         }
     }
@@ -93,10 +94,10 @@ INLINE void FN(value_words)(const struct FN(words) * x, int base, int extra, int
         for (int k = 0; k < 2; k++) {
             low[k] = FN(load_ahead)(x->low + (t + k * HALF) * words, x->ahead);
             if (extra)
-                high[k] = v_srlv(
-                    v_permute(pick, FN(load_ahead)(x->high + (t + k * HALF) * high_words,
-                                                   x->ahead)),
-                    place);
+                high[k] =
+                    v_srlv(v_permute(pick, FN(load_ahead)(x->high + (t + k * HALF) * high_words,
+                                                          x->ahead)),
+                           place);
         }
         for (int h = 0; h < heads; h++)
             f[h] = v_permute(x->spread, v_load(w->pair[h] + t * x->groups));
@@ -164,7 +165,8 @@ INLINE void FN(value_page_16)(const uint8_t *block, ptrdiff_t ahead, int heads, 
         const uint16_t *x = (const uint16_t *)block + first;
         vf acc[MAX_HEADS][VECTORS];
         for (int h = 0; h < heads; h++)
-            for (int i = 0; i < VECTORS; i++) acc[h][i] = v_loadf(sums->plain[h] + first + i * LANES);
+            for (int i = 0; i < VECTORS; i++)
+                acc[h][i] = v_loadf(sums->plain[h] + first + i * LANES);
         for (int t = 0; t < n; t++) {
             v_prefetch((const uint8_t *)(x + t * DIM) + ahead);
             if (LANES == 16) v_prefetch((const uint8_t *)(x + t * DIM) + 64 + ahead);

@@ -89,7 +89,8 @@ static uint8_t *new_page(struct kv_cache *c, size_t bytes) {
     return page;
 }
 
-static struct kv_cell_run *run_of(const struct kv_stream *s, uint32_t token, int side, size_t port) {
+static struct kv_cell_run *run_of(const struct kv_stream *s, uint32_t token, int side,
+                                  size_t port) {
     return &s->spans[token / KV_SPAN_TOKENS].runs[side][port];
 }
 
@@ -196,8 +197,7 @@ void kv_cache_extend(struct kv_cache *c, const uint8_t *bits) {
 
 void kv_cache_place(struct kv_cache *c, uint32_t layer, const uint8_t *bits) {
     size_t n = c->n_streams / c->shape.n_layers;
-    for (size_t i = 0; i < n; i++)
-        open_cells(c, &c->streams[layer * n + i], tag_of(bits + 2 * i));
+    for (size_t i = 0; i < n; i++) open_cells(c, &c->streams[layer * n + i], tag_of(bits + 2 * i));
 }
 
 void kv_cache_put(struct kv_cache *c, uint32_t layer, const float *k, const float *v) {
@@ -238,8 +238,8 @@ void kv_cache_widths(const struct kv_cache *c, size_t stream, uint32_t token, ui
 
 // Fills the slots of a run from `begin` on with units [members]; *whole: a page that holds nothing
 // else, once there is one.
-static void fill_run(const struct kv_cache *c, const struct kv_cell_run *run, uint32_t begin, int side,
-                     size_t port, const uint8_t *units, const uint8_t **whole) {
+static void fill_run(const struct kv_cache *c, const struct kv_cell_run *run, uint32_t begin,
+                     int side, size_t port, const uint8_t *units, const uint8_t **whole) {
     const struct kv_side_layout *l = &c->layouts[side][port];
     for (uint32_t slot = begin; slot < run->n; slot++) {
         uint8_t *page = run->pages[slot / KV_PAGE_TOKENS].data;
@@ -355,10 +355,9 @@ static size_t bytes_of(const struct kv_cache *c, bool allocated) {
                 size_t side = k / KV_PORT_WIDTHS, port = k % KV_PORT_WIDTHS;
                 const struct kv_cell_run *run = &c->streams[s].spans[i].runs[side][port];
                 const struct kv_side_layout *l = &c->layouts[side][port];
-                bytes += allocated
-                             ? run->n_pages * (c->n_members * (size_t)l->bytes +
-                                               sizeof *run->pages + KV_PAGE_TOKENS * 2u)
-                             : run->n * c->n_members * (size_t)l->unit_bytes;
+                bytes += allocated ? run->n_pages * (c->n_members * (size_t)l->bytes +
+                                                     sizeof *run->pages + KV_PAGE_TOKENS * 2u)
+                                   : run->n * c->n_members * (size_t)l->unit_bytes;
             }
     return bytes;
 }

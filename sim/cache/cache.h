@@ -13,11 +13,11 @@
 // Keys lie with keys and values with values of one width, in pages of 64 that hold all layers and
 // heads that share a decision. Attention does not care for the order of tokens, so a page needs
 // none: its slots say which token they hold. Scores of a page go to where their token stands in one
-// row of scores, the softmax runs over that row, and pages of values fetch their weights from it. So
-// keys and values take their widths apart: seven and seven kinds of pages, not forty-nine, of which
-// each would be left half full at its end in every stream; and one softmax a row, no rescaling page
-// by page. A row is a span of 16,384 tokens at most: scores stay in the second-level cache, a slot
-// names its token in two bytes, and a part may begin at any token.
+// row of scores, the softmax runs over that row, and pages of values fetch their weights from it.
+// So keys and values take their widths apart: seven and seven kinds of pages, not forty-nine, of
+// which each would be left half full at its end in every stream; and one softmax a row, no
+// rescaling page by page. A row is a span of 16,384 tokens at most: scores stay in the second-level
+// cache, a slot names its token in two bytes, and a part may begin at any token.
 //
 // Codes are the format's own bits, in bit planes: 3 = 2 + 1, 5 = 4 + 1, 6 = 4 + 2 (layout.h). Their
 // metadata lies apart, and the words of 16 keys are interleaved so that a SIMD lane is a token.
@@ -55,8 +55,8 @@ uint32_t kv_cache_tokens(const struct kv_cache *c);
 // Opens a slot for the next token. bits: [streams][2], 1..16, rounded up to a port; NULL: layers
 // open theirs by kv_cache_place, each once and in turn with kv_cache_put.
 void kv_cache_extend(struct kv_cache *c, const uint8_t *bits);
-// The newest token's widths in one layer, where streams are layers or finer: [streams of a layer][2].
-// Until then attention in that layer is over the earlier tokens.
+// The newest token's widths in one layer, where streams are layers or finer: [streams of a
+// layer][2]. Until then attention in that layer is over the earlier tokens.
 void kv_cache_place(struct kv_cache *c, uint32_t layer, const uint8_t *bits);
 // Codes and stores the newest token's vectors of one layer. k, v: [n_kv_heads][head_dim].
 void kv_cache_put(struct kv_cache *c, uint32_t layer, const float *k, const float *v);
@@ -79,8 +79,8 @@ void kv_cache_read(const struct kv_cache *c, uint32_t layer, uint32_t head, uint
 // Widths at which a token lies.
 void kv_cache_widths(const struct kv_cache *c, size_t stream, uint32_t token, uint8_t bits[2]);
 
-// Bytes held by tokens (codes and metadata: the ledger's bits), their tags at KV_TAG_BITS a decision,
-// and bytes allocated (whole pages, tags, which token a slot holds).
+// Bytes held by tokens (codes and metadata: the ledger's bits), their tags at KV_TAG_BITS a
+// decision, and bytes allocated (whole pages, tags, which token a slot holds).
 size_t kv_cache_bytes_held(const struct kv_cache *c);
 size_t kv_cache_bytes_tags(const struct kv_cache *c);
 size_t kv_cache_bytes_allocated(const struct kv_cache *c);

@@ -85,11 +85,32 @@ void kv_cell_decode(const struct kv_cache *c, uint32_t layer, int side, size_t p
 }
 
 // Where the high bits of code i lie in the high plane.
-static uint32_t high_bit(const struct kv_side_layout *l, uint32_t i, uint32_t *word) {
-    uint32_t a = l->plane[0], b = l->plane[1], ratio = a / b, per_half = 16 / a;
-    uint32_t low = i / (2 * per_half), half = i / per_half % 2;
+static inline uint32_t high_bit(uint32_t i, uint32_t a, uint32_t b, uint32_t *word) {
+    uint32_t ratio = a / b, per_half = 16 / a, low = i / (2 * per_half), half = i / per_half % 2;
     *word = low / ratio;
     return 16 * half + b * (low % ratio * per_half + i % per_half);
+}
+
+// Both ways between codes and the words of two planes; a and b are constants where these are
+// called, so that places are.
+static inline __attribute__((always_inline)) void to_planes(const uint8_t *code, uint32_t dim,
+                                                            uint32_t a, uint32_t b, uint32_t *low,
+                                                            uint32_t *high) {
+    for (uint32_t i = 0; i < dim; i++) {
+        uint32_t w, at = high_bit(i, a, b, &w);
+        low[i / (32 / a)] |= (code[i] & ((1u << a) - 1)) << a * (i % (32 / a));
+        high[w] |= (uint32_t)(code[i] >> a) << at;
+    }
+}
+static inline __attribute__((always_inline)) void from_planes(const uint32_t *low,
+                                                              const uint32_t *high, uint32_t dim,
+                                                              uint32_t a, uint32_t b,
+                                                              uint8_t *code) {
+    for (uint32_t i = 0; i < dim; i++) {
+        uint32_t w, at = high_bit(i, a, b, &w);
+        code[i] = (uint8_t)((low[i / (32 / a)] >> a * (i % (32 / a)) & ((1u << a) - 1)) |
+                            (high[w] >> at & ((1u << b) - 1)) << a);
+    }
 }
 
 // The code stream of a unit as the words of its planes: low ones, then high ones.
@@ -100,14 +121,15 @@ static void split(const struct kv_side_layout *l, const uint8_t *stream, uint32_
         return;
     }
     uint8_t code[KV_MAX_CACHED_DIM];
+    uint32_t *high = word + l->words[0];
     kv_unpack(stream, dim, l->bits, code);
     memset(word, 0, (l->words[0] + l->words[1]) * sizeof *word);
-    uint32_t *high = word + l->words[0], per_word = 32 / l->plane[0], mask = (1u << l->plane[0]) - 1;
-    for (uint32_t i = 0; i < dim; i++) {
-        uint32_t w, at = high_bit(l, i, &w);
-        word[i / per_word] |= (code[i] & mask) << l->plane[0] * (i % per_word);
-        high[w] |= (uint32_t)(code[i] >> l->plane[0]) << at;
-    }
+    if (l->bits == 3)
+        to_planes(code, dim, 2, 1, word, high);
+    else if (l->bits == 5)
+        to_planes(code, dim, 4, 1, word, high);
+    else
+        to_planes(code, dim, 4, 2, word, high);
 }
 
 static void join(const struct kv_side_layout *l, const uint32_t *word, uint32_t dim,
@@ -118,12 +140,12 @@ static void join(const struct kv_side_layout *l, const uint32_t *word, uint32_t 
     }
     uint8_t code[KV_MAX_CACHED_DIM];
     const uint32_t *high = word + l->words[0];
-    uint32_t per_word = 32 / l->plane[0], mask = (1u << l->plane[0]) - 1;
-    for (uint32_t i = 0; i < dim; i++) {
-        uint32_t w, at = high_bit(l, i, &w);
-        code[i] = (uint8_t)((word[i / per_word] >> l->plane[0] * (i % per_word) & mask) |
-                            (high[w] >> at & ((1u << l->plane[1]) - 1)) << l->plane[0]);
-    }
+    if (l->bits == 3)
+        from_planes(word, high, dim, 2, 1, code);
+    else if (l->bits == 5)
+        from_planes(word, high, dim, 4, 1, code);
+    else
+        from_planes(word, high, dim, 4, 2, code);
     kv_pack(code, dim, l->bits, stream);
 }
 

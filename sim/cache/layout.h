@@ -25,7 +25,7 @@ struct kv_side_layout {
     bool has_min;
     bool centred; // stored codes are code + 2^(bits - 1)
     uint32_t n_groups, words[2];
-    uint32_t unit_bytes, meta_bytes;            // of the format's unit: metadata, the code stream
+    uint32_t unit_bytes, meta_bytes;           // of the format's unit: metadata, the code stream
     uint32_t high_at, scale_at, min_at, bytes; // offsets from the codes; size, a multiple of 64
 };
 
@@ -60,7 +60,7 @@ struct kv_attend_job {
     size_t member; // which block of a page
     uint32_t first, end;
     uint32_t heads, dim;
-    const float *query;                 // [heads][dim], already times 1/sqrt(dim)
+    const float *query;                // [heads][dim], already times 1/sqrt(dim)
     float *max, *sum, *weighted, *out; // [heads] x 3, [heads][dim]; struct kv_partial
     float *oldest;                     // [heads] score of the span's token 0, when first = 0
 };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention over 16k tokens at each width, and over cells whose keys and values each have a width of
-// their own: speed against fp16 and against a plain streaming read of the same run.
+// Attention over 16k tokens at each width, and over cells whose keys and values each have a width
+// of their own: speed against fp16 and against a plain streaming read of the same run.
 #include "sim/base/cpu.h"
 #include "sim/base/memory.h"
 #include "sim/base/work.h"
@@ -119,8 +119,9 @@ static int bench(const char *name, struct kv_shape s, unsigned threads) {
     struct pass p = {.team = kv_team_new(threads), .shape = &s, .query = x, .out = out};
     p.partials = kv_alloc(threads, sizeof *p.partials);
     for (unsigned i = 0; i < threads; i++)
-        p.partials[i] =
-            (struct kv_partial){.max = kv_alloc(s.n_heads, 4), .sum = kv_alloc(s.n_heads, 4), .out = kv_alloc(heads, 4)};
+        p.partials[i] = (struct kv_partial){.max = kv_alloc(s.n_heads, 4),
+                                            .sum = kv_alloc(s.n_heads, 4),
+                                            .out = kv_alloc(heads, 4)};
     for (size_t w = 0; w < N; w++)
         if (fill(&cache[w], &s, widths[w], x + heads, x + heads + kv, &e)) goto fail;
     double ns[N][ROUNDS], read_rate[ROUNDS], instructions[N];
@@ -139,7 +140,8 @@ static int bench(const char *name, struct kv_shape s, unsigned threads) {
     }
     double mhz = kv_clock_mhz(), bandwidth = median(read_rate, ROUNDS),
            fp16 = median(ns[0], ROUNDS);
-    printf("%s, asym:group=32, %u KV heads, %u query heads each, %d tokens, %d layers, %u threads; streaming read "
+    printf("%s, asym:group=32, %u KV heads, %u query heads each, %d tokens, %d layers, %u threads; "
+           "streaming read "
            "%.1f GB/s, core at %.0f MHz\n",
            name, s.n_kv_heads, s.n_heads / s.n_kv_heads, TOKENS, LAYERS_READ, threads, bandwidth,
            mhz);
@@ -151,8 +153,7 @@ static int bench(const char *name, struct kv_shape s, unsigned threads) {
         char label[8];
         snprintf(label, sizeof label, widths[w] ? "%u" : "mixed", widths[w]);
         printf("%5s  %6.2f  %13.1f  %8.1f  %11.0f  %8.0f  %16.3f  ", label, fp16 / t, values / t,
-               bytes / t, 100 * bytes / t / bandwidth, bytes / 1e6,
-               t / values * mhz / 1e3);
+               bytes / t, 100 * bytes / t / bandwidth, bytes / 1e6, t / values * mhz / 1e3);
         if (threads == 1 && isfinite(instructions[w]))
             printf("%22.3f\n", instructions[w] / values);
         else

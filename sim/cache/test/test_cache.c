@@ -139,7 +139,8 @@ static void attention_over_any_mix_equals_that_over_decoded_vectors(void **state
         for (size_t f = 0; f < 4; f++) {
             struct kv_cache *c = cache_of(&shapes[i], formats[f], varies[(i + f) % 3]);
             for (size_t n = 0; n < 5; n++) {
-                append(c, &shapes[i], lengths[n] - kv_cache_tokens(c), 10 * i + f, all_widths, N_WIDTHS);
+                append(c, &shapes[i], lengths[n] - kv_cache_tokens(c), 10 * i + f, all_widths,
+                       N_WIDTHS);
                 if (n < 3 && i == 2) continue; // 32 heads: the long ones say enough
                 assert_attention(c, &shapes[i], n);
             }
@@ -278,9 +279,10 @@ static void bytes_are_counted_as_laid_out(void **state) {
     append(c, s, 64, 9, (uint8_t[]){4}, 1);
     // 2 layers x 3 heads x (K and V): 32 bytes of codes and 2 of scale a token
     assert_int_equal(kv_cache_bytes_held(c), 64 * 6 * 2 * 34);
-    // one page: 64 x 34 bytes are 2176 = 34 cache lines, no padding; 4 bytes a token each for tag
-    // and slot, with room for 64
-    assert_int_equal(kv_cache_bytes_allocated(c), 64 * 6 * 2 * 34 + 64 * 4 + 64 * 4);
+    assert_int_equal(kv_cache_bytes_tags(c), 64 * 2 * 3 / 8); // one decision a token, K and V
+    // one page a side: 64 x 34 bytes are 2176 = 34 cache lines, no padding
+    assert_true(kv_cache_bytes_allocated(c) >= 64 * 6 * 2 * 34);
+    assert_true(kv_cache_bytes_allocated(c) < 64 * 6 * 2 * 34 + 1024);
     kv_cache_free(c);
 }
 
