@@ -71,28 +71,44 @@ static uint32_t cut(size_t cost, size_t whole, uint32_t n) {
                : (uint32_t)((double)cost / (double)whole * n) / KV_PAGE_TOKENS * KV_PAGE_TOKENS;
 }
 
-static void attend_tokens(const struct kv_cache *c, uint32_t layer, uint32_t head, uint32_t first,
-                          uint32_t end, const float *q, struct kv_partial *p) {
+// A thread's jobs in their order, each told of the next one: one is held back until that is known.
+struct line {
+    const struct kv_cache *c;
+    struct kv_attend_job job[2];
+    size_t n;
+};
+
+static void run_job(const struct line *l, size_t i, bool has_next) {
+    struct kv_attend_job job = l->job[i % 2];
+    bool plain = job.dim != 64 || l->c->layouts[0][0].n_groups > 2;
+    job.next = has_next ? &l->job[(i + 1) % 2] : NULL;
+    kv_attend_kernel(plain ? 0 : l->c->kernel)(&job);
+}
+
+static void add_tokens(struct line *l, uint32_t layer, uint32_t head, uint32_t first, uint32_t end,
+                       const float *q, const struct kv_partial *p) {
+    const struct kv_cache *c = l->c;
     const struct kv_stream *s = &c->streams[kv_stream_of(c, layer, head)];
     uint32_t group = c->shape.n_heads / c->shape.n_kv_heads, dim = c->shape.head_dim;
-    uint32_t at = head * group, groups = c->layouts[0][0].n_groups;
-    struct kv_attend_job job = {.layouts = c->layouts,
-                                .member = kv_member_of(c, layer, head),
-                                .heads = group,
-                                .dim = dim,
-                                .query = q + (size_t)at * dim,
-                                .max = p->max + at,
-                                .sum = p->sum + at,
-                                .weighted = p->weighted ? p->weighted + at : NULL,
-                                .out = p->out + (size_t)at * dim};
-    bool plain = dim != 64 || groups > 2;
+    uint32_t at = head * group;
     for (uint32_t i = first / KV_SPAN_TOKENS; i * KV_SPAN_TOKENS < end; i++) {
         uint32_t begin = i * KV_SPAN_TOKENS, left = end - begin;
-        job.span = &s->spans[i];
-        job.first = first > begin ? first - begin : 0;
-        job.end = left < KV_SPAN_TOKENS ? left : KV_SPAN_TOKENS;
-        job.oldest = p->oldest && begin + job.first == 0 ? p->oldest + at : NULL;
-        kv_attend_kernel(plain ? 0 : c->kernel)(&job);
+        uint32_t from = first > begin ? first - begin : 0;
+        l->job[l->n++ % 2] = (struct kv_attend_job){
+            .layouts = c->layouts,
+            .span = &s->spans[i],
+            .member = kv_member_of(c, layer, head),
+            .first = from,
+            .end = left < KV_SPAN_TOKENS ? left : KV_SPAN_TOKENS,
+            .heads = group,
+            .dim = dim,
+            .query = q + (size_t)at * dim,
+            .max = p->max + at,
+            .sum = p->sum + at,
+            .weighted = p->weighted ? p->weighted + at : NULL,
+            .out = p->out + (size_t)at * dim,
+            .oldest = p->oldest && begin + from == 0 ? p->oldest + at : NULL};
+        if (l->n > 1) run_job(l, l->n - 2, true);
     }
 }
 
@@ -108,6 +124,7 @@ void kv_cache_attend_part(const struct kv_cache *c, uint32_t layer, const float 
     }
     memset(p->out, 0, sizeof *p->out * c->shape.n_heads * dim);
     for (uint32_t i = 0; i < c->shape.n_heads * dim; i++) scaled[i] = q[i] * scale;
+    struct line line = {.c = c};
     size_t total = 0, at = 0;
     for (uint32_t h = 0; h < heads; h++) total += head_cost(c, layer, h);
     size_t low = total * part / n_parts, high = total * (part + 1) / n_parts;
@@ -115,9 +132,10 @@ void kv_cache_attend_part(const struct kv_cache *c, uint32_t layer, const float 
         size_t whole = head_cost(c, layer, h);
         uint32_t n = c->streams[kv_stream_of(c, layer, h)].n;
         uint32_t first = low > at ? cut(low - at, whole, n) : 0, end = cut(high - at, whole, n);
-        if (first < end) attend_tokens(c, layer, h, first, end, scaled, p);
+        if (first < end) add_tokens(&line, layer, h, first, end, scaled, p);
         at += whole;
     }
+    if (line.n) run_job(&line, line.n - 1, false);
 }
 
 void kv_cache_attend_merge(const struct kv_cache *c, const struct kv_partial *p, unsigned n_parts,

@@ -44,10 +44,11 @@ void KV_ISA_NAME(kv_attend)(const struct kv_attend_job *j) {
                 const struct kv_side_layout *l = &j->layouts[side][p];
                 const struct kv_cell_run *run = &j->span->runs[side][p];
                 for (uint32_t slot = 0; slot < run->n; slot++) {
-                    uint32_t token = run->token[slot] - j->first;
+                    uint32_t token = *kv_slot_token(run, slot) - j->first;
                     if (token >= n) continue; // those before the first wrap
                     decode_cell(l, (enum kv_side)side,
-                                run->pages[slot / KV_PAGE_TOKENS].data + j->member * l->bytes,
+                                run->pages[slot / KV_PAGE_TOKENS].data + KV_PAGE_HEAD +
+                                    j->member * l->bytes,
                                 j->dim, slot % KV_PAGE_TOKENS, x);
                     if (side == KV_KEY) score[token] = 0;
                     for (uint32_t c = 0; c < j->dim; c++)

@@ -118,7 +118,7 @@ static FN(key_fn) *const FN(key_fns)[2][KV_PORT_WIDTHS] = {ROW(keys, 1), ROW(key
 static FN(value_fn) *const FN(value_fns)[2][KV_PORT_WIDTHS] = {ROW(values, 1), ROW(values, 3)};
 #undef ROW
 
-// Pages that hold tokens of a job: all of keys, then all of values.
+// A page that holds tokens of a job.
 struct FN(visit) {
     const uint8_t *block;
     const uint16_t *token;       // of its slots
@@ -126,18 +126,20 @@ struct FN(visit) {
     bool whole;                  // in order, and all within the job
 };
 
-INLINE uint32_t FN(plan)(const struct kv_attend_job *j, int side, struct FN(visit) * v) {
+// The pages of one side, up to `room`.
+INLINE uint32_t FN(plan)(const struct kv_attend_job *j, int side, uint32_t room,
+                         struct FN(visit) * v) {
     uint32_t n = 0;
     for (size_t port = 0; port < KV_PORT_WIDTHS; port++) {
         const struct kv_cell_run *run = &j->span->runs[side][port];
-        size_t at = j->member * j->layouts[side][port].bytes;
-        for (uint32_t p = 0; p * KV_PAGE_TOKENS < run->n; p++) {
+        size_t at = KV_PAGE_HEAD + j->member * j->layouts[side][port].bytes;
+        for (uint32_t p = 0; p * KV_PAGE_TOKENS < run->n && n < room; p++) {
             const struct kv_page *page = &run->pages[p];
             if (page->high < j->first || page->low >= j->end) continue;
             uint32_t left = run->n - p * KV_PAGE_TOKENS;
             uint32_t slots = left < KV_PAGE_TOKENS ? left : KV_PAGE_TOKENS;
             v[n++] = (struct FN(visit)){.block = page->data + at,
-                                        .token = run->token + p * KV_PAGE_TOKENS,
+                                        .token = (const uint16_t *)page->data,
                                         .port = (uint16_t)port,
                                         .slots = (uint16_t)slots,
                                         .first = (uint16_t)(page->low - j->first),
@@ -148,12 +150,21 @@ INLINE uint32_t FN(plan)(const struct kv_attend_job *j, int side, struct FN(visi
     return n;
 }
 
+// Asks for the tokens of the page that is read AHEAD pages later, and says how far its block lies.
+INLINE ptrdiff_t FN(look_ahead)(const struct FN(visit) * v) {
+    if (!v[AHEAD].whole) {
+        v_prefetch(v[AHEAD].token);
+        v_prefetch(v[AHEAD].token + KV_PAGE_TOKENS / 2);
+    }
+    return v[AHEAD].block - v->block;
+}
+
 INLINE void FN(score_page)(const struct kv_attend_job *j, const struct FN(visit) * v,
-                           ptrdiff_t ahead, const struct FN(query) * q, uint32_t heads,
-                           float score[][ROW_ROOM]) {
+                           const struct FN(query) * q, uint32_t heads, float score[][ROW_ROOM]) {
     float of_page[MAX_HEADS][KV_PAGE_TOKENS];
     FN(key_fns)
-    [heads == 3][v->port](&j->layouts[KV_KEY][v->port], v->block, ahead, q, v->slots, of_page);
+    [heads == 3][v->port](&j->layouts[KV_KEY][v->port], v->block, FN(look_ahead)(v), q, v->slots,
+                          of_page);
     for (uint32_t h = 0; h < heads; h++)
         if (v->whole)
             memcpy(score[h] + v->first, of_page[h], v->slots * sizeof(float));
@@ -162,8 +173,7 @@ INLINE void FN(score_page)(const struct kv_attend_job *j, const struct FN(visit)
 }
 
 INLINE void FN(weigh_page)(const struct kv_attend_job *j, const struct FN(visit) * v,
-                           ptrdiff_t ahead, uint32_t heads, float score[][ROW_ROOM],
-                           struct FN(sums) * sums) {
+                           uint32_t heads, float score[][ROW_ROOM], struct FN(sums) * sums) {
     float of_page[MAX_HEADS][KV_PAGE_TOKENS];
     for (uint32_t h = 0; h < heads; h++)
         if (v->whole && v->slots == KV_PAGE_TOKENS)
@@ -171,18 +181,8 @@ INLINE void FN(weigh_page)(const struct kv_attend_job *j, const struct FN(visit)
         else
             v_gather(score[h], v->token, j->first, j->end - j->first, v->slots, of_page[h]);
     FN(value_fns)
-    [heads == 3][v->port](&j->layouts[KV_VALUE][v->port], v->block, ahead, v->slots, of_page, sums);
-}
-
-// Asks for the tokens of a page that is read some pages later, and says how far its block lies.
-INLINE ptrdiff_t FN(look_ahead)(const struct FN(visit) * v, uint32_t i, uint32_t n) {
-    const struct FN(visit) *next = &v[i + AHEAD < n ? i + AHEAD : n - 1];
-    if (!next->whole) {
-        v_prefetch(next->token);
-        v_prefetch(next->token + KV_PAGE_TOKENS / 2);
-        v_prefetch(next->token + KV_PAGE_TOKENS - 1);
-    }
-    return next->block - v[i].block;
+    [heads == 3][v->port](&j->layouts[KV_VALUE][v->port], v->block, FN(look_ahead)(v), v->slots,
+                          of_page, sums);
 }
 
 static TARGET void FN(attend_heads)(const struct kv_attend_job *j, const struct FN(visit) * v,
@@ -192,15 +192,13 @@ static TARGET void FN(attend_heads)(const struct kv_attend_job *j, const struct 
     struct FN(query) q;
     struct FN(sums) sums;
     FN(query_init)(&q, (int)heads, j->query + first_head * DIM, j->layouts[KV_KEY][0].n_groups);
-    for (uint32_t i = 0; i < n_keys; i++)
-        FN(score_page)(j, &v[i], FN(look_ahead)(v, i, n), &q, heads, score);
+    for (uint32_t i = 0; i < n_keys; i++) FN(score_page)(j, &v[i], &q, heads, score);
     for (uint32_t h = 0; h < heads; h++) {
         if (j->oldest) j->oldest[first_head + h] = score[h][0];
         FN(soften)(score[h], j->end - j->first, &max[h], &sum[h], &weighted[h]);
     }
     FN(sums_init)(&sums, (int)heads);
-    for (uint32_t i = n_keys; i < n; i++)
-        FN(weigh_page)(j, &v[i], FN(look_ahead)(v, i, n), heads, score, &sums);
+    for (uint32_t i = n_keys; i < n; i++) FN(weigh_page)(j, &v[i], heads, score, &sums);
     for (uint32_t h = 0; h < heads; h++) {
         float out[DIM];
         FN(unfold)(&sums, (int)h, j->layouts[KV_VALUE][0].n_groups, out);
@@ -209,8 +207,12 @@ static TARGET void FN(attend_heads)(const struct kv_attend_job *j, const struct 
 }
 
 static TARGET void FN(attend_packed)(const struct kv_attend_job *j) {
-    struct FN(visit) v[2 * (KV_SPAN_TOKENS / KV_PAGE_TOKENS + KV_PORT_WIDTHS)];
-    uint32_t n_keys = FN(plan)(j, KV_KEY, v), n = n_keys + FN(plan)(j, KV_VALUE, v + n_keys);
+    enum { ROOM = KV_SPAN_TOKENS / KV_PAGE_TOKENS + 8 * KV_PORT_WIDTHS };
+    struct FN(visit) v[2 * ROOM + AHEAD];
+    uint32_t n_keys = FN(plan)(j, KV_KEY, ROOM, v);
+    uint32_t n = n_keys + FN(plan)(j, KV_VALUE, ROOM, v + n_keys);
+    uint32_t more = j->next ? FN(plan)(j->next, KV_KEY, AHEAD, v + n) : 0;
+    for (; more < AHEAD; more++) v[n + more] = v[n + more - 1];
     uint32_t h = 0;
     for (; h + 3 <= j->heads; h += 3) FN(attend_heads)(j, v, n_keys, n, h, 3);
     for (; h < j->heads; h++) FN(attend_heads)(j, v, n_keys, n, h, 1);

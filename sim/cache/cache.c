@@ -54,7 +54,6 @@ void kv_cache_free(struct kv_cache *c) {
                 struct kv_cell_run *run =
                     &stream->spans[i].runs[k / KV_PORT_WIDTHS][k % KV_PORT_WIDTHS];
                 free(run->pages);
-                free(run->token);
             }
         free(stream->spans);
         free(stream->tag);
@@ -94,6 +93,10 @@ static struct kv_cell_run *run_of(const struct kv_stream *s, uint32_t token, int
     return &s->spans[token / KV_SPAN_TOKENS].runs[side][port];
 }
 
+static size_t page_bytes(const struct kv_cache *c, size_t side, size_t port) {
+    return KV_PAGE_HEAD + c->n_members * (size_t)c->layouts[side][port].bytes;
+}
+
 // The slot after the last of a run, with a page under it.
 static uint32_t open_slot(struct kv_cache *c, struct kv_cell_run *run, int side, size_t port,
                           uint32_t token) {
@@ -101,30 +104,27 @@ static uint32_t open_slot(struct kv_cache *c, struct kv_cell_run *run, int side,
     uint32_t slot = run->n++, t = slot % KV_PAGE_TOKENS;
     if (slot == run->n_pages * KV_PAGE_TOKENS) {
         run->pages = kv_grow(run->pages, run->n_pages + 1, sizeof *run->pages);
-        run->token =
-            kv_grow(run->token, (size_t)(run->n_pages + 1) * KV_PAGE_TOKENS, sizeof *run->token);
-        run->pages[run->n_pages++].data =
-            new_page(c, c->n_members * (size_t)c->layouts[side][port].bytes);
+        run->pages[run->n_pages++].data = new_page(c, page_bytes(c, side, port));
     }
     struct kv_page *page = &run->pages[slot / KV_PAGE_TOKENS];
     if (t == 0) *page = (struct kv_page){page->data, at, at, true};
-    page->in_order &= t == 0 || run->token[slot - 1] + 1 == at;
+    page->in_order &= t == 0 || *kv_slot_token(run, slot - 1) + 1 == at;
     if (at < page->low) page->low = at;
     if (at > page->high) page->high = at;
-    run->token[slot] = at;
+    *kv_slot_token(run, slot) = at;
     return slot;
 }
 
 // The slot of a token in its run: mostly the last one, since the newest are asked for.
 static uint32_t find_slot(const struct kv_cell_run *run, uint32_t token) {
     uint16_t at = (uint16_t)(token % KV_SPAN_TOKENS);
-    if (run->token[run->n - 1] == at) return run->n - 1;
+    if (*kv_slot_token(run, run->n - 1) == at) return run->n - 1;
     for (uint32_t p = 0; p < run->n_pages; p++) {
         if (at < run->pages[p].low || at > run->pages[p].high) continue;
         uint32_t first = p * KV_PAGE_TOKENS;
-        if (run->pages[p].in_order) return first + at - run->token[first];
+        if (run->pages[p].in_order) return first + at - run->pages[p].low;
         for (uint32_t slot = first; slot < first + KV_PAGE_TOKENS && slot < run->n; slot++)
-            if (run->token[slot] == at) return slot;
+            if (*kv_slot_token(run, slot) == at) return slot;
     }
     return UINT32_MAX; // each token of a stream has a slot: never here
 }
@@ -150,8 +150,8 @@ static void close_slot(struct kv_cache *c, const struct kv_place *p, int side) {
                           c->shape.head_dim);
         }
         struct kv_page *page = &run->pages[p->slot / KV_PAGE_TOKENS];
-        uint16_t at = run->token[last.slot];
-        run->token[p->slot] = at;
+        uint16_t at = *kv_slot_token(run, last.slot);
+        *kv_slot_token(run, p->slot) = at;
         page->in_order = false;
         if (at < page->low) page->low = at;
         if (at > page->high) page->high = at;
@@ -242,7 +242,7 @@ static void fill_run(const struct kv_cache *c, const struct kv_cell_run *run, ui
                      int side, size_t port, const uint8_t *units, const uint8_t **whole) {
     const struct kv_side_layout *l = &c->layouts[side][port];
     for (uint32_t slot = begin; slot < run->n; slot++) {
-        uint8_t *page = run->pages[slot / KV_PAGE_TOKENS].data;
+        uint8_t *page = run->pages[slot / KV_PAGE_TOKENS].data + KV_PAGE_HEAD;
         uint32_t t = slot % KV_PAGE_TOKENS;
         if (*whole && t == 0) {
             memcpy(page, *whole, c->n_members * (size_t)l->bytes);
@@ -355,8 +355,7 @@ static size_t bytes_of(const struct kv_cache *c, bool allocated) {
                 size_t side = k / KV_PORT_WIDTHS, port = k % KV_PORT_WIDTHS;
                 const struct kv_cell_run *run = &c->streams[s].spans[i].runs[side][port];
                 const struct kv_side_layout *l = &c->layouts[side][port];
-                bytes += allocated ? run->n_pages * (c->n_members * (size_t)l->bytes +
-                                                     sizeof *run->pages + KV_PAGE_TOKENS * 2u)
+                bytes += allocated ? run->n_pages * (page_bytes(c, side, port) + sizeof *run->pages)
                                    : run->n * c->n_members * (size_t)l->unit_bytes;
             }
     return bytes;

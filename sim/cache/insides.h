@@ -63,7 +63,8 @@ struct kv_place {
 struct kv_place kv_place_of(const struct kv_cache *c, size_t stream, uint32_t token, int side);
 static inline uint8_t *kv_block_of(const struct kv_cache *c, const struct kv_place *p,
                                    size_t member, int side) {
-    return p->run->pages[p->slot / KV_PAGE_TOKENS].data + member * c->layouts[side][p->port].bytes;
+    return p->run->pages[p->slot / KV_PAGE_TOKENS].data + KV_PAGE_HEAD +
+           member * c->layouts[side][p->port].bytes;
 }
 
 #endif

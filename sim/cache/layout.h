@@ -36,7 +36,7 @@ void kv_cell_load(const struct kv_side_layout *l, enum kv_side side, const uint8
                   uint32_t t, uint8_t *unit, uint32_t dim);
 
 struct kv_page {
-    uint8_t *data;      // [members] blocks
+    uint8_t *data;      // [64] u16: which token of the span a slot holds; then [members] blocks
     uint16_t low, high; // its tokens lie within these, counted in the span
     bool in_order;      // slots hold consecutive tokens
 };
@@ -45,8 +45,11 @@ struct kv_page {
 struct kv_cell_run {
     uint32_t n, n_pages;
     struct kv_page *pages;
-    uint16_t *token; // [n_pages x 64] which token of the span a slot holds
 };
+#define KV_PAGE_HEAD (KV_PAGE_TOKENS * 2)
+static inline uint16_t *kv_slot_token(const struct kv_cell_run *run, uint32_t slot) {
+    return (uint16_t *)run->pages[slot / KV_PAGE_TOKENS].data + slot % KV_PAGE_TOKENS;
+}
 
 struct kv_span {
     struct kv_cell_run runs[2][KV_PORT_WIDTHS];
@@ -59,6 +62,8 @@ struct kv_attend_job {
     const struct kv_span *span;
     size_t member; // which block of a page
     uint32_t first, end;
+    // What the same thread attends to next: its first pages are asked for. NULL: nothing.
+    const struct kv_attend_job *next;
     uint32_t heads, dim;
     const float *query;                // [heads][dim], already times 1/sqrt(dim)
     float *max, *sum, *weighted, *out; // [heads] x 3, [heads][dim]; struct kv_partial
