@@ -80,7 +80,8 @@ enum {
     PAIRS = DIM / 2,
     HALF = KV_PAGE_TOKENS / 2,
     ROW_ROOM = KV_SPAN_TOKENS + 16,
-    AHEAD = 4 // pages: one is read in half the time that memory takes to answer
+    PAGES_ROOM = KV_SPAN_TOKENS / KV_PAGE_TOKENS + 2 * KV_PORT_WIDTHS,
+    AHEAD = 5 // pages: one is read in half the time that memory takes to answer
 };
 
 #define LANES 8
@@ -126,21 +127,19 @@ static inline void v_interleave(vi a, vi b, int32_t *out) {
     v_store(out, _mm256_permute2x128_si256(low, high, 0x20));
     v_store(out + 8, _mm256_permute2x128_si256(low, high, 0x31));
 }
-// score[token[t] - first] = page[t] for the slots whose token lies within the n of the row.
-static inline void v_scatter(float *score, const uint16_t *token, uint32_t first, uint32_t n,
-                             uint32_t slots, const float *page) {
-    for (uint32_t t = 0; t < slots; t++) {
-        uint32_t at = token[t] - first;
-        if (at < n) score[at] = page[t];
-    }
+// row[t] = the next cell of the t-th token's width.
+static inline void v_collect(float *row, const uint8_t *tag, int side, uint32_t n,
+                             const uint32_t *ports, uint32_t n_ports, float **at) {
+    float *of[16] = {0};
+    for (uint32_t i = 0; i < n_ports; i++) of[ports[i]] = at[i];
+    for (uint32_t t = 0; t < n; t++) row[t] = *of[kv_tag_port(tag[t], side)]++;
 }
-// The other way; slots of no token and beyond `slots` get 0.
-static inline void v_gather(const float *score, const uint16_t *token, uint32_t first, uint32_t n,
-                            uint32_t slots, float *page) {
-    for (uint32_t t = 0; t < KV_PAGE_TOKENS; t++) {
-        uint32_t at = t < slots ? token[t] - first : n;
-        page[t] = at < n ? score[at] : 0;
-    }
+// The other way.
+static inline void v_deal(const float *row, const uint8_t *tag, int side, uint32_t n,
+                          const uint32_t *ports, uint32_t n_ports, float **at) {
+    float *of[16] = {0};
+    for (uint32_t i = 0; i < n_ports; i++) of[ports[i]] = at[i];
+    for (uint32_t t = 0; t < n; t++) *of[kv_tag_port(tag[t], side)]++ = row[t];
 }
 
 static inline float v_top(vf x) {
@@ -172,7 +171,8 @@ enum {
     PAIRS = DIM / 2,
     HALF = KV_PAGE_TOKENS / 2,
     ROW_ROOM = KV_SPAN_TOKENS + 16,
-    AHEAD = 4 // pages: one is read in half the time that memory takes to answer
+    PAGES_ROOM = KV_SPAN_TOKENS / KV_PAGE_TOKENS + 2 * KV_PORT_WIDTHS,
+    AHEAD = 5 // pages: one is read in half the time that memory takes to answer
 };
 #define LANES 16
 #define REGISTERS 24
@@ -217,20 +217,46 @@ static inline void v_interleave(vi a, vi b, int32_t *out) {
     v_store(out, _mm512_permutex2var_epi32(a, low, b));
     v_store(out + 16, _mm512_permutex2var_epi32(a, high, b));
 }
-// score[token[t] - first] = page[t] for the slots whose token lies within the n of the row.
-static inline void v_scatter(float *score, const uint16_t *token, uint32_t first, uint32_t n,
-                             uint32_t slots, const float *page) {
-    for (uint32_t t = 0; t < slots; t++) {
-        uint32_t at = token[t] - first;
-        if (at < n) score[at] = page[t];
+// Which of 16 tokens have a width on a side.
+static inline __mmask16 v_of_port(__m128i tags, int side, uint32_t port) {
+    return side == KV_KEY ? _mm_cmpeq_epi8_mask(_mm_and_si128(tags, _mm_set1_epi8(15)),
+                                                _mm_set1_epi8((char)port))
+                          : _mm_cmpeq_epi8_mask(_mm_and_si128(tags, _mm_set1_epi8((char)0xF0)),
+                                                _mm_set1_epi8((char)(port << 4)));
+}
+static inline __m128i v_tags(const uint8_t *tag, uint32_t left, __mmask16 *valid) {
+    *valid = left >= 16 ? 0xFFFF : (__mmask16)((1u << left) - 1);
+    return _mm_maskz_loadu_epi8(*valid, tag);
+}
+// row[t] = the next cell of the t-th token's width.
+static inline void v_collect(float *row, const uint8_t *tag, int side, uint32_t n,
+                             const uint32_t *ports, uint32_t n_ports, float **at) {
+    for (uint32_t t = 0; t < n; t += 16) {
+        __mmask16 valid;
+        __m128i tags = v_tags(tag + t, n - t, &valid);
+        vf x = _mm512_setzero_ps();
+        for (uint32_t i = 0; i < n_ports; i++) {
+            __mmask16 k = v_of_port(tags, side, ports[i]) & valid;
+            x = _mm512_mask_expand_ps(x, k, v_loadf(at[i]));
+            at[i] += __builtin_popcount(k);
+        }
+        v_storef(row + t, x);
     }
 }
-// The other way; slots of no token and beyond `slots` get 0.
-static inline void v_gather(const float *score, const uint16_t *token, uint32_t first, uint32_t n,
-                            uint32_t slots, float *page) {
-    for (uint32_t t = 0; t < KV_PAGE_TOKENS; t++) {
-        uint32_t at = t < slots ? token[t] - first : n;
-        page[t] = at < n ? score[at] : 0;
+// The other way.
+static inline void v_deal(const float *row, const uint8_t *tag, int side, uint32_t n,
+                          const uint32_t *ports, uint32_t n_ports, float **at) {
+    for (uint32_t t = 0; t < n; t += 16) {
+        __mmask16 valid;
+        __m128i tags = v_tags(tag + t, n - t, &valid);
+        vf x = v_loadf(row + t);
+        for (uint32_t i = 0; i < n_ports; i++) {
+            __mmask16 k = v_of_port(tags, side, ports[i]) & valid;
+            unsigned cells = (unsigned)__builtin_popcount(k);
+            _mm512_mask_storeu_ps(at[i], (__mmask16)((1u << cells) - 1),
+                                  _mm512_maskz_compress_ps(k, x));
+            at[i] += cells;
+        }
     }
 }
 

@@ -60,7 +60,7 @@ INLINE vi FN(load_ahead)(const uint32_t *x, ptrdiff_t ahead) {
 // that is wanted soon lies from this one.
 INLINE void FN(key_page)(const struct kv_side_layout *l, const uint8_t *block, ptrdiff_t ahead,
                          const struct FN(query) * q, int base, int extra, int heads, int n,
-                         float score[][KV_PAGE_TOKENS]) {
+                         float *const *score) {
     const int per_half = 16 / base, words = DIM * base / 32;
     // Low words of a turn: those that share a high word; else as many as keep the chains busy.
     const int turn = extra ? base / extra : base == 2 ? 1 : base / 2;
@@ -126,7 +126,7 @@ INLINE void FN(key_page)(const struct kv_side_layout *l, const uint8_t *block, p
 }
 
 INLINE void FN(key_page_16)(const uint8_t *block, ptrdiff_t ahead, const float *query, int heads,
-                            int n, float score[][KV_PAGE_TOKENS]) {
+                            int n, float *const *score) {
     const int chains = REGISTERS / 12;
     for (int t = 0; t < n; t += 2 * LANES) {
         const uint16_t *x =

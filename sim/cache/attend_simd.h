@@ -67,31 +67,31 @@ INLINE void FN(soften)(float *score, uint32_t n, float *max, float *sum, float *
 
 // One instance a width and number of heads.
 typedef void FN(key_fn)(const struct kv_side_layout *l, const uint8_t *block, ptrdiff_t ahead,
-                        const struct FN(query) * q, int n, float score[][KV_PAGE_TOKENS]);
+                        const struct FN(query) * q, int n, float *const *score);
 typedef void FN(value_fn)(const struct kv_side_layout *l, const uint8_t *block, ptrdiff_t ahead,
-                          int n, float score[][KV_PAGE_TOKENS], struct FN(sums) * sums);
+                          int n, float *const *score, struct FN(sums) * sums);
 
 #define PAGE(bits, base, heads)                                                                    \
     static TARGET void FN(keys_##bits##_##heads)(                                                  \
         const struct kv_side_layout *l, const uint8_t *block, ptrdiff_t ahead,                     \
-        const struct FN(query) * q, int n, float score[][KV_PAGE_TOKENS]) {                        \
+        const struct FN(query) * q, int n, float *const *score) {                                  \
         FN(key_page)(l, block, ahead, q, base, bits - base, heads, n, score);                      \
     }                                                                                              \
-    static TARGET void FN(values_##bits##_##heads)(                                                \
-        const struct kv_side_layout *l, const uint8_t *block, ptrdiff_t ahead, int n,              \
-        float score[][KV_PAGE_TOKENS], struct FN(sums) * sums) {                                   \
+    static TARGET void FN(values_##bits##_##heads)(const struct kv_side_layout *l,                 \
+                                                   const uint8_t *block, ptrdiff_t ahead, int n,   \
+                                                   float *const *score, struct FN(sums) * sums) {  \
         FN(value_page)(l, block, ahead, base, bits - base, heads, n, score, sums);                 \
     }
 #define PAGE_16(heads)                                                                             \
     static TARGET void FN(keys_16_##heads)(const struct kv_side_layout *l, const uint8_t *block,   \
                                            ptrdiff_t ahead, const struct FN(query) * q, int n,     \
-                                           float score[][KV_PAGE_TOKENS]) {                        \
+                                           float *const *score) {                                  \
         (void)l;                                                                                   \
         FN(key_page_16)(block, ahead, q->plain, heads, n, score);                                  \
     }                                                                                              \
-    static TARGET void FN(values_16_##heads)(                                                      \
-        const struct kv_side_layout *l, const uint8_t *block, ptrdiff_t ahead, int n,              \
-        float score[][KV_PAGE_TOKENS], struct FN(sums) * sums) {                                   \
+    static TARGET void FN(values_16_##heads)(const struct kv_side_layout *l, const uint8_t *block, \
+                                             ptrdiff_t ahead, int n, float *const *score,          \
+                                             struct FN(sums) * sums) {                             \
         (void)l;                                                                                   \
         FN(value_page_16)(block, ahead, heads, n, score, sums);                                    \
     }
@@ -118,87 +118,112 @@ static FN(key_fn) *const FN(key_fns)[2][KV_PORT_WIDTHS] = {ROW(keys, 1), ROW(key
 static FN(value_fn) *const FN(value_fns)[2][KV_PORT_WIDTHS] = {ROW(values, 1), ROW(values, 3)};
 #undef ROW
 
-// A page that holds tokens of a job.
+// A page that holds tokens of a job. The i-th of a side has its scores or weights from slot 64 i of
+// what is kept by pages on.
 struct FN(visit) {
     const uint8_t *block;
-    const uint16_t *token;       // of its slots
-    uint16_t port, slots, first; // first: of its tokens in the row, when `whole`
-    bool whole;                  // in order, and all within the job
+    const uint16_t *token; // of its slots
+    uint32_t port, slots;
+};
+
+// One side of a job.
+struct FN(side) {
+    uint32_t n, n_ports;                                   // pages; widths that have any
+    uint32_t first[KV_PORT_WIDTHS], ports[KV_PORT_WIDTHS]; // page of a width; the widths
+    bool in_order;
+    struct FN(visit) * pages;
 };
 
 // The pages of one side, up to `room`.
-INLINE uint32_t FN(plan)(const struct kv_attend_job *j, int side, uint32_t room,
-                         struct FN(visit) * v) {
-    uint32_t n = 0;
-    for (size_t port = 0; port < KV_PORT_WIDTHS; port++) {
+INLINE void FN(plan)(const struct kv_attend_job *j, int side, uint32_t room,
+                     struct FN(visit) * pages, struct FN(side) * s) {
+    *s = (struct FN(side)){.in_order = true, .pages = pages};
+    for (uint32_t port = 0; port < KV_PORT_WIDTHS; port++) {
         const struct kv_cell_run *run = &j->span->runs[side][port];
         size_t at = KV_PAGE_HEAD + j->member * j->layouts[side][port].bytes;
-        for (uint32_t p = 0; p * KV_PAGE_TOKENS < run->n && n < room; p++) {
+        uint32_t before = s->n;
+        for (uint32_t p = 0; p * KV_PAGE_TOKENS < run->n && s->n < room; p++) {
             const struct kv_page *page = &run->pages[p];
             if (page->high < j->first || page->low >= j->end) continue;
             uint32_t left = run->n - p * KV_PAGE_TOKENS;
-            uint32_t slots = left < KV_PAGE_TOKENS ? left : KV_PAGE_TOKENS;
-            v[n++] = (struct FN(visit)){.block = page->data + at,
-                                        .token = (const uint16_t *)page->data,
-                                        .port = (uint16_t)port,
-                                        .slots = (uint16_t)slots,
-                                        .first = (uint16_t)(page->low - j->first),
-                                        .whole = page->in_order && page->low >= j->first &&
-                                                 page->low + slots <= j->end};
+            pages[s->n++] =
+                (struct FN(visit)){.block = page->data + at,
+                                   .token = (const uint16_t *)page->data,
+                                   .port = port,
+                                   .slots = left < KV_PAGE_TOKENS ? left : KV_PAGE_TOKENS};
         }
+        if (s->n == before) continue;
+        s->in_order &= run->in_order;
+        s->first[s->n_ports] = before;
+        s->ports[s->n_ports++] = port;
     }
-    return n;
 }
 
-// Asks for the tokens of the page that is read AHEAD pages later, and says how far its block lies.
-INLINE ptrdiff_t FN(look_ahead)(const struct FN(visit) * v) {
-    if (!v[AHEAD].whole) {
-        v_prefetch(v[AHEAD].token);
-        v_prefetch(v[AHEAD].token + KV_PAGE_TOKENS / 2);
+// Where the cells of each width in order begin: those of tokens before the job are skipped.
+INLINE void FN(begin)(const struct kv_attend_job *j, const struct FN(side) * s, float *by_page,
+                      float **at) {
+    for (uint32_t i = 0; i < s->n_ports; i++) {
+        const uint16_t *token = s->pages[s->first[i]].token;
+        uint32_t t = 0;
+        while (j->first && token[t] < j->first) t++;
+        at[i] = by_page + s->first[i] * KV_PAGE_TOKENS + t;
     }
-    return v[AHEAD].block - v->block;
 }
 
-INLINE void FN(score_page)(const struct kv_attend_job *j, const struct FN(visit) * v,
-                           const struct FN(query) * q, uint32_t heads, float score[][ROW_ROOM]) {
-    float of_page[MAX_HEADS][KV_PAGE_TOKENS];
-    FN(key_fns)
-    [heads == 3][v->port](&j->layouts[KV_KEY][v->port], v->block, FN(look_ahead)(v), q, v->slots,
-                          of_page);
-    for (uint32_t h = 0; h < heads; h++)
-        if (v->whole)
-            memcpy(score[h] + v->first, of_page[h], v->slots * sizeof(float));
+// Scores by page become a row by token, or (back) weights of a row become weights by page.
+INLINE void FN(exchange)(const struct kv_attend_job *j, const struct FN(side) * s, int side,
+                         float *by_page, float *row, bool back) {
+    uint32_t n = j->end - j->first;
+    if (s->in_order) {
+        float *at[KV_PORT_WIDTHS];
+        if (back) memset(by_page, 0, s->n * KV_PAGE_TOKENS * sizeof *by_page);
+        FN(begin)(j, s, by_page, at);
+        if (back)
+            v_deal(row, j->tag + j->first, side, n, s->ports, s->n_ports, at);
         else
-            v_scatter(score[h], v->token, j->first, j->end - j->first, v->slots, of_page[h]);
+            v_collect(row, j->tag + j->first, side, n, s->ports, s->n_ports, at);
+        return;
+    }
+    for (uint32_t i = 0; i < s->n; i++, by_page += KV_PAGE_TOKENS)
+        for (uint32_t t = 0; t < KV_PAGE_TOKENS; t++) {
+            uint32_t token = t < s->pages[i].slots ? s->pages[i].token[t] - j->first : n;
+            if (back)
+                by_page[t] = token < n ? row[token] : 0;
+            else if (token < n)
+                row[token] = by_page[t];
+        }
 }
 
-INLINE void FN(weigh_page)(const struct kv_attend_job *j, const struct FN(visit) * v,
-                           uint32_t heads, float score[][ROW_ROOM], struct FN(sums) * sums) {
-    float of_page[MAX_HEADS][KV_PAGE_TOKENS];
-    for (uint32_t h = 0; h < heads; h++)
-        if (v->whole && v->slots == KV_PAGE_TOKENS)
-            memcpy(of_page[h], score[h] + v->first, sizeof of_page[h]);
-        else
-            v_gather(score[h], v->token, j->first, j->end - j->first, v->slots, of_page[h]);
-    FN(value_fns)
-    [heads == 3][v->port](&j->layouts[KV_VALUE][v->port], v->block, FN(look_ahead)(v), v->slots,
-                          of_page, sums);
-}
-
-static TARGET void FN(attend_heads)(const struct kv_attend_job *j, const struct FN(visit) * v,
-                                    uint32_t n_keys, uint32_t n, uint32_t first_head,
+static TARGET void FN(attend_heads)(const struct kv_attend_job *j, const struct FN(side) * keys,
+                                    const struct FN(side) * values, uint32_t first_head,
                                     uint32_t heads) {
-    float score[MAX_HEADS][ROW_ROOM], max[MAX_HEADS], sum[MAX_HEADS], weighted[MAX_HEADS];
+    static _Thread_local float by_page[MAX_HEADS][PAGES_ROOM * KV_PAGE_TOKENS],
+        row[MAX_HEADS][ROW_ROOM];
+    float max[MAX_HEADS], sum[MAX_HEADS], weighted[MAX_HEADS], *at[MAX_HEADS];
     struct FN(query) q;
     struct FN(sums) sums;
     FN(query_init)(&q, (int)heads, j->query + first_head * DIM, j->layouts[KV_KEY][0].n_groups);
-    for (uint32_t i = 0; i < n_keys; i++) FN(score_page)(j, &v[i], &q, heads, score);
+    for (uint32_t i = 0; i < keys->n; i++) {
+        const struct FN(visit) *v = &keys->pages[i];
+        for (uint32_t h = 0; h < heads; h++) at[h] = by_page[h] + i * KV_PAGE_TOKENS;
+        FN(key_fns)
+        [heads == 3][v->port](&j->layouts[KV_KEY][v->port], v->block, v[AHEAD].block - v->block, &q,
+                              (int)v->slots, at);
+    }
     for (uint32_t h = 0; h < heads; h++) {
-        if (j->oldest) j->oldest[first_head + h] = score[h][0];
-        FN(soften)(score[h], j->end - j->first, &max[h], &sum[h], &weighted[h]);
+        FN(exchange)(j, keys, KV_KEY, by_page[h], row[h], false);
+        if (j->oldest) j->oldest[first_head + h] = row[h][0];
+        FN(soften)(row[h], j->end - j->first, &max[h], &sum[h], &weighted[h]);
+        FN(exchange)(j, values, KV_VALUE, by_page[h], row[h], true);
     }
     FN(sums_init)(&sums, (int)heads);
-    for (uint32_t i = n_keys; i < n; i++) FN(weigh_page)(j, &v[i], heads, score, &sums);
+    for (uint32_t i = 0; i < values->n; i++) {
+        const struct FN(visit) *v = &values->pages[i];
+        for (uint32_t h = 0; h < heads; h++) at[h] = by_page[h] + i * KV_PAGE_TOKENS;
+        FN(value_fns)
+        [heads == 3][v->port](&j->layouts[KV_VALUE][v->port], v->block, v[AHEAD].block - v->block,
+                              (int)v->slots, at, &sums);
+    }
     for (uint32_t h = 0; h < heads; h++) {
         float out[DIM];
         FN(unfold)(&sums, (int)h, j->layouts[KV_VALUE][0].n_groups, out);
@@ -207,15 +232,16 @@ static TARGET void FN(attend_heads)(const struct kv_attend_job *j, const struct 
 }
 
 static TARGET void FN(attend_packed)(const struct kv_attend_job *j) {
-    enum { ROOM = KV_SPAN_TOKENS / KV_PAGE_TOKENS + 8 * KV_PORT_WIDTHS };
-    struct FN(visit) v[2 * ROOM + AHEAD];
-    uint32_t n_keys = FN(plan)(j, KV_KEY, ROOM, v);
-    uint32_t n = n_keys + FN(plan)(j, KV_VALUE, ROOM, v + n_keys);
-    uint32_t more = j->next ? FN(plan)(j->next, KV_KEY, AHEAD, v + n) : 0;
-    for (; more < AHEAD; more++) v[n + more] = v[n + more - 1];
+    struct FN(visit) v[2 * PAGES_ROOM + AHEAD];
+    struct FN(side) keys, values, next = {0};
+    FN(plan)(j, KV_KEY, PAGES_ROOM, v, &keys);
+    FN(plan)(j, KV_VALUE, PAGES_ROOM, v + keys.n, &values);
+    struct FN(visit) *end = v + keys.n + values.n;
+    if (j->next) FN(plan)(j->next, KV_KEY, AHEAD, end, &next);
+    for (uint32_t i = next.n; i < AHEAD; i++) end[i] = end[(int)i - 1];
     uint32_t h = 0;
-    for (; h + 3 <= j->heads; h += 3) FN(attend_heads)(j, v, n_keys, n, h, 3);
-    for (; h < j->heads; h++) FN(attend_heads)(j, v, n_keys, n, h, 1);
+    for (; h + 3 <= j->heads; h += 3) FN(attend_heads)(j, &keys, &values, h, 3);
+    for (; h < j->heads; h++) FN(attend_heads)(j, &keys, &values, h, 1);
 }
 
 #undef v_codes

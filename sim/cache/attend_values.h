@@ -24,8 +24,7 @@ struct FN(weights) {
 };
 
 INLINE void FN(weigh)(const struct kv_side_layout *l, const uint8_t *block, int bits, int heads,
-                      float score[][KV_PAGE_TOKENS], struct FN(weights) * w,
-                      struct FN(sums) * sums) {
+                      float *const *score, struct FN(weights) * w, struct FN(sums) * sums) {
     const uint16_t *scale = (const uint16_t *)(block + l->scale_at);
     const uint16_t *min = (const uint16_t *)(block + l->min_at);
     const int groups = (int)l->n_groups;
@@ -120,7 +119,7 @@ INLINE void FN(value_words)(const struct FN(words) * x, int base, int extra, int
 }
 
 INLINE void FN(value_page)(const struct kv_side_layout *l, const uint8_t *block, ptrdiff_t ahead,
-                           int base, int extra, int heads, int n, float score[][KV_PAGE_TOKENS],
+                           int base, int extra, int heads, int n, float *const *score,
                            struct FN(sums) * sums) {
     const int per_half = 16 / base, words = DIM * base / 32;
     const int parts = words > LANES ? words / LANES : 1, groups = (int)l->n_groups;
@@ -159,7 +158,7 @@ INLINE void FN(value_page)(const struct kv_side_layout *l, const uint8_t *block,
 }
 
 INLINE void FN(value_page_16)(const uint8_t *block, ptrdiff_t ahead, int heads, int n,
-                              float score[][KV_PAGE_TOKENS], struct FN(sums) * sums) {
+                              float *const *score, struct FN(sums) * sums) {
     enum { VECTORS = 4 }; // at a time: 12 accumulators for three heads
     for (int first = 0; first < DIM; first += VECTORS * LANES) {
         const uint16_t *x = (const uint16_t *)block + first;

@@ -108,7 +108,8 @@ static uint32_t open_slot(struct kv_cache *c, struct kv_cell_run *run, int side,
     }
     struct kv_page *page = &run->pages[slot / KV_PAGE_TOKENS];
     if (t == 0) *page = (struct kv_page){page->data, at, at, true};
-    page->in_order &= t == 0 || *kv_slot_token(run, slot - 1) + 1 == at;
+    page->consecutive &= t == 0 || *kv_slot_token(run, slot - 1) + 1 == at;
+    run->in_order = slot == 0 || (run->in_order && *kv_slot_token(run, slot - 1) < at);
     if (at < page->low) page->low = at;
     if (at > page->high) page->high = at;
     *kv_slot_token(run, slot) = at;
@@ -122,7 +123,7 @@ static uint32_t find_slot(const struct kv_cell_run *run, uint32_t token) {
     for (uint32_t p = 0; p < run->n_pages; p++) {
         if (at < run->pages[p].low || at > run->pages[p].high) continue;
         uint32_t first = p * KV_PAGE_TOKENS;
-        if (run->pages[p].in_order) return first + at - run->pages[p].low;
+        if (run->pages[p].consecutive) return first + at - run->pages[p].low;
         for (uint32_t slot = first; slot < first + KV_PAGE_TOKENS && slot < run->n; slot++)
             if (*kv_slot_token(run, slot) == at) return slot;
     }
@@ -152,7 +153,7 @@ static void close_slot(struct kv_cache *c, const struct kv_place *p, int side) {
         struct kv_page *page = &run->pages[p->slot / KV_PAGE_TOKENS];
         uint16_t at = *kv_slot_token(run, last.slot);
         *kv_slot_token(run, p->slot) = at;
-        page->in_order = false;
+        run->in_order = page->consecutive = false;
         if (at < page->low) page->low = at;
         if (at > page->high) page->high = at;
     }

@@ -32,9 +32,6 @@ struct kv_cache {
     } * chunks;
 };
 
-static inline size_t kv_tag_port(uint8_t tag, int side) {
-    return side == KV_KEY ? tag & 15u : tag >> 4;
-}
 static inline size_t kv_stream_of(const struct kv_cache *c, uint32_t layer, uint32_t head) {
     return c->n_streams == 1                   ? 0
            : c->n_streams == c->shape.n_layers ? layer

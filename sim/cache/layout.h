@@ -38,12 +38,14 @@ void kv_cell_load(const struct kv_side_layout *l, enum kv_side side, const uint8
 struct kv_page {
     uint8_t *data;      // [64] u16: which token of the span a slot holds; then [members] blocks
     uint16_t low, high; // its tokens lie within these, counted in the span
-    bool in_order;      // slots hold consecutive tokens
+    bool consecutive;   // slots hold consecutive tokens
 };
 
 // Keys or values of one width in a span of a stream.
 struct kv_cell_run {
     uint32_t n, n_pages;
+    bool
+        in_order; // slots hold ascending tokens: a cell's slot is its rank among those of its width
     struct kv_page *pages;
 };
 #define KV_PAGE_HEAD (KV_PAGE_TOKENS * 2)
@@ -60,7 +62,8 @@ struct kv_span {
 struct kv_attend_job {
     const struct kv_side_layout (*layouts)[KV_PORT_WIDTHS]; // [2]
     const struct kv_span *span;
-    size_t member; // which block of a page
+    const uint8_t *tag; // of the span's tokens
+    size_t member;      // which block of a page
     uint32_t first, end;
     // What the same thread attends to next: its first pages are asked for. NULL: nothing.
     const struct kv_attend_job *next;
@@ -69,6 +72,10 @@ struct kv_attend_job {
     float *max, *sum, *weighted, *out; // [heads] x 3, [heads][dim]; struct kv_partial
     float *oldest;                     // [heads] score of the span's token 0, when first = 0
 };
+// A tag: port of a token's key | port of its value << 4.
+static inline uint32_t kv_tag_port(uint8_t tag, int side) {
+    return side == KV_KEY ? tag & 15u : tag >> 4;
+}
 typedef void kv_attend_fn(const struct kv_attend_job *j);
 
 // The kernel for a level of kv_attend_kernels.
