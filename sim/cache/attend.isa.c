@@ -81,6 +81,7 @@ enum {
     HALF = KV_PAGE_TOKENS / 2,
     ROW_ROOM = KV_SPAN_TOKENS + 16,
     PAGES_ROOM = KV_SPAN_TOKENS / KV_PAGE_TOKENS + 2 * KV_PORT_WIDTHS,
+    PLACES_ROOM = (PAGES_ROOM + KV_PORT_WIDTHS + 1) * KV_PAGE_TOKENS,
     AHEAD = 5 // pages: one is read in half the time that memory takes to answer
 };
 
@@ -127,19 +128,19 @@ static inline void v_interleave(vi a, vi b, int32_t *out) {
     v_store(out, _mm256_permute2x128_si256(low, high, 0x20));
     v_store(out + 8, _mm256_permute2x128_si256(low, high, 0x31));
 }
-// row[t] = the next cell of the t-th token's width.
+// row[t] = the next cell of the t-th token's width. at: [KV_PORT_WIDTHS]
 static inline void v_collect(float *row, const uint8_t *tag, int side, uint32_t n,
-                             const uint32_t *ports, uint32_t n_ports, float **at) {
-    float *of[16] = {0};
-    for (uint32_t i = 0; i < n_ports; i++) of[ports[i]] = at[i];
-    for (uint32_t t = 0; t < n; t++) row[t] = *of[kv_tag_port(tag[t], side)]++;
+                             float *const *at) {
+    const float *from[16] = {0};
+    for (int p = 0; p < KV_PORT_WIDTHS; p++) from[p] = at[p];
+    for (uint32_t t = 0; t < n; t++) row[t] = *from[kv_tag_port(tag[t], side)]++;
 }
 // The other way.
 static inline void v_deal(const float *row, const uint8_t *tag, int side, uint32_t n,
-                          const uint32_t *ports, uint32_t n_ports, float **at) {
-    float *of[16] = {0};
-    for (uint32_t i = 0; i < n_ports; i++) of[ports[i]] = at[i];
-    for (uint32_t t = 0; t < n; t++) *of[kv_tag_port(tag[t], side)]++ = row[t];
+                          float *const *at) {
+    float *to[16] = {0};
+    for (int p = 0; p < KV_PORT_WIDTHS; p++) to[p] = at[p];
+    for (uint32_t t = 0; t < n; t++) *to[kv_tag_port(tag[t], side)]++ = row[t];
 }
 
 static inline float v_top(vf x) {
@@ -172,6 +173,7 @@ enum {
     HALF = KV_PAGE_TOKENS / 2,
     ROW_ROOM = KV_SPAN_TOKENS + 16,
     PAGES_ROOM = KV_SPAN_TOKENS / KV_PAGE_TOKENS + 2 * KV_PORT_WIDTHS,
+    PLACES_ROOM = (PAGES_ROOM + KV_PORT_WIDTHS + 1) * KV_PAGE_TOKENS,
     AHEAD = 5 // pages: one is read in half the time that memory takes to answer
 };
 #define LANES 16
@@ -218,44 +220,49 @@ static inline void v_interleave(vi a, vi b, int32_t *out) {
     v_store(out + 16, _mm512_permutex2var_epi32(a, high, b));
 }
 // Which of 16 tokens have a width on a side.
-static inline __mmask16 v_of_port(__m128i tags, int side, uint32_t port) {
-    return side == KV_KEY ? _mm_cmpeq_epi8_mask(_mm_and_si128(tags, _mm_set1_epi8(15)),
-                                                _mm_set1_epi8((char)port))
-                          : _mm_cmpeq_epi8_mask(_mm_and_si128(tags, _mm_set1_epi8((char)0xF0)),
-                                                _mm_set1_epi8((char)(port << 4)));
+static inline __attribute__((always_inline)) __mmask16 v_of_port(__m128i tags, int side, int port) {
+    const int shift = side == KV_KEY ? 0 : 4;
+    return _mm_cmpeq_epi8_mask(_mm_and_si128(tags, _mm_set1_epi8((char)(15 << shift))),
+                               _mm_set1_epi8((char)(port << shift)));
 }
-static inline __m128i v_tags(const uint8_t *tag, uint32_t left, __mmask16 *valid) {
-    *valid = left >= 16 ? 0xFFFF : (__mmask16)((1u << left) - 1);
-    return _mm_maskz_loadu_epi8(*valid, tag);
+// The tags of 16 tokens; those beyond the last have none.
+static inline __m128i v_tags(const uint8_t *tag, uint32_t left) {
+    uint8_t last[16];
+    if (left >= 16) return _mm_loadu_si128((const __m128i *)tag);
+    memset(last, 0xFF, sizeof last);
+    memcpy(last, tag, left);
+    return _mm_loadu_si128((const __m128i *)last);
 }
-// row[t] = the next cell of the t-th token's width.
-static inline void v_collect(float *row, const uint8_t *tag, int side, uint32_t n,
-                             const uint32_t *ports, uint32_t n_ports, float **at) {
+// row[t] = the next cell of the t-th token's width. at: [KV_PORT_WIDTHS]
+static inline __attribute__((always_inline)) void
+v_collect(float *row, const uint8_t *tag, int side, uint32_t n, float *const *at) {
+    const float *from[KV_PORT_WIDTHS];
+    for (int p = 0; p < KV_PORT_WIDTHS; p++) from[p] = at[p];
     for (uint32_t t = 0; t < n; t += 16) {
-        __mmask16 valid;
-        __m128i tags = v_tags(tag + t, n - t, &valid);
+        __m128i tags = v_tags(tag + t, n - t);
         vf x = _mm512_setzero_ps();
-        for (uint32_t i = 0; i < n_ports; i++) {
-            __mmask16 k = v_of_port(tags, side, ports[i]) & valid;
-            x = _mm512_mask_expand_ps(x, k, v_loadf(at[i]));
-            at[i] += __builtin_popcount(k);
+#pragma GCC unroll 7
+        for (int p = 0; p < KV_PORT_WIDTHS; p++) {
+            __mmask16 k = v_of_port(tags, side, p);
+            x = _mm512_mask_expand_ps(x, k, v_loadf(from[p]));
+            from[p] += __builtin_popcount(k);
         }
         v_storef(row + t, x);
     }
 }
-// The other way.
-static inline void v_deal(const float *row, const uint8_t *tag, int side, uint32_t n,
-                          const uint32_t *ports, uint32_t n_ports, float **at) {
+// The other way. What lies beyond a width's cells is written, and then by the next of them.
+static inline __attribute__((always_inline)) void v_deal(const float *row, const uint8_t *tag,
+                                                         int side, uint32_t n, float *const *at) {
+    float *to[KV_PORT_WIDTHS];
+    for (int p = 0; p < KV_PORT_WIDTHS; p++) to[p] = at[p];
     for (uint32_t t = 0; t < n; t += 16) {
-        __mmask16 valid;
-        __m128i tags = v_tags(tag + t, n - t, &valid);
+        __m128i tags = v_tags(tag + t, n - t);
         vf x = v_loadf(row + t);
-        for (uint32_t i = 0; i < n_ports; i++) {
-            __mmask16 k = v_of_port(tags, side, ports[i]) & valid;
-            unsigned cells = (unsigned)__builtin_popcount(k);
-            _mm512_mask_storeu_ps(at[i], (__mmask16)((1u << cells) - 1),
-                                  _mm512_maskz_compress_ps(k, x));
-            at[i] += cells;
+#pragma GCC unroll 7
+        for (int p = 0; p < KV_PORT_WIDTHS; p++) {
+            __mmask16 k = v_of_port(tags, side, p);
+            v_storef(to[p], _mm512_maskz_compress_ps(k, x));
+            to[p] += __builtin_popcount(k);
         }
     }
 }

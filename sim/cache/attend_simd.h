@@ -118,18 +118,19 @@ static FN(key_fn) *const FN(key_fns)[2][KV_PORT_WIDTHS] = {ROW(keys, 1), ROW(key
 static FN(value_fn) *const FN(value_fns)[2][KV_PORT_WIDTHS] = {ROW(values, 1), ROW(values, 3)};
 #undef ROW
 
-// A page that holds tokens of a job. The i-th of a side has its scores or weights from slot 64 i of
-// what is kept by pages on.
+// A page that holds tokens of a job. Its scores or weights are kept from place `at` on; pages of
+// one width lie together, with a page's room after them.
 struct FN(visit) {
     const uint8_t *block;
     const uint16_t *token; // of its slots
-    uint32_t port, slots;
+    uint32_t at;
+    uint16_t port, slots;
 };
 
 // One side of a job.
 struct FN(side) {
-    uint32_t n, n_ports;                                   // pages; widths that have any
-    uint32_t first[KV_PORT_WIDTHS], ports[KV_PORT_WIDTHS]; // page of a width; the widths
+    uint32_t n, n_ports, end; // pages; widths that have any; first place after all
+    uint32_t first[KV_PORT_WIDTHS + 1], ports[KV_PORT_WIDTHS]; // page of a width; the widths
     bool in_order;
     struct FN(visit) * pages;
 };
@@ -146,80 +147,107 @@ INLINE void FN(plan)(const struct kv_attend_job *j, int side, uint32_t room,
             const struct kv_page *page = &run->pages[p];
             if (page->high < j->first || page->low >= j->end) continue;
             uint32_t left = run->n - p * KV_PAGE_TOKENS;
-            pages[s->n++] =
-                (struct FN(visit)){.block = page->data + at,
-                                   .token = (const uint16_t *)page->data,
-                                   .port = port,
-                                   .slots = left < KV_PAGE_TOKENS ? left : KV_PAGE_TOKENS};
+            pages[s->n++] = (struct FN(visit)){
+                .block = page->data + at,
+                .token = (const uint16_t *)page->data,
+                .at = s->end,
+                .port = (uint16_t)port,
+                .slots = (uint16_t)(left < KV_PAGE_TOKENS ? left : KV_PAGE_TOKENS)};
+            s->end += KV_PAGE_TOKENS;
         }
         if (s->n == before) continue;
         s->in_order &= run->in_order;
+        s->end += KV_PAGE_TOKENS;
         s->first[s->n_ports] = before;
         s->ports[s->n_ports++] = port;
+        s->first[s->n_ports] = s->n;
     }
 }
 
-// Where the cells of each width in order begin: those of tokens before the job are skipped.
+// Where the cells of each width in order begin: those of tokens before the job are skipped. Widths
+// that are not there point to room that nobody reads.
 INLINE void FN(begin)(const struct kv_attend_job *j, const struct FN(side) * s, float *by_page,
                       float **at) {
+    for (uint32_t p = 0; p < KV_PORT_WIDTHS; p++) at[p] = by_page + s->end;
     for (uint32_t i = 0; i < s->n_ports; i++) {
         const uint16_t *token = s->pages[s->first[i]].token;
         uint32_t t = 0;
         while (j->first && token[t] < j->first) t++;
-        at[i] = by_page + s->first[i] * KV_PAGE_TOKENS + t;
+        at[s->ports[i]] = by_page + s->pages[s->first[i]].at + t;
     }
 }
 
-// Scores by page become a row by token, or (back) weights of a row become weights by page.
-INLINE void FN(exchange)(const struct kv_attend_job *j, const struct FN(side) * s, int side,
-                         float *by_page, float *row, bool back) {
+// Scores by page become a row by token.
+INLINE void FN(collect)(const struct kv_attend_job *j, const struct FN(side) * s, float *by_page,
+                        float *row) {
     uint32_t n = j->end - j->first;
-    if (s->in_order) {
-        float *at[KV_PORT_WIDTHS];
-        if (back) memset(by_page, 0, s->n * KV_PAGE_TOKENS * sizeof *by_page);
-        FN(begin)(j, s, by_page, at);
-        if (back)
-            v_deal(row, j->tag + j->first, side, n, s->ports, s->n_ports, at);
-        else
-            v_collect(row, j->tag + j->first, side, n, s->ports, s->n_ports, at);
+    float *at[KV_PORT_WIDTHS];
+    FN(begin)(j, s, by_page, at);
+    if (s->in_order && s->n_ports == 1) {
+        memcpy(row, at[s->ports[0]], n * sizeof *row);
         return;
     }
-    for (uint32_t i = 0; i < s->n; i++, by_page += KV_PAGE_TOKENS)
+    if (s->in_order) {
+        v_collect(row, j->tag + j->first, KV_KEY, n, at);
+        return;
+    }
+    for (uint32_t i = 0; i < s->n; i++)
+        for (uint32_t t = 0; t < s->pages[i].slots; t++) {
+            uint32_t token = s->pages[i].token[t] - j->first; // those before the first wrap
+            if (token < n) row[token] = by_page[s->pages[i].at + t];
+        }
+}
+
+// Weights of a row become weights by page; 0 for slots whose tokens are not of the job.
+INLINE void FN(deal)(const struct kv_attend_job *j, const struct FN(side) * s, const float *row,
+                     float *by_page) {
+    uint32_t n = j->end - j->first;
+    float *at[KV_PORT_WIDTHS];
+    FN(begin)(j, s, by_page, at);
+    if (s->in_order) {
+        for (uint32_t i = 0; i < s->n_ports; i++) { // whole pages between are written
+            memset(by_page + s->pages[s->first[i]].at, 0, KV_PAGE_TOKENS * sizeof(float));
+            memset(by_page + s->pages[s->first[i + 1] - 1].at, 0, KV_PAGE_TOKENS * sizeof(float));
+        }
+        if (s->n_ports == 1)
+            memcpy(at[s->ports[0]], row, n * sizeof *row);
+        else
+            v_deal(row, j->tag + j->first, KV_VALUE, n, at);
+        return;
+    }
+    for (uint32_t i = 0; i < s->n; i++)
         for (uint32_t t = 0; t < KV_PAGE_TOKENS; t++) {
             uint32_t token = t < s->pages[i].slots ? s->pages[i].token[t] - j->first : n;
-            if (back)
-                by_page[t] = token < n ? row[token] : 0;
-            else if (token < n)
-                row[token] = by_page[t];
+            by_page[s->pages[i].at + t] = token < n ? row[token] : 0;
         }
 }
 
 static TARGET void FN(attend_heads)(const struct kv_attend_job *j, const struct FN(side) * keys,
                                     const struct FN(side) * values, uint32_t first_head,
                                     uint32_t heads) {
-    static _Thread_local float by_page[MAX_HEADS][PAGES_ROOM * KV_PAGE_TOKENS],
-        row[MAX_HEADS][ROW_ROOM];
+    static _Thread_local float by_page[MAX_HEADS][PLACES_ROOM], row[MAX_HEADS][ROW_ROOM];
     float max[MAX_HEADS], sum[MAX_HEADS], weighted[MAX_HEADS], *at[MAX_HEADS];
     struct FN(query) q;
     struct FN(sums) sums;
     FN(query_init)(&q, (int)heads, j->query + first_head * DIM, j->layouts[KV_KEY][0].n_groups);
     for (uint32_t i = 0; i < keys->n; i++) {
         const struct FN(visit) *v = &keys->pages[i];
-        for (uint32_t h = 0; h < heads; h++) at[h] = by_page[h] + i * KV_PAGE_TOKENS;
+        for (uint32_t h = 0; h < heads; h++) at[h] = by_page[h] + v->at;
+        v_prefetch(j->tag + j->first + i * KV_PAGE_TOKENS);
         FN(key_fns)
         [heads == 3][v->port](&j->layouts[KV_KEY][v->port], v->block, v[AHEAD].block - v->block, &q,
                               (int)v->slots, at);
     }
     for (uint32_t h = 0; h < heads; h++) {
-        FN(exchange)(j, keys, KV_KEY, by_page[h], row[h], false);
+        FN(collect)(j, keys, by_page[h], row[h]);
         if (j->oldest) j->oldest[first_head + h] = row[h][0];
         FN(soften)(row[h], j->end - j->first, &max[h], &sum[h], &weighted[h]);
-        FN(exchange)(j, values, KV_VALUE, by_page[h], row[h], true);
+        FN(deal)(j, values, row[h], by_page[h]);
     }
     FN(sums_init)(&sums, (int)heads);
     for (uint32_t i = 0; i < values->n; i++) {
         const struct FN(visit) *v = &values->pages[i];
-        for (uint32_t h = 0; h < heads; h++) at[h] = by_page[h] + i * KV_PAGE_TOKENS;
+        for (uint32_t h = 0; h < heads; h++) at[h] = by_page[h] + v->at;
         FN(value_fns)
         [heads == 3][v->port](&j->layouts[KV_VALUE][v->port], v->block, v[AHEAD].block - v->block,
                               (int)v->slots, at, &sums);
