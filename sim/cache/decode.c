@@ -31,7 +31,9 @@ struct kv_decoder {
     float *qkv, *y, *ffn, *gate, *up, *logits; // shared; a phase writes rows, a barrier, all read
     float *cos, *sin;
     struct lane *lanes;
-    struct kv_partial *partials;
+    struct kv_partial *partials; // [n_threads], and the token's own
+    float *features;             // with a controller: [n_kv_heads][KV_N_CELL_FEATURES]
+    uint8_t *widths;             // [n_kv_heads][2]
     // the call in progress
     struct kv_cache *cache;
     const uint8_t *bits;
@@ -146,7 +148,15 @@ int kv_decoder_new(struct kv_decoder **out, const struct kv_decoder_setting *set
     d->cos = kv_alloc(s->head_dim, sizeof(float));
     d->sin = kv_alloc(s->head_dim, sizeof(float));
     d->lanes = kv_alloc(d->n_threads, sizeof *d->lanes);
-    d->partials = kv_alloc(d->n_threads, sizeof *d->partials);
+    d->partials = kv_alloc(d->n_threads + 1, sizeof *d->partials);
+    for (unsigned i = 0; i <= d->n_threads; i++)
+        d->partials[i] = (struct kv_partial){.max = kv_alloc(s->n_heads, sizeof(float)),
+                                             .sum = kv_alloc(s->n_heads, sizeof(float)),
+                                             .out = kv_alloc(heads, sizeof(float)),
+                                             .weighted = kv_alloc(s->n_heads, sizeof(float)),
+                                             .oldest = kv_alloc(s->n_heads, sizeof(float))};
+    d->features = kv_alloc((size_t)s->n_kv_heads * KV_N_CELL_FEATURES, sizeof(float));
+    d->widths = kv_alloc(s->n_kv_heads, 2);
     size_t widest = s->ffn > s->hidden ? s->ffn : s->hidden;
     if (heads > widest) widest = heads;
     for (unsigned i = 0; i < d->n_threads; i++) {
@@ -156,9 +166,6 @@ int kv_decoder_new(struct kv_decoder **out, const struct kv_decoder_setting *set
         lane->context = kv_alloc(heads, sizeof(float));
         lane->act.pair = kv_alloc(widest, sizeof(int32_t));
         lane->act.sum = kv_alloc(widest, sizeof(int32_t));
-        d->partials[i] = (struct kv_partial){.max = kv_alloc(s->n_heads, sizeof(float)),
-                                             .sum = kv_alloc(s->n_heads, sizeof(float)),
-                                             .out = kv_alloc(heads, sizeof(float))};
     }
     *out = d;
     return 0;
@@ -177,16 +184,20 @@ void kv_decoder_free(struct kv_decoder *d) {
     }
     for (unsigned i = 0; i < d->n_threads; i++) {
         struct lane *lane = &d->lanes[i];
-        float *owned[] = {
-            lane->x,           lane->normed, lane->context, d->partials[i].max, d->partials[i].sum,
-            d->partials[i].out};
+        float *owned[] = {lane->x, lane->normed, lane->context};
         for (size_t k = 0; k < sizeof owned / sizeof *owned; k++) free(owned[k]);
         free(lane->act.pair);
         free(lane->act.sum);
     }
+    for (unsigned i = 0; i <= d->n_threads; i++) {
+        struct kv_partial *p = &d->partials[i];
+        float *owned[] = {p->max, p->sum, p->out, p->weighted, p->oldest};
+        for (size_t k = 0; k < sizeof owned / sizeof *owned; k++) free(owned[k]);
+    }
     float *owned[] = {d->final_norm, d->qkv,    d->y,   d->ffn, d->gate,
-                      d->up,         d->logits, d->cos, d->sin};
+                      d->up,         d->logits, d->cos, d->sin, d->features};
     for (size_t k = 0; k < sizeof owned / sizeof *owned; k++) free(owned[k]);
+    free(d->widths);
     kv_weights_fini(&d->head);
     kv_team_free(d->team);
     free(d->layers);
@@ -303,6 +314,41 @@ static void swiglu(struct kv_decoder *d, const struct kv_weights *w, const float
         d->ffn[i] = d->gate[i] / (1 + expf(-d->gate[i])) * d->up[ffn + i];
 }
 
+// The newest token's part in its own attention, from its exact key and value.
+static void attend_own(struct kv_decoder *d, const float *k, const float *v) {
+    const struct kv_shape *s = &d->s.shape;
+    struct kv_partial *own = &d->partials[d->n_threads];
+    uint32_t group = s->n_heads / s->n_kv_heads, dim = s->head_dim;
+    for (uint32_t h = 0; h < s->n_heads; h++) {
+        const float *q = d->qkv + h * dim, *key = k + h / group * dim;
+        float score = 0;
+        for (uint32_t i = 0; i < dim; i++) score += q[i] * key[i];
+        own->max[h] = score / sqrtf((float)dim);
+        own->sum[h] = 1;
+        own->weighted[h] = 0;
+        own->oldest[h] = NAN;
+        memcpy(own->out + h * dim, v + h / group * dim, dim * sizeof *v);
+    }
+}
+
+// Each worker decides for some KV heads; then the cells are placed and coded.
+static void decide_and_put(struct kv_decoder *d, uint32_t l, unsigned worker, const float *k,
+                           const float *v, struct watch *t) {
+    uint32_t heads = d->s.shape.n_kv_heads;
+    uint32_t first = heads * worker / d->n_threads, end = heads * (worker + 1) / d->n_threads;
+    float *x = d->features + first * KV_N_CELL_FEATURES;
+    kv_controller_features(&d->s.shape, d->partials, d->n_threads + 1, k, v, first, end, x);
+    kv_controller_decide(d->s.controller, d->cache, l, first, end, x, d->lanes[worker].normed, k, v,
+                         d->widths + 2 * first);
+    kv_team_barrier(d->team);
+    book(t, KV_PART_POLICY);
+    if (worker == 0) {
+        kv_cache_place(d->cache, l, d->widths);
+        kv_cache_put(d->cache, l, k, v);
+    }
+    book(t, KV_PART_APPEND);
+}
+
 static void layer_step(struct kv_decoder *d, uint32_t l, unsigned worker, struct watch *t) {
     const struct kv_shape *s = &d->s.shape;
     const struct layer *w = &d->layers[l];
@@ -315,14 +361,19 @@ static void layer_step(struct kv_decoder *d, uint32_t l, unsigned worker, struct
     if (worker == 0) {
         rotate(d, d->qkv, s->n_heads + s->n_kv_heads);
         book(t, KV_PART_OTHER);
-        kv_cache_put(d->cache, l, d->qkv + heads, d->qkv + heads + kv);
+        if (d->s.controller)
+            attend_own(d, d->qkv + heads, d->qkv + heads + kv);
+        else
+            kv_cache_put(d->cache, l, d->qkv + heads, d->qkv + heads + kv);
     }
     kv_team_barrier(d->team);
     book(t, KV_PART_APPEND);
     kv_cache_attend_part(d->cache, l, d->qkv, worker, d->n_threads, &d->partials[worker]);
     kv_team_barrier(d->team);
-    kv_cache_attend_merge(d->cache, d->partials, d->n_threads, lane->context);
+    kv_cache_attend_merge(d->cache, d->partials, d->n_threads + (d->s.controller != NULL),
+                          lane->context);
     book(t, KV_PART_ATTEND);
+    if (d->s.controller) decide_and_put(d, l, worker, d->qkv + heads, d->qkv + heads + kv, t);
     product(d, &w->out, lane->context, worker, d->y, t);
     kv_team_barrier(d->team);
     book(t, KV_PART_WEIGHTS);
@@ -350,7 +401,7 @@ static void one_step(struct kv_decoder *d, unsigned worker, struct kv_step_time 
     struct watch t = {begin, worker == 0 ? time->part_ns : NULL};
     memcpy(lane->x, d->embedding, s->hidden * sizeof(float));
     if (worker == 0) {
-        kv_cache_extend(d->cache, d->bits);
+        kv_cache_extend(d->cache, d->s.controller ? NULL : d->bits);
         set_position(d, kv_cache_tokens(d->cache) - 1);
     }
     for (uint32_t l = 0; l < s->n_layers; l++) layer_step(d, l, worker, &t);
