@@ -206,6 +206,10 @@ void kv_decoder_free(struct kv_decoder *d) {
     free(d);
 }
 
+void kv_decoder_control(struct kv_decoder *d, const struct kv_controller *c) {
+    d->s.controller = c;
+}
+
 size_t kv_decoder_weight_bytes(const struct kv_decoder *d) {
     size_t bytes = d->head.bytes;
     for (uint32_t l = 0; l < d->s.shape.n_layers; l++)

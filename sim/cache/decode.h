@@ -59,6 +59,8 @@ struct kv_decoder;
 KV_MUST_CHECK int kv_decoder_new(struct kv_decoder **d, const struct kv_decoder_setting *s,
                                  struct kv_error *e);
 void kv_decoder_free(struct kv_decoder *d);
+// Another controller from the next steps on, or none (NULL).
+void kv_decoder_control(struct kv_decoder *d, const struct kv_controller *c);
 size_t kv_decoder_weight_bytes(const struct kv_decoder *d);
 unsigned kv_decoder_threads(const struct kv_decoder *d);
 
