@@ -191,21 +191,19 @@ void kv_controller_decide(const struct kv_controller *c, const struct kv_cache *
                           uint32_t layer, uint32_t first, uint32_t end, const float *x,
                           const float *h, const float *k, const float *v, uint8_t *bits) {
     uint32_t d = c->s.shape.head_dim;
-    for (uint32_t head = first; head < end; head++, x += X) {
-        size_t at = (size_t)layer * c->s.shape.n_kv_heads + head;
-        float z[X];
+    for (uint32_t cell = first; cell < end; cell++) {
+        uint32_t head = cell / 2, side = cell % 2;
+        size_t at = (size_t)layer * c->s.shape.n_kv_heads + head, place = at * 2 + side;
+        const float *raw = x + (head - first / 2) * X;
+        float z[X], error[KV_PORT_WIDTHS];
         for (size_t i = 0; i < X; i++)
-            z[i] = (x[i] - c->mean[at * X + i]) / c->deviation[at * X + i];
-        for (int side = 0; side < 2; side++) {
-            const float *vector = (side == KV_KEY ? k : v) + (size_t)head * d;
-            const float *m = c->channel + (at * 2 + (size_t)side) * d;
-            float error[KV_PORT_WIDTHS];
-            if (c->s.rule == KV_ERROR_TRIAL)
-                trial_errors(c, cache, layer, side, m, vector, error);
-            else
-                range_errors(c, cache, side, m, vector, error);
-            *bits++ = choose(c, cache, layer, side, log_sensitivity(c, at * 2 + (size_t)side, z, h),
-                             error);
-        }
+            z[i] = (raw[i] - c->mean[at * X + i]) / c->deviation[at * X + i];
+        const float *vector = (side == KV_KEY ? k : v) + (size_t)head * d;
+        const float *m = c->channel + place * d;
+        if (c->s.rule == KV_ERROR_TRIAL)
+            trial_errors(c, cache, layer, (int)side, m, vector, error);
+        else
+            range_errors(c, cache, (int)side, m, vector, error);
+        *bits++ = choose(c, cache, layer, (int)side, log_sensitivity(c, place, z, h), error);
     }
 }

@@ -59,8 +59,8 @@ void kv_controller_free(struct kv_controller *c); // NULL is fine
 void kv_controller_features(const struct kv_shape *s, const struct kv_partial *p, unsigned n_parts,
                             const float *k, const float *v, uint32_t first, uint32_t end, float *x);
 
-// Widths of KV heads [first, end) of a layer. x as above, h: [hidden]. bits: [end - first][2].
-// Thread-safe. The cache says how its format codes.
+// Widths of cells [first, end) of a layer, cell = 2 x KV head + side. x: features of KV heads from
+// first / 2 on; h: [hidden]; bits: [end - first]. Thread-safe. The cache says how its format codes.
 void kv_controller_decide(const struct kv_controller *c, const struct kv_cache *cache,
                           uint32_t layer, uint32_t first, uint32_t end, const float *x,
                           const float *h, const float *k, const float *v, uint8_t *bits);

@@ -32,7 +32,7 @@ struct kv_decoder {
     float *cos, *sin;
     struct lane *lanes;
     struct kv_partial *partials; // [n_threads], and the token's own
-    float *features;             // with a controller: [n_kv_heads][KV_N_CELL_FEATURES]
+    float *features;             // of each worker: [n_kv_heads][KV_N_CELL_FEATURES]
     uint8_t *widths;             // [n_kv_heads][2]
     // the call in progress
     struct kv_cache *cache;
@@ -155,7 +155,8 @@ int kv_decoder_new(struct kv_decoder **out, const struct kv_decoder_setting *set
                                              .out = kv_alloc(heads, sizeof(float)),
                                              .weighted = kv_alloc(s->n_heads, sizeof(float)),
                                              .oldest = kv_alloc(s->n_heads, sizeof(float))};
-    d->features = kv_alloc((size_t)s->n_kv_heads * KV_N_CELL_FEATURES, sizeof(float));
+    d->features =
+        kv_alloc((size_t)d->n_threads * s->n_kv_heads * KV_N_CELL_FEATURES, sizeof(float));
     d->widths = kv_alloc(s->n_kv_heads, 2);
     size_t widest = s->ffn > s->hidden ? s->ffn : s->hidden;
     if (heads > widest) widest = heads;
@@ -335,22 +336,16 @@ static void attend_own(struct kv_decoder *d, const float *k, const float *v) {
     }
 }
 
-// Each worker decides for some KV heads; then the cells are placed and coded.
-static void decide_and_put(struct kv_decoder *d, uint32_t l, unsigned worker, const float *k,
-                           const float *v, struct watch *t) {
-    uint32_t heads = d->s.shape.n_kv_heads;
-    uint32_t first = heads * worker / d->n_threads, end = heads * (worker + 1) / d->n_threads;
-    float *x = d->features + first * KV_N_CELL_FEATURES;
-    kv_controller_features(&d->s.shape, d->partials, d->n_threads + 1, k, v, first, end, x);
+// Each worker decides for some cells.
+static void decide(struct kv_decoder *d, uint32_t l, unsigned worker, const float *k,
+                   const float *v) {
+    const struct kv_shape *s = &d->s.shape;
+    uint32_t cells = 2 * s->n_kv_heads, first = cells * worker / d->n_threads;
+    uint32_t end = cells * (worker + 1) / d->n_threads;
+    float *x = d->features + (size_t)worker * s->n_kv_heads * KV_N_CELL_FEATURES;
+    kv_controller_features(s, d->partials, d->n_threads + 1, k, v, first / 2, (end + 1) / 2, x);
     kv_controller_decide(d->s.controller, d->cache, l, first, end, x, d->lanes[worker].normed, k, v,
-                         d->widths + 2 * first);
-    kv_team_barrier(d->team);
-    book(t, KV_PART_POLICY);
-    if (worker == 0) {
-        kv_cache_place(d->cache, l, d->widths);
-        kv_cache_put(d->cache, l, k, v);
-    }
-    book(t, KV_PART_APPEND);
+                         d->widths + first);
 }
 
 static void layer_step(struct kv_decoder *d, uint32_t l, unsigned worker, struct watch *t) {
@@ -377,10 +372,18 @@ static void layer_step(struct kv_decoder *d, uint32_t l, unsigned worker, struct
     kv_cache_attend_merge(d->cache, d->partials, d->n_threads + (d->s.controller != NULL),
                           lane->context);
     book(t, KV_PART_ATTEND);
-    if (d->s.controller) decide_and_put(d, l, worker, d->qkv + heads, d->qkv + heads + kv, t);
+    if (d->s.controller) {
+        decide(d, l, worker, d->qkv + heads, d->qkv + heads + kv);
+        book(t, KV_PART_POLICY);
+    }
     product(d, &w->out, lane->context, worker, d->y, t);
     kv_team_barrier(d->team);
     book(t, KV_PART_WEIGHTS);
+    if (d->s.controller && worker == 0) { // all have decided
+        kv_cache_place(d->cache, l, d->widths);
+        kv_cache_put(d->cache, l, d->qkv + heads, d->qkv + heads + kv);
+        book(t, KV_PART_APPEND);
+    }
     add(lane->x, d->y, s->hidden);
     rms_norm(lane->x, w->ffn_norm, s->hidden, d->s.rms_eps, lane->normed);
     swiglu(d, &w->gateup, lane->normed, worker, t);

@@ -173,7 +173,8 @@ static void widths_are_those_of_the_rule_written_out(void **state) {
             fill(h, HIDDEN, 12, t * 2);
             fill(k, 2 * DIM, 13, t * 2);
             fill(v, 2 * DIM, 14, t * 2);
-            kv_controller_decide(c, cache, layer, 0, 2, x, h, k, v, bits);
+            kv_controller_decide(c, cache, layer, 0, 3, x, h, k, v, bits);
+            kv_controller_decide(c, cache, layer, 3, 4, x + X, h, k, v, bits + 3);
             for (size_t i = 0; i < 4; i++) { // head, side
                 size_t place = layer * 4 + i;
                 const float *vector = (i % 2 ? v : k) + i / 2 * DIM;
@@ -227,8 +228,8 @@ static void errors_from_ranges_choose_as_trial_coding_does_or_next_to_it(void **
             fill(h, HIDDEN, 22, t * 2);
             fill(k, 2 * DIM, 23, t * 2);
             fill(v, 2 * DIM, 24, t * 2);
-            kv_controller_decide(trial, cache, t % 2, 0, 2, x, h, k, v, a);
-            kv_controller_decide(range, cache, t % 2, 0, 2, x, h, k, v, b);
+            kv_controller_decide(trial, cache, t % 2, 0, 4, x, h, k, v, a);
+            kv_controller_decide(range, cache, t % 2, 0, 4, x, h, k, v, b);
             for (size_t i = 0; i < 4; i++, n++) {
                 same += a[i] == b[i];
                 assert_true(abs(a[i] - b[i]) <= 2); // 6 and 8 are neighbours
