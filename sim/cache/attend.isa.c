@@ -244,7 +244,9 @@ v_collect(float *row, const uint8_t *tag, int side, uint32_t n, float *const *at
 #pragma GCC unroll 7
         for (int p = 0; p < KV_PORT_WIDTHS; p++) {
             __mmask16 k = v_of_port(tags, side, p);
-            x = _mm512_mask_expand_ps(x, k, v_loadf(from[p]));
+            vf next = v_loadf(from[p]);
+            __asm__("" : "+v"(next)); // expanding from memory is several times slower
+            x = _mm512_mask_expand_ps(x, k, next);
             from[p] += __builtin_popcount(k);
         }
         v_storef(row + t, x);

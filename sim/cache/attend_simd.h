@@ -135,11 +135,12 @@ struct FN(side) {
     struct FN(visit) * pages;
 };
 
-// The pages of one side, up to `room`.
+// The pages of one side, up to `room`. Wide cells come first: what is asked for ahead lies at the
+// places of the page that is being read, and a narrower one has no others.
 INLINE void FN(plan)(const struct kv_attend_job *j, int side, uint32_t room,
                      struct FN(visit) * pages, struct FN(side) * s) {
     *s = (struct FN(side)){.in_order = true, .pages = pages};
-    for (uint32_t port = 0; port < KV_PORT_WIDTHS; port++) {
+    for (uint32_t port = KV_PORT_WIDTHS; port-- > 0;) {
         const struct kv_cell_run *run = &j->span->runs[side][port];
         size_t at = KV_PAGE_HEAD + j->member * j->layouts[side][port].bytes;
         uint32_t before = s->n;
@@ -259,6 +260,15 @@ static TARGET void FN(attend_heads)(const struct kv_attend_job *j, const struct 
     }
 }
 
+// Asks for the lists of pages that the next plan reads.
+INLINE void FN(want_plan)(const struct kv_attend_job *j) {
+    for (int i = 0; i < 2 * KV_PORT_WIDTHS; i++) {
+        const struct kv_cell_run *run = &j->span->runs[i / KV_PORT_WIDTHS][i % KV_PORT_WIDTHS];
+        const char *end = (const char *)(run->pages + (run->n + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS);
+        for (const char *p = (const char *)run->pages; p < end; p += 64) v_prefetch(p);
+    }
+}
+
 static TARGET void FN(attend_packed)(const struct kv_attend_job *j) {
     struct FN(visit) v[2 * PAGES_ROOM + AHEAD];
     struct FN(side) keys, values, next = {0};
@@ -267,6 +277,7 @@ static TARGET void FN(attend_packed)(const struct kv_attend_job *j) {
     struct FN(visit) *end = v + keys.n + values.n;
     if (j->next) FN(plan)(j->next, KV_KEY, AHEAD, end, &next);
     for (uint32_t i = next.n; i < AHEAD; i++) end[i] = end[(int)i - 1];
+    if (j->next) FN(want_plan)(j->next);
     uint32_t h = 0;
     for (; h + 3 <= j->heads; h += 3) FN(attend_heads)(j, &keys, &values, h, 3);
     for (; h < j->heads; h++) FN(attend_heads)(j, &keys, &values, h, 1);
