@@ -38,18 +38,6 @@ bool kv_cache_force_kernel(struct kv_cache *c, const char *name) {
     return !name;
 }
 
-void kv_attend_join(const struct kv_attend_job *j, uint32_t h, float max, float sum, float weighted,
-                    const float *out) {
-    float top = fmaxf(max, j->max[h]), with = expf(max - top), *old = j->out + h * j->dim;
-    float keep = j->sum[h] > 0 ? expf(j->max[h] - top) : 0;
-    if (j->weighted)
-        j->weighted[h] = with * (weighted + (max - top) * sum) +
-                         (keep > 0 ? keep * (j->weighted[h] + (j->max[h] - top) * j->sum[h]) : 0);
-    j->max[h] = top;
-    j->sum[h] = j->sum[h] * keep + sum * with;
-    for (uint32_t c = 0; c < j->dim; c++) old[c] = old[c] * keep + out[c] * with;
-}
-
 // What a head's cells cost to read: bytes, and a floor for what a cell takes whatever its width.
 static size_t head_cost(const struct kv_cache *c, uint32_t layer, uint32_t head) {
     enum { FLOOR_BYTES = 24 };

@@ -45,8 +45,8 @@ INLINE vf FN(v_exp)(vf x) {
 // Index of a low plane's width in what is kept for each.
 #define BASE(bits) ((bits) == 2 ? 0 : (bits) == 4 ? 1 : 2)
 
-#include "sim/cache/attend_keys.h"
-#include "sim/cache/attend_values.h"
+#include "sim/cache/attend_keys_simd.h"
+#include "sim/cache/attend_values_simd.h"
 
 // Softmax of a row: scores become weights.
 INLINE void FN(soften)(float *score, uint32_t n, float *max, float *sum, float *weighted) {
@@ -145,7 +145,7 @@ INLINE void FN(plan)(const struct kv_attend_job *j, int side, uint32_t room,
         size_t at = KV_PAGE_HEAD + j->member * j->layouts[side][port].bytes;
         uint32_t before = s->n;
         for (uint32_t p = 0; p * KV_PAGE_TOKENS < run->n && s->n < room; p++) {
-            const struct kv_page *page = &run->pages[p];
+            const struct kv_cell_page *page = &run->pages[p];
             if (page->high < j->first || page->low >= j->end) continue;
             uint32_t left = run->n - p * KV_PAGE_TOKENS;
             pages[s->n++] = (struct FN(visit)){
@@ -264,7 +264,8 @@ static TARGET void FN(attend_heads)(const struct kv_attend_job *j, const struct 
 INLINE void FN(want_plan)(const struct kv_attend_job *j) {
     for (int i = 0; i < 2 * KV_PORT_WIDTHS; i++) {
         const struct kv_cell_run *run = &j->span->runs[i / KV_PORT_WIDTHS][i % KV_PORT_WIDTHS];
-        const char *end = (const char *)(run->pages + (run->n + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS);
+        const char *end =
+            (const char *)(run->pages + (run->n + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS);
         for (const char *p = (const char *)run->pages; p < end; p += 64) v_prefetch(p);
     }
 }

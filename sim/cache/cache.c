@@ -106,8 +106,8 @@ static uint32_t open_slot(struct kv_cache *c, struct kv_cell_run *run, int side,
         run->pages = kv_grow(run->pages, run->n_pages + 1, sizeof *run->pages);
         run->pages[run->n_pages++].data = new_page(c, page_bytes(c, side, port));
     }
-    struct kv_page *page = &run->pages[slot / KV_PAGE_TOKENS];
-    if (t == 0) *page = (struct kv_page){page->data, at, at, true};
+    struct kv_cell_page *page = &run->pages[slot / KV_PAGE_TOKENS];
+    if (t == 0) *page = (struct kv_cell_page){page->data, at, at, true};
     page->consecutive &= t == 0 || *kv_slot_token(run, slot - 1) + 1 == at;
     run->in_order = slot == 0 || (run->in_order && *kv_slot_token(run, slot - 1) < at);
     if (at < page->low) page->low = at;
@@ -150,7 +150,7 @@ static void close_slot(struct kv_cache *c, const struct kv_place *p, int side) {
             kv_cell_store(l, side, kv_block_of(c, p, m, side), p->slot % KV_PAGE_TOKENS, unit,
                           c->shape.head_dim);
         }
-        struct kv_page *page = &run->pages[p->slot / KV_PAGE_TOKENS];
+        struct kv_cell_page *page = &run->pages[p->slot / KV_PAGE_TOKENS];
         uint16_t at = *kv_slot_token(run, last.slot);
         *kv_slot_token(run, p->slot) = at;
         run->in_order = page->consecutive = false;
@@ -181,7 +181,7 @@ static void open_cells(struct kv_cache *c, struct kv_stream *s, uint8_t tag) {
     uint32_t token = s->n++;
     if (token / KV_SPAN_TOKENS == s->n_spans) {
         s->spans = kv_grow(s->spans, s->n_spans + 1, sizeof *s->spans);
-        s->spans[s->n_spans++] = (struct kv_span){0};
+        s->spans[s->n_spans++] = (struct kv_token_span){0};
     }
     s->tag[token] = tag;
     for (int side = 0; side < 2; side++) {
@@ -371,5 +371,6 @@ size_t kv_cache_bytes_tags(const struct kv_cache *c) {
 size_t kv_cache_bytes_allocated(const struct kv_cache *c) {
     size_t spans = 0;
     for (size_t s = 0; s < c->n_streams; s++) spans += c->streams[s].n_spans;
-    return bytes_of(c, true) + spans * sizeof(struct kv_span) + c->n_streams * (size_t)c->room;
+    return bytes_of(c, true) + spans * sizeof(struct kv_token_span) +
+           c->n_streams * (size_t)c->room;
 }

@@ -20,7 +20,7 @@ struct kv_controller {
     struct kv_controller_setting s;
     float *channel, *bias, *linear, *mean, *deviation, *lambda; // copies
     float *constant;                                            // [P][KV_NET_WIDTH]
-    struct kv_net net;
+    struct kv_width_net net;
     uint32_t ports[KV_PORT_WIDTHS];
 };
 

@@ -84,7 +84,7 @@ static inline void multiply(const float *w, const float *x, size_t n, vec *y) {
     for (size_t k = 0; k < VECTORS; k++) y[k] += odd[k];
 }
 
-float KV_ISA_NAME(kv_net)(const struct kv_net *net, const float *constant, const float *x) {
+float KV_ISA_NAME(kv_net)(const struct kv_width_net *net, const float *constant, const float *x) {
     vec a[VECTORS], b[VECTORS], third[VECTORS], total = {0};
     float hidden[KV_NET_WIDTH], sum = net->third_bias;
     memcpy(a, constant, sizeof a);

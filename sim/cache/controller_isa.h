@@ -6,13 +6,13 @@
 #include "sim/cache/controller.h"
 
 // The net with what does not vary folded: weights [in][out].
-struct kv_net {
+struct kv_width_net {
     float first[KV_N_CELL_FEATURES][KV_NET_WIDTH], second[KV_NET_WIDTH][KV_NET_WIDTH];
     float second_bias[KV_NET_WIDTH], third[KV_NET_WIDTH], third_bias;
 };
 
 // Output of the net; constant [64]: first_bias and the place's embedding.
-typedef float kv_net_fn(const struct kv_net *net, const float *constant, const float *x);
+typedef float kv_net_fn(const struct kv_width_net *net, const float *constant, const float *x);
 typedef float kv_dot_fn(const float *a, const float *b, size_t n);
 // sum of m (x - y)^2
 typedef float kv_error_fn(const float *m, const float *x, const float *y, size_t n);

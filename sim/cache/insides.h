@@ -13,7 +13,7 @@ enum { KV_MAX_CACHED_DIM = 256, KV_MAX_UNIT_BYTES = 2 * KV_MAX_CACHED_DIM + 64 }
 struct kv_stream {
     uint32_t n; // tokens that have cells here; a token is opened stream by stream
     uint32_t n_spans;
-    struct kv_span *spans;
+    struct kv_token_span *spans;
     uint8_t *tag; // [room]: port of a token's key | port of its value << 4
 };
 

@@ -35,7 +35,7 @@ void kv_cell_store(const struct kv_side_layout *l, enum kv_side side, uint8_t *b
 void kv_cell_load(const struct kv_side_layout *l, enum kv_side side, const uint8_t *block,
                   uint32_t t, uint8_t *unit, uint32_t dim);
 
-struct kv_page {
+struct kv_cell_page {
     uint8_t *data;      // [64] u16: which token of the span a slot holds; then [members] blocks
     uint16_t low, high; // its tokens lie within these, counted in the span
     bool consecutive;   // slots hold consecutive tokens
@@ -46,14 +46,14 @@ struct kv_cell_run {
     uint32_t n, n_pages;
     bool
         in_order; // slots hold ascending tokens: a cell's slot is its rank among those of its width
-    struct kv_page *pages;
+    struct kv_cell_page *pages;
 };
 #define KV_PAGE_HEAD (KV_PAGE_TOKENS * 2)
 static inline uint16_t *kv_slot_token(const struct kv_cell_run *run, uint32_t slot) {
     return (uint16_t *)run->pages[slot / KV_PAGE_TOKENS].data + slot % KV_PAGE_TOKENS;
 }
 
-struct kv_span {
+struct kv_token_span {
     struct kv_cell_run runs[2][KV_PORT_WIDTHS];
 };
 
@@ -61,7 +61,7 @@ struct kv_span {
 // max, sum, out and weighted hold.
 struct kv_attend_job {
     const struct kv_side_layout (*layouts)[KV_PORT_WIDTHS]; // [2]
-    const struct kv_span *span;
+    const struct kv_token_span *span;
     const uint8_t *tag; // of the span's tokens
     size_t member;      // which block of a page
     uint32_t first, end;
@@ -80,9 +80,5 @@ typedef void kv_attend_fn(const struct kv_attend_job *j);
 
 // The kernel for a level of kv_attend_kernels.
 kv_attend_fn *kv_attend_kernel(size_t level);
-
-// Joins head h's attention over a window into the job's.
-void kv_attend_join(const struct kv_attend_job *j, uint32_t h, float max, float sum, float weighted,
-                    const float *out);
 
 #endif
