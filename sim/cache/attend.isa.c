@@ -82,7 +82,8 @@ enum {
     ROW_ROOM = KV_SPAN_TOKENS + 16,
     PAGES_ROOM = KV_SPAN_TOKENS / KV_PAGE_TOKENS + 2 * KV_PORT_WIDTHS,
     PLACES_ROOM = (PAGES_ROOM + KV_PORT_WIDTHS + 1) * KV_PAGE_TOKENS,
-    AHEAD = 5 // pages: one is read in half the time that memory takes to answer
+    SOON_TOKENS = 256,
+    AHEAD = 4 // pages: one is read in half the time that memory takes to answer
 };
 
 #define LANES 8
@@ -116,6 +117,7 @@ typedef __m256 vf;
 #define v_weave_low(a, b) _mm256_blend_epi16(a, _mm256_slli_epi32(b, 16), 0xAA)
 #define v_weave_high(a, b) _mm256_blend_epi16(_mm256_srli_epi32(a, 16), b, 0xAA)
 #define v_prefetch(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
+#define v_prefetch_far(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)
 #define v_sll(a, n) _mm256_slli_epi32(a, n)
 #define v_srlv(a, n) _mm256_srlv_epi32(a, n)
 #define v_permute(i, a) _mm256_permutevar8x32_epi32(a, i)
@@ -174,7 +176,8 @@ enum {
     ROW_ROOM = KV_SPAN_TOKENS + 16,
     PAGES_ROOM = KV_SPAN_TOKENS / KV_PAGE_TOKENS + 2 * KV_PORT_WIDTHS,
     PLACES_ROOM = (PAGES_ROOM + KV_PORT_WIDTHS + 1) * KV_PAGE_TOKENS,
-    AHEAD = 5 // pages: one is read in half the time that memory takes to answer
+    SOON_TOKENS = 256,
+    AHEAD = 4 // pages: one is read in half the time that memory takes to answer
 };
 #define LANES 16
 #define REGISTERS 24
@@ -202,6 +205,7 @@ typedef __m512 vf;
 #define v_weave_low(a, b) _mm512_mask_blend_epi16(0xAAAAAAAAu, a, _mm512_slli_epi32(b, 16))
 #define v_weave_high(a, b) _mm512_mask_blend_epi16(0xAAAAAAAAu, _mm512_srli_epi32(a, 16), b)
 #define v_prefetch(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
+#define v_prefetch_far(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)
 #define v_top(x) _mm512_reduce_max_ps(x)
 #define v_total(x) _mm512_reduce_add_ps(x)
 #define v_totali(x) _mm512_reduce_add_epi32(x)

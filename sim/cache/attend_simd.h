@@ -48,23 +48,6 @@ INLINE vf FN(v_exp)(vf x) {
 #include "sim/cache/attend_keys_simd.h"
 #include "sim/cache/attend_values_simd.h"
 
-// Softmax of a row: scores become weights.
-INLINE void FN(soften)(float *score, uint32_t n, float *max, float *sum, float *weighted) {
-    for (uint32_t t = n; t < n + LANES; t++) score[t] = -INFINITY;
-    vf top = v_loadf(score);
-    for (uint32_t t = LANES; t < n; t += LANES) top = v_max(top, v_loadf(score + t));
-    vf largest = v_set(v_top(top)), total = v_set(0), mean = v_set(0);
-    for (uint32_t t = 0; t < n; t += LANES) {
-        vf below = v_max(v_sub(v_loadf(score + t), largest), v_set(-87.0f)), p = FN(v_exp)(below);
-        v_storef(score + t, p);
-        total = v_addf(total, p);
-        mean = v_fma(p, below, mean);
-    }
-    *max = v_top(top);
-    *sum = v_total(total);
-    *weighted = v_total(mean);
-}
-
 // One instance a width and number of heads.
 typedef void FN(key_fn)(const struct kv_side_layout *l, const uint8_t *block, ptrdiff_t ahead,
                         const struct FN(query) * q, int n, float *const *score);
@@ -178,6 +161,31 @@ INLINE void FN(begin)(const struct kv_attend_job *j, const struct FN(side) * s, 
     }
 }
 
+// Softmax of a row: scores become weights. Memory would rest meanwhile: the first pages of values
+// are asked for, into the second-level cache, at about the pace at which it answers.
+INLINE void FN(soften)(const struct kv_attend_job *j, const struct FN(side) * values, float *score,
+                       float *max, float *sum, float *weighted) {
+    uint32_t n = j->end - j->first;
+    for (uint32_t t = n; t < n + LANES; t++) score[t] = -INFINITY;
+    vf top = v_loadf(score);
+    for (uint32_t t = LANES; t < n; t += LANES) top = v_max(top, v_loadf(score + t));
+    vf largest = v_set(v_top(top)), total = v_set(0), mean = v_set(0);
+    for (uint32_t t = 0; t < n; t += LANES) {
+        if (t % SOON_TOKENS == 0 && t / SOON_TOKENS < values->n) {
+            const struct FN(visit) *v = &values->pages[t / SOON_TOKENS];
+            const uint8_t *end = v->block + j->layouts[KV_VALUE][v->port].bytes;
+            for (const uint8_t *p = v->block; p < end; p += 64) v_prefetch_far(p);
+        }
+        vf below = v_max(v_sub(v_loadf(score + t), largest), v_set(-87.0f)), p = FN(v_exp)(below);
+        v_storef(score + t, p);
+        total = v_addf(total, p);
+        mean = v_fma(p, below, mean);
+    }
+    *max = v_top(top);
+    *sum = v_total(total);
+    *weighted = v_total(mean);
+}
+
 // Scores by page become a row by token.
 INLINE void FN(collect)(const struct kv_attend_job *j, const struct FN(side) * s, float *by_page,
                         float *row) {
@@ -242,7 +250,7 @@ static TARGET void FN(attend_heads)(const struct kv_attend_job *j, const struct 
     for (uint32_t h = 0; h < heads; h++) {
         FN(collect)(j, keys, by_page[h], row[h]);
         if (j->oldest) j->oldest[first_head + h] = row[h][0];
-        FN(soften)(row[h], j->end - j->first, &max[h], &sum[h], &weighted[h]);
+        FN(soften)(j, values, row[h], &max[h], &sum[h], &weighted[h]);
         FN(deal)(j, values, row[h], by_page[h]);
     }
     FN(sums_init)(&sums, (int)heads);
