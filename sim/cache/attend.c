@@ -38,32 +38,67 @@ bool kv_cache_force_kernel(struct kv_cache *c, const char *name) {
     return !name;
 }
 
-// Pages of one KV head in a class.
-static uint32_t head_pages(const struct kv_cache *c, uint32_t layer, uint32_t head, size_t class) {
-    const struct kv_class *k = &c->streams[kv_stream_of(c, layer, head)].classes[class];
-    return (k->n + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
+// What a head's cells cost to read: bytes, and a floor for what a cell takes whatever its width.
+static size_t head_cost(const struct kv_cache *c, uint32_t layer, uint32_t head) {
+    enum { FLOOR_BYTES = 24 };
+    const struct kv_stream *s = &c->streams[kv_stream_of(c, layer, head)];
+    size_t cost = 0;
+    for (uint32_t i = 0; i < s->n_spans; i++)
+        for (int side = 0; side < 2; side++)
+            for (size_t p = 0; p < KV_PORT_WIDTHS; p++)
+                cost += (size_t)s->spans[i].runs[side][p].n *
+                        (c->layouts[side][p].unit_bytes + FLOOR_BYTES);
+    return cost;
 }
 
-static void attend_pages(const struct kv_cache *c, uint32_t layer, uint32_t head, size_t class,
-                         uint32_t first, uint32_t end, const float *q, struct kv_partial *p) {
-    const struct kv_class *k = &c->streams[kv_stream_of(c, layer, head)].classes[class];
+// The token at which a share that ends after `cost` of a head's `whole` cost ends: at a page's
+// width, so that pages of consecutive tokens stay whole.
+static uint32_t cut(size_t cost, size_t whole, uint32_t n) {
+    return cost >= whole
+               ? n
+               : (uint32_t)((double)cost / (double)whole * n) / KV_PAGE_TOKENS * KV_PAGE_TOKENS;
+}
+
+// A thread's jobs in their order, each told of the next one: one is held back until that is known.
+struct line {
+    const struct kv_cache *c;
+    struct kv_attend_job job[2];
+    size_t n;
+};
+
+static void run_job(const struct line *l, size_t i, bool has_next) {
+    struct kv_attend_job job = l->job[i % 2];
+    bool plain = job.dim != 64 || l->c->layouts[0][0].n_groups > 2;
+    job.next = has_next ? &l->job[(i + 1) % 2] : NULL;
+    kv_attend_kernel(plain ? 0 : l->c->kernel)(&job);
+}
+
+static void add_tokens(struct line *l, uint32_t layer, uint32_t head, uint32_t first, uint32_t end,
+                       const float *q, const struct kv_partial *p) {
+    const struct kv_cache *c = l->c;
+    const struct kv_stream *s = &c->streams[kv_stream_of(c, layer, head)];
     uint32_t group = c->shape.n_heads / c->shape.n_kv_heads, dim = c->shape.head_dim;
-    uint32_t stop = end * KV_PAGE_TOKENS < k->n ? end * KV_PAGE_TOKENS : k->n;
-    struct kv_attend_job job = {.heads = group,
-                                .dim = dim,
-                                .query = q + (size_t)head * group * dim,
-                                .pages = k->pages + first,
-                                .n = stop - first * KV_PAGE_TOKENS,
-                                .max = p->max + head * group,
-                                .sum = p->sum + head * group,
-                                .out = p->out + (size_t)head * group * dim};
-    bool plain = false;
-    for (int side = 0; side < 2; side++) {
-        job.layout[side] = &c->layouts[side][kv_class_port(class, side)];
-        job.at[side] = kv_block_at(c, class, kv_member_of(c, layer, head), side);
-        plain |= job.layout[side]->n_groups != 1;
+    uint32_t at = head * group;
+    for (uint32_t i = first / KV_SPAN_TOKENS; i * KV_SPAN_TOKENS < end; i++) {
+        uint32_t begin = i * KV_SPAN_TOKENS, left = end - begin;
+        uint32_t from = first > begin ? first - begin : 0;
+        l->job[l->n++ % 2] = (struct kv_attend_job){
+            .layouts = c->layouts,
+            .span = &s->spans[i],
+            .tag = s->tag + begin,
+            .member = kv_member_of(c, layer, head),
+            .first = from,
+            .end = left < KV_SPAN_TOKENS ? left : KV_SPAN_TOKENS,
+            .heads = group,
+            .dim = dim,
+            .query = q + (size_t)at * dim,
+            .max = p->max + at,
+            .sum = p->sum + at,
+            .weighted = p->weighted ? p->weighted + at : NULL,
+            .out = p->out + (size_t)at * dim,
+            .oldest = p->oldest && begin + from == 0 ? p->oldest + at : NULL};
+        if (l->n > 1) run_job(l, l->n - 2, true);
     }
-    kv_attend_kernel(plain || dim != 64 ? 0 : c->kernel)(&job);
 }
 
 void kv_cache_attend_part(const struct kv_cache *c, uint32_t layer, const float *q, unsigned part,
@@ -73,22 +108,23 @@ void kv_cache_attend_part(const struct kv_cache *c, uint32_t layer, const float 
     for (uint32_t h = 0; h < c->shape.n_heads; h++) {
         p->max[h] = -INFINITY;
         p->sum[h] = 0;
+        if (p->weighted) p->weighted[h] = 0;
+        if (p->oldest) p->oldest[h] = NAN;
     }
     memset(p->out, 0, sizeof *p->out * c->shape.n_heads * dim);
     for (uint32_t i = 0; i < c->shape.n_heads * dim; i++) scaled[i] = q[i] * scale;
-    // Each class is shared out by itself, so that parts stay even whatever a width costs.
-    for (size_t class = 0; class < KV_CLASSES; class ++) {
-        size_t total = 0, at = 0;
-        for (uint32_t h = 0; h < heads; h++) total += head_pages(c, layer, h, class);
-        size_t low = total * part / n_parts, high = total * (part + 1) / n_parts;
-        for (uint32_t h = 0; h < heads && at < high; h++) {
-            size_t n = head_pages(c, layer, h, class);
-            size_t first = low > at ? low - at : 0, end = high - at < n ? high - at : n;
-            if (first < end)
-                attend_pages(c, layer, h, class, (uint32_t)first, (uint32_t)end, scaled, p);
-            at += n;
-        }
+    struct line line = {.c = c};
+    size_t total = 0, at = 0;
+    for (uint32_t h = 0; h < heads; h++) total += head_cost(c, layer, h);
+    size_t low = total * part / n_parts, high = total * (part + 1) / n_parts;
+    for (uint32_t h = 0; h < heads && at < high; h++) {
+        size_t whole = head_cost(c, layer, h);
+        uint32_t n = c->streams[kv_stream_of(c, layer, h)].n;
+        uint32_t first = low > at ? cut(low - at, whole, n) : 0, end = cut(high - at, whole, n);
+        if (first < end) add_tokens(&line, layer, h, first, end, scaled, p);
+        at += whole;
     }
+    if (line.n) run_job(&line, line.n - 1, false);
 }
 
 void kv_cache_attend_merge(const struct kv_cache *c, const struct kv_partial *p, unsigned n_parts,
@@ -110,7 +146,7 @@ void kv_cache_attend_merge(const struct kv_cache *c, const struct kv_partial *p,
 
 void kv_cache_attend(const struct kv_cache *c, uint32_t layer, const float *q, float *out) {
     float max[KV_MAX_QUERY / 8], sum[KV_MAX_QUERY / 8], sums[KV_MAX_QUERY];
-    struct kv_partial p = {max, sum, sums};
+    struct kv_partial p = {.max = max, .sum = sum, .out = sums};
     kv_cache_attend_part(c, layer, q, 0, 1, &p);
     kv_cache_attend_merge(c, &p, 1, out);
 }

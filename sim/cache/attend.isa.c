@@ -11,60 +11,80 @@
 
 #include "sim/base/half.h"
 
-// Code i of a little-endian stream of words.
-static float code_at(const uint32_t *word, size_t stride, uint32_t i, unsigned bits) {
-    uint32_t per_word = 32 / bits;
-    return (float)(word[i / per_word * stride] >> bits * (i % per_word) & ((1u << bits) - 1));
-}
+#include "sim/quant/pack.h"
 
-// One decoded value: channel c of token t, keys or values.
-static float value_at(const struct kv_side_layout *l, enum kv_side side, const uint8_t *block,
-                      uint32_t dim, uint32_t t, uint32_t c) {
-    bool key = side == KV_KEY;
+enum { MAX_DIM = 256 };
+
+// One decoded cell: keys or values of slot t.
+static void decode_cell(const struct kv_side_layout *l, enum kv_side side, const uint8_t *block,
+                        uint32_t dim, uint32_t t, float *x) {
+    uint8_t unit[2 * MAX_DIM + 64], code[MAX_DIM];
+    kv_cell_load(l, side, block, t, unit, dim);
     if (l->bits == 16) {
-        const uint16_t *x = (const uint16_t *)block;
-        return kv_f16_to_f32(key ? x[(t / KV_KEY_TILE * dim + c) * KV_KEY_TILE + t % KV_KEY_TILE]
-                                 : x[t * dim + c]);
+        kv_get_halves(unit, dim, x);
+        return;
     }
-    const uint32_t *x = (const uint32_t *)block;
-    float code = key ? code_at(x + t / KV_KEY_TILE * l->words * KV_KEY_TILE + t % KV_KEY_TILE,
-                               KV_KEY_TILE, c, l->bits)
-                     : code_at(x + t * l->words, 1, c, l->bits);
-    uint32_t g = c / (dim / l->n_groups);
-    float scale = kv_f16_to_f32(((const uint16_t *)(block + l->scale_at))[g * KV_PAGE_TOKENS + t]);
-    float min = l->has_min
-                    ? kv_f16_to_f32(((const uint16_t *)(block + l->min_at))[g * KV_PAGE_TOKENS + t])
-                    : 0;
-    if (l->centred) code -= (float)(1u << (l->bits - 1));
-    return code * scale + min;
+    kv_unpack(unit + l->meta_bytes, dim, l->bits, code);
+    for (uint32_t c = 0; c < dim; c++) {
+        const uint8_t *meta = unit + c / (dim / l->n_groups) * (l->has_min ? 4 : 2);
+        float y = (float)code[c] - (l->centred ? (float)(1u << (l->bits - 1)) : 0);
+        x[c] = y * kv_get_half(meta) + (l->has_min ? kv_get_half(meta + 2) : 0);
+    }
 }
 
-// The judge: decodes a value at a time and sums in float, token by token.
+// The judge: decodes a vector at a time and sums in float, slot by slot.
 void KV_ISA_NAME(kv_attend)(const struct kv_attend_job *j) {
+    static _Thread_local float score[KV_SPAN_TOKENS];
+    uint32_t n = j->end - j->first;
     for (uint32_t h = 0; h < j->heads; h++) {
+        float out[MAX_DIM] = {0}, x[MAX_DIM], max = -INFINITY, sum = 0, weighted = 0;
         const float *q = j->query + h * j->dim;
-        float *out = j->out + h * j->dim;
-        for (uint32_t t = 0; t < j->n; t++) {
-            const uint8_t *page = j->pages[t / KV_PAGE_TOKENS];
-            uint32_t slot = t % KV_PAGE_TOKENS;
-            float score = 0;
-            for (uint32_t c = 0; c < j->dim; c++)
-                score += q[c] *
-                         value_at(j->layout[KV_KEY], KV_KEY, page + j->at[KV_KEY], j->dim, slot, c);
-            float top = fmaxf(score, j->max[h]);
-            float keep = expf(j->max[h] - top), p = expf(score - top);
-            j->max[h] = top;
-            j->sum[h] = j->sum[h] * keep + p;
-            for (uint32_t c = 0; c < j->dim; c++)
-                out[c] = out[c] * keep + p * value_at(j->layout[KV_VALUE], KV_VALUE,
-                                                      page + j->at[KV_VALUE], j->dim, slot, c);
+        for (int side = 0; side < 2; side++) {
+            for (size_t p = 0; p < KV_PORT_WIDTHS; p++) {
+                const struct kv_side_layout *l = &j->layouts[side][p];
+                const struct kv_cell_run *run = &j->span->runs[side][p];
+                for (uint32_t slot = 0; slot < run->n; slot++) {
+                    uint32_t token = *kv_slot_token(run, slot) - j->first;
+                    if (token >= n) continue; // those before the first wrap
+                    decode_cell(l, (enum kv_side)side,
+                                run->pages[slot / KV_PAGE_TOKENS].data + KV_PAGE_HEAD +
+                                    j->member * l->bytes,
+                                j->dim, slot % KV_PAGE_TOKENS, x);
+                    if (side == KV_KEY) score[token] = 0;
+                    for (uint32_t c = 0; c < j->dim; c++)
+                        if (side == KV_KEY)
+                            score[token] += q[c] * x[c];
+                        else
+                            out[c] += score[token] * x[c];
+                }
+            }
+            if (side == KV_VALUE) continue;
+            if (j->oldest) j->oldest[h] = score[0];
+            for (uint32_t t = 0; t < n; t++) max = fmaxf(max, score[t]);
+            for (uint32_t t = 0; t < n; t++) {
+                float below = score[t] - max;
+                score[t] = expf(below);
+                sum += score[t];
+                weighted += score[t] * below;
+            }
         }
+        kv_attend_join(j, h, max, sum, weighted, out);
     }
 }
 
 #elif !defined(__AVX512F__)
 
-enum { MAX_HEADS = 3, DIM = 64, PAIRS = DIM / 2, HALF = KV_PAGE_TOKENS / 2 };
+enum {
+    MAX_HEADS = 3,
+    DIM = 64,
+    PAIRS = DIM / 2,
+    HALF = KV_PAGE_TOKENS / 2,
+    ROW_ROOM = KV_SPAN_TOKENS + 16,
+    PAGES_ROOM = KV_SPAN_TOKENS / KV_PAGE_TOKENS + 2 * KV_PORT_WIDTHS,
+    PLACES_ROOM = (PAGES_ROOM + KV_PORT_WIDTHS + 1) * KV_PAGE_TOKENS,
+    SOON_TOKENS = 256,
+    AHEAD = 4 // pages: one is read in half the time that memory takes to answer
+};
 
 #define LANES 8
 #define REGISTERS 12 // accumulators that fit beside codes and factors
@@ -97,6 +117,33 @@ typedef __m256 vf;
 #define v_weave_low(a, b) _mm256_blend_epi16(a, _mm256_slli_epi32(b, 16), 0xAA)
 #define v_weave_high(a, b) _mm256_blend_epi16(_mm256_srli_epi32(a, 16), b, 0xAA)
 #define v_prefetch(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
+#define v_prefetch_far(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)
+#define v_sll(a, n) _mm256_slli_epi32(a, n)
+#define v_srlv(a, n) _mm256_srlv_epi32(a, n)
+#define v_permute(i, a) _mm256_permutevar8x32_epi32(a, i)
+#define v_iota() _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0)
+#define v_join(mask, a, b) _mm256_or_si256(_mm256_and_si256(mask, a), _mm256_andnot_si256(mask, b))
+
+// a0 b0 a1 b1 ...
+static inline void v_interleave(vi a, vi b, int32_t *out) {
+    vi low = _mm256_unpacklo_epi32(a, b), high = _mm256_unpackhi_epi32(a, b);
+    v_store(out, _mm256_permute2x128_si256(low, high, 0x20));
+    v_store(out + 8, _mm256_permute2x128_si256(low, high, 0x31));
+}
+// row[t] = the next cell of the t-th token's width. at: [KV_PORT_WIDTHS]
+static inline void v_collect(float *row, const uint8_t *tag, int side, uint32_t n,
+                             float *const *at) {
+    const float *from[16] = {0};
+    for (int p = 0; p < KV_PORT_WIDTHS; p++) from[p] = at[p];
+    for (uint32_t t = 0; t < n; t++) row[t] = *from[kv_tag_port(tag[t], side)]++;
+}
+// The other way.
+static inline void v_deal(const float *row, const uint8_t *tag, int side, uint32_t n,
+                          float *const *at) {
+    float *to[16] = {0};
+    for (int p = 0; p < KV_PORT_WIDTHS; p++) to[p] = at[p];
+    for (uint32_t t = 0; t < n; t++) *to[kv_tag_port(tag[t], side)]++ = row[t];
+}
 
 static inline float v_top(vf x) {
     __m128 m = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
@@ -113,12 +160,6 @@ static inline int v_totali(vi x) {
     m = _mm_add_epi32(m, _mm_shuffle_epi32(m, 0x4E));
     return _mm_cvtsi128_si32(_mm_add_epi32(m, _mm_shuffle_epi32(m, 0xB1)));
 }
-// `tokens` factors, each over the lanes that hold one token's words.
-static inline __attribute__((always_inline)) vi v_spread(const int32_t *w, int tokens) {
-    if (tokens == 1) return _mm256_set1_epi32(w[0]);
-    return _mm256_blend_epi32(_mm256_set1_epi32(w[0]), _mm256_set1_epi32(w[1]), 0xF0);
-}
-
 #include "sim/cache/attend_simd.h"
 
 void kv_attend_avx2(const struct kv_attend_job *j) {
@@ -127,7 +168,17 @@ void kv_attend_avx2(const struct kv_attend_job *j) {
 
 #else
 
-enum { MAX_HEADS = 3, DIM = 64, PAIRS = DIM / 2, HALF = KV_PAGE_TOKENS / 2 };
+enum {
+    MAX_HEADS = 3,
+    DIM = 64,
+    PAIRS = DIM / 2,
+    HALF = KV_PAGE_TOKENS / 2,
+    ROW_ROOM = KV_SPAN_TOKENS + 16,
+    PAGES_ROOM = KV_SPAN_TOKENS / KV_PAGE_TOKENS + 2 * KV_PORT_WIDTHS,
+    PLACES_ROOM = (PAGES_ROOM + KV_PORT_WIDTHS + 1) * KV_PAGE_TOKENS,
+    SOON_TOKENS = 256,
+    AHEAD = 4 // pages: one is read in half the time that memory takes to answer
+};
 #define LANES 16
 #define REGISTERS 24
 typedef __m512i vi;
@@ -154,17 +205,72 @@ typedef __m512 vf;
 #define v_weave_low(a, b) _mm512_mask_blend_epi16(0xAAAAAAAAu, a, _mm512_slli_epi32(b, 16))
 #define v_weave_high(a, b) _mm512_mask_blend_epi16(0xAAAAAAAAu, _mm512_srli_epi32(a, 16), b)
 #define v_prefetch(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
+#define v_prefetch_far(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)
 #define v_top(x) _mm512_reduce_max_ps(x)
 #define v_total(x) _mm512_reduce_add_ps(x)
 #define v_totali(x) _mm512_reduce_add_epi32(x)
 
-// `tokens` factors, each over the lanes that hold one token's words.
-static inline __attribute__((always_inline)) vi v_spread(const int32_t *w, int tokens) {
-    if (tokens == 1) return _mm512_set1_epi32(w[0]);
-    if (tokens == 2) return _mm512_mask_set1_epi32(_mm512_set1_epi32(w[0]), 0xFF00, w[1]);
-    __m512i four = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)w));
-    return _mm512_permutexvar_epi32(
-        _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0), four);
+#define v_sll(a, n) _mm512_slli_epi32(a, (unsigned)(n))
+#define v_srlv(a, n) _mm512_srlv_epi32(a, n)
+#define v_permute(i, a) _mm512_permutexvar_epi32(i, a)
+#define v_iota() _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0)
+#define v_join(mask, a, b) _mm512_ternarylogic_epi32(mask, a, b, 0xCA)
+
+// a0 b0 a1 b1 ...
+static inline void v_interleave(vi a, vi b, int32_t *out) {
+    const vi low = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    const vi high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+    v_store(out, _mm512_permutex2var_epi32(a, low, b));
+    v_store(out + 16, _mm512_permutex2var_epi32(a, high, b));
+}
+// Which of 16 tokens have a width on a side.
+static inline __attribute__((always_inline)) __mmask16 v_of_port(__m128i tags, int side, int port) {
+    const int shift = side == KV_KEY ? 0 : 4;
+    return _mm_cmpeq_epi8_mask(_mm_and_si128(tags, _mm_set1_epi8((char)(15 << shift))),
+                               _mm_set1_epi8((char)(port << shift)));
+}
+// The tags of 16 tokens; those beyond the last have none.
+static inline __m128i v_tags(const uint8_t *tag, uint32_t left) {
+    uint8_t last[16];
+    if (left >= 16) return _mm_loadu_si128((const __m128i *)tag);
+    memset(last, 0xFF, sizeof last);
+    memcpy(last, tag, left);
+    return _mm_loadu_si128((const __m128i *)last);
+}
+// row[t] = the next cell of the t-th token's width. at: [KV_PORT_WIDTHS]
+static inline __attribute__((always_inline)) void
+v_collect(float *row, const uint8_t *tag, int side, uint32_t n, float *const *at) {
+    const float *from[KV_PORT_WIDTHS];
+    for (int p = 0; p < KV_PORT_WIDTHS; p++) from[p] = at[p];
+    for (uint32_t t = 0; t < n; t += 16) {
+        __m128i tags = v_tags(tag + t, n - t);
+        vf x = _mm512_setzero_ps();
+#pragma GCC unroll 7
+        for (int p = 0; p < KV_PORT_WIDTHS; p++) {
+            __mmask16 k = v_of_port(tags, side, p);
+            vf next = v_loadf(from[p]);
+            __asm__("" : "+v"(next)); // expanding from memory is several times slower
+            x = _mm512_mask_expand_ps(x, k, next);
+            from[p] += __builtin_popcount(k);
+        }
+        v_storef(row + t, x);
+    }
+}
+// The other way. What lies beyond a width's cells is written, and then by the next of them.
+static inline __attribute__((always_inline)) void v_deal(const float *row, const uint8_t *tag,
+                                                         int side, uint32_t n, float *const *at) {
+    float *to[KV_PORT_WIDTHS];
+    for (int p = 0; p < KV_PORT_WIDTHS; p++) to[p] = at[p];
+    for (uint32_t t = 0; t < n; t += 16) {
+        __m128i tags = v_tags(tag + t, n - t);
+        vf x = v_loadf(row + t);
+#pragma GCC unroll 7
+        for (int p = 0; p < KV_PORT_WIDTHS; p++) {
+            __mmask16 k = v_of_port(tags, side, p);
+            v_storef(to[p], _mm512_maskz_compress_ps(k, x));
+            to[p] += __builtin_popcount(k);
+        }
+    }
 }
 
 #define TARGET

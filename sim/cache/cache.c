@@ -3,97 +3,33 @@
 #include "sim/cache/cache.h"
 #include "sim/base/memory.h"
 #include "sim/cache/insides.h"
-#include "sim/quant/grid.h"
-#include "sim/quant/pack.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
 
-const uint8_t kv_port_bits[KV_PORT_WIDTHS] = {2, 4, 8, 16};
-
-enum { SLOT_BITS = 28, MAX_DIM = 256, MAX_UNIT_BYTES = 2 * MAX_DIM + 64 };
-
-static size_t port_of(uint8_t bits) {
-    size_t p = 0;
+static uint8_t port_of(uint8_t bits) {
+    uint8_t p = 0;
     while (p + 1 < KV_PORT_WIDTHS && kv_port_bits[p] < bits) p++;
     return p;
 }
-static size_t class_of(const uint8_t bits[2]) {
-    return port_of(bits[KV_KEY]) * KV_PORT_WIDTHS + port_of(bits[KV_VALUE]);
-}
-
-// ---- layout ---------------------------------------------------------------------------
-
-static uint32_t round_up(uint32_t n, uint32_t to) {
-    return (n + to - 1) / to * to;
-}
-
-static void half_layout(struct kv_side_layout *l, uint32_t dim) {
-    *l = (struct kv_side_layout){
-        .bits = 16, .n_groups = 1, .unit_bytes = 2 * dim, .bytes = KV_PAGE_TOKENS * 2 * dim};
-}
-
-static void grid_layout(struct kv_side_layout *l, const struct kv_grid *g, uint32_t dim) {
-    *l = (struct kv_side_layout){.bits = (uint8_t)g->bits,
-                                 .has_min = g->rule == KV_GRID_ASYM,
-                                 .centred = g->rule == KV_GRID_SYM,
-                                 .n_groups = dim / g->group,
-                                 .words = dim * g->bits / 32};
-    struct kv_unit_size size = kv_grid_size(g);
-    l->unit_bytes = size.bytes;
-    l->meta_bytes = size.meta_bits / 8;
-    uint32_t numbers = l->n_groups * KV_PAGE_TOKENS * 2;
-    l->scale_at = KV_PAGE_TOKENS * l->words * 4;
-    l->min_at = l->scale_at + round_up(numbers, 64);
-    l->bytes = l->has_min ? l->min_at + round_up(numbers, 64) : l->min_at;
-}
-
-// Layouts of both sides at the port widths, or a refusal.
-static int lay_out(struct kv_cache *c, struct kv_error *e) {
-    const struct kv_format *f = c->format;
-    bool gridded = strcmp(f->type->name, "sym") == 0 || strcmp(f->type->name, "asym") == 0;
-    if (!gridded || f->scope != KV_SCOPE_VECTOR || f->unit_heads != 1)
-        return kv_fail(e, KV_EUSAGE, "cache",
-                       "format %s cannot be packed; sym and asym with groups inside a head can",
-                       f->canonical);
-    const struct kv_gridded *grids = f->self;
-    for (size_t p = 0; p < KV_PORT_WIDTHS; p++) {
-        size_t w = 0;
-        while (w < f->n_widths && f->width_bits[w] != kv_port_bits[p]) w++;
-        if (w == f->n_widths)
-            return kv_fail(e, KV_EUSAGE, "cache", "format %s does not offer %u bits", f->canonical,
-                           kv_port_bits[p]);
-        c->width[p] = (uint32_t)w;
-        for (int side = 0; side < 2; side++) {
-            struct kv_side_layout *l = &c->layouts[side][p];
-            const struct kv_grid *g = &grids->grid[side][w];
-            if (kv_port_bits[p] == 16)
-                half_layout(l, c->shape.head_dim);
-            else if (g->wide)
-                return kv_fail(e, KV_EUSAGE, "cache", "format %s: the cache keeps fp16 scales",
-                               f->canonical);
-            else
-                grid_layout(l, g, c->shape.head_dim);
-            l->port = (uint8_t)p;
-        }
-    }
-    return 0;
+static uint8_t tag_of(const uint8_t bits[2]) {
+    return (uint8_t)(port_of(bits[KV_KEY]) | port_of(bits[KV_VALUE]) << 4);
 }
 
 int kv_cache_new(struct kv_cache **out, const struct kv_cache_setting *s, struct kv_error *e) {
     const struct kv_shape *m = &s->shape;
     *out = NULL;
-    if (m->head_dim % 16 || m->head_dim > MAX_DIM || m->n_heads % m->n_kv_heads ||
+    if (m->head_dim % 16 || m->head_dim > KV_MAX_CACHED_DIM || m->n_heads % m->n_kv_heads ||
         m->n_heads * m->head_dim > KV_MAX_QUERY)
         return kv_fail(e, KV_EFAIL, "cache",
                        "%u heads of %u over %u KV heads: heads must be a multiple of 16 up to %d "
                        "and share KV heads evenly",
-                       m->n_heads, m->head_dim, m->n_kv_heads, MAX_DIM);
+                       m->n_heads, m->head_dim, m->n_kv_heads, KV_MAX_CACHED_DIM);
     struct kv_cache *c = kv_alloc(1, sizeof *c);
     c->shape = *m;
     struct kv_format_setting setting = {.shape = *m};
     int rc = kv_format_open(&c->format, s->format, &setting, e);
-    if (rc == 0) rc = lay_out(c, e);
+    if (rc == 0) rc = kv_cells_lay_out(c, e);
     if (rc) {
         kv_cache_free(c);
         return rc;
@@ -112,11 +48,15 @@ int kv_cache_new(struct kv_cache **out, const struct kv_cache_setting *s, struct
 void kv_cache_free(struct kv_cache *c) {
     if (!c) return;
     for (size_t s = 0; s < c->n_streams && c->streams; s++) {
-        for (size_t k = 0; k < KV_CLASSES; k++) {
-            free(c->streams[s].classes[k].pages);
-            free(c->streams[s].classes[k].token);
-        }
-        free(c->streams[s].where);
+        struct kv_stream *stream = &c->streams[s];
+        for (uint32_t i = 0; i < stream->n_spans; i++)
+            for (size_t k = 0; k < 2 * KV_PORT_WIDTHS; k++) {
+                struct kv_cell_run *run =
+                    &stream->spans[i].runs[k / KV_PORT_WIDTHS][k % KV_PORT_WIDTHS];
+                free(run->pages);
+            }
+        free(stream->spans);
+        free(stream->tag);
     }
     while (c->chunks) {
         struct kv_chunk *next = c->chunks->next;
@@ -148,75 +88,76 @@ static uint8_t *new_page(struct kv_cache *c, size_t bytes) {
     return page;
 }
 
-// The slot after the last of a class, with a page under it.
-static uint32_t open_slot(struct kv_cache *c, struct kv_stream *s, size_t class, uint32_t token) {
-    struct kv_class *k = &s->classes[class];
-    if (k->n == k->n_pages * KV_PAGE_TOKENS) {
-        k->pages = kv_grow(k->pages, k->n_pages + 1, sizeof *k->pages);
-        k->token = kv_grow(k->token, (size_t)(k->n_pages + 1) * KV_PAGE_TOKENS, sizeof *k->token);
-        k->pages[k->n_pages++] = new_page(c, c->n_members * kv_member_bytes(c, class));
-    }
-    k->token[k->n] = token;
-    s->where[token] = (uint32_t) class << SLOT_BITS | k->n;
-    return k->n++;
+static struct kv_cell_run *run_of(const struct kv_stream *s, uint32_t token, int side,
+                                  size_t port) {
+    return &s->spans[token / KV_SPAN_TOKENS].runs[side][port];
 }
 
-static size_t class_at(uint32_t where) {
-    return where >> SLOT_BITS;
-}
-static uint32_t slot_at(uint32_t where) {
-    return where & ((1u << SLOT_BITS) - 1);
+static size_t page_bytes(const struct kv_cache *c, size_t side, size_t port) {
+    return KV_PAGE_HEAD + c->n_members * (size_t)c->layouts[side][port].bytes;
 }
 
-static uint8_t *block_of(const struct kv_cache *c, const struct kv_stream *s, uint32_t where,
-                         size_t member, int side) {
-    return s->classes[class_at(where)].pages[slot_at(where) / KV_PAGE_TOKENS] +
-           kv_block_at(c, class_at(where), member, side);
+// The slot after the last of a run, with a page under it.
+static uint32_t open_slot(struct kv_cache *c, struct kv_cell_run *run, int side, size_t port,
+                          uint32_t token) {
+    uint16_t at = (uint16_t)(token % KV_SPAN_TOKENS);
+    uint32_t slot = run->n++, t = slot % KV_PAGE_TOKENS;
+    if (slot == run->n_pages * KV_PAGE_TOKENS) {
+        run->pages = kv_grow(run->pages, run->n_pages + 1, sizeof *run->pages);
+        run->pages[run->n_pages++].data = new_page(c, page_bytes(c, side, port));
+    }
+    struct kv_cell_page *page = &run->pages[slot / KV_PAGE_TOKENS];
+    if (t == 0) *page = (struct kv_cell_page){page->data, at, at, true};
+    page->consecutive &= t == 0 || *kv_slot_token(run, slot - 1) + 1 == at;
+    run->in_order = slot == 0 || (run->in_order && *kv_slot_token(run, slot - 1) < at);
+    if (at < page->low) page->low = at;
+    if (at > page->high) page->high = at;
+    *kv_slot_token(run, slot) = at;
+    return slot;
 }
 
-// A unit's metadata go to the number columns, its code stream word by word to its place.
-static void store_unit(const struct kv_side_layout *l, int side, uint8_t *block, uint32_t slot,
-                       const uint8_t *unit, uint32_t dim) {
-    uint32_t t = slot % KV_PAGE_TOKENS, tile = t / KV_KEY_TILE, lane = t % KV_KEY_TILE;
-    if (l->bits == 16) {
-        uint16_t *x = (uint16_t *)block;
-        for (uint32_t i = 0; i < dim; i++)
-            x[side == KV_KEY ? (tile * dim + i) * KV_KEY_TILE + lane : t * dim + i] =
-                kv_get16(unit + 2 * i);
-        return;
+// The slot of a token in its run: mostly the last one, since the newest are asked for.
+static uint32_t find_slot(const struct kv_cell_run *run, uint32_t token) {
+    uint16_t at = (uint16_t)(token % KV_SPAN_TOKENS);
+    if (*kv_slot_token(run, run->n - 1) == at) return run->n - 1;
+    for (uint32_t p = 0; p < run->n_pages; p++) {
+        if (at < run->pages[p].low || at > run->pages[p].high) continue;
+        uint32_t first = p * KV_PAGE_TOKENS;
+        if (run->pages[p].consecutive) return first + at - run->pages[p].low;
+        for (uint32_t slot = first; slot < first + KV_PAGE_TOKENS && slot < run->n; slot++)
+            if (*kv_slot_token(run, slot) == at) return slot;
     }
-    for (uint32_t g = 0; g < l->n_groups; g++) {
-        const uint8_t *meta = unit + g * (l->has_min ? 4 : 2);
-        ((uint16_t *)(block + l->scale_at))[g * KV_PAGE_TOKENS + t] = kv_get16(meta);
-        if (l->has_min)
-            ((uint16_t *)(block + l->min_at))[g * KV_PAGE_TOKENS + t] = kv_get16(meta + 2);
-    }
-    uint32_t *x = (uint32_t *)block;
-    for (uint32_t i = 0; i < l->words; i++)
-        x[side == KV_KEY ? (tile * l->words + i) * KV_KEY_TILE + lane : t * l->words + i] =
-            kv_get32(unit + l->meta_bytes + 4 * i);
+    return UINT32_MAX; // each token of a stream has a slot: never here
 }
 
-static void load_unit(const struct kv_side_layout *l, int side, const uint8_t *block, uint32_t slot,
-                      uint8_t *unit, uint32_t dim) {
-    uint32_t t = slot % KV_PAGE_TOKENS, tile = t / KV_KEY_TILE, lane = t % KV_KEY_TILE;
-    if (l->bits == 16) {
-        const uint16_t *x = (const uint16_t *)block;
-        for (uint32_t i = 0; i < dim; i++)
-            kv_put16(unit + 2 * i,
-                     x[side == KV_KEY ? (tile * dim + i) * KV_KEY_TILE + lane : t * dim + i]);
-        return;
+struct kv_place kv_place_of(const struct kv_cache *c, size_t stream, uint32_t token, int side) {
+    const struct kv_stream *s = &c->streams[stream];
+    uint32_t port = (uint32_t)kv_tag_port(s->tag[token], side);
+    struct kv_cell_run *run = run_of(s, token, side, port);
+    return (struct kv_place){run, port, find_slot(run, token)};
+}
+
+// Gives a place to the last cell of its run.
+static void close_slot(struct kv_cache *c, const struct kv_place *p, int side) {
+    struct kv_cell_run *run = p->run;
+    struct kv_place last = {run, p->port, run->n - 1};
+    if (last.slot != p->slot) {
+        const struct kv_side_layout *l = &c->layouts[side][p->port];
+        uint8_t unit[KV_MAX_UNIT_BYTES];
+        for (size_t m = 0; m < c->n_members; m++) {
+            kv_cell_load(l, side, kv_block_of(c, &last, m, side), last.slot % KV_PAGE_TOKENS, unit,
+                         c->shape.head_dim);
+            kv_cell_store(l, side, kv_block_of(c, p, m, side), p->slot % KV_PAGE_TOKENS, unit,
+                          c->shape.head_dim);
+        }
+        struct kv_cell_page *page = &run->pages[p->slot / KV_PAGE_TOKENS];
+        uint16_t at = *kv_slot_token(run, last.slot);
+        *kv_slot_token(run, p->slot) = at;
+        run->in_order = page->consecutive = false;
+        if (at < page->low) page->low = at;
+        if (at > page->high) page->high = at;
     }
-    for (uint32_t g = 0; g < l->n_groups; g++) {
-        uint8_t *meta = unit + g * (l->has_min ? 4 : 2);
-        kv_put16(meta, ((const uint16_t *)(block + l->scale_at))[g * KV_PAGE_TOKENS + t]);
-        if (l->has_min)
-            kv_put16(meta + 2, ((const uint16_t *)(block + l->min_at))[g * KV_PAGE_TOKENS + t]);
-    }
-    const uint32_t *x = (const uint32_t *)block;
-    for (uint32_t i = 0; i < l->words; i++)
-        kv_put32(unit + l->meta_bytes + 4 * i,
-                 x[side == KV_KEY ? (tile * l->words + i) * KV_KEY_TILE + lane : t * l->words + i]);
+    run->n--;
 }
 
 // ---- tokens ---------------------------------------------------------------------------
@@ -232,193 +173,204 @@ static void make_room(struct kv_cache *c, uint32_t tokens) {
     if (tokens <= c->room) return;
     c->room = tokens > 2 * c->room ? tokens : 2 * c->room;
     for (size_t s = 0; s < c->n_streams; s++)
-        c->streams[s].where = kv_grow(c->streams[s].where, c->room, sizeof *c->streams[s].where);
+        c->streams[s].tag = kv_grow(c->streams[s].tag, c->room, sizeof *c->streams[s].tag);
+}
+
+// Opens the cells of a stream's next token.
+static void open_cells(struct kv_cache *c, struct kv_stream *s, uint8_t tag) {
+    uint32_t token = s->n++;
+    if (token / KV_SPAN_TOKENS == s->n_spans) {
+        s->spans = kv_grow(s->spans, s->n_spans + 1, sizeof *s->spans);
+        s->spans[s->n_spans++] = (struct kv_token_span){0};
+    }
+    s->tag[token] = tag;
+    for (int side = 0; side < 2; side++) {
+        size_t port = kv_tag_port(tag, side);
+        open_slot(c, run_of(s, token, side, port), side, port, token);
+    }
 }
 
 void kv_cache_extend(struct kv_cache *c, const uint8_t *bits) {
-    make_room(c, c->n + 1);
-    for (size_t s = 0; s < c->n_streams; s++)
-        open_slot(c, &c->streams[s], class_of(bits + 2 * s), c->n);
-    c->n++;
+    make_room(c, ++c->n);
+    for (size_t s = 0; s < c->n_streams && bits; s++)
+        open_cells(c, &c->streams[s], tag_of(bits + 2 * s));
 }
 
-// Codes one vector at a port's width. unit: MAX_UNIT_BYTES.
-static void encode(const struct kv_cache *c, uint32_t layer, int side, size_t port, const float *x,
-                   uint8_t *unit) {
-    struct kv_block b = {.layer = layer, .side = (enum kv_side)side, .width = c->width[port]};
-    kv_format_encode(c->format, &b, x, 1, unit);
-}
-static void decode(const struct kv_cache *c, uint32_t layer, int side, size_t port,
-                   const uint8_t *unit, float *x) {
-    struct kv_block b = {.layer = layer, .side = (enum kv_side)side, .width = c->width[port]};
-    kv_format_decode(c->format, &b, unit, 1, x);
+void kv_cache_place(struct kv_cache *c, uint32_t layer, const uint8_t *bits) {
+    size_t n = c->n_streams / c->shape.n_layers;
+    for (size_t i = 0; i < n; i++) open_cells(c, &c->streams[layer * n + i], tag_of(bits + 2 * i));
 }
 
 void kv_cache_put(struct kv_cache *c, uint32_t layer, const float *k, const float *v) {
     uint32_t dim = c->shape.head_dim;
-    uint8_t unit[MAX_UNIT_BYTES];
-    for (uint32_t h = 0; h < c->shape.n_kv_heads; h++) {
-        const struct kv_stream *s = &c->streams[kv_stream_of(c, layer, h)];
-        uint32_t where = s->where[c->n - 1];
+    uint8_t unit[KV_MAX_UNIT_BYTES];
+    for (uint32_t h = 0; h < c->shape.n_kv_heads; h++)
         for (int side = 0; side < 2; side++) {
-            size_t port = kv_class_port(class_at(where), side);
-            encode(c, layer, side, port, (side == KV_KEY ? k : v) + h * dim, unit);
-            store_unit(&c->layouts[side][port], side,
-                       block_of(c, s, where, kv_member_of(c, layer, h), side), slot_at(where), unit,
-                       dim);
+            struct kv_place p = kv_place_of(c, kv_stream_of(c, layer, h), c->n - 1, side);
+            kv_cell_encode(c, layer, side, p.port, (side == KV_KEY ? k : v) + h * dim, unit);
+            kv_cell_store(&c->layouts[side][p.port], side,
+                          kv_block_of(c, &p, kv_member_of(c, layer, h), side),
+                          p.slot % KV_PAGE_TOKENS, unit, dim);
         }
-    }
+}
+
+static void read_cell(const struct kv_cache *c, uint32_t layer, uint32_t head, uint32_t token,
+                      int side, float *x) {
+    uint8_t unit[KV_MAX_UNIT_BYTES];
+    struct kv_place p = kv_place_of(c, kv_stream_of(c, layer, head), token, side);
+    kv_cell_load(&c->layouts[side][p.port], side,
+                 kv_block_of(c, &p, kv_member_of(c, layer, head), side), p.slot % KV_PAGE_TOKENS,
+                 unit, c->shape.head_dim);
+    kv_cell_decode(c, layer, side, p.port, unit, x);
 }
 
 void kv_cache_read(const struct kv_cache *c, uint32_t layer, uint32_t head, uint32_t token,
                    float *k, float *v) {
-    const struct kv_stream *s = &c->streams[kv_stream_of(c, layer, head)];
-    uint32_t where = s->where[token];
-    uint8_t unit[MAX_UNIT_BYTES];
-    for (int side = 0; side < 2; side++) {
-        size_t port = kv_class_port(class_at(where), side);
-        load_unit(&c->layouts[side][port], side,
-                  block_of(c, s, where, kv_member_of(c, layer, head), side), slot_at(where), unit,
-                  c->shape.head_dim);
-        decode(c, layer, side, port, unit, side == KV_KEY ? k : v);
-    }
+    read_cell(c, layer, head, token, KV_KEY, k);
+    read_cell(c, layer, head, token, KV_VALUE, v);
 }
 
 void kv_cache_widths(const struct kv_cache *c, size_t stream, uint32_t token, uint8_t bits[2]) {
-    size_t class = class_at(c->streams[stream].where[token]);
-    for (int side = 0; side < 2; side++) bits[side] = kv_port_bits[kv_class_port(class, side)];
+    for (int side = 0; side < 2; side++)
+        bits[side] = kv_port_bits[kv_tag_port(c->streams[stream].tag[token], side)];
+}
+
+// ---- copies of a token ----------------------------------------------------------------
+
+// Fills the slots of a run from `begin` on with units [members]; *whole: a page that holds nothing
+// else, once there is one.
+static void fill_run(const struct kv_cache *c, const struct kv_cell_run *run, uint32_t begin,
+                     int side, size_t port, const uint8_t *units, const uint8_t **whole) {
+    const struct kv_side_layout *l = &c->layouts[side][port];
+    for (uint32_t slot = begin; slot < run->n; slot++) {
+        uint8_t *page = run->pages[slot / KV_PAGE_TOKENS].data + KV_PAGE_HEAD;
+        uint32_t t = slot % KV_PAGE_TOKENS;
+        if (*whole && t == 0) {
+            memcpy(page, *whole, c->n_members * (size_t)l->bytes);
+            slot += KV_PAGE_TOKENS - 1;
+            continue;
+        }
+        for (size_t m = 0; m < c->n_members; m++)
+            kv_cell_store(l, side, page + m * l->bytes, t, units + m * KV_MAX_UNIT_BYTES,
+                          c->shape.head_dim);
+        if (t == KV_PAGE_TOKENS - 1 && slot - begin >= KV_PAGE_TOKENS - 1) *whole = page;
+    }
+}
+
+// Fills one side of a stream's tokens from `begin` on with the codes of token begin - 1.
+static void repeat_side(struct kv_cache *c, size_t stream, uint32_t begin, const uint32_t *slots,
+                        int side) {
+    const struct kv_stream *s = &c->streams[stream];
+    size_t port = kv_tag_port(s->tag[begin], side);
+    uint8_t *units = kv_alloc(c->n_members, KV_MAX_UNIT_BYTES);
+    for (size_t m = 0; m < c->n_members; m++) {
+        size_t cell = stream * c->n_members + m;
+        uint32_t layer = (uint32_t)(cell / c->shape.n_kv_heads);
+        float x[KV_MAX_CACHED_DIM];
+        read_cell(c, layer, (uint32_t)(cell % c->shape.n_kv_heads), begin - 1, side, x);
+        kv_cell_encode(c, layer, side, port, x, units + m * KV_MAX_UNIT_BYTES);
+    }
+    const uint8_t *whole = NULL;
+    for (uint32_t i = begin / KV_SPAN_TOKENS; i <= (s->n - 1) / KV_SPAN_TOKENS; i++)
+        fill_run(c, &s->spans[i].runs[side][port], i == begin / KV_SPAN_TOKENS ? slots[side] : 0,
+                 side, port, units, &whole);
+    free(units);
 }
 
 void kv_cache_repeat(struct kv_cache *c, const uint8_t bits[2], size_t n) {
-    size_t class = class_of(bits);
-    uint32_t last = c->n - 1, dim = c->shape.head_dim;
-    float *vectors =
-        kv_alloc((size_t)c->shape.n_layers * c->shape.n_kv_heads * 2 * dim, sizeof *vectors);
-    float *x = vectors;
-    for (uint32_t l = 0; l < c->shape.n_layers; l++)
-        for (uint32_t h = 0; h < c->shape.n_kv_heads; h++, x += 2 * dim)
-            kv_cache_read(c, l, h, last, x, x + dim);
-    make_room(c, c->n + (uint32_t)n);
-    for (size_t s = 0; s < c->n_streams; s++) {
-        struct kv_class *k = &c->streams[s].classes[class];
-        uint32_t begin = k->n, whole = 0; // whole: a page filled by this call, or 0
-        for (uint32_t t = 0; t < n; t++) open_slot(c, &c->streams[s], class, c->n + t);
-        for (uint32_t slot = begin; slot < k->n; slot++) {
-            uint32_t page = slot / KV_PAGE_TOKENS;
-            if (whole && slot % KV_PAGE_TOKENS == 0) {
-                memcpy(k->pages[page], k->pages[whole], c->n_members * kv_member_bytes(c, class));
-                slot += KV_PAGE_TOKENS - 1;
-                continue;
-            }
-            for (size_t m = 0; m < c->n_members; m++) {
-                size_t cell = s * c->n_members + m;
-                for (int side = 0; side < 2; side++) {
-                    uint8_t unit[MAX_UNIT_BYTES];
-                    size_t port = kv_class_port(class, side);
-                    encode(c, (uint32_t)(cell / c->shape.n_kv_heads), side, port,
-                           vectors + (cell * 2 + (size_t)side) * dim, unit);
-                    store_unit(&c->layouts[side][port], side,
-                               k->pages[page] + kv_block_at(c, class, m, side), slot, unit, dim);
-                }
-            }
-            if (slot % KV_PAGE_TOKENS == KV_PAGE_TOKENS - 1 && slot - begin >= KV_PAGE_TOKENS - 1)
-                whole = page;
-        }
+    uint32_t begin = c->n;
+    if (n == 0) return;
+    make_room(c, c->n += (uint32_t)n);
+    for (size_t i = 0; i < c->n_streams; i++) {
+        struct kv_stream *s = &c->streams[i];
+        uint8_t tag = tag_of(bits);
+        uint32_t slots[2] = {0, 0}; // where the first span's runs go on
+        for (int side = 0; side < 2 && begin % KV_SPAN_TOKENS; side++)
+            slots[side] = run_of(s, begin, side, kv_tag_port(tag, side))->n;
+        for (size_t t = 0; t < n; t++) open_cells(c, s, tag);
+        for (int side = 0; side < 2; side++) repeat_side(c, i, begin, slots, side);
     }
-    c->n += (uint32_t)n;
-    free(vectors);
 }
 
-// Gives a token's slot to the last one of its class.
-static void close_slot(struct kv_cache *c, struct kv_stream *s, uint32_t token) {
-    uint32_t where = s->where[token];
-    size_t class = class_at(where);
-    struct kv_class *k = &s->classes[class];
-    uint32_t last = (uint32_t) class << SLOT_BITS | (k->n - 1);
-    if (last != where) {
-        uint8_t unit[MAX_UNIT_BYTES];
-        for (size_t m = 0; m < c->n_members; m++)
-            for (int side = 0; side < 2; side++) {
-                const struct kv_side_layout *l = &c->layouts[side][kv_class_port(class, side)];
-                load_unit(l, side, block_of(c, s, last, m, side), slot_at(last), unit,
-                          c->shape.head_dim);
-                store_unit(l, side, block_of(c, s, where, m, side), slot_at(where), unit,
-                           c->shape.head_dim);
-            }
-        k->token[slot_at(where)] = k->token[slot_at(last)];
-        s->where[k->token[slot_at(where)]] = where;
-    }
-    k->n--;
-}
+// ---- forgetting and ageing ------------------------------------------------------------
 
 void kv_cache_truncate(struct kv_cache *c, uint32_t n) {
-    while (c->n > n) {
-        c->n--;
-        for (size_t s = 0; s < c->n_streams; s++) close_slot(c, &c->streams[s], c->n);
+    if (n < c->n) c->n = n;
+    for (size_t i = 0; i < c->n_streams; i++)
+        for (struct kv_stream *s = &c->streams[i]; s->n > n; s->n--)
+            for (int side = 0; side < 2; side++) {
+                struct kv_place p = kv_place_of(c, i, s->n - 1, side);
+                close_slot(c, &p, side);
+            }
+}
+
+// Recodes one side of a token at a narrower port.
+static void demote_side(struct kv_cache *c, size_t stream, uint32_t token, int side, size_t to) {
+    struct kv_stream *s = &c->streams[stream];
+    struct kv_place old = kv_place_of(c, stream, token, side);
+    struct kv_place new = {run_of(s, token, side, to), (uint32_t)to, 0};
+    new.slot = open_slot(c, new.run, side, to, token);
+    for (size_t m = 0; m < c->n_members; m++) {
+        uint32_t layer = (uint32_t)((stream * c->n_members + m) / c->shape.n_kv_heads);
+        uint8_t unit[KV_MAX_UNIT_BYTES];
+        float x[KV_MAX_CACHED_DIM];
+        kv_cell_load(&c->layouts[side][old.port], side, kv_block_of(c, &old, m, side),
+                     old.slot % KV_PAGE_TOKENS, unit, c->shape.head_dim);
+        kv_cell_decode(c, layer, side, old.port, unit, x);
+        kv_cell_encode(c, layer, side, to, x, unit);
+        kv_cell_store(&c->layouts[side][to], side, kv_block_of(c, &new, m, side),
+                      new.slot % KV_PAGE_TOKENS, unit, c->shape.head_dim);
     }
+    close_slot(c, &old, side);
+    uint8_t *tag = &s->tag[token];
+    *tag = (uint8_t)(side == KV_KEY ? (*tag & 0xF0) | to : (*tag & 0x0F) | to << 4);
 }
 
 void kv_cache_demote(struct kv_cache *c, size_t stream, uint32_t token, uint8_t key_bits,
                      uint8_t value_bits) {
-    struct kv_stream *s = &c->streams[stream];
-    uint32_t old = s->where[token], dim = c->shape.head_dim;
-    uint8_t bits[2], want[2] = {key_bits, value_bits};
-    kv_cache_widths(c, stream, token, bits);
-    for (int side = 0; side < 2; side++)
-        if (want[side] < bits[side]) bits[side] = want[side];
-    size_t class = class_of(bits);
-    if (class == class_at(old)) return;
-    open_slot(c, s, class, token);
-    uint32_t new = s->where[token];
-    for (size_t m = 0; m < c->n_members; m++) {
-        uint32_t layer = (uint32_t)((stream * c->n_members + m) / c->shape.n_kv_heads);
-        for (int side = 0; side < 2; side++) {
-            size_t from = kv_class_port(class_at(old), side), to = kv_class_port(class, side);
-            uint8_t unit[MAX_UNIT_BYTES];
-            float x[MAX_DIM];
-            load_unit(&c->layouts[side][from], side, block_of(c, s, old, m, side), slot_at(old),
-                      unit, dim);
-            if (from != to) {
-                decode(c, layer, side, from, unit, x);
-                encode(c, layer, side, to, x, unit);
-            }
-            store_unit(&c->layouts[side][to], side, block_of(c, s, new, m, side), slot_at(new),
-                       unit, dim);
-        }
+    for (int side = 0; side < 2; side++) {
+        size_t to = port_of(side == KV_KEY ? key_bits : value_bits);
+        if (to < kv_tag_port(c->streams[stream].tag[token], side))
+            demote_side(c, stream, token, side, to);
     }
-    s->where[token] = old;
-    close_slot(c, s, token);
-    s->where[token] = new;
 }
 
 size_t kv_cache_age(struct kv_cache *c, uint32_t age, uint8_t key_bits, uint8_t value_bits) {
     size_t cells = 0;
     for (size_t s = 0; s < c->n_streams; s++)
         for (uint32_t t = 0; t + age < c->n; t++) {
-            uint32_t before = c->streams[s].where[t];
+            uint8_t before = c->streams[s].tag[t];
             kv_cache_demote(c, s, t, key_bits, value_bits);
-            if (class_at(before) != class_at(c->streams[s].where[t])) cells += 2 * c->n_members;
+            if (before != c->streams[s].tag[t]) cells += 2 * c->n_members;
         }
     return cells;
 }
 
-size_t kv_cache_bytes_held(const struct kv_cache *c) {
+// ---- bytes ----------------------------------------------------------------------------
+
+static size_t bytes_of(const struct kv_cache *c, bool allocated) {
     size_t bytes = 0;
     for (size_t s = 0; s < c->n_streams; s++)
-        for (size_t k = 0; k < KV_CLASSES; k++)
-            bytes += c->streams[s].classes[k].n * c->n_members *
-                     ((size_t)c->layouts[0][kv_class_port(k, 0)].unit_bytes +
-                      c->layouts[1][kv_class_port(k, 1)].unit_bytes);
+        for (uint32_t i = 0; i < c->streams[s].n_spans; i++)
+            for (size_t k = 0; k < 2 * KV_PORT_WIDTHS; k++) {
+                size_t side = k / KV_PORT_WIDTHS, port = k % KV_PORT_WIDTHS;
+                const struct kv_cell_run *run = &c->streams[s].spans[i].runs[side][port];
+                const struct kv_side_layout *l = &c->layouts[side][port];
+                bytes += allocated ? run->n_pages * (page_bytes(c, side, port) + sizeof *run->pages)
+                                   : run->n * c->n_members * (size_t)l->unit_bytes;
+            }
     return bytes;
 }
 
+size_t kv_cache_bytes_held(const struct kv_cache *c) {
+    return bytes_of(c, false);
+}
+size_t kv_cache_bytes_tags(const struct kv_cache *c) {
+    return ((size_t)c->n * c->n_streams * 2 * KV_TAG_BITS + 7) / 8;
+}
 size_t kv_cache_bytes_allocated(const struct kv_cache *c) {
-    size_t bytes = c->n_streams * c->room * sizeof(uint32_t);
-    for (size_t s = 0; s < c->n_streams; s++)
-        for (size_t k = 0; k < KV_CLASSES; k++) {
-            const struct kv_class *class = &c->streams[s].classes[k];
-            bytes += class->n_pages *
-                     (c->n_members * kv_member_bytes(c, k) + KV_PAGE_TOKENS * sizeof *class->token);
-        }
-    return bytes;
+    size_t spans = 0;
+    for (size_t s = 0; s < c->n_streams; s++) spans += c->streams[s].n_spans;
+    return bytes_of(c, true) + spans * sizeof(struct kv_token_span) +
+           c->n_streams * (size_t)c->room;
 }

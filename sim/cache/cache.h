@@ -10,18 +10,29 @@
 //     kv_cache_age(c, 128, 4, 4);                    tokens older than 128 go down to 4 bits
 //     kv_cache_free(c);
 //
-// Tokens of one pair of widths (K, V) lie together in pages of 64, each holding the keys and values
-// of all its layers and heads. Attention does not care for the order of tokens, so a page needs
-// none: the width tag and the slot of a token are kept beside it. Codes are the format's own bytes;
-// their metadata lies apart, and the words of 16 keys are interleaved so that a SIMD lane is a
-// token. Widths of a device that the hardware streams are 2, 4, 8 and 16; others go to the next.
+// Keys lie with keys and values with values of one width, in pages of 64 that hold all layers and
+// heads that share a decision. Scores of the pages of keys become one row by token, the softmax
+// runs over that row, and its weights go to the pages of values. So keys and values take their
+// widths apart: seven and seven kinds of pages, not forty-nine, of which each would be left half
+// full at its end in every stream (at 2k tokens three quarters of a cache); and one softmax a row,
+// with no rescaling page by page. The way between pages and row needs the tags alone: while tokens
+// come in order, a cell's slot is its rank among the cells of its width, and sixteen tags are a
+// mask for each width. A page that ageing has mixed up names its tokens, slot by slot. A row is a
+// span of 16,384 tokens at most: scores stay in the second-level cache, and a part may begin at any
+// token.
+//
+// Codes are the format's own bits, in bit planes: 3 = 2 + 1, 5 = 4 + 1, 6 = 4 + 2 (layout.h). Their
+// metadata lies apart, and the words of 16 keys are interleaved so that a SIMD lane is a token.
+// Other widths go to the next port.
 #ifndef KV_CACHE_CACHE_H
 #define KV_CACHE_CACHE_H
 
 #include "policies/policy.h"
 
 #define KV_PAGE_TOKENS 64
-#define KV_PORT_WIDTHS 4 // 2, 4, 8, 16
+#define KV_SPAN_TOKENS 16384
+#define KV_PORT_WIDTHS 7 // 2, 3, 4, 5, 6, 8, 16
+#define KV_TAG_BITS 3    // that tell a cell's width, as the ledger counts them
 extern const uint8_t kv_port_bits[KV_PORT_WIDTHS];
 
 struct kv_cache;
@@ -43,8 +54,12 @@ void kv_cache_free(struct kv_cache *c); // NULL is fine
 size_t kv_cache_streams(const struct kv_cache *c);
 uint32_t kv_cache_tokens(const struct kv_cache *c);
 
-// Opens a slot for the next token. bits: [streams][2], 1..16, rounded up to a port.
+// Opens a slot for the next token. bits: [streams][2], 1..16, rounded up to a port; NULL: layers
+// open theirs by kv_cache_place, each once and in turn with kv_cache_put.
 void kv_cache_extend(struct kv_cache *c, const uint8_t *bits);
+// The newest token's widths in one layer, where streams are layers or finer: [streams of a
+// layer][2]. Until then attention in that layer is over the earlier tokens.
+void kv_cache_place(struct kv_cache *c, uint32_t layer, const uint8_t *bits);
 // Codes and stores the newest token's vectors of one layer. k, v: [n_kv_heads][head_dim].
 void kv_cache_put(struct kv_cache *c, uint32_t layer, const float *k, const float *v);
 // Appends n tokens that repeat the coded bytes of the last put token, at bits [2] in all streams:
@@ -66,8 +81,10 @@ void kv_cache_read(const struct kv_cache *c, uint32_t layer, uint32_t head, uint
 // Widths at which a token lies.
 void kv_cache_widths(const struct kv_cache *c, size_t stream, uint32_t token, uint8_t bits[2]);
 
-// Bytes held by tokens (codes and metadata), and allocated (whole pages, tags, slots).
+// Bytes held by tokens (codes and metadata: the ledger's bits), their tags at KV_TAG_BITS a
+// decision, and bytes allocated (whole pages, tags, which token a slot holds).
 size_t kv_cache_bytes_held(const struct kv_cache *c);
+size_t kv_cache_bytes_tags(const struct kv_cache *c);
 size_t kv_cache_bytes_allocated(const struct kv_cache *c);
 
 // ---- attention ------------------------------------------------------------------------
@@ -77,9 +94,12 @@ struct kv_partial {
     float *max; // [n_heads] largest score; -INFINITY when the part saw no token
     float *sum; // [n_heads] of exp(score - max)
     float *out; // [n_heads][head_dim] sum of exp(score - max) value
+    // What features of the row are made of; NULL: not wanted.
+    float *weighted; // [n_heads] sum of exp(score - max) (score - max)
+    float *oldest;   // [n_heads] score of position 0; NAN in parts that did not see it
 };
 
-// One head group's share: worker `part` of `n_parts` attends over its run of (KV head, page) pairs.
+// One worker's share of a layer's tokens, heads weighed by the bytes of their cells.
 // q: [n_heads][head_dim]. Fills all heads of *p. Thread-safe: reads the cache only.
 void kv_cache_attend_part(const struct kv_cache *c, uint32_t layer, const float *q, unsigned part,
                           unsigned n_parts, struct kv_partial *p);

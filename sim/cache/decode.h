@@ -10,7 +10,7 @@
 #ifndef KV_CACHE_DECODE_H
 #define KV_CACHE_DECODE_H
 
-#include "sim/cache/cache.h"
+#include "sim/cache/controller.h"
 #include "sim/cache/gemv.h"
 #include "sim/cache/part.h"
 #include "sim/quant/format.h"
@@ -41,6 +41,9 @@ struct kv_decoder_setting {
     enum kv_weight_kind weights;
     unsigned n_threads;
     bool features; // compute what an entropy policy reads from the logits
+    // Decides the widths of each token's cells, layer by layer; NULL: they are given. Its cache
+    // varies by layer and head.
+    const struct kv_controller *controller;
     // NULL rows = seeded noise of the true sizes: a step's time does not depend on the values.
     struct kv_matrix_rows source;
 };
@@ -56,12 +59,14 @@ struct kv_decoder;
 KV_MUST_CHECK int kv_decoder_new(struct kv_decoder **d, const struct kv_decoder_setting *s,
                                  struct kv_error *e);
 void kv_decoder_free(struct kv_decoder *d);
+// Another controller from the next steps on, or none (NULL).
+void kv_decoder_control(struct kv_decoder *d, const struct kv_controller *c);
 size_t kv_decoder_weight_bytes(const struct kv_decoder *d);
 unsigned kv_decoder_threads(const struct kv_decoder *d);
 
-// n steps, each of which appends a token at `bits` [streams][2] with embedding x [hidden], attends
-// over everything and forgets the token again, so that each has the same context. keep: the last
-// step's token stays. logits [vocab] of the last step, or NULL.
+// n steps, each of which appends a token at `bits` [streams][2] (NULL with a controller) with
+// embedding x [hidden], attends over everything and forgets the token again, so that each has the
+// same context. keep: the last step's token stays. logits [vocab] of the last step, or NULL.
 void kv_decoder_steps(struct kv_decoder *d, struct kv_cache *cache, const uint8_t *bits, size_t n,
                       const float *x, struct kv_step_time *times, bool keep, float *logits);
 

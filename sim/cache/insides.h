@@ -1,24 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// The cache's insides, shared by its memory (cache.c) and its reader (attend.c).
+// The cache's insides, shared by its memory (cache.c), its cells (cells.c) and its reader
+// (attend.c).
 #ifndef KV_CACHE_INSIDES_H
 #define KV_CACHE_INSIDES_H
 
 #include "sim/cache/layout.h"
 #include "sim/quant/format.h"
 
-#define KV_CLASSES (KV_PORT_WIDTHS * KV_PORT_WIDTHS) // pairs of ports: K x 4 + V
-#define KV_MAX_QUERY 8192                            // floats of all heads' queries
-
-// Tokens of one pair of widths. A page holds [members][K block, V block].
-struct kv_class {
-    uint32_t n, n_pages;
-    uint8_t **pages;
-    uint32_t *token; // [n_pages x 64]: which token a slot holds
-};
+enum { KV_MAX_CACHED_DIM = 256, KV_MAX_UNIT_BYTES = 2 * KV_MAX_CACHED_DIM + 64 };
+#define KV_MAX_QUERY 8192 // floats of all heads' queries
 
 struct kv_stream {
-    struct kv_class classes[KV_CLASSES];
-    uint32_t *where; // [room]: class << 28 | slot of a token
+    uint32_t n; // tokens that have cells here; a token is opened stream by stream
+    uint32_t n_spans;
+    struct kv_token_span *spans;
+    uint8_t *tag; // [room]: port of a token's key | port of its value << 4
 };
 
 struct kv_cache {
@@ -36,9 +32,6 @@ struct kv_cache {
     } * chunks;
 };
 
-static inline size_t kv_class_port(size_t class, int side) {
-    return side == KV_KEY ? class / KV_PORT_WIDTHS : class % KV_PORT_WIDTHS;
-}
 static inline size_t kv_stream_of(const struct kv_cache *c, uint32_t layer, uint32_t head) {
     return c->n_streams == 1                   ? 0
            : c->n_streams == c->shape.n_layers ? layer
@@ -49,14 +42,26 @@ static inline size_t kv_member_of(const struct kv_cache *c, uint32_t layer, uint
            : c->n_streams == c->shape.n_layers ? head
                                                : 0;
 }
-// Bytes of one member of a page, and where its K or V block begins.
-static inline size_t kv_member_bytes(const struct kv_cache *c, size_t class) {
-    return (size_t)c->layouts[0][kv_class_port(class, 0)].bytes +
-           c->layouts[1][kv_class_port(class, 1)].bytes;
-}
-static inline size_t kv_block_at(const struct kv_cache *c, size_t class, size_t member, int side) {
-    return member * kv_member_bytes(c, class) +
-           (side == KV_VALUE ? c->layouts[0][kv_class_port(class, 0)].bytes : 0);
+
+// Layouts of both sides at the port widths. Errors: KV_EUSAGE for a format that cannot be packed.
+KV_MUST_CHECK int kv_cells_lay_out(struct kv_cache *c, struct kv_error *e);
+
+// Codes one vector at a port's width, and decodes it. unit: KV_MAX_UNIT_BYTES.
+void kv_cell_encode(const struct kv_cache *c, uint32_t layer, int side, size_t port, const float *x,
+                    uint8_t *unit);
+void kv_cell_decode(const struct kv_cache *c, uint32_t layer, int side, size_t port,
+                    const uint8_t *unit, float *x);
+
+// Where a token's key or value of a stream lies.
+struct kv_place {
+    struct kv_cell_run *run;
+    uint32_t port, slot;
+};
+struct kv_place kv_place_of(const struct kv_cache *c, size_t stream, uint32_t token, int side);
+static inline uint8_t *kv_block_of(const struct kv_cache *c, const struct kv_place *p,
+                                   size_t member, int side) {
+    return p->run->pages[p->slot / KV_PAGE_TOKENS].data + KV_PAGE_HEAD +
+           member * c->layouts[side][p->port].bytes;
 }
 
 #endif

@@ -8,7 +8,8 @@ enum kv_part {
     KV_PART_WEIGHTS, // matrix products of the layers
     KV_PART_ATTEND,  // attention over the cache
     KV_PART_APPEND,  // coding and storing the new token
-    KV_PART_POLICY,  // entropy and confidence of the logits, when asked for
+    KV_PART_POLICY,  // entropy and confidence of the logits, when asked for; the controller of
+                     // widths
     KV_PART_HEAD,    // final norm and logits
     KV_PART_OTHER,   // norms, RoPE, activations, barriers
     KV_N_PARTS

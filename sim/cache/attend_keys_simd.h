@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+// Scores of a page of keys; included by attend_simd.h, which says how codes meet factors.
+
+// The query of `heads` heads as 16-bit integers, in the pair order of each low plane.
+struct FN(query) {
+    const float *plain;
+    float scale[MAX_HEADS];
+    int32_t sum[MAX_HEADS][2]; // of the integers, by group
+    int32_t pair[3][MAX_HEADS][PAIRS];
+};
+
+INLINE void FN(query_pairs)(const int32_t *code, int bits, int32_t *pair) {
+    const int per_half = 16 / bits;
+    for (int p = 0; p < PAIRS; p++) {
+        int low = p / per_half * 2 * per_half + p % per_half;
+        pair[p] = (int32_t)((uint32_t)code[low] & 0xFFFF) |
+                  (int32_t)((uint32_t)code[low + per_half] << 16);
+    }
+}
+
+INLINE void FN(query_init)(struct FN(query) * q, int heads, const float *query, uint32_t groups) {
+    q->plain = query;
+    for (int h = 0; h < heads; h++, query += DIM) {
+        int32_t code[DIM];
+        vf low = v_set(0), high = v_set(0);
+        for (int c = 0; c < DIM; c += LANES) {
+            vf x = v_loadf(query + c);
+            high = v_max(high, x);
+            low = v_max(low, v_sub(v_set(0), x));
+        }
+        float largest = v_top(v_max(low, high));
+        float inverse = largest > 0 ? 32767.0f / largest : 0.0f;
+        vi sum[2] = {v_seti(0), v_seti(0)};
+        q->scale[h] = largest / 32767.0f;
+        for (int c = 0; c < DIM; c += LANES) {
+            vi x = v_int(v_mul(v_loadf(query + c), v_set(inverse)));
+            v_store(code + c, x);
+            sum[c >= DIM / 2] = v_add(sum[c >= DIM / 2], x);
+        }
+        q->sum[h][0] = v_totali(sum[0]);
+        q->sum[h][1] = v_totali(sum[1]);
+        if (groups == 1) q->sum[h][0] += q->sum[h][1];
+        FN(query_pairs)(code, 2, q->pair[0][h]);
+        FN(query_pairs)(code, 4, q->pair[1][h]);
+        FN(query_pairs)(code, 8, q->pair[2][h]);
+    }
+}
+
+// Words of the tokens from t on: LANES of them side by side, the next word KV_KEY_TILE further.
+INLINE const uint32_t *FN(key_words)(const uint8_t *plane, int words, int t) {
+    return (const uint32_t *)plane + t / KV_KEY_TILE * words * KV_KEY_TILE + t % KV_KEY_TILE;
+}
+
+INLINE vi FN(load_ahead)(const uint32_t *x, ptrdiff_t ahead) {
+    v_prefetch((const uint8_t *)x + ahead);
+    return v_load(x);
+}
+
+// Scores of a page's first n tokens (and some after them) for each head. ahead: how far the block
+// that is wanted soon lies from this one.
+INLINE void FN(key_page)(const struct kv_side_layout *l, const uint8_t *block, ptrdiff_t ahead,
+                         const struct FN(query) * q, int base, int extra, int heads, int n,
+                         float *const *score) {
+    const int per_half = 16 / base, words = DIM * base / 32;
+    // Low words of a turn: those that share a high word; else as many as keep the chains busy.
+    const int turn = extra ? base / extra : base == 2 ? 1 : base / 2;
+    const int groups = (int)l->n_groups, turns = words / turn / groups, bits = base + extra;
+    const uint16_t *scale = (const uint16_t *)(block + l->scale_at);
+    const uint16_t *min = (const uint16_t *)(block + l->min_at);
+    // Two vectors of tokens share each pair of the query; chains keep sums independent.
+    const int chains = heads == 1 ? REGISTERS / 6 : REGISTERS / 12;
+    for (int t = 0; t < n; t += 2 * LANES) {
+        const uint32_t *x[2], *y[2];
+        for (int v = 0; v < 2; v++) {
+            x[v] = FN(key_words)(block, words, t + v * LANES);
+            y[v] = FN(key_words)(block + l->high_at, words / turn, t + v * LANES);
+        }
+        vf total[MAX_HEADS][2];
+        for (int h = 0; h < heads; h++) total[h][0] = total[h][1] = v_set(0);
+        for (int g = 0; g < groups; g++) {
+            vi acc[MAX_HEADS][2][4];
+            for (int h = 0; h < heads; h++)
+                for (int k = 0; k < chains; k++)
+                    acc[h][0][k] = acc[h][1][k] =
+                        v_seti(k == 0 && l->centred ? -q->sum[h][g] * (1 << (bits - 1)) : 0);
+            for (int b = g * turns; b < (g + 1) * turns; b++) {
+                vi high[2] = {v_seti(0), v_seti(0)};
+                for (int v = 0; v < 2 && extra; v++)
+                    high[v] = FN(load_ahead)(y[v] + b * KV_KEY_TILE, ahead);
+                for (int k = 0; k < turn; k++) {
+                    int w = b * turn + k;
+                    vi low[2] = {FN(load_ahead)(x[0] + w * KV_KEY_TILE, ahead),
+                                 FN(load_ahead)(x[1] + w * KV_KEY_TILE, ahead)};
+                    for (int i = 0; i < per_half; i++) {
+                        const int at = extra * (k * per_half + i);
+                        vi c0 = v_codes(low[0], base * i, high[0], at, base, extra);
+                        vi c1 = v_codes(low[1], base * i, high[1], at, base, extra);
+                        const int chain = (k * per_half + i) % chains;
+                        for (int h = 0; h < heads; h++) {
+                            vi pair = v_seti(q->pair[BASE(base)][h][w * per_half + i]);
+                            acc[h][0][chain] = v_dot(acc[h][0][chain], c0, pair);
+                            acc[h][1][chain] = v_dot(acc[h][1][chain], c1, pair);
+                        }
+                    }
+                }
+            }
+            for (int v = 0; v < 2; v++) {
+                int at = g * KV_PAGE_TOKENS + t + v * LANES;
+                vf s = v_halves(scale + at);
+                v_prefetch((const uint8_t *)(scale + at) + ahead);
+                if (l->has_min) v_prefetch((const uint8_t *)(min + at) + ahead);
+                for (int h = 0; h < heads; h++) {
+                    vi sum = acc[h][v][0];
+                    for (int k = 1; k < chains; k++) sum = v_add(sum, acc[h][v][k]);
+                    total[h][v] = v_fma(v_float(sum), s, total[h][v]);
+                    if (l->has_min)
+                        total[h][v] =
+                            v_fma(v_halves(min + at), v_set((float)q->sum[h][g]), total[h][v]);
+                }
+            }
+        }
+        for (int h = 0; h < heads; h++)
+            for (int v = 0; v < 2; v++)
+                v_storef(score[h] + t + v * LANES, v_mul(total[h][v], v_set(q->scale[h])));
+    }
+}
+
+INLINE void FN(key_page_16)(const uint8_t *block, ptrdiff_t ahead, const float *query, int heads,
+                            int n, float *const *score) {
+    const int chains = REGISTERS / 12;
+    for (int t = 0; t < n; t += 2 * LANES) {
+        const uint16_t *x =
+            (const uint16_t *)block + t / KV_KEY_TILE * DIM * KV_KEY_TILE + t % KV_KEY_TILE;
+        const uint16_t *y = x + (LANES < KV_KEY_TILE ? LANES : DIM * KV_KEY_TILE);
+        vf acc[MAX_HEADS][2][2];
+        for (int h = 0; h < heads; h++)
+            for (int k = 0; k < chains; k++) acc[h][0][k] = acc[h][1][k] = v_set(0);
+        for (int c = 0; c < DIM; c++) {
+            vf a = v_halves(x + c * KV_KEY_TILE), b = v_halves(y + c * KV_KEY_TILE);
+            if (c % 2 == 0) {
+                v_prefetch((const uint8_t *)(x + c * KV_KEY_TILE) + ahead);
+                if (LANES == 16) v_prefetch((const uint8_t *)(y + c * KV_KEY_TILE) + ahead);
+            }
+            for (int h = 0; h < heads; h++) {
+                vf with = v_set(query[h * DIM + c]);
+                acc[h][0][c % chains] = v_fma(a, with, acc[h][0][c % chains]);
+                acc[h][1][c % chains] = v_fma(b, with, acc[h][1][c % chains]);
+            }
+        }
+        for (int h = 0; h < heads; h++)
+            for (int v = 0; v < 2; v++) {
+                vf sum = acc[h][v][0];
+                for (int k = 1; k < chains; k++) sum = v_addf(sum, acc[h][v][k]);
+                v_storef(score[h] + t + v * LANES, sum);
+            }
+    }
+}
