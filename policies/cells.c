@@ -14,7 +14,7 @@ extern const struct kv_policy kv_policy_cells;
 
 enum hold { HOLD_RUN, HOLD_HARD, HOLD_NONE, HOLD_MATCHED };
 enum grain { GRAIN_CELL, GRAIN_KV, GRAIN_LAYER, GRAIN_FILE };
-enum error_kind { ERROR_TRIAL, ERROR_SCALED };
+enum error_kind { ERROR_TRIAL, ERROR_SCALED, ERROR_RANGE };
 enum {
     PAGE_TOKENS = 64,  // how far hold=hard lets a layer's bits run ahead
     PLACES_MOST = 256, // of one layer
@@ -43,8 +43,10 @@ static const struct kv_param params[] = {
      "to choose from; those of training where it is not given"},
     {"features", KV_CHOICE, "stored", 0, 0, "stored/exact", NULL,
      "earlier keys that a token's attention features read: as stored, or before coding"},
-    {"error", KV_CHOICE, "trial", 0, 0, "trial/scaled", NULL,
-     "coding errors: tried at each width, or at one of 4 bits and scaled by (15 / (2^w - 1))^2"},
+    {"error", KV_CHOICE, "trial", 0, 0, "trial/scaled/range", NULL,
+     "coding errors: tried at each width; tried at 4 bits and scaled by (15 / (2^w - 1))^2; or, "
+     "without coding, "
+     "a twelfth of the squared step that a group's range takes (formats asym and sym)"},
     {"gain", KV_FLOAT, "0.75", 0, 4, NULL, NULL,
      "hold=run, hard: how far log lambda moves for a step of 16 tokens that took a bit a value too "
      "many"},
@@ -66,10 +68,12 @@ struct cells {
     } end[2]; // of matching: where too few and where too many bits were taken
     unsigned turns;
     size_t n_widths;
-    uint8_t width[KV_MAX_WIDTHS];          // indices into run->width_bits
-    double cell_bits[2][KV_MAX_WIDTHS];    // of a cell, by n_widths
-    uint8_t tried;                         // index of the width that is tried under error=scaled
-    double ratio[KV_MAX_WIDTHS];           // of the error at a width to that
+    uint8_t width[KV_MAX_WIDTHS];       // indices into run->width_bits
+    double cell_bits[2][KV_MAX_WIDTHS]; // of a cell, by n_widths
+    uint8_t tried;                      // index of the width that is tried under error=scaled
+    double ratio[KV_MAX_WIDTHS];        // of the error at a width to that
+    size_t group;                       // values that share a scale
+    bool symmetric;
     double lambda[KV_CELLS_STEPS], *share; // of each step; [KV_CELLS_STEPS][n_layers] bits a value
     double tag_bits;                       // a value
 };
@@ -216,15 +220,29 @@ static int set_budget(struct cells *c, struct kv_error *e) {
     return 0;
 }
 
-// Under error=scaled one width is tried, that next to 4 bits.
-static void set_ratios(struct cells *c) {
-    size_t best = 0;
+// Errors that are not tried at each width: those of one width near 4 bits, or of ranges, fall with
+// the square of the step.
+static int set_ratios(struct cells *c, struct kv_error *e) {
     const uint8_t *bits = c->run.width_bits;
-    for (size_t w = 1; w < c->n_widths; w++)
-        if (fabs((double)bits[c->width[w]] - 4) < fabs((double)bits[c->width[best]] - 4)) best = w;
+    const char *group = c->run.format_text ? strstr(c->run.format_text, "group=") : NULL;
+    double steps[KV_MAX_WIDTHS];
+    size_t best = 0;
+    c->symmetric = strcmp(c->run.format, "sym") == 0;
+    c->group = group ? (size_t)atoi(group + strlen("group=")) : 0;
+    if (c->group == 0) c->group = c->run.shape.head_dim; // group=head
+    if (c->error == ERROR_RANGE && ((!c->symmetric && strcmp(c->run.format, "asym") != 0) ||
+                                    c->group == 0 || c->run.shape.head_dim % c->group))
+        return kv_fail(e, KV_EUSAGE, "policy cells",
+                       "error=range knows the steps of formats asym and sym, not of %s",
+                       c->run.format);
+    for (size_t w = 0; w < c->n_widths; w++) {
+        steps[w] = exp2(bits[c->width[w]]) - (c->symmetric ? 2 : 1);
+        if (fabs(bits[c->width[w]] - 4.0) < fabs(bits[c->width[best]] - 4.0)) best = w;
+    }
     c->tried = c->width[best];
     for (size_t w = 0; w < c->n_widths; w++)
-        c->ratio[w] = pow((exp2(bits[c->tried]) - 1) / (exp2(bits[c->width[w]]) - 1), 2);
+        c->ratio[w] = pow((c->error == ERROR_RANGE ? 1 : steps[best]) / steps[w], 2);
+    return 0;
 }
 
 static int cells_open(void **self, const struct kv_run *run, const struct kv_args *args,
@@ -256,8 +274,7 @@ static int cells_open(void **self, const struct kv_run *run, const struct kv_arg
     }
     rc = choose_widths(c, kv_arg(args, "widths"), e);
     if (rc == 0) rc = set_budget(c, e);
-    if (rc == 0) set_ratios(c);
-    return rc;
+    return rc ? rc : set_ratios(c, e);
 }
 
 static void cells_close(void *self) {
@@ -283,13 +300,16 @@ static int cells_fit(void *self, const struct kv_fitting *f, struct kv_error *e)
 // ---- deciding -------------------------------------------------------------------------
 
 struct row {
-    size_t n;                  // cells of the layer
-    float s[PLACES_MOST];      // 0.5 s
-    const float *error;        // [n][run's widths]
+    double
+        step2[PLACES_MOST]; // error=range: sum over groups of range^2 times their m's sum, over 12
+    size_t n;               // cells of the layer
+    float s[PLACES_MOST];   // 0.5 s
+    const float *error;     // [n][run's widths]
     uint8_t pick[PLACES_MOST]; // by n_widths
 };
 
 static double damage(const struct cells *c, const struct row *r, size_t cell, size_t w) {
+    if (c->error == ERROR_RANGE) return (double)r->s[cell] * r->step2[cell] * c->ratio[w];
     const float *error = r->error + cell * c->run.n_widths;
     double e2 = c->error == ERROR_TRIAL ? (double)error[c->width[w]]
                                         : (double)error[c->tried] * c->ratio[w];
@@ -370,6 +390,29 @@ static void count(const struct cells *c, struct memory *m, size_t layer, double 
         m->log_lambda = fmin(fmax(c->gain * m->ahead / KV_CELLS_STEP_TOKENS, -8), 8);
 }
 
+// What error=range knows of a row's cells: the range of each group, whose step is range / (2^w -
+// 1), for sym twice its largest magnitude over 2^w - 2. Errors are even within a step: a twelfth of
+// its square.
+static void measure_ranges(const struct cells *c, const struct kv_layer_rows *rows, size_t row,
+                           struct row *r) {
+    size_t d = c->run.shape.head_dim, heads = c->run.shape.n_kv_heads;
+    for (size_t cell = 0; cell < r->n; cell++) {
+        const float *x = (cell & 1 ? rows->v : rows->k) + (row * heads + cell / 2) * d;
+        const float *m = c->model.channel + ((size_t)rows->layer * r->n + cell) * d;
+        r->step2[cell] = 0;
+        for (size_t from = 0; from < d; from += c->group) {
+            float low = x[from], high = x[from], weight = 0;
+            for (size_t i = from; i < from + c->group; i++) {
+                low = fminf(low, x[i]);
+                high = fmaxf(high, x[i]);
+                weight += m[i];
+            }
+            double range = c->symmetric ? 2 * (double)fmaxf(high, -low) : (double)(high - low);
+            r->step2[cell] += range * range * (double)weight / 12;
+        }
+    }
+}
+
 static int cells_decide_layer(void *self, const struct kv_layer_rows *rows, void *state,
                               uint8_t *cells, struct kv_error *e) {
     const struct cells *c = self;
@@ -377,7 +420,10 @@ static int cells_decide_layer(void *self, const struct kv_layer_rows *rows, void
     struct row r = {.n = 2 * (size_t)c->run.shape.n_kv_heads};
     for (size_t i = 0; i < rows->n; i++, cells += r.n) {
         kv_cells_log_s(&c->model, rows, i, r.s);
-        r.error = rows->error + i * r.n * c->run.n_widths;
+        if (c->error == ERROR_RANGE)
+            measure_ranges(c, rows, i, &r);
+        else
+            r.error = rows->error + i * r.n * c->run.n_widths;
         for (size_t cell = 0; cell < r.n; cell++) {
             if (!isfinite(r.s[cell]))
                 return kv_fail(e, KV_EFAIL, "policy cells",
@@ -404,6 +450,7 @@ static uint32_t cells_error_widths(void *self) {
     const struct cells *c = self;
     uint32_t wanted = 0;
     if (c->error == ERROR_SCALED) return 1u << c->tried;
+    if (c->error == ERROR_RANGE) return 0;
     for (size_t w = 0; w < c->n_widths; w++) wanted |= 1u << c->width[w];
     return wanted;
 }
@@ -445,6 +492,7 @@ static void cells_canonical(void *self, const struct kv_run *run, char *text, si
     static const char *const holds[] = {"run", "hard", "none", "matched"}, *const grains[] = {
                                                                                "cell", "kv",
                                                                                "layer"};
+    static const char *const errors[] = {"trial", "scaled", "range"};
     const struct cells *c = self;
     char widths[64] = "";
     for (size_t w = 0, n = 0; w < c->n_widths; w++)
@@ -454,9 +502,8 @@ static void cells_canonical(void *self, const struct kv_run *run, char *text, si
              "cells:bits=%g,digest=%s,error=%s,features=%s,gain=%g,grain=%s,hold=%s,scale=%.9g,"
              "weights=%s,"
              "widths=%s",
-             c->bits, c->model.file.digest, c->error ? "scaled" : "trial",
-             c->exact_keys ? "exact" : "stored", c->gain, grains[c->grain], holds[c->hold],
-             c->scale, c->source, widths);
+             c->bits, c->model.file.digest, errors[c->error], c->exact_keys ? "exact" : "stored",
+             c->gain, grains[c->grain], holds[c->hold], c->scale, c->source, widths);
 }
 
 const struct kv_policy kv_policy_cells = {
