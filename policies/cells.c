@@ -6,6 +6,7 @@
 // cells_weights.h; e(w) from trial coding. Lambda starts where training met the budget; hold=run
 // moves it, layer by layer, by the bits that the sequence has taken. `kvsim train cells` makes the
 // weights.
+#include "policies/cells_choice.h"
 #include "policies/cells_weights.h"
 
 #include <stdlib.h>
@@ -13,12 +14,9 @@
 extern const struct kv_policy kv_policy_cells;
 
 enum hold { HOLD_RUN, HOLD_HARD, HOLD_NONE, HOLD_MATCHED };
-enum grain { GRAIN_CELL, GRAIN_KV, GRAIN_LAYER, GRAIN_FILE };
-enum error_kind { ERROR_TRIAL, ERROR_SCALED, ERROR_RANGE };
 enum {
-    PAGE_TOKENS = 64,  // how far hold=hard lets a layer's bits run ahead
-    PLACES_MOST = 256, // of one layer
-    TURNS_MOST = 12    // of matching
+    PAGE_TOKENS = 64, // how far hold=hard lets a layer's bits run ahead
+    TURNS_MOST = 12   // of matching
 };
 #define MATCHED_BITS 0.005
 // What the first steps of a sequence stay below the budget: it may end before it can be led back.
@@ -58,8 +56,7 @@ struct cells {
     struct kv_run run;
     char source[256]; // weights= as it is written back
     enum hold hold;
-    enum grain grain;
-    enum error_kind error;
+    struct kv_cells_choice choice;
     bool exact_keys, scale_given;
     double bits, scale, gain;
     struct {
@@ -67,13 +64,6 @@ struct cells {
         bool known;
     } end[2]; // of matching: where too few and where too many bits were taken
     unsigned turns;
-    size_t n_widths;
-    uint8_t width[KV_MAX_WIDTHS];       // indices into run->width_bits
-    double cell_bits[2][KV_MAX_WIDTHS]; // of a cell, by n_widths
-    uint8_t tried;                      // index of the width that is tried under error=scaled
-    double ratio[KV_MAX_WIDTHS];        // of the error at a width to that
-    size_t group;                       // values that share a scale
-    bool symmetric;
     double lambda[KV_CELLS_STEPS], *share; // of each step; [KV_CELLS_STEPS][n_layers] bits a value
     double tag_bits;                       // a value
 };
@@ -135,61 +125,42 @@ static int open_weights(struct cells *c, const struct kv_args *args, struct kv_e
     return 0;
 }
 
-static int add_width(struct cells *c, double bits, struct kv_error *e) {
-    int index = kv_width_index(&c->run, bits);
-    if (index < 0) return kv_width_refused(&c->run, bits, e);
-    if (c->n_widths && c->width[c->n_widths - 1] >= index)
-        return kv_fail(e, KV_EUSAGE, "policy cells", "widths rise from one to the next");
-    for (int side = 0; side < 2; side++)
-        c->cell_bits[side][c->n_widths] =
-            (double)c->run.cell_bits[side][index] * c->run.shape.head_dim;
-    c->width[c->n_widths++] = (uint8_t)index;
-    return 0;
-}
-
 // Those given; or of training's those that the format offers.
 static int choose_widths(struct cells *c, const struct kv_value *given, struct kv_error *e) {
     int rc = 0;
     if (given->given && given->n_list > KV_MAX_WIDTHS)
         return kv_fail(e, KV_EUSAGE, "policy cells", "up to %d widths", KV_MAX_WIDTHS);
     for (size_t i = 0; given->given && i < given->n_list && rc == 0; i++)
-        rc = add_width(c, given->list[i], e);
+        rc = kv_cells_choice_add(&c->choice, &c->run, given->list[i], e);
     for (const char *at = c->model.widths; !given->given && *at && rc == 0;) {
         char *end;
         double bits = strtod(at, &end);
         if (end == at) break;
-        if (kv_width_index(&c->run, bits) >= 0 && c->n_widths < KV_MAX_WIDTHS)
-            rc = add_width(c, bits, e);
+        if (kv_width_index(&c->run, bits) >= 0 && c->choice.n_widths < KV_MAX_WIDTHS)
+            rc = kv_cells_choice_add(&c->choice, &c->run, bits, e);
         at = end + (*end == '/');
     }
-    if (rc == 0 && c->n_widths == 0)
+    if (rc == 0 && c->choice.n_widths == 0)
         rc = kv_fail(e, KV_EUSAGE, "policy cells", "format %s offers none of the widths %s",
                      c->run.format, c->model.widths);
     return rc;
 }
 
-static double mean_bits(const struct cells *c, size_t w) {
-    return (c->cell_bits[0][w] + c->cell_bits[1][w]) / 2 / c->run.shape.head_dim;
-}
-
 // Bits beyond the codes of the run's format, nearest to 4 bits.
 static double overhead(const struct cells *c) {
-    size_t best = 0;
-    for (size_t w = 1; w < c->n_widths; w++)
-        if (fabs((double)c->run.width_bits[c->width[w]] - 4) <
-            fabs((double)c->run.width_bits[c->width[best]] - 4))
-            best = w;
-    return mean_bits(c, best) - c->run.width_bits[c->width[best]];
+    size_t middle = kv_cells_choice_middle(&c->choice, &c->run);
+    return kv_cells_choice_bits(&c->choice, middle) - c->run.width_bits[c->choice.width[middle]];
 }
 
 static uint32_t cells_varies(void *self) {
     const struct cells *c = self;
-    return KV_VARIES_TOKEN | KV_VARIES_LAYER | (c->grain == GRAIN_LAYER ? 0 : KV_VARIES_KV) |
-           (c->grain == GRAIN_CELL ? KV_VARIES_HEAD : 0);
+    return KV_VARIES_TOKEN | KV_VARIES_LAYER |
+           (c->choice.grain == KV_CHOICE_LAYER ? 0 : KV_VARIES_KV) |
+           (c->choice.grain == KV_CHOICE_CELL ? KV_VARIES_HEAD : 0);
 }
 
 static uint32_t cells_options(void *self) {
-    return (uint32_t)((const struct cells *)self)->n_widths;
+    return (uint32_t)((const struct cells *)self)->choice.n_widths;
 }
 
 // The budget without tags, as lambda and as the share of each layer, by steps of a
@@ -200,7 +171,8 @@ static int set_budget(struct cells *c, struct kv_error *e) {
     c->tag_bits = kv_tag_bits(s, cells_varies(c), cells_options(c)) / values;
     double target = c->bits - c->tag_bits,
            more = c->model.budgets_of ? 0 : overhead(c) - c->model.overhead_bits;
-    double least = mean_bits(c, 0), most = mean_bits(c, c->n_widths - 1);
+    double least = kv_cells_choice_bits(&c->choice, 0),
+           most = kv_cells_choice_bits(&c->choice, c->choice.n_widths - 1);
     if (target < least || target > most)
         return kv_fail(
             e, KV_EUSAGE, "policy cells",
@@ -212,36 +184,11 @@ static int set_budget(struct cells *c, struct kv_error *e) {
     for (size_t k = 0; k < KV_CELLS_STEPS; k++) {
         double *layer = c->share + k * n, sum = 0;
         double aim = target - (k + 1 < KV_CELLS_STEPS ? SHORT_OF_BITS : 0);
-        c->lambda[k] = kv_cells_budget(&c->model, k, aim - more, layer);
+        c->lambda[k] = kv_cells_lambda(&c->model, k, aim - more, layer);
         for (size_t l = 0; l < n; l++) sum += layer[l] / (double)n;
         for (size_t l = 0; l < n; l++) // shared as was learned, the mean as aimed at
             layer[l] = fmin(fmax(layer[l] + aim - sum, least), most);
     }
-    return 0;
-}
-
-// Errors that are not tried at each width: those of one width near 4 bits, or of ranges, fall with
-// the square of the step.
-static int set_ratios(struct cells *c, struct kv_error *e) {
-    const uint8_t *bits = c->run.width_bits;
-    const char *group = c->run.format_text ? strstr(c->run.format_text, "group=") : NULL;
-    double steps[KV_MAX_WIDTHS];
-    size_t best = 0;
-    c->symmetric = strcmp(c->run.format, "sym") == 0;
-    c->group = group ? (size_t)atoi(group + strlen("group=")) : 0;
-    if (c->group == 0) c->group = c->run.shape.head_dim; // group=head
-    if (c->error == ERROR_RANGE && ((!c->symmetric && strcmp(c->run.format, "asym") != 0) ||
-                                    c->group == 0 || c->run.shape.head_dim % c->group))
-        return kv_fail(e, KV_EUSAGE, "policy cells",
-                       "error=range knows the steps of formats asym and sym, not of %s",
-                       c->run.format);
-    for (size_t w = 0; w < c->n_widths; w++) {
-        steps[w] = exp2(bits[c->width[w]]) - (c->symmetric ? 2 : 1);
-        if (fabs(bits[c->width[w]] - 4.0) < fabs(bits[c->width[best]] - 4.0)) best = w;
-    }
-    c->tried = c->width[best];
-    for (size_t w = 0; w < c->n_widths; w++)
-        c->ratio[w] = pow((c->error == ERROR_RANGE ? 1 : steps[best]) / steps[w], 2);
     return 0;
 }
 
@@ -253,28 +200,28 @@ static int cells_open(void **self, const struct kv_run *run, const struct kv_arg
     c->run = *run;
     c->bits = kv_number(args, "bits");
     c->hold = (enum hold)kv_number(args, "hold");
-    c->grain = (enum grain)kv_number(args, "grain");
-    c->error = (enum error_kind)kv_number(args, "error");
+    c->choice.grain = (enum kv_cells_shares)kv_number(args, "grain");
+    c->choice.error = (enum kv_cells_error)kv_number(args, "error");
     c->exact_keys = kv_number(args, "features") > 0;
     c->scale = kv_number(args, "scale");
     c->gain = kv_number(args, "gain");
     c->scale_given = kv_arg(args, "scale")->given;
-    if (2u * run->shape.n_kv_heads > PLACES_MOST)
-        return kv_fail(e, KV_EFAIL, "policy cells", "serves up to %d KV heads", PLACES_MOST / 2);
+    if (2u * run->shape.n_kv_heads > KV_CELLS_ROW)
+        return kv_fail(e, KV_EFAIL, "policy cells", "serves up to %d KV heads", KV_CELLS_ROW / 2);
     int rc = open_weights(c, args, e);
     if (rc) return rc;
-    if (c->grain == GRAIN_FILE) {
+    if (c->choice.grain == KV_CHOICE_OF_FILE) {
         static const char *const grains[] = {"cell", "kv", "layer"};
         for (int g = 0; g < 3; g++)
-            if (strcmp(c->model.grain, grains[g]) == 0) c->grain = (enum grain)g;
-        if (c->grain == GRAIN_FILE)
+            if (strcmp(c->model.grain, grains[g]) == 0) c->choice.grain = (enum kv_cells_shares)g;
+        if (c->choice.grain == KV_CHOICE_OF_FILE)
             return kv_fail(e, KV_EFAIL, c->model.file.path,
                            "was trained for grain %s, which no layer can decide alone; give grain=",
                            c->model.grain);
     }
     rc = choose_widths(c, kv_arg(args, "widths"), e);
     if (rc == 0) rc = set_budget(c, e);
-    return rc ? rc : set_ratios(c, e);
+    return rc ? rc : kv_cells_choice_scale(&c->choice, &c->run, e);
 }
 
 static void cells_close(void *self) {
@@ -299,69 +246,6 @@ static int cells_fit(void *self, const struct kv_fitting *f, struct kv_error *e)
 
 // ---- deciding -------------------------------------------------------------------------
 
-struct row {
-    double
-        step2[PLACES_MOST]; // error=range: sum over groups of range^2 times their m's sum, over 12
-    size_t n;               // cells of the layer
-    float s[PLACES_MOST];   // 0.5 s
-    const float *error;     // [n][run's widths]
-    uint8_t pick[PLACES_MOST]; // by n_widths
-};
-
-static double damage(const struct cells *c, const struct row *r, size_t cell, size_t w) {
-    if (c->error == ERROR_RANGE) return (double)r->s[cell] * r->step2[cell] * c->ratio[w];
-    const float *error = r->error + cell * c->run.n_widths;
-    double e2 = c->error == ERROR_TRIAL ? (double)error[c->width[w]]
-                                        : (double)error[c->tried] * c->ratio[w];
-    return (double)r->s[cell] * e2;
-}
-
-// Cells [from, from + n) in steps of `stride` get one width.
-static void pick(const struct cells *c, struct row *r, size_t from, size_t n, size_t stride,
-                 double lambda) {
-    size_t best = 0;
-    double least = INFINITY;
-    for (size_t w = 0; w < c->n_widths; w++) {
-        double cost = 0;
-        for (size_t i = 0; i < n; i++) {
-            size_t cell = from + i * stride;
-            cost += damage(c, r, cell, w) + lambda * c->cell_bits[cell & 1][w];
-        }
-        if (cost < least) {
-            least = cost;
-            best = w;
-        }
-    }
-    for (size_t i = 0; i < n; i++) r->pick[from + i * stride] = (uint8_t)best;
-}
-
-// Picks at a lambda; returns the bits a value that they take.
-static double pick_all(const struct cells *c, struct row *r, double lambda) {
-    double bits = 0;
-    if (c->grain == GRAIN_LAYER) pick(c, r, 0, r->n, 1, lambda);
-    for (size_t side = 0; c->grain == GRAIN_KV && side < 2; side++)
-        pick(c, r, side, r->n / 2, 2, lambda);
-    for (size_t cell = 0; c->grain == GRAIN_CELL && cell < r->n; cell++)
-        pick(c, r, cell, 1, 1, lambda);
-    for (size_t cell = 0; cell < r->n; cell++) bits += c->cell_bits[cell & 1][r->pick[cell]];
-    return bits / ((double)r->n * c->run.shape.head_dim);
-}
-
-// The least lambda, from this one up, at which the row takes at most so many bits a value.
-static double pick_at_most(const struct cells *c, struct row *r, double lambda, double most) {
-    double bits = pick_all(c, r, lambda), low = lambda, high = lambda;
-    if (bits <= most) return bits;
-    while (bits > most && high < 1e30) bits = pick_all(c, r, high *= 16);
-    for (int i = 0; i < 30; i++) {
-        double middle = sqrt(low * high);
-        if (pick_all(c, r, middle) <= most)
-            high = middle;
-        else
-            low = middle;
-    }
-    return pick_all(c, r, high);
-}
-
 static size_t step_of(uint32_t tokens) {
     size_t step = tokens / KV_CELLS_STEP_TOKENS;
     return step < KV_CELLS_STEPS ? step : KV_CELLS_STEPS - 1;
@@ -372,11 +256,13 @@ static double share(const struct cells *c, const struct memory *m, size_t layer)
     return c->share[step_of(m->tokens) * c->run.shape.n_layers + layer];
 }
 
-static double row_bits(const struct cells *c, struct row *r, const struct memory *m, size_t layer) {
+static double row_bits(const struct cells *c, struct kv_cells_row *r, const struct memory *m,
+                       size_t layer) {
     double lambda = c->scale * c->lambda[step_of(m->tokens)] * exp(m->log_lambda);
-    if (c->hold != HOLD_HARD) return pick_all(c, r, lambda);
+    if (c->hold != HOLD_HARD) return kv_cells_choose(&c->choice, r, lambda);
     double last = c->share[(KV_CELLS_STEPS - 1) * c->run.shape.n_layers + layer];
-    return pick_at_most(c, r, lambda, last * (m->tokens + 1 + PAGE_TOKENS) - m->bits);
+    return kv_cells_choose_at_most(&c->choice, r, lambda,
+                                   last * (m->tokens + 1 + PAGE_TOKENS) - m->bits);
 }
 
 // Counts a token's bits. After every step, log lambda stands off its start by what the sequence has
@@ -390,49 +276,28 @@ static void count(const struct cells *c, struct memory *m, size_t layer, double 
         m->log_lambda = fmin(fmax(c->gain * m->ahead / KV_CELLS_STEP_TOKENS, -8), 8);
 }
 
-// What error=range knows of a row's cells: the range of each group, whose step is range / (2^w -
-// 1), for sym twice its largest magnitude over 2^w - 2. Errors are even within a step: a twelfth of
-// its square.
-static void measure_ranges(const struct cells *c, const struct kv_layer_rows *rows, size_t row,
-                           struct row *r) {
-    size_t d = c->run.shape.head_dim, heads = c->run.shape.n_kv_heads;
-    for (size_t cell = 0; cell < r->n; cell++) {
-        const float *x = (cell & 1 ? rows->v : rows->k) + (row * heads + cell / 2) * d;
-        const float *m = c->model.channel + ((size_t)rows->layer * r->n + cell) * d;
-        r->step2[cell] = 0;
-        for (size_t from = 0; from < d; from += c->group) {
-            float low = x[from], high = x[from], weight = 0;
-            for (size_t i = from; i < from + c->group; i++) {
-                low = fminf(low, x[i]);
-                high = fmaxf(high, x[i]);
-                weight += m[i];
-            }
-            double range = c->symmetric ? 2 * (double)fmaxf(high, -low) : (double)(high - low);
-            r->step2[cell] += range * range * (double)weight / 12;
-        }
-    }
-}
-
 static int cells_decide_layer(void *self, const struct kv_layer_rows *rows, void *state,
                               uint8_t *cells, struct kv_error *e) {
     const struct cells *c = self;
     struct memory *m = state;
-    struct row r = {.n = 2 * (size_t)c->run.shape.n_kv_heads};
+    struct kv_cells_row r = {.n = 2 * (size_t)c->run.shape.n_kv_heads};
+    size_t width = (size_t)c->run.shape.n_kv_heads * c->run.shape.head_dim;
     for (size_t i = 0; i < rows->n; i++, cells += r.n) {
-        kv_cells_log_s(&c->model, rows, i, r.s);
-        if (c->error == ERROR_RANGE)
-            measure_ranges(c, rows, i, &r);
+        kv_cells_log_s(&c->model, rows, i, r.half_s);
+        if (c->choice.error == KV_CELLS_RANGE)
+            kv_cells_choice_ranges(&c->choice, rows->k + i * width, rows->v + i * width,
+                                   c->model.channel + rows->layer * 2 * width, &r);
         else
             r.error = rows->error + i * r.n * c->run.n_widths;
         for (size_t cell = 0; cell < r.n; cell++) {
-            if (!isfinite(r.s[cell]))
+            if (!isfinite(r.half_s[cell]))
                 return kv_fail(e, KV_EFAIL, "policy cells",
                                "a feature of token %zu in layer %u is no number", rows->first + i,
                                rows->layer);
-            r.s[cell] = 0.5f * expf(r.s[cell]);
+            r.half_s[cell] = 0.5f * expf(r.half_s[cell]);
         }
         count(c, m, rows->layer, row_bits(c, &r, m, rows->layer));
-        for (size_t cell = 0; cell < r.n; cell++) cells[cell] = c->width[r.pick[cell]];
+        for (size_t cell = 0; cell < r.n; cell++) cells[cell] = c->choice.width[r.pick[cell]];
     }
     return 0;
 }
@@ -449,9 +314,9 @@ static const float *cells_error_weights(void *self) {
 static uint32_t cells_error_widths(void *self) {
     const struct cells *c = self;
     uint32_t wanted = 0;
-    if (c->error == ERROR_SCALED) return 1u << c->tried;
-    if (c->error == ERROR_RANGE) return 0;
-    for (size_t w = 0; w < c->n_widths; w++) wanted |= 1u << c->width[w];
+    if (c->choice.error == KV_CELLS_SCALED) return 1u << c->choice.tried;
+    if (c->choice.error == KV_CELLS_RANGE) return 0;
+    for (size_t w = 0; w < c->choice.n_widths; w++) wanted |= 1u << c->choice.width[w];
     return wanted;
 }
 
@@ -495,15 +360,16 @@ static void cells_canonical(void *self, const struct kv_run *run, char *text, si
     static const char *const errors[] = {"trial", "scaled", "range"};
     const struct cells *c = self;
     char widths[64] = "";
-    for (size_t w = 0, n = 0; w < c->n_widths; w++)
+    for (size_t w = 0, n = 0; w < c->choice.n_widths; w++)
         n += (size_t)snprintf(widths + n, sizeof widths - n, "%s%u", w ? "/" : "",
-                              run->width_bits[c->width[w]]);
+                              run->width_bits[c->choice.width[w]]);
     snprintf(text, room,
              "cells:bits=%g,digest=%s,error=%s,features=%s,gain=%g,grain=%s,hold=%s,scale=%.9g,"
              "weights=%s,"
              "widths=%s",
-             c->bits, c->model.file.digest, errors[c->error], c->exact_keys ? "exact" : "stored",
-             c->gain, grains[c->grain], holds[c->hold], c->scale, c->source, widths);
+             c->bits, c->model.file.digest, errors[c->choice.error],
+             c->exact_keys ? "exact" : "stored", c->gain, grains[c->choice.grain], holds[c->hold],
+             c->scale, c->source, widths);
 }
 
 const struct kv_policy kv_policy_cells = {

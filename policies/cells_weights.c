@@ -291,7 +291,7 @@ static double step_mean(const struct kv_cells_weights *m, size_t i, size_t step)
     return sum / (double)n;
 }
 
-double kv_cells_budget(const struct kv_cells_weights *m, size_t step, double bits, double *layer) {
+double kv_cells_lambda(const struct kv_cells_weights *m, size_t step, double bits, double *layer) {
     size_t n = m->n_budgets, layers = m->shape.n_layers, i = 0;
     while (i + 2 < n && step_mean(m, i + 1, step) > bits) i++;
     size_t j = n > 1 ? i + 1 : i;

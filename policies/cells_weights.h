@@ -59,6 +59,6 @@ void kv_cells_log_s(const struct kv_cells_weights *m, const struct kv_layer_rows
 // Lambda at which a budget (codes and metadata, bits a value in the file's format) was met in
 // training by the tokens of one step, and what each layer then took; interpolated, log lambda
 // linear in bits. layer: [n_layers].
-double kv_cells_budget(const struct kv_cells_weights *m, size_t step, double bits, double *layer);
+double kv_cells_lambda(const struct kv_cells_weights *m, size_t step, double bits, double *layer);
 
 #endif

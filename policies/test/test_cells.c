@@ -177,12 +177,12 @@ static void a_budget_lies_between_those_of_training(void **state) {
         for (size_t l = 0; l < LAYERS; l++)
             mean[b] += (double)m.step_bits[((3 + b) * 4 + 1) * LAYERS + l] / LAYERS;
     assert_true(mean[0] > mean[1] + 0.1);
-    assert_true(fabs(log(kv_cells_budget(&m, 1, mean[0], at_node) / pow(4, -5))) < 1e-5);
-    assert_true(fabs(log(kv_cells_budget(&m, 1, (mean[0] + mean[1]) / 2, layer) / pow(4, -4.5))) <
+    assert_true(fabs(log(kv_cells_lambda(&m, 1, mean[0], at_node) / pow(4, -5))) < 1e-5);
+    assert_true(fabs(log(kv_cells_lambda(&m, 1, (mean[0] + mean[1]) / 2, layer) / pow(4, -4.5))) <
                 1e-5);
     assert_true(fabs(at_node[1] - (double)m.step_bits[(3 * 4 + 1) * LAYERS + 1]) < 1e-5);
-    assert_true(fabs(kv_cells_budget(&m, 1, 100, layer) / (double)m.lambda[0] - 1) < 1e-9);
-    assert_true(fabs(kv_cells_budget(&m, 1, 0, layer) / (double)m.lambda[FAKE_BUDGETS - 1] - 1) <
+    assert_true(fabs(kv_cells_lambda(&m, 1, 100, layer) / (double)m.lambda[0] - 1) < 1e-9);
+    assert_true(fabs(kv_cells_lambda(&m, 1, 0, layer) / (double)m.lambda[FAKE_BUDGETS - 1] - 1) <
                 1e-9);
     kv_cells_weights_close(&m);
 }
@@ -203,7 +203,7 @@ static void each_cell_gets_the_width_that_costs_least(void **state) {
     struct fake *f = fake_new(&spec.run, TOKENS, 0, 0, 5);
     double share[4 * LAYERS],
         tag_bits = 3.0 / DIM,
-        lambda = kv_cells_budget(
+        lambda = kv_cells_lambda(
             &m, 0,
             5 - 0.03 - tag_bits - (double)spec.run.cell_bits[0][kv_width_index(&spec.run, 4)] + 5,
             share);

@@ -147,7 +147,8 @@ static void a_matched_budget_is_met_and_its_spec_says_how(void **state) {
         assert_int_equal(kv_replay_match(&job, &spec, 1, 2, &e), 0);
         assert_null(strstr(spec.canonical, "scale=1,"));
         replay(&spec, KV_INLINE, 2, out);
-        if (fabs(mean_bits(out) - bits) > 0.01) fail_msg("%s takes %.4f", spec.canonical, mean_bits(out));
+        if (fabs(mean_bits(out) - bits) > 0.01)
+            fail_msg("%s takes %.4f", spec.canonical, mean_bits(out));
         // The text that it got is a spec of its own, which needs no matching.
         assert_int_equal(kv_replay_spec_open(&found, spec.canonical, &tiny.setting, 1, &e), 0);
         assert_string_equal(found.canonical, spec.canonical);
