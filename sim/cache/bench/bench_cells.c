@@ -106,7 +106,7 @@ static int run_group(struct trial *t, const enum variant *group, size_t n, struc
             }
         }
     }
-    for (size_t v = 0; v < N; v++) {
+    for (enum variant v = 0; v < N; v++) {
         kv_cache_free(t->caches[v]);
         t->caches[v] = NULL;
     }
@@ -128,7 +128,7 @@ static double expected_bytes(const struct trial *t, enum variant v) {
 static int run_groups(struct trial *t, struct kv_error *e) {
     static const enum variant all[] = {CEILING, FP16, UNIFORM, CELLS};
     double together = 0;
-    for (size_t v = 0; v < N; v++) together += expected_bytes(t, all[v]);
+    for (enum variant v = 0; v < N; v++) together += expected_bytes(t, all[v]);
     if (together <= t->o->memory_bytes) return run_group(t, all, N, e);
     fprintf(stderr,
             "bench_cells: %s: caches of %.1f GB together are more than %.1f GB: one after the "
@@ -213,7 +213,7 @@ static char *reading(const struct trial *t, size_t c) {
            control = controller_ms(t, c);
     const char *binds = "";
     bool calm = true;
-    for (size_t v = 0; v < N; v++)
+    for (enum variant v = 0; v < N; v++)
         calm &= bench_calm(t->samples[c][v].time, t->samples[c][v].n) >= LEAST;
     if (!calm)
         binds = "; too few calm steps to say what binds";
@@ -230,7 +230,7 @@ static char *reading(const struct trial *t, size_t c) {
 
 static void print_rows(const struct trial *t) {
     for (size_t c = 0; c < t->o->n_contexts; c++) {
-        for (size_t v = 0; v < N; v++) {
+        for (enum variant v = 0; v < N; v++) {
             double x[N_COLUMNS];
             numbers(t, c, v, x);
             printf("%-5s  %7u  %-14s", t->name, t->o->contexts[c], names[v]);
@@ -252,7 +252,7 @@ static void print_rows(const struct trial *t) {
 
 static void print_json(const struct trial *t, bool first) {
     for (size_t c = 0; c < t->o->n_contexts; c++)
-        for (size_t v = 0; v < N; v++, first = false) {
+        for (enum variant v = 0; v < N; v++, first = false) {
             double x[N_COLUMNS];
             numbers(t, c, v, x);
             printf("%s\n  {\"shape\": \"%s\", \"context\": %u, \"cache\": \"%s\", "
@@ -297,7 +297,7 @@ static int bench(const struct options *o, const char *name, bool first) {
     else
         print_rows(t);
     for (size_t c = 0; c < MAX_CONTEXTS; c++)
-        for (size_t v = 0; v < N; v++) free(t->samples[c][v].time);
+        for (enum variant v = 0; v < N; v++) free(t->samples[c][v].time);
     kv_decoder_free(t->decoder);
     kv_controller_free(t->controller);
     bench_weights_fini(&t->weights);
