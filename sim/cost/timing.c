@@ -179,8 +179,7 @@ static void put_text(char **field, char *text) {
     *field = text;
 }
 
-// Bytes of the last-level cache that core 0 sees; 0 = unknown.
-static size_t last_level_bytes(void) {
+size_t kv_last_level_bytes(void) {
     size_t bytes = 0;
     for (int i = 0; i < 8; i++) {
         char path[80], unit = 0;
@@ -197,7 +196,7 @@ static size_t last_level_bytes(void) {
 }
 
 static void describe_machine(struct kv_runs *runs, struct kv_decoder *d) {
-    size_t last = last_level_bytes();
+    size_t last = kv_last_level_bytes();
     char date[32];
     time_t now = time(NULL);
     struct tm utc;

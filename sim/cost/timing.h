@@ -26,5 +26,7 @@ KV_MUST_CHECK int kv_timing_run(const struct kv_timing *m, struct kv_runs *runs,
 
 // Core clock while busy, from a chain of multiplications of three cycles each.
 double kv_clock_mhz(void);
+// Bytes of the last-level cache that core 0 sees, from sysfs; 0 = unknown.
+size_t kv_last_level_bytes(void);
 
 #endif

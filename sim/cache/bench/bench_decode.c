@@ -1,15 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attention over 16k tokens at each width, and over cells whose keys and values each have a width
 // of their own: speed against fp16 and against a plain streaming read of the same run.
-#include "sim/base/cpu.h"
-#include "sim/base/memory.h"
 #include "sim/base/work.h"
-#include "sim/cache/cache.h"
-#include "sim/cache/gemv.h"
+#include "sim/cache/bench/bench_steps.h"
 #include "sim/cache/team.h"
 #include "sim/cost/timing.h"
 
-#include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -84,22 +80,13 @@ static void read_pieces(void *self, unsigned worker) {
     }
 }
 
-static int compare(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-static double median(double *x, size_t n) {
-    qsort(x, n, sizeof *x, compare);
-    return (x[(n - 1) / 2] + x[n / 2]) / 2;
-}
-
 // Of the calm samples, where there are enough of them.
 static double middle(const struct samples *s) {
     double x[SAMPLES];
     size_t n = 0;
     for (size_t i = 0; i < s->n; i++)
         if (s->calm[i] || s->n_calm < LEAST) x[n++] = s->ns[i];
-    return median(x, n);
+    return kv_quantile(x, n, 0.5);
 }
 
 // Instructions of the calling thread, or -1 where the system does not count them.
@@ -120,37 +107,19 @@ static double count_of(int counter) {
 }
 
 // Widths that a policy of cells draws at about 4 code bits; 0: each cell for itself.
-static const struct {
-    uint8_t bits;
-    double share;
-} mix[] = {{2, .2}, {3, .25}, {4, .25}, {5, .15}, {6, .1}, {8, .05}};
+static const struct bench_widths mix = {6, {2, 3, 4, 5, 6, 8}, {.2, .25, .25, .15, .1, .05}};
 static const uint8_t widths[] = {16, 8, 6, 5, 4, 3, 2, 0};
-enum { N = sizeof widths, N_MIX = sizeof mix / sizeof *mix };
-
-static uint8_t drawn_bits(uint64_t token, uint64_t cell) {
-    double u = kv_draw(7, token, cell);
-    size_t i = 0;
-    while (i + 1 < N_MIX && u >= mix[i].share) u -= mix[i++].share;
-    return mix[i].bits;
-}
+enum { N = sizeof widths };
 
 // TOKENS tokens with keys k and values v, at one width or at widths drawn cell by cell.
 static int fill(struct kv_cache **c, const struct kv_shape *s, uint8_t bits, const float *k,
                 const float *v, struct kv_error *e) {
-    struct kv_cache_setting setting = {.shape = *s,
-                                       .format = "asym:group=32",
-                                       .varies = bits ? 0 : KV_VARIES_LAYER | KV_VARIES_HEAD};
-    int rc = kv_cache_new(c, &setting, e);
+    int rc = bench_cache_new(c, s, bits == 0, e);
     if (rc) return rc;
-    size_t n = kv_cache_streams(*c) * 2;
-    uint8_t *each = kv_alloc(n, 1);
-    for (uint32_t t = 0; t < (bits ? 1 : TOKENS); t++) {
-        for (size_t i = 0; i < n; i++) each[i] = bits ? bits : drawn_bits(t, i);
-        kv_cache_extend(*c, each);
-        for (uint32_t l = 0; l < s->n_layers; l++) kv_cache_put(*c, l, k, v);
-    }
-    if (bits) kv_cache_repeat(*c, (uint8_t[]){bits, bits}, TOKENS - 1);
-    free(each);
+    if (bits)
+        bench_grow_uniform(*c, s, bits, TOKENS, k, v);
+    else
+        bench_grow_cells(*c, s, &mix, TOKENS, k, v);
     return 0;
 }
 
