@@ -6,6 +6,7 @@
 
 #include "sim/base/memory.h"
 #include "sim/replay/layered.h"
+#include "sim/replay/scrambled.h"
 
 struct kv_ages *kv_ages_new(const struct kv_shape *s, uint32_t n_context) {
     size_t most = n_context / KV_REVISE_TOKENS, per_layer = (size_t)s->n_kv_heads * 2;

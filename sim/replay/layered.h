@@ -60,16 +60,6 @@ void kv_layered_fini(struct kv_layered *y);
 KV_MUST_CHECK int kv_layered_layer(struct kv_layered *y, const struct kv_layer_pass *p,
                                    uint8_t *cells, struct kv_error *e);
 
-// An item in which all is noise that may not be known at `row`: later tokens, other choices, and
-// what was not declared.
-struct kv_scrambled {
-    struct kv_item item;
-    struct kv_token *tokens;
-    float *surprisal_nats;
-};
-void kv_scrambled_init(struct kv_scrambled *s, const struct kv_item *item, uint32_t row);
-void kv_scrambled_fini(struct kv_scrambled *s);
-
 // The answers from recorded features instead of a run's: cells[n_tokens][...]. Errors: a trace that
 // keeps none (--keep cells).
 KV_MUST_CHECK int kv_layered_recorded(const struct kv_replay *r, size_t spec, size_t item,
