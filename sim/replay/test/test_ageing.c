@@ -142,9 +142,9 @@ static void check_widths(const struct made *m, const struct kv_tree *t, const st
 }
 
 static void each_query_reads_what_is_stored_by_then(void **state) {
-    static const char *const formats[] = {"asym:group=32", "sym", "hadamard(sym)"};
+    static const char *const formats[] = {"asym:group=32", "sym", "hadamard(sym)", "qaq"};
     (void)state;
-    for (size_t f = 0; f < 3; f++)
+    for (size_t f = 0; f < 4; f++)
         for (size_t i = 0; i < N_TREES; i++) {
             struct made *m = make(&tiny, formats[f], LOWERS, true),
                         *plain = make(&tiny, formats[f], LOWERS, false);
