@@ -304,6 +304,18 @@ struct kv_layer_rows {
     const float *error;
 };
 
+// The cells of one layer when a context (or a window of text) has grown to n tokens, a multiple of
+// KV_REVISE_TOKENS: a page's worth. Rows [0, n) are stored; the query at position n has not
+// attended yet. At the end of the context that is before the choices; where nothing follows that
+// could read what is stored, nothing is revised. A choice's own rows never are.
+#define KV_REVISE_TOKENS 64
+struct kv_layer_ages {
+    size_t struct_bytes;
+    const struct kv_item *item; // with what the policy declared; tokens from n on are not known yet
+    uint32_t layer;
+    size_t n;
+};
+
 // ---- the policy -----------------------------------------------------------------------
 
 #define KV_POLICY_ABI 1u // bumped on any change that is not an append
@@ -400,6 +412,18 @@ struct kv_policy {
     // the setting and returns 1 to be run (again), 0 when it has settled; the host then asks for
     // the canonical text anew.
     int (*settle)(void *self, double allocated_bits);
+    // Optional, with decide_layer: lowers widths as tokens age. cells[ages->n][n_kv_heads][2] holds
+    // the widths that the layer's rows are stored at and takes what they shall be stored at from
+    // now on: the same or narrower (an answer that is wider, evicts or asks for float32 is
+    // refused). The host codes what has changed again, from the decoded values that were stored;
+    // every later query and every choice reads the new values, earlier ones have read the old. The
+    // ledger counts the widths of the end; its entropy counts both codings. Where the prompt
+    // attends exactly (modes prefill, prefill1) it is stored as decided and then revised in the
+    // same steps before anything reads it; without a model (recorded features), and of a policy
+    // inside a wrapper, the last widths are stored from the start. state: as of decide_layer, the
+    // context's; choices go on from a copy of what this leaves.
+    int (*revise)(void *self, const struct kv_layer_ages *ages, void *state, uint8_t *cells,
+                  struct kv_error *e);
 };
 
 // A shared object exports this; the host hands its ABI number and gets NULL for one it cannot

@@ -7,6 +7,8 @@
 //     cc -std=c17 -O2 -fPIC -shared -I. -o work/mine.so policies/template.c
 //     build/kvsim replay work/samples.trace work/mine.so:cut=8@sym
 //
+// One that decides in each layer, as it codes, is template_layers.c.
+//
 // Or make it one of kvsim's own: copy it to policies/mine.c, write mine for template, delete
 // kv_policy_entry at its end, and add KV_POLICY(mine) to policies/policies.def (CONTRIBUTING.md).
 #include "policies/policy.h"

@@ -57,6 +57,11 @@ static void compile_text(const struct folder *f, const char *name, const char *d
         "kv_cells(&item->run->shape); (void)k; %s }\n"
         "static uint32_t three(void *s) { (void)s; return 3; }\n"
         "static uint32_t (*const rounds)(void *) = three;\n"
+        "static int age(void *s, const struct kv_layer_ages *a, void *state, uint8_t *cells, "
+        "struct "
+        "kv_error *e) { (void)s; (void)a; (void)state; (void)cells; (void)e; return 0; }\n"
+        "static int (*const ages)(void *, const struct kv_layer_ages *, void *, uint8_t *, struct "
+        "kv_error *) = age;\n"
         "static struct kv_policy p = {.abi = KV_POLICY_ABI, .struct_bytes = sizeof p, .name = "
         "\"odd\", .tag = \"baseline\", .open = open, .decide = decide};\n"
         "const struct kv_policy *kv_policy_entry(uint32_t abi) { (void)abi; %s; return &p; }\n",
@@ -77,6 +82,46 @@ static void the_template_builds_by_its_own_line_and_cuts_by_position(void **stat
     for (size_t t = 0; t < f->item.n_tokens; t++)
         for (size_t c = 0; c < kv_cells(&spec.run.shape); c++)
             assert_int_equal(fake_bits(&spec, f, t, c), t < 3 ? 16 : 2);
+    fake_free(f);
+    kv_replay_spec_close(&spec);
+}
+
+// Both hooks of the other template: errors of a width fall by the vector's energy over 4^bits here,
+// so that 5 bits are the first below a thousandth.
+static void the_template_by_layers_bounds_errors_and_lowers_old_tokens(void **state) {
+    char so[128], text[256];
+    compile(*state, "layers", "policies/template_layers.c", so, sizeof so);
+    snprintf(text, sizeof text, "%s:error=0.001,keep=100,old=3@asym:group=32", so);
+    struct kv_replay_spec spec = fake_spec(text);
+    enum { ROWS = 128, CELLS = 4, DIM = 32 };
+    static float x[ROWS * 2 * DIM], error[ROWS * CELLS * KV_MAX_WIDTHS];
+    uint8_t cells[ROWS * CELLS];
+    struct fake *f = fake_new(&spec.run, ROWS, 2, 2, 1);
+    struct kv_error e = {0};
+    for (size_t i = 0; i < ROWS * 2 * DIM; i++) x[i] = (float)(1 + i / DIM % 7);
+    for (size_t i = 0; i < ROWS * CELLS; i++)
+        for (size_t w = 0; w < spec.run.n_widths; w++) {
+            float size = x[i / 2 * DIM];
+            error[i * spec.run.n_widths + w] =
+                DIM * size * size * (float)pow(4, -spec.run.width_bits[w]);
+        }
+    struct kv_layer_rows rows = {.struct_bytes = sizeof rows,
+                                 .item = &f->item,
+                                 .layer = 2,
+                                 .n = ROWS,
+                                 .k = x,
+                                 .v = x,
+                                 .error = error};
+    assert_int_equal(spec.policy->decide_layer(spec.self, &rows, NULL, cells, &e), 0);
+    for (size_t i = 0; i < ROWS * CELLS; i++) assert_int_equal(spec.run.width_bits[cells[i]], 5);
+    cells[3] = 0;
+    struct kv_layer_ages ages = {
+        .struct_bytes = sizeof ages, .item = &f->item, .layer = 2, .n = ROWS};
+    assert_int_equal(spec.policy->revise(spec.self, &ages, NULL, cells, &e), 0);
+    for (size_t i = 0; i < ROWS * CELLS; i++)
+        assert_int_equal(spec.run.width_bits[cells[i]], i == 3                   ? 2
+                                                        : i / CELLS < ROWS - 100 ? 3
+                                                                                 : 5);
     fake_free(f);
     kv_replay_spec_close(&spec);
 }
@@ -128,6 +173,7 @@ static void objects_that_are_no_policy_are_refused_before_the_first_token(void *
                  {"p.needs = 1u << 30", "needs what this kvsim cannot give"},
                  {"p.needs = KV_NEED(KV_ATTN_SO_FAR)", "known when the prompt has been read"},
                  {"p.rounds_as_opened = rounds", "does not read the damage"},
+                 {"p.revise = ages", "does not decide them by layers"},
                  {"return 0", "cannot serve policy ABI"}};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         char so[128], name[16];
@@ -159,6 +205,12 @@ static void what_an_older_policy_does_not_have_is_not_asked_for(void **state) {
                  so, sizeof so);
     spec = fake_spec(so);
     assert_int_equal(spec.rounds, 1);
+    kv_replay_spec_close(&spec);
+    compile_text(*state, "before", "memset(cells, 0, k); return 0;",
+                 "p.revise = ages; p.struct_bytes = offsetof(struct kv_policy, revise)", so,
+                 sizeof so);
+    spec = fake_spec(so);
+    assert_null(spec.policy->revise);
     kv_replay_spec_close(&spec);
 }
 
@@ -209,6 +261,7 @@ static void a_plug_in_that_reads_ahead_is_caught_by_the_audit(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_template_builds_by_its_own_line_and_cuts_by_position),
+        cmocka_unit_test(the_template_by_layers_bounds_errors_and_lowers_old_tokens),
         cmocka_unit_test(a_binary_of_an_older_header_answers_the_same),
         cmocka_unit_test(a_plug_in_takes_parameters_is_shuffled_and_is_known_by_its_contents),
         cmocka_unit_test(objects_that_are_no_policy_are_refused_before_the_first_token),

@@ -100,7 +100,9 @@ static void describe_policy(struct sheet *t, const struct kv_policy *p) {
     add(t, "decides",
         p->plan ? "a whole item at once"
         : p->decide_layer
-            ? "inside the running pass: in each layer token by token, as it codes them"
+            ? p->revise ? "inside the running pass: in each layer token by token, as it codes "
+                          "them, and again as they age"
+                        : "inside the running pass: in each layer token by token, as it codes them"
         : p->decide ? "token by token"
                     : "");
     if (!p->decide_layer)

@@ -209,13 +209,35 @@ static void attend_row(struct layer_pass *p, uint32_t row, size_t head) {
     if (p->job->stats) count_attention(p, row, &a);
 }
 
-static void attention(struct layer_pass *p) {
+static void attend_rows(struct layer_pass *p, uint32_t from, uint32_t to) {
+    for (size_t h = 0; h < p->m->shape.n_kv_heads; h++)
+        for (uint32_t row = from; row < to; row++) attend_row(p, row, h);
+}
+
+// The rows in runs between which what is stored may change: the context's end at multiples of
+// age_tokens, the choices are the last.
+static int attend_as_it_ages(struct layer_pass *p, size_t width, struct kv_error *e) {
+    const struct kv_forward *job = p->job;
+    const struct kv_tree *t = job->tree;
+    for (uint32_t from = job->first_row, to; from < t->n_tokens; from = to) {
+        bool in_context = from < t->n_context;
+        int aged = job->age(job->self, p->layer, in_context ? from : t->n_context, e);
+        if (aged < 0) return aged;
+        if (aged && p->view.k_coded) kv_paths_transpose(&p->at, width, p->view.k_coded, p->k_t[1]);
+        to = in_context ? (from / job->age_tokens + 1) * job->age_tokens : t->n_tokens;
+        if (in_context && to > t->n_context) to = t->n_context;
+        attend_rows(p, from, to);
+    }
+    return 0;
+}
+
+static int attention(struct layer_pass *p, struct kv_error *e) {
     size_t width = (size_t)p->m->shape.n_kv_heads * p->m->shape.head_dim;
-    const struct kv_tree *t = p->job->tree;
     if (p->view.k_exact) kv_paths_transpose(&p->at, width, p->view.k_exact, p->k_t[0]);
     if (p->view.k_coded) kv_paths_transpose(&p->at, width, p->view.k_coded, p->k_t[1]);
-    for (size_t h = 0; h < p->m->shape.n_kv_heads; h++)
-        for (uint32_t row = p->job->first_row; row < t->n_tokens; row++) attend_row(p, row, h);
+    if (p->job->age) return attend_as_it_ages(p, width, e);
+    attend_rows(p, p->job->first_row, p->job->tree->n_tokens);
+    return 0;
 }
 
 // ---- parts of the pass ----------------------------------------------------------------
@@ -420,7 +442,7 @@ int kv_forward(const struct kv_model *m, const struct kv_forward *job, struct kv
             up = job->tape->layers[l].gateup;
             job->tape->holds = l;
         }
-        attention(&p);
+        if ((rc = attention(&p, e))) break;
         add_mixed(&p, mixed, rows, x, s);
         if (job->tape) memcpy(job->tape->layers[l].middle, x, rows * h * sizeof *x);
         gate_up(&p, x, rows, up, s);
@@ -448,7 +470,7 @@ void kv_tape_recall(const struct kv_model *m, const struct kv_tree *t, struct kv
     kv_paths_init(&p.at, t);
     take_buffers(&p, s);
     project(&p, y->x, t->n_tokens, y->q, &kv, s);
-    attention(&p);
+    (void)attention(&p, NULL); // without `age` it cannot fail
     memcpy(y->middle, y->x, (size_t)t->n_tokens * m->shape.hidden * sizeof *y->x);
     add_mixed(&p, y->mixed, t->n_tokens, y->middle, s);
     gate_up(&p, y->middle, t->n_tokens, y->gateup, s);

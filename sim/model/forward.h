@@ -102,9 +102,15 @@ struct kv_forward {
     // returns.
     void (*observe)(void *self, uint32_t layer, const float *x, const float *norm, const float *q,
                     const struct kv_layer_kv *kv);
+    // Optional: what is stored changes as the context grows. Called in each layer before the first
+    // row computed attends, before each row of the context at a multiple of age_tokens, and before
+    // the choices, with the position that comes next. May change in place what the view's k_coded
+    // and v_coded point to, for all that follows; returns 1 if it did, 0 if not, or an error.
+    int (*age)(void *self, uint32_t layer, uint32_t position, struct kv_error *e);
+    uint32_t age_tokens; // > 0 with `age`
     void *self;
     struct kv_attention_stats *stats; // or NULL
-    struct kv_tape *tape; // or NULL; needs first_row 0 and one view: all coded or all exact
+    struct kv_tape *tape; // or NULL; needs first_row 0, one view (all coded or all exact), no `age`
     // Disturbs each embedding by a relative amount drawn from (seed, row); 0 = none (design:
     // redraws).
     double disturb;

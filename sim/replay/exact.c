@@ -200,6 +200,8 @@ static int run_spec(const struct engine *g, struct kv_scratch *s, const struct k
                              .coded_upto = upto,
                              .store = kv_pass_store,
                              .observe = layered ? kv_pass_observe : NULL,
+                             .age = layered && layered->ages ? kv_pass_age : NULL,
+                             .age_tokens = KV_REVISE_TOKENS,
                              .self = &p,
                              .stats = features ? &stats : NULL,
                              .final = final,
@@ -294,8 +296,11 @@ static int run_layered(struct engine *g, struct kv_scratch *s, size_t i, size_t 
     int rc = kv_show_item(r, which, i, it->features, tokens, &view, e);
     if (rc == 0) {
         kv_layered_init(&y, spec, &view, it->n_tokens);
+        y.item = it->id;
         y.audit = r->audit || i == r->first_item;
         rc = run_spec(g, s, it, spec, cells, prompt, &y, scored, entropy_bits, NULL, e);
+        if (rc == 0 && y.first)
+            rc = kv_check_answers(kv_by_layers(spec), it->id, it->n_tokens, y.first, e);
         kv_layered_fini(&y);
     }
     if (rc == 0) rc = kv_check_answers(kv_by_layers(spec), it->id, it->n_tokens, cells, e);

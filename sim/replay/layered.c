@@ -9,6 +9,7 @@
 #include "sim/model/cell_features.h"
 #include "sim/quant/code.h"
 #include "sim/replay/plugin.h"
+#include "sim/replay/scrambled.h"
 
 int kv_layered_answers(const struct kv_replay_spec *spec, enum kv_mode mode, bool closed,
                        struct kv_error *e) {
@@ -52,11 +53,16 @@ void kv_layered_init(struct kv_layered *y, const struct kv_replay_spec *spec,
     y->context_state = kv_alloc(3 * y->state_bytes + 1, 1);
     y->state = y->context_state + y->state_bytes;
     y->spare_state = y->state + y->state_bytes;
+    if (by->policy->revise) {
+        y->first = kv_alloc(n_tokens * kv_cells(s), 1);
+        y->ages = kv_ages_new(s, view->n_context);
+    }
 }
 
 void kv_layered_fini(struct kv_layered *y) {
-    void *owned[] = {y->memory, y->stored,   y->trial,        y->error,
-                     y->scores, y->features, y->context_state};
+    void *owned[] = {y->memory, y->stored,   y->trial,         y->error,
+                     y->scores, y->features, y->context_state, y->first};
+    kv_ages_free(y->ages);
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     *y = (struct kv_layered){0};
 }
@@ -139,39 +145,15 @@ static void own_attention(struct kv_layered *y, const struct kv_layer_pass *p, u
 
 // ---- the audit ------------------------------------------------------------------------
 
-// A copy of the item's tokens in which all is noise that the policy may not know at `row`: later
-// tokens, other choices, and what it did not declare.
-static void scramble(const struct kv_item *it, uint32_t row, struct kv_token *tokens,
-                     float *surprisal) {
-    const struct kv_token *at = &it->tokens[row];
-    for (uint32_t i = 0; i < it->n_tokens; i++) {
-        struct kv_token *t = &tokens[i];
-        bool known = i <= row && (t->segment == 0 || t->segment == at->segment);
-        *t = it->tokens[i];
-        if (!known) t->id = (uint32_t)(kv_draw(it->key, 1, i) * 1000);
-        if (!known) t->kind = (uint32_t)(kv_draw(it->key, 2, i) * KV_N_KINDS);
-        for (size_t f = 0; f < KV_N_FEATURES; f++)
-            if (!known || isnan(t->feature[f]))
-                t->feature[f] = (float)(8 * kv_draw(it->key, 3 + f, i));
-        if (surprisal)
-            surprisal[i] = known ? it->surprisal_nats[i] : (float)(8 * kv_draw(it->key, 99, i));
-    }
-}
-
 // Asks again about the same row with a scrambled item and the state as it was.
 static int ask_again(struct kv_layered *y, const struct kv_layer_rows *rows, void *state,
                      const uint8_t *cells, struct kv_error *e) {
-    const struct kv_item *it = y->view;
     size_t n = (size_t)y->spec->run.shape.n_kv_heads * 2;
-    struct kv_token *tokens = kv_alloc(it->n_tokens, sizeof *tokens);
-    float *surprisal = it->surprisal_nats ? kv_alloc(it->n_tokens, sizeof *surprisal) : NULL;
     uint8_t *again = kv_alloc(n, 1);
-    struct kv_item other = *it;
+    struct kv_scrambled other;
     struct kv_layer_rows shown = *rows;
-    scramble(it, (uint32_t)rows->first, tokens, surprisal);
-    other.tokens = tokens;
-    other.surprisal_nats = surprisal;
-    shown.item = &other;
+    kv_scrambled_init(&other, y->view, (uint32_t)rows->first);
+    shown.item = &other.item;
     int rc = y->by->policy->decide_layer(y->by->self, &shown, state, again, e);
     if (rc == 0 && memcmp(again, cells, n) != 0)
         rc =
@@ -179,8 +161,7 @@ static int ask_again(struct kv_layered *y, const struct kv_layer_rows *rows, voi
                     "policy %s decided about token %zu in layer %u by what it does not declare, by "
                     "what comes later, or by something that it keeps besides its state",
                     y->by->policy_name, rows->first, rows->layer);
-    free(tokens);
-    free(surprisal);
+    kv_scrambled_fini(&other);
     free(again);
     return rc;
 }
@@ -232,6 +213,18 @@ static int store_key(struct kv_layered *y, const struct kv_layer_pass *p, uint32
     return 0;
 }
 
+// What later rows see of keys that were stored wider before.
+static int lower_keys(struct kv_layered *y, const struct kv_layer_pass *p, uint32_t position,
+                      struct kv_error *e) {
+    const struct kv_policy *policy = y->by->policy;
+    const struct kv_age *last = y->ages->n ? &y->ages->at[y->ages->n - 1] : NULL;
+    if (p->features || !last || last->position != position ||
+        (policy->reads_exact_keys && policy->reads_exact_keys(y->by->self)))
+        return 0;
+    return kv_age_code(y->spec->format, p->layer, KV_KEY, last, y->exact_rows, y->stored, y->memory,
+                       NULL, e);
+}
+
 static int decide_rows(struct kv_layered *y, const struct kv_layer_pass *p, uint8_t *cells,
                        struct kv_error *e) {
     const struct kv_tree *t = y->tree;
@@ -239,9 +232,15 @@ static int decide_rows(struct kv_layered *y, const struct kv_layer_pass *p, uint
     size_t per_token = kv_cells(s), per_layer = per_token / s->n_layers;
     int rc = 0;
     memset(y->context_state, 0, y->state_bytes);
+    if (y->ages) kv_ages_begin(y->ages);
     for (uint32_t row = 0; row < t->n_tokens && rc == 0; row++) {
         uint32_t c = kv_tree_choice(t, row);
         bool in_context = c == t->n_choices;
+        if (kv_ages_at(y, row)) {
+            rc = kv_ages_ask(y, p->layer, row, cells, e);
+            if (rc == 0) rc = lower_keys(y, p, row, e);
+            if (rc) break;
+        }
         if (!in_context && row == t->first[c]) memcpy(y->state, y->context_state, y->state_bytes);
         uint8_t *to = cells + row * per_token + p->layer * per_layer;
         rc = ask_row(y, p, row, in_context ? y->context_state : y->state, to, e);
@@ -252,6 +251,8 @@ static int decide_rows(struct kv_layered *y, const struct kv_layer_pass *p, uint
                              "token %u, layer %u",
                              y->by->policy_name, row, p->layer);
         if (rc == 0 && !p->features) rc = store_key(y, p, row, to, e);
+        if (rc == 0 && y->first)
+            memcpy(y->first + row * per_token + p->layer * per_layer, to, per_layer);
     }
     return rc;
 }
@@ -293,6 +294,7 @@ int kv_layered_recorded(const struct kv_replay *r, size_t which, size_t item,
     struct kv_layered y;
     kv_layered_init(&y, spec, view, it->n_tokens);
     y.tree = &tree;
+    y.item = it->id;
     float *k = kv_alloc(n * width, sizeof *k), *v = kv_alloc(n * width, sizeof *v),
           *input = kv_alloc(n * s->hidden, sizeof *input),
           *features = kv_alloc(n * n_features, sizeof *features);

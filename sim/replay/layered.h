@@ -10,6 +10,7 @@
 #define KV_REPLAY_LAYERED_H
 
 #include "sim/model/forward.h"
+#include "sim/replay/ageing.h"
 #include "sim/replay/replay.h"
 
 struct kv_layered {
@@ -17,14 +18,20 @@ struct kv_layered {
     const struct kv_replay_spec *by;   // whose policy decides: spec or one that it wraps
     const struct kv_item *view;        // what that policy may see of the item
     const struct kv_tree *tree;
+    const char *item;    // its id, for messages; NULL where it has none
     uint32_t exact_rows; // leading rows whose features read keys before coding: a prompt that
                          // attended exactly
-    bool audit;          // one row a layer is asked again, with all scrambled that it may not know
+    bool audit;          // one row and one revision a layer are asked again, with all scrambled
+                         // that they may not know
     void *memory;        // of kv_code_rows
     float *stored;       // [n_tokens][n_kv] keys as earlier rows left them
     float *trial, *error, *scores, *features;
     uint8_t *context_state, *state, *spare_state;
     size_t state_bytes;
+    // Of a policy that revises, else NULL: all cells as each was coded first, [n_tokens][...], and
+    // how those of the layer that was decided last are lowered later.
+    uint8_t *first;
+    struct kv_ages *ages;
 };
 
 // What a layer has in its hands; arrays over all rows of the tree, [n_tokens][...].
@@ -47,8 +54,9 @@ void kv_layered_init(struct kv_layered *y, const struct kv_replay_spec *spec,
                      const struct kv_item *view, uint32_t n_tokens);
 void kv_layered_fini(struct kv_layered *y);
 
-// Decides a layer: fills cells[n_tokens][n_layers][n_kv_heads][2] of it. Errors: the policy's own;
-// an answer that no width of the format is; an audit that failed.
+// Decides a layer: fills cells[n_tokens][n_layers][n_kv_heads][2] of it with the widths at the end,
+// and y->first and y->ages where the policy revises. Errors: the policy's own; an answer that no
+// width of the format is; a revision that is not narrower; an audit that failed.
 KV_MUST_CHECK int kv_layered_layer(struct kv_layered *y, const struct kv_layer_pass *p,
                                    uint8_t *cells, struct kv_error *e);
 

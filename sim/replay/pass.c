@@ -105,6 +105,7 @@ int kv_pass_store(void *self, uint32_t layer, const struct kv_layer_kv *kv,
             .layer = layer, .q = p->now.q, .input = p->now.input, .k = kv->k, .v = kv->v};
         int decided = kv_layered_layer(p->layered, &at, p->layered_cells, e);
         if (decided) return decided;
+        p->aged = 0;
     }
     bool raw = p->spec->format->keys_before_rope;
     int rc = code_side(p, layer, KV_KEY, raw ? kv->k_raw : kv->k, p->coded[KV_KEY], e);
@@ -116,6 +117,24 @@ int kv_pass_store(void *self, uint32_t layer, const struct kv_layer_kv *kv,
     view->v_coded = p->coded[KV_VALUE];
     view->evicted = mark_evicted(p, layer) ? p->evicted : NULL;
     return 0;
+}
+
+int kv_pass_age(void *self, uint32_t layer, uint32_t position, struct kv_error *e) {
+    struct kv_pass *p = self;
+    const struct kv_ages *ages = p->layered->ages;
+    size_t width = (size_t)p->m->shape.n_kv_heads * p->m->shape.head_dim;
+    int changed = 0;
+    for (; p->aged < ages->n && ages->at[p->aged].position <= position; p->aged++) {
+        const struct kv_age *a = &ages->at[p->aged];
+        for (int side = 0; side < 2; side++) {
+            int rc = kv_age_code(p->spec->format, layer, (enum kv_side)side, a, 0, p->coded[side],
+                                 p->code_scratch, p->histogram, e);
+            if (rc) return rc;
+        }
+        check_read(p, p->coded[KV_KEY], p->coded[KV_VALUE], a->position * width);
+        changed = 1;
+    }
+    return changed;
 }
 
 void kv_pass_init(struct kv_pass *p, const struct kv_model *m, const struct kv_tree *t) {
@@ -135,7 +154,8 @@ void kv_pass_layered(struct kv_pass *p, struct kv_layered *y, uint8_t *cells, ui
                      const struct kv_pass_rows *before) {
     const struct kv_shape *s = &p->m->shape;
     p->layered = y;
-    p->cells = p->layered_cells = cells;
+    p->layered_cells = cells;
+    p->cells = y->first ? y->first : cells;
     p->first_row = first_row;
     p->before = before;
     p->now.input = kv_alloc((size_t)p->tree->n_tokens * s->hidden, sizeof(float));

@@ -41,6 +41,7 @@ struct kv_pass {
     // kv_pass_observe as the pass's observer.
     struct kv_layered *layered;
     uint8_t *layered_cells;
+    size_t aged;                       // revisions of the layer at hand that are stored already
     uint32_t first_row;                // rows below are not computed by this pass
     const struct kv_pass_rows *before; // [n_layers] what was observed of them, or NULL
     struct kv_pass_rows *seen;         // [n_layers] where what was observed goes; NULL = not kept
@@ -49,7 +50,8 @@ struct kv_pass {
 
 void kv_pass_init(struct kv_pass *p, const struct kv_model *m, const struct kv_tree *t);
 void kv_pass_fini(struct kv_pass *p);
-// Lets the pass decide as it goes: answers go to cells. before: [n_layers] of the rows below
+// Lets the pass decide as it goes: answers go to cells, those of the end where the policy revises
+// (then kv_pass_age is the pass's hook of ageing). before: [n_layers] of the rows below
 // first_row, which the pass does not compute; NULL where there are none.
 void kv_pass_layered(struct kv_pass *p, struct kv_layered *y, uint8_t *cells, uint32_t first_row,
                      const struct kv_pass_rows *before);
@@ -61,5 +63,8 @@ void kv_pass_observe(void *self, uint32_t layer, const float *x, const float *no
 // kv_forward's hook: rounds what is read exact, codes what is read coded, marks what is evicted.
 int kv_pass_store(void *self, uint32_t layer, const struct kv_layer_kv *kv,
                   struct kv_layer_view *view, struct kv_error *e);
+// kv_forward's hook of ageing: codes again, in place, what was lowered before the query at
+// `position`.
+int kv_pass_age(void *self, uint32_t layer, uint32_t position, struct kv_error *e);
 
 #endif

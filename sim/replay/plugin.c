@@ -68,6 +68,11 @@ static int check_contents(const struct kv_policy *p, const char *path, struct kv
                           : !p->plan && !p->decide && !p->decide_layer ? "plan or decide"
                                                                        : NULL;
     if (missing) return kv_fail(e, KV_EFAIL, path, "its policy has no %s", missing);
+    if (p->revise && !p->decide_layer)
+        return kv_fail(e, KV_EFAIL, path,
+                       "policy %s revises widths (revise) but does not decide them by layers "
+                       "(decide_layer)",
+                       p->name);
     if (p->needs & ~known)
         return kv_fail(e, KV_EFAIL, path, "policy %s needs what this kvsim cannot give (bits 0x%x)",
                        p->name, p->needs & ~known);
