@@ -57,7 +57,7 @@ struct cells {
     char source[256]; // weights= as it is written back
     enum hold hold;
     struct kv_cells_choice choice;
-    bool exact_keys, scale_given;
+    bool exact_keys, scale_given, matching;
     double bits, scale, gain;
     struct {
         double at, off; // log scale, bits beyond the budget
@@ -280,6 +280,10 @@ static int cells_decide_layer(void *self, const struct kv_layer_rows *rows, void
                               uint8_t *cells, struct kv_error *e) {
     const struct cells *c = self;
     struct memory *m = state;
+    if (c->hold == HOLD_MATCHED && !c->scale_given && !c->matching)
+        return kv_fail(e, KV_EUSAGE, "policy cells",
+                       "hold=matched is led to its budget by exact replays of a set, which has not "
+                       "been done here; give the scale= that they found");
     struct kv_cells_row r = {.n = 2 * (size_t)c->run.shape.n_kv_heads};
     size_t width = (size_t)c->run.shape.n_kv_heads * c->run.shape.head_dim;
     for (size_t i = 0; i < rows->n; i++, cells += r.n) {
@@ -339,6 +343,7 @@ static uint32_t cells_needs(void *self) {
 static int cells_settle(void *self, double allocated_bits) {
     struct cells *c = self;
     if (c->hold != HOLD_MATCHED || c->scale_given) return 0;
+    c->matching = true;
     if (isnan(allocated_bits)) return 1;
     double at = log(c->scale), off = allocated_bits - c->bits, next;
     if (fabs(off) <= MATCHED_BITS || ++c->turns > TURNS_MOST) return 0;

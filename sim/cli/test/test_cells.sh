@@ -31,6 +31,10 @@ check 'within a hundredth of a bit' near "$(bits m.db hold=matched)" 5 0.01
 check 'the same line finds the same scale and adds no row' cmp once twice
 check 'a shuffle of it replays' "$kvsim" sweep -q judge "cells:bits=5,hold=none,$spec" "shuffle(cells:bits=5,hold=none,weights=w.safetensors):within=cell@asym:group=32" -m good.gguf --db n.db
 check 'and takes as many bits' sh -c "'$kvsim' sql \"SELECT count(DISTINCT printf('%.6f', allocated_bits)) FROM frontier\" --db n.db --tsv | tail -n 1 | grep -qx 1"
+says() { "$kvsim" "$@" 2>&1 | tail -n 1 | grep -q 'hold=matched is led to its budget by exact replays'; }
+check 'inside a wrapper nothing is matched, which is said' says replay judge \
+    "shuffle(cells:bits=5,hold=matched,weights=w.safetensors):within=cell@asym:group=32" -m good.gguf
+check 'nor without a model' says replay learn "cells:bits=5,hold=matched,$spec" --fidelity fisher
 check 'modes prefill and prefill1 run' "$kvsim" sweep -q judge "cells:bits=5,$spec" -m good.gguf --db p.db --mode prefill,prefill1
 check 'a recording with cells answers without the model' "$kvsim" sweep -q learn "cells:bits=5,$spec" --fidelity fisher --db f.db
 "$kvsim" record -q -m good.gguf -t samples --stride 72 --keep kv,sens -o plain || exit 1
