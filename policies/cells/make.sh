@@ -7,7 +7,8 @@
 #   judged    records the sets that nothing is trained on: other contexts (ctx_a) of HellaSwag, other files, windows of text
 #             more than 10,000 tokens away
 #   others    weights with other inputs, trained on other kinds, and static plans (kvsim tune)
-#   compare   the sweep policies/cells.sweep over the judged sets, and the tables of reports/cells.md
+#   compare   the sweep policies/cells.sweep over the judged sets and cells-parts.sweep over 96 HellaSwag items, their tables, and
+#             the figure
 set -eu
 kvsim=$BUILD/kvsim lists=policies/cells to=work/cells
 hellaswag=hellaswag:$KVSIM_DATA/hellaswag_val.jsonl.gz text=text:$KVSIM_DATA/wikitext2_test.raw.txt
@@ -57,6 +58,10 @@ for step in "$@"; do
         for set in hellaswag openbookqa arc_easy wikitext_1024; do
             "$kvsim" sweep $to/$set-judged $to/plans.sweep policies/cells.sweep -m "$MODEL" --db $to/cells.db
         done
+        "$kvsim" sweep $to/hellaswag-judged policies/cells-parts.sweep -m "$MODEL" --db $to/parts.db --items 0-95
+        "$kvsim" report --db $to/cells.db -o $to/report
+        "$kvsim" show --db $to/cells.db
+        "$kvsim" show --db $to/parts.db
         ;;
     *) echo "make.sh: no step '$step'" >&2 && exit 2 ;;
     esac

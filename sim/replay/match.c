@@ -50,7 +50,7 @@ int kv_replay_match(const struct kv_replay *r, struct kv_replay_spec *specs, siz
         struct kv_replay_spec *spec = &specs[j];
         if (!spec->policy->settle || spec->policy->settle(spec->self, NAN) != 1) continue;
         rc = settle(r, spec, jobs, bits, e);
-        if (rc == 0) kv_spec_rename(spec);
+        if (rc == 0) rc = kv_spec_rename(spec, e);
     }
     free(bits);
     return rc;

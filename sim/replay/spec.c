@@ -222,12 +222,15 @@ static char *own_text(const struct kv_replay_spec *spec) {
     return *own ? kv_strdup(own) : NULL;
 }
 
-void kv_spec_rename(struct kv_replay_spec *spec) {
+int kv_spec_rename(struct kv_replay_spec *spec, struct kv_error *e) {
+    KV_GUARD(e);
     char *own = own_text(spec);
-    if (!own) return;
+    if (!own) return 0;
+    char *whole = kv_format_text("%s@%s", own, spec->format_text);
     free(spec->canonical);
-    spec->canonical = kv_format_text("%s@%s", own, spec->format_text);
+    spec->canonical = whole;
     free(own);
+    return 0;
 }
 
 static int open_policy(struct kv_replay_spec *spec, const char *text, struct kv_error *e) {

@@ -35,7 +35,7 @@ KV_MUST_CHECK int kv_replay_spec_open(struct kv_replay_spec *spec, const char *t
 void kv_replay_spec_close(struct kv_replay_spec *spec); // an empty spec is fine
 
 // Gives a spec whose policy has changed its setting (settle) the canonical text of the new one.
-void kv_spec_rename(struct kv_replay_spec *spec);
+KV_MUST_CHECK int kv_spec_rename(struct kv_replay_spec *spec, struct kv_error *e);
 
 // The policy among a spec's that decides by layers, inside a running pass: the spec itself or one
 // that it wraps. NULL when there is none.

@@ -262,6 +262,7 @@ static int take_item(void *self, size_t n, const char *const *names, const struc
 
 int kv_store_items(struct kv_store *s, long long run_group, struct kv_item_result **rows, size_t *n,
                    struct kv_error *e) {
+    KV_GUARD(e);
     struct list l = {.size = sizeof **rows};
     int code = read_group(
         s, run_group,
@@ -301,6 +302,7 @@ static int take_redraw(void *self, size_t n, const char *const *names, const str
 
 int kv_store_redraws(struct kv_store *s, long long run_group, struct kv_redraw_result **rows,
                      size_t *n, struct kv_error *e) {
+    KV_GUARD(e);
     // Where there is no gold choice nothing equals it: NULLIF makes that unknown.
     struct list l = {.size = sizeof **rows};
     int code = read_group(
@@ -348,6 +350,7 @@ static int take_choice(void *self, size_t n, const char *const *names, const str
 
 int kv_store_choices(struct kv_store *s, long long run_group, struct kv_choice_result **rows,
                      size_t *n, struct kv_error *e) {
+    KV_GUARD(e);
     struct list l = {.size = sizeof **rows};
     int code = read_group(
         s, run_group,

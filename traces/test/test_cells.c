@@ -8,8 +8,10 @@
 // cmocka wants the headers above before its own
 #include <cmocka.h>
 
+#include "sim/base/blas.h"
 #include "sim/base/files.h"
 #include "sim/base/half.h"
+#include "sim/model/accelerator.h"
 #include "sim/model/forward.h"
 #include "sim/replay/test/tiny_trace.h"
 #include "traces/products.h"
@@ -446,27 +448,29 @@ static void the_number_of_workers_does_not_show(void **state) {
     free(dir);
 }
 
-static uint32_t longest_path(const struct kv_trace_item *it) {
-    uint32_t most = 0;
-    for (uint32_t c = 0; c < it->n_choices; c++)
-        if (it->first[c + 1] - it->first[c] > most) most = it->first[c + 1] - it->first[c];
-    return it->n_context + most;
+// Products as the CPU makes them, on a device that fails at a tree of so many rows.
+static size_t fails_at;
+static int multiply(bool transposed, size_t rows, size_t n, size_t k, const float *x,
+                    const float *w, float *y, char *why, size_t room) {
+    kv_sgemm(false, transposed, rows, n, k, x, k, w, transposed ? k : n, 0, y, n);
+    snprintf(why, room, "pulled out by a test");
+    return rows == fails_at;
 }
 
-// Stopped by an item that is longer than those before it: a position that only it reaches turns its
-// key into no number.
+// Stopped by a device that fails at an item longer than those before it, as one that is lost would.
 static void a_recording_that_was_stopped_goes_on_to_the_same_bytes(void **state) {
     (void)state;
+    static const struct kv_accelerator device = {.hardware = "a device", .multiply = multiply};
     struct kv_error e;
     char *dir = kv_format_text("%s/stopped", whole.dir);
-    uint32_t reached = longest_path(kv_trace_item(whole.trace, 0)), longer = 0;
+    uint32_t reached = kv_trace_item(whole.trace, 0)->n_tokens, longer = 0;
     for (size_t i = 1; i < ITEMS && longer <= reached; i++)
-        longer = longest_path(kv_trace_item(whole.trace, i));
+        longer = kv_trace_item(whole.trace, i)->n_tokens;
     assert_true(longer > reached);
-    float *turn = model->rope_cos + (size_t)(longer - 1) * tiny_shape.head_dim / 2, was = *turn;
-    *turn = NAN;
+    fails_at = longer;
+    model->layers[0].qkv.accelerator = &device;
     assert_int_equal(KV_EFAIL, record(dir, WHOLE, 1, NULL, &e));
-    *turn = was;
+    model->layers[0].qkv.accelerator = NULL;
     if (!strstr(e.msg, "items are kept")) fail_msg("%s", e.msg);
     assert_int_equal(KV_EFAIL, record(dir, WHOLE, 1, "sym:group=32", &e));
     if (!strstr(e.msg, "cells_format is")) fail_msg("%s", e.msg);
