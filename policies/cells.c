@@ -23,7 +23,7 @@ enum {
 #define SHORT_OF_BITS 0.03
 
 static const struct kv_param params[] = {
-    {"bits", KV_FLOAT, "5", 1, 32, NULL, "bits a value",
+    {"bits", KV_FLOAT, NULL, 1, 32, NULL, "bits a value",
      "budget: allocated bits, metadata and width tags counted"},
     {"weights", KV_TEXT, "shipped", 0, 0, NULL, NULL,
      "safetensors file of kvsim train cells; shipped: those that travel with kvsim, by the model's "
@@ -35,9 +35,10 @@ static const struct kv_param params[] = {
      "of 64 tokens; none: lambda as in training; matched: lambda found on the items judged, for "
      "comparing "
      "rules"},
-    {"grain", KV_CHOICE, "file", 0, 0, "cell/kv/layer/file", NULL,
-     "what shares a width: nothing, the heads of K or V, a whole layer; file: as trained"},
-    {"widths", KV_LIST, "", 1, 16, NULL, "bits",
+    {"grain", KV_CHOICE, "cell", 0, 0, "cell/kv/layer", NULL,
+     "what shares a width: nothing, the heads of K or V, a whole layer; as trained where it is not "
+     "given"},
+    {"widths", KV_LIST, "2/3/4/5/6/8", 1, 16, NULL, "bits",
      "to choose from; those of training where it is not given"},
     {"features", KV_CHOICE, "stored", 0, 0, "stored/exact", NULL,
      "earlier keys that a token's attention features read: as stored, or before coding"},
@@ -210,14 +211,15 @@ static int cells_open(void **self, const struct kv_run *run, const struct kv_arg
         return kv_fail(e, KV_EFAIL, "policy cells", "serves up to %d KV heads", KV_CELLS_ROW / 2);
     int rc = open_weights(c, args, e);
     if (rc) return rc;
-    if (c->choice.grain == KV_CHOICE_OF_FILE) {
+    if (!kv_arg(args, "grain")->given) { // as trained
         static const char *const grains[] = {"cell", "kv", "layer"};
-        for (int g = 0; g < 3; g++)
-            if (strcmp(c->model.grain, grains[g]) == 0) c->choice.grain = (enum kv_cells_shares)g;
-        if (c->choice.grain == KV_CHOICE_OF_FILE)
+        size_t g = 0;
+        while (g < 3 && strcmp(c->model.grain, grains[g]) != 0) g++;
+        if (g == 3)
             return kv_fail(e, KV_EFAIL, c->model.file.path,
                            "was trained for grain %s, which no layer can decide alone; give grain=",
                            c->model.grain);
+        c->choice.grain = (enum kv_cells_shares)g;
     }
     rc = choose_widths(c, kv_arg(args, "widths"), e);
     if (rc == 0) rc = set_budget(c, e);

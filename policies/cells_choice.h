@@ -6,7 +6,7 @@
 
 #include "policies/policy.h"
 
-enum kv_cells_shares { KV_CHOICE_CELL, KV_CHOICE_KV, KV_CHOICE_LAYER, KV_CHOICE_OF_FILE };
+enum kv_cells_shares { KV_CHOICE_CELL, KV_CHOICE_KV, KV_CHOICE_LAYER };
 enum kv_cells_error {
     KV_CELLS_TRIAL,  // coded at each width
     KV_CELLS_SCALED, // coded at one width near 4 bits; others by the square of their step

@@ -35,7 +35,8 @@ static int tear_down(void **state) {
 }
 
 static struct kv_replay_spec open_cells(const char *keys) {
-    char *text = kv_format_text("cells:weights=%s%s%s@asym:group=32", path, *keys ? "," : "", keys);
+    char *text = kv_format_text("cells:weights=%s%s%s%s@asym:group=32", path,
+                                strstr(keys, "bits=") ? "" : ",bits=5", *keys ? "," : "", keys);
     struct kv_replay_spec spec = fake_spec(text);
     free(text);
     return spec;
@@ -412,12 +413,14 @@ static void files_and_settings_that_cannot_be_are_refused(void **state) {
     (void)state;
     write_cells(path, &c);
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        char *text = kv_format_text("cells:weights=%s,%s@asym:group=32", path, wrong[i].keys);
+        char *text =
+            kv_format_text("cells:weights=%s%s,%s@asym:group=32", path,
+                           strncmp(wrong[i].keys, "bits", 4) == 0 ? "" : ",bits=5", wrong[i].keys);
         assert_int_not_equal(kv_replay_spec_open(&spec, text, &fake_setting, 1, &e), 0);
         if (!strstr(e.msg, wrong[i].why)) fail_msg("%s: %s", wrong[i].keys, e.msg);
         free(text);
     }
-    char *text = kv_format_text("cells:weights=%s", path);
+    char *text = kv_format_text("cells:bits=5,weights=%s", path);
     assert_int_equal(kv_read_file(path, &whole, &n, &e), 0);
     for (size_t cut = 0; cut < n; cut += cut < 3000 ? 7 : 331) {
         assert_int_equal(kv_write_file(path, whole, cut, &e), 0);
@@ -437,7 +440,7 @@ static void files_and_settings_that_cannot_be_are_refused(void **state) {
     // Weights of another shape, or of another model.
     c.shape.n_layers = 4;
     write_cells(path, &c);
-    text = kv_format_text("cells:weights=%s", path);
+    text = kv_format_text("cells:bits=5,weights=%s", path);
     assert_int_equal(kv_replay_spec_open(&spec, text, &fake_setting, 1, &e), KV_EFAIL);
     assert_non_null(strstr(e.msg, "tensor channel has another shape"));
     c = shipped_inputs();

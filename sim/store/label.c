@@ -31,7 +31,12 @@ static bool is_default(struct known k, const char *key, const char *value) {
     const struct kv_param *tables[] = {k.own, k.common};
     for (size_t t = 0; t < 2; t++)
         for (const struct kv_param *p = tables[t]; p && p->name; p++)
-            if (strcmp(p->name, key) == 0) return p->fallback && strcmp(p->fallback, value) == 0;
+            if (strcmp(p->name, key) == 0 && p->fallback) {
+                // One of several that a default names: weights=shipped, weights=shipped/NAME.
+                size_t n = strlen(p->fallback);
+                return strncmp(p->fallback, value, n) == 0 &&
+                       (value[n] == 0 || (n && p->type == KV_TEXT && value[n] == '/'));
+            }
     return false;
 }
 

@@ -40,7 +40,8 @@ static int tear_down(void **state) {
 }
 
 static struct kv_replay_spec cells_spec(const char *form, const char *keys, const char *format) {
-    char *inner = kv_format_text("cells:weights=%s%s%s", path, *keys ? "," : "", keys);
+    char *inner = kv_format_text("cells:weights=%s%s%s%s", path,
+                                 strstr(keys, "bits=") ? "" : ",bits=5", *keys ? "," : "", keys);
     char *text = kv_format_text(form, inner), *whole = kv_format_text("%s@%s", text, format);
     struct kv_replay_spec spec = tiny_spec(&tiny, whole);
     free(inner);
