@@ -21,14 +21,21 @@ at_work() {
     done
     sleep 0.3
 }
-for signal in TERM INT HUP; do
+# Under nohup(1) this script's own children are spared SIGHUP, and stay so.
+ignored=$(sed -n 's/^SigIgn:[[:space:]]*//p' /proc/self/status)
+hup=HUP
+[ $((0x${ignored:-0} & 1)) = 0 ] || hup=
+for signal in TERM INT $hup; do
     "$kvsim" sql "$endless" --db s.db >out.log 2>err.log &
     pid=$!
     at_work $pid
     kill -s $signal $pid
     kill -s $signal $pid # as timeout(1) does, which signals its child and then its group
+    (sleep 20 && kill -KILL $pid) 2>/dev/null &
+    killer=$!
     wait $pid
     code=$?
+    kill $killer 2>/dev/null
     name="issue 13 C4: a query without an end ends by SIG$signal"
     want_code=1 want='kvsim: s.db: interrupted'
     judge $code
@@ -53,7 +60,7 @@ const struct kv_policy *kv_policy_entry(uint32_t abi);
 const struct kv_policy *kv_policy_entry(uint32_t abi) { (void)abi; return &spin; }
 C
 if ${CC:-cc} -std=c17 -D_GNU_SOURCE -I"$root" -shared -fPIC -o spin.so spin.c 2>cc.log; then
-    for signal in TERM HUP; do
+    for signal in TERM $hup; do
         "$kvsim" replay -q t "./spin.so@sym" -m good.gguf >out.log 2>err.log &
         pid=$!
         at_work $pid
