@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reading the weights of policy cells, and computing with them.
 #include "policies/cells_weights.h"
+#include "policies/dot.h"
 
 #include <stdlib.h>
 
@@ -212,17 +213,6 @@ static void silu(float *x, size_t n) {
     for (size_t i = 0; i < n; i++) x[i] = x[i] / (1 + exp_fast(-x[i]));
 }
 
-enum { LANES = 16 };
-static float dot(const float *a, const float *b, size_t n) {
-    float lane[LANES] = {0}, sum = 0;
-    size_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (size_t j = 0; j < LANES; j++) lane[j] += a[i + j] * b[i + j];
-    for (size_t j = 0; j < LANES; j++) sum += lane[j];
-    for (; i < n; i++) sum += a[i] * b[i];
-    return sum;
-}
-
 static float net(const struct kv_cells_weights *m, size_t place, const float *x) {
     float a[KV_CELLS_MOST_HIDDEN], b[KV_CELLS_MOST_HIDDEN];
     size_t h = m->n_hidden;
@@ -234,7 +224,7 @@ static float net(const struct kv_cells_weights *m, size_t place, const float *x)
     for (size_t i = 0; i < h; i++)
         for (size_t j = 0; j < h; j++) b[j] += m->second[i * h + j] * a[i];
     silu(b, h);
-    return dot(m->last, b, h) + m->last_bias[0];
+    return kv_dot(m->last, b, h) + m->last_bias[0];
 }
 
 // Token features of a row, standardised.
@@ -274,9 +264,9 @@ void kv_cells_log_s(const struct kv_cells_weights *m, const struct kv_layer_rows
         for (size_t side = 0; side < 2; side++) {
             size_t p = 2 * at + side;
             float f = m->bias[p];
-            if (m->n_x) f += dot(m->linear + p * m->n_x, x, m->n_x);
+            if (m->n_x) f += kv_dot(m->linear + p * m->n_x, x, m->n_x);
             if (m->n_hidden) f += net(m, p, x);
-            if (m->probe) f += dot(m->probe + p * s->hidden, h, s->hidden);
+            if (m->probe) f += kv_dot(m->probe + p * s->hidden, h, s->hidden);
             out[2 * head + side] = f < -30 ? -30 : f > 30 ? 30 : f;
         }
     }

@@ -3,11 +3,11 @@
 # (KVSIM_DATA). Usage, from the repository's root: make.sh STEP... with BUILD, MODEL and KVSIM_DATA in the environment;
 # traces, stores and other weights go to work/cells. Steps:
 #   train     records 640 HellaSwag, 300 OpenBookQA, 300 ARC-Challenge items and 60 windows of text (161,703 tokens, 9.8 GB,
-#             20 minutes on 2 cores), trains on nine tenths of them (2 minutes) and writes the file to work/cells
+#             half an hour on 2 busy cores), trains on nine tenths of them (2 minutes) and writes the file to work/cells
 #   judged    records the sets that nothing is trained on: other contexts (ctx_a) of HellaSwag, other files, windows of text
 #             more than 10,000 tokens away
 #   others    weights with other inputs, trained on other kinds, and static plans (kvsim tune)
-#   compare   the sweep policies/cells.sweep over the judged sets and cells-parts.sweep over 96 HellaSwag items, their tables, and
+#   compare   the sweep policies/cells.sweep over the judged sets and cells-parts.sweep over 40 HellaSwag items, their tables, and
 #             the figure
 set -eu
 kvsim=$BUILD/kvsim lists=policies/cells to=work/cells
@@ -58,7 +58,12 @@ for step in "$@"; do
         for set in hellaswag openbookqa arc_easy wikitext_1024; do
             "$kvsim" sweep $to/$set-judged $to/plans.sweep policies/cells.sweep -m "$MODEL" --db $to/cells.db
         done
-        "$kvsim" sweep $to/hellaswag-judged policies/cells-parts.sweep -m "$MODEL" --db $to/parts.db --items 0-95
+        "$kvsim" sweep $to/hellaswag-judged policies/cells-parts.sweep -m "$MODEL" --db $to/parts.db --items 0-39
+        "$kvsim" sweep $to/wikitext_1024-judged "cells:bits=5,weights=$to/choices.safetensors@asym:group=32" \
+            "cells:bits=5,weights=$to/text-512.safetensors@asym:group=32" -m "$MODEL" --db $to/cells.db --items 0-9
+        for with in choices text-512; do
+            "$kvsim" diff --db $to/cells.db "cells:bits=5,weights=$to/$with.safetensors@asym:group=32" cells:bits=5@asym:group=32
+        done
         "$kvsim" report --db $to/cells.db -o $to/report
         "$kvsim" show --db $to/cells.db
         "$kvsim" show --db $to/parts.db

@@ -2,20 +2,10 @@
 // Six numbers of a token's own attention row, by KV head.
 #include "sim/model/cell_features.h"
 
-enum { LANES = 16 }; // partial sums: a product of vectors that a compiler may lay across lanes
-
-static float dot(const float *a, const float *b, size_t n) {
-    float lane[LANES] = {0}, sum = 0;
-    size_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (size_t j = 0; j < LANES; j++) lane[j] += a[i + j] * b[i + j];
-    for (size_t j = 0; j < LANES; j++) sum += lane[j];
-    for (; i < n; i++) sum += a[i] * b[i];
-    return sum;
-}
+#include "policies/dot.h"
 
 static float log_norm(const float *x, size_t n) {
-    return logf(fmaxf(sqrtf(dot(x, x, n)), 1e-6f));
+    return logf(fmaxf(sqrtf(kv_dot(x, x, n)), 1e-6f));
 }
 
 // Weights of one query head's row, over all that it sees; the last is its own. Returns how many.
@@ -25,8 +15,8 @@ static size_t weigh(const float *q, const float *k, size_t d, size_t at,
     size_t n = 0;
     for (size_t s = 0; s < n_spans; s++)
         for (size_t i = 0; i < earlier[s].n; i++)
-            w[n++] = scale * dot(q, earlier[s].k + i * earlier[s].stride + at, d);
-    w[n++] = scale * dot(q, k + at, d);
+            w[n++] = scale * kv_dot(q, earlier[s].k + i * earlier[s].stride + at, d);
+    w[n++] = scale * kv_dot(q, k + at, d);
     for (size_t i = 0; i < n; i++) most = fmaxf(most, w[i]);
     for (size_t i = 0; i < n; i++) sum += w[i] = expf(w[i] - most);
     for (size_t i = 0; i < n; i++) w[i] /= sum;

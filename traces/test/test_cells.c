@@ -448,11 +448,10 @@ static void the_number_of_workers_does_not_show(void **state) {
     free(dir);
 }
 
-// What a call that ends by an error of a device had allocated is not given back (sim/base/guard.h).
-const char *__asan_default_options(void);
-const char *__asan_default_options(void) {
-    return "detect_leaks=0";
-}
+// What a call that ends by an error of a device had allocated is not given back (sim/base/guard.h):
+// a leak checker, where there is one, looks away meanwhile.
+void __lsan_disable(void) __attribute__((weak));
+void __lsan_enable(void) __attribute__((weak));
 
 // Products as the CPU makes them, on a device that fails at a tree of so many rows.
 static size_t fails_at;
@@ -475,7 +474,9 @@ static void a_recording_that_was_stopped_goes_on_to_the_same_bytes(void **state)
     assert_true(longer > reached);
     fails_at = longer;
     model->layers[0].qkv.accelerator = &device;
+    if (__lsan_disable) __lsan_disable();
     assert_int_equal(KV_EFAIL, record(dir, WHOLE, 1, NULL, &e));
+    if (__lsan_enable) __lsan_enable();
     model->layers[0].qkv.accelerator = NULL;
     if (!strstr(e.msg, "items are kept")) fail_msg("%s", e.msg);
     assert_int_equal(KV_EFAIL, record(dir, WHOLE, 1, "sym:group=32", &e));
