@@ -133,9 +133,21 @@ static void count_results(struct filling *f, struct kv_fidelity_policy *x,
 // Whether a row was run as the sensitivities were recorded.
 static bool is_meant(const struct kv_summary *row, const struct kv_trace_info *in) {
     return strcmp(row->trace_digest, in->digest) == 0 && row->mode == kv_adjoint_mode(in) &&
-           row->self == kv_adjoint_self(in) && strcmp(row->compute, KV_COMPUTE_CPU) == 0 &&
-           row->form == KV_FORM_NONE && row->feedback == KV_FEEDBACK_OPEN &&
-           strcmp(row->policy, "none") != 0;
+           row->self == kv_adjoint_self(in) && row->form == KV_FORM_NONE &&
+           row->feedback == KV_FEEDBACK_OPEN && strcmp(row->policy, "none") != 0;
+}
+
+// Whose products the rows come from that are judged by: the CPU's where there are any, else those
+// of the first row's accelerator, so that no two arithmetics meet in a table. NULL: no row at all.
+static const char *whose_products(const struct kv_summary *rows, size_t n,
+                                  const struct kv_trace_info *in) {
+    const char *compute = NULL;
+    for (size_t i = 0; i < n; i++)
+        if (is_meant(&rows[i], in) && (!compute || strcmp(rows[i].compute, KV_COMPUTE_CPU) == 0))
+            compute = rows[i].compute;
+    if (compute && strcmp(compute, KV_COMPUTE_CPU) != 0)
+        kv_say("exact rows are of %s: the store holds none of this CPU", compute);
+    return compute;
 }
 
 // Exact rows that the recorded adjoint answers for.
@@ -148,11 +160,12 @@ static int read_store(struct filling *f, struct kv_error *e) {
     int rc = kv_store_open(&s, f->o->db, KV_STORE_READ, e);
     if (rc) return rc;
     rc = kv_store_summaries(s, &exact, &rows, &n, e);
+    const char *compute = rc ? NULL : whose_products(rows, n, in);
     for (size_t i = 0; i < n && rc == 0; i++) {
         struct kv_item_result *items;
         struct kv_fidelity_policy *x;
         size_t n_items;
-        if (!is_meant(&rows[i], in)) continue;
+        if (!is_meant(&rows[i], in) || strcmp(rows[i].compute, compute) != 0) continue;
         struct kv_error why = {0};
         rc = add(f, rows[i].spec, rows[i].seed, &x, &why);
         if (rc == 0 && x &&

@@ -19,8 +19,15 @@ check 'rows of both arithmetics stand apart' test "$(kl | wc -l)" -eq 4
 check 'their divergences agree' awk '{ if ($1 == last) { seen++; if (($2 - kl) ^ 2 > (0.2 * kl) ^ 2 || kl <= 0) bad = 1 } last = $1; kl = $2 } END { exit bad || seen != 2 }' <<END
 $(kl)
 END
-"$kvsim" record -q -m good.gguf -t samples -n 3 --keep final,kv --compute cublas -o u 2>/dev/null
+"$kvsim" record -q -m good.gguf -t samples -n 3 --keep final,kv,sens --compute cublas -o u 2>/dev/null
 check 'a trace can be recorded so' "$kvsim" replay -q u static:bits=16@sym -m good.gguf --compute cublas
+"$kvsim" sweep -q u "$specs" -m good.gguf --db u.db --compute cublas 2>/dev/null || exit 1
+"$kvsim" fidelity u --db u.db --tsv -t policies >fidelity.tsv 2>err.log
+check 'predictions are judged by its rows where there are no others' test "$(grep -c '^static' fidelity.tsv)" -eq 2
+check 'and that is said' grep -q 'exact rows are of loops' err.log
+"$kvsim" sweep -q u static:bits=4@sym -m good.gguf --db u.db || exit 1
+"$kvsim" fidelity u --db u.db --tsv -t policies >fidelity.tsv 2>err.log
+check 'never by rows of two arithmetics' test "$(grep -c '^static' fidelity.tsv)" -eq 1
 
 refused() { expect "$1" "$2" "$3" replay -q t static:bits=4@sym -m good.gguf --compute "$4"; }
 library -DNO_DEVICE
