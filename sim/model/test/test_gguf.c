@@ -104,7 +104,7 @@ static void each_block_type_decodes_as_worked_out_by_hand(void **state) {
     const uint8_t brains[6] = {0x80, 0x3F, 0x00, 0xC0, 0x80, 0x33};
     kv_weight_type_named("BF16")->decode(brains, 3, x);
     assert_true(x[0] == 1.0f && x[1] == -2.0f && x[2] == 0x1p-24f);
-    assert_null(kv_weight_type_named("Q6_K"));
+    assert_null(kv_weight_type_named("Q8_K"));
 }
 
 // Block fillers for whole files: a scale that depends on the block, then codes that depend on the
@@ -363,8 +363,8 @@ static void what_is_not_computed_is_refused_by_name(void **state) {
     const char *sentence =
         "tensor blk.0.ffn_up.weight has type %s, which is not read; supported: %s";
     kv_weight_types_text(supported, sizeof supported);
-    snprintf(message, sizeof message, sentence, "Q6_K", supported);
-    refuses_number(f, at, 14, 4, "", message);
+    snprintf(message, sizeof message, sentence, "Q8_K", supported);
+    refuses_number(f, at, 15, 4, "", message);
     snprintf(message, sizeof message, sentence, "number 99", supported);
     refuses_number(f, at, 99, 4, "", message);
     at = find(&f->good, "blk.0.ffn_up.weight");
