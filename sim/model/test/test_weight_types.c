@@ -133,12 +133,14 @@ struct listed {
 struct listing {
     const struct kv_gguf *g;
     struct listed *tensors;
+    bool few; // under a sanitizer, which makes each ten times as dear
 };
 
 // Decodes a tensor a few rows at a time, so that a large one needs no memory of its size.
 static int check_tensor(void *self, unsigned worker, size_t i, struct kv_error *e) {
     (void)worker;
     const struct listing *l = self;
+    if (l->few && i % 16) return KV_OK;
     const struct listed *want = &l->tensors[i];
     const struct kv_gguf_tensor *t = kv_gguf_tensor_named(l->g, want->name);
     if (!t || strcmp(t->type, want->type) != 0 || t->rows != want->rows || t->cols != want->cols)
@@ -179,7 +181,8 @@ static void every_tensor_decodes_as_the_gguf_package_decodes_it(void **state) {
     bool here = access(path, R_OK) == 0;
     if (here && kv_gguf_open(&g, &e)) fail_msg("%s: %s", e.where, e.msg);
     if (here && g.map.n == bytes) {
-        struct listing l = {&g, kv_alloc(g.n_entries + 1, sizeof *l.tensors)};
+        struct listing l = {&g, kv_alloc(g.n_entries + 1, sizeof *l.tensors),
+                            getenv("KVSIM_TEST_LIGHT") != NULL};
         for (; n <= g.n_entries && fgets(line, sizeof line, file); n++) {
             struct listed *t = &l.tensors[n];
             assert_int_equal(sscanf(line, "%127s %15s %zu %zu %x", t->name, t->type, &t->rows,
@@ -368,7 +371,6 @@ static void a_scale_or_minimum_that_is_no_number_is_refused_with_its_place(void 
 // A row that is no whole number of super-blocks cannot be cut into them.
 static void rows_that_no_super_block_fits_are_refused(void **state) {
     const struct fixture *f = *state;
-    struct kv_text t = {0};
     struct kv_model *m;
     struct kv_error e;
     write_filled(f, &kinds[3]); // Q4_0, whose blocks are shorter
@@ -385,7 +387,6 @@ static void rows_that_no_super_block_fits_are_refused(void **state) {
     assert_string_equal(e.msg, "tensor blk.0.attn_q.weight has rows of 224, no multiple of the 256 "
                                "values in a block of Q4_K");
     free(bytes);
-    free(t.s);
 }
 
 #define LIST(file)                                                                                 \
