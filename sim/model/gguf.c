@@ -47,7 +47,7 @@ static int read_shape(struct kv_model *m, const struct kv_gguf *g, struct kv_err
     s->vocab = tokens && tokens->type == KV_GGUF_ARRAY && tokens->count <= UINT32_MAX
                    ? (uint32_t)tokens->count
                    : 0;
-    m->rope_base = 10000; // llama.cpp's default where the key is absent
+    kv_model_defaults(m); // llama.cpp's base is the same where the key is absent
     uint32_t experts = 0, rotated = 0;
     char key[KEY_BYTES];
     int rc = need_size(g, "block_count", &s->n_layers, e);
@@ -62,7 +62,7 @@ static int read_shape(struct kv_model *m, const struct kv_gguf *g, struct kv_err
     if (!rc) rc = may_have_size(g, "expert_count", &experts, e);
     key_of(g, key, "attention.layer_norm_rms_epsilon");
     if (!rc) rc = kv_gguf_float(g, key, false, &m->rms_eps, e);
-    if (!rc) rc = kv_gguf_float(g, key_of(g, key, "rope.freq_base"), true, &m->rope_base, e);
+    if (!rc) rc = kv_gguf_float(g, key_of(g, key, "rope.freq_base"), true, &m->rope[0].base, e);
     if (!rc) rc = kv_weights_check_shape(s, g->path, e);
     rotated = s->head_dim;
     if (!rc) rc = may_have_size(g, "rope.dimension_count", &rotated, e);

@@ -197,12 +197,13 @@ static int read_config(struct kv_model *m, const char *dir, struct kv_error *e) 
     s->max_tokens = a->max_tokens;
     if (!rc) rc = get_count(config, path, "max_position_embeddings", true, &s->max_tokens, e);
     m->rms_eps = a->rms_eps;
-    m->rope_base = a->rope_base;
+    kv_model_defaults(m);
+    m->rope[0].base = a->rope_base;
     if (!rc) rc = get_positive(config, path, "rms_norm_eps", &m->rms_eps, e);
-    if (!rc) rc = get_positive(config, path, "rope_theta", &m->rope_base, e);
+    if (!rc) rc = get_positive(config, path, "rope_theta", &m->rope[0].base, e);
     if (!rc)
         rc = get_positive(json_object_get(config, "rope_parameters"), path, "rope_theta",
-                          &m->rope_base, e);
+                          &m->rope[0].base, e);
     if (!rc) rc = kv_weights_check_shape(s, path, e);
     m->tied = is_set(config, "tie_word_embeddings");
     json_decref(config);
