@@ -188,6 +188,7 @@ static int check_all_used(const struct kv_gguf *g, struct kv_error *e) {
 int kv_gguf_load(struct kv_model *m, const char *path, enum kv_weights_as as, struct kv_error *e) {
     struct kv_gguf g = {.path = path};
     int rc = kv_gguf_open(&g, e);
+    if (!rc) path = g.path; // a split model is its first part's, whichever was named
     if (!rc) rc = find_architecture(&g, e);
     if (!rc) rc = read_shape(m, &g, e);
     if (!rc) rc = check_known(&g, e);
