@@ -97,6 +97,11 @@ struct kv_model {
     uint32_t bos;
 };
 
+// The first position that a query at `position` sees in a layer of a window.
+static inline uint32_t kv_window_start(uint32_t window, uint32_t position) {
+    return window && position >= window ? position - window + 1 : 0;
+}
+
 // Opens a GGUF file or a Hugging Face folder. Refuses, in one sentence that names file and place:
 // truncated files, headers whose counts lie, unknown tensor types, other architectures, NaN
 // weights. OpenBLAS is loaded, with one thread (sim/base/blas.h): workers are ours.
