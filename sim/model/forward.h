@@ -60,13 +60,16 @@ struct kv_tape_layer {
     float *mixed;  // [rows][n_heads * d] attention's output
     float *middle; // [rows][hidden] after attention
     float *gateup; // [rows][2 ffn]
+    // Before the norms that some models have, NULL in others: of heads, and of what is added.
+    float *q_raw, *k_raw;          // [rows][n_heads * d], [rows][n_kv_heads * d]
+    float *attn_delta, *ffn_delta; // [rows][hidden]
 };
 struct kv_tape {
     size_t n_layers;
     struct kv_tape_layer *layers;
     float *x; // [rows][hidden] leaving the last layer
-    // A thrifty tape remembers x, k and v of each layer; q, mixed, middle and gateup of all layers
-    // share one block, which holds those of the layer that came last.
+    // A thrifty tape remembers x, k and v of each layer; the other members of all layers share one
+    // block, which holds those of the layer that came last.
     float *shared; // the block, or NULL
     size_t holds;  // whose they are, for a thrifty tape
 };
@@ -76,12 +79,12 @@ struct kv_tape {
 // A whole tape if that takes no more than most_bytes, else a thrifty one. Gradients are the same
 // bits from either; going back over a thrifty tape computes each layer's activations again
 // (checkpoints: Chen et al., arXiv 1604.06174).
-struct kv_tape *kv_tape_new(const struct kv_shape *shape, size_t n_tokens, size_t most_bytes);
+struct kv_tape *kv_tape_new(const struct kv_model *m, size_t n_tokens, size_t most_bytes);
 void kv_tape_free(struct kv_tape *t); // NULL is fine
 // Bytes that a whole and a thrifty tape take for that many tokens.
-size_t kv_tape_bytes(const struct kv_shape *shape, size_t n_tokens, bool thrifty);
-// Makes sure that the tape holds a layer's q, mixed, middle and gateup. Uses the scratch of
-// kv_forward but for KV_BUF_X.
+size_t kv_tape_bytes(const struct kv_model *m, size_t n_tokens, bool thrifty);
+// Makes sure that the tape holds all members of a layer. Uses the scratch of kv_forward but for
+// KV_BUF_X. (tape.c)
 void kv_tape_recall(const struct kv_model *m, const struct kv_tree *t, struct kv_tape *tape,
                     uint32_t layer, struct kv_scratch *s);
 
@@ -126,8 +129,10 @@ void kv_scratch_free(struct kv_scratch *s); // NULL is fine
 KV_MUST_CHECK int kv_forward(const struct kv_model *m, const struct kv_forward *job,
                              struct kv_scratch *s, struct kv_error *e);
 
-// Rotates n rows of keys [n][n_kv_heads * head_dim] in place for the given positions.
-void kv_rope_keys(const struct kv_model *m, float *k, size_t n, const uint32_t *positions);
+// Rotates n rows of a layer's keys [n][n_kv_heads * head_dim] in place for the given positions
+// (rope.c).
+void kv_rope_keys(const struct kv_model *m, uint32_t layer, float *k, size_t n,
+                  const uint32_t *positions);
 
 // y[rows][w->rows] = x[rows][w->cols] w^T, row-major, in float32 (bf16 weights are widened first).
 void kv_product(const struct kv_matrix *w, const float *x, size_t rows, float *y,
@@ -137,7 +142,7 @@ void kv_product(const struct kv_matrix *w, const float *x, size_t rows, float *y
 // rows of heads [n][n_heads * head_dim].
 void kv_product_back(const struct kv_matrix *w, const float *dy, size_t rows, float *dx,
                      struct kv_scratch *s);
-void kv_rope_back(const struct kv_model *m, float *x, size_t n, size_t n_heads,
+void kv_rope_back(const struct kv_model *m, uint32_t layer, float *x, size_t n, size_t n_heads,
                   const uint32_t *positions);
 
 // ---- head (head.c) --------------------------------------------------------------------

@@ -102,4 +102,9 @@ bool kv_gguf_int_list(const struct kv_gguf *g, const char *key, int32_t *x, size
 // The tensor of a name; NULL when there is none.
 struct kv_gguf_tensor *kv_gguf_tensor_named(const struct kv_gguf *g, const char *name);
 
+// Sets m->tokenizer from the file's metadata (gguf_tokenizer.c). Errors name the key.
+struct kv_model;
+KV_MUST_CHECK int kv_gguf_tokenizer(struct kv_model *m, const struct kv_gguf *g,
+                                    struct kv_error *e);
+
 #endif

@@ -185,7 +185,7 @@ static void float_weights_load_unchanged_with_all_metadata(void **state) {
     assert_memory_equal(&m->shape, &tiny, sizeof tiny);
     assert_int_equal(m->order, KV_ORDER_GGML);
     assert_true(m->tied && m->head.f32 == m->embed.f32);
-    assert_true(m->rms_eps == f->model->rms_eps && m->rope_base == f->model->rope_base);
+    assert_true(m->rms_eps == f->model->rms_eps && m->rope[0].base == f->model->rope[0].base);
     assert_string_equal(m->name, "tiny");
     assert_string_equal(m->source, "GGUF v3 (F32)");
     assert_string_equal(m->weights_as, "f32");
@@ -200,8 +200,8 @@ static void float_weights_load_unchanged_with_all_metadata(void **state) {
         assert_int_equal((uintptr_t)a->gateup.f32 % 64, 0);
     }
     // Position 3, pair 1 of 4: angle 3 * 10000^(-2/8) = 0.3.
-    assert_true(fabsf(m->rope_cos[3 * 4 + 1] - cosf(0.3f)) < 1e-6f);
-    assert_true(fabsf(m->rope_sin[3 * 4 + 1] - sinf(0.3f)) < 1e-6f);
+    assert_true(fabsf(m->rope[0].cos[3 * 4 + 1] - cosf(0.3f)) < 1e-6f);
+    assert_true(fabsf(m->rope[0].sin[3 * 4 + 1] - sinf(0.3f)) < 1e-6f);
     kv_model_close(m);
 }
 
