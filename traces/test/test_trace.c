@@ -632,50 +632,6 @@ static void issue_13_a15_every_dimension_is_compared_with_the_model(void **state
     }
 }
 
-// Layers 0 and 1 with a RoPE each, as Gemma has them.
-static void angles_of_layers_that_turn_otherwise_are_kept(void **state) {
-    struct kv_error e;
-    struct kv_trace *t;
-    struct kv_trace_writer *w;
-    static double angles[N_LAYERS * DIM / 2];
-    struct kv_trace_info two = info;
-    const struct kv_format_setting s = kv_trace_setting(&two);
-    assert_null(s.rope);
-    must(kv_trace_open(&t, *state, &e), &e);
-    for (size_t i = 0; i < N_LAYERS * DIM / 2; i++) {
-        double base = i < DIM / 2 ? 1e4 : 1e6;
-        angles[i] = pow(base, -(double)(i % (DIM / 2)) / (DIM / 2));
-        double plain = pow(1e4, -(double)(i % (DIM / 2)) / (DIM / 2));
-        assert_true(fabs(kv_trace_setting(kv_trace_info(t)).rope[i] - plain) < 1e-15);
-    }
-    kv_trace_close(t);
-    two.rope = angles;
-    char *dir = in(*state, "two");
-    must(kv_trace_writer_open(&w, dir, &two, "", shapes, N_ITEMS, &e), &e);
-    for (size_t i = 0; i < N_ITEMS; i++) {
-        struct content *c = malloc(sizeof *c);
-        struct kv_trace_item item = item_with(c, i);
-        must(kv_trace_writer_put(w, i, &item, 0, &e), &e);
-        free(c);
-    }
-    must(kv_trace_writer_close(w, true, &e), &e);
-    must(kv_trace_open(&t, dir, &e), &e);
-    assert_memory_equal(kv_trace_info(t)->rope, angles, sizeof angles);
-    kv_trace_close(t);
-    static const char *const lies[][2] = {{"\"layers\": [", "\"layers\": [7, "},
-                                          {"\"angles\": [", "\"angles\": [[1.0], "}};
-    char *text;
-    size_t n;
-    read_whole(dir, "manifest.json", &text, &n);
-    for (size_t i = 0; i < 2; i++) {
-        edit_manifest(dir, lies[i][0], lies[i][1]);
-        refused_with(dir, "finite angles for layer 0");
-        write_whole(dir, "manifest.json", text, n);
-    }
-    free(text);
-    free(dir);
-}
-
 static void folders_that_are_no_traces_are_refused(void **state) {
     char *nothing = in(*state, "nothing"), *file = in(*state, "manifest.json");
     refused_with(nothing, "is not a trace folder (kvsim record makes one)");
@@ -706,7 +662,6 @@ int main(void) {
         TEST(features_by_an_older_rule_are_told_from_today_s),
         TEST(boundaries_that_cannot_be_are_refused_though_sums_fit),
         TEST(noise_is_refused_or_read_but_never_followed),
-        TEST(angles_of_layers_that_turn_otherwise_are_kept),
         TEST(folders_that_are_no_traces_are_refused),
     };
     return cmocka_run_group_tests_name("trace folders", tests, NULL, NULL);
