@@ -47,11 +47,11 @@ static int check_trace(const struct kv_cells_ground *g, const struct kv_trace_in
 
 static int open_format(struct kv_cells_ground *g, struct kv_error *e) {
     const struct kv_trace_info *info = kv_trace_info(g->traces[0]);
-    struct kv_format_setting setting = {info->shape, info->order};
+    struct kv_format_setting setting = kv_trace_setting(info);
     int rc = kv_format_open(&g->format, info->cells_format, &setting, e);
     if (rc) return rc;
     const struct kv_format *f = g->format;
-    if (f->scope != KV_SCOPE_VECTOR || f->sinks || f->keys_before_rope)
+    if (f->scope != KV_SCOPE_VECTOR || f->sinks || f->keys_before_rope || f->centre.tokens > 0)
         return kv_fail(e, KV_EFAIL, info->path,
                        "cells of format %s do not code by themselves; those of asym:group=32 do",
                        f->canonical);
