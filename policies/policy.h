@@ -178,7 +178,7 @@ enum kv_token_kind {
 // heads that share the KV head.
 enum kv_cell_feature {
     KV_CELL_SELF,         // log of the token's attention weight on itself, at least e^-12
-    KV_CELL_FIRST,        // log of its weight on position 0, at least 1e-6
+    KV_CELL_FIRST,        // log of its weight on position 0 (the oldest in a window), at least 1e-6
     KV_CELL_LARGEST,      // log of its largest weight, at least 1e-6
     KV_CELL_ENTROPY_NATS, // of its attention row
     KV_CELL_KEY_NORM,     // log |k|, at least 1e-6

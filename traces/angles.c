@@ -8,7 +8,8 @@
 #include "sim/model/model.h"
 
 struct kv_format_setting kv_trace_setting(const struct kv_trace_info *in) {
-    return (struct kv_format_setting){.shape = in->shape, .order = in->order, .rope = in->rope};
+    return (struct kv_format_setting){
+        .shape = in->shape, .order = in->order, .rope = in->rope, .windows = in->windows};
 }
 
 double *kv_angles_of_model(const struct kv_model *m) {

@@ -70,18 +70,21 @@ int kv_cell_errors_fill(struct kv_cell_errors *c, unsigned worker, const struct 
     return rc;
 }
 
-void kv_cell_attention(const struct kv_shape *s, const struct kv_trace_item *it, uint32_t layer,
+void kv_cell_attention(const struct kv_model *m, const struct kv_trace_item *it, uint32_t layer,
                        const float *q, const struct kv_layer_kv *kv, const float *k_exact,
                        float *attention) {
+    const struct kv_shape *s = &m->shape;
     size_t n_kv = (size_t)s->n_kv_heads * s->head_dim, n_q = (size_t)s->n_heads * s->head_dim,
            per_layer = (size_t)s->n_kv_heads * KV_N_CELL_FEATURES;
     float *scores = kv_alloc(it->n_tokens, sizeof *scores);
     for (uint32_t row = 0, c = 0; row < it->n_tokens; row++) {
         bool in_choice = row >= it->n_context;
         while (in_choice && row >= it->first[c + 1]) c++;
-        const struct kv_cell_span seen[] = {{k_exact, n_kv, in_choice ? it->n_context : row},
-                                            {in_choice ? k_exact + it->first[c] * n_kv : NULL, n_kv,
-                                             in_choice ? row - it->first[c] : 0}};
+        struct kv_cell_span seen[] = {{k_exact, n_kv, in_choice ? it->n_context : row},
+                                      {in_choice ? k_exact + it->first[c] * n_kv : NULL, n_kv,
+                                       in_choice ? row - it->first[c] : 0}};
+        uint32_t position = in_choice ? it->n_context + row - it->first[c] : row;
+        kv_cell_spans_skip(seen, 2, kv_window_start(m->layers[layer].window, position));
         kv_cell_features(s, q + row * n_q, kv->k + row * n_kv, kv->v + row * n_kv, seen,
                          in_choice ? 2 : 1, scores,
                          attention + ((size_t)row * s->n_layers + layer) * per_layer);

@@ -33,7 +33,7 @@ KV_MUST_CHECK int kv_cell_errors_fill(struct kv_cell_errors *c, unsigned worker,
 // Fills one layer of attention[n_tokens][n_layers][n_kv_heads][KV_N_CELL_FEATURES]: q
 // [n_tokens][n_heads * head_dim] after RoPE, kv the run's own, k_exact
 // [n_tokens][n_kv_heads * head_dim] its keys rounded to fp16, as later tokens read them.
-void kv_cell_attention(const struct kv_shape *s, const struct kv_trace_item *item, uint32_t layer,
+void kv_cell_attention(const struct kv_model *m, const struct kv_trace_item *item, uint32_t layer,
                        const float *q, const struct kv_layer_kv *kv, const float *k_exact,
                        float *attention);
 

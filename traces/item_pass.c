@@ -90,7 +90,7 @@ static int keep_cells(const struct kv_item_pass *p, uint32_t layer, const struct
     for (size_t row = 0; row < p->item->n_tokens && rc == 0; row++)
         memcpy(p->input + (row * s->n_layers + layer) * h, half + row * h, h * sizeof *half);
     free(half);
-    if (rc == 0) kv_cell_attention(s, p->item, layer, p->q_now, kv, p->exact_k, p->attention);
+    if (rc == 0) kv_cell_attention(p->m, p->item, layer, p->q_now, kv, p->exact_k, p->attention);
     return rc;
 }
 

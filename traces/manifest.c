@@ -10,6 +10,7 @@
 #include "sim/base/utf8.h"
 #include "traces/angles.h"
 #include "traces/layout.h"
+#include "traces/windows.h"
 
 static const char seal_key[] = "manifest_xxh64", no_sum[] = "0000000000000000";
 
@@ -56,6 +57,8 @@ static json_t *model_json(const struct kv_trace_info *in) {
     json_object_set_new(j, "shape", shape_json(&in->shape));
     json_t *rope = kv_angles_json(in);
     if (rope) json_object_set_new(j, "rope", rope);
+    json_t *windows = kv_windows_json(in);
+    if (windows) json_object_set_new(j, "windows", windows);
     json_t *norms = in->kv_norms ? json_array() : NULL;
     for (size_t i = 0; norms && i < 2 * (size_t)in->shape.n_layers; i++)
         json_array_append_new(norms, json_real((double)in->kv_norms[i]));

@@ -6,6 +6,7 @@
 #include "sim/model/model.h"
 #include "traces/angles.h"
 #include "traces/layout.h"
+#include "traces/windows.h"
 
 int kv_trace_check_features(const struct kv_trace_info *in, uint32_t needs, struct kv_error *e) {
     for (const struct kv_feature_rule *r = kv_feature_rules; r->key; r++)
@@ -52,5 +53,9 @@ int kv_trace_check_model(const struct kv_trace_info *in, const struct kv_model *
             "its manifest says another RoPE of layer %zu than the model's: it was edited "
             "or damaged",
             i / (in->shape.head_dim / 2));
+    if (!kv_windows_agree(in, m))
+        return kv_fail(e, KV_EFAIL, in->path,
+                       "its manifest says other windows of layers than the model's: it was edited "
+                       "or damaged");
     return 0;
 }

@@ -11,10 +11,11 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-#include "traces/layout.h"
 #include "traces/angles.h"
+#include "traces/layout.h"
 #include "traces/manifest.h"
 #include "traces/numbers.h"
+#include "traces/windows.h"
 
 static const size_t check_on_open_bytes = 64u << 20;
 
@@ -184,6 +185,7 @@ static int read_info(const json_t *j, struct kv_trace_info *in, const char *path
         return rc;
     if ((rc = read_norms(json_object_get(model, "kv_norms"), in, path, e))) return rc;
     if ((rc = kv_angles_read(json_object_get(model, "rope"), in, path, e))) return rc;
+    if ((rc = kv_windows_read(json_object_get(model, "windows"), in, path, e))) return rc;
     if ((rc = read_adjoint(json_object_get(j, "adjoint"), &in->adjoint, path, e))) return rc;
     read_rules(json_object_get(j, "semantics"), in);
     in->n_items = n_items;
@@ -420,6 +422,7 @@ void kv_trace_close(struct kv_trace *t) {
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) free(texts[i]);
     free(in->kv_norms);
     free(in->rope);
+    free(in->windows);
     pthread_mutex_destroy(&t->channels->lock);
     free(t->channels->sum);
     free(t->channels->weight);

@@ -25,6 +25,7 @@
 #include "traces/numbers.h"
 #include "traces/sensitivity.h"
 #include "traces/tables.h"
+#include "traces/windows.h"
 #include "traces/writer.h"
 
 struct recorder {
@@ -333,6 +334,7 @@ int kv_record(const struct kv_model *m, const struct kv_tasks *tasks,
         .window_tokens = tasks->kind == KV_TASK_TEXT ? tasks->window_tokens : 0,
         .rope_base = m->rope[0].base,
         .rope = kv_angles_of_model(m),
+        .windows = kv_windows_of_model(m),
         .adjoint = o->adjoint,
         .keep = keep,
         .cells_format = cells ? (char *)kv_cell_errors_format(cells) : NULL,
@@ -350,6 +352,7 @@ int kv_record(const struct kv_model *m, const struct kv_tasks *tasks,
                      norm % 2 ? "value" : "key", norm / 2, (double)info.kv_norms[norm]);
         free(info.kv_norms);
         free(info.rope);
+        free(info.windows);
         kv_items_free(items);
         kv_cell_errors_close(cells);
         return rc;
@@ -375,6 +378,7 @@ int kv_record(const struct kv_model *m, const struct kv_tasks *tasks,
     free(r.scratch);
     free(info.kv_norms);
     free(info.rope);
+    free(info.windows);
     kv_items_free(items);
     kv_cell_errors_close(cells);
     return rc;

@@ -101,6 +101,8 @@ struct kv_trace_info {
     uint32_t window_tokens; // 0 unless text
     float rope_base;
     double *rope; // [n_layers][head_dim / 2] radians a position by which RoPE turned the keys
+    uint32_t
+        *windows; // [n_layers] tokens that a layer's queries see, 0: all; NULL: all of them all
     struct kv_adjoint_info adjoint;
     uint32_t keep;      // enum kv_keep bits
     char *cells_format; // canonical: of the errors in cells_numerator; NULL without KV_KEEP_CELLS

@@ -23,6 +23,15 @@ static size_t weigh(const float *q, const float *k, size_t d, size_t at,
     return n;
 }
 
+void kv_cell_spans_skip(struct kv_cell_span *spans, size_t n_spans, size_t n) {
+    for (size_t s = 0; s < n_spans && n > 0; s++) {
+        size_t gone = n < spans[s].n ? n : spans[s].n;
+        spans[s].k += gone * spans[s].stride;
+        spans[s].n -= gone;
+        n -= gone;
+    }
+}
+
 void kv_cell_features(const struct kv_shape *s, const float *q, const float *k, const float *v,
                       const struct kv_cell_span *earlier, size_t n_spans, float *scores,
                       float *out) {

@@ -11,11 +11,14 @@
 #include "policies/policy.h"
 
 // Keys (after RoPE) of a run of earlier tokens: KV head h of the i-th lies at k + i * stride + h *
-// head_dim. The first key of the first span is that of position 0.
+// head_dim. The first key of the first span is that of the oldest visible position.
 struct kv_cell_span {
     const float *k;
     size_t stride, n;
 };
+
+// Leaves out the first n tokens of the spans, which a layer's window has passed.
+void kv_cell_spans_skip(struct kv_cell_span *spans, size_t n_spans, size_t n);
 
 // Fills out[n_kv_heads][KV_N_CELL_FEATURES]. q: [n_heads * head_dim] after RoPE, unscaled; k, v:
 // [n_kv_heads * head_dim], the token's own. scores: room for the number of visible positions,

@@ -34,6 +34,8 @@ struct kv_format_setting {
     // Radians a position by which RoPE turns each pair of channels, [n_layers][head_dim / 2];
     // borrowed for as long as the format codes. NULL: not known, and formats that turn cannot code.
     const double *rope;
+    const uint32_t
+        *windows; // [n_layers] tokens that a layer's queries see, 0: all; borrowed; or NULL
 };
 
 // Vectors are coded less a mean that each sequence holds (format center; centre.h).

@@ -133,9 +133,10 @@ static void add_segment(struct kv_attend *a, const struct bench *b, const size_t
 }
 
 // Attention of one row's query heads over one KV head. upto: positions read coded, K and V apart.
-// `gone` marks evicted rows [n_tokens], or is NULL. Leaves softmax weights in b->weights.
-static void attend_row(struct bench *b, uint32_t row, size_t head, const size_t upto[2],
-                       const uint8_t *gone, float *out) {
+// `gone` marks evicted rows [n_tokens], or is NULL; what a layer's window has passed weighs 0 as
+// they do. Leaves softmax weights in b->weights.
+static void attend_row(struct bench *b, uint32_t layer, uint32_t row, size_t head,
+                       const size_t upto[2], const uint8_t *gone, float *out) {
     const struct kv_shape *s = &b->info->shape;
     const struct kv_tree *t = &b->tree;
     size_t d = s->head_dim, group = s->n_heads / s->n_kv_heads,
@@ -157,9 +158,12 @@ static void attend_row(struct bench *b, uint32_t row, size_t head, const size_t 
         add_segment(&a, b, upto, head, t->first[c], b->at.column[c], t->n_context,
                     a.len - t->n_context);
     }
-    if (gone) {
+    const uint32_t *windows = b->info->windows;
+    size_t from = windows ? kv_window_start(windows[layer], b->at.position[row]) : 0;
+    if (gone || from > 0) {
         for (size_t j = 0; j < a.len; j++)
-            b->masked[j] = gone[j < t->n_context ? j : t->first[c] + j - t->n_context];
+            b->masked[j] =
+                j < from || (gone && gone[j < t->n_context ? j : t->first[c] + j - t->n_context]);
         b->masked[a.len - 1] = 0; // a token's own query sees it
         a.masked = b->masked;
     }
@@ -178,7 +182,7 @@ static void attend_reference(struct bench *b) {
             for (uint32_t row = 0; row < n; row++) {
                 size_t len = b->at.position[row] + 1;
                 float *keep = b->ref_weights + l * b->offset[n] + b->offset[row] + h * group * len;
-                attend_row(b, row, h, exact, NULL, b->out + l * n * n_q);
+                attend_row(b, l, row, h, exact, NULL, b->out + l * n * n_q);
                 for (size_t g = 0; g < group; g++)
                     memcpy(keep + g * len, b->weights + g * b->at.ld_row, len * sizeof *keep);
             }
@@ -288,7 +292,7 @@ static void attend_coded(struct bench *b, const struct kv_replay *r,
         for (size_t h = 0; h < s->n_kv_heads; h++) {
             const uint8_t *masked = evicted_rows(b, cells, l, h, gone);
             for (uint32_t row = 0; row < n; row++) {
-                attend_row(b, row, h, upto[row], masked, b->mixed);
+                attend_row(b, l, row, h, upto[row], masked, b->mixed);
                 compare_row(b, l, row, h, upto[row][KV_VALUE], masked != NULL, to, change);
                 size_t at = row * n_kv + h * d;
                 to->key += relative_square(b->read[0].k + at, b->read[1].k + at, d);

@@ -140,6 +140,9 @@ static void own_attention(struct kv_layered *y, const struct kv_layer_pass *p, u
         {y->stored, width, in_context ? row : t->n_context},
         {y->stored + first * width, width, row - first},
     };
+    if (y->spec->windows)
+        kv_cell_spans_skip(seen, 2,
+                           kv_window_start(y->spec->windows[p->layer], kv_tree_position(t, row)));
     kv_cell_features(s, p->q + row * n_q, p->k + row * width, p->v + row * width, seen, 2,
                      y->scores, y->features);
 }

@@ -7,7 +7,9 @@
 #include "sim/replay/spec.h"
 #include "traces/trace.h"
 
-// Bits that the decisions take at the end of each context + choice, averaged over choices.
+// Bits that the decisions take at the end of each context + choice, averaged over choices: a value
+// that is held there. A layer with a window holds its newest tokens and no more, in whole blocks;
+// bytes are still told by token of the path.
 void kv_ledger_count(const struct kv_replay_spec *spec, const struct kv_trace_item *item,
                      const uint8_t *cells, struct kv_ledger *ledger);
 // The same in mode requant: coded up to the last time a window was full, groups of tokens running

@@ -276,6 +276,7 @@ int kv_replay_spec_open(struct kv_replay_spec *spec, const char *text,
     rc = kv_format_open(&spec->format, format ? format : "sym", s, e);
     if (rc == 0) {
         describe_run(&spec->run, spec->format, seed);
+        spec->windows = s->windows;
         rc = open_policy(spec, policy, e);
     }
     bool formatless = rc == 0 && strcmp(spec->policy_name, "none") == 0;

@@ -16,6 +16,7 @@ struct kv_replay_spec {
     void *self; // the policy's state: read-only, shared by workers
     struct kv_format *format;
     struct kv_run run;
+    const uint32_t *windows;      // [n_layers], of the setting that it was opened with; or NULL
     uint32_t varies, options;     // axes along which decisions differ; answers a cell may have
     uint32_t hops;                // times the prompt is coded
     uint32_t rounds;              // times the policy, or the one that it wraps, is asked

@@ -10,11 +10,17 @@
 #include "sim/replay/attention.h"
 #include "sim/replay/test/tiny_trace.h"
 
-static struct tiny_trace whole, without_q;
+static struct tiny_trace whole, without_q,
+    windowed; // the last: its second layer sees WINDOW tokens
+enum { WINDOW = 9 };
 
 static int set_up(void **state) {
     (void)state;
-    return tiny_trace_open(&whole, KV_KEEP_FINAL | KV_KEEP_KV | KV_KEEP_Q, 2, NULL) ||
+    struct kv_model *m = tiny_model();
+    m->layers[1].window = WINDOW;
+    int rc = tiny_trace_of(&windowed, m, KV_KEEP_FINAL | KV_KEEP_Q | KV_KEEP_CELLS, 2);
+    kv_model_close(m);
+    return rc || tiny_trace_open(&whole, KV_KEEP_FINAL | KV_KEEP_KV | KV_KEEP_Q, 2, NULL) ||
            tiny_trace_open(&without_q, KV_KEEP_FINAL | KV_KEEP_KV, 1, NULL);
 }
 
@@ -22,6 +28,7 @@ static int tear_down(void **state) {
     (void)state;
     tiny_trace_close(&whole);
     tiny_trace_close(&without_q);
+    tiny_trace_close(&windowed);
     return 0;
 }
 
@@ -41,36 +48,43 @@ static int keep(void *self, size_t item, size_t spec, const struct kv_attention_
     return 0;
 }
 
-static struct seen run(struct kv_replay_spec *specs, size_t n, bool self_exact, unsigned jobs) {
+static struct seen run_on(const struct tiny_trace *t, struct kv_replay_spec *specs, size_t n,
+                          bool self_exact, unsigned jobs) {
     struct seen s = {0};
     struct kv_error e = {0};
     struct kv_replay r = {
-        .trace = whole.trace, .specs = specs, .n_specs = n, .self_exact = self_exact, .n_items = 2};
+        .trace = t->trace, .specs = specs, .n_specs = n, .self_exact = self_exact, .n_items = 2};
     if (kv_replay_attention(&r, jobs, keep, &s, &e)) fail_msg("%s: %s", e.where, e.msg);
     assert_int_equal(s.n, 2 * n);
     return s;
 }
 
+static struct seen run(struct kv_replay_spec *specs, size_t n, bool self_exact, unsigned jobs) {
+    return run_on(&whole, specs, n, self_exact, jobs);
+}
+
 // ---- plain attention ------------------------------------------------------------------
 
-// Rows a row sees, in order.
-static size_t path_of(const struct kv_trace_item *it, size_t row, size_t *path) {
+// Rows a row sees, in order: the newest `window` of them, or all.
+static size_t path_of(const struct kv_trace_item *it, size_t row, size_t window, size_t *path) {
     size_t n = 0, c = 0;
     while (c < it->n_choices && row >= it->first[c + 1]) c++;
     for (size_t i = 0; i < it->n_context && i <= row; i++) path[n++] = i;
     for (size_t i = it->first[c]; row >= it->n_context && i <= row; i++) path[n++] = i;
-    return n;
+    if (window == 0 || n <= window) return n;
+    memmove(path, path + n - window, window * sizeof *path);
+    return window;
 }
 
 static double plain_output(const struct kv_trace_item *it, const float *error, uint32_t layer,
-                           bool own_exact, double *kl) {
+                           size_t window, bool own_exact, double *kl) {
     const struct kv_shape *s = &tiny_shape;
     size_t d = s->head_dim, path[1024];
     double sum = 0, w[2][1024], o[2][64];
     *kl = 0;
     for (size_t row = 0; row < it->n_tokens; row++)
         for (size_t h = 0; h < s->n_heads; h++) {
-            size_t kv = h / (s->n_heads / s->n_kv_heads), n = path_of(it, row, path);
+            size_t kv = h / (s->n_heads / s->n_kv_heads), n = path_of(it, row, window, path);
             for (int coded = 0; coded < 2; coded++) {
                 double top = -INFINITY, total = 0;
                 memset(o[coded], 0, sizeof o[coded]);
@@ -105,25 +119,23 @@ static double plain_output(const struct kv_trace_item *it, const float *error, u
     return sum / (double)(it->n_tokens * s->n_heads);
 }
 
-static void matches_plain_attention(void **state) {
-    (void)state;
+static void compare_with_plain(const struct tiny_trace *t, size_t window) {
     struct kv_error e;
-    struct kv_replay_spec spec = tiny_spec(&whole, "static:k=3,v=4@asym:group=16");
+    struct kv_replay_spec spec = tiny_spec(t, "static:k=3,v=4@asym:group=16");
     struct kv_cell_table_scratch *s = kv_cell_table_scratch_new(spec.format);
     for (int own = 0; own < 2; own++) {
-        struct seen seen = run(&spec, 1, own, 1);
+        struct seen seen = run_on(t, &spec, 1, own, 1);
         for (size_t i = 0; i < 2; i++) {
-            const struct kv_trace_item *it = kv_trace_item(whole.trace, i);
-            struct kv_replay r = {.trace = whole.trace, .specs = &spec, .n_specs = 1};
+            const struct kv_trace_item *it = kv_trace_item(t->trace, i);
+            struct kv_replay r = {.trace = t->trace, .specs = &spec, .n_specs = 1};
             size_t n = it->n_tokens * kv_cells(&tiny_shape);
             uint8_t *cells = kv_alloc(n, 1);
             float *error = kv_alloc(n * tiny_shape.head_dim, sizeof *error);
             assert_int_equal(kv_decide(&r, 0, i, cells, &e), 0);
             assert_int_equal(
-                kv_coding_error(kv_trace_info(whole.trace), it, spec.format, cells, s, error, &e),
-                0);
+                kv_coding_error(kv_trace_info(t->trace), it, spec.format, cells, s, error, &e), 0);
             for (uint32_t l = 0; l < 2; l++) {
-                double kl, output = plain_output(it, error, l, own, &kl);
+                double kl, output = plain_output(it, error, l, l == 1 ? window : 0, own, &kl);
                 const struct kv_attention_layer *x = &seen.layer[8 * i][l];
                 assert_true(output > 1e-6);
                 assert_true(fabs(x->output - output) < 1e-3 * output);
@@ -135,6 +147,25 @@ static void matches_plain_attention(void **state) {
     }
     kv_cell_table_scratch_free(s);
     kv_replay_spec_close(&spec);
+}
+
+static void matches_plain_attention(void **state) {
+    (void)state;
+    compare_with_plain(&whole, 0);
+    compare_with_plain(&windowed, WINDOW);
+}
+
+static void a_window_bounds_what_a_cell_s_own_attention_says(void **state) {
+    (void)state;
+    const struct kv_trace_item *it = kv_trace_item(windowed.trace, 0);
+    float most[2] = {0, 0};
+    for (size_t row = 0; row < it->n_tokens; row++)
+        for (size_t l = 0; l < 2; l++)
+            for (size_t h = 0; h < 2; h++)
+                most[l] = fmaxf(most[l],
+                                it->cells_attention[((row * 2 + l) * 2 + h) * KV_N_CELL_FEATURES +
+                                                    KV_CELL_ENTROPY_NATS]);
+    assert_true(most[0] > logf(WINDOW) + 0.1f && most[1] <= logf(WINDOW) + 1e-5f && most[1] > 1);
 }
 
 static void sixteen_bits_change_nothing_and_fewer_bits_change_more(void **state) {
@@ -206,6 +237,7 @@ static void a_trace_without_queries_is_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(matches_plain_attention),
+        cmocka_unit_test(a_window_bounds_what_a_cell_s_own_attention_says),
         cmocka_unit_test(sixteen_bits_change_nothing_and_fewer_bits_change_more),
         cmocka_unit_test(stretch_is_one_where_attention_is_linear),
         cmocka_unit_test(eviction_changes_outputs_but_not_how_the_rest_compare),

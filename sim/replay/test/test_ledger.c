@@ -12,15 +12,15 @@
 
 // SmolLM2-135M's cache: 30 layers x 3 KV heads x 64 values, K and V: 11,520 values a token.
 enum { LAYERS = 30, HEADS = 3, DIM = 64, CELLS = LAYERS * HEADS * 2, VALUES = CELLS * DIM };
-static const struct kv_format_setting setting = {.shape = {.n_layers = LAYERS,
-                                                           .n_heads = 9,
-                                                           .n_kv_heads = HEADS,
-                                                           .head_dim = DIM,
-                                                           .hidden = 576,
-                                                           .ffn = 1536,
-                                                           .vocab = 100,
-                                                           .max_tokens = 64},
-                                                 .order = KV_ORDER_GGML};
+static struct kv_format_setting setting = {.shape = {.n_layers = LAYERS,
+                                                     .n_heads = 9,
+                                                     .n_kv_heads = HEADS,
+                                                     .head_dim = DIM,
+                                                     .hidden = 576,
+                                                     .ffn = 1536,
+                                                     .vocab = 100,
+                                                     .max_tokens = 64},
+                                           .order = KV_ORDER_GGML};
 
 static const uint32_t ids[] = {5, 6, 7, 8, 9, 10};
 static const uint8_t kinds[] = {KV_FIRST, KV_WORD_REST, KV_DIGIT, KV_SPACE, KV_SPACE, KV_SPACE};
@@ -189,6 +189,25 @@ static void test_windows(void **state) {
 }
 
 // The widths that were drawn and their tags, from the decisions left in `cells`.
+// A layer whose queries see two tokens holds two of three, and of five; a window of sinks holds no
+// token that the layer's own window has passed.
+static void test_windows_of_layers(void **state) {
+    (void)state;
+    static const uint32_t windows[LAYERS] = {[7] = 2};
+    const struct kv_format_setting usual = setting;
+    const double row = 2 * HEADS * (DIM * 4 + 16) / 8.0, exact = 2 * HEADS * DIM * 2;
+    setting.windows = windows;
+    struct kv_ledger l = ledger_of("static:bits=4@sym", TEXT);
+    assert_near(l.allocated_bits, 4.25, 1e-12); // of a value that is held
+    assert_near(l.bytes_per_token, (29 * 3 + 2) * row / 3, 1e-9);
+    assert_near(l.share[KV_KEY][4], 1, 1e-12);
+    l = ledger_of("static:bits=4@sym", QUESTION);
+    assert_near(l.bytes_per_token, ((29 * 3 + 2) * row / 3 + (29 * 5 + 2) * row / 5) / 2, 1e-9);
+    l = ledger_of("static:bits=4@sym:sinks=1", TEXT);
+    assert_near(l.bytes_per_token, (29 * (exact + 2 * row) + 2 * row) / 3, 1e-9);
+    setting = usual;
+}
+
 static void check_random(const char *spec, double tag_bits_per_token) {
     static const double width[] = {2, 3, 4, 5, 6, 8, 16}; // sym's table
     struct kv_ledger l = ledger_of(spec, TEXT);
@@ -377,6 +396,8 @@ int main(void) {
          NULL},
         {"sinks and windows hold tokens at 16 bits, whichever choice they reach into", test_windows,
          NULL, NULL, NULL},
+        {"a layer with a window holds its newest tokens and no more", test_windows_of_layers, NULL,
+         NULL, NULL},
         {"widths that vary cost tags: log2 of the answers for each independent one", test_tags,
          NULL, NULL, NULL},
         {"a policy sees what it declared and NAN for the rest", test_features_are_hidden, NULL,

@@ -36,12 +36,11 @@ struct tiny_trace {
     struct kv_format_setting setting;
 };
 
-// Records n items with what `keep` says. *model (may be NULL) gets the model, to be closed.
-static inline int tiny_trace_open(struct tiny_trace *t, uint32_t keep, size_t n,
-                                  struct kv_model **model) {
+// Records n items of a model with what `keep` says.
+static inline int tiny_trace_of(struct tiny_trace *t, const struct kv_model *m, uint32_t keep,
+                                size_t n) {
     struct kv_error e = {0};
     struct kv_tasks *tasks;
-    struct kv_model *m = tiny_model();
     strcpy(t->dir, "/tmp/kvsim-tiny-XXXXXX");
     kv_set_verbosity(-1);
     struct kv_record_options o = {
@@ -54,6 +53,14 @@ static inline int tiny_trace_open(struct tiny_trace *t, uint32_t keep, size_t n,
     if (rc == 0) rc = kv_trace_open(&t->trace, t->dir, &e);
     if (rc) fprintf(stderr, "%s: %s\n", e.where, e.msg);
     if (rc == 0) t->setting = kv_trace_setting(kv_trace_info(t->trace));
+    return rc;
+}
+
+// The same of the tiny model. *model (may be NULL) gets it, to be closed.
+static inline int tiny_trace_open(struct tiny_trace *t, uint32_t keep, size_t n,
+                                  struct kv_model **model) {
+    struct kv_model *m = tiny_model();
+    int rc = tiny_trace_of(t, m, keep, n);
     if (model)
         *model = m;
     else
