@@ -51,12 +51,12 @@ static size_t head_cost(const struct kv_cache *c, uint32_t layer, uint32_t head)
     return cost;
 }
 
-// The token at which a share that ends after `cost` of a head's `whole` cost ends: at a page's
-// width, so that pages of consecutive tokens stay whole.
-static uint32_t cut(size_t cost, size_t whole, uint32_t n) {
-    return cost >= whole
-               ? n
-               : (uint32_t)((double)cost / (double)whole * n) / KV_PAGE_TOKENS * KV_PAGE_TOKENS;
+// The token at which a share that ends after `cost` of a head's `whole` cost ends, of tokens
+// [oldest, n): at a page's width, so that pages of consecutive tokens stay whole.
+static uint32_t cut(size_t cost, size_t whole, uint32_t oldest, uint32_t n) {
+    uint32_t at = oldest + (uint32_t)((double)cost / (double)whole * (n - oldest));
+    at = at / KV_PAGE_TOKENS * KV_PAGE_TOKENS;
+    return cost >= whole ? n : at > oldest ? at : oldest;
 }
 
 // A thread's jobs in their order, each told of the next one: one is held back until that is known.
@@ -101,6 +101,12 @@ static void add_tokens(struct line *l, uint32_t layer, uint32_t head, uint32_t f
     }
 }
 
+// The oldest token that the newest one's query sees.
+static uint32_t oldest_seen(const struct kv_cache *c, uint32_t layer) {
+    uint32_t window = c->windows ? c->windows[layer] : 0;
+    return window && c->n > window ? c->n - window : 0;
+}
+
 void kv_cache_attend_part(const struct kv_cache *c, uint32_t layer, const float *q, unsigned part,
                           unsigned n_parts, struct kv_partial *p) {
     uint32_t heads = c->shape.n_kv_heads, dim = c->shape.head_dim;
@@ -120,7 +126,9 @@ void kv_cache_attend_part(const struct kv_cache *c, uint32_t layer, const float 
     for (uint32_t h = 0; h < heads && at < high; h++) {
         size_t whole = head_cost(c, layer, h);
         uint32_t n = c->streams[kv_stream_of(c, layer, h)].n;
-        uint32_t first = low > at ? cut(low - at, whole, n) : 0, end = cut(high - at, whole, n);
+        uint32_t oldest = oldest_seen(c, layer);
+        uint32_t first = low > at ? cut(low - at, whole, oldest, n) : oldest,
+                 end = cut(high - at, whole, oldest, n);
         if (first < end) add_tokens(&line, layer, h, first, end, scaled, p);
         at += whole;
     }

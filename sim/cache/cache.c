@@ -40,6 +40,7 @@ int kv_cache_new(struct kv_cache **out, const struct kv_cache_setting *s, struct
                                                  : 1;
     c->n_members = cells / c->n_streams;
     c->streams = kv_alloc(c->n_streams, sizeof *c->streams);
+    c->windows = s->windows;
     c->kernel = kv_cache_best_kernel();
     *out = c;
     return 0;

@@ -43,6 +43,9 @@ struct kv_cache_setting {
     // How decisions may differ: 0 = a token has one pair of widths in all layers and heads;
     // KV_VARIES_LAYER: one a layer; KV_VARIES_LAYER | KV_VARIES_HEAD: one a layer and KV head.
     uint32_t varies;
+    // [n_layers] newest tokens that a layer's queries see, 0: all; read until kv_cache_free. NULL:
+    // all see all. What a window has passed stays where it lies: attention passes it over.
+    const uint32_t *windows;
 };
 
 // Errors: KV_EUSAGE for a format whose units are not single vectors or whose scale is not fp16.

@@ -31,13 +31,31 @@ static void rotate(const struct kv_decoder *d, float *x, size_t n_heads) {
         }
 }
 
-static void set_position(struct kv_decoder *d, uint32_t position) {
-    uint32_t dim = d->s.shape.head_dim;
-    for (uint32_t i = 0; i < dim / 2; i++) {
-        double angle = position * pow(d->s.rope_base, -2.0 * i / dim);
-        d->cos[i] = (float)cos(angle);
-        d->sin[i] = (float)sin(angle);
+// Layers that turn alike follow each other, or are all of them: cosines are made when angles change.
+static void set_position(struct kv_decoder *d, uint32_t position, uint32_t layer) {
+    uint32_t dim = d->s.shape.head_dim, half = dim / 2;
+    const double *angles = d->s.angles ? d->s.angles + (size_t)layer * half : NULL;
+    double gain = d->s.rope_gain > 0 ? (double)d->s.rope_gain : 1;
+    if (layer > 0 && (!angles || memcmp(angles, angles - half, half * sizeof *angles) == 0)) return;
+    for (uint32_t i = 0; i < half; i++) {
+        double angle =
+            position * (angles ? angles[i] : pow((double)d->s.rope_base, -2.0 * i / dim));
+        d->cos[i] = (float)(gain * cos(angle));
+        d->sin[i] = (float)(gain * sin(angle));
     }
+}
+
+// Norms of heads, RoPE and the queries' gain, of one token's fused Q, K and V.
+static void finish_qkv(const struct kv_decoder *d, const struct layer *w) {
+    const struct kv_shape *s = &d->s.shape;
+    size_t dim = s->head_dim, heads = s->n_heads;
+    for (size_t h = 0; h < heads + s->n_kv_heads; h++) {
+        const float *gain = w->vector[h < heads ? KV_M_Q_NORM : KV_M_K_NORM];
+        if (gain) rms_norm(d->qkv + h * dim, gain, dim, d->s.rms_eps, d->qkv + h * dim);
+    }
+    rotate(d, d->qkv, heads + s->n_kv_heads);
+    if (d->s.query_gain > 0)
+        for (size_t i = 0; i < heads * dim; i++) d->qkv[i] *= d->s.query_gain;
 }
 
 // Entropy and largest probability of the logits, as an entropy policy would read them.
@@ -79,17 +97,23 @@ static void share(const struct kv_decoder *d, size_t rows, unsigned worker, size
     if (*end > rows) *end = rows;
 }
 
-static void product(struct kv_decoder *d, const struct kv_weights *w, const float *x,
-                    unsigned worker, float *y, struct watch *t) {
+static void product(struct kv_decoder *d, const struct kv_weights *w, const float *bias,
+                    const float *x, unsigned worker, float *y, struct watch *t) {
     size_t first, end;
     kv_activation_set(&d->lanes[worker].act, w->kind, x, w->cols);
     book(t, KV_PART_OTHER);
     share(d, w->rows, worker, &first, &end);
     kv_gemv(w, &d->lanes[worker].act, first, end, y);
+    if (bias) add(y + first, bias + first, end - first);
 }
 
-static void swiglu(struct kv_decoder *d, const struct kv_weights *w, const float *x,
-                   unsigned worker, struct watch *t) {
+static float gate(const struct kv_decoder *d, float x) {
+    if (!d->s.gelu) return x / (1 + expf(-x));
+    return 0.5f * x * (1 + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
+}
+
+static void gated(struct kv_decoder *d, const struct kv_weights *w, const float *bias,
+                  const float *x, unsigned worker, struct watch *t) {
     size_t first, end, ffn = d->s.shape.ffn;
     kv_activation_set(&d->lanes[worker].act, w->kind, x, w->cols);
     book(t, KV_PART_OTHER);
@@ -97,8 +121,11 @@ static void swiglu(struct kv_decoder *d, const struct kv_weights *w, const float
     kv_gemv(w, &d->lanes[worker].act, first, end, d->gate);
     kv_gemv(w, &d->lanes[worker].act, ffn + first, ffn + end, d->up);
     book(t, KV_PART_WEIGHTS);
-    for (size_t i = first; i < end; i++)
-        d->ffn[i] = d->gate[i] / (1 + expf(-d->gate[i])) * d->up[ffn + i];
+    if (bias) {
+        add(d->gate + first, bias + first, end - first);
+        add(d->up + ffn + first, bias + ffn + first, end - first);
+    }
+    for (size_t i = first; i < end; i++) d->ffn[i] = gate(d, d->gate[i]) * d->up[ffn + i];
 }
 
 // The newest token's part in its own attention, from its exact key and value.
@@ -130,17 +157,25 @@ static void decide(struct kv_decoder *d, uint32_t l, unsigned worker, const floa
                          d->widths + first);
 }
 
+// What a part of the layer has put into d->y, onto this worker's residual stream.
+static void add_part(const struct kv_decoder *d, struct lane *lane, const float *post_norm) {
+    size_t n = d->s.shape.hidden;
+    if (post_norm) rms_norm(d->y, post_norm, n, d->s.rms_eps, lane->normed);
+    add(lane->x, post_norm ? lane->normed : d->y, n);
+}
+
 static void layer_step(struct kv_decoder *d, uint32_t l, unsigned worker, struct watch *t) {
     const struct kv_shape *s = &d->s.shape;
     const struct layer *w = &d->layers[l];
     struct lane *lane = &d->lanes[worker];
     size_t heads = (size_t)s->n_heads * s->head_dim, kv = (size_t)s->n_kv_heads * s->head_dim;
     rms_norm(lane->x, w->attn_norm, s->hidden, d->s.rms_eps, lane->normed);
-    product(d, &w->qkv, lane->normed, worker, d->qkv, t);
+    product(d, &w->qkv, w->vector[KV_M_QKV_BIAS], lane->normed, worker, d->qkv, t);
     kv_team_barrier(d->team);
     book(t, KV_PART_WEIGHTS);
     if (worker == 0) {
-        rotate(d, d->qkv, s->n_heads + s->n_kv_heads);
+        set_position(d, kv_cache_tokens(d->cache) - 1, l);
+        finish_qkv(d, w);
         book(t, KV_PART_OTHER);
         if (d->s.controller)
             attend_own(d, d->qkv + heads, d->qkv + heads + kv);
@@ -158,7 +193,7 @@ static void layer_step(struct kv_decoder *d, uint32_t l, unsigned worker, struct
         decide(d, l, worker, d->qkv + heads, d->qkv + heads + kv);
         book(t, KV_PART_POLICY);
     }
-    product(d, &w->out, lane->context, worker, d->y, t);
+    product(d, &w->out, w->vector[KV_M_OUT_BIAS], lane->context, worker, d->y, t);
     kv_team_barrier(d->team);
     book(t, KV_PART_WEIGHTS);
     if (d->s.controller && worker == 0) { // all have decided
@@ -166,15 +201,15 @@ static void layer_step(struct kv_decoder *d, uint32_t l, unsigned worker, struct
         kv_cache_put(d->cache, l, d->qkv + heads, d->qkv + heads + kv);
         book(t, KV_PART_APPEND);
     }
-    add(lane->x, d->y, s->hidden);
+    add_part(d, lane, w->vector[KV_M_ATTN_POST_NORM]);
     rms_norm(lane->x, w->ffn_norm, s->hidden, d->s.rms_eps, lane->normed);
-    swiglu(d, &w->gateup, lane->normed, worker, t);
+    gated(d, &w->gateup, w->vector[KV_M_GATEUP_BIAS], lane->normed, worker, t);
     kv_team_barrier(d->team);
     book(t, KV_PART_OTHER);
-    product(d, &w->down, d->ffn, worker, d->y, t);
+    product(d, &w->down, w->vector[KV_M_DOWN_BIAS], d->ffn, worker, d->y, t);
     kv_team_barrier(d->team);
     book(t, KV_PART_WEIGHTS);
-    add(lane->x, d->y, s->hidden);
+    add_part(d, lane, w->vector[KV_M_FFN_POST_NORM]);
 }
 
 static long preemptions(void) {
@@ -189,14 +224,11 @@ static void one_step(struct kv_decoder *d, unsigned worker, struct kv_step_time 
     double begin = kv_now_s();
     struct watch t = {begin, worker == 0 ? time->part_ns : NULL};
     memcpy(lane->x, d->embedding, s->hidden * sizeof(float));
-    if (worker == 0) {
-        kv_cache_extend(d->cache, d->s.controller ? NULL : d->bits);
-        set_position(d, kv_cache_tokens(d->cache) - 1);
-    }
+    if (worker == 0) kv_cache_extend(d->cache, d->s.controller ? NULL : d->bits);
     for (uint32_t l = 0; l < s->n_layers; l++) layer_step(d, l, worker, &t);
     book(&t, KV_PART_OTHER);
     rms_norm(lane->x, d->final_norm, s->hidden, d->s.rms_eps, lane->normed);
-    product(d, &d->head, lane->normed, worker, d->logits, &t);
+    product(d, &d->head, NULL, lane->normed, worker, d->logits, &t);
     kv_team_barrier(d->team);
     book(&t, KV_PART_HEAD);
     if (worker != 0) return;

@@ -7,6 +7,7 @@
 //     kv_decoder_free(d);
 //
 // A Llama layer: RMS norm, Q K V, RoPE, append, attention, output, RMS norm, SwiGLU; then the head.
+// Biases, norms of heads and after parts, GeGLU and windows where the model has them.
 #ifndef KV_CACHE_DECODE_H
 #define KV_CACHE_DECODE_H
 
@@ -24,6 +25,15 @@ enum kv_decoder_matrix {
     KV_M_DOWN,   // hidden rows of ffn
     KV_M_FINAL_NORM,
     KV_M_HEAD, // vocab rows of hidden
+    // Vectors, one row each, that some models have.
+    KV_M_QKV_BIAS,
+    KV_M_OUT_BIAS,
+    KV_M_GATEUP_BIAS,
+    KV_M_DOWN_BIAS,
+    KV_M_Q_NORM, // head_dim: of each head before RoPE
+    KV_M_K_NORM,
+    KV_M_ATTN_POST_NORM, // hidden: of what attention adds to the residual stream
+    KV_M_FFN_POST_NORM,
     KV_N_MATRICES
 };
 
@@ -38,6 +48,13 @@ struct kv_decoder_setting {
     struct kv_shape shape;
     enum kv_order order; // of RoPE's pairs
     float rms_eps, rope_base;
+    // Where a model differs from a Llama of its shape; zeros where it does not.
+    uint32_t vectors;       // bit m: it has the vector m, KV_M_QKV_BIAS or a later one
+    bool gelu;              // GeGLU (tanh) for SwiGLU
+    float query_gain;       // of queries after RoPE; 0: 1
+    const double *angles;   // [n_layers][head_dim / 2] radians a position; NULL: by rope_base
+    float rope_gain;        // of what RoPE turns; 0: 1
+    const uint32_t *windows; // [n_layers]: of a cache for it (kv_cache_setting)
     enum kv_weight_kind weights;
     unsigned n_threads;
     bool features; // compute what an entropy policy reads from the logits

@@ -19,6 +19,7 @@ struct kv_decoder {
     unsigned n_threads;
     struct layer {
         float *attn_norm, *ffn_norm;
+        float *vector[KV_N_MATRICES]; // those from KV_M_QKV_BIAS on that the model has
         struct kv_weights qkv, out, gateup, down;
     } * layers;
     float *final_norm;

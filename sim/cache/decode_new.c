@@ -11,13 +11,29 @@ enum { FILL_ROWS = 16 };
 
 // ---- weights --------------------------------------------------------------------------
 
+static size_t vector_length(const struct kv_shape *s, enum kv_decoder_matrix m) {
+    switch (m) {
+    case KV_M_QKV_BIAS:
+        return (s->n_heads + 2 * (size_t)s->n_kv_heads) * s->head_dim;
+    case KV_M_GATEUP_BIAS:
+        return 2 * (size_t)s->ffn;
+    case KV_M_Q_NORM:
+    case KV_M_K_NORM:
+        return s->head_dim;
+    default:
+        return s->hidden;
+    }
+}
+
 static void noise_rows(void *self, enum kv_decoder_matrix m, uint32_t layer, size_t first, size_t n,
                        float *out) {
     const struct kv_shape *s = self;
     size_t cols = m == KV_M_OUT    ? (size_t)s->n_heads * s->head_dim
                   : m == KV_M_DOWN ? s->ffn
                                    : s->hidden;
-    bool norm = m == KV_M_ATTN_NORM || m == KV_M_FFN_NORM || m == KV_M_FINAL_NORM;
+    bool norm = m == KV_M_ATTN_NORM || m == KV_M_FFN_NORM || m == KV_M_FINAL_NORM ||
+                m >= KV_M_Q_NORM;
+    if (m >= KV_M_QKV_BIAS) cols = vector_length(s, m);
     uint64_t z = (uint64_t)(m + 1) * 0x9E3779B97F4A7C15u ^ (uint64_t)layer << 32 ^ first;
     float amplitude = 1 / sqrtf((float)cols);
     for (size_t i = 0; i < n * cols; i++) {
@@ -52,8 +68,8 @@ static void fill(struct kv_decoder *d, struct kv_weights *w, enum kv_decoder_mat
     kv_team_run(d->team, fill_rows, &(struct filling){d, w, m, layer});
 }
 
-static float *norm_of(struct kv_decoder *d, enum kv_decoder_matrix m, uint32_t layer) {
-    float *x = kv_alloc(d->s.shape.hidden, sizeof *x);
+static float *vector_of(struct kv_decoder *d, enum kv_decoder_matrix m, uint32_t layer) {
+    float *x = kv_alloc(vector_length(&d->s.shape, m) + 16, sizeof *x);
     d->s.source.rows(d->s.source.self, m, layer, 0, 1, x);
     return x;
 }
@@ -95,14 +111,16 @@ int kv_decoder_new(struct kv_decoder **out, const struct kv_decoder_setting *set
     d->layers = kv_alloc(s->n_layers, sizeof *d->layers);
     for (uint32_t l = 0; l < s->n_layers; l++) {
         struct layer *y = &d->layers[l];
-        y->attn_norm = norm_of(d, KV_M_ATTN_NORM, l);
-        y->ffn_norm = norm_of(d, KV_M_FFN_NORM, l);
+        y->attn_norm = vector_of(d, KV_M_ATTN_NORM, l);
+        y->ffn_norm = vector_of(d, KV_M_FFN_NORM, l);
+        for (enum kv_decoder_matrix m = KV_M_QKV_BIAS; m < KV_N_MATRICES; m++)
+            if (d->s.vectors >> m & 1) y->vector[m] = vector_of(d, m, l);
         fill(d, &y->qkv, KV_M_QKV, l, heads + 2 * kv, s->hidden);
         fill(d, &y->out, KV_M_OUT, l, s->hidden, heads);
         fill(d, &y->gateup, KV_M_GATEUP, l, 2 * (size_t)s->ffn, s->hidden);
         fill(d, &y->down, KV_M_DOWN, l, s->hidden, s->ffn);
     }
-    d->final_norm = norm_of(d, KV_M_FINAL_NORM, 0);
+    d->final_norm = vector_of(d, KV_M_FINAL_NORM, 0);
     fill(d, &d->head, KV_M_HEAD, 0, s->vocab, s->hidden);
     d->qkv = kv_alloc(heads + 2 * kv + 16, sizeof(float));
     d->y = kv_alloc(s->hidden + 16, sizeof(float));
@@ -143,6 +161,7 @@ void kv_decoder_free(struct kv_decoder *d) {
         struct layer *y = &d->layers[l];
         free(y->attn_norm);
         free(y->ffn_norm);
+        for (size_t m = 0; m < KV_N_MATRICES; m++) free(y->vector[m]);
         kv_weights_fini(&y->qkv);
         kv_weights_fini(&y->out);
         kv_weights_fini(&y->gateup);

@@ -25,6 +25,7 @@ struct kv_cache {
     size_t n_streams, n_members;    // members: (layer, KV head) pairs of a stream
     uint32_t n, room;               // tokens
     struct kv_stream *streams;
+    const uint32_t *windows; // [n_layers] or NULL (kv_cache_setting)
     size_t kernel;
     struct kv_chunk { // memory that pages are cut from, on huge pages where the system has them
         struct kv_chunk *next;
