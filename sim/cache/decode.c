@@ -31,7 +31,8 @@ static void rotate(const struct kv_decoder *d, float *x, size_t n_heads) {
         }
 }
 
-// Layers that turn alike follow each other, or are all of them: cosines are made when angles change.
+// Layers that turn alike follow each other, or are all of them: cosines are made when angles
+// change.
 static void set_position(struct kv_decoder *d, uint32_t position, uint32_t layer) {
     uint32_t dim = d->s.shape.head_dim, half = dim / 2;
     const double *angles = d->s.angles ? d->s.angles + (size_t)layer * half : NULL;

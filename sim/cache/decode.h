@@ -49,11 +49,11 @@ struct kv_decoder_setting {
     enum kv_order order; // of RoPE's pairs
     float rms_eps, rope_base;
     // Where a model differs from a Llama of its shape; zeros where it does not.
-    uint32_t vectors;       // bit m: it has the vector m, KV_M_QKV_BIAS or a later one
-    bool gelu;              // GeGLU (tanh) for SwiGLU
-    float query_gain;       // of queries after RoPE; 0: 1
-    const double *angles;   // [n_layers][head_dim / 2] radians a position; NULL: by rope_base
-    float rope_gain;        // of what RoPE turns; 0: 1
+    uint32_t vectors;        // bit m: it has the vector m, KV_M_QKV_BIAS or a later one
+    bool gelu;               // GeGLU (tanh) for SwiGLU
+    float query_gain;        // of queries after RoPE; 0: 1
+    const double *angles;    // [n_layers][head_dim / 2] radians a position; NULL: by rope_base
+    float rope_gain;         // of what RoPE turns; 0: 1
     const uint32_t *windows; // [n_layers]: of a cache for it (kv_cache_setting)
     enum kv_weight_kind weights;
     unsigned n_threads;

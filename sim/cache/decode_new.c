@@ -31,8 +31,8 @@ static void noise_rows(void *self, enum kv_decoder_matrix m, uint32_t layer, siz
     size_t cols = m == KV_M_OUT    ? (size_t)s->n_heads * s->head_dim
                   : m == KV_M_DOWN ? s->ffn
                                    : s->hidden;
-    bool norm = m == KV_M_ATTN_NORM || m == KV_M_FFN_NORM || m == KV_M_FINAL_NORM ||
-                m >= KV_M_Q_NORM;
+    bool norm =
+        m == KV_M_ATTN_NORM || m == KV_M_FFN_NORM || m == KV_M_FINAL_NORM || m >= KV_M_Q_NORM;
     if (m >= KV_M_QKV_BIAS) cols = vector_length(s, m);
     uint64_t z = (uint64_t)(m + 1) * 0x9E3779B97F4A7C15u ^ (uint64_t)layer << 32 ^ first;
     float amplitude = 1 / sqrtf((float)cols);

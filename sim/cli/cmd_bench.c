@@ -19,7 +19,9 @@ enum { MAX_CONTEXTS = 64, MAX_MIXES = 32, MAX_THREADS = 8, MAX_WEIGHTS = 8 };
 
 static const struct kv_option options[] = {
     {"model", 'm', "MODEL", NULL, "weights of a model (GGUF file or Hugging Face folder)"},
-    {"shape", 0, "LIST", "135m", "else seeded weights of these shapes: 135m,360m,1.7b"},
+    {"shape", 0, "LIST", "135m",
+     "else seeded weights of these shapes: 135m, 360m, 1.7b, qwen2.5-0.5b, qwen2.5-1.5b, "
+     "gemma-3-270m"},
     {"weights", 0, "LIST", "f32", "how weights are stored: f32,bf16,q8,q4"},
     {"contexts", 0, "LIST", "64,256,512,1024,2048", "tokens in the cache"},
     {"mixes", 0, "LIST", "16,8,4,2", "widths of the cache: 8, k8v4, k4v2=0.5/8=0.5, ..."},

@@ -60,9 +60,7 @@ static int choose_runs(const struct kv_cli *c, struct kv_runs *r, struct kv_erro
                                     .shape_name = name,
                                     .weights = kv_opt(c, "weights"),
                                     .threads = -1};
-    if (name && !choice.shape)
-        return kv_fail(e, KV_EUSAGE, "calibrate", "--shape: '%s' is none of 135m, 360m, 1.7b",
-                       name);
+    if (name && !choice.shape) return kv_shape_unknown("calibrate", name, e);
     int rc =
         kv_opt_given(c, "threads") ? kv_opt_int(c, "threads", 0, 1 << 20, &choice.threads, e) : 0;
     if (rc) return rc;

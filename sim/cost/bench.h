@@ -18,9 +18,13 @@ struct kv_bench_model {
     const char *shape_name; // "" for a shape without a name
     struct kv_decoder_setting decoder;
     struct kv_model *model; // NULL = seeded weights
+    double *angles;         // what the decoder's setting points to
+    uint32_t *windows;
 };
 // Seeded weights of a shape named as in kv_shape_named. KV_EUSAGE names the known ones.
 KV_MUST_CHECK int kv_bench_shape(struct kv_bench_model *m, const char *name, struct kv_error *e);
+// How a decoder runs an opened model, whose weights it borrows; close it as the others.
+void kv_bench_of(struct kv_bench_model *b, const struct kv_model *m);
 // The weights of a GGUF file or Hugging Face folder.
 KV_MUST_CHECK int kv_bench_open(struct kv_bench_model *m, const char *path, struct kv_error *e);
 void kv_bench_close(struct kv_bench_model *m);

@@ -262,6 +262,7 @@ static void fill_device(struct kv_device *dev, const struct kv_design *d,
     dev->knee_bytes = d->knee_bytes;
     dev->hidden_bytes = d->hidden_bytes;
     dev->knee_factor = o->knee_factor;
+    dev->sliding = d->run[0].sliding;
     dev->context_min = UINT32_MAX;
     for (size_t i = 0; i < d->n_runs; i++) {
         if (d->run[i].context < dev->context_min) dev->context_min = d->run[i].context;
@@ -294,7 +295,8 @@ struct kv_latency kv_run_price(const struct kv_device *d, const struct kv_device
     kv_mix_shares(&run->mix, &l);
     double values = 2.0 * d->shape.n_layers * d->shape.n_kv_heads * d->shape.head_dim;
     l.allocated_bits = isfinite(run->cache_bytes)
-                           ? run->cache_bytes * 8 / values / run->context
+                           ? run->cache_bytes * 8 / values /
+                                 kv_tokens_read(&d->sliding, d->shape.n_layers, run->context)
                            : kv_mix_allocated_bits(&run->mix, d->shape.head_dim);
     return kv_device_step(d, &l, run->context, 0);
 }

@@ -16,6 +16,7 @@
 #include "policies/policy.h"
 #include "sim/base/cache_types.h"
 #include "sim/base/outcome.h"
+#include "sim/cost/sliding.h"
 
 KV_BEGIN_DECLS
 
@@ -26,9 +27,10 @@ struct kv_device {
     char *machine, *date, *engine, *provenance; // where, when, with what it was measured
     char *weights;                              // "f32", "q4_1", ...
     uint32_t threads;
-    struct kv_shape shape; // of the model it was measured with
-    double base_ns;        // a step at empty cache
-    double attend_ns;      // a_heads: per context token, whatever the width (all layers)
+    struct kv_shape shape;     // of the model it was measured with
+    struct kv_sliding sliding; // of its layers
+    double base_ns;            // a step at empty cache
+    double attend_ns;          // a_heads: per context token, whatever the width (all layers)
     double c_ns[2]
                [KV_COST_BINS]; // K, V: ns a value, by width and by cache type; NAN = not measured
     double append_ns;          // coding and storing the new token

@@ -18,8 +18,13 @@ static int widths_in_use(const struct kv_design *d, size_t run) {
     return used[0] > used[1] ? used[0] : used[1];
 }
 
+static double tokens_of(const struct kv_design *d, size_t run) {
+    const struct kv_device_run *r = &d->run[run];
+    return kv_tokens_read(&r->sliding, r->shape.n_layers, r->context);
+}
+
 static double rounds_of(const struct kv_design *d, size_t run) {
-    return ceil(d->run[run].context / d->round_tokens);
+    return ceil(tokens_of(d, run) / d->round_tokens);
 }
 
 double kv_design_column(const struct kv_design *d, size_t j, size_t i, int part) {
@@ -48,8 +53,8 @@ double kv_design_column(const struct kv_design *d, size_t j, size_t i, int part)
 // Contexts that are whole numbers of rounds cannot tell a round from its tokens.
 static bool rounds_show(const struct kv_design *d) {
     for (size_t i = 0; d->round_tokens > 0 && i < d->n_runs; i++) {
-        double context = d->run[i].context;
-        if (rounds_of(d, i) > 1 && rounds_of(d, i) * d->round_tokens > 1.05 * context) return true;
+        double tokens = tokens_of(d, i);
+        if (rounds_of(d, i) > 1 && rounds_of(d, i) * d->round_tokens > 1.05 * tokens) return true;
     }
     return false;
 }
@@ -133,7 +138,7 @@ void kv_design_fini(struct kv_design *d) {
 static double bytes_of(const struct kv_design *d, size_t i) {
     if (isfinite(d->run[i].cache_bytes)) return d->run[i].cache_bytes;
     double bits = kv_mix_allocated_bits(&d->run[i].mix, d->run[i].shape.head_dim);
-    return bits / 8 * 2 * d->values * d->run[i].context;
+    return bits / 8 * 2 * d->values * tokens_of(d, i);
 }
 
 // ---- one fit --------------------------------------------------------------------------
@@ -160,12 +165,12 @@ int kv_design_fit(const struct kv_design *d, const bool *kept, struct kv_design_
         if (!kept[i]) continue;
         const struct kv_device_run *r = &d->run[i];
         shortest = fmin(shortest, r->step_ns);
-        most_tokens = fmax(most_tokens, r->context);
+        most_tokens = fmax(most_tokens, tokens_of(d, i));
         for (int part = 0; part < 1 + d->timed_apart; part++) {
             double *row = x + o->n_rows * n;
             for (size_t j = 0; j < n; j++)
-                row[j] =
-                    kv_design_column(d, j, i, part) * (j < d->n_plain ? 1 : r->context * d->values);
+                row[j] = kv_design_column(d, j, i, part) *
+                         (j < d->n_plain ? 1 : tokens_of(d, i) * d->values);
             over[o->n_rows] = beyond(d, i);
             y[o->n_rows] = part ? r->part_ns[KV_PART_ATTEND] : r->step_ns;
             // Attention is judged relatively: its own share is what the model is for.
@@ -220,7 +225,7 @@ double kv_design_predict_ns(const struct kv_design *d, const struct kv_design_fi
     for (size_t j = 0; j < d->n_terms; j++)
         *(j < d->n_plain ? &plain : &cache) += o->p[j] * kv_design_column(d, j, i, 0);
     double stretch = d->hidden_bytes > 0 ? over : 1 + (o->knee_factor - 1) * over;
-    return plain + cache * d->run[i].context * d->values * stretch;
+    return plain + cache * tokens_of(d, i) * d->values * stretch;
 }
 
 static int ascending(const void *a, const void *b) {

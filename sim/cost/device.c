@@ -153,6 +153,21 @@ static int read_costs(struct kv_device *d, const json_t *root, enum kv_side side
     return 0;
 }
 
+// {"layers": 15, "tokens": 512}; absent: every layer sees all tokens.
+static int read_sliding(struct kv_device *d, const json_t *root, const char *path,
+                        struct kv_error *e) {
+    const json_t *sliding = json_object_get(root, "sliding");
+    json_int_t layers = json_integer_value(json_object_get(sliding, "layers")),
+               tokens = json_integer_value(json_object_get(sliding, "tokens"));
+    if (!sliding) return 0;
+    if (layers < 1 || layers > d->shape.n_layers || tokens < 1 || tokens > 1 << 24)
+        return kv_fail(e, KV_EFAIL, path,
+                       "sliding: 'layers' must be 1 to %u and 'tokens' a positive whole number",
+                       d->shape.n_layers);
+    d->sliding = (struct kv_sliding){(uint32_t)layers, (uint32_t)tokens};
+    return 0;
+}
+
 static int read_shape(struct kv_device *d, const json_t *root, const char *path,
                       struct kv_error *e) {
     json_t *shape = json_object_get(root, "shape");
@@ -164,7 +179,7 @@ static int read_shape(struct kv_device *d, const json_t *root, const char *path,
                            kv_shape_fields[i].word);
         kv_shape_set(&d->shape, i, (uint32_t)json_integer_value(v));
     }
-    return 0;
+    return read_sliding(d, root, path, e);
 }
 
 static int read_ports(struct kv_device *d, const json_t *root, const char *path,
@@ -365,6 +380,9 @@ char *kv_device_text(const struct kv_device *d) {
         if (v) kv_text_addf(&t, "%s\"%s\": %u", i ? ", " : "", kv_shape_fields[i].word, v);
     }
     kv_text_addf(&t, "},\n");
+    if (d->sliding.layers)
+        kv_text_addf(&t, "  \"sliding\": {\"layers\": %u, \"tokens\": %u},\n", d->sliding.layers,
+                     d->sliding.tokens);
     for (size_t i = 0; i < n_number_fields; i++) {
         double v = *number_at(d, number_fields[i].at);
         if (!isfinite(v)) continue;

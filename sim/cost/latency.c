@@ -60,6 +60,7 @@ static int bits_set(uint32_t x) {
 struct kv_latency kv_device_step(const struct kv_device *d, const struct kv_ledger *ledger,
                                  double context, double policy_ns) {
     double values = (double)d->shape.n_layers * d->shape.n_kv_heads * d->shape.head_dim;
+    double tokens = kv_tokens_read(&d->sliding, d->shape.n_layers, context);
     struct kv_latency t = {0};
     double per_token = 0, held[2] = {0, 0};
     uint32_t used[2] = {0, 0}; // bit w: the cache holds width w
@@ -71,23 +72,23 @@ struct kv_latency kv_device_step(const struct kv_device *d, const struct kv_ledg
             used[side] |= 1u << port_of(d, w);
             per_token += share * values * value_ns(d, side, w, ledger->type[side][w], &t);
         }
-    t.cache_bytes = ledger->allocated_bits * 2 * values / 8 * context;
+    t.cache_bytes = ledger->allocated_bits * 2 * values / 8 * tokens;
     double stretch = 1;
     if (t.cache_bytes > d->knee_bytes)
         stretch =
             (d->knee_bytes + d->knee_factor * (t.cache_bytes - d->knee_bytes)) / t.cache_bytes;
     if (d->hidden_bytes > 0) stretch *= fmax(0, 1 - d->hidden_bytes / fmax(t.cache_bytes, 1));
     double kept = fmax(held[KV_KEY], held[KV_VALUE]);
-    double heads = context * d->attend_ns * kept * stretch;
+    double heads = tokens * d->attend_ns * kept * stretch;
     // A device keeps tokens of one pair of widths together; the longer list is the least of pairs.
     double widths = fmax(1, fmax(bits_set(used[KV_KEY]), bits_set(used[KV_VALUE])));
     double mixed = (widths - 1) * d->class_ns;
     if (d->round_tokens > 0) {
-        double rounds = ceil(context * kept / d->round_tokens);
+        double rounds = ceil(tokens * kept / d->round_tokens);
         heads += d->round_ns * rounds;
         mixed += d->switch_ns * fmax(0, fmin(rounds, widths) - 1);
     }
-    t.cache_ns = heads + context * per_token * stretch + mixed;
+    t.cache_ns = heads + tokens * per_token * stretch + mixed;
     t.step_ns = d->base_ns + d->append_ns + policy_ns + t.cache_ns;
     t.ceiling_ns = d->base_ns + d->append_ns + heads;
     t.extrapolated = t.extrapolated || context < d->context_min || context > d->context_max;

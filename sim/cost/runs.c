@@ -32,6 +32,8 @@ static const struct column {
     TEXT("weights", weights),
     {"synthetic", COLUMN_BOOL, offsetof(struct kv_device_run, synthetic), 0},
     COUNT("threads", threads),
+    COUNT("sliding_layers", sliding.layers),
+    COUNT("sliding_tokens", sliding.tokens),
     COUNT("context", context),
     REAL("step_ns", step_ns),
     REAL("low_ns", low_ns),

@@ -10,6 +10,7 @@
 
 #include "sim/cache/part.h"
 #include "sim/cost/mix.h"
+#include "sim/cost/sliding.h"
 
 KV_BEGIN_DECLS
 
@@ -21,10 +22,11 @@ struct kv_device_run {
     char weights[32];      // "f32", "bf16", "q4", "Q4_K_M", ...
     char shape_name[16];   // "135m" or ""
     struct kv_shape shape; // zeros when the file does not tell
-    char model[48];        // as the file calls it, "" = it does not
-    double n_parameters;   // of the model; NAN = not told
-    unsigned setting; // number of what the file says of how it was run (settings.c); 0 = nothing
-    bool synthetic;   // weights of the true shape with seeded values
+    struct kv_sliding sliding;
+    char model[48];      // as the file calls it, "" = it does not
+    double n_parameters; // of the model; NAN = not told
+    unsigned setting;    // number of what the file says of how it was run (settings.c); 0 = nothing
+    bool synthetic;      // weights of the true shape with seeded values
     double step_ns, low_ns, high_ns; // median and quartiles over the steps
     double part_ns[KV_N_PARTS];      // medians; NAN = not measured
     double cache_bytes;              // allocated at this context; NAN = not told

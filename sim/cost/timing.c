@@ -145,8 +145,14 @@ static void add_row(const struct grid *g, size_t mix, size_t context, struct kv_
     r->context = m->contexts[context];
     r->threads = kv_decoder_threads(g->decoder);
     r->shape = m->decoder.shape;
+    for (uint32_t l = 0; m->decoder.windows && l < r->shape.n_layers; l++)
+        if (m->decoder.windows[l]) {
+            r->sliding.layers++;
+            r->sliding.tokens = m->decoder.windows[l];
+        }
     r->synthetic = m->synthetic;
-    r->cache_bytes = cell->cache_bytes;
+    r->cache_bytes =
+        cell->cache_bytes / r->context * kv_tokens_read(&r->sliding, r->shape.n_layers, r->context);
     r->samples = (uint32_t)(only_calm ? calm : n);
     r->disturbed = (uint32_t)(n - calm);
     snprintf(r->weights, sizeof r->weights, "%s", kv_weight_kind_names[m->decoder.weights]);
@@ -249,7 +255,8 @@ int kv_timing_run(const struct kv_timing *m, struct kv_runs *runs, struct kv_err
                     "caches of %zu mixes at %u tokens take %.1f GB; %.1f GB of memory are free",
                     m->n_mixes, m->contexts[m->n_contexts - 1], cache_bytes(m) / 1e9, memory / 1e9);
     for (size_t i = 0; rc == 0 && i < m->n_mixes; i++) {
-        struct kv_cache_setting s = {.shape = m->decoder.shape, .format = m->format};
+        struct kv_cache_setting s = {
+            .shape = m->decoder.shape, .format = m->format, .windows = m->decoder.windows};
         rc = kv_cache_new(&g.caches[i], &s, e);
     }
     if (rc == 0) {

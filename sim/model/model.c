@@ -13,27 +13,49 @@
 #include "sim/model/rope.h"
 #include "sim/model/weights.h"
 
-// Shapes of the SmolLM and SmolLM2 models, from their config.json at
-// https://huggingface.co/HuggingFaceTB (context: SmolLM's 2,048; SmolLM2's 8,192 is only longer).
-struct named_shape {
-    const char *name;
-    struct kv_shape shape;
+// From their config.json at https://huggingface.co/HuggingFaceTB, /Qwen and /google (contexts:
+// SmolLM's 2,048, where SmolLM2's 8,192 is only longer; 8,192 for the others likewise).
+static const struct kv_published published[] = {
+    {.name = "135m", .shape = {30, 9, 3, 64, 576, 1536, 49152, 2048}},
+    {.name = "360m", .shape = {32, 15, 5, 64, 960, 2560, 49152, 2048}},
+    {.name = "1.7b", .shape = {24, 32, 32, 64, 2048, 8192, 49152, 2048}},
+    {.name = "qwen2.5-0.5b", .shape = {24, 14, 2, 64, 896, 4864, 151936, 8192}, .qkv_bias = true},
+    {.name = "qwen2.5-1.5b", .shape = {28, 12, 2, 128, 1536, 8960, 151936, 8192}, .qkv_bias = true},
+    {.name = "gemma-3-270m",
+     .shape = {18, 4, 1, 256, 640, 2048, 262144, 8192},
+     .head_norms = true,
+     .post_norms = true,
+     .gelu = true,
+     .window = 512,
+     .window_pattern = 6},
 };
 
-static const struct named_shape named_shapes[] = {
-    {"135m", {30, 9, 3, 64, 576, 1536, 49152, 2048}},
-    {"360m", {32, 15, 5, 64, 960, 2560, 49152, 2048}},
-    {"1.7b", {24, 32, 32, 64, 2048, 8192, 49152, 2048}},
-};
+const struct kv_published *kv_published_at(size_t i) {
+    return i < sizeof published / sizeof *published ? &published[i] : NULL;
+}
 
-const struct kv_shape *kv_shape_named(const char *name) {
-    for (size_t i = 0; i < sizeof named_shapes / sizeof *named_shapes; i++)
-        if (strcmp(named_shapes[i].name, name) == 0) return &named_shapes[i].shape;
+const struct kv_published *kv_published_named(const char *name) {
+    for (size_t i = 0; i < sizeof published / sizeof *published; i++)
+        if (strcmp(published[i].name, name) == 0) return &published[i];
     return NULL;
 }
 
+const struct kv_shape *kv_shape_named(const char *name) {
+    const struct kv_published *p = kv_published_named(name);
+    return p ? &p->shape : NULL;
+}
+
+int kv_shape_unknown(const char *where, const char *name, struct kv_error *e) {
+    char known[256];
+    for (size_t i = 0, n = 0; i < sizeof published / sizeof *published; i++)
+        n +=
+            (size_t)snprintf(known + n, sizeof known - n, "%s%s", i ? ", " : "", published[i].name);
+    return kv_fail(e, KV_EUSAGE, where, "--shape: '%s' is none of %s", name, known);
+}
+
 const char *kv_shape_name_at(size_t i) {
-    return i < sizeof named_shapes / sizeof *named_shapes ? named_shapes[i].name : NULL;
+    const struct kv_published *p = kv_published_at(i);
+    return p ? p->name : NULL;
 }
 
 int kv_model_open(struct kv_model **out, const char *path, enum kv_weights_as as,

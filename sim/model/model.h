@@ -127,8 +127,19 @@ struct kv_random_model {
 struct kv_model *kv_model_random_as(const struct kv_shape *shape, enum kv_order order, bool tied,
                                     uint64_t seed, const struct kv_random_model *how);
 
-// The published shapes by name: "135m", "360m", "1.7b". NULL when unknown.
+// A published model without its weights: what a decode step's time depends on.
+struct kv_published {
+    const char *name; // "135m"
+    struct kv_shape shape;
+    bool qkv_bias, head_norms, post_norms, gelu;
+    uint32_t window, window_pattern; // tokens (0: no layer slides); each so manieth layer sees all
+};
+const struct kv_published *kv_published_at(size_t i); // NULL past the end
+// NULL when unknown.
+const struct kv_published *kv_published_named(const char *name);
 const struct kv_shape *kv_shape_named(const char *name);
+// KV_EUSAGE with the name and those known.
+int kv_shape_unknown(const char *where, const char *name, struct kv_error *e);
 const char *kv_shape_name_at(size_t i); // NULL past the end
 
 // ---- RoPE (rope.c) --------------------------------------------------------------------

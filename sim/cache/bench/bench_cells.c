@@ -405,7 +405,7 @@ int main(int n, char **words) {
                         .memory_bytes =
                             0.5 * (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE)};
     if (!parse(&o, n, words)) {
-        fprintf(stderr, "bench_cells: usage: bench_cells [--shape 135m|360m|1.7b] [--contexts "
+        fprintf(stderr, "bench_cells: usage: bench_cells [--shape NAME] [--contexts "
                         "2048,8192,16384] [--shares 2:14.5,3:26.2,...] [--memory-gb N] "
                         "[--quick] [--json]; contexts rise, shares add up to 100\n");
         return 2;

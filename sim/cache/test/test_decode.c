@@ -4,6 +4,8 @@
 #include "sim/base/memory.h"
 #include "sim/cache/decode.h"
 #include "sim/cache/gemv_isa.h"
+#include "sim/cost/bench.h"
+#include "sim/model/architecture.h"
 #include "sim/model/forward.h"
 
 #include <setjmp.h>
@@ -59,17 +61,6 @@ static void each_product_kernel_agrees_with_plain_sums(void **state) {
 
 // ---- steps ----------------------------------------------------------------------------
 
-static void model_rows(void *self, enum kv_decoder_matrix m, uint32_t layer, size_t first, size_t n,
-                       float *out) {
-    const struct kv_model *model = self;
-    const struct kv_layer_weights *l = &model->layers[layer];
-    const float *source[KV_N_MATRICES] = {l->attn_norm,      l->qkv.f32,     l->out.f32,
-                                          l->ffn_norm,       l->gateup.f32,  l->down.f32,
-                                          model->final_norm, model->head.f32};
-    size_t cols = m == KV_M_OUT ? l->out.cols : m == KV_M_DOWN ? l->down.cols : model->shape.hidden;
-    memcpy(out, source[m] + first * cols, n * cols * sizeof *out);
-}
-
 static int exact_store(void *self, uint32_t layer, const struct kv_layer_kv *kv,
                        struct kv_layer_view *view, struct kv_error *e) {
     (void)self, (void)layer, (void)e;
@@ -85,44 +76,67 @@ static void decode_all(const struct kv_model *model, enum kv_weight_kind kind, u
     struct kv_decoder *d;
     struct kv_cache *c;
     struct kv_error e;
-    struct kv_decoder_setting s = {.shape = model->shape,
-                                   .order = model->order,
-                                   .rms_eps = model->rms_eps,
-                                   .rope_base = model->rope[0].base,
-                                   .weights = kind,
-                                   .n_threads = threads,
-                                   .source = {(void *)model, model_rows}};
-    struct kv_cache_setting cs = {.shape = model->shape, .format = "sym"};
-    assert_int_equal(kv_decoder_new(&d, &s, &e), 0);
+    struct kv_bench_model as;
+    kv_bench_of(&as, model);
+    as.decoder.weights = kind;
+    as.decoder.n_threads = threads;
+    struct kv_cache_setting cs = {
+        .shape = model->shape, .format = "sym", .windows = as.decoder.windows};
+    assert_int_equal(kv_decoder_new(&d, &as.decoder, &e), 0);
     assert_int_equal(kv_cache_new(&c, &cs, &e), 0);
+    float *x = kv_alloc(model->shape.hidden, sizeof *x);
     for (size_t t = 0; t < TOKENS; t++) {
-        const float *x = model->embed.f32 + ids[t] * model->shape.hidden;
         struct kv_step_time time;
+        for (size_t i = 0; i < model->shape.hidden; i++)
+            x[i] = model->embed_scale * model->embed.f32[ids[t] * model->shape.hidden + i];
         kv_decoder_steps(d, c, (uint8_t[]){bits, bits}, 1, x, &time, true, logits);
         assert_true(time.step_ns > 0);
     }
     // Steps that are not kept leave the context and the outcome as they were.
     float *again = kv_alloc(model->shape.vocab, sizeof *again);
     kv_cache_truncate(c, TOKENS - 1);
-    kv_decoder_steps(d, c, (uint8_t[]){bits, bits}, 3,
-                     model->embed.f32 + ids[TOKENS - 1] * model->shape.hidden, NULL, false, again);
+    kv_decoder_steps(d, c, (uint8_t[]){bits, bits}, 3, x, NULL, false, again);
     assert_memory_equal(again, logits, model->shape.vocab * sizeof *again);
     assert_int_equal(kv_cache_tokens(c), TOKENS - 1);
     free(again);
+    free(x);
     kv_cache_free(c);
     kv_decoder_free(d);
+    kv_bench_close(&as);
+}
+
+static void compare_with_forward(const struct kv_model *m, enum kv_weight_kind kind, uint8_t bits,
+                                 double tolerance) {
+    size_t vocab = m->shape.vocab, hidden = m->shape.hidden;
+    uint32_t ids[TOKENS];
+    for (uint32_t t = 0; t < TOKENS; t++) ids[t] = (t * 31 + 7) % (uint32_t)vocab;
+    struct kv_scratch *scratch = kv_scratch_new();
+    float *final = kv_alloc(TOKENS * hidden, sizeof *final),
+          *logits = kv_alloc(vocab, sizeof *logits);
+    struct kv_tree tree = {.n_tokens = TOKENS, .n_context = TOKENS, .ids = ids};
+    struct kv_forward job = {.tree = &tree, .store = exact_store, .final = final};
+    struct kv_reference r;
+    struct kv_error e;
+    assert_int_equal(kv_forward(m, &job, scratch, &e), 0);
+    kv_head_reference(m, final + (TOKENS - 1) * hidden, 1, scratch, &r);
+    double largest = 0;
+    for (size_t i = 0; i < vocab; i++) largest = fmax(largest, fabs(r.logit[i]));
+    for (unsigned threads = 1; threads <= 3; threads++) {
+        decode_all(m, kind, threads, bits, ids, logits);
+        for (size_t i = 0; i < vocab; i++)
+            if (!(fabs(logits[i] - r.logit[i]) <= tolerance * largest))
+                fail_msg("%s, %s, %u threads, order %d: logit %zu is %g, expected %g",
+                         m->architecture->title, kv_weight_kind_names[kind], threads, m->order, i,
+                         logits[i], r.logit[i]);
+    }
+    free(final);
+    free(logits);
+    kv_scratch_free(scratch);
 }
 
 static void decode_steps_agree_with_the_forward_pass(void **state) {
     (void)state;
-    static const struct kv_shape shape = {.n_layers = 3,
-                                          .n_heads = 6,
-                                          .n_kv_heads = 2,
-                                          .head_dim = 64,
-                                          .hidden = 128,
-                                          .ffn = 224,
-                                          .vocab = 77,
-                                          .max_tokens = 128};
+    static const struct kv_shape shape = {3, 6, 2, 64, 128, 224, 77, 128};
     static const struct {
         enum kv_weight_kind kind;
         uint8_t bits;
@@ -131,29 +145,44 @@ static void decode_steps_agree_with_the_forward_pass(void **state) {
         {KV_W_F32, 16, 2e-3}, {KV_W_BF16, 16, 3e-2}, {KV_W_Q8, 8, 5e-2}, {KV_W_Q4, 16, 0.5}};
     for (int order = 0; order < 2; order++) {
         struct kv_model *m = kv_model_random(&shape, (enum kv_order)order, true, 11);
-        uint32_t ids[TOKENS];
-        for (uint32_t t = 0; t < TOKENS; t++) ids[t] = (t * 31 + 7) % shape.vocab;
-        struct kv_scratch *scratch = kv_scratch_new();
-        float *final = kv_alloc((size_t)TOKENS * shape.hidden, sizeof *final), logits[77];
-        struct kv_tree tree = {.n_tokens = TOKENS, .n_context = TOKENS, .ids = ids};
-        struct kv_forward job = {.tree = &tree, .store = exact_store, .final = final};
-        struct kv_reference r;
-        struct kv_error e;
-        assert_int_equal(kv_forward(m, &job, scratch, &e), 0);
-        kv_head_reference(m, final + (TOKENS - 1) * shape.hidden, 1, scratch, &r);
-        double largest = 0;
-        for (size_t i = 0; i < 77; i++) largest = fmax(largest, fabs(r.logit[i]));
         for (size_t k = 0; k < sizeof cases / sizeof *cases; k++)
-            for (unsigned threads = 1; threads <= 3; threads++) {
-                decode_all(m, cases[k].kind, threads, cases[k].bits, ids, logits);
-                for (size_t i = 0; i < 77; i++)
-                    if (!(fabs(logits[i] - r.logit[i]) <= cases[k].tolerance * largest))
-                        fail_msg("%s, %u threads, order %d: logit %zu is %g, expected %g",
-                                 kv_weight_kind_names[cases[k].kind], threads, order, i, logits[i],
-                                 r.logit[i]);
-            }
-        free(final);
-        kv_scratch_free(scratch);
+            compare_with_forward(m, cases[k].kind, cases[k].bits, cases[k].tolerance);
+        kv_model_close(m);
+    }
+}
+
+// Biases, norms of heads and after parts, GeGLU, stretched RoPE, layers that see 33 of 90 tokens,
+// heads of up to 256 channels.
+static void so_do_those_of_other_families(void **state) {
+    (void)state;
+    static const struct {
+        struct kv_shape shape;
+        struct kv_random_model how;
+    } families[] = {
+        {{3, 6, 2, 64, 128, 224, 77, 128}, {.architecture = "qwen2", .biases = true}},
+        {{3, 4, 2, 128, 96, 224, 77, 128}, {.architecture = "qwen3", .attn_scale = 0.05f}},
+        {{2, 4, 2, 80, 128, 224, 77, 128},
+         {.architecture = "llama",
+          .biases = true,
+          .rope = {{.base = 1e4f,
+                    .scaling = KV_ROPE_LLAMA3,
+                    .factor = 8,
+                    .low_factor = 1,
+                    .high_factor = 4,
+                    .attention_factor = 1,
+                    .original_tokens = 32}}}},
+        {{3, 4, 1, 256, 128, 224, 77, 128},
+         {.architecture = "gemma3",
+          .window = 33,
+          .window_pattern = 2,
+          .rope = {{.base = 1e6f, .factor = 1, .attention_factor = 1},
+                   {.base = 1e4f, .factor = 1, .attention_factor = 1}}}},
+    };
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
+        struct kv_model *m =
+            kv_model_random_as(&families[i].shape, KV_ORDER_HF, false, 11, &families[i].how);
+        assert_non_null(m);
+        compare_with_forward(m, KV_W_F32, 16, 2e-3);
         kv_model_close(m);
     }
 }
@@ -218,6 +247,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_product_kernel_agrees_with_plain_sums),
         cmocka_unit_test(decode_steps_agree_with_the_forward_pass),
+        cmocka_unit_test(so_do_those_of_other_families),
         cmocka_unit_test(parts_add_up_to_the_step),
         cmocka_unit_test(shapes_that_cannot_be_packed_are_refused),
     };

@@ -134,7 +134,7 @@ refused "a device that is not there" 2 \
     "kvsim: device: no device file or shipped device is named 'nowhere'; shipped: $("$kvsim" devices --tsv | sed 1d | cut -f1 | paste -sd, | sed 's/,/, /g')" \
     devices --device nowhere
 refused "bench measures devices only" 2 "kvsim: bench: 'lunch' cannot be measured; 'device' can" bench lunch
-refused "an unknown shape" 2 "kvsim: bench: --shape: '9b' is none of 135m, 360m, 1.7b" bench device --shape 9b
+refused "an unknown shape" 2 "kvsim: bench: --shape: '9b' is none of 135m, 360m, 1.7b, qwen2.5-0.5b, qwen2.5-1.5b, gemma-3-270m" bench device --shape 9b
 refused "an unknown kind of weights" 2 "kvsim: bench: --weights: 'q3' is none of f32, bf16, q8, q4" bench device --weights q3
 refused "contexts that descend" 2 "kvsim: bench: --contexts must ascend" bench device --contexts 64,32
 refused "a mix that is none" 2 \
