@@ -97,6 +97,11 @@ struct kv_model {
     uint32_t bos; // 0 without add_bos
 };
 
+// The first position that a query at `position` sees in a layer of a window.
+static inline uint32_t kv_window_start(uint32_t window, uint32_t position) {
+    return window && position >= window ? position - window + 1 : 0;
+}
+
 // Opens a GGUF file or a Hugging Face folder. Refuses, in one sentence that names file and place:
 // truncated files, headers whose counts lie, unknown tensor types, other architectures, NaN
 // weights. OpenBLAS is loaded, with one thread (sim/base/blas.h): workers are ours.
@@ -108,6 +113,19 @@ void kv_model_close(struct kv_model *m);
 // runs. NULL when memory runs out.
 struct kv_model *kv_model_random(const struct kv_shape *shape, enum kv_order order, bool tied,
                                  uint64_t seed);
+
+// The same of another architecture ("qwen2", by GGUF's name; NULL: Llama), with what it may have. A
+// RoPE of base 0 is the usual one; the second is that of sliding layers. NULL also for a name that
+// is not known.
+struct kv_random_model {
+    const char *architecture;
+    bool biases;                     // those that the architecture may have
+    uint32_t window, window_pattern; // tokens (0: no layer slides); each so manieth layer sees all
+    struct kv_rope rope[2];
+    float attn_scale; // 0: the usual
+};
+struct kv_model *kv_model_random_as(const struct kv_shape *shape, enum kv_order order, bool tied,
+                                    uint64_t seed, const struct kv_random_model *how);
 
 // The published shapes by name: "135m", "360m", "1.7b". NULL when unknown.
 const struct kv_shape *kv_shape_named(const char *name);
