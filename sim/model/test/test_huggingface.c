@@ -345,14 +345,15 @@ static void tokenizers_of_another_kind_are_refused_by_name(void **state) {
         {"{\"model\": {\"type\": \"BPE\", \"end_of_word_suffix\": \"</w>\"}}",
          "model.end_of_word_suffix is set, which is not computed"},
         {"{\"model\": {\"type\": \"BPE\", \"byte_fallback\": true}}",
-         "model.byte_fallback is set, but no normalizer replaces spaces by \u2581"},
+         "model.byte_fallback is set, but nothing replaces spaces by \u2581"},
         {"{\"normalizer\": {\"type\": \"NFKC\"}}",
          "the normalizer NFKC is not computed as it stands here; supported: NFC before byte-level "
          "BPE, Prepend and Replace of spaces by \u2581 with model.byte_fallback"},
         {"{\"model\": {\"byte_fallback\": true}, \"normalizer\": {\"type\": \"Sequence\", "
          "\"normalizers\": [{\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, "
          "\"content\": \"\u2581\"}]}, \"pre_tokenizer\": {\"type\": \"Metaspace\"}}",
-         "the pre_tokenizer's step Metaspace is not computed with model.byte_fallback"},
+         "the pre_tokenizer's step Metaspace is not computed as it stands here with "
+         "model.byte_fallback; supported: Metaspace without split"},
         {"{\"pre_tokenizer\": {\"type\": \"ByteLevel\"}, \"post_processor\": {\"type\": "
          "\"RobertaProcessing\"}}",
          "the post_processor RobertaProcessing is not computed"},
