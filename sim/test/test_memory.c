@@ -316,9 +316,7 @@ static int setup(void **state) {
     if (rc == 0) rc = kv_model_open(&w.model, w.gguf, KV_WEIGHTS_F32, &e);
     if (rc == 0) rc = record_into(w.model, w.recording, 3, &e);
     if (rc == 0) rc = kv_trace_open(&w.trace, w.recording, &e);
-    if (rc == 0)
-        w.setting = (struct kv_format_setting){kv_trace_info(w.trace)->shape,
-                                               kv_trace_info(w.trace)->order};
+    if (rc == 0) w.setting = kv_trace_setting(kv_trace_info(w.trace));
     if (rc == 0) rc = sweep_into(&w, w.swept, &e);
     if (rc) print_error("%s: %s\n", e.where, e.msg);
     *state = &w;
