@@ -23,6 +23,10 @@ static void embed(const struct kv_model *m, const struct kv_forward *job, float 
 }
 
 static int check_tree(const struct kv_model *m, const struct kv_tree *t, struct kv_error *e) {
+    if (m->shape.head_dim % 16)
+        return kv_fail(e, KV_EFAIL, "forward pass",
+                       "heads have %u channels; only multiples of 16 are computed",
+                       m->shape.head_dim);
     for (uint32_t row = 0; row < t->n_tokens; row++) {
         if (t->ids[row] >= m->shape.vocab)
             return kv_fail(e, KV_EFAIL, "forward pass", "token %u has id %u; the model knows %u",
