@@ -68,6 +68,9 @@ check "anatomy's divergences are fisher replay's, and its bits the ledger's" "sa
     "$(apart anatomy t.trace --tsv -q --table remedies | awk -F'\t' '$1 == "a rotation" || $1 == "as it is" || $1 ~ /mean (before|after) RoPE$/ { print $10, $5, $3 }' >"$dir/a"
         apart replay t.trace $(cut -d' ' -f1 "$dir/a") --fidelity fisher --form channel -q --tsv |
             awk -F'\t' 'NR > 1 { print $11, $14 }' >"$dir/b"; [ -s "$dir/a" ] && cut -d" " -f2- "$dir/a" | cmp - "$dir/b" && echo same)"
+check "a budget counts the means that sequences hold" "4.500 yes" \
+    "$(apart replay t.trace 'oracle:bits=4.5,widths=2/3/4/5/6/8@center(asym:group=32)' --fidelity fisher -q --tsv | tail -1 | cut -f14) $(
+        apart tune t.trace --no-exact -q --tsv --budget bits=4.5 'layerwise@center(asym:group=32)' | tail -1 | cut -f12)"
 check "anatomy runs its first three remedies exactly" "4 yes" \
     "$("$kvsim" anatomy "$t" -m "$model" --items 0-0 --check -q --tsv --table remedies |
         awk -F'\t' 'NR > 1 && $7 != "" { n++; bad += $7 <= 0; if (n == 2) better = $7 < first; if (n == 1) first = $7 } END { print n, (bad || !better ? "no" : "yes") }')"
