@@ -53,7 +53,7 @@ struct kv_anatomy_place {
 
 // What might be done instead, and what it is expected to leave.
 struct kv_anatomy_remedy {
-    const char *name; // "centred keys, before RoPE"
+    const char *name; // "keys centred before RoPE"
     char *spec;
     double allocated_bits; // of a value, and more than the format itself takes
     double more_bits;

@@ -173,11 +173,11 @@ static int add_all(struct work *w, struct kv_error *e) {
     char *groups = smaller_groups(o->format);
     int rc = add(w, "as it is", kv_format_text("static:bits=%u@%s", o->bits, o->format), e);
     if (rc == 0)
-        rc = add(w, "keys less their mean before RoPE",
+        rc = add(w, "keys centred before RoPE",
                  kv_format_text("static:bits=%u@%s", o->bits, before), e);
     size_t centred = w->n - 1; // 0: it cannot be
     if (rc == 0)
-        rc = add(w, "keys less their mean after RoPE",
+        rc = add(w, "keys centred after RoPE",
                  kv_format_text("static:bits=%u@center(%s)", o->bits, o->format), e);
     if (rc == 0) rc = add(w, "keys by channel", kv_format_text("static:bits=%u@kivi", o->bits), e);
     if (rc == 0)
@@ -187,8 +187,7 @@ static int add_all(struct work *w, struct kv_error *e) {
         rc = add(w, "smaller groups", kv_format_text("static:bits=%u@%s", o->bits, groups), e);
     if (rc == 0) rc = add_widened(w, 0, "wider layers", o->format, e);
     if (rc == 0 && centred)
-        rc = add_widened(w, centred, "keys less their mean before RoPE, and wider layers", before,
-                         e);
+        rc = add_widened(w, centred, "keys centred before RoPE, wider layers", before, e);
     free(before);
     free(groups);
     return rc;

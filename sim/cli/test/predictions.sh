@@ -65,7 +65,7 @@ check "anatomy's shares of damage add up to the whole, and no layer of this mode
         NR > 1 { s += $at["damage_pct"]; n += $at["named"] == "yes" } END { printf "%.0f %d", s, n }') $(
         grep -q 'no layer stands out' "$dir/said" && [ -s "$dir/anatomy/anatomy.svg" ] && echo yes)"
 check "anatomy's divergences are fisher replay's, and its bits the ledger's" "same" \
-    "$(apart anatomy t.trace --tsv -q --table remedies | awk -F'\t' '$1 == "a rotation" || $1 == "as it is" || $1 ~ /mean (before|after) RoPE$/ { print $10, $5, $3 }' >"$dir/a"
+    "$(apart anatomy t.trace --tsv -q --table remedies | awk -F'\t' '$1 == "a rotation" || $1 == "as it is" || $1 ~ /centred (before|after) RoPE$/ { print $10, $5, $3 }' >"$dir/a"
         apart replay t.trace $(cut -d' ' -f1 "$dir/a") --fidelity fisher --form channel -q --tsv |
             awk -F'\t' 'NR > 1 { print $11, $14 }' >"$dir/b"; [ -s "$dir/a" ] && cut -d" " -f2- "$dir/a" | cmp - "$dir/b" && echo same)"
 check "a budget counts the means that sequences hold" "4.500 yes" \
