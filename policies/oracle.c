@@ -39,7 +39,8 @@ struct oracle {
     size_t n_widths;
     uint8_t width[KV_MAX_WIDTHS]; // indices into the run's table
     double cell_bits[2][KV_MAX_WIDTHS];
-    double tag_bits; // a token
+    double tag_bits;      // a token
+    double sequence_bits; // a sequence
     // What the remark tells; the largest is the same in whatever order items come.
     _Atomic uint32_t items, exact_items, worst_gap_ppm;
 };
@@ -89,13 +90,15 @@ static int oracle_open(void **self, const struct kv_run *run, const struct kv_ar
         for (int side = 0; side < 2; side++)
             o->cell_bits[side][i] = o->nominal ? bits : (double)run->cell_bits[side][index];
     }
-    if (!o->nominal)
+    if (!o->nominal) {
         o->tag_bits = kv_tag_bits(&run->shape, oracle_varies(o), (uint32_t)o->n_widths);
+        o->sequence_bits = run->sequence_bits;
+    }
     return 0;
 }
 
 // How much a bit a value of each token adds to the item's bits a value, the mean over its sequences
-// (context + choice); and what their tags add.
+// (context + choice); and what their tags add, and what the sequences hold besides.
 static double weigh_tokens(const struct oracle *o, const struct kv_item *item, double *weight) {
     const struct kv_shape *s = &item->run->shape;
     double values = (double)kv_cells(s) * s->head_dim, tags = 0;
@@ -108,7 +111,7 @@ static double weigh_tokens(const struct oracle *o, const struct kv_item *item, d
         double share = 1 / ((double)sequences * (double)n);
         for (size_t t = 0; t < item->n_context; t++) weight[t] += share;
         for (; row < end; row++) weight[row] += share;
-        tags += 8 * ceil((double)n * o->tag_bits / 8) / values * share;
+        tags += (8 * ceil((double)n * o->tag_bits / 8) + o->sequence_bits) / values * share;
     }
     return tags;
 }

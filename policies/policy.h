@@ -260,6 +260,7 @@ struct kv_run {
     // Files that travel with the host: the i-th whose path begins with `folder`, or false.
     bool (*shipped)(const char *folder, size_t i, struct kv_shipped *file);
     const char *format_text; // the format's canonical text
+    double sequence_bits;    // allocated bits that a sequence holds besides its tokens' cells
 };
 
 // Cells of a token, in the order of decisions: [n_layers][n_kv_heads][2].

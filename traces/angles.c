@@ -12,6 +12,13 @@ struct kv_format_setting kv_trace_setting(const struct kv_trace_info *in) {
         .shape = in->shape, .order = in->order, .rope = in->rope, .windows = in->windows};
 }
 
+size_t kv_trace_position(const struct kv_trace_item *it, size_t row) {
+    uint32_t c = 0;
+    if (row < it->n_context) return row;
+    while (c + 1 < it->n_choices && row >= it->first[c + 1]) c++;
+    return it->n_context + row - it->first[c];
+}
+
 double *kv_angles_of_model(const struct kv_model *m) {
     size_t half = m->shape.head_dim / 2;
     double *angles = kv_alloc(m->shape.n_layers * half + 1, sizeof *angles);

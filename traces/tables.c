@@ -69,13 +69,6 @@ static void rotate(const struct kv_trace_info *in, uint32_t layer, float *x, siz
     kv_turn(x, d, in->order, in->rope + layer * (d / 2), sign * (double)position);
 }
 
-static size_t position_of(const struct kv_trace_item *it, size_t row) {
-    if (row < it->n_context) return row;
-    uint32_t c = 0;
-    while (c + 1 < it->n_choices && row >= it->first[c + 1]) c++;
-    return it->n_context + row - it->first[c];
-}
-
 static int code_side(const struct kv_trace_item *it, const struct kv_shape *sh,
                      const struct kv_format *f, uint32_t layer, enum kv_side side,
                      const uint8_t *cells, void *scratch, const float *x, float *y,
@@ -104,7 +97,7 @@ int kv_coding_error(const struct kv_trace_info *in, const struct kv_trace_item *
             for (size_t row = 0; row < n; row++) {
                 kv_f16_to_f32_n(half + (row * sh->n_layers + l) * width, x + row * width, width);
                 for (size_t h = 0; turn && h < sh->n_kv_heads; h++)
-                    rotate(in, l, x + row * width + h * d, position_of(it, row), -1);
+                    rotate(in, l, x + row * width + h * d, kv_trace_position(it, row), -1);
             }
             int rc = code_side(it, sh, f, l, (enum kv_side)side, cells, s->code, x, y, e);
             if (rc) return rc;
@@ -115,7 +108,7 @@ int kv_coding_error(const struct kv_trace_info *in, const struct kv_trace_item *
                         (((row * sh->n_layers + l) * sh->n_kv_heads + h) * 2 + (size_t)side) * d;
                     const float *xs = x + row * width + h * d, *ys = y + row * width + h * d;
                     for (size_t i = 0; i < d; i++) to[i] = ys[i] - xs[i];
-                    if (turn) rotate(in, l, to, position_of(it, row), 1); // RoPE is linear
+                    if (turn) rotate(in, l, to, kv_trace_position(it, row), 1); // RoPE is linear
                 }
         }
     return 0;

@@ -125,6 +125,8 @@ const struct kv_trace_info *kv_trace_info(const struct kv_trace *t);
 // What formats must know to code its vectors; borrows from info.
 struct kv_format_setting kv_trace_setting(const struct kv_trace_info *info);
 const struct kv_trace_item *kv_trace_item(const struct kv_trace *t, size_t i);
+// Where a row stands on its path: RoPE's position. A choice's rows follow the context's.
+size_t kv_trace_position(const struct kv_trace_item *item, size_t row);
 // How much a squared error of each channel weighs beside the others of its place:
 // [n_layers][n_kv_heads][2][head_dim], the items' channel_gradient added up in their order (in
 // double), scaled to mean 1 over the channels of a place; 1 where all are 0. Borrowed until

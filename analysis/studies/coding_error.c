@@ -71,13 +71,6 @@ static void undo_rope(const struct kv_quant_source *s, uint32_t layer, float *x,
         kv_turn(x, d, s->setting.order, s->setting.rope + layer * (d / 2), -(double)position);
 }
 
-static size_t position_of(const struct kv_trace_item *item, size_t row) {
-    if (row < item->n_context) return row;
-    uint32_t c = 0;
-    while (c + 1 < item->n_choices && row >= item->first[c + 1]) c++;
-    return item->n_context + row - item->first[c];
-}
-
 static void load(const struct job *j, uint32_t layer, const struct kv_trace_item *item,
                  struct vectors *v) {
     size_t width = row_values(j->source), n_layers = j->source->setting.shape.n_layers;
@@ -89,7 +82,7 @@ static void load(const struct job *j, uint32_t layer, const struct kv_trace_item
     for (size_t row = 0; row < v->n; row++) {
         kv_f16_to_f32_n(kept + (row * n_layers + layer) * width, v->x + row * width, width);
         if (j->side == KV_KEY && j->f->keys_before_rope)
-            undo_rope(j->source, layer, v->x + row * width, position_of(item, row));
+            undo_rope(j->source, layer, v->x + row * width, kv_trace_position(item, row));
     }
 }
 

@@ -7,6 +7,7 @@
 #include "analysis/stats/stats.h"
 #include "sim/base/cache_types.h"
 #include "sim/base/memory.h"
+#include "sim/quant/centre.h"
 #include "sim/base/talk.h"
 #include "sim/base/work.h"
 #include "sim/replay/answers.h"
@@ -119,6 +120,19 @@ static double step_ms(const struct kv_planner *p, const struct kv_format *f, siz
     return kv_device_step(p->device, &l, p->context, 0).step_ns * 1e-6;
 }
 
+// Tokens of a sequence (context + choice) of the trace: the harmonic mean over items, which is what
+// bits that a sequence holds once are spread over.
+static double tokens_of_sequences(const struct kv_trace *trace) {
+    size_t n = kv_trace_info(trace)->n_items;
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct kv_trace_item *it = kv_trace_item(trace, i);
+        double choices = it->n_tokens - it->n_context;
+        sum += 1 / (it->n_context + choices / (it->n_choices ? it->n_choices : 1));
+    }
+    return (double)n / sum;
+}
+
 static void set_prices(const struct kv_planner *p, struct kv_ground *g) {
     const struct kv_format *f = g->format;
     double values = values_per_token(&f->setting.shape), least[2] = {0, 0};
@@ -137,6 +151,7 @@ static void set_prices(const struct kv_planner *p, struct kv_ground *g) {
     for (size_t w = 0; w < f->n_widths; w++)
         for (int side = 0; side < 2; side++) g->price[side][w] -= least[side];
     g->per_tag_bit = ms ? 0 : p->unit == KV_BUDGET_BYTES ? 1.0 / 8 : 1 / values;
+    g->fixed += g->per_tag_bit * kv_centre_bits(f) / tokens_of_sequences(p->trace);
 }
 
 int kv_planner_ground(struct kv_planner *p, const char *format, struct kv_ground **out,

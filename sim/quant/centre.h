@@ -37,6 +37,13 @@ KV_MUST_CHECK int kv_centre_find(const struct kv_format *f, const struct kv_vect
 void kv_centre_at(const struct kv_format *f, uint32_t layer, const float *centre, size_t head,
                   size_t position, float *at);
 
+// Bits of all centres that a sequence holds.
+static inline double kv_centre_bits(const struct kv_format *f) {
+    const struct kv_shape *s = &f->setting.shape;
+    return 16.0 * s->n_layers * s->n_kv_heads * s->head_dim *
+           (kv_is_centred(f, KV_KEY) + kv_is_centred(f, KV_VALUE));
+}
+
 // Adds the centres of a layer's heads, which a sequence holds once, to what its prompt takes.
 void kv_centre_count(const struct kv_format *f, const struct kv_vectors *r, size_t upto,
                      struct kv_bits *bits);

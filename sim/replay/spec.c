@@ -9,6 +9,7 @@
 #include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/base/spec.h"
+#include "sim/quant/centre.h"
 #include "sim/replay/plugin.h"
 
 #define KV_POLICY(name) extern const struct kv_policy kv_policy_##name;
@@ -103,7 +104,8 @@ static void describe_run(struct kv_run *run, const struct kv_format *f, uint64_t
                            .format = f->type->name,
                            .seed = seed,
                            .shipped = shipped,
-                           .format_text = f->canonical};
+                           .format_text = f->canonical,
+                           .sequence_bits = kv_centre_bits(f)};
     memcpy(run->width_bits, f->width_bits, sizeof run->width_bits);
     for (uint32_t w = 0; w < f->n_widths; w++)
         for (int side = 0; side < 2; side++) {
