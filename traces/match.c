@@ -34,10 +34,10 @@ int kv_trace_check_model(const struct kv_trace_info *in, const struct kv_model *
         return kv_fail(e, KV_EFAIL, in->path,
                        "its manifest says another channel_order than the model's: it was edited or "
                        "damaged");
-    if (in->rope_base != m->rope_base)
+    if (in->rope_base != m->rope[0].base)
         return kv_fail(e, KV_EFAIL, in->path,
                        "its manifest says rope_base %g, and the model has %g: it was edited or "
                        "damaged",
-                       (double)in->rope_base, (double)m->rope_base);
+                       (double)in->rope_base, (double)m->rope[0].base);
     return 0;
 }

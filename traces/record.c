@@ -114,7 +114,7 @@ static int record_item(void *self, unsigned worker, size_t i, struct kv_error *e
                              .stats = &attention,
                              .final = final};
     struct kv_sensitivity sens = {0};
-    if (wants_gradients(r->keep, r->n_tables)) job.tape = kv_tape_new(s, n, r->tape_bytes);
+    if (wants_gradients(r->keep, r->n_tables)) job.tape = kv_tape_new(r->m, n, r->tape_bytes);
     int rc = kv_forward(r->m, &job, r->scratch[worker], e);
     if (p->refused) atomic_store(&r->refused, true); // unlike an accelerator that failed
     if (rc == 0 && job.tape) rc = measure(r, worker, p, job.tape, final, &sens, e);
@@ -330,7 +330,7 @@ int kv_record(const struct kv_model *m, const struct kv_tasks *tasks,
         .subset = items->subset,
         .tokenizer_digest = digest,
         .window_tokens = tasks->kind == KV_TASK_TEXT ? tasks->window_tokens : 0,
-        .rope_base = m->rope_base,
+        .rope_base = m->rope[0].base,
         .adjoint = o->adjoint,
         .keep = keep,
         .cells_format = cells ? (char *)kv_cell_errors_format(cells) : NULL,

@@ -43,7 +43,7 @@ int kv_bench_open(struct kv_bench_model *m, const char *path, struct kv_error *e
                                  .decoder = {.shape = model->shape,
                                              .order = model->order,
                                              .rms_eps = model->rms_eps,
-                                             .rope_base = model->rope_base,
+                                             .rope_base = model->rope[0].base,
                                              .source = {model, model_rows}},
                                  .model = model};
     const char *name;

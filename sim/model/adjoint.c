@@ -219,8 +219,8 @@ static void back_layer(struct back *b, size_t draw, uint32_t l, float *dx, struc
     for (size_t head = 0; head < sh->n_kv_heads; head++)
         for (uint32_t row = 0; row < rows; row++) back_row(b, tape, d_mixed, row, head);
     b->job->take(b->job->self, draw, l, b->dk_read, b->dv_read, b->d_evict);
-    kv_rope_back(m, b->dq, rows, sh->n_heads, b->at.position);
-    kv_rope_back(m, b->dk, rows, sh->n_kv_heads, b->at.position);
+    kv_rope_back(m, l, b->dq, rows, sh->n_heads, b->at.position);
+    kv_rope_back(m, l, b->dk, rows, sh->n_kv_heads, b->at.position);
     for (size_t row = 0; row < rows; row++) {
         float *to = d_qkv + row * (n_q + 2 * n_kv);
         memcpy(to, b->dq + row * n_q, n_q * sizeof *to);

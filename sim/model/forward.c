@@ -11,6 +11,7 @@
 #include "sim/model/accelerator.h"
 #include "sim/model/kernels.h"
 #include "sim/model/paths.h"
+#include "sim/model/rope.h"
 #include "sim/model/scratch.h"
 
 // ---- scratch --------------------------------------------------------------------------
@@ -69,41 +70,6 @@ void kv_product_back(const struct kv_matrix *w, const float *dy, size_t rows, fl
     if (rows == 0 || elsewhere(false, w, dy, rows, dx)) return;
     kv_sgemm(false, false, rows, w->cols, w->rows, dy, w->rows, as_f32(w, s), w->cols, 0, dx,
              w->cols);
-}
-
-// ---- RoPE -----------------------------------------------------------------------------
-
-// Rotates n_heads vectors at one position (Su et al. 2021). Pairs are (2i, 2i + 1) in GGUF's order
-// and (i, i + d/2) in Hugging Face's.
-static void rope(const struct kv_model *m, float *x, size_t n_heads, uint32_t position,
-                 float sign) {
-    size_t d = m->shape.head_dim, half = d / 2;
-    const float *c = m->rope_cos + position * half, *s = m->rope_sin + position * half;
-    for (size_t h = 0; h < n_heads; h++, x += d) {
-        if (m->order == KV_ORDER_GGML)
-            for (size_t i = 0; i < half; i++) {
-                float a = x[2 * i], b = x[2 * i + 1], si = sign * s[i];
-                x[2 * i] = a * c[i] - b * si;
-                x[2 * i + 1] = a * si + b * c[i];
-            }
-        else
-            for (size_t i = 0; i < half; i++) {
-                float a = x[i], b = x[i + half], si = sign * s[i];
-                x[i] = a * c[i] - b * si;
-                x[i + half] = a * si + b * c[i];
-            }
-    }
-}
-
-void kv_rope_keys(const struct kv_model *m, float *k, size_t n, const uint32_t *positions) {
-    size_t width = (size_t)m->shape.n_kv_heads * m->shape.head_dim;
-    for (size_t i = 0; i < n; i++) rope(m, k + i * width, m->shape.n_kv_heads, positions[i], 1);
-}
-
-void kv_rope_back(const struct kv_model *m, float *x, size_t n, size_t n_heads,
-                  const uint32_t *positions) {
-    for (size_t i = 0; i < n; i++)
-        rope(m, x + i * n_heads * m->shape.head_dim, n_heads, positions[i], -1);
 }
 
 // ---- attention over one layer ---------------------------------------------------------
@@ -281,10 +247,10 @@ static void split_qkv(const struct layer_pass *p, const float *qkv, float *q,
     for (uint32_t row = p->job->first_row; row < p->job->tree->n_tokens;
          row++, qkv += nq + 2 * nk, q += nq) {
         memcpy(q, qkv, nq * sizeof *q);
-        rope(p->m, q, sh->n_heads, p->at.position[row], 1);
+        kv_rope_turn(p->m, p->layer, q, sh->n_heads, p->at.position[row], 1);
         memcpy(kv->k_raw + row * nk, qkv + nq, nk * sizeof *q);
         memcpy(kv->k + row * nk, qkv + nq, nk * sizeof *q);
-        rope(p->m, kv->k + row * nk, sh->n_kv_heads, p->at.position[row], 1);
+        kv_rope_turn(p->m, p->layer, kv->k + row * nk, sh->n_kv_heads, p->at.position[row], 1);
         memcpy(kv->v + row * nk, qkv + nq + nk, nk * sizeof *q);
     }
 }
@@ -350,16 +316,18 @@ static struct tape_floats tape_floats(const struct kv_shape *s, size_t n) {
                                 n * (s->hidden + 2 * n_q + 2 * (size_t)s->ffn)};
 }
 
-size_t kv_tape_bytes(const struct kv_shape *s, size_t n_tokens, bool thrifty) {
+size_t kv_tape_bytes(const struct kv_model *m, size_t n_tokens, bool thrifty) {
+    const struct kv_shape *s = &m->shape;
     struct tape_floats f = tape_floats(s, n_tokens);
     return sizeof(float) *
            (s->n_layers * f.own + (thrifty ? 1 : s->n_layers) * f.shared + n_tokens * s->hidden);
 }
 
-struct kv_tape *kv_tape_new(const struct kv_shape *s, size_t n, size_t most_bytes) {
+struct kv_tape *kv_tape_new(const struct kv_model *m, size_t n, size_t most_bytes) {
+    const struct kv_shape *s = &m->shape;
     size_t n_kv = (size_t)s->n_kv_heads * s->head_dim, n_q = (size_t)s->n_heads * s->head_dim;
     struct tape_floats f = tape_floats(s, n);
-    bool thrifty = kv_tape_bytes(s, n, false) > most_bytes;
+    bool thrifty = kv_tape_bytes(m, n, false) > most_bytes;
     struct kv_tape *t = kv_alloc(1, sizeof *t);
     t->n_layers = t->holds = s->n_layers;
     t->layers = kv_alloc(s->n_layers, sizeof *t->layers);

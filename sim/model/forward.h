@@ -76,10 +76,10 @@ struct kv_tape {
 // A whole tape if that takes no more than most_bytes, else a thrifty one. Gradients are the same
 // bits from either; going back over a thrifty tape computes each layer's activations again
 // (checkpoints: Chen et al., arXiv 1604.06174).
-struct kv_tape *kv_tape_new(const struct kv_shape *shape, size_t n_tokens, size_t most_bytes);
+struct kv_tape *kv_tape_new(const struct kv_model *m, size_t n_tokens, size_t most_bytes);
 void kv_tape_free(struct kv_tape *t); // NULL is fine
 // Bytes that a whole and a thrifty tape take for that many tokens.
-size_t kv_tape_bytes(const struct kv_shape *shape, size_t n_tokens, bool thrifty);
+size_t kv_tape_bytes(const struct kv_model *m, size_t n_tokens, bool thrifty);
 // Makes sure that the tape holds a layer's q, mixed, middle and gateup. Uses the scratch of
 // kv_forward but for KV_BUF_X.
 void kv_tape_recall(const struct kv_model *m, const struct kv_tree *t, struct kv_tape *tape,
@@ -126,8 +126,10 @@ void kv_scratch_free(struct kv_scratch *s); // NULL is fine
 KV_MUST_CHECK int kv_forward(const struct kv_model *m, const struct kv_forward *job,
                              struct kv_scratch *s, struct kv_error *e);
 
-// Rotates n rows of keys [n][n_kv_heads * head_dim] in place for the given positions.
-void kv_rope_keys(const struct kv_model *m, float *k, size_t n, const uint32_t *positions);
+// Rotates n rows of a layer's keys [n][n_kv_heads * head_dim] in place for the given positions
+// (rope.c).
+void kv_rope_keys(const struct kv_model *m, uint32_t layer, float *k, size_t n,
+                  const uint32_t *positions);
 
 // y[rows][w->rows] = x[rows][w->cols] w^T, row-major, in float32 (bf16 weights are widened first).
 void kv_product(const struct kv_matrix *w, const float *x, size_t rows, float *y,
@@ -137,7 +139,7 @@ void kv_product(const struct kv_matrix *w, const float *x, size_t rows, float *y
 // rows of heads [n][n_heads * head_dim].
 void kv_product_back(const struct kv_matrix *w, const float *dy, size_t rows, float *dx,
                      struct kv_scratch *s);
-void kv_rope_back(const struct kv_model *m, float *x, size_t n, size_t n_heads,
+void kv_rope_back(const struct kv_model *m, uint32_t layer, float *x, size_t n, size_t n_heads,
                   const uint32_t *positions);
 
 // ---- head (head.c) --------------------------------------------------------------------

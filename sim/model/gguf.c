@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Loads a model from a GGUF file: what its metadata mean, its tokenizer and its weights. The file
-// itself is read in gguf_file.c.
+// Loads a model from a GGUF file: what its metadata mean, and its weights. The file itself
+// is read in gguf_file.c, its tokenizer in gguf_tokenizer.c.
 #include <stdlib.h>
 
 #include "sim/base/hash.h"
@@ -8,18 +8,6 @@
 #include "sim/model/gguf.h"
 #include "sim/model/model.h"
 #include "sim/model/weights.h"
-
-// Pre-tokenizers whose pattern is ours: GPT-2's, for some after setting each digit apart
-// (llm_tokenizer_bpe in llama.cpp's src/llama-vocab.cpp).
-struct pre_tokenizer {
-    const char *name;
-    bool split_digits;
-};
-static const struct pre_tokenizer pre_tokenizers[] = {
-    {"smollm", true},    {"starcoder", true}, {"refact", true},
-    {"command-r", true}, {"codeshell", true}, {"gpt-2", false},
-};
-#define PRE_TOKENIZERS "smollm, starcoder, refact, command-r, codeshell, gpt-2"
 
 // ---- metadata -------------------------------------------------------------------------
 
@@ -47,7 +35,7 @@ static int read_shape(struct kv_model *m, const struct kv_gguf *g, struct kv_err
     s->vocab = tokens && tokens->type == KV_GGUF_ARRAY && tokens->count <= UINT32_MAX
                    ? (uint32_t)tokens->count
                    : 0;
-    m->rope_base = 10000; // llama.cpp's default where the key is absent
+    kv_model_defaults(m); // llama.cpp's base is the same where the key is absent
     uint32_t experts = 0, rotated = 0;
     char key[KEY_BYTES];
     int rc = need_size(g, "block_count", &s->n_layers, e);
@@ -62,7 +50,7 @@ static int read_shape(struct kv_model *m, const struct kv_gguf *g, struct kv_err
     if (!rc) rc = may_have_size(g, "expert_count", &experts, e);
     key_of(g, key, "attention.layer_norm_rms_epsilon");
     if (!rc) rc = kv_gguf_float(g, key, false, &m->rms_eps, e);
-    if (!rc) rc = kv_gguf_float(g, key_of(g, key, "rope.freq_base"), true, &m->rope_base, e);
+    if (!rc) rc = kv_gguf_float(g, key_of(g, key, "rope.freq_base"), true, &m->rope[0].base, e);
     if (!rc) rc = kv_weights_check_shape(s, g->path, e);
     rotated = s->head_dim;
     if (!rc) rc = may_have_size(g, "rope.dimension_count", &rotated, e);
@@ -176,65 +164,6 @@ static int find_architecture(struct kv_gguf *g, struct kv_error *e) {
     return check_rope(g, e);
 }
 
-// ---- tokenizer ------------------------------------------------------------------------
-
-// Token types of llama.cpp (llama_token_type in gguf-py/gguf/constants.py): control tokens and
-// those a user added are one id wherever their text stands.
-enum { TOKEN_CONTROL = 3, TOKEN_USER_DEFINED = 4 };
-
-static int add_tokens(struct kv_model *m, const struct kv_gguf *g, const char *const *tokens,
-                      size_t n, struct kv_error *e) {
-    int32_t *types = kv_alloc(n + 1, sizeof *types);
-    struct kv_added_token *added = kv_alloc(n + 1, sizeof *added);
-    size_t n_added = 0;
-    int rc = KV_OK;
-    if (kv_gguf_find(g, "tokenizer.ggml.token_type") &&
-        !kv_gguf_int_list(g, "tokenizer.ggml.token_type", types, n))
-        rc = kv_fail(e, KV_EFAIL, g->path,
-                     "tokenizer.ggml.token_type is no list of %zu whole numbers, one a token", n);
-    for (size_t i = 0; i < n && !rc; i++)
-        if ((types[i] == TOKEN_CONTROL || types[i] == TOKEN_USER_DEFINED) && *tokens[i])
-            added[n_added++] = (struct kv_added_token){.text = tokens[i], .id = (uint32_t)i};
-    if (!rc) rc = kv_tokenizer_add(m->tokenizer, added, n_added, e);
-    free(types);
-    free(added);
-    return rc;
-}
-
-static int load_tokenizer(struct kv_model *m, const struct kv_gguf *g, struct kv_error *e) {
-    char model[32], pre[32];
-    int rc = kv_gguf_string(g, "tokenizer.ggml.model", false, model, sizeof model, e);
-    if (!rc && strcmp(model, "gpt2") != 0)
-        rc = kv_fail(e, KV_EFAIL, g->path,
-                     "tokenizer.ggml.model is %s; only gpt2 (byte-level BPE) is read", model);
-    if (!rc) rc = kv_gguf_string(g, "tokenizer.ggml.pre", false, pre, sizeof pre, e);
-    if (rc) return rc;
-    const struct pre_tokenizer *known = NULL;
-    for (size_t i = 0; i < sizeof pre_tokenizers / sizeof *pre_tokenizers; i++)
-        if (strcmp(pre_tokenizers[i].name, pre) == 0) known = &pre_tokenizers[i];
-    if (!known)
-        return kv_fail(
-            e, KV_EFAIL, g->path,
-            "tokenizer.ggml.pre is %s, whose pattern is not known; supported: " PRE_TOKENIZERS,
-            pre);
-    if (kv_gguf_true(g, "tokenizer.ggml.add_bos_token"))
-        return kv_fail(e, KV_EFAIL, g->path,
-                       "tokenizer.ggml.add_bos_token is true, but texts are scored without BOS");
-    const char **tokens, **merges = NULL;
-    size_t n_tokens = 0, n_merges = 0;
-    rc = kv_gguf_strings(g, "tokenizer.ggml.tokens", &tokens, &n_tokens, e);
-    if (!rc) rc = kv_gguf_strings(g, "tokenizer.ggml.merges", &merges, &n_merges, e);
-    if (!rc) {
-        rc = kv_tokenizer_new(&m->tokenizer, tokens, n_tokens, merges, n_merges,
-                              known->split_digits, e);
-        if (!rc) rc = add_tokens(m, g, tokens, n_tokens, e);
-        if (rc && e) snprintf(e->where, sizeof e->where, "%.190s", g->path);
-    }
-    free(tokens);
-    free(merges);
-    return rc;
-}
-
 // ---- the model ------------------------------------------------------------------------
 
 static bool find_source(void *self, const char *name, struct kv_weight_source *source) {
@@ -259,6 +188,7 @@ static int check_all_used(const struct kv_gguf *g, struct kv_error *e) {
 int kv_gguf_load(struct kv_model *m, const char *path, enum kv_weights_as as, struct kv_error *e) {
     struct kv_gguf g = {.path = path};
     int rc = kv_gguf_open(&g, e);
+    if (!rc) path = g.path; // a split model is its first part's, whichever was named
     if (!rc) rc = find_architecture(&g, e);
     if (!rc) rc = read_shape(m, &g, e);
     if (!rc) rc = check_known(&g, e);
@@ -271,7 +201,7 @@ int kv_gguf_load(struct kv_model *m, const char *path, enum kv_weights_as as, st
     const char *main_type = "";
     rc = kv_weights_load(m, &file, as, &main_type, e);
     if (!rc) rc = check_all_used(&g, e);
-    if (!rc) rc = load_tokenizer(m, &g, e);
+    if (!rc) rc = kv_gguf_tokenizer(m, &g, e);
     const char *base = strrchr(path, '/');
     snprintf(m->name, sizeof m->name, "%.95s", base ? base + 1 : path);
     if (!rc) rc = kv_gguf_string(&g, "general.name", true, m->name, sizeof m->name, e);

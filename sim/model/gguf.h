@@ -64,15 +64,18 @@ struct kv_gguf {
     struct kv_gguf_pair *pairs;
     struct kv_gguf_tensor *entries; // sorted by name
     struct kv_gguf *parts;          // the further files of a split model, [n_parts]
-    char **part_paths;
+    char **part_paths, *first_path; // first_path: where another part was named
     size_t n_parts;
 };
 
-// Opens and checks the file and, of a split one, all other parts (NAME-00001-of-00003.gguf is
-// opened by its first). Refused: truncated files, counts that lie, keys or tensors that stand
-// twice, tensors that overlap, another alignment than the format allows.
+// Opens and checks the file and, of a split one (NAME-00001-of-00003.gguf), all other parts,
+// whichever is named: g->path is the first's then. Refused: truncated files, counts that lie, keys
+// or tensors that stand twice, tensors that overlap, another alignment than the format allows.
+// (gguf_parts.c)
 KV_MUST_CHECK int kv_gguf_open(struct kv_gguf *g, struct kv_error *e);
 void kv_gguf_close(struct kv_gguf *g);
+// Reads and checks what g->map holds: one file, whatever parts there are. (gguf_file.c)
+KV_MUST_CHECK int kv_gguf_read(struct kv_gguf *g, struct kv_error *e);
 
 // Fails at a byte of the file.
 KV_PRINTF(4, 5)
@@ -98,5 +101,10 @@ bool kv_gguf_true(const struct kv_gguf *g, const char *key);
 bool kv_gguf_int_list(const struct kv_gguf *g, const char *key, int32_t *x, size_t n);
 // The tensor of a name; NULL when there is none.
 struct kv_gguf_tensor *kv_gguf_tensor_named(const struct kv_gguf *g, const char *name);
+
+// Sets m->tokenizer from the file's metadata (gguf_tokenizer.c). Errors name the key.
+struct kv_model;
+KV_MUST_CHECK int kv_gguf_tokenizer(struct kv_model *m, const struct kv_gguf *g,
+                                    struct kv_error *e);
 
 #endif

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Loads a model from a Hugging Face folder: config.json, safetensors shards, tokenizer.json.
+// Loads a model from a Hugging Face folder: config.json and safetensors shards; its tokenizer.json
+// is read in huggingface_tokenizer.c.
 //
-// Fields and their defaults: LlamaConfig of https://github.com/huggingface/transformers;
-// tokenizer.json: https://github.com/huggingface/tokenizers. What the forward pass would not
-// compute as the folder says (scaled RoPE, biases, other activations) is refused by name.
-#include <jansson.h>
+// Fields and their defaults: LlamaConfig of https://github.com/huggingface/transformers. What the
+// forward pass would not compute as the folder says (scaled RoPE, biases, other activations) is
+// refused by name.
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "sim/base/files.h"
 #include "sim/base/hash.h"
 #include "sim/base/memory.h"
+#include "sim/model/huggingface.h"
 #include "sim/model/model.h"
 #include "sim/model/safetensors.h"
 #include "sim/model/weights.h"
@@ -23,36 +24,8 @@ struct folder {
     bool **used; // [n_shards][tensors of the shard]
 };
 
-static char *path_in(const char *dir, const char *file) {
-    size_t n = strlen(dir);
-    return kv_format_text("%s%s%s", dir, n > 0 && dir[n - 1] == '/' ? "" : "/", file);
-}
-
 static bool file_exists(const char *path) {
     return access(path, R_OK) == 0; // opening a pipe would wait for its writer
-}
-
-// Reads dir/file; the message of bad JSON names line and byte.
-static int read_json(json_t **root, char **path, const char *dir, const char *file,
-                     struct kv_error *e) {
-    *path = path_in(dir, file);
-    char *text = NULL;
-    size_t n = 0;
-    *root = NULL;
-    int rc = kv_read_file(*path, &text, &n, e);
-    if (rc) return rc;
-    json_error_t bad;
-    *root = json_loadb(text, n, JSON_REJECT_DUPLICATES, &bad);
-    const char *kind = *root ? NULL : kv_file_kind(text, n, NULL);
-    bool is_json = n > 0 && (text[strspn(text, " \t\r\n")] == '{');
-    free(text);
-    if (kind && !is_json) return kv_fail(e, KV_EFAIL, *path, "this is not JSON: %s", kind);
-    if (!*root)
-        return kv_fail(e, KV_EFAIL, *path, "this is not JSON: %.160s at line %d, byte %d", bad.text,
-                       bad.line, bad.position);
-    if (!json_is_object(*root))
-        return kv_fail(e, KV_EFAIL, *path, "a JSON object was expected at byte 0");
-    return KV_OK;
 }
 
 // ---- config.json ----------------------------------------------------------------------
@@ -77,11 +50,6 @@ static int get_positive(const json_t *config, const char *path, const char *key,
         return kv_fail(e, KV_EFAIL, path, "%s should be a positive number", key);
     *x = (float)value;
     return KV_OK;
-}
-
-static bool is_set(const json_t *config, const char *key) {
-    const json_t *v = json_object_get(config, key);
-    return v && !json_is_null(v) && !json_is_false(v);
 }
 
 // One key of RoPE's parameters: fine where it is read elsewhere, a remark, or without effect.
@@ -155,7 +123,7 @@ static int find_architecture(const struct kv_architecture **a, json_t *config, c
                                   path, e);
     if (rc) return rc;
     for (const char *const *key = (*a)->refused; *key; key++)
-        if (is_set(config, *key))
+        if (kv_json_is_set(config, *key))
             return kv_fail(e, KV_EFAIL, path, "%s is set, which is not computed", *key);
     const char *act = json_string_value(json_object_get(config, "hidden_act"));
     if (act && strcmp(act, (*a)->activation) != 0)
@@ -166,7 +134,8 @@ static int find_architecture(const struct kv_architecture **a, json_t *config, c
 
 // A folder of a LoRA adapter has a configuration of its own, and none of a model.
 static int check_folder(const char *dir, struct kv_error *e) {
-    char *config = path_in(dir, "config.json"), *adapter = path_in(dir, "adapter_config.json");
+    char *config = kv_huggingface_path(dir, "config.json"),
+         *adapter = kv_huggingface_path(dir, "adapter_config.json");
     bool lora = !file_exists(config) && file_exists(adapter);
     free(config);
     free(adapter);
@@ -180,7 +149,7 @@ static int read_config(struct kv_model *m, const char *dir, struct kv_error *e) 
     json_t *config;
     char *path;
     struct kv_shape *s = &m->shape;
-    int rc = read_json(&config, &path, dir, "config.json", e);
+    int rc = kv_huggingface_json(&config, &path, dir, "config.json", e);
     const struct kv_architecture *a = kv_architecture_usual;
     if (!rc) rc = find_architecture(&a, config, path, e);
     m->architecture = a;
@@ -197,14 +166,15 @@ static int read_config(struct kv_model *m, const char *dir, struct kv_error *e) 
     s->max_tokens = a->max_tokens;
     if (!rc) rc = get_count(config, path, "max_position_embeddings", true, &s->max_tokens, e);
     m->rms_eps = a->rms_eps;
-    m->rope_base = a->rope_base;
+    kv_model_defaults(m);
+    m->rope[0].base = a->rope_base;
     if (!rc) rc = get_positive(config, path, "rms_norm_eps", &m->rms_eps, e);
-    if (!rc) rc = get_positive(config, path, "rope_theta", &m->rope_base, e);
+    if (!rc) rc = get_positive(config, path, "rope_theta", &m->rope[0].base, e);
     if (!rc)
         rc = get_positive(json_object_get(config, "rope_parameters"), path, "rope_theta",
-                          &m->rope_base, e);
+                          &m->rope[0].base, e);
     if (!rc) rc = kv_weights_check_shape(s, path, e);
-    m->tied = is_set(config, "tie_word_embeddings");
+    m->tied = kv_json_is_set(config, "tie_word_embeddings");
     json_decref(config);
     free(path);
     return rc;
@@ -213,7 +183,7 @@ static int read_config(struct kv_model *m, const char *dir, struct kv_error *e) 
 // ---- shards ---------------------------------------------------------------------------
 
 static void add_shard(struct folder *f, const char *file) {
-    char *path = path_in(f->dir, file);
+    char *path = kv_huggingface_path(f->dir, file);
     for (size_t i = 0; i < f->n_shards; i++)
         if (strcmp(f->shard_paths[i], path) == 0) {
             free(path);
@@ -230,8 +200,8 @@ static int by_text(const void *a, const void *b) {
 // Names the shards: model.safetensors, else those of the index, sorted so that the digest does not
 // depend on the index's order.
 static int list_shards(struct folder *f, struct kv_error *e) {
-    char *single = path_in(f->dir, "model.safetensors");
-    char *index = path_in(f->dir, "model.safetensors.index.json");
+    char *single = kv_huggingface_path(f->dir, "model.safetensors");
+    char *index = kv_huggingface_path(f->dir, "model.safetensors.index.json");
     bool has_single = file_exists(single), has_index = file_exists(index);
     free(single);
     free(index);
@@ -246,7 +216,7 @@ static int list_shards(struct folder *f, struct kv_error *e) {
     json_t *root, *file;
     char *path;
     const char *tensor;
-    int rc = read_json(&root, &path, f->dir, "model.safetensors.index.json", e);
+    int rc = kv_huggingface_json(&root, &path, f->dir, "model.safetensors.index.json", e);
     json_t *map = json_object_get(root, "weight_map");
     if (!rc && json_object_size(map) == 0)
         rc = kv_fail(e, KV_EFAIL, path, "\"weight_map\" names no tensor");
@@ -322,154 +292,6 @@ static int check_all_used(const struct folder *f, const struct kv_model *m, stru
     return KV_OK;
 }
 
-// ---- tokenizer.json -------------------------------------------------------------------
-
-static const char *type_of(const json_t *step) {
-    const char *type = json_string_value(json_object_get(step, "type"));
-    return type ? type : "not stated";
-}
-
-// Accepts ByteLevel with GPT-2's pattern, alone or after Digits one by one.
-static int read_pre_tokenizer(const json_t *pre, const char *path, bool *split_digits,
-                              struct kv_error *e) {
-    const json_t *steps = json_object_get(pre, "pretokenizers");
-    size_t n = steps ? json_array_size(steps) : 1;
-    bool byte_level = false;
-    *split_digits = false;
-    for (size_t i = 0; i < n; i++) {
-        const json_t *step = steps ? json_array_get(steps, i) : pre;
-        const char *type = type_of(step);
-        if (strcmp(type, "Digits") == 0 && !byte_level &&
-            json_is_true(json_object_get(step, "individual_digits")))
-            *split_digits = true;
-        else if (strcmp(type, "ByteLevel") == 0 && i + 1 == n &&
-                 !json_is_true(json_object_get(step, "add_prefix_space")) &&
-                 !json_is_false(json_object_get(step, "use_regex")))
-            byte_level = true;
-        else
-            return kv_fail(e, KV_EFAIL, path,
-                           "pre_tokenizer step %zu (%.60s) is not read; supported: Digits one by "
-                           "one, then ByteLevel with its own pattern and no added space",
-                           i + 1, type);
-    }
-    return byte_level ? KV_OK
-                      : kv_fail(e, KV_EFAIL, path, "the pre_tokenizer lacks its ByteLevel step");
-}
-
-static int check_tokenizer(const json_t *root, const char *path, struct kv_error *e) {
-    const json_t *model = json_object_get(root, "model");
-    const char *type = json_string_value(json_object_get(model, "type"));
-    if (type && strcmp(type, "BPE") != 0)
-        return kv_fail(e, KV_EFAIL, path, "the tokenizer's model is %.60s; only BPE is read", type);
-    if (is_set(model, "byte_fallback") || is_set(model, "ignore_merges"))
-        return kv_fail(e, KV_EFAIL, path,
-                       "model.byte_fallback or model.ignore_merges is set, which is not computed");
-    if (is_set(root, "normalizer"))
-        return kv_fail(e, KV_EFAIL, path, "the normalizer %.60s is not computed",
-                       type_of(json_object_get(root, "normalizer")));
-    const json_t *post = json_object_get(root, "post_processor");
-    if (is_set(root, "post_processor") && strcmp(type_of(post), "ByteLevel") != 0)
-        return kv_fail(e, KV_EFAIL, path,
-                       "the post_processor %.60s adds tokens, but texts are scored without",
-                       type_of(post));
-    return KV_OK;
-}
-
-// Fills pieces[id] from the vocabulary and the added tokens; ids without a piece keep "".
-static int read_pieces(const json_t *root, const char *path, size_t n, const char **pieces,
-                       struct kv_error *e) {
-    json_t *id, *added;
-    const char *piece;
-    size_t i;
-    for (i = 0; i < n; i++) pieces[i] = "";
-    json_t *vocab = json_object_get(json_object_get(root, "model"), "vocab");
-    json_object_foreach(vocab, piece, id) {
-        json_int_t at = json_is_integer(id) ? json_integer_value(id) : -1;
-        if (at < 0 || (size_t)at >= n || pieces[at][0])
-            return kv_fail(e, KV_EFAIL, path,
-                           "piece \"%.60s\" has no id of its own below the model's %zu", piece, n);
-        pieces[at] = piece;
-    }
-    json_array_foreach(json_object_get(root, "added_tokens"), i, added) {
-        json_int_t at = json_integer_value(json_object_get(added, "id"));
-        piece = json_string_value(json_object_get(added, "content"));
-        if (!piece || at < 0 || (size_t)at >= n)
-            return kv_fail(e, KV_EFAIL, path, "added token %zu has no text or no id below %zu", i,
-                           n);
-        if (!pieces[at][0]) pieces[at] = piece;
-    }
-    return KV_OK;
-}
-
-// Fills merges[i] with "left right", owned by the caller, from either spelling.
-static int read_merges(const json_t *list, const char *path, char **merges, struct kv_error *e) {
-    size_t i;
-    json_t *merge;
-    json_array_foreach(list, i, merge) {
-        const char *left = json_string_value(json_array_get(merge, 0));
-        const char *right = json_string_value(json_array_get(merge, 1));
-        if (json_is_string(merge))
-            merges[i] = kv_strdup(json_string_value(merge));
-        else if (left && right)
-            merges[i] = kv_format_text("%s %s", left, right);
-        else
-            return kv_fail(e, KV_EFAIL, path, "merge %zu is neither a text nor a pair of texts", i);
-    }
-    return KV_OK;
-}
-
-static bool flag(const json_t *added, const char *key) {
-    return json_is_true(json_object_get(added, key));
-}
-
-// Tells the tokenizer which texts are one id; read_pieces has checked ids and texts.
-static int add_tokens(struct kv_model *m, const json_t *list, struct kv_error *e) {
-    size_t i, n = json_array_size(list);
-    json_t *one;
-    struct kv_added_token *added = kv_alloc(n + 1, sizeof *added);
-    json_array_foreach(list, i, one) added[i] =
-        (struct kv_added_token){.text = json_string_value(json_object_get(one, "content")),
-                                .id = (uint32_t)json_integer_value(json_object_get(one, "id")),
-                                .normalized = flag(one, "normalized"),
-                                .lstrip = flag(one, "lstrip"),
-                                .rstrip = flag(one, "rstrip"),
-                                .single_word = flag(one, "single_word")};
-    int rc = kv_tokenizer_add(m->tokenizer, added, n, e);
-    free(added);
-    return rc;
-}
-
-static int read_tokenizer(struct kv_model *m, const char *dir, struct kv_error *e) {
-    json_t *root;
-    char *path, **merges = NULL;
-    bool split_digits = false;
-    size_t n_merges = 0;
-    const char **pieces = kv_alloc(m->shape.vocab, sizeof *pieces);
-    int rc = read_json(&root, &path, dir, "tokenizer.json", e);
-    if (rc) goto done;
-    rc = check_tokenizer(root, path, e);
-    if (!rc)
-        rc = read_pre_tokenizer(json_object_get(root, "pre_tokenizer"), path, &split_digits, e);
-    if (!rc) rc = read_pieces(root, path, m->shape.vocab, pieces, e);
-    if (rc) goto done;
-    const json_t *list = json_object_get(json_object_get(root, "model"), "merges");
-    n_merges = json_array_size(list);
-    merges = kv_alloc(n_merges + 1, sizeof *merges);
-    rc = read_merges(list, path, merges, e);
-    if (rc) goto done;
-    rc = kv_tokenizer_new(&m->tokenizer, pieces, m->shape.vocab, (const char *const *)merges,
-                          n_merges, split_digits, e);
-    if (!rc) rc = add_tokens(m, json_object_get(root, "added_tokens"), e);
-    if (rc && e) snprintf(e->where, sizeof e->where, "%.190s", path);
-done:
-    for (size_t i = 0; i < n_merges; i++) free(merges[i]);
-    free(merges);
-    free(pieces);
-    json_decref(root);
-    free(path);
-    return rc;
-}
-
 // ---- the model ------------------------------------------------------------------------
 
 // The folder's own name, for "." and ".." the path as given.
@@ -491,7 +313,7 @@ int kv_huggingface_load(struct kv_model *m, const char *dir, enum kv_weights_as 
     struct kv_weight_file file = {KV_LAYOUT_HF, dir, &f, find_source};
     if (!rc) rc = kv_weights_load(m, &file, as, &main_type, e);
     if (!rc) rc = check_all_used(&f, m, e);
-    if (!rc) rc = read_tokenizer(m, dir, e);
+    if (!rc) rc = kv_huggingface_tokenizer(m, dir, e);
     if (!rc) {
         name_model(m, dir);
         snprintf(m->source, sizeof m->source, "safetensors (%s)", main_type);

@@ -13,6 +13,7 @@
 #include "sim/base/hash.h"
 #include "sim/base/memory.h"
 #include "sim/base/work.h"
+#include "sim/model/rope.h"
 #include "sim/model/weights.h"
 
 // Shapes of the SmolLM and SmolLM2 models, from their config.json at
@@ -38,22 +39,6 @@ const char *kv_shape_name_at(size_t i) {
     return i < sizeof named_shapes / sizeof *named_shapes ? named_shapes[i].name : NULL;
 }
 
-// Angle of pair i at a position: position * base^(-2i / head_dim) (Su et al. 2021, RoFormer,
-// section 3.2.2), in double so that long contexts lose nothing before the rounding to float.
-static void make_rope_tables(struct kv_model *m) {
-    size_t half = m->shape.head_dim / 2, n = m->shape.max_tokens;
-    m->rope_cos = kv_alloc(n * half, sizeof *m->rope_cos);
-    m->rope_sin = kv_alloc(n * half, sizeof *m->rope_sin);
-    for (size_t i = 0; i < half; i++) {
-        double step = pow((double)m->rope_base, -2.0 * (double)i / (double)m->shape.head_dim);
-        for (size_t pos = 0; pos < n; pos++) {
-            double angle = (double)pos * step;
-            m->rope_cos[pos * half + i] = (float)cos(angle);
-            m->rope_sin[pos * half + i] = (float)sin(angle);
-        }
-    }
-}
-
 int kv_model_open(struct kv_model **out, const char *path, enum kv_weights_as as,
                   struct kv_error *e) {
     *out = NULL;
@@ -75,7 +60,7 @@ int kv_model_open(struct kv_model **out, const char *path, enum kv_weights_as as
         kv_model_close(m);
         return rc;
     }
-    make_rope_tables(m);
+    kv_rope_make_tables(m);
     *out = m;
     return KV_OK;
 }
@@ -90,8 +75,10 @@ void kv_model_close(struct kv_model *m) {
     if (m->accelerator) m->accelerator->stop();
     for (size_t i = 0; i < m->n_layers; i++) {
         struct kv_layer_weights *l = &m->layers[i];
-        free(l->attn_norm);
-        free(l->ffn_norm);
+        float *vectors[] = {l->attn_norm, l->qkv_bias,     l->q_norm,         l->k_norm,
+                            l->out_bias,  l->ffn_norm,     l->attn_post_norm, l->gateup_bias,
+                            l->down_bias, l->ffn_post_norm};
+        for (size_t k = 0; k < sizeof vectors / sizeof *vectors; k++) free(vectors[k]);
         free_matrix(&l->qkv);
         free_matrix(&l->out);
         free_matrix(&l->gateup);
@@ -101,8 +88,11 @@ void kv_model_close(struct kv_model *m) {
     free(m->final_norm);
     free_matrix(&m->embed);
     if (!m->tied) free_matrix(&m->head);
-    free(m->rope_cos);
-    free(m->rope_sin);
+    for (size_t i = 0; i < m->n_ropes; i++) {
+        free(m->rope[i].divisors);
+        free(m->rope[i].cos);
+        free(m->rope[i].sin);
+    }
     kv_tokenizer_free(m->tokenizer);
     free(m);
 }
@@ -146,7 +136,7 @@ struct kv_model *kv_model_random(const struct kv_shape *shape, enum kv_order ord
     m->order = order;
     m->tied = tied;
     m->rms_eps = 1e-5f;
-    m->rope_base = 10000;
+    kv_model_defaults(m);
     uint64_t n = 0;
     if (kv_weights_allocate(m, KV_WEIGHTS_F32, NULL) || fill_matrix(&m->embed, seed, n++) ||
         (!tied && fill_matrix(&m->head, seed, n++)))
@@ -163,7 +153,7 @@ struct kv_model *kv_model_random(const struct kv_shape *shape, enum kv_order ord
     snprintf(m->name, sizeof m->name, "random L%u h%u", shape->n_layers, shape->hidden);
     snprintf(m->source, sizeof m->source, "random (seed %llu)", (unsigned long long)seed);
     kv_hex64(kv_hash(&m->shape, sizeof m->shape, seed * 4 + (uint64_t)order * 2 + tied), m->digest);
-    make_rope_tables(m);
+    kv_rope_make_tables(m);
     return m;
 fail:
     kv_model_close(m);

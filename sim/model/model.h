@@ -28,21 +28,59 @@ struct kv_matrix {
     const struct kv_accelerator *accelerator; // where its products run; NULL = CBLAS
 };
 
-// Q, K, V fused by rows, as are gate and up, so that each layer needs four products.
+// Q, K, V fused by rows, as are gate and up, so that each layer needs four products. Vectors that
+// the architecture does not have are NULL.
 struct kv_layer_weights {
     float *attn_norm;        // [hidden]
     struct kv_matrix qkv;    // [(n_heads + 2 n_kv_heads) head_dim][hidden]
+    float *qkv_bias;         // [(n_heads + 2 n_kv_heads) head_dim] or NULL
+    float *q_norm, *k_norm;  // [head_dim] of each head's RMS norm before RoPE, or NULL
     struct kv_matrix out;    // [hidden][n_heads head_dim]
+    float *out_bias;         // [hidden] or NULL
+    float *attn_post_norm;   // [hidden] of attention's output before it is added, or NULL
     float *ffn_norm;         // [hidden]
     struct kv_matrix gateup; // [2 ffn][hidden]: gate rows, then up rows
+    float *gateup_bias;      // [2 ffn] or NULL
     struct kv_matrix down;   // [hidden][ffn]
+    float *down_bias;        // [hidden] or NULL
+    float *ffn_post_norm;    // [hidden] of the feed-forward output before it is added, or NULL
+    uint32_t window;         // a query at p sees the keys at p - window + 1 .. p; 0: all before it
+    uint8_t rope;            // which of the model's RoPEs turns its queries and keys
+};
+
+enum kv_gate { KV_SILU, KV_GELU_TANH };
+
+// How RoPE's frequencies are stretched beyond the context that a model was trained on.
+enum kv_rope_scaling {
+    KV_ROPE_PLAIN,
+    KV_ROPE_LINEAR,  // all divided by `factor`
+    KV_ROPE_LLAMA3,  // long waves divided by `factor`, short ones kept
+    KV_ROPE_YARN,    // between fast and slow ones a ramp; and keys and queries grow
+    KV_ROPE_DIVISORS // pair i's divided by divisors[i], as a file says
+};
+
+struct kv_rope {
+    float base;
+    enum kv_rope_scaling scaling;
+    float factor;
+    float low_factor, high_factor; // LLAMA3: original_tokens over the longest and the shortest wave
+                                   // between which it blends; YARN: beta_slow and beta_fast
+    float attention_factor;        // what rotated vectors are multiplied by; 1 but for YARN
+    uint32_t original_tokens;      // of the context before it was stretched
+    float *divisors;               // [head_dim / 2] with DIVISORS, else NULL
+    float *cos, *sin;              // [max_tokens][head_dim / 2], times attention_factor
 };
 
 struct kv_model {
     const struct kv_architecture *architecture; // a row of sim/model/architecture.c
     struct kv_shape shape;
     enum kv_order order; // channel order of Q and K inside a head
-    float rms_eps, rope_base;
+    float rms_eps;
+    float embed_scale;       // what embeddings are multiplied by; 1 but for Gemma
+    float attn_scale;        // of a query times a key; 1 / sqrt(head_dim) but for some Gemmas
+    enum kv_gate activation; // of the gate
+    struct kv_rope rope[2];  // a layer says which
+    size_t n_ropes;
     char name[96];       // general.name or the folder's name
     char digest[17];     // XXH64 of the weight files' bytes
     char weights_as[16]; // "f32" or "bf16"
@@ -54,8 +92,9 @@ struct kv_model {
     struct kv_matrix head;  // [vocab][hidden]; the same memory as embed when tied
     bool tied;
     const struct kv_accelerator *accelerator; // NULL = none (sim/model/accelerator.h)
-    float *rope_cos, *rope_sin;               // [max_tokens][head_dim / 2]
     struct kv_tokenizer *tokenizer;
+    bool add_bos; // each sequence begins with bos
+    uint32_t bos;
 };
 
 // Opens a GGUF file or a Hugging Face folder. Refuses, in one sentence that names file and place:
@@ -73,6 +112,12 @@ struct kv_model *kv_model_random(const struct kv_shape *shape, enum kv_order ord
 // The published shapes by name: "135m", "360m", "1.7b". NULL when unknown.
 const struct kv_shape *kv_shape_named(const char *name);
 const char *kv_shape_name_at(size_t i); // NULL past the end
+
+// ---- RoPE (rope.c) --------------------------------------------------------------------
+
+// Radians a position that pair i of a head turns by, i < head_dim / 2, its scaling included:
+// base^(-2i / head_dim) (Su et al. 2021, RoFormer, section 3.2.2) divided as rope.c says.
+double kv_rope_frequency(const struct kv_rope *r, uint32_t head_dim, uint32_t pair);
 
 // ---- tokenizer (tokenizer.c) ----------------------------------------------------------
 

@@ -8,6 +8,7 @@
 #include "sim/base/half.h"
 #include "sim/base/memory.h"
 #include "sim/base/work.h"
+#include "sim/model/rope.h"
 
 // ---- checks ---------------------------------------------------------------------------
 
@@ -36,6 +37,14 @@ int kv_weights_check_shape(const struct kv_shape *s, const char *path, struct kv
         return kv_fail(e, KV_EFAIL, path, "%u channels a head is odd, but RoPE rotates pairs",
                        s->head_dim);
     return KV_OK;
+}
+
+void kv_model_defaults(struct kv_model *m) {
+    m->embed_scale = 1;
+    m->attn_scale = 0;
+    m->activation = KV_SILU;
+    m->rope[0] = kv_rope_plain(10000);
+    m->n_ropes = 1;
 }
 
 // ---- memory ---------------------------------------------------------------------------
@@ -67,6 +76,7 @@ int kv_weights_allocate(struct kv_model *m, enum kv_weights_as as, struct kv_err
     const struct kv_shape *s = &m->shape;
     size_t q = kv_dim_size(s, KV_DIM_QUERIES), kv = kv_dim_size(s, KV_DIM_KEYS), h = s->hidden;
     m->n_layers = s->n_layers;
+    if (m->attn_scale == 0) m->attn_scale = 1.0f / sqrtf((float)s->head_dim);
     m->layers = kv_alloc(s->n_layers, sizeof *m->layers);
     m->final_norm = kv_alloc(h, sizeof *m->final_norm);
     bool ok = allocate_matrix(&m->embed, s->vocab, h, as);

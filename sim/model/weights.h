@@ -25,6 +25,11 @@ struct kv_weight_file {
     bool (*find)(void *self, const char *name, struct kv_weight_source *source);
 };
 
+// What a model of this shape is unless its file says otherwise: one plain RoPE of base 10000,
+// SwiGLU, embeddings as they are, scores over sqrt(head_dim). The shape may be filled later, but
+// before kv_weights_allocate, which sets the scale of scores where it is 0.
+void kv_model_defaults(struct kv_model *m);
+
 // Refuses shapes no model has, before anything is allocated from them.
 KV_MUST_CHECK int kv_weights_check_shape(const struct kv_shape *s, const char *path,
                                          struct kv_error *e);

@@ -111,7 +111,7 @@ int kv_pass_store(void *self, uint32_t layer, const struct kv_layer_kv *kv,
     int rc = code_side(p, layer, KV_KEY, raw ? kv->k_raw : kv->k, p->coded[KV_KEY], e);
     if (rc == 0) rc = code_side(p, layer, KV_VALUE, kv->v, p->coded[KV_VALUE], e);
     if (rc) return rc;
-    if (raw) kv_rope_keys(p->m, p->coded[KV_KEY], p->tree->n_tokens, p->positions);
+    if (raw) kv_rope_keys(p->m, layer, p->coded[KV_KEY], p->tree->n_tokens, p->positions);
     check_read(p, p->coded[KV_KEY], p->coded[KV_VALUE], n);
     view->k_coded = p->coded[KV_KEY];
     view->v_coded = p->coded[KV_VALUE];

@@ -31,7 +31,7 @@ int kv_relinear_measure(const struct kv_model *m, const struct kv_trace_item *it
     for (uint32_t row = 0; row < it->n_tokens; row++)
         upto[2 * row] = upto[2 * row + 1] = kv_tree_position(&tree, row) + 1;
     float *final = kv_alloc((size_t)it->n_tokens * sh->hidden, sizeof *final);
-    struct kv_tape *tape = kv_tape_new(sh, it->n_tokens, KV_TAPE_BYTES);
+    struct kv_tape *tape = kv_tape_new(m, it->n_tokens, KV_TAPE_BYTES);
     struct kv_forward job = {.tree = &tree,
                              .coded_upto = upto,
                              .store = kv_pass_store,

@@ -104,7 +104,7 @@ static int code_again(const struct requant *q, struct kv_layer_kv *held, const u
         }
         if (raw) {
             memcpy(held[l].k, held[l].k_raw, n * q->width * sizeof(float));
-            kv_rope_keys(q->r->model, held[l].k, n, positions);
+            kv_rope_keys(q->r->model, (uint32_t)l, held[l].k, n, positions);
         }
     }
     free(positions);

@@ -615,7 +615,8 @@ static void issue_13_a15_the_manifest_is_covered(void **state) {
 static void issue_13_a15_every_dimension_is_compared_with_the_model(void **state) {
     struct kv_model m = {.shape = info.shape,
                          .order = info.order,
-                         .rope_base = info.rope_base,
+                         .n_ropes = 1,
+                         .rope = {{.base = info.rope_base}},
                          .name = "hand",
                          .weights_as = "f32"};
     struct kv_error e;

@@ -264,7 +264,7 @@ static struct kv_cache *decode_all(const struct kv_model *m, const struct kv_con
     struct kv_decoder_setting s = {.shape = shape,
                                    .order = m->order,
                                    .rms_eps = m->rms_eps,
-                                   .rope_base = m->rope_base,
+                                   .rope_base = m->rope[0].base,
                                    .weights = KV_W_F32,
                                    .n_threads = threads,
                                    .controller = c,

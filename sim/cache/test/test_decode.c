@@ -88,7 +88,7 @@ static void decode_all(const struct kv_model *model, enum kv_weight_kind kind, u
     struct kv_decoder_setting s = {.shape = model->shape,
                                    .order = model->order,
                                    .rms_eps = model->rms_eps,
-                                   .rope_base = model->rope_base,
+                                   .rope_base = model->rope[0].base,
                                    .weights = kind,
                                    .n_threads = threads,
                                    .source = {(void *)model, model_rows}};

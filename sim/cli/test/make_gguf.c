@@ -24,7 +24,7 @@ int main(int argc, char **argv) {
     struct kv_error e;
     if (argc != 3) return 2;
     const char *kind = argv[1];
-    if (strcmp(kind, "type") == 0) type.number = 14; // Q6_K
+    if (strcmp(kind, "type") == 0) type.number = 15; // Q8_K
     if (strcmp(kind, "number") == 0) type.number = 77;
     struct kv_model *m =
         kv_model_random(&shape, KV_ORDER_GGML, true, strcmp(kind, "other") == 0 ? 8 : 7);

@@ -15,7 +15,7 @@ expect 1 "kvsim: tensors.gguf: byte 8: the header claims 1073741824 tensors, mor
 expect 1 "kvsim: pairs.gguf: byte 16: the header claims 1099511627776 metadata pairs, more than the file's 416576 bytes can hold" \
     'a header that lies about its metadata' record -m pairs.gguf -o x
 read=$(sed -n 's/^    {"\([A-Z0-9_]*\)", .*, decode_.*/\1/p' "$root/sim/model/weight_types.c" | paste -sd, | sed 's/,/, /g')
-expect 1 "kvsim: type.gguf: tensor token_embd.weight has type Q6_K, which is not read; supported: $read" \
+expect 1 "kvsim: type.gguf: tensor token_embd.weight has type Q8_K, which is not read; supported: $read" \
     'a tensor type that is known but not read' record -m type.gguf -o x
 expect 1 "kvsim: number.gguf: tensor token_embd.weight has type number 77, which is not read; supported: $read" \
     'a tensor type that nobody knows' record -m number.gguf -o x

@@ -57,8 +57,7 @@ int main(void) {
     size_t n = (size_t)TOKENS * m->shape.hidden;
     float *final = kv_alloc(n, sizeof *final), *d_final = kv_alloc(DRAWS * n, sizeof *d_final);
     struct kv_scratch *s = kv_scratch_new();
-    struct kv_tape *tape[] = {kv_tape_new(&m->shape, TOKENS, SIZE_MAX),
-                              kv_tape_new(&m->shape, TOKENS, 0)};
+    struct kv_tape *tape[] = {kv_tape_new(m, TOKENS, SIZE_MAX), kv_tape_new(m, TOKENS, 0)};
     struct kv_adjoint_seed seed;
     double plain = 0, taped[2] = {0}, back[2] = {0}, labels = 0;
     forward_s(m, &tree, tape[0], final, s);
@@ -92,8 +91,8 @@ int main(void) {
     printf("%-34s %10.2f\n", "labels of all draws", labels / plain);
     for (size_t tokens = TOKENS; tokens <= 2048; tokens += 2048 - TOKENS)
         printf("tape for %4zu tokens, MB             %10.0f %10.0f\n", tokens,
-               1e-6 * (double)kv_tape_bytes(&m->shape, tokens, false),
-               1e-6 * (double)kv_tape_bytes(&m->shape, tokens, true));
+               1e-6 * (double)kv_tape_bytes(m, tokens, false),
+               1e-6 * (double)kv_tape_bytes(m, tokens, true));
     for (int k = 0; k < 2; k++) kv_tape_free(tape[k]);
     kv_scratch_free(s);
     kv_model_close(m);

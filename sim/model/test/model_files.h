@@ -198,7 +198,7 @@ static inline void build_gguf(struct kv_text *t, const struct kv_model *m,
     put_u32_pair(t, "llama.attention.head_count", s->n_heads);
     put_u32_pair(t, "llama.attention.head_count_kv", s->n_kv_heads);
     put_u32_pair(t, "llama.attention.key_length", s->head_dim);
-    put_float_pair(t, "llama.rope.freq_base", m->rope_base);
+    put_float_pair(t, "llama.rope.freq_base", m->rope[0].base);
     put_float_pair(t, "llama.attention.layer_norm_rms_epsilon", m->rms_eps);
     put_text_pair(t, "tokenizer.ggml.model", "gpt2");
     put_text_pair(t, "tokenizer.ggml.pre", "smollm");
@@ -262,7 +262,8 @@ static inline int write_config(const char *dir, const struct kv_model *m, const 
         "\"vocab_size\": %u, \"max_position_embeddings\": %u, \"rms_norm_eps\": %g, "
         "\"rope_theta\": %g, \"rope_scaling\": null, \"tie_word_embeddings\": %s%s}",
         s->hidden, s->ffn, s->n_layers, s->n_heads, s->n_kv_heads, s->head_dim, s->vocab,
-        s->max_tokens, (double)m->rms_eps, (double)m->rope_base, m->tied ? "true" : "false", more);
+        s->max_tokens, (double)m->rms_eps, (double)m->rope[0].base, m->tied ? "true" : "false",
+        more);
     json_t *root = json_loads(text, 0, NULL); // what `more` says again wins
     free(text);
     text = json_dumps(root, JSON_REAL_PRECISION(17));

@@ -51,7 +51,7 @@ static inline void slow_rope(const struct kv_model *m, double *x, size_t heads, 
         for (size_t i = 0; i < half; i++) {
             size_t a = h * d + (m->order == KV_ORDER_GGML ? 2 * i : i),
                    b = m->order == KV_ORDER_GGML ? a + 1 : a + half;
-            double angle = position * pow((double)m->rope_base, -2.0 * (double)i / (double)d);
+            double angle = position * pow((double)m->rope[0].base, -2.0 * (double)i / (double)d);
             double xa = x[a], xb = x[b];
             x[a] = xa * cos(angle) - xb * sin(angle);
             x[b] = xa * sin(angle) + xb * cos(angle);

@@ -81,7 +81,7 @@ static void compare_with_differences(const struct kv_shape *shape, enum kv_order
                                      const uint32_t *counted) {
     struct kv_model *m = kv_model_random(shape, order, true, 7);
     struct kv_scratch *s = kv_scratch_new();
-    struct kv_tape *tape = kv_tape_new(shape, tree.n_tokens, KV_TAPE_BYTES);
+    struct kv_tape *tape = kv_tape_new(m, tree.n_tokens, KV_TAPE_BYTES);
     struct kv_error e;
     size_t n_kv = (size_t)shape->n_kv_heads * shape->head_dim;
     struct gradients g = {.n = tree.n_tokens * n_kv};
@@ -172,7 +172,7 @@ enum { DRAWS = 3 };
 static struct all_draws gradients_over(const struct kv_model *m, size_t most_bytes, bool at_once) {
     const struct kv_shape *sh = &m->shape;
     struct kv_scratch *s = kv_scratch_new();
-    struct kv_tape *tape = kv_tape_new(sh, tree.n_tokens, most_bytes);
+    struct kv_tape *tape = kv_tape_new(m, tree.n_tokens, most_bytes);
     struct kv_error e;
     struct kv_adjoint_seed seed;
     struct all_draws g = {.n = (size_t)tree.n_tokens * sh->n_kv_heads * sh->head_dim,
@@ -181,7 +181,7 @@ static struct all_draws gradients_over(const struct kv_model *m, size_t most_byt
     float *final = calloc(n, sizeof *final), *d_final = calloc(DRAWS * n, sizeof *d_final);
     g.dk = calloc(all, sizeof *g.dk);
     g.dv = calloc(all, sizeof *g.dv);
-    assert_int_equal(most_bytes < kv_tape_bytes(sh, tree.n_tokens, false), tape->shared != NULL);
+    assert_int_equal(most_bytes < kv_tape_bytes(m, tree.n_tokens, false), tape->shared != NULL);
     assert_int_equal(
         0, kv_forward(m,
                       &(struct kv_forward){
@@ -224,7 +224,7 @@ static void a_thrifty_tape_gives_the_same_bits_and_takes_less(void **state) {
         assert_memory_equal(whole.dv, thrifty.dv, bytes);
         assert_memory_equal(whole.dk, single.dk, bytes);
         assert_memory_equal(whole.dv, single.dv, bytes);
-        assert_true(kv_tape_bytes(sh, 100, true) < kv_tape_bytes(sh, 100, false));
+        assert_true(kv_tape_bytes(m, 100, true) < kv_tape_bytes(m, 100, false));
         struct all_draws *all[] = {&whole, &thrifty, &single};
         for (size_t k = 0; k < 3; k++) free(all[k]->dk), free(all[k]->dv);
         kv_model_close(m);
@@ -285,7 +285,7 @@ static void directional_derivatives_of_the_real_model(void **state) {
     const struct kv_shape *sh = &m->shape;
     size_t n = (size_t)real.n_tokens * sh->n_kv_heads * sh->head_dim, h = sh->hidden;
     struct kv_scratch *s = kv_scratch_new();
-    struct kv_tape *tape = kv_tape_new(sh, real.n_tokens, KV_TAPE_BYTES);
+    struct kv_tape *tape = kv_tape_new(m, real.n_tokens, KV_TAPE_BYTES);
     struct gradients g = {.n = n,
                           .dk = calloc(n * sh->n_layers, sizeof(float)),
                           .dv = calloc(n * sh->n_layers, sizeof(float))};
@@ -395,8 +395,8 @@ static void product_and_rope_alone(void **state) {
     fill(x, 16, 8);
     float y[16];
     memcpy(y, x, sizeof y);
-    kv_rope_keys(m, y, 1, positions);
-    kv_rope_back(m, y, 1, 1, positions); // a rotation's adjoint is its inverse
+    kv_rope_keys(m, 0, y, 1, positions);
+    kv_rope_back(m, 0, y, 1, 1, positions); // a rotation's adjoint is its inverse
     for (size_t i = 0; i < 16; i++) assert_true(fabsf(x[i] - y[i]) < 1e-6f);
     kv_scratch_free(s);
     kv_model_close(m);

@@ -182,8 +182,11 @@ static void shards_and_merges_as_pairs_load_as_one_file_does(void **state) {
 // Writes a folder of the true shape of each tensor but few layers: the file is sparse, zeros but
 // for one number at the end of each tensor. Then checks that this number lands at the end.
 static void check_true_shape(struct fixture *f, const char *name, uint32_t n_layers) {
-    struct kv_model m = {
-        .shape = *kv_shape_named(name), .tied = true, .rms_eps = 1e-5f, .rope_base = 10000};
+    struct kv_model m = {.shape = *kv_shape_named(name),
+                         .tied = true,
+                         .rms_eps = 1e-5f,
+                         .n_ropes = 1,
+                         .rope = {{.base = 10000}}};
     m.shape.n_layers = n_layers;
     m.n_layers = n_layers;
     m.layers = kv_alloc(n_layers, sizeof *m.layers);
