@@ -134,13 +134,25 @@ static size_t count_chars(const char *s) {
     return n;
 }
 
+// Ids of a sequence: the text's, after BOS where the model was trained with it.
+static int encode(const struct kv_model *m, const char *text, size_t n_text, uint32_t **ids,
+                  size_t *n, struct kv_error *e) {
+    int rc = kv_tokenizer_encode(m->tokenizer, text, n_text, ids, n, e);
+    if (rc || !m->add_bos) return rc;
+    *ids = kv_grow(*ids, *n + 1, sizeof **ids);
+    memmove(*ids + 1, *ids, *n * sizeof **ids);
+    (*ids)[0] = m->bos;
+    ++*n;
+    return rc;
+}
+
 static int tokenize(struct tree_builder *b, const struct kv_model *m,
                     const struct kv_task_item *item, size_t *n_context, struct kv_error *e) {
     // As in the harness, blanks at the context's end belong to the choices.
     size_t n_text = strlen(item->context);
     while (n_text > 0 && strchr(" \t\n\r\v\f", item->context[n_text - 1])) n_text--;
-    int rc = kv_tokenizer_encode(m->tokenizer, item->context, n_text, &b->ids, n_context, e);
-    if (rc == 0 && *n_context == 0)
+    int rc = encode(m, item->context, n_text, &b->ids, n_context, e);
+    if (rc == 0 && *n_context == m->add_bos)
         rc = kv_fail(e, KV_EFAIL, item->id, "the context has no tokens");
     if (rc) return rc;
     b->n_ids = *n_context;
@@ -150,7 +162,7 @@ static int tokenize(struct tree_builder *b, const struct kv_model *m,
     for (size_t c = 0; c < item->n_choices; c++) {
         size_t n;
         char *text = kv_format_text("%s %s", item->context, item->choices[c]);
-        rc = kv_tokenizer_encode(m->tokenizer, text, strlen(text), &b->whole, &n, e);
+        rc = encode(m, text, strlen(text), &b->whole, &n, e);
         free(text);
         if (rc) return rc;
         if (n <= *n_context)
@@ -224,16 +236,17 @@ static void count_context(struct counts *c, const uint32_t *ids, size_t n, float
     }
 }
 
-// Text: whole windows of the wanted length; a text shorter than one window is one window.
+// Text: whole windows of the wanted length; a text shorter than one window is one window. Each has
+// BOS before it where the model was trained with it, and is that much longer.
 static int cut_windows(struct kv_items *items, const struct kv_model *m,
                        const struct kv_tasks *tasks, const struct kv_record_options *o,
                        struct counts *counts, struct kv_error *e) {
     uint32_t *ids = NULL;
-    size_t n, window = tasks->window_tokens;
+    size_t n, window = tasks->window_tokens, bos = m->add_bos;
     const char *text = tasks->items[0].context;
-    if (window > m->shape.max_tokens)
-        return kv_fail(e, KV_EUSAGE, tasks->path, "window=%zu: the model reads %u tokens", window,
-                       m->shape.max_tokens);
+    if (window + bos > m->shape.max_tokens)
+        return kv_fail(e, KV_EUSAGE, tasks->path, "window=%zu: the model reads %u tokens%s", window,
+                       m->shape.max_tokens, bos ? ", BOS among them" : "");
     int rc = kv_tokenizer_encode(m->tokenizer, text, strlen(text), &ids, &n, e);
     if (rc) {
         free(ids);
@@ -247,24 +260,28 @@ static int cut_windows(struct kv_items *items, const struct kv_model *m,
     list.n_items = n_windows;
     list.items = kv_alloc(n_windows + 1, sizeof *list.items);
     bool *chosen = kv_alloc(n_windows + 1, 1);
-    float *rarity = kv_alloc(window + 1, sizeof *rarity);
+    float *rarity = kv_alloc(window + 2, sizeof *rarity);
+    uint32_t *sequence = kv_alloc(window + 2, sizeof *sequence);
+    sequence[0] = m->bos;
     for (size_t i = 0; i < n_windows; i++) {
         list.items[i].id = kv_format_text("%zu", i);
         list.items[i].source = tasks->items[0].source;
     }
     if (rc == 0) rc = choose(&list, o, chosen, &items->subset, e);
     for (size_t i = 0; i < n_windows && rc == 0; i++) {
-        uint32_t first = (uint32_t)window;
-        struct tree_builder b = {.ids = ids + i * window, .n_ids = window, .first = &first};
-        count_context(counts, b.ids, window, rarity);
+        uint32_t first = (uint32_t)(window + bos);
+        struct tree_builder b = {.ids = sequence, .n_ids = first, .first = &first};
+        memcpy(sequence + bos, ids + i * window, window * sizeof *ids);
+        count_context(counts, b.ids, first, rarity);
         if (!chosen[i]) continue;
         make_room(items);
-        add_item(items, m, &b, list.items[i].id, &list.items[i], window, counts, rarity);
+        add_item(items, m, &b, list.items[i].id, &list.items[i], first, counts, rarity);
     }
     for (size_t i = 0; i < n_windows; i++) free(list.items[i].id);
     free(list.items);
     free(chosen);
     free(rarity);
+    free(sequence);
     free(ids);
     return rc;
 }

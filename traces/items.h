@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// From benchmark texts to token trees: tokens, choice boundaries, scored rows, rarity, subsets.
+// From benchmark texts to token trees: tokens (BOS first where m->add_bos), choice boundaries,
+// scored rows, rarity, subsets.
 #ifndef KV_TRACES_ITEMS_H
 #define KV_TRACES_ITEMS_H
 

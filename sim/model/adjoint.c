@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Backward through head, norms, SwiGLU, attention, RoPE and residuals, for activations only.
+// Backward through head, norms, gates, attention, RoPE and residuals, for activations only.
 #include "sim/model/adjoint.h"
 
 #include <stdlib.h>
@@ -7,7 +7,7 @@
 #include "sim/base/half.h"
 #include "sim/base/memory.h"
 #include "sim/model/kernels.h"
-#include "sim/model/paths.h"
+#include "sim/model/layer.h"
 #include "sim/model/scratch.h"
 
 // ---- labels ---------------------------------------------------------------------------
@@ -90,8 +90,9 @@ struct back {
     float *weights, *d_score, *q_scaled, *out; // one row's
 };
 
-// The counted part of a row's gradient is its outer products with the first `counted` positions.
-static void count_reads(const struct back *b, const struct kv_attend_back *a, uint32_t counted) {
+// The counted part of a row's gradient is its outer products with the first `counted` of what it
+// sees.
+static void count_reads(const struct back *b, const struct kv_attend_back *a, size_t counted) {
     size_t t = 0, dim = a->dim;
     for (size_t i = 0; i < a->n_spans; i++) {
         ptrdiff_t shift = b->dk_read - b->dk, shift_v = b->dv_read - b->dv;
@@ -107,30 +108,40 @@ static void count_reads(const struct back *b, const struct kv_attend_back *a, ui
     }
 }
 
+// How many of the `len` positions from `from` on count for a row.
+static size_t count_of(const struct back *b, uint32_t row, size_t from, size_t len) {
+    if (!b->job->counted) return len;
+    size_t upto = b->job->counted[row];
+    upto = upto > from ? upto - from : 0;
+    return upto < len ? upto : len;
+}
+
 // With d s_t = a_t (dL/do . v_t - dL/do . o), the change is - d s_t / (1 - a_t). A token that takes
 // all the attention has no such limit; its share is held below 1 - 1e-4.
 static void add_evictions(const struct back *b, const struct kv_attend_back *a, uint32_t row,
-                          size_t head) {
-    const struct kv_tree *t = b->job->tree;
-    size_t heads = b->m->shape.n_kv_heads, seen = b->job->counted ? b->job->counted[row] : a->len;
+                          size_t head, size_t from) {
+    size_t heads = b->m->shape.n_kv_heads, seen = count_of(b, row, from, a->len);
     if (seen > a->len - 1) seen = a->len - 1; // a token's own query always sees it
     for (size_t j = 0; j < seen; j++) {
-        size_t to = j < t->n_context ? j : t->first[b->at.choice[row]] + j - t->n_context;
+        size_t to = kv_paths_row(&b->at, b->at.choice[row], from + j);
         for (size_t g = 0; g < a->n_q; g++)
             b->d_evict[to * heads + head] -=
                 a->d_score[g * a->ld_w + j] / fmaxf(1 - a->weights[g * a->ld_w + j], 1e-4f);
     }
 }
 
-static void back_row(struct back *b, const struct kv_tape_layer *tape, const float *d_mixed,
-                     uint32_t row, size_t head) {
+static void back_row(struct back *b, uint32_t layer, const float *d_mixed, uint32_t row,
+                     size_t head) {
+    const struct kv_tape_layer *tape = &b->job->tape->layers[layer];
     const struct kv_shape *sh = &b->m->shape;
     const struct kv_tree *t = b->job->tree;
     size_t d = sh->head_dim, group = sh->n_heads / sh->n_kv_heads,
            width = (size_t)sh->n_kv_heads * d;
     size_t q_at = ((size_t)row * sh->n_heads + head * group) * d;
     uint32_t c = b->at.choice[row];
-    size_t len = b->at.position[row] + 1;
+    size_t end = b->at.position[row] + 1,
+           seen = kv_window_start(b->m->layers[layer].window, b->at.position[row]),
+           len = end - seen;
     float scale = 1.0f / sqrtf((float)d);
     for (size_t i = 0; i < group * d; i++) b->q_scaled[i] = tape->q[q_at + i] * scale;
     struct kv_attend fore = {.n_q = group,
@@ -150,27 +161,30 @@ static void back_row(struct back *b, const struct kv_tape_layer *tape, const flo
                                .d_score = b->d_score,
                                .ld_w = b->at.ld_row,
                                .dq = b->dq + q_at};
-    size_t context = c == t->n_choices ? len : t->n_context;
-    for (size_t part = 0; part < (c == t->n_choices ? 1 : 2); part++) {
-        size_t start = part ? t->first[c] : 0, column = part ? b->at.column[c] : 0;
-        size_t count = part ? len - context : context, at = start * width + head * d;
-        fore.span[part] = (struct kv_span){b->k_t + head * d * b->at.ld + column, b->at.ld,
-                                           tape->v + at, width, count};
-        a.span[part] = (struct kv_attend_back_span){.k = tape->k + at,
-                                                    .v = tape->v + at,
-                                                    .v_t = b->v_t + head * d * b->at.ld + column,
-                                                    .dk = b->dk + at,
-                                                    .dv = b->dv + at,
-                                                    .ld = width,
-                                                    .ld_t = b->at.ld,
-                                                    .count = count};
-        fore.n_spans = a.n_spans = part + 1;
+    // The part of the context that it sees, then of its choice.
+    size_t context = c == t->n_choices ? end : t->n_context;
+    for (size_t part = 0; part < 2; part++) {
+        size_t from = part && seen < context ? context : seen, to = part ? end : context;
+        if (from >= to) continue;
+        size_t column = part ? b->at.column[c] + from - context : from,
+               at = kv_paths_row(&b->at, c, from) * width + head * d, i = fore.n_spans++;
+        fore.span[i] = (struct kv_span){b->k_t + head * d * b->at.ld + column, b->at.ld,
+                                        tape->v + at, width, to - from};
+        a.span[i] = (struct kv_attend_back_span){.k = tape->k + at,
+                                                 .v = tape->v + at,
+                                                 .v_t = b->v_t + head * d * b->at.ld + column,
+                                                 .dk = b->dk + at,
+                                                 .dv = b->dv + at,
+                                                 .ld = width,
+                                                 .ld_t = b->at.ld,
+                                                 .count = to - from};
+        a.n_spans = fore.n_spans;
     }
     kv_kernels()->attend(&fore); // weights again: cheaper than keeping them
     kv_kernels()->attend_back(&a);
     for (size_t i = 0; i < group * d; i++) b->dq[q_at + i] *= scale;
-    add_evictions(b, &a, row, head);
-    if (b->job->counted) count_reads(b, &a, b->job->counted[row]);
+    add_evictions(b, &a, row, head, seen);
+    if (b->job->counted) count_reads(b, &a, count_of(b, row, seen, len));
 }
 
 // ---- layers ---------------------------------------------------------------------------
@@ -195,6 +209,50 @@ static void take_buffers(struct back *b, struct kv_scratch *s) {
     b->dq = kv_scratch_floats(s, KV_BUF_DQ, (size_t)t->n_tokens * sh->n_heads * sh->head_dim);
 }
 
+// dx (of what a part added, before its norm) from dx (after it): dx itself where there is no norm,
+// else in the scratch.
+static const float *back_part(const struct back *b, const float *dx, const float *delta,
+                              const float *norm, struct kv_scratch *s) {
+    size_t rows = b->job->tree->n_tokens, h = b->m->shape.hidden;
+    if (!norm) return dx;
+    float *d_delta = kv_scratch_floats(s, KV_BUF_DELTA, rows * h);
+    memset(d_delta, 0, rows * h * sizeof *d_delta);
+    kv_kernels()->rms_norm_back(d_delta, dx, delta, norm, rows, h, b->m->rms_eps);
+    return d_delta;
+}
+
+// One row's gradient of heads before their norm, from that of heads after it.
+static void back_heads(const struct kv_model *m, float *to, const float *d, const float *raw,
+                       const float *gain, size_t n_heads) {
+    size_t n = n_heads * m->shape.head_dim;
+    memset(to, 0, n * sizeof *to);
+    if (gain)
+        kv_kernels()->rms_norm_back(to, d, raw, gain, n_heads, m->shape.head_dim, m->rms_eps);
+    else
+        memcpy(to, d, n * sizeof *to);
+}
+
+// d_qkv [n_tokens][n_q + 2 n_kv] from the gradients of queries and keys after RoPE, and of values.
+static void back_qkv(const struct back *b, uint32_t l, float *d_qkv) {
+    const struct kv_model *m = b->m;
+    const struct kv_shape *sh = &m->shape;
+    const struct kv_layer_weights *w = &m->layers[l];
+    const struct kv_tape_layer *tape = &b->job->tape->layers[l];
+    size_t rows = b->job->tree->n_tokens, n_kv = (size_t)sh->n_kv_heads * sh->head_dim,
+           n_q = (size_t)sh->n_heads * sh->head_dim;
+    float gain = kv_query_gain(m);
+    for (size_t i = 0; i < rows * n_q && gain != 1; i++) b->dq[i] *= gain;
+    kv_rope_back(m, l, b->dq, rows, sh->n_heads, b->at.position);
+    kv_rope_back(m, l, b->dk, rows, sh->n_kv_heads, b->at.position);
+    for (size_t row = 0; row < rows; row++, d_qkv += n_q + 2 * n_kv) {
+        back_heads(m, d_qkv, b->dq + row * n_q, w->q_norm ? tape->q_raw + row * n_q : NULL,
+                   w->q_norm, sh->n_heads);
+        back_heads(m, d_qkv + n_q, b->dk + row * n_kv, w->k_norm ? tape->k_raw + row * n_kv : NULL,
+                   w->k_norm, sh->n_kv_heads);
+        memcpy(d_qkv + n_q + n_kv, b->dv + row * n_kv, n_kv * sizeof *d_qkv);
+    }
+}
+
 // dx (of the layer's input) from dx (of its output), in place, of one draw.
 static void back_layer(struct back *b, size_t draw, uint32_t l, float *dx, struct kv_scratch *s) {
     const struct kv_model *m = b->m;
@@ -209,24 +267,20 @@ static void back_layer(struct back *b, size_t draw, uint32_t l, float *dx, struc
     float *d_norm = kv_scratch_floats(s, KV_BUF_NORM, rows * h);
     float *d_mixed = kv_scratch_floats(s, KV_BUF_MIXED, rows * n_q);
     float *d_qkv = kv_scratch_floats(s, KV_BUF_QKV, rows * (n_q + 2 * n_kv));
-    kv_product_back(&w->down, dx, rows, d_act, s);
-    k->swiglu_back(d_gateup, d_act, tape->gateup, rows, sh->ffn);
+    kv_product_back(&w->down, back_part(b, dx, tape->ffn_delta, w->ffn_post_norm, s), rows, d_act,
+                    s);
+    (m->activation == KV_GELU_TANH ? k->geglu_back : k->swiglu_back)(d_gateup, d_act, tape->gateup,
+                                                                     rows, sh->ffn);
     kv_product_back(&w->gateup, d_gateup, rows, d_norm, s);
     k->rms_norm_back(dx, d_norm, tape->middle, w->ffn_norm, rows, h, m->rms_eps);
-    kv_product_back(&w->out, dx, rows, d_mixed, s);
+    kv_product_back(&w->out, back_part(b, dx, tape->attn_delta, w->attn_post_norm, s), rows,
+                    d_mixed, s);
     memset(b->dk, 0, (b->job->counted ? 4 : 2) * rows * n_kv * sizeof(float));
     memset(b->d_evict, 0, rows * sh->n_kv_heads * sizeof(float));
     for (size_t head = 0; head < sh->n_kv_heads; head++)
-        for (uint32_t row = 0; row < rows; row++) back_row(b, tape, d_mixed, row, head);
+        for (uint32_t row = 0; row < rows; row++) back_row(b, l, d_mixed, row, head);
     b->job->take(b->job->self, draw, l, b->dk_read, b->dv_read, b->d_evict);
-    kv_rope_back(m, l, b->dq, rows, sh->n_heads, b->at.position);
-    kv_rope_back(m, l, b->dk, rows, sh->n_kv_heads, b->at.position);
-    for (size_t row = 0; row < rows; row++) {
-        float *to = d_qkv + row * (n_q + 2 * n_kv);
-        memcpy(to, b->dq + row * n_q, n_q * sizeof *to);
-        memcpy(to + n_q, b->dk + row * n_kv, n_kv * sizeof *to);
-        memcpy(to + n_q + n_kv, b->dv + row * n_kv, n_kv * sizeof *to);
-    }
+    back_qkv(b, l, d_qkv);
     kv_product_back(&w->qkv, d_qkv, rows, d_norm, s);
     k->rms_norm_back(dx, d_norm, tape->x, w->attn_norm, rows, h, m->rms_eps);
 }

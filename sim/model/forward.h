@@ -60,13 +60,16 @@ struct kv_tape_layer {
     float *mixed;  // [rows][n_heads * d] attention's output
     float *middle; // [rows][hidden] after attention
     float *gateup; // [rows][2 ffn]
+    // Before the norms that some models have, NULL in others: of heads, and of what is added.
+    float *q_raw, *k_raw;          // [rows][n_heads * d], [rows][n_kv_heads * d]
+    float *attn_delta, *ffn_delta; // [rows][hidden]
 };
 struct kv_tape {
     size_t n_layers;
     struct kv_tape_layer *layers;
     float *x; // [rows][hidden] leaving the last layer
-    // A thrifty tape remembers x, k and v of each layer; q, mixed, middle and gateup of all layers
-    // share one block, which holds those of the layer that came last.
+    // A thrifty tape remembers x, k and v of each layer; the other members of all layers share one
+    // block, which holds those of the layer that came last.
     float *shared; // the block, or NULL
     size_t holds;  // whose they are, for a thrifty tape
 };
@@ -80,8 +83,8 @@ struct kv_tape *kv_tape_new(const struct kv_model *m, size_t n_tokens, size_t mo
 void kv_tape_free(struct kv_tape *t); // NULL is fine
 // Bytes that a whole and a thrifty tape take for that many tokens.
 size_t kv_tape_bytes(const struct kv_model *m, size_t n_tokens, bool thrifty);
-// Makes sure that the tape holds a layer's q, mixed, middle and gateup. Uses the scratch of
-// kv_forward but for KV_BUF_X.
+// Makes sure that the tape holds all members of a layer. Uses the scratch of kv_forward but for
+// KV_BUF_X. (tape.c)
 void kv_tape_recall(const struct kv_model *m, const struct kv_tree *t, struct kv_tape *tape,
                     uint32_t layer, struct kv_scratch *s);
 

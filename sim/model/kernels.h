@@ -68,6 +68,9 @@ struct kv_kernels {
     void (*rms_norm)(float *y, const float *x, const float *gain, size_t rows, size_t n, float eps);
     // y[r][i] = silu(g[r][i]) * g[r][n + i] for g of rows [2 n]   (Shazeer 2020, SwiGLU)
     void (*swiglu)(float *y, const float *g, size_t rows, size_t n);
+    // y[r][i] = gelu(g[r][i]) * g[r][n + i] with gelu(x) = x / 2 (1 + tanh(sqrt(2 / pi) (x +
+    // 0.044715 x^3)))   (Hendrycks and Gimpel 2016, arXiv 1606.08415; Shazeer 2020, GEGLU)
+    void (*geglu)(float *y, const float *g, size_t rows, size_t n);
     // Largest of x[n] and sum of exp(x - max).
     void (*max_sum_exp)(const float *x, size_t n, float *max, float *sum);
     // y = exp(x - shift); returns nothing. Also used to turn logits into probabilities.
@@ -81,6 +84,7 @@ struct kv_kernels {
                           size_t rows, size_t n, float eps);
     // dg[rows][2 n] = backward of swiglu at g for dy[rows][n].
     void (*swiglu_back)(float *dg, const float *dy, const float *g, size_t rows, size_t n);
+    void (*geglu_back)(float *dg, const float *dy, const float *g, size_t rows, size_t n);
 };
 
 const struct kv_kernels *kv_kernels(void); // for the CPU level chosen at start

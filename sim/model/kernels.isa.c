@@ -217,6 +217,24 @@ static void swiglu(float *y, const float *g, size_t rows, size_t n) {
     }
 }
 
+// 1/2 (1 + tanh(u)) = 1 / (1 + exp(-2 u)), so that gelu(x) = x / (1 + exp(-2 u)).
+#define GELU_SLOPE 0.7978845608028654f // sqrt(2 / pi)
+#define GELU_CUBE 0.044715f
+
+static void geglu(float *y, const float *g, size_t rows, size_t n) {
+    for (size_t r = 0; r < rows; r++, g += 2 * n, y += n) {
+        size_t i = 0;
+        for (; i + LANES <= n; i += LANES) {
+            vec x = load(g + i), u = all(GELU_SLOPE) * x * (all(1.0f) + all(GELU_CUBE) * x * x);
+            store(y + i, x / (all(1.0f) + vexp(all(-2.0f) * u)) * load(g + n + i));
+        }
+        for (; i < n; i++) {
+            float x = g[i], u = GELU_SLOPE * x * (1.0f + GELU_CUBE * x * x);
+            y[i] = x / (1.0f + expf(-2.0f * u)) * g[n + i];
+        }
+    }
+}
+
 static struct kv_tile_sums compare(const float *logit, const float *ref, const float *p, size_t n) {
     vec m = all(-INFINITY), sp = {0}, se = {0}, sd = {0};
     size_t whole = n / LANES * LANES;
@@ -335,7 +353,42 @@ static void swiglu_back(float *dg, const float *dy, const float *g, size_t rows,
     }
 }
 
+// d gelu / dx = s + 2 x s (1 - s) du/dx with s = 1 / (1 + exp(-2 u)).
+static void geglu_back(float *dg, const float *dy, const float *g, size_t rows, size_t n) {
+    const float cube = 3.0f * GELU_CUBE;
+    for (size_t r = 0; r < rows; r++, g += 2 * n, dy += n, dg += 2 * n) {
+        size_t i = 0;
+        for (; i + LANES <= n; i += LANES) {
+            vec x = load(g + i), up = load(g + n + i), d = load(dy + i),
+                u = all(GELU_SLOPE) * x * (all(1.0f) + all(GELU_CUBE) * x * x),
+                slope = all(GELU_SLOPE) * (all(1.0f) + all(cube) * x * x);
+            vec share = all(1.0f) / (all(1.0f) + vexp(all(-2.0f) * u));
+            vec rise = share + all(2.0f) * x * share * (all(1.0f) - share) * slope;
+            store(dg + i, d * up * rise);
+            store(dg + n + i, d * x * share);
+        }
+        for (; i < n; i++) {
+            float x = g[i], u = GELU_SLOPE * x * (1.0f + GELU_CUBE * x * x),
+                  slope = GELU_SLOPE * (1.0f + cube * x * x);
+            float share = 1.0f / (1.0f + expf(-2.0f * u));
+            dg[i] = dy[i] * g[n + i] * (share + 2.0f * x * share * (1.0f - share) * slope);
+            dg[n + i] = dy[i] * x * share;
+        }
+    }
+}
+
 extern const struct kv_kernels KV_ISA_NAME(kv_kernels);
-const struct kv_kernels KV_ISA_NAME(kv_kernels) = {attend,        rms_norm,   swiglu, max_sum_exp,
-                                                   exp_shifted,   compare,    dot,    attend_back,
-                                                   rms_norm_back, swiglu_back};
+const struct kv_kernels KV_ISA_NAME(kv_kernels) = {
+    .attend = attend,
+    .rms_norm = rms_norm,
+    .swiglu = swiglu,
+    .geglu = geglu,
+    .max_sum_exp = max_sum_exp,
+    .exp_shifted = exp_shifted,
+    .compare = compare,
+    .dot = dot,
+    .attend_back = attend_back,
+    .rms_norm_back = rms_norm_back,
+    .swiglu_back = swiglu_back,
+    .geglu_back = geglu_back,
+};

@@ -94,8 +94,13 @@ struct kv_model {
     const struct kv_accelerator *accelerator; // NULL = none (sim/model/accelerator.h)
     struct kv_tokenizer *tokenizer;
     bool add_bos; // each sequence begins with bos
-    uint32_t bos;
+    uint32_t bos; // 0 without add_bos
 };
+
+// The first position that a query at `position` sees in a layer of a window.
+static inline uint32_t kv_window_start(uint32_t window, uint32_t position) {
+    return window && position >= window ? position - window + 1 : 0;
+}
 
 // Opens a GGUF file or a Hugging Face folder. Refuses, in one sentence that names file and place:
 // truncated files, headers whose counts lie, unknown tensor types, other architectures, NaN
@@ -119,7 +124,7 @@ const char *kv_shape_name_at(size_t i); // NULL past the end
 // base^(-2i / head_dim) (Su et al. 2021, RoFormer, section 3.2.2) divided as rope.c says.
 double kv_rope_frequency(const struct kv_rope *r, uint32_t head_dim, uint32_t pair);
 
-// ---- tokenizer (tokenizer.c) ----------------------------------------------------------
+// ---- tokenizer (tokenizer.h) ----------------------------------------------------------
 
 // Makes a byte-level BPE tokenizer. pieces[i] is token i's text in GPT-2's byte-to-unicode
 // spelling; merges are "left right" in order of rank. split_digits: SmolLM's pre-tokenizer (each
@@ -145,7 +150,8 @@ KV_MUST_CHECK int kv_tokenizer_add(struct kv_tokenizer *t, const struct kv_added
                                    size_t n, struct kv_error *e);
 
 // Ids of a UTF-8 text; the text of an added token is that token, no BOS is added; bytes without a
-// token (some control characters in SmolLM) are left out, as the tokenizers library does. *ids is
+// token (some control characters in SmolLM) are left out, as the tokenizers library does; a text
+// that is not in NFC is brought to it where the model's own tokenizer does so (Qwen's). *ids is
 // grown with kv_grow and owned by the caller. Thread-safe. Errors: text that is not UTF-8, with the
 // byte.
 KV_MUST_CHECK int kv_tokenizer_encode(const struct kv_tokenizer *t, const char *text,

@@ -16,6 +16,11 @@ struct kv_paths {
 };
 void kv_paths_init(struct kv_paths *p, const struct kv_tree *tree);
 void kv_paths_fini(struct kv_paths *p);
+// The row at a position of the path that goes on into a choice, or n_choices: stays in the context.
+static inline size_t kv_paths_row(const struct kv_paths *p, uint32_t choice, size_t position) {
+    const struct kv_tree *t = p->tree;
+    return position < t->n_context ? position : t->first[choice] + position - t->n_context;
+}
 // x_t[i * ld + column of row] = x[row * width + i].
 void kv_paths_transpose(const struct kv_paths *p, size_t width, const float *x, float *x_t);
 

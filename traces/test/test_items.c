@@ -102,11 +102,57 @@ static void windows_of_text_are_rated_as_the_text_runs(void **state) {
     kv_items_free(items);
 }
 
+static void ids_are(const struct kv_trace_item *it, const char *ids) {
+    assert_int_equal(it->n_tokens, strlen(ids));
+    for (size_t i = 0; i < it->n_tokens; i++) assert_int_equal(it->ids[i], (unsigned char)ids[i]);
+}
+
+// The tiny tokenizer's ids are bytes; '^' plays BOS. The branch point's row is the context's last.
+static void bos_is_a_token_of_the_context_and_of_no_choice(void **state) {
+    struct kv_model *m = *state;
+    m->add_bos = true;
+    m->bos = '^';
+    struct kv_items *items = items_of(m, &tasks, (struct kv_record_options){0});
+    ids_are(&items->items[0], "^abab x b");
+    assert_int_equal(items->items[0].n_context, 5);
+    assert_int_equal(items->items[0].first[0], 5);
+    assert_int_equal(items->items[0].first[2], 9);
+    assert_int_equal(items->items[0].chars[0], 1);
+    assert_int_equal(items->items[0].bytes[0], 1);
+    assert_int_equal(items->items[0].kinds[0], KV_FIRST);
+    assert_int_equal(items->items[0].kinds[1], KV_WORD_REST);
+    assert_int_equal(items->items[0].final_rows[0], 4);
+    // Counted as a token is: 1 over 1; a is then new to one token of one kind.
+    rarities_are(items->rarity[0], (const double[]){1, 3}, 2);
+    kv_items_free(items);
+
+    struct kv_task_item text = {.id = "0", .source = "", .context = "abca", .gold = -1};
+    struct kv_tasks windows = tasks;
+    windows.kind = KV_TASK_TEXT;
+    windows.window_tokens = 2;
+    windows.n_items = 1;
+    windows.items = &text;
+    items = items_of(m, &windows, (struct kv_record_options){0});
+    assert_int_equal(items->n, 2);
+    ids_are(&items->items[0], "^ab");
+    ids_are(&items->items[1], "^ca");
+    assert_int_equal(items->items[1].n_final, 2); // BOS predicts the window's first token
+    kv_items_free(items);
+
+    struct kv_error e;
+    windows.window_tokens = shape.max_tokens;
+    assert_int_equal(kv_items_new(&items, m, &windows, &(struct kv_record_options){0}, &e),
+                     KV_EUSAGE);
+    assert_string_equal(e.msg, "window=64: the model reads 64 tokens, BOS among them");
+    m->add_bos = false;
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rarity_counts_the_distinct_tokens_seen_so_far),
         cmocka_unit_test(rarity_is_the_file_s_whatever_is_recorded_of_it),
         cmocka_unit_test(windows_of_text_are_rated_as_the_text_runs),
+        cmocka_unit_test(bos_is_a_token_of_the_context_and_of_no_choice),
     };
     return cmocka_run_group_tests_name("items", tests, open_model, close_model);
 }

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+// The steps of a layer but attention: norms, products, biases, RoPE, the gate, residuals.
+#include "sim/model/layer.h"
+
+#include <stdlib.h>
+
+#include "sim/base/memory.h"
+#include "sim/model/kernels.h"
+#include "sim/model/rope.h"
+#include "sim/model/scratch.h"
+
+void kv_layer_pass_init(struct kv_layer_pass *p, struct kv_scratch *s) {
+    kv_paths_init(&p->at, p->job->tree);
+    const struct kv_shape *sh = &p->m->shape;
+    size_t keys = (size_t)sh->n_kv_heads * sh->head_dim * p->at.ld,
+           group = sh->n_heads / sh->n_kv_heads;
+    p->k_t[0] = kv_scratch_floats(s, KV_BUF_KEYS_EXACT, keys);
+    p->k_t[1] = kv_scratch_floats(s, KV_BUF_KEYS_CODED, keys);
+    // Columns between segments are read but never used; stale NaNs there would be harmless but
+    // slow.
+    memset(p->k_t[0], 0, keys * sizeof(float));
+    memset(p->k_t[1], 0, keys * sizeof(float));
+    p->weights = kv_scratch_floats(s, KV_BUF_WEIGHTS_ROW, group * p->at.ld_row);
+    p->q_scaled = kv_scratch_floats(s, KV_BUF_Q_SCALED, group * sh->head_dim);
+    p->masked = kv_alloc(p->at.longest + 1, 1);
+}
+
+void kv_layer_pass_fini(struct kv_layer_pass *p) {
+    free(p->masked);
+    kv_paths_fini(&p->at);
+}
+
+struct kv_layer_kv kv_layer_take_kv(const struct kv_model *m, size_t n, struct kv_scratch *s) {
+    n *= (size_t)m->shape.n_kv_heads * m->shape.head_dim;
+    return (struct kv_layer_kv){kv_scratch_floats(s, KV_BUF_K_RAW, n),
+                                kv_scratch_floats(s, KV_BUF_K, n),
+                                kv_scratch_floats(s, KV_BUF_V, n)};
+}
+
+static void add_bias(float *y, const float *bias, size_t rows, size_t n) {
+    for (size_t r = 0; r < rows && bias; r++, y += n)
+        for (size_t i = 0; i < n; i++) y[i] += bias[i];
+}
+
+// ---- into attention -------------------------------------------------------------------
+
+// Heads of one row as they go into RoPE: each over its RMS where the model has a norm of heads
+// (Henry et al. 2020, arXiv 2010.04245), else as they are. keep: their copy before, or NULL.
+static void norm_heads(const struct kv_model *m, float *to, const float *from, const float *gain,
+                       size_t n_heads, float *keep) {
+    size_t d = m->shape.head_dim, bytes = n_heads * d * sizeof *to;
+    if (gain)
+        kv_kernels()->rms_norm(to, from, gain, n_heads, d, m->rms_eps);
+    else
+        memcpy(to, from, bytes);
+    if (keep) memcpy(keep, from, bytes);
+}
+
+// Splits the fused product into Q (rotated in place of `q`) and this layer's K and V rows.
+static void split_qkv(const struct kv_layer_pass *p, const float *qkv, float *q,
+                      struct kv_layer_kv *kv) {
+    const struct kv_shape *sh = &p->m->shape;
+    const struct kv_layer_weights *w = &p->m->layers[p->layer];
+    size_t nq = (size_t)sh->n_heads * sh->head_dim, nk = (size_t)sh->n_kv_heads * sh->head_dim;
+    float gain = kv_query_gain(p->m), *q_raw = p->tape ? p->tape->q_raw : NULL,
+          *k_raw = p->tape ? p->tape->k_raw : NULL;
+    for (uint32_t row = p->job->first_row; row < p->job->tree->n_tokens;
+         row++, qkv += nq + 2 * nk, q += nq) {
+        uint32_t position = p->at.position[row];
+        norm_heads(p->m, q, qkv, w->q_norm, sh->n_heads, q_raw ? q_raw + row * nq : NULL);
+        kv_rope_turn(p->m, p->layer, q, sh->n_heads, position, 1);
+        for (size_t i = 0; i < nq && gain != 1; i++) q[i] *= gain;
+        norm_heads(p->m, kv->k_raw + row * nk, qkv + nq, w->k_norm, sh->n_kv_heads,
+                   k_raw ? k_raw + row * nk : NULL);
+        memcpy(kv->k + row * nk, kv->k_raw + row * nk, nk * sizeof *q);
+        kv_rope_turn(p->m, p->layer, kv->k + row * nk, sh->n_kv_heads, position, 1);
+        memcpy(kv->v + row * nk, qkv + nq + nk, nk * sizeof *q);
+    }
+}
+
+void kv_layer_project(const struct kv_layer_pass *p, const float *x, size_t rows, float *q,
+                      struct kv_layer_kv *kv, struct kv_scratch *s) {
+    const struct kv_layer_weights *w = &p->m->layers[p->layer];
+    float *norm = kv_scratch_floats(s, KV_BUF_NORM, rows * p->m->shape.hidden),
+          *qkv = kv_scratch_floats(s, KV_BUF_QKV, rows * w->qkv.rows);
+    kv_kernels()->rms_norm(norm, x, w->attn_norm, rows, p->m->shape.hidden, p->m->rms_eps);
+    kv_product(&w->qkv, norm, rows, qkv, s);
+    add_bias(qkv, w->qkv_bias, rows, w->qkv.rows);
+    split_qkv(p, qkv, q, kv);
+}
+
+// ---- onto the residual stream ---------------------------------------------------------
+
+// Adds a part's output, through its norm where there is one; keep: a copy before that norm, or
+// NULL.
+static void add_part(const struct kv_model *m, float *delta, const float *norm, float *keep,
+                     size_t rows, float *x) {
+    size_t h = m->shape.hidden, n = rows * h;
+    if (keep) memcpy(keep, delta, n * sizeof *delta);
+    if (norm) kv_kernels()->rms_norm(delta, delta, norm, rows, h, m->rms_eps);
+    for (size_t i = 0; i < n; i++) x[i] += delta[i];
+}
+
+void kv_layer_add_mixed(const struct kv_layer_pass *p, const float *mixed, size_t rows, float *x,
+                        struct kv_scratch *s) {
+    const struct kv_layer_weights *w = &p->m->layers[p->layer];
+    size_t h = p->m->shape.hidden;
+    float *delta = kv_scratch_floats(s, KV_BUF_DELTA, rows * h);
+    kv_product(&w->out, mixed, rows, delta, s);
+    add_bias(delta, w->out_bias, rows, h);
+    add_part(p->m, delta, w->attn_post_norm, p->tape ? p->tape->attn_delta : NULL, rows, x);
+}
+
+void kv_layer_gate_up(const struct kv_layer_pass *p, const float *x, size_t rows, float *up,
+                      struct kv_scratch *s) {
+    const struct kv_layer_weights *w = &p->m->layers[p->layer];
+    float *norm = kv_scratch_floats(s, KV_BUF_NORM, rows * p->m->shape.hidden);
+    kv_kernels()->rms_norm(norm, x, w->ffn_norm, rows, p->m->shape.hidden, p->m->rms_eps);
+    kv_product(&w->gateup, norm, rows, up, s);
+    add_bias(up, w->gateup_bias, rows, w->gateup.rows);
+}
+
+void kv_layer_down(const struct kv_layer_pass *p, const float *up, size_t rows, float *delta,
+                   struct kv_scratch *s) {
+    const struct kv_layer_weights *w = &p->m->layers[p->layer];
+    const struct kv_kernels *k = kv_kernels();
+    size_t ffn = p->m->shape.ffn;
+    float *act = kv_scratch_floats(s, KV_BUF_ACT, rows * ffn);
+    (p->m->activation == KV_GELU_TANH ? k->geglu : k->swiglu)(act, up, rows, ffn);
+    kv_product(&w->down, act, rows, delta, s);
+    add_bias(delta, w->down_bias, rows, p->m->shape.hidden);
+}
+
+void kv_layer_add_down(const struct kv_layer_pass *p, const float *up, size_t rows, float *x,
+                       struct kv_scratch *s) {
+    float *delta = kv_scratch_floats(s, KV_BUF_DELTA, rows * p->m->shape.hidden);
+    kv_layer_down(p, up, rows, delta, s);
+    add_part(p->m, delta, p->m->layers[p->layer].ffn_post_norm, p->tape ? p->tape->ffn_delta : NULL,
+             rows, x);
+}

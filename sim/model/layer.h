@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// One layer of a forward pass in steps, which going back over a thrifty tape takes again (private
+// to sim/model): project, attend, add what was mixed, gate and up, down.
+#ifndef KV_MODEL_LAYER_H
+#define KV_MODEL_LAYER_H
+
+#include <math.h>
+
+#include "sim/model/paths.h"
+
+struct kv_layer_pass {
+    const struct kv_model *m;
+    const struct kv_forward *job;
+    uint32_t layer;
+    struct kv_tape_layer *tape; // what is kept for the way back; NULL: nothing
+    struct kv_paths at;
+    struct kv_layer_view view;
+    const float *q;  // [rows][n_heads * d], unscaled
+    float *out;      // [rows][n_heads * d]
+    float *k_t[2];   // transposed keys, exact and coded: [n_kv_heads][d][ld]
+    float *weights;  // [group][ld_w]
+    float *q_scaled; // [group][d]
+    uint8_t *masked; // [longest path]
+};
+// Sets paths and takes buffers of the scratch for m and job, which are set.
+void kv_layer_pass_init(struct kv_layer_pass *p, struct kv_scratch *s);
+void kv_layer_pass_fini(struct kv_layer_pass *p);
+
+// Buffers of the scratch for n tokens' keys and values.
+struct kv_layer_kv kv_layer_take_kv(const struct kv_model *m, size_t n, struct kv_scratch *s);
+
+// What a query is multiplied by after RoPE, so that scores are its products with keys over
+// sqrt(head_dim) whatever the model's own scale.
+static inline float kv_query_gain(const struct kv_model *m) {
+    float usual = 1.0f / sqrtf((float)m->shape.head_dim);
+    return m->attn_scale == usual ? 1.0f : m->attn_scale / usual;
+}
+
+// Q, K and V of the rows computed, from x entering the layer.
+void kv_layer_project(const struct kv_layer_pass *p, const float *x, size_t rows, float *q,
+                      struct kv_layer_kv *kv, struct kv_scratch *s);
+// p->out from p->q and the view (attention.c). Returns what the job's `age` returns if that fails.
+int kv_layer_attend(struct kv_layer_pass *p, struct kv_error *e);
+// Attention's output onto the residual stream.
+void kv_layer_add_mixed(const struct kv_layer_pass *p, const float *mixed, size_t rows, float *x,
+                        struct kv_scratch *s);
+// [rows][2 ffn], gate and up side by side.
+void kv_layer_gate_up(const struct kv_layer_pass *p, const float *x, size_t rows, float *up,
+                      struct kv_scratch *s);
+// What of the feed-forward part is added to the residual stream, [rows][hidden], before its norm.
+void kv_layer_down(const struct kv_layer_pass *p, const float *up, size_t rows, float *delta,
+                   struct kv_scratch *s);
+void kv_layer_add_down(const struct kv_layer_pass *p, const float *up, size_t rows, float *x,
+                       struct kv_scratch *s);
+
+#endif
