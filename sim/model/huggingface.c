@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Loads a model from a Hugging Face folder: config.json and safetensors shards; its tokenizer.json
-// is read in huggingface_tokenizer.c.
-//
-// Fields and their defaults: LlamaConfig of https://github.com/huggingface/transformers. What the
-// forward pass would not compute as the folder says (scaled RoPE, biases, other activations) is
-// refused by name.
+// Loads a model from a Hugging Face folder: its safetensors shards. Its config.json is read in
+// huggingface_config.c, its tokenizer.json in huggingface_tokenizer.c.
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -28,110 +24,6 @@ static bool file_exists(const char *path) {
     return access(path, R_OK) == 0; // opening a pipe would wait for its writer
 }
 
-// ---- config.json ----------------------------------------------------------------------
-
-static int get_count(const json_t *config, const char *path, const char *key, bool optional,
-                     uint32_t *x, struct kv_error *e) {
-    const json_t *v = json_object_get(config, key);
-    if (!v || json_is_null(v))
-        return optional ? KV_OK : kv_fail(e, KV_EFAIL, path, "the key %s is missing", key);
-    if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > UINT32_MAX)
-        return kv_fail(e, KV_EFAIL, path, "%s should be a whole number that fits 32 bits", key);
-    *x = (uint32_t)json_integer_value(v);
-    return KV_OK;
-}
-
-static int get_positive(const json_t *config, const char *path, const char *key, float *x,
-                        struct kv_error *e) {
-    const json_t *v = json_object_get(config, key);
-    if (!v || json_is_null(v)) return KV_OK;
-    double value = json_number_value(v);
-    if (!json_is_number(v) || !(value > 0) || value > 3e38)
-        return kv_fail(e, KV_EFAIL, path, "%s should be a positive number", key);
-    *x = (float)value;
-    return KV_OK;
-}
-
-// One key of RoPE's parameters: fine where it is read elsewhere, a remark, or without effect.
-static bool rope_key_is_fine(const char *key, const json_t *v, bool unscaled) {
-    static const char *const harmless[] = {
-        "rope_theta", "rope_type", "type",  // judged apart
-        "original_max_position_embeddings", // read by scalings alone
-        "finetuned"};
-    for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++)
-        if (strcmp(harmless[i], key) == 0) return true;
-    bool one = json_is_number(v) && json_number_value(v) == 1;
-    if (strcmp(key, "partial_rotary_factor") == 0 || strcmp(key, "attention_factor") == 0)
-        return one;
-    return json_is_null(v) || (strcmp(key, "factor") == 0 && (one || unscaled));
-}
-
-// rope_parameters of newer files and rope_scaling of older ones hold the same, the type under
-// rope_type or, older still, type (transformers' modeling_rope_utils.py). A factor without a type
-// is a scaling whose kind is not said.
-static int check_rope_object(const json_t *config, const char *path, const char *name,
-                             struct kv_error *e) {
-    json_t *rope = json_object_get(config, name), *v;
-    const char *key;
-    static const char *const types[] = {"rope_type", "type"};
-    bool unscaled = false;
-    if (!rope || json_is_null(rope)) return KV_OK;
-    if (!json_is_object(rope))
-        return kv_fail(e, KV_EFAIL, path, "%s is set, but is no JSON object", name);
-    for (size_t i = 0; i < 2; i++) {
-        v = json_object_get(rope, types[i]);
-        if (!v || json_is_null(v)) continue;
-        const char *type = json_string_value(v);
-        if (!type || strcmp(type, "default") != 0)
-            return kv_fail(e, KV_EFAIL, path, "%s.%s is %.60s; only default is computed", name,
-                           types[i], type ? type : "no text");
-        unscaled = true;
-    }
-    json_object_foreach(rope, key, v) if (!rope_key_is_fine(key, v, unscaled)) return kv_fail(
-        e, KV_EFAIL, path, "%s.%.60s is set, which is not computed", name, key);
-    return KV_OK;
-}
-
-// Top-level keys about positions: known ones are judged, any other might change what is computed.
-static int check_rope(json_t *config, const char *path, struct kv_error *e) {
-    static const char *const known[] = {"rope_theta", "rope_scaling", "rope_parameters",
-                                        "rope_interleaved"};
-    int rc = check_rope_object(config, path, "rope_parameters", e);
-    if (!rc) rc = check_rope_object(config, path, "rope_scaling", e);
-    const char *key;
-    json_t *v;
-    json_object_foreach(config, key, v) {
-        if (rc) break;
-        bool about = strncmp(key, "rope_", 5) == 0 || strncmp(key, "rotary_", 7) == 0 ||
-                     strncmp(key, "partial_rotary", 14) == 0;
-        bool fine = !about || json_is_null(v) || json_is_false(v);
-        for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-            fine = fine || strcmp(known[i], key) == 0;
-        if (strcmp(key, "partial_rotary_factor") == 0)
-            fine = fine || (json_is_number(v) && json_number_value(v) == 1);
-        if (!fine) rc = kv_fail(e, KV_EFAIL, path, "%.60s is set, which is not computed", key);
-    }
-    return rc;
-}
-
-// Finds the architecture; what changes its computation and is not computed here is refused.
-static int find_architecture(const struct kv_architecture **a, json_t *config, const char *path,
-                             struct kv_error *e) {
-    const json_t *list = json_object_get(config, "architectures");
-    const char *name = json_string_value(json_array_get(list, 0));
-    int rc = kv_architecture_find(a, KV_LAYOUT_HF, name ? name : "not stated", "the architecture",
-                                  path, e);
-    if (rc) return rc;
-    for (const char *const *key = (*a)->refused; *key; key++)
-        if (kv_json_is_set(config, *key))
-            return kv_fail(e, KV_EFAIL, path, "%s is set, which is not computed", *key);
-    const char *act = json_string_value(json_object_get(config, "hidden_act"));
-    if (act && strcmp(act, (*a)->activation) != 0)
-        return kv_fail(e, KV_EFAIL, path, "hidden_act is %.60s; only %s is computed", act,
-                       (*a)->activation);
-    return check_rope(config, path, e);
-}
-
 // A folder of a LoRA adapter has a configuration of its own, and none of a model.
 static int check_folder(const char *dir, struct kv_error *e) {
     char *config = kv_huggingface_path(dir, "config.json"),
@@ -143,41 +35,6 @@ static int check_folder(const char *dir, struct kv_error *e) {
                           "this is an adapter (LoRA) for a model, not a model: merge it into its "
                           "base first")
                 : KV_OK;
-}
-
-static int read_config(struct kv_model *m, const char *dir, struct kv_error *e) {
-    json_t *config;
-    char *path;
-    struct kv_shape *s = &m->shape;
-    int rc = kv_huggingface_json(&config, &path, dir, "config.json", e);
-    const struct kv_architecture *a = kv_architecture_usual;
-    if (!rc) rc = find_architecture(&a, config, path, e);
-    m->architecture = a;
-    m->order = a->order[KV_LAYOUT_HF];
-    if (!rc) rc = get_count(config, path, "num_hidden_layers", false, &s->n_layers, e);
-    if (!rc) rc = get_count(config, path, "hidden_size", false, &s->hidden, e);
-    if (!rc) rc = get_count(config, path, "intermediate_size", false, &s->ffn, e);
-    if (!rc) rc = get_count(config, path, "num_attention_heads", false, &s->n_heads, e);
-    s->n_kv_heads = s->n_heads;
-    if (!rc) rc = get_count(config, path, "num_key_value_heads", true, &s->n_kv_heads, e);
-    s->head_dim = s->n_heads ? s->hidden / s->n_heads : 0;
-    if (!rc) rc = get_count(config, path, "head_dim", true, &s->head_dim, e);
-    if (!rc) rc = get_count(config, path, "vocab_size", false, &s->vocab, e);
-    s->max_tokens = a->max_tokens;
-    if (!rc) rc = get_count(config, path, "max_position_embeddings", true, &s->max_tokens, e);
-    m->rms_eps = a->rms_eps;
-    kv_model_defaults(m);
-    m->rope[0].base = a->rope_base;
-    if (!rc) rc = get_positive(config, path, "rms_norm_eps", &m->rms_eps, e);
-    if (!rc) rc = get_positive(config, path, "rope_theta", &m->rope[0].base, e);
-    if (!rc)
-        rc = get_positive(json_object_get(config, "rope_parameters"), path, "rope_theta",
-                          &m->rope[0].base, e);
-    if (!rc) rc = kv_weights_check_shape(s, path, e);
-    m->tied = kv_json_is_set(config, "tie_word_embeddings");
-    json_decref(config);
-    free(path);
-    return rc;
 }
 
 // ---- shards ---------------------------------------------------------------------------
@@ -308,9 +165,10 @@ int kv_huggingface_load(struct kv_model *m, const char *dir, enum kv_weights_as 
     struct folder f = {.dir = dir};
     const char *main_type = "";
     int rc = check_folder(dir, e);
-    if (!rc) rc = read_config(m, dir, e);
+    struct kv_weight_file file = {
+        .layout = KV_LAYOUT_HF, .path = dir, .self = &f, .find = find_source};
+    if (!rc) rc = kv_huggingface_config(m, dir, &file.biases, e);
     if (!rc) rc = open_shards(&f, e);
-    struct kv_weight_file file = {KV_LAYOUT_HF, dir, &f, find_source};
     if (!rc) rc = kv_weights_load(m, &file, as, &main_type, e);
     if (!rc) rc = check_all_used(&f, m, e);
     if (!rc) rc = kv_huggingface_tokenizer(m, dir, e);

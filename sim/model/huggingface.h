@@ -23,6 +23,21 @@ static inline bool kv_json_is_set(const json_t *object, const char *key) {
     return v && !json_is_null(v) && !json_is_false(v);
 }
 
+// Sets *x from a whole number, and from a positive one; null is as absent, and then *x stays.
+KV_MUST_CHECK int kv_json_count(const json_t *object, const char *path, const char *key,
+                                bool optional, uint32_t *x, struct kv_error *e);
+KV_MUST_CHECK int kv_json_positive(const json_t *object, const char *path, const char *key,
+                                   float *x, struct kv_error *e);
+
+// Reads the folder's config.json: shape, architecture, windows, RoPE; and which groups of biases
+// (kv_slot_flags) it says that there are. What it asks for and the forward pass does not compute is
+// refused by name. (huggingface_config.c)
+KV_MUST_CHECK int kv_huggingface_config(struct kv_model *m, const char *dir, unsigned *biases,
+                                        struct kv_error *e);
+// The part of it about RoPE (huggingface_rope.c), for an architecture that has been applied.
+KV_MUST_CHECK int kv_huggingface_rope(struct kv_model *m, json_t *config, const char *path,
+                                      struct kv_error *e);
+
 // Sets m->tokenizer from the folder's tokenizer.json (huggingface_tokenizer.c).
 KV_MUST_CHECK int kv_huggingface_tokenizer(struct kv_model *m, const char *dir, struct kv_error *e);
 

@@ -32,3 +32,25 @@ int kv_huggingface_json(json_t **root, char **path, const char *dir, const char 
         return kv_fail(e, KV_EFAIL, *path, "a JSON object was expected at byte 0");
     return KV_OK;
 }
+
+int kv_json_count(const json_t *object, const char *path, const char *key, bool optional,
+                  uint32_t *x, struct kv_error *e) {
+    const json_t *v = json_object_get(object, key);
+    if (!v || json_is_null(v))
+        return optional ? KV_OK : kv_fail(e, KV_EFAIL, path, "the key %s is missing", key);
+    if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > UINT32_MAX)
+        return kv_fail(e, KV_EFAIL, path, "%s should be a whole number that fits 32 bits", key);
+    *x = (uint32_t)json_integer_value(v);
+    return KV_OK;
+}
+
+int kv_json_positive(const json_t *object, const char *path, const char *key, float *x,
+                     struct kv_error *e) {
+    const json_t *v = json_object_get(object, key);
+    if (!v || json_is_null(v)) return KV_OK;
+    double value = json_number_value(v);
+    if (!json_is_number(v) || !(value > 0) || value > 3e38)
+        return kv_fail(e, KV_EFAIL, path, "%s should be a positive number", key);
+    *x = (float)value;
+    return KV_OK;
+}

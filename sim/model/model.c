@@ -8,11 +8,8 @@
 #include <sys/stat.h>
 
 #include "sim/base/blas.h"
-#include "sim/base/cpu.h"
 #include "sim/base/guard.h"
-#include "sim/base/hash.h"
 #include "sim/base/memory.h"
-#include "sim/base/work.h"
 #include "sim/model/rope.h"
 #include "sim/model/weights.h"
 
@@ -75,10 +72,8 @@ void kv_model_close(struct kv_model *m) {
     if (m->accelerator) m->accelerator->stop();
     for (size_t i = 0; i < m->n_layers; i++) {
         struct kv_layer_weights *l = &m->layers[i];
-        float *vectors[] = {l->attn_norm, l->qkv_bias,     l->q_norm,         l->k_norm,
-                            l->out_bias,  l->ffn_norm,     l->attn_post_norm, l->gateup_bias,
-                            l->down_bias, l->ffn_post_norm};
-        for (size_t k = 0; k < sizeof vectors / sizeof *vectors; k++) free(vectors[k]);
+        float **vector;
+        for (size_t k = 0; (vector = kv_layer_vector(l, k)); k++) free(*vector);
         free_matrix(&l->qkv);
         free_matrix(&l->out);
         free_matrix(&l->gateup);
@@ -95,67 +90,4 @@ void kv_model_close(struct kv_model *m) {
     }
     kv_tokenizer_free(m->tokenizer);
     free(m);
-}
-
-// ---- random models --------------------------------------------------------------------
-
-struct fill {
-    const struct kv_matrix *w;
-    uint64_t seed;
-    uint64_t matrix; // its number in the model: each has a stream of its own
-};
-
-// A row: uniform with mean 0 and variance 1/cols, so that activations keep their size.
-static int fill_row(void *self, unsigned worker, size_t row, struct kv_error *e) {
-    (void)worker, (void)e;
-    const struct fill *f = self;
-    size_t cols = f->w->cols;
-    float scale = (float)sqrt(12.0 / (double)cols);
-    for (size_t c = 0; c < cols; c++)
-        f->w->f32[row * cols + c] =
-            scale * (float)(kv_draw(f->seed, f->matrix, row * cols + c) - 0.5);
-    return KV_OK;
-}
-
-// Fails only when interrupted; the rows not filled then are never used, since the run ends.
-static int fill_matrix(const struct kv_matrix *w, uint64_t seed, uint64_t number) {
-    struct fill f = {w, seed, number};
-    return kv_parallel(w->rows, kv_cpu_count(), fill_row, &f, NULL);
-}
-
-static void fill_norm(float *w, size_t n, uint64_t seed, uint64_t number) {
-    for (size_t i = 0; i < n; i++) w[i] = 0.5f + (float)kv_draw(seed, number, i);
-}
-
-struct kv_model *kv_model_random(const struct kv_shape *shape, enum kv_order order, bool tied,
-                                 uint64_t seed) {
-    KV_GUARD_ELSE(return NULL);
-    struct kv_model *m = kv_alloc(1, sizeof *m);
-    m->architecture = kv_architecture_usual;
-    m->shape = *shape;
-    m->order = order;
-    m->tied = tied;
-    m->rms_eps = 1e-5f;
-    kv_model_defaults(m);
-    uint64_t n = 0;
-    if (kv_weights_allocate(m, KV_WEIGHTS_F32, NULL) || fill_matrix(&m->embed, seed, n++) ||
-        (!tied && fill_matrix(&m->head, seed, n++)))
-        goto fail;
-    fill_norm(m->final_norm, shape->hidden, seed, n++);
-    for (size_t i = 0; i < m->n_layers; i++) {
-        struct kv_layer_weights *l = &m->layers[i];
-        fill_norm(l->attn_norm, shape->hidden, seed, n++);
-        fill_norm(l->ffn_norm, shape->hidden, seed, n++);
-        if (fill_matrix(&l->qkv, seed, n++) || fill_matrix(&l->out, seed, n++) ||
-            fill_matrix(&l->gateup, seed, n++) || fill_matrix(&l->down, seed, n++))
-            goto fail;
-    }
-    snprintf(m->name, sizeof m->name, "random L%u h%u", shape->n_layers, shape->hidden);
-    snprintf(m->source, sizeof m->source, "random (seed %llu)", (unsigned long long)seed);
-    kv_hex64(kv_hash(&m->shape, sizeof m->shape, seed * 4 + (uint64_t)order * 2 + tied), m->digest);
-    kv_rope_make_tables(m);
-    return m;
-fail:
-    kv_model_close(m);
-    return NULL;
 }

@@ -114,6 +114,19 @@ void kv_model_close(struct kv_model *m);
 struct kv_model *kv_model_random(const struct kv_shape *shape, enum kv_order order, bool tied,
                                  uint64_t seed);
 
+// The same of another architecture ("qwen2", by GGUF's name; NULL: Llama), with what it may have. A
+// RoPE of base 0 is the usual one; the second is that of sliding layers. NULL also for a name that
+// is not known.
+struct kv_random_model {
+    const char *architecture;
+    bool biases;                     // those that the architecture may have
+    uint32_t window, window_pattern; // tokens (0: no layer slides); each so manieth layer sees all
+    struct kv_rope rope[2];
+    float attn_scale; // 0: the usual
+};
+struct kv_model *kv_model_random_as(const struct kv_shape *shape, enum kv_order order, bool tied,
+                                    uint64_t seed, const struct kv_random_model *how);
+
 // The published shapes by name: "135m", "360m", "1.7b". NULL when unknown.
 const struct kv_shape *kv_shape_named(const char *name);
 const char *kv_shape_name_at(size_t i); // NULL past the end

@@ -9,6 +9,13 @@
 // A RoPE of a base, not stretched.
 struct kv_rope kv_rope_plain(float base);
 
+// What YaRN multiplies rotated vectors by, unless a file says otherwise (arXiv 2309.00071, eq. 22:
+// the square root of the temperature).
+float kv_rope_yarn_attention(float factor);
+
+// Refuses a stretched RoPE whose numbers are none: `path` says whose.
+KV_MUST_CHECK int kv_rope_check(const struct kv_rope *r, const char *path, struct kv_error *e);
+
 // Fills cos and sin of all of the model's RoPEs for its shape.
 void kv_rope_make_tables(struct kv_model *m);
 

@@ -8,7 +8,6 @@
 #include "sim/base/half.h"
 #include "sim/base/memory.h"
 #include "sim/base/work.h"
-#include "sim/model/rope.h"
 
 // ---- checks ---------------------------------------------------------------------------
 
@@ -39,14 +38,6 @@ int kv_weights_check_shape(const struct kv_shape *s, const char *path, struct kv
     return KV_OK;
 }
 
-void kv_model_defaults(struct kv_model *m) {
-    m->embed_scale = 1;
-    m->attn_scale = 0;
-    m->activation = KV_SILU;
-    m->rope[0] = kv_rope_plain(10000);
-    m->n_ropes = 1;
-}
-
 // ---- memory ---------------------------------------------------------------------------
 
 // Not kv_alloc: the pages are first touched by the cores that fill them, and too large a model is
@@ -72,12 +63,52 @@ static size_t n_weights(const struct kv_shape *s, bool tied) {
     return s->n_layers * layer + (tied ? 1 : 2) * (size_t)s->vocab * h;
 }
 
-int kv_weights_allocate(struct kv_model *m, enum kv_weights_as as, struct kv_error *e) {
+// Vectors of a layer, and how many floats they are.
+static const struct {
+    size_t member;
+    enum kv_dim parts[3];
+} vectors[] = {
+#define TO(m) offsetof(struct kv_layer_weights, m)
+    {TO(attn_norm), {KV_DIM_HIDDEN}}, {TO(qkv_bias), {KV_DIM_QUERIES, KV_DIM_KEYS, KV_DIM_KEYS}},
+    {TO(q_norm), {KV_DIM_HEAD}},      {TO(k_norm), {KV_DIM_HEAD}},
+    {TO(out_bias), {KV_DIM_HIDDEN}},  {TO(attn_post_norm), {KV_DIM_HIDDEN}},
+    {TO(ffn_norm), {KV_DIM_HIDDEN}},  {TO(gateup_bias), {KV_DIM_FFN, KV_DIM_FFN}},
+    {TO(down_bias), {KV_DIM_HIDDEN}}, {TO(ffn_post_norm), {KV_DIM_HIDDEN}},
+#undef TO
+};
+
+float **kv_layer_vector(struct kv_layer_weights *l, size_t i) {
+    if (i >= sizeof vectors / sizeof *vectors) return NULL;
+    return (float **)(void *)((char *)l + vectors[i].member);
+}
+
+size_t kv_layer_vector_floats(const struct kv_shape *s, size_t i) {
+    size_t n = 0;
+    for (size_t p = 0; p < 3; p++) n += kv_dim_size(s, vectors[i].parts[p]);
+    return n;
+}
+
+// Whether a slot is there, in a model that has these groups of biases.
+static bool has_slot(const struct kv_model *m, const struct kv_slot *slot, unsigned biases) {
+    if (m->tied && slot->flags & KV_SLOT_UNLESS_TIED) return false;
+    unsigned group = slot->flags & KV_SLOT_BIASES;
+    return !group || group & biases;
+}
+
+// Zeros, since a file may hold a part of a bias that is one vector here.
+static void allocate_vectors(struct kv_model *m, struct kv_layer_weights *l, unsigned biases) {
+    float **to;
+    for (size_t k = 0; k < KV_SLOT_LISTS && m->architecture->layer_slots[k]; k++)
+        for (const struct kv_slot *s = m->architecture->layer_slots[k]; s->name[0]; s++)
+            for (size_t i = 0; (to = kv_layer_vector(l, i)); i++)
+                if (s->member == vectors[i].member && has_slot(m, s, biases) && !*to)
+                    *to = kv_alloc(kv_layer_vector_floats(&m->shape, i), sizeof **to);
+}
+
+int kv_weights_allocate(struct kv_model *m, unsigned biases, enum kv_weights_as as,
+                        struct kv_error *e) {
     const struct kv_shape *s = &m->shape;
     size_t q = kv_dim_size(s, KV_DIM_QUERIES), kv = kv_dim_size(s, KV_DIM_KEYS), h = s->hidden;
-    m->n_layers = s->n_layers;
-    if (m->attn_scale == 0) m->attn_scale = 1.0f / sqrtf((float)s->head_dim);
-    m->layers = kv_alloc(s->n_layers, sizeof *m->layers);
     m->final_norm = kv_alloc(h, sizeof *m->final_norm);
     bool ok = allocate_matrix(&m->embed, s->vocab, h, as);
     if (m->tied)
@@ -86,8 +117,7 @@ int kv_weights_allocate(struct kv_model *m, enum kv_weights_as as, struct kv_err
         ok = ok && allocate_matrix(&m->head, s->vocab, h, as);
     for (size_t i = 0; i < m->n_layers && ok; i++) {
         struct kv_layer_weights *l = &m->layers[i];
-        l->attn_norm = kv_alloc(h, sizeof *l->attn_norm);
-        l->ffn_norm = kv_alloc(h, sizeof *l->ffn_norm);
+        allocate_vectors(m, l, biases);
         ok = allocate_matrix(&l->qkv, q + 2 * kv, h, as) && allocate_matrix(&l->out, h, q, as) &&
              allocate_matrix(&l->gateup, 2 * (size_t)s->ffn, h, as) &&
              allocate_matrix(&l->down, h, s->ffn, as);
@@ -112,6 +142,7 @@ struct tensor {
     size_t layer; // SIZE_MAX: the model's own
     const struct kv_weight_type *type;
     struct kv_weight_source source;
+    float shift; // added to each value
 };
 
 // Rows [first, first + n) of a tensor, and where they go: exactly one of f32 and bf16 is set.
@@ -151,6 +182,7 @@ static int copy_band(void *self, unsigned worker, size_t i, struct kv_error *e) 
     for (size_t r = 0; r < b->n && !rc; r++, in += n_blocks * type->block_bytes) {
         float *out = b->f32 ? b->f32 + r * cols : row;
         type->decode(in, n_blocks, out);
+        for (size_t c = 0; c < cols && b->tensor->shift != 0; c++) out[c] += b->tensor->shift;
         if (!all_finite(out, cols)) rc = not_finite(b->tensor, b->first + r, out, e);
         for (size_t c = 0; c < cols && b->bf16; c++) b->bf16[r * cols + c] = kv_f32_to_bf16(out[c]);
     }
@@ -216,48 +248,76 @@ static const char *most_used_type(const struct tensor *tensors, size_t n) {
     return name;
 }
 
-static size_t count_slots(const struct kv_slot *slots, bool tied) {
+// Appends a slot as a tensor to be found; layer SIZE_MAX: the model's own.
+static void list_slot(struct tensor *to, size_t *n, const struct kv_model *m,
+                      enum kv_model_layout layout, const struct kv_slot *slot, size_t layer) {
+    const struct kv_architecture *a = m->architecture;
+    struct tensor *t = &to[(*n)++];
+    *t = (struct tensor){.slot = slot, .layer = layer};
+    if (slot->flags & KV_SLOT_NORM) t->shift = a->norm_shift[layout];
+    if (layer == SIZE_MAX)
+        snprintf(t->name, sizeof t->name, "%s", slot->name[layout]);
+    else
+        snprintf(t->name, sizeof t->name, "%s%u.%s", a->layer_prefix[layout], (unsigned)layer,
+                 slot->name[layout]);
+}
+
+static size_t count_slots(const struct kv_slot *slots) {
     size_t n = 0;
-    for (; slots->name[0]; slots++) n += !(tied && slots->flags & KV_SLOT_UNLESS_TIED);
+    for (; slots->name[0]; slots++) n++;
     return n;
 }
 
-// Lists the slots of the model (layer SIZE_MAX) or of a layer as tensors to be found.
-static size_t list_tensors(struct tensor *to, const struct kv_model *m, enum kv_model_layout layout,
-                           size_t layer) {
+// All that the model may hold, its biases included. Caller frees.
+static struct tensor *list_tensors(const struct kv_model *m, enum kv_model_layout layout,
+                                   size_t *n) {
     const struct kv_architecture *a = m->architecture;
-    bool own = layer == SIZE_MAX;
-    size_t n = 0;
-    for (const struct kv_slot *s = own ? a->model_slots : a->layer_slots; s->name[0]; s++) {
-        if (m->tied && s->flags & KV_SLOT_UNLESS_TIED) continue;
-        struct tensor *t = &to[n++];
-        t->slot = s;
-        t->layer = layer;
-        if (own)
-            snprintf(t->name, sizeof t->name, "%s", s->name[layout]);
-        else
-            snprintf(t->name, sizeof t->name, "%s%u.%s", a->layer_prefix[layout], (unsigned)layer,
-                     s->name[layout]);
+    unsigned biases = a->biases | a->may_have_biases;
+    size_t room = count_slots(a->model_slots);
+    for (size_t k = 0; k < KV_SLOT_LISTS && a->layer_slots[k]; k++)
+        room += m->n_layers * count_slots(a->layer_slots[k]);
+    struct tensor *list = kv_alloc(room, sizeof *list);
+    *n = 0;
+    for (const struct kv_slot *s = a->model_slots; s->name[0]; s++)
+        if (has_slot(m, s, biases)) list_slot(list, n, m, layout, s, SIZE_MAX);
+    for (size_t i = 0; i < m->n_layers; i++)
+        for (size_t k = 0; k < KV_SLOT_LISTS && a->layer_slots[k]; k++)
+            for (const struct kv_slot *s = a->layer_slots[k]; s->name[0]; s++)
+                if (has_slot(m, s, biases)) list_slot(list, n, m, layout, s, i);
+    return list;
+}
+
+// Finds the tensors that must be there and those that are; drops biases that are not, and says
+// which groups of them the model has.
+static int find_tensors(struct tensor *list, size_t *n, const struct kv_model *m,
+                        const struct kv_weight_file *file, unsigned *biases, struct kv_error *e) {
+    size_t kept = 0;
+    int rc = KV_OK;
+    *biases = m->architecture->biases | file->biases;
+    for (size_t i = 0; i < *n && !rc; i++) {
+        unsigned group = list[i].slot->flags & KV_SLOT_BIASES;
+        bool must = has_slot(m, list[i].slot, *biases & ~file->may_have_biases);
+        if (!must && !(group & file->may_have_biases &&
+                       file->find(file->self, list[i].name, &list[i].source)))
+            continue;
+        list[kept] = list[i];
+        rc = find_tensor(&list[kept++], m, file, e);
+        *biases |= group;
     }
-    return n;
+    *n = kept;
+    return rc;
 }
 
 int kv_weights_load(struct kv_model *m, const struct kv_weight_file *file, enum kv_weights_as as,
                     const char **main_type, struct kv_error *e) {
-    const struct kv_architecture *a = m->architecture;
-    size_t n = 0, room = count_slots(a->model_slots, m->tied) +
-                         m->shape.n_layers * count_slots(a->layer_slots, m->tied);
-    struct tensor *tensors = kv_alloc(room, sizeof *tensors);
+    size_t n, n_bands = 0;
+    unsigned biases;
+    struct tensor *tensors = list_tensors(m, file->layout, &n);
     struct band *bands = NULL;
-    int rc = KV_OK;
-    n += list_tensors(tensors, m, file->layout, SIZE_MAX);
-    for (size_t i = 0; i < m->shape.n_layers; i++)
-        n += list_tensors(tensors + n, m, file->layout, i);
-    for (size_t i = 0; i < n && !rc; i++) rc = find_tensor(&tensors[i], m, file, e);
-    if (!rc) rc = kv_weights_allocate(m, as, e);
+    int rc = find_tensors(tensors, &n, m, file, &biases, e);
+    if (!rc) rc = kv_weights_allocate(m, biases, as, e);
     if (rc) goto done;
 
-    size_t n_bands = 0;
     for (size_t i = 0; i < n; i++) n_bands += add_bands(NULL, &tensors[i], m);
     bands = kv_alloc(n_bands, sizeof *bands);
     n_bands = 0;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // What both loaders share: finding, checking and copying the tensors that the architecture lists.
 //
-// A loader fills m->architecture, m->shape and m->tied from its metadata, hands a way to find a
-// tensor by name, and kv_weights_load checks, allocates, converts on all cores and verifies every
-// number.
+// A loader fills m->shape from its metadata, calls kv_architecture_apply, corrects what the
+// metadata say otherwise and m->tied, hands a way to find a tensor by name, and kv_weights_load
+// checks, allocates, converts on all cores and verifies every number.
 #ifndef KV_MODEL_WEIGHTS_H
 #define KV_MODEL_WEIGHTS_H
 
@@ -20,15 +20,13 @@ struct kv_weight_source {
 
 struct kv_weight_file {
     enum kv_model_layout layout;
+    // Groups of biases (kv_slot_flags) that must be there besides those that the architecture
+    // always has, and groups of which whatever is there is taken.
+    unsigned biases, may_have_biases;
     const char *path; // for messages about what is missing
     void *self;
     bool (*find)(void *self, const char *name, struct kv_weight_source *source);
 };
-
-// What a model of this shape is unless its file says otherwise: one plain RoPE of base 10000,
-// SwiGLU, embeddings as they are, scores over sqrt(head_dim). The shape may be filled later, but
-// before kv_weights_allocate, which sets the scale of scores where it is 0.
-void kv_model_defaults(struct kv_model *m);
 
 // Refuses shapes no model has, before anything is allocated from them.
 KV_MUST_CHECK int kv_weights_check_shape(const struct kv_shape *s, const char *path,
@@ -41,9 +39,14 @@ KV_MUST_CHECK int kv_weights_load(struct kv_model *m, const struct kv_weight_fil
                                   enum kv_weights_as as, const char **main_type,
                                   struct kv_error *e);
 
-// Allocates a model's arrays for its shape, contents undefined. KV_ENOMEM says how much was asked.
-KV_MUST_CHECK int kv_weights_allocate(struct kv_model *m, enum kv_weights_as as,
+// Allocates a model's arrays for its shape and architecture with these groups of biases; matrices
+// are undefined, vectors 0. KV_ENOMEM says how much was asked.
+KV_MUST_CHECK int kv_weights_allocate(struct kv_model *m, unsigned biases, enum kv_weights_as as,
                                       struct kv_error *e);
+
+// The i-th vector of a layer (NULL past the end), and the floats that it has where it is there.
+float **kv_layer_vector(struct kv_layer_weights *l, size_t i);
+size_t kv_layer_vector_floats(const struct kv_shape *s, size_t i);
 
 // The loaders behind kv_model_open. They fill everything but rope tables. (gguf.c, huggingface.c)
 KV_MUST_CHECK int kv_gguf_load(struct kv_model *m, const char *path, enum kv_weights_as as,
