@@ -72,7 +72,7 @@ function print_divergence(   i, r, m) {
         printf "| `%s` |", r
         for (m = 1; m <= n_models; m++)
             if ((r, m) in here)
-                printf " %.2f | %.3g ± %.1g | %s |", bits[r, m], kl[r, m], half[r, m], (r, m) in rank ? rank[r, m] : ""
+                printf " %.2f | %.3g ± %.1g | %s |", bits[r, m], kl[r, m], half[r, m], ((r, m) in rank) ? rank[r, m] : ""
             else printf " | | |"
         print ""
     }
@@ -86,7 +86,7 @@ function rank_rows(low, high,   i, j, m, r, all) {
     for (i = 1; i <= n_rows; i++) {
         r = rows[i]
         all = 1
-        for (m = 1; m <= n_models; m++) all = all && (r, m) in here && bits[r, m] >= low && bits[r, m] <= high
+        for (m = 1; m <= n_models; m++) all = all && ((r, m) in here) && bits[r, m] >= low && bits[r, m] <= high
         if (all) chosen[++n_chosen] = r
     }
     for (m = 1; m <= n_models; m++)
@@ -137,10 +137,11 @@ END {
     for (m = 2; m <= n_models; m++)
         for (i = 1; i <= n_rows; i++) {
             r = rows[i]
-            if (r != "none" && (models[m], r) in theirs && (r, m) in here) {
+            other = models[m] SUBSEP r
+            if (r != "none" && (other in theirs) && ((r, m) in here)) {
                 se = sqrt((half[r, m] / 1.96) ^ 2 + theirs_se[models[m], r] ^ 2)
                 printf "| %s `%s` | %.4g | %.4g | %s |\n", models[m], r, kl[r, m], theirs[models[m], r],
-                    se > 0 ? sprintf("%.1f", (kl[r, m] - theirs[models[m], r]) / se) : "both 0"
+                    (se > 0) ? sprintf("%.1f", (kl[r, m] - theirs[models[m], r]) / se) : "both 0"
             }
         }
 }
