@@ -371,11 +371,14 @@ static void what_is_not_computed_is_refused_by_name(void **state) {
     refuses(f, at, "blk.0.ffn_up.biases", 19, "", "tensor blk.0.ffn_up.weight is missing");
     at = find(&f->good, "tokenizer.ggml.pre") + strlen("tokenizer.ggml.pre") + 12;
     refuses(f, at, "qwen22", 6, "",
-            "tokenizer.ggml.pre is qwen22, whose pattern is not known; supported: smollm, "
-            "starcoder, refact, command-r, codeshell, gpt-2");
+            "tokenizer.ggml.pre is qwen22, whose pattern is not known; supported: smollm starcoder "
+            "refact command-r codeshell exaone minerva-7b gpt-2 gpt2 mpt olmo phi-2 qwen2 "
+            "deepseek-r1-qwen stablelm2 megrez llama-bpe llama3 llama-v3 falcon3 smaug-bpe dbrx "
+            "tekken deepseek-coder");
     at = find(&f->good, "tokenizer.ggml.model") + strlen("tokenizer.ggml.model") + 12;
     refuses(f, at, "bert", 4, "",
-            "tokenizer.ggml.model is bert; only gpt2 (byte-level BPE) is read");
+            "tokenizer.ggml.model is bert; only gpt2 (byte-level BPE) and llama (SentencePiece's "
+            "BPE) are read");
     at = find(&f->good, "llama.feed_forward_length");
     refuses(f, at, "llama.feed_forward_depths", 25, "",
             "the metadata lack llama.feed_forward_length");

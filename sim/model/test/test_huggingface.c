@@ -342,14 +342,36 @@ static void tokenizers_of_another_kind_are_refused_by_name(void **state) {
     } cases[] = {
         {"{\"model\": {\"type\": \"Unigram\"}}",
          "the tokenizer's model is Unigram; only BPE is read"},
+        {"{\"model\": {\"type\": \"BPE\", \"end_of_word_suffix\": \"</w>\"}}",
+         "model.end_of_word_suffix is set, which is not computed"},
         {"{\"model\": {\"type\": \"BPE\", \"byte_fallback\": true}}",
-         "model.byte_fallback or model.ignore_merges is set, which is not computed"},
-        {"{\"normalizer\": {\"type\": \"NFC\"}}", "the normalizer NFC is not computed"},
-        {"{\"post_processor\": {\"type\": \"TemplateProcessing\"}}",
-         "the post_processor TemplateProcessing adds tokens, but texts are scored without"},
-        {"{\"pre_tokenizer\": {\"type\": \"Split\"}}",
-         "pre_tokenizer step 1 (Split) is not read; supported: Digits one by one, then ByteLevel "
-         "with its own pattern and no added space"},
+         "model.byte_fallback is set, but no normalizer replaces spaces by \u2581"},
+        {"{\"normalizer\": {\"type\": \"NFKC\"}}",
+         "the normalizer NFKC is not computed as it stands here; supported: NFC before byte-level "
+         "BPE, Prepend and Replace of spaces by \u2581 with model.byte_fallback"},
+        {"{\"model\": {\"byte_fallback\": true}, \"normalizer\": {\"type\": \"Sequence\", "
+         "\"normalizers\": [{\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, "
+         "\"content\": \"\u2581\"}]}, \"pre_tokenizer\": {\"type\": \"Metaspace\"}}",
+         "the pre_tokenizer's step Metaspace is not computed with model.byte_fallback"},
+        {"{\"pre_tokenizer\": {\"type\": \"ByteLevel\"}, \"post_processor\": {\"type\": "
+         "\"RobertaProcessing\"}}",
+         "the post_processor RobertaProcessing is not computed"},
+        {"{\"pre_tokenizer\": {\"type\": \"ByteLevel\"}, \"post_processor\": {\"type\": "
+         "\"TemplateProcessing\", \"single\": [{\"Sequence\": {\"id\": \"A\"}}, "
+         "{\"SpecialToken\": {\"id\": \"</s>\"}}]}}",
+         "the post_processor adds </s>; only one token before a text is computed"},
+        {"{\"pre_tokenizer\": {\"type\": \"ByteLevel\"}, \"post_processor\": {\"type\": "
+         "\"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<s>\"}}, "
+         "{\"Sequence\": {\"id\": \"A\"}}], \"special_tokens\": {\"<s>\": {\"ids\": [261]}}}}",
+         "the post_processor's <s> has no id below the model's 261"},
+        {"{\"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"a+b\"}}}",
+         "the pre_tokenizer splits by \"a+b\", a pattern that is not known"},
+        {"{\"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"\\\\p{N}\"}, "
+         "\"behavior\": \"Removed\"}}",
+         "the pre_tokenizer's Split does not isolate its matches, or is inverted"},
+        {"{\"pre_tokenizer\": {\"type\": \"Whitespace\"}}",
+         "the pre_tokenizer's step Whitespace is not computed as it stands here; supported: Split "
+         "by a known pattern, Digits, and last ByteLevel without an added space"},
         {"{\"pre_tokenizer\": {\"type\": \"ByteLevel\"}, \"model\": {\"vocab\": {\"a\": 261}}}",
          "piece \"a\" has no id of its own below the model's 261"},
         {"{\"pre_tokenizer\": {\"type\": \"ByteLevel\"}, \"model\": {\"vocab\": {\"a\": 0}, "
