@@ -18,9 +18,9 @@ struct kv_cell_errors {
 static int check_format(struct kv_cell_errors *c, struct kv_error *e) {
     const struct kv_format *f = c->format;
     size_t w = 0;
-    if (f->scope != KV_SCOPE_VECTOR)
+    if (f->scope != KV_SCOPE_VECTOR || f->centre.tokens > 0)
         return kv_fail(e, KV_EUSAGE, f->canonical,
-                       "codes more than one head's vector together, so a cell has no error of its "
+                       "does not code each head's vector by itself, so a cell has no error of its "
                        "own; cells are recorded with a format such as " KV_CELLS_FORMAT);
     while (w < f->n_widths && f->width_bits[w] != KV_CELLS_BITS) w++;
     if (w == f->n_widths)

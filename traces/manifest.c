@@ -8,6 +8,7 @@
 #include "sim/base/memory.h"
 #include "sim/base/shape.h"
 #include "sim/base/utf8.h"
+#include "traces/angles.h"
 #include "traces/layout.h"
 
 static const char seal_key[] = "manifest_xxh64", no_sum[] = "0000000000000000";
@@ -53,6 +54,8 @@ static json_t *model_json(const struct kv_trace_info *in) {
                       {"channel_order", in->order == KV_ORDER_GGML ? "ggml" : "hf"});
     json_object_set_new(j, "rope_base", json_real((double)in->rope_base));
     json_object_set_new(j, "shape", shape_json(&in->shape));
+    json_t *rope = kv_angles_json(in);
+    if (rope) json_object_set_new(j, "rope", rope);
     json_t *norms = in->kv_norms ? json_array() : NULL;
     for (size_t i = 0; norms && i < 2 * (size_t)in->shape.n_layers; i++)
         json_array_append_new(norms, json_real((double)in->kv_norms[i]));

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Whether a trace fits what is opened beside it: a model, and today's rules of features.
+#include <stdlib.h>
+
 #include "sim/base/shape.h"
 #include "sim/model/model.h"
+#include "traces/angles.h"
 #include "traces/layout.h"
 
 int kv_trace_check_features(const struct kv_trace_info *in, uint32_t needs, struct kv_error *e) {
@@ -39,5 +42,15 @@ int kv_trace_check_model(const struct kv_trace_info *in, const struct kv_model *
                        "its manifest says rope_base %g, and the model has %g: it was edited or "
                        "damaged",
                        (double)in->rope_base, (double)m->rope[0].base);
+    double *angles = in->rope ? kv_angles_of_model(m) : NULL;
+    size_t n = angles ? in->shape.n_layers * (in->shape.head_dim / 2) : 0, i = 0;
+    while (i < n && fabs(angles[i] - in->rope[i]) <= 1e-12 * fabs(angles[i])) i++;
+    free(angles);
+    if (i < n)
+        return kv_fail(
+            e, KV_EFAIL, in->path,
+            "its manifest says another RoPE of layer %zu than the model's: it was edited "
+            "or damaged",
+            i / (in->shape.head_dim / 2));
     return 0;
 }

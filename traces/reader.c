@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "traces/layout.h"
+#include "traces/angles.h"
 #include "traces/manifest.h"
 #include "traces/numbers.h"
 
@@ -182,6 +183,7 @@ static int read_info(const json_t *j, struct kv_trace_info *in, const char *path
         (rc = get_count(json_object_get(j, "tasks"), "window_tokens", 1u << 20, &window, path, e)))
         return rc;
     if ((rc = read_norms(json_object_get(model, "kv_norms"), in, path, e))) return rc;
+    if ((rc = kv_angles_read(json_object_get(model, "rope"), in, path, e))) return rc;
     if ((rc = read_adjoint(json_object_get(j, "adjoint"), &in->adjoint, path, e))) return rc;
     read_rules(json_object_get(j, "semantics"), in);
     in->n_items = n_items;
@@ -417,6 +419,7 @@ void kv_trace_close(struct kv_trace *t) {
         in->tool_version, in->blas,       in->tokenizer_digest, in->cells_format};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) free(texts[i]);
     free(in->kv_norms);
+    free(in->rope);
     pthread_mutex_destroy(&t->channels->lock);
     free(t->channels->sum);
     free(t->channels->weight);

@@ -18,6 +18,7 @@
 #include "sim/base/work.h"
 #include "sim/model/compute.h"
 #include "sim/model/forward.h"
+#include "traces/angles.h"
 #include "traces/cells.h"
 #include "traces/item_pass.h"
 #include "traces/items.h"
@@ -174,7 +175,7 @@ static int record_item(void *self, unsigned worker, size_t i, struct kv_error *e
 }
 
 static int open_tables(struct recorder *r, const struct kv_record_options *o, struct kv_error *e) {
-    struct kv_format_setting setting = {r->m->shape, r->m->order};
+    struct kv_format_setting setting = kv_trace_setting(r->info);
     int rc = 0;
     r->formats = kv_alloc(o->n_tables, sizeof(struct kv_format *));
     r->tables = kv_alloc(o->n_tables, sizeof *r->tables);
@@ -295,7 +296,7 @@ static int record_into(struct recorder *r, const struct kv_record_options *o, st
 
 static int open_cells(struct kv_cell_errors **c, const struct kv_model *m,
                       const struct kv_record_options *o, struct kv_error *e) {
-    const struct kv_format_setting setting = {m->shape, m->order};
+    const struct kv_format_setting setting = {.shape = m->shape, .order = m->order};
     return kv_cell_errors_open(c, o->cells_format ? o->cells_format : KV_CELLS_FORMAT, &setting,
                                o->jobs, e);
 }
@@ -331,6 +332,7 @@ int kv_record(const struct kv_model *m, const struct kv_tasks *tasks,
         .tokenizer_digest = digest,
         .window_tokens = tasks->kind == KV_TASK_TEXT ? tasks->window_tokens : 0,
         .rope_base = m->rope[0].base,
+        .rope = kv_angles_of_model(m),
         .adjoint = o->adjoint,
         .keep = keep,
         .cells_format = cells ? (char *)kv_cell_errors_format(cells) : NULL,
@@ -347,6 +349,7 @@ int kv_record(const struct kv_model *m, const struct kv_tasks *tasks,
         rc = kv_fail(e, KV_EFAIL, m->name, "the %s projection of layer %zu has a norm of %g",
                      norm % 2 ? "value" : "key", norm / 2, (double)info.kv_norms[norm]);
         free(info.kv_norms);
+        free(info.rope);
         kv_items_free(items);
         kv_cell_errors_close(cells);
         return rc;
@@ -371,6 +374,7 @@ int kv_record(const struct kv_model *m, const struct kv_tasks *tasks,
     for (unsigned w = 0; w < o->jobs; w++) kv_scratch_free(r.scratch[w]);
     free(r.scratch);
     free(info.kv_norms);
+    free(info.rope);
     kv_items_free(items);
     kv_cell_errors_close(cells);
     return rc;

@@ -62,26 +62,11 @@ static void make_room(struct kv_cell_table_scratch *s, const struct kv_shape *sh
     s->n_tokens = n;
 }
 
-// RoPE of a key in place, from the trace's base: sign -1 turns back (formats that code before
-// RoPE).
-static void rotate(const struct kv_trace_info *in, float *x, size_t position, double sign) {
-    size_t half = in->shape.head_dim / 2;
-    for (size_t i = 0; i < half; i++) {
-        double angle =
-            sign * (double)position * pow((double)in->rope_base, -(double)i / (double)half);
-        size_t a = in->order == KV_ORDER_GGML ? 2 * i : i,
-               b = in->order == KV_ORDER_GGML ? a + 1 : a + half;
-        float c = (float)cos(angle), s = (float)sin(angle), xa = x[a], xb = x[b];
-        x[a] = xa * c - xb * s;
-        x[b] = xa * s + xb * c;
-    }
-}
-
-static size_t position_of(const struct kv_trace_item *it, size_t row) {
-    if (row < it->n_context) return row;
-    uint32_t c = 0;
-    while (c + 1 < it->n_choices && row >= it->first[c + 1]) c++;
-    return it->n_context + row - it->first[c];
+// RoPE of a layer's key in place: sign -1 turns back (formats that code before RoPE).
+static void rotate(const struct kv_trace_info *in, uint32_t layer, float *x, size_t position,
+                   double sign) {
+    size_t d = in->shape.head_dim;
+    kv_turn(x, d, in->order, in->rope + layer * (d / 2), sign * (double)position);
 }
 
 static int code_side(const struct kv_trace_item *it, const struct kv_shape *sh,
@@ -112,7 +97,7 @@ int kv_coding_error(const struct kv_trace_info *in, const struct kv_trace_item *
             for (size_t row = 0; row < n; row++) {
                 kv_f16_to_f32_n(half + (row * sh->n_layers + l) * width, x + row * width, width);
                 for (size_t h = 0; turn && h < sh->n_kv_heads; h++)
-                    rotate(in, x + row * width + h * d, position_of(it, row), -1);
+                    rotate(in, l, x + row * width + h * d, kv_trace_position(it, row), -1);
             }
             int rc = code_side(it, sh, f, l, (enum kv_side)side, cells, s->code, x, y, e);
             if (rc) return rc;
@@ -123,7 +108,7 @@ int kv_coding_error(const struct kv_trace_info *in, const struct kv_trace_item *
                         (((row * sh->n_layers + l) * sh->n_kv_heads + h) * 2 + (size_t)side) * d;
                     const float *xs = x + row * width + h * d, *ys = y + row * width + h * d;
                     for (size_t i = 0; i < d; i++) to[i] = ys[i] - xs[i];
-                    if (turn) rotate(in, to, position_of(it, row), 1); // RoPE is linear
+                    if (turn) rotate(in, l, to, kv_trace_position(it, row), 1); // RoPE is linear
                 }
         }
     return 0;

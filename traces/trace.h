@@ -100,6 +100,7 @@ struct kv_trace_info {
     char *tokenizer_digest;
     uint32_t window_tokens; // 0 unless text
     float rope_base;
+    double *rope; // [n_layers][head_dim / 2] radians a position by which RoPE turned the keys
     struct kv_adjoint_info adjoint;
     uint32_t keep;      // enum kv_keep bits
     char *cells_format; // canonical: of the errors in cells_numerator; NULL without KV_KEEP_CELLS
@@ -119,7 +120,11 @@ struct kv_trace;
 KV_MUST_CHECK int kv_trace_open(struct kv_trace **t, const char *dir, struct kv_error *e);
 void kv_trace_close(struct kv_trace *t);
 const struct kv_trace_info *kv_trace_info(const struct kv_trace *t);
+// What formats must know to code its vectors; borrows from info.
+struct kv_format_setting kv_trace_setting(const struct kv_trace_info *info);
 const struct kv_trace_item *kv_trace_item(const struct kv_trace *t, size_t i);
+// Where a row stands on its path: RoPE's position. A choice's rows follow the context's.
+size_t kv_trace_position(const struct kv_trace_item *item, size_t row);
 // How much a squared error of each channel weighs beside the others of its place:
 // [n_layers][n_kv_heads][2][head_dim], the items' channel_gradient added up in their order (in
 // double), scaled to mean 1 over the channels of a place; 1 where all are 0. Borrowed until

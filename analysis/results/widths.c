@@ -216,7 +216,7 @@ static void ask_together(struct asking *a, struct kv_replay_spec *opened, const 
 void kv_widths_read(const struct kv_trace *trace, const struct kv_row *const *rows, size_t n,
                     size_t most_items, unsigned jobs, struct kv_widths *w) {
     const struct kv_trace_info *in = kv_trace_info(trace);
-    const struct kv_format_setting setting = {in->shape, in->order};
+    const struct kv_format_setting setting = kv_trace_setting(in);
     struct asking a = {.job = {.trace = trace}};
     struct kv_replay_spec *opened = kv_alloc(n + 1, sizeof *opened);
     size_t *of = kv_alloc(n + 1, sizeof *of), n_opened = 0;

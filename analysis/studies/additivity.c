@@ -48,7 +48,7 @@ static char *flip_text(const struct kv_flip *f, const char *format) {
 static int add_flip(struct work *w, struct kv_flip f, struct kv_error *e) {
     struct kv_additivity *a = w->study;
     const struct kv_trace_info *in = kv_trace_info(w->trace);
-    struct kv_format_setting setting = {in->shape, in->order};
+    struct kv_format_setting setting = kv_trace_setting(in);
     struct kv_replay_spec spec;
     char *text = flip_text(&f, a->format);
     int rc = kv_replay_spec_open(&spec, text, &setting, w->o->seed, e);

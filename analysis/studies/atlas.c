@@ -132,7 +132,7 @@ static void add_up(struct kv_atlas *a, const struct kv_cell_table *table, size_t
 
 static int read_trace(struct kv_atlas *a, struct kv_error *e) {
     const struct kv_trace_info *in = kv_trace_info(a->trace);
-    struct kv_format_setting setting = {in->shape, in->order};
+    struct kv_format_setting setting = kv_trace_setting(in);
     struct kv_format *f;
     struct kv_cell_table *table = NULL;
     size_t width = 0;

@@ -116,7 +116,7 @@ enum { N_OTHERS = sizeof other_formats / sizeof *other_formats };
 static int measure_budgets(const struct kv_cells_ground *g, const struct kv_cells_model *m,
                            struct kv_cells_budget *budget, size_t *n, struct kv_error *e) {
     const struct kv_trace_info *in = kv_trace_info(g->traces[0]);
-    struct kv_format_setting setting = {in->shape, in->order};
+    struct kv_format_setting setting = kv_trace_setting(in);
     int rc = kv_cells_budget_measure(g, m, &budget[(*n)++], e);
     for (size_t i = 0; i < N_OTHERS && rc == 0; i++) {
         struct kv_cells_ground other = *g;

@@ -47,11 +47,11 @@ static int check_trace(const struct kv_cells_ground *g, const struct kv_trace_in
 
 static int open_format(struct kv_cells_ground *g, struct kv_error *e) {
     const struct kv_trace_info *info = kv_trace_info(g->traces[0]);
-    struct kv_format_setting setting = {info->shape, info->order};
+    struct kv_format_setting setting = kv_trace_setting(info);
     int rc = kv_format_open(&g->format, info->cells_format, &setting, e);
     if (rc) return rc;
     const struct kv_format *f = g->format;
-    if (f->scope != KV_SCOPE_VECTOR || f->sinks || f->keys_before_rope)
+    if (f->scope != KV_SCOPE_VECTOR || f->sinks || f->keys_before_rope || f->centre.tokens > 0)
         return kv_fail(e, KV_EFAIL, info->path,
                        "cells of format %s do not code by themselves; those of asym:group=32 do",
                        f->canonical);
@@ -179,13 +179,6 @@ static int refuse(const struct kv_cells_item *i, const char *column, size_t toke
                    "item %s: %s of token %zu is not finite", i->item->id, column, token);
 }
 
-static size_t position_of(const struct kv_trace_item *item, size_t row) {
-    if (row < item->n_context) return row;
-    uint32_t c = 0;
-    while (c + 1 < item->n_choices && row >= item->first[c + 1]) c++;
-    return item->n_context + row - item->first[c];
-}
-
 static void token_features(const struct kv_cells_ground *g, const struct kv_trace_item *item,
                            size_t row, float *x) {
     const float *f = item->features + row * KV_N_FEATURES;
@@ -197,7 +190,7 @@ static void token_features(const struct kv_cells_ground *g, const struct kv_trac
         *x++ = logf(f[KV_ATTN_VAR] < least_variance ? least_variance : f[KV_ATTN_VAR]);
     }
     if (has(g, KV_CELLS_TOKEN)) {
-        size_t position = position_of(item, row);
+        size_t position = kv_trace_position(item, row);
         *x++ = item->surprisal[row];
         *x++ = logf(1 + (float)position);
         *x++ = position == 0;

@@ -44,10 +44,8 @@ int kv_quant_recorded(struct kv_quant_source *s, const struct kv_trace *trace, u
     if (!(info->keep & KV_KEEP_KV))
         return kv_fail(e, KV_EFAIL, info->path,
                        "holds no keys and values; kvsim record --keep kv does");
-    *s = (struct kv_quant_source){.trace = trace,
-                                  .setting = {info->shape, info->order},
-                                  .seed = seed,
-                                  .n_items = info->n_items};
+    *s = (struct kv_quant_source){
+        .trace = trace, .setting = kv_trace_setting(info), .seed = seed, .n_items = info->n_items};
     snprintf(s->title, sizeof s->title, "%s, %zu items (%s); %s", info->task_name, info->n_items,
              info->subset, info->model_name);
     return 0;
@@ -67,26 +65,10 @@ static void gaussian(const struct kv_quant_source *s, uint32_t layer, enum kv_si
 }
 
 // Turns a key back to what it was before RoPE, for formats that code it there.
-static void undo_rope(const struct kv_quant_source *s, float *x, size_t position) {
-    const struct kv_shape *shape = &s->setting.shape;
-    double base = (double)kv_trace_info(s->trace)->rope_base;
-    size_t d = shape->head_dim;
-    for (size_t h = 0; h < shape->n_kv_heads; h++, x += d)
-        for (size_t i = 0; i < d / 2; i++) {
-            bool pairs = s->setting.order == KV_ORDER_GGML;
-            float *a = x + (pairs ? 2 * i : i), *b = x + (pairs ? 2 * i + 1 : i + d / 2);
-            double angle = (double)position * pow(base, -2.0 * (double)i / (double)d);
-            float c = (float)cos(angle), sine = (float)sin(angle), u = *a, v = *b;
-            *a = u * c + v * sine;
-            *b = v * c - u * sine;
-        }
-}
-
-static size_t position_of(const struct kv_trace_item *item, size_t row) {
-    if (row < item->n_context) return row;
-    uint32_t c = 0;
-    while (c + 1 < item->n_choices && row >= item->first[c + 1]) c++;
-    return item->n_context + row - item->first[c];
+static void undo_rope(const struct kv_quant_source *s, uint32_t layer, float *x, size_t position) {
+    size_t d = s->setting.shape.head_dim;
+    for (size_t h = 0; h < s->setting.shape.n_kv_heads; h++, x += d)
+        kv_turn(x, d, s->setting.order, s->setting.rope + layer * (d / 2), -(double)position);
 }
 
 static void load(const struct job *j, uint32_t layer, const struct kv_trace_item *item,
@@ -100,7 +82,7 @@ static void load(const struct job *j, uint32_t layer, const struct kv_trace_item
     for (size_t row = 0; row < v->n; row++) {
         kv_f16_to_f32_n(kept + (row * n_layers + layer) * width, v->x + row * width, width);
         if (j->side == KV_KEY && j->f->keys_before_rope)
-            undo_rope(j->source, v->x + row * width, position_of(item, row));
+            undo_rope(j->source, layer, v->x + row * width, kv_trace_position(item, row));
     }
 }
 
@@ -131,7 +113,7 @@ static void add_errors(const struct job *j, const float *x, const float *y, size
 
 // One branch: rows [row, row + n) that begin at position `start` of their path.
 static int code_branch(const struct job *j, uint32_t layer, const struct vectors *v, size_t row,
-                       size_t n, size_t start, void *scratch, uint64_t *histogram,
+                       size_t n, size_t start, size_t context, void *scratch, uint64_t *histogram,
                        struct kv_quant_sums *sums, struct kv_error *e) {
     size_t width = row_values(j->source), heads = j->source->setting.shape.n_kv_heads;
     size_t flush = kv_block_tokens(j->f, j->side, start),
@@ -147,7 +129,9 @@ static int code_branch(const struct job *j, uint32_t layer, const struct vectors
                               .y_stride = width,
                               .cells = v->cells,
                               .cell_token_stride = 0,
-                              .cell_head_stride = 0};
+                              .cell_head_stride = 0,
+                              .opening = v->x,
+                              .n_opening = context};
     int rc = kv_code_rows(j->f, &rows, scratch, histogram, e);
     size_t coded = n > skip ? (n - skip) / flush * flush : 0;
     if (rc == 0) add_errors(j, rows.x + skip * width, rows.y + skip * width, coded * heads, sums);
@@ -165,10 +149,10 @@ static int code_item(const struct job *j, uint32_t layer, const struct kv_trace_
     v.y = kv_alloc(v.n * width + 1, sizeof(float));
     v.cells = &cell;
     load(j, layer, item, &v);
-    int rc = code_branch(j, layer, &v, 0, context, 0, scratch, histogram, sums, e);
+    int rc = code_branch(j, layer, &v, 0, context, 0, context, scratch, histogram, sums, e);
     for (uint32_t c = 0; item && c < item->n_choices && rc == 0; c++)
         rc = code_branch(j, layer, &v, item->first[c], item->first[c + 1] - item->first[c],
-                         item->n_context, scratch, histogram, sums, e);
+                         item->n_context, context, scratch, histogram, sums, e);
     free(v.x);
     free(v.y);
     return rc;

@@ -146,7 +146,7 @@ static void say_loss(const struct ground *g) {
 // Quality that weighs nothing is not measured, and damage that nothing asks for is not read.
 static int prepare(struct ground *g, const struct kv_controller *c, size_t n, struct kv_error *e) {
     const struct kv_trace_info *in = kv_trace_info(g->trace);
-    struct kv_format_setting setting = {in->shape, in->order};
+    struct kv_format_setting setting = kv_trace_setting(in);
     bool quality = false, oracle = false;
     struct kv_error why = {0};
     for (size_t i = 0; i < n; i++) {

@@ -69,7 +69,7 @@ static int add(struct filling *f, const char *text, uint64_t seed, struct kv_fid
                struct kv_error *e) {
     struct kv_fidelity_study *s = f->study;
     const struct kv_trace_info *in = kv_trace_info(s->trace);
-    struct kv_format_setting setting = {in->shape, in->order};
+    struct kv_format_setting setting = kv_trace_setting(in);
     struct kv_fidelity_policy x = {.bits = NAN,
                                    .kl = NAN,
                                    .kl_error = NAN,
@@ -402,7 +402,7 @@ static int add_given(struct filling *f, struct kv_error *e) {
 
 static void label(struct kv_fidelity_study *s) {
     const struct kv_trace_info *in = kv_trace_info(s->trace);
-    const struct kv_format_setting setting = {in->shape, in->order};
+    const struct kv_format_setting setting = kv_trace_setting(in);
     const char **specs = kv_alloc(s->n + 1, sizeof *specs);
     const struct kv_format_setting **settings = kv_alloc(s->n + 1, sizeof *settings);
     char **labels = kv_alloc(s->n + 1, sizeof *labels);

@@ -30,7 +30,7 @@ static int measure(void *self, const uint8_t *choice, size_t n_plans, double *va
     struct measuring *m = self;
     const struct kv_planner *p = m->g->planner;
     const struct kv_trace_info *in = kv_trace_info(p->trace);
-    struct kv_format_setting setting = {in->shape, in->order};
+    struct kv_format_setting setting = kv_trace_setting(in);
     struct kv_replay_spec *specs = kv_alloc(n_plans, sizeof *specs);
     int rc = 0;
     m->value = value;

@@ -69,7 +69,7 @@ static void add(struct kv_headroom *h, size_t freedom, size_t budget, char *text
 static int choose_uniform(struct kv_headroom *h, struct kv_planner *p, size_t budget,
                           struct kv_error *e) {
     const struct kv_trace_info *in = kv_trace_info(p->trace);
-    struct kv_format_setting setting = {in->shape, in->order};
+    struct kv_format_setting setting = kv_trace_setting(in);
     struct kv_replay_spec uniform;
     struct kv_forecast forecast;
     char *text = kv_format_text("static:bits=%u@%s", h->o.bits[budget], h->o.format);
@@ -139,7 +139,7 @@ static int set_items(struct kv_headroom *h, const struct kv_planner *p, struct k
 // Fills what says how the study was run, and canonical specs, by which they are found again.
 static int name_all(struct kv_headroom *h, const struct kv_planner *p, struct kv_error *e) {
     const struct kv_trace_info *in = kv_trace_info(p->trace);
-    struct kv_format_setting setting = {in->shape, in->order};
+    struct kv_format_setting setting = kv_trace_setting(in);
     int rc = 0;
     h->form = p->form;
     snprintf(h->digest, sizeof h->digest, "%s", in->digest);

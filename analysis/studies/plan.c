@@ -151,7 +151,7 @@ int kv_plan_find(struct kv_plan *out, struct kv_planner *p, enum kv_plan_family 
 int kv_plan_kvtuner(struct kv_planner *p, const char *format, char **out, char **how,
                     struct kv_error *e) {
     const struct kv_trace_info *in = kv_trace_info(p->trace);
-    struct kv_format_setting setting = {in->shape, in->order};
+    struct kv_format_setting setting = kv_trace_setting(in);
     struct kv_replay_spec spec = {0};
     size_t n_cells = kv_cells(&in->shape), n_layers = in->shape.n_layers;
     if (p->unit != KV_BUDGET_BITS)

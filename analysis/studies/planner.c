@@ -142,7 +142,7 @@ static void set_prices(const struct kv_planner *p, struct kv_ground *g) {
 int kv_planner_ground(struct kv_planner *p, const char *format, struct kv_ground **out,
                       struct kv_error *e) {
     const struct kv_trace_info *in = kv_trace_info(p->trace);
-    struct kv_format_setting setting = {in->shape, in->order};
+    struct kv_format_setting setting = kv_trace_setting(in);
     struct kv_ground g = {0};
     int rc = kv_format_open(&g.format, format, &setting, e);
     if (rc) return rc;

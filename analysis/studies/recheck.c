@@ -179,7 +179,7 @@ static int compare(void *self, size_t item, size_t spec, const struct kv_outcome
 
 static int run_again(struct checker *c, const struct drawn *d, struct kv_error *e) {
     const struct kv_trace_info *in = kv_trace_info(c->trace);
-    const struct kv_format_setting setting = {in->shape, in->order};
+    const struct kv_format_setting setting = kv_trace_setting(in);
     struct kv_replay_spec spec;
     enum kv_form form;
     enum kv_feedback feedback;

@@ -81,7 +81,7 @@ int kv_sweep_check(const struct kv_sweep_options *o, struct kv_error *e) {
 
 static int add_spec(struct kv_sweep *s, const char *text, bool alone, struct kv_error *e) {
     const struct kv_trace_info *in = kv_trace_info(s->trace);
-    struct kv_format_setting setting = {in->shape, in->order};
+    struct kv_format_setting setting = kv_trace_setting(in);
     struct kv_replay_spec spec;
     int rc = kv_replay_spec_open(&spec, text, &setting, s->o.seed, e);
     if (rc == KV_ENOTOFFERED && !alone) { // an impossible pair of an expansion
@@ -293,7 +293,7 @@ static struct kv_replay job_of(struct kv_sweep *s) {
 // The name that a spec has in tables. Caller frees.
 static char *name_of(const struct kv_sweep *s, const struct kv_replay_spec *spec) {
     const struct kv_trace_info *in = kv_trace_info(s->trace);
-    const struct kv_format_setting setting = {in->shape, in->order}, *of = &setting;
+    const struct kv_format_setting setting = kv_trace_setting(in), *of = &setting;
     const char *canonical = spec->canonical;
     char *label;
     kv_spec_labels(&canonical, &of, 1, &label);

@@ -377,7 +377,7 @@ int kv_tune_run(struct kv_tune *t, const struct kv_tune_options *o, struct kv_er
     if (rc == 0) rc = kv_planner_open(&u.planner, &o->plan, e);
     if (rc) return rc;
     const struct kv_trace_info *in = kv_trace_info(u.planner.trace);
-    u.setting = (struct kv_format_setting){in->shape, in->order};
+    u.setting = kv_trace_setting(in);
     for (size_t i = 0; i < o->n_words && rc == 0 && !u.interrupted; i++)
         rc = add_word(&u, o->words[i], e);
     if (rc == 0 && !o->predict_only && !u.interrupted) rc = confirm(&u, e);

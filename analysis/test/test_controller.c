@@ -63,7 +63,7 @@ static void the_spec_of_a_controller_asks_the_file_that_was_written(void **state
     struct kv_controller c = {
         .labels = KV_TRAIN_LABELS_QUARTILE, .alpha = 1, .beta = 0.1, .gamma = 0.1};
     struct kv_controller_options o = options(out);
-    struct tiny_trace t = {.setting = {kv_trace_info(trace)->shape, kv_trace_info(trace)->order}};
+    struct tiny_trace t = {.setting = kv_trace_setting(kv_trace_info(trace))};
     double shares = 0, mean = 0;
     train(&c, 1, &o);
     char *expected = kv_format_text("mlp:bits=2/4/16,weights=%s@sym", out);
@@ -127,7 +127,7 @@ static void several_stand_in_a_folder_with_a_sweep_of_their_specs(void **state) 
 static void picks_are_worth_what_the_sensitivities_say_of_them(void **state) {
     (void)state;
     const struct kv_trace_info *in = kv_trace_info(trace);
-    struct kv_format_setting setting = {in->shape, in->order};
+    struct kv_format_setting setting = kv_trace_setting(in);
     struct kv_error e = {0};
     struct kv_format *format;
     struct kv_cell_table *table;

@@ -62,6 +62,11 @@ static int open_job(struct job *j, const struct kv_cli *c, struct kv_error *e) {
     if (!rc && !j->f->type->encode)
         rc = kv_fail(e, KV_EUSAGE, "code", "format %s codes whole tensors, not rows by themselves",
                      j->f->type->name);
+    if (!rc && j->f->centre.tokens > 0)
+        rc = kv_fail(e, KV_EUSAGE, "code",
+                     "format %s takes the mean of a sequence's first tokens; rows by themselves "
+                     "have none",
+                     j->f->type->name);
     if (!rc) rc = find_width(j, c, e);
     if (rc) return rc;
     j->block.side = *side == 'k' ? KV_KEY : KV_VALUE;

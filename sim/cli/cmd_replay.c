@@ -47,7 +47,7 @@ static char **name_specs(const struct kv_sweep *s, enum kv_output output) {
     size_t n;
     const struct kv_replay_spec *at = kv_sweep_specs(s, &n);
     const struct kv_trace_info *in = kv_trace_info(kv_sweep_trace(s));
-    struct kv_format_setting setting = {in->shape, in->order};
+    struct kv_format_setting setting = kv_trace_setting(in);
     const struct kv_format_setting **of = kv_alloc(n, sizeof *of);
     const char **specs = kv_alloc(n, sizeof *specs);
     char **names = kv_alloc(n, sizeof *names);

@@ -29,7 +29,7 @@ static int take(void *self, size_t item, size_t spec, const struct kv_outcome *o
 static int replay(const struct kv_trace *trace, const struct kv_model *model, char **texts,
                   struct kv_error *e) {
     const struct kv_trace_info *info = kv_trace_info(trace);
-    const struct kv_format_setting setting = {info->shape, info->order};
+    const struct kv_format_setting setting = kv_trace_setting(info);
     struct kv_replay_spec specs[N_SPECS] = {0};
     struct sums sums[N_SPECS] = {0};
     struct kv_replay r = {.trace = trace,

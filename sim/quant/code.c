@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Gathers units of equal width from decisions, codes and decodes them, and counts their bits.
 #include "sim/quant/code.h"
+#include "sim/quant/centre.h"
 #include "sim/quant/own.h"
 #include "sim/quant/pack.h"
 #include "sim/quant/whole.h"
@@ -36,15 +37,29 @@ static size_t largest_bytes(const struct kv_format *f, enum kv_side side) {
     return most;
 }
 
-// Scratch: x of a chunk, y of a chunk, codes of a chunk.
+// Scratch: x of a chunk, y of a chunk, codes of a chunk; where vectors are centred, the centre of
+// each head, and one head's values and centre at a position.
 struct scratch {
-    float *x, *y;
+    float *x, *y, *centre, *head, *at;
     uint8_t *codes;
 };
 
-static struct scratch scratch_of(const struct unit *u, void *memory) {
-    float *x = memory;
-    return (struct scratch){x, x + u->chunk * u->values, (uint8_t *)(x + 2 * u->chunk * u->values)};
+static size_t centre_floats(const struct kv_format *f, enum kv_side side) {
+    return kv_is_centred(f, side)
+               ? ((size_t)f->setting.shape.n_kv_heads + 2) * f->setting.shape.head_dim
+               : 0;
+}
+
+static struct scratch scratch_of(const struct kv_format *f, enum kv_side side, const struct unit *u,
+                                 void *memory) {
+    float *x = memory, *y = x + u->chunk * u->values, *centre = y + u->chunk * u->values;
+    size_t d = f->setting.shape.head_dim, n = centre_floats(f, side);
+    return (struct scratch){.x = x,
+                            .y = y,
+                            .centre = centre,
+                            .head = n ? centre + n - 2 * d : NULL,
+                            .at = n ? centre + n - d : NULL,
+                            .codes = (uint8_t *)(centre + n)};
 }
 
 struct kv_vectors kv_branch_rows(const struct kv_shape *s, uint32_t layer, enum kv_side side,
@@ -65,7 +80,9 @@ struct kv_vectors kv_branch_rows(const struct kv_shape *s, uint32_t layer, enum 
                                .cells = cells + row * per_token +
                                         layer * (per_token / s->n_layers) + side,
                                .cell_token_stride = per_token,
-                               .cell_head_stride = 2};
+                               .cell_head_stride = 2,
+                               .opening = x,
+                               .n_opening = n_context};
 }
 
 size_t kv_code_scratch_bytes(const struct kv_format *f) {
@@ -73,7 +90,8 @@ size_t kv_code_scratch_bytes(const struct kv_format *f) {
     for (int side = 0; side < 2; side++) {
         struct unit u = unit_of(f, side);
         size_t codes = u.chunk * largest_bytes(f, side), one_byte_a_code = u.chunk * u.values;
-        size_t n = 2 * u.chunk * u.values * sizeof(float) + codes + one_byte_a_code;
+        size_t floats = 2 * u.chunk * u.values + centre_floats(f, (enum kv_side)side);
+        size_t n = floats * sizeof(float) + codes + one_byte_a_code;
         if (n > most) most = n;
     }
     return most;
@@ -145,25 +163,37 @@ static bool permuted(const struct kv_format *f, const struct kv_vectors *r) {
            f->order != f->setting.order; // values have no RoPE to be ordered by
 }
 
-// Copies a unit between the model's layout and [tokens][heads][dim] in the format's order.
+// Copies a unit between the model's layout and [tokens][heads][dim] in the format's order, less
+// its centre where it is centred.
 static void gather(const struct kv_format *f, const struct kv_vectors *r, const struct unit *u,
-                   size_t row, size_t head, float *out) {
+                   const struct scratch *s, bool centred, size_t row, size_t head, float *out) {
     size_t d = f->setting.shape.head_dim;
     enum kv_order to = permuted(f, r) ? f->order : f->setting.order;
-    for (size_t t = 0; t < u->tokens; t++)
-        for (size_t h = 0; h < u->heads; h++, out += d)
-            kv_reorder(r->x + (row + t) * r->x_stride + (head + h) * d, out, d, f->setting.order,
-                       to);
+    for (size_t t = row; t < row + u->tokens; t++)
+        for (size_t h = head; h < head + u->heads; h++, out += d) {
+            const float *x = r->x + t * r->x_stride + h * d;
+            if (centred) {
+                kv_centre_at(f, r->layer, s->centre, h, r->first + t, s->at);
+                for (size_t i = 0; i < d; i++) s->head[i] = x[i] - s->at[i];
+                x = s->head;
+            }
+            kv_reorder(x, out, d, f->setting.order, to);
+        }
 }
 
 static void scatter(const struct kv_format *f, const struct kv_vectors *r, const struct unit *u,
-                    size_t row, size_t head, const float *in) {
+                    const struct scratch *s, bool centred, size_t row, size_t head,
+                    const float *in) {
     size_t d = f->setting.shape.head_dim;
     enum kv_order from = permuted(f, r) ? f->order : f->setting.order;
-    for (size_t t = 0; t < u->tokens; t++)
-        for (size_t h = 0; h < u->heads; h++, in += d)
-            kv_reorder(in, r->y + (row + t) * r->y_stride + (head + h) * d, d, from,
-                       f->setting.order);
+    for (size_t t = row; t < row + u->tokens; t++)
+        for (size_t h = head; h < head + u->heads; h++, in += d) {
+            float *y = r->y + t * r->y_stride + h * d;
+            kv_reorder(in, y, d, from, f->setting.order);
+            if (!centred) continue;
+            kv_centre_at(f, r->layer, s->centre, h, r->first + t, s->at);
+            for (size_t i = 0; i < d; i++) y[i] += s->at[i];
+        }
 }
 
 static void count_codes(const struct kv_format *f, const struct kv_block *b,
@@ -200,15 +230,17 @@ static int code_chunk(const struct kv_format *f, const struct kv_vectors *r, con
     for (uint32_t w = 0; w < f->n_widths; w++) {
         if (!seen[w]) continue;
         struct kv_block b = {r->layer, r->side, w};
+        bool centred = kv_width_is_centred(f, r->side, w);
         size_t m = 0;
         for (size_t i = 0; i < n; i++)
-            if (width[i] == w) gather(f, r, u, ROW(i), HEAD(i), s->x + m++ * u->values);
+            if (width[i] == w) gather(f, r, u, s, centred, ROW(i), HEAD(i), s->x + m++ * u->values);
         kv_format_encode(f, &b, s->x, m, s->codes);
         kv_format_decode(f, &b, s->codes, m, s->y);
         count_codes(f, &b, s, u, m, histogram);
         m = 0;
         for (size_t i = 0; i < n; i++)
-            if (width[i] == w) scatter(f, r, u, ROW(i), HEAD(i), s->y + m++ * u->values);
+            if (width[i] == w)
+                scatter(f, r, u, s, centred, ROW(i), HEAD(i), s->y + m++ * u->values);
     }
 #undef ROW
 #undef HEAD
@@ -219,7 +251,9 @@ static int code_chunk(const struct kv_format *f, const struct kv_vectors *r, con
 static bool uniform(const struct kv_format *f, const struct kv_vectors *r, const struct unit *u,
                     size_t from, size_t to) {
     size_t heads = f->setting.shape.n_kv_heads, dim = heads * f->setting.shape.head_dim;
-    if (u->tokens != 1 || permuted(f, r) || r->x_stride != dim || r->y_stride != dim) return false;
+    if (u->tokens != 1 || permuted(f, r) || kv_is_centred(f, r->side) || r->x_stride != dim ||
+        r->y_stride != dim)
+        return false;
     uint8_t first = cell_at(r, from, 0);
     if (first >= f->n_widths) return false;
     for (size_t row = from; row < to; row++)
@@ -274,7 +308,7 @@ static void coded_rows(const struct kv_format *f, const struct kv_vectors *r, si
 int kv_code_rows(const struct kv_format *f, const struct kv_vectors *r, void *memory,
                  uint64_t *histogram, struct kv_error *e) {
     struct unit u = unit_of(f, r->side);
-    struct scratch s = scratch_of(&u, memory);
+    struct scratch s = scratch_of(f, r->side, &u, memory);
     size_t from, to, base = r->start > f->sinks ? r->start : f->sinks,
                      block = kv_block_tokens(f, r->side, r->start);
     if (r->n == 0) return 0;
@@ -289,6 +323,7 @@ int kv_code_rows(const struct kv_format *f, const struct kv_vectors *r, void *me
     if (rc == 0) rc = exact_rows(f, r, to, r->n, e);
     if (rc || from == to) return rc;
     if (f->scope == KV_SCOPE_TENSOR) return code_wholes(f, r, from, to, histogram, e);
+    if (kv_is_centred(f, r->side) && (rc = kv_centre_find(f, r, s.centre, e))) return rc;
     if (uniform(f, r, &u, from, to)) {
         code_uniform(f, r, &u, &s, from, to, histogram);
         return 0;
@@ -339,6 +374,7 @@ void kv_count_rows(const struct kv_format *f, const struct kv_vectors *r, size_t
     }
     count_exact(f, r, 0, from, bits);
     count_exact(f, r, to, r->n, bits);
+    kv_centre_count(f, r, upto, bits);
     bool whole = f->type->whole_size != NULL; // then units take only what they hold in float32
     if (whole) kv_whole_count(f, r, from, to, bits);
     for (size_t row = from; row < to; row += u.tokens)
@@ -370,6 +406,7 @@ size_t kv_coded_upto(const struct kv_format *f, enum kv_side side, size_t branch
         if (blocks > 0) return base + blocks * flush;
         aged = branch;
     }
+    if (branch == 0 && aged < kv_centre_known(f, side)) return 0;
     flush = kv_block_tokens(f, side, 0);
     return aged > sinks ? sinks + (aged - sinks) / flush * flush : 0;
 }

@@ -37,6 +37,10 @@ struct kv_vectors {
     // exact and never read; an evicted cell goes with the width of the unit it shares).
     const uint8_t *cells;
     size_t cell_token_stride, cell_head_stride;
+    // The prompt's rows from position 0 on, x_stride floats from token to token, for formats that
+    // take a mean of them. NULL: x, which then begins at position 0.
+    const float *opening;
+    size_t n_opening;
 };
 
 // The rows of one branch of a token tree, in arrays [n_tokens][n_kv_heads * head_dim] and decisions

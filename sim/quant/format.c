@@ -32,6 +32,34 @@ void kv_reorder(const float *x, float *y, size_t d, enum kv_order from, enum kv_
         for (size_t i = 0; i < half; i++) y[2 * i] = x[i], y[2 * i + 1] = x[i + half];
 }
 
+void kv_turn(float *x, size_t d, enum kv_order order, const double *angle, double position) {
+    size_t half = d / 2;
+    for (size_t i = 0; i < half; i++) {
+        size_t a = order == KV_ORDER_GGML ? 2 * i : i,
+               b = order == KV_ORDER_GGML ? a + 1 : a + half;
+        double by = position * angle[i];
+        float c = (float)cos(by), s = (float)sin(by), xa = x[a], xb = x[b];
+        x[a] = xa * c - xb * s;
+        x[b] = xa * s + xb * c;
+    }
+}
+
+void kv_wrap(struct kv_format *f) {
+    const struct kv_format *in = f->inner;
+    kv_set_widths(f, in->width_bits, in->n_widths);
+    f->scope = in->scope;
+    f->unit_heads = in->unit_heads;
+    f->order = in->order;
+    f->keys_before_rope = in->keys_before_rope;
+    f->gathers = in->gathers;
+    f->sinks = in->sinks;
+    for (int side = 0; side < 2; side++) {
+        f->unit_tokens[side] = in->unit_tokens[side];
+        f->window[side] = in->window[side];
+        f->flush[side] = in->flush[side];
+    }
+}
+
 void kv_set_widths(struct kv_format *f, const uint8_t *bits, size_t n) {
     memcpy(f->width_bits, bits, n);
     f->n_widths = n;

@@ -31,6 +31,16 @@ enum kv_scope { KV_SCOPE_VECTOR, KV_SCOPE_TOKEN, KV_SCOPE_GROUP, KV_SCOPE_TENSOR
 struct kv_format_setting {
     struct kv_shape shape;
     enum kv_order order; // of the model file
+    // Radians a position by which RoPE turns each pair of channels, [n_layers][head_dim / 2];
+    // borrowed for as long as the format codes. NULL: not known, and formats that turn cannot code.
+    const double *rope;
+};
+
+// Vectors are coded less a mean that each sequence holds (format center; centre.h).
+struct kv_centring {
+    bool sides[2];    // of keys, of values
+    bool before_rope; // of keys before RoPE: turned to the position of each token
+    uint32_t tokens;  // the first after the sinks, which the mean is of; 0: none is taken
 };
 
 // Exact size of one encoded unit at one width.
@@ -115,6 +125,7 @@ struct kv_format {
     uint32_t unit_heads;     // 1, or n_kv_heads for KV_SCOPE_TOKEN
     enum kv_order order;     // the order encode expects; code.c permutes when the model's differs
     bool keys_before_rope;   // keys are coded before RoPE and rotated after decoding
+    struct kv_centring centre;
     // Tokens kept exact (fp16): the first `sinks`, and for K and V at least the newest `window`,
     // which leave the window `flush` at a time (a multiple of unit_tokens; KIVI's keys leave 32 at
     // once).
@@ -143,6 +154,10 @@ void kv_format_encode(const struct kv_format *f, const struct kv_block *b, const
                       size_t n_units, uint8_t *out);
 void kv_format_decode(const struct kv_format *f, const struct kv_block *b, const uint8_t *codes,
                       size_t n_units, float *y);
+
+// Turns a head in place by RoPE: pair i by position x angle[i], [d / 2] radians; a negative
+// position turns back.
+void kv_turn(float *x, size_t d, enum kv_order order, const double *angle, double position);
 
 KV_END_DECLS
 

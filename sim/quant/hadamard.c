@@ -22,6 +22,11 @@ static int hadamard_open(struct kv_format *f, const struct kv_format_setting *s,
     if (!in->type->encode)
         return kv_fail(e, KV_EUSAGE, "format hadamard",
                        "%s codes whole tensors by itself and cannot be wrapped", in->type->name);
+    if (in->centre.tokens > 0)
+        return kv_fail(e, KV_EUSAGE, "format hadamard",
+                       "a mean is taken off before the rotation: write center(hadamard(...)), not "
+                       "hadamard(%s)",
+                       in->canonical);
     for (int side = 0; side < 2; side++)
         if (kv_unit_values(in, (enum kv_side)side) > KV_MAX_UNIT)
             return kv_fail(e, KV_EFAIL, "format hadamard",
@@ -31,19 +36,7 @@ static int hadamard_open(struct kv_format *f, const struct kv_format_setting *s,
     self->rotates[KV_KEY] = sides != 2;
     self->rotates[KV_VALUE] = sides != 1;
     self->size = kv_rotation_size(s->shape.head_dim);
-    memcpy(f->width_bits, in->width_bits, sizeof f->width_bits);
-    f->n_widths = in->n_widths;
-    f->scope = in->scope;
-    f->unit_heads = in->unit_heads;
-    f->order = in->order;
-    f->keys_before_rope = in->keys_before_rope;
-    f->gathers = in->gathers;
-    f->sinks = in->sinks;
-    for (int side = 0; side < 2; side++) {
-        f->unit_tokens[side] = in->unit_tokens[side];
-        f->window[side] = in->window[side];
-        f->flush[side] = in->flush[side];
-    }
+    kv_wrap(f);
     return 0;
 }
 

@@ -9,6 +9,8 @@ void kv_set_widths(struct kv_format *f, const uint8_t *bits, size_t n); // ascen
 struct kv_unit_size kv_half_size(uint32_t values); // fp16 storage: width 16 in every format
 void kv_free_self(struct kv_format *f);            // close() when self is one allocation
 uint32_t kv_unit_values(const struct kv_format *f, enum kv_side side); // floats of one unit
+// Takes over what a wrapper leaves as its inner format has it: widths, units, order, windows.
+void kv_wrap(struct kv_format *f);
 // Copies a head's channels from one order to the other. d even; y must not be x.
 void kv_reorder(const float *x, float *y, size_t d, enum kv_order from, enum kv_order to);
 

@@ -57,7 +57,7 @@ static int take(void *self, size_t item, size_t pair, const struct kv_attention_
 static int measure(const struct fitting *f, size_t n, size_t n_pairs, const uint8_t (*pair)[2],
                    double *error, struct kv_error *e) {
     const struct kv_trace_info *in = kv_trace_info(f->r->trace);
-    struct kv_format_setting setting = {in->shape, in->order};
+    struct kv_format_setting setting = kv_trace_setting(in);
     struct kv_replay_spec *specs = kv_alloc(n_pairs, sizeof *specs);
     size_t n_layers = in->shape.n_layers, opened = 0, table = n_pairs * n_layers;
     int rc = kv_attention_answers(in, e);

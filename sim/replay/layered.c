@@ -28,8 +28,9 @@ int kv_layered_answers(const struct kv_replay_spec *spec, enum kv_mode mode, boo
     const char *why = f->scope != KV_SCOPE_VECTOR ? "shares scales beyond one head's vector"
                       : f->window[0] || f->window[1] || f->flush[0] > 1 || f->flush[1] > 1
                           ? "keeps a window of tokens exact"
-                      : f->keys_before_rope ? "codes keys before RoPE"
-                                            : NULL;
+                      : f->keys_before_rope  ? "codes keys before RoPE"
+                      : f->centre.tokens > 0 ? "takes the mean of tokens that come first"
+                                             : NULL;
     return why ? kv_fail(e, KV_EUSAGE, spec->canonical,
                          "policy %s decides for each cell as it is coded; format %s %s",
                          by->policy_name, f->type->name, why)

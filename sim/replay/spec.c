@@ -54,7 +54,7 @@ const char *kv_need_name(uint32_t bit) {
 
 // The narrowest width of a format of that name; 0 when there is none.
 static unsigned format_width(const char *name, const struct kv_shape *shape) {
-    struct kv_format_setting s = {*shape, KV_ORDER_GGML};
+    struct kv_format_setting s = {.shape = *shape, .order = KV_ORDER_GGML};
     struct kv_format *f;
     unsigned bits = 0;
     if (kv_tolerate(kv_format_open(&f, name, &s, NULL), NULL)) return 0;

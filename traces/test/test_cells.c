@@ -548,7 +548,7 @@ static void a_recording_without_channels_opens_and_one_of_cells_needs_them(void 
 static void formats_in_which_a_cell_has_no_error_at_4_bits_are_refused(void **state) {
     static const struct {
         const char *spec, *message;
-    } bad[] = {{"kivi", "codes more than one head's vector together"},
+    } bad[] = {{"kivi", "does not code each head's vector by itself"},
                {"fp16", "has no width of 4 bits"},
                {"asim", "asym"},
                {"asym:group=48", "48"}};

@@ -31,6 +31,8 @@ expect 2 'kvsim: code: format zipcache codes whole tensors, not rows by themselv
     'rows for a format that codes whole tensors' code zipcache --bits 4
 expect 2 'kvsim: format hadamard: zipcache codes whole tensors by itself and cannot be wrapped' \
     'a rotation around a format that codes whole tensors' code 'hadamard(zipcache)' --bits 4
+expect 2 "kvsim: code: format center takes the mean of a sequence's first tokens; rows by themselves have none" \
+    'rows of a format whose mean is a sequence'"'"'s' code 'center(sym)' --bits 4
 
 # ---- benchmark files
 

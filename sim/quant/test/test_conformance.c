@@ -2,7 +2,8 @@
 // Formats against vectors that independent implementations made (sim/test/conformance).
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
-#include "sim/quant/code.h"
+#include "sim/quant/centre.h"
+#include "sim/quant/pack.h"
 
 #include <setjmp.h>
 #include <stdlib.h>
@@ -58,7 +59,10 @@ static uint32_t width_of(const struct kv_format *f, const struct line *l, unsign
 }
 
 static struct kv_format *open_format(const struct line *l) {
+    static double angles[32]; // of a RoPE of base 10,000
+    for (int i = 0; i < 32; i++) angles[i] = pow(10000, -i / 32.0);
     const struct kv_format_setting setting = {
+        .rope = angles,
         .shape = {.n_layers = 1, .n_heads = l->heads, .n_kv_heads = l->heads, .head_dim = 64},
         .order = KV_ORDER_GGML};
     struct kv_format *f;
@@ -105,12 +109,46 @@ static void check_units(const struct set *s, const struct line *l, const struct 
     free(codes);
 }
 
+// All of it is one sequence's prompt, coded by code.c; its centre stands before its codes.
+static void check_centred(const struct set *s, const struct line *l, const struct kv_format *f,
+                          float *y) {
+    size_t row = (size_t)l->heads * 64, n = s->n_floats / row;
+    const uint8_t width = (uint8_t)width_of(f, l, l->bits);
+    struct kv_block b = {0, l->side == 'k' ? KV_KEY : KV_VALUE, width};
+    struct kv_vectors r = {.side = b.side,
+                           .n = n,
+                           .x = s->x,
+                           .x_stride = row,
+                           .y = y,
+                           .y_stride = row,
+                           .cells = &width};
+    float centre[4 * 64], at[64], *less = kv_alloc(s->n_floats, sizeof *less);
+    uint8_t *codes = kv_alloc(l->bytes, 1), *scratch = kv_alloc(kv_code_scratch_bytes(f), 1);
+    struct kv_error e = {0};
+    struct kv_unit_size size = kv_format_size(f, b.side, width);
+    assert_int_equal(s->n_floats / size.values * size.bytes + 2 * row, l->bytes);
+    if (kv_centre_find(f, &r, centre, &e) || kv_code_rows(f, &r, scratch, NULL, &e))
+        fail_msg("%s: %s", l->spec, e.msg);
+    for (size_t i = 0; i < s->n_floats; i++) {
+        if (i % 64 == 0) kv_centre_at(f, 0, centre, i / 64 % l->heads, i / row, at);
+        less[i] = s->x[i] - at[i % 64];
+    }
+    kv_put_halves(centre, row, codes);
+    kv_format_encode(f, &b, less, s->n_floats / size.values, codes + 2 * row);
+    compare(s, l, codes, l->bytes);
+    free(less);
+    free(codes);
+    free(scratch);
+}
+
 static void check(const struct set *s, const struct line *l) {
     struct kv_format *f = open_format(l);
     float *y = kv_alloc(s->n_floats, sizeof *y);
     assert_true((size_t)l->offset + l->bytes <= s->n_codes);
     if (f->type->whole_encode)
         check_whole(s, l, f, y);
+    else if (f->centre.tokens > 0)
+        check_centred(s, l, f, y);
     else
         check_units(s, l, f, y);
     if (crc32(0, (const Bytef *)y, (uInt)(s->n_floats * sizeof *y)) != l->crc)

@@ -34,6 +34,8 @@ static const char *const settings[] = {
     "hadamard(sym)",
     "hadamard(q4_0)",
     "hadamard(kivi):sides=k",
+    "center(asym:group=32)",
+    "center(hadamard(sym)):side=pre,sides=both,tokens=4",
     "ggml:types=1",
     "ggml:types=nl",
     "nf4:group=32",
@@ -374,6 +376,12 @@ static void test_refusals(void **state) {
         {"sym(asym)", "wraps no other"},
         {"asym-zq", "did you mean 'asym-zp'"},
         {"qaq:outliers=0.5", "outliers"},
+        {"center", "it wraps another format"},
+        {"center(hqq)", "finds its own middle"},
+        {"center(center(sym))", "is centred already"},
+        {"hadamard(center(sym))", "write center(hadamard(...))"},
+        {"center(rotatekv)", "only side=pre is at hand"},
+        {"center(sym):tokens=0", "tokens"},
         {"hadamard(zipcache)", "codes whole tensors by itself and cannot be wrapped"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {

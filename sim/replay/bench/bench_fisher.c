@@ -136,7 +136,7 @@ struct crowd {
 static int one_of_many(void *self, unsigned worker, size_t k, struct kv_error *e) {
     const struct crowd *c = self;
     const struct kv_trace_info *in = kv_trace_info(c->b->t);
-    struct kv_format_setting setting = {in->shape, in->order};
+    struct kv_format_setting setting = kv_trace_setting(in);
     struct kv_replay_spec spec;
     char text[160];
     (void)worker;
@@ -198,7 +198,7 @@ int main(void) {
     fail(kv_record(b.m, tasks, &o, &e), &e);
     fail(kv_trace_open(&b.t, dir, &e), &e);
     const struct kv_trace_info *in = kv_trace_info(b.t);
-    struct kv_format_setting setting = {in->shape, in->order};
+    struct kv_format_setting setting = kv_trace_setting(in);
     for (size_t i = 0; i < N_POLICIES; i++)
         fail(kv_replay_spec_open(&b.spec[i], policies[i].spec, &setting, 1, &e), &e);
     fail(kv_cell_table_open(&b.table, b.t, b.spec[0].format, KV_TABLE_ISO, 1, &e), &e);

@@ -83,7 +83,7 @@ int main(void) {
 
     struct kv_replay_spec opened[N_SPECS];
     const struct kv_trace_info *info = kv_trace_info(t);
-    struct kv_format_setting setting = {info->shape, info->order};
+    struct kv_format_setting setting = kv_trace_setting(info);
     for (size_t i = 0; i < N_SPECS; i++)
         fail(kv_replay_spec_open(&opened[i], specs[i], &setting, 1, &e), &e);
 

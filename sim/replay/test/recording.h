@@ -92,7 +92,7 @@ static inline struct outcomes replay_specs_as(struct kv_replay job, const char *
                                               size_t n_specs, unsigned jobs) {
     struct kv_error e;
     const struct kv_trace_info *info = kv_trace_info(job.trace);
-    struct kv_format_setting setting = {info->shape, info->order};
+    struct kv_format_setting setting = kv_trace_setting(info);
     struct kv_replay_spec *opened = kv_alloc(n_specs, sizeof *opened);
     struct outcomes all = {.n_items = info->n_items, .n_specs = n_specs};
     all.at = kv_alloc(all.n_items * n_specs, sizeof *all.at);

@@ -289,7 +289,8 @@ static void another_model_and_modes_that_cannot_be_are_refused(void **state) {
 // One layer, 1 KV head of 64: 128 values a token. Two context tokens; choices of 1 and 3.
 static void count(const char *text, struct kv_ledger *ledger) {
     static const uint32_t first[] = {2, 3, 6};
-    const struct kv_format_setting setting = {{1, 1, 1, 64, 64, 64, 64, 64}, KV_ORDER_GGML};
+    const struct kv_format_setting setting = {.shape = {1, 1, 1, 64, 64, 64, 64, 64},
+                                              .order = KV_ORDER_GGML};
     const struct kv_trace_item item = {
         .id = "hand", .n_tokens = 6, .n_context = 2, .n_choices = 2, .first = first};
     struct kv_token tokens[6] = {0};

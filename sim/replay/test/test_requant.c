@@ -284,7 +284,8 @@ static void a_prompt_handed_on_drifts_in_the_same_formats(void **state) {
 // One layer, one KV head of 64: 128 values a token. A prompt of 5; choices of 3 and 8 tokens.
 static double allocated(const char *text) {
     static const uint32_t first[] = {5, 8, 16};
-    const struct kv_format_setting setting = {{1, 1, 1, 64, 64, 64, 64, 64}, KV_ORDER_GGML};
+    const struct kv_format_setting setting = {.shape = {1, 1, 1, 64, 64, 64, 64, 64},
+                                              .order = KV_ORDER_GGML};
     const struct kv_trace_item item = {
         .id = "hand", .n_tokens = 16, .n_context = 5, .n_choices = 2, .first = first};
     struct kv_replay_spec spec;

@@ -53,9 +53,7 @@ static inline int tiny_trace_open(struct tiny_trace *t, uint32_t keep, size_t n,
     }
     if (rc == 0) rc = kv_trace_open(&t->trace, t->dir, &e);
     if (rc) fprintf(stderr, "%s: %s\n", e.where, e.msg);
-    if (rc == 0)
-        t->setting = (struct kv_format_setting){kv_trace_info(t->trace)->shape,
-                                                kv_trace_info(t->trace)->order};
+    if (rc == 0) t->setting = kv_trace_setting(kv_trace_info(t->trace));
     if (model)
         *model = m;
     else

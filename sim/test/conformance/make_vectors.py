@@ -136,6 +136,28 @@ def rotate(x, size):
     return y.reshape(x.shape)
 
 
+def turn(x, angle, position):
+    """RoPE of pairs (2i, 2i+1) by position x angle[i]."""
+    by = np.float64(position) * angle
+    c, s = np.cos(by).astype(f32), np.sin(by).astype(f32)
+    y = np.empty_like(x)
+    y[..., 0::2] = x[..., 0::2] * c - x[..., 1::2] * s
+    y[..., 1::2] = x[..., 0::2] * s + x[..., 1::2] * c
+    return y
+
+
+def centred(rule, x, heads, tokens, before):
+    """A rule on vectors less the mean of their sequence's first tokens. x: [rows][DIM], a token's
+    heads one after the other. Means first, then what the rule makes of the rest."""
+    seq = x.reshape(-1, heads, DIM)
+    angle = 10000.0 ** (-np.arange(DIM // 2) / (DIM // 2)) if before else np.zeros(DIM // 2)
+    first = np.stack([turn(v, angle, -t) for t, v in enumerate(seq[:tokens])]).astype(np.float64)
+    mean = half((np.cumsum(first, axis=0)[-1] / len(first)).astype(f32))
+    at = np.stack([turn(mean.astype(f32), angle, t) for t in range(len(seq))])
+    data, y = rule((seq - at).reshape(x.shape))
+    return mean.tobytes() + data, (y.reshape(seq.shape) + at).astype(f32)
+
+
 def qaq(x, bits, alpha):
     """Outliers by torch.kthvalue, as QAQ's quantizer.py (f8d47e09): the order statistics below."""
     n = x.shape[1]
@@ -365,6 +387,16 @@ def rotated(c, x):
         c.add("rotatekv", "v", bits, 1, (data, rotate(y, 64)), "numpy")
 
 
+def centres(c, x):
+    for bits in (2, 4, 8):
+        four = lambda v: gridded(lambda g: asym(g, bits), v, 64, 32, bits)  # noqa: E731
+        c.add("center(asym:group=32)", "k", bits, 1, centred(four, x, 1, 16, False), "numpy")
+        c.add("center(asym:group=32):side=pre", "k", bits, 1, centred(four, x, 1, 16, True), "numpy")
+    layer = lambda v: gridded(lambda g: sym(g, 4), v, 256, 256, 4)  # noqa: E731
+    c.add("center(sym:group=layer):side=pre,tokens=5", "k", 4, 4, centred(layer, x, 4, 5, True), "numpy")
+    c.add("center(q4_0):sides=both", "v", 4, 4, centred(lambda v: ggml(v, "q4_0"), x, 4, 16, False), "gguf after numpy")
+
+
 def main():
     x = make_input()
     c = Cases()
@@ -387,6 +419,7 @@ def main():
     for bits in (1, 2, 3, 4):
         c.add("turbo", "k", bits, 1, turbo(x, bits), "numpy")
     rotated(c, x)
+    centres(c, x)
     for name, bits in (("q8_0", 8), ("q5_0", 5), ("q5_1", 5), ("q4_0", 4), ("q4_1", 4)):
         c.add(name, "k", bits, 1, ggml(x, name), "gguf")
     c.add("iq4_nl", "k", 4, 1, iq4_nl(x), "numpy; decoded by gguf")
