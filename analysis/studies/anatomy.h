@@ -72,7 +72,9 @@ struct kv_anatomy {
     // cached, nats a scored position.
     double *mean, *range, *damage;
     double all_damage; // nats a scored position
-    size_t n_remedies; // the format itself first, then those within the budget, the best first
+    // The format itself, then those within the budget: first the cheapest of those that are about
+    // as good as the best, then the best first; then those beyond the budget, the best first.
+    size_t n_remedies;
     struct kv_anatomy_remedy *remedies;
     char *verdict; // one sentence and the remedy, or what the weights foretell
 };

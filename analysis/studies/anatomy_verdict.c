@@ -6,9 +6,14 @@
 #include "sim/base/memory.h"
 
 // A layer's keys (or values) stand out where their damage, or of the weights alone their bias, is
-// at least so many times the median layer's; and of damage where they hold so much of all of it.
-static const double stands_out = 6, least_pct = 2;
-enum { LISTED = 3 }; // channels named
+// at least so many times the median layer's (keys' or values', whichever is more); and of damage
+// where they hold so much of all of it.
+static const double stands_out = 8, least_pct = 0.5;
+// A constant is spoken of where it holds so much of the energy, in heads with so much of their
+// layer's damage.
+static const double constant_pct = 50, head_share = 0.1;
+static const double outside = 0.5; // nats a token; design of fisher replay
+enum { LISTED = 3 };               // channels named
 
 static int ascending(const void *x, const void *y) {
     double a = *(const double *)x, b = *(const double *)y;
@@ -36,11 +41,13 @@ static double *by_layer(const struct kv_anatomy *a, enum kv_side side, bool bias
 
 void kv_anatomy_name_places(struct kv_anatomy *a) {
     bool bias = !a->options.trace;
+    double *layers[2] = {by_layer(a, KV_KEY, bias), by_layer(a, KV_VALUE, bias)};
+    double middle[2] = {median(layers[0], a->n_layers), median(layers[1], a->n_layers)};
     for (int side = 0; side < 2; side++) {
-        double *of = by_layer(a, (enum kv_side)side, bias), middle = median(of, a->n_layers);
+        double *of = layers[side], ordinary = bias ? middle[side] : fmax(middle[0], middle[1]);
         for (size_t i = (size_t)side; i < a->n_layers * a->n_heads * 2; i += 2) {
             double mine = of[a->places[i].layer];
-            a->places[i].named = mine > 0 && mine >= stands_out * middle &&
+            a->places[i].named = mine > 0 && mine >= stands_out * ordinary &&
                                  (bias || 100 * mine >= least_pct * a->all_damage);
         }
         free(of);
@@ -100,21 +107,23 @@ static void add_channels(struct kv_text *t, const struct kv_anatomy *a, enum kv_
     }
 }
 
+// Nothing where no constant rules the named places.
 static void add_constants(struct kv_text *t, const struct kv_anatomy *a, enum kv_side side) {
-    double low = INFINITY, high = 0;
-    for (size_t i = side; i < a->n_layers * a->n_heads * 2; i += 2)
-        if (a->places[i].named) {
-            low = fmin(low, a->places[i].constant_pct);
-            high = fmax(high, a->places[i].constant_pct);
-        }
+    double low = INFINITY, high = 0, *of = by_layer(a, side, false);
+    struct kv_text bias = {0};
+    for (size_t i = side; i < a->n_layers * a->n_heads * 2; i += 2) {
+        const struct kv_anatomy_place *p = &a->places[i];
+        if (!p->named || p->damage < head_share * of[p->layer]) continue;
+        low = fmin(low, p->constant_pct);
+        high = fmax(high, p->constant_pct);
+    }
+    free(of);
+    if (high < constant_pct) return;
     kv_text_addf(t, ": a constant holds ");
     span(t, low, high, " % of their energy");
-    if (a->options.model && by_layer) {
-        struct kv_text bias = {0};
-        add_biases(&bias, a, side);
-        if (bias.n) kv_text_addf(t, " (%s)", bias.s);
-        free(bias.s);
-    }
+    if (a->options.model) add_biases(&bias, a, side);
+    if (bias.n) kv_text_addf(t, " (%s)", bias.s);
+    free(bias.s);
     kv_text_addf(t, ", most in channels ");
     add_channels(t, a, side);
 }
@@ -168,8 +177,10 @@ static void add_remedy(struct kv_text *t, const struct kv_anatomy *a) {
 
 static void of_trace(struct kv_text *t, const struct kv_anatomy *a) {
     bool keys = any_named(a, KV_KEY), values = any_named(a, KV_VALUE);
-    kv_text_addf(t, "%s at %u bits is expected to cost %.3g nats a token, and ", a->options.format,
-                 a->options.bits, a->remedies[0].kl_fisher);
+    double kl = a->remedies[0].kl_fisher;
+    kv_text_addf(t, "%s at %u bits is expected to cost %.3g nats a token%s, and ",
+                 a->options.format, a->options.bits, kl,
+                 kl > outside ? " (beyond what fisher replay answers for)" : "");
     for (int side = 0; side < 2; side++) {
         if (!any_named(a, (enum kv_side)side)) continue;
         kv_text_addf(t, "%s%.0f %% of it lies in the %s of ", side && keys ? "; " : "",

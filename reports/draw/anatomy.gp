@@ -32,7 +32,7 @@ do for [p = 1:panels] {
     do for [h = 1:heads - 1] {
         set arrow h from -0.5, h * dim - 0.5 to layers - 0.5, h * dim - 0.5 nohead lc rgb grey lw 0.5 front
     }
-    plot data using (column("panel") == p ? column("layer") : NaN):(column("channel")):(column("value") < most[p] / 1000 ? most[p] / 1000 : column("value")) with image
+    plot data every ::((p - 1) * layers * heads * dim)::(p * layers * heads * dim - 1) using (column("layer")):(column("channel")):(column("value") < most[p] / 1000 ? most[p] / 1000 : column("value")) with image
     unset label 1
     unset label 2
 }
