@@ -5,8 +5,8 @@
   make_families.py MODEL.gguf samples SENTENCES.jsonl TEXT.txt OUT.json N   N items and the beginning of a text
   make_families.py MODEL.gguf facts   FAMILIES.json NAME HELLASWAG.jsonl.gz WIKITEXT.txt [N]   recompute N items
 
-Weights are the GGUF's, dequantized by the gguf package; ids are those of `tokenizers` (Qwen) and of `sentencepiece`
-(Gemma), whose models are made of the GGUF's vocabulary. Every choice is a sequence of its own.
+Weights are the GGUF's, dequantized by the gguf package; ids are those of `tokenizers` and `sentencepiece`
+(make_token_digests.py). Every choice is a sequence of its own.
 """
 import gzip
 import json
@@ -15,12 +15,11 @@ import sys
 import zlib
 
 import numpy as np
-import sentencepiece
-import tokenizers
 import torch
 from gguf import GGUFReader, dequantize
-from sentencepiece import sentencepiece_model_pb2
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, Qwen2Config, Qwen2ForCausalLM
+
+from make_token_digests import encoder, harness
 
 TEXT_IDS = 700  # beyond Gemma's window of 512
 
@@ -32,15 +31,6 @@ QWEN2 = LAYER | {"ffn_norm": "post_attention_layernorm"}
 GEMMA3 = LAYER | {"post_attention_norm": "post_attention_layernorm", "ffn_norm": "pre_feedforward_layernorm",
                   "post_ffw_norm": "post_feedforward_layernorm"}
 WHOLE = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-
-# The pre-tokenizer of Qwen2 (tokenizer.json of Qwen/Qwen2.5-Coder-0.5B-Instruct).
-QWEN2_SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-               r"|\s*[\r\n]+|\s+(?!\S)|\s+")
-
-
-def open_gguf(path):
-    reader = GGUFReader(path)
-    return reader, {k: field.contents() for k, field in reader.fields.items()}
 
 
 def load_weights(model, reader, layer_names, norms_less_1):
@@ -69,57 +59,35 @@ def common(meta, family):
             "vocab_size": len(meta["tokenizer.ggml.tokens"]), "attn_implementation": "eager"}
 
 
-class Qwen2:
+def qwen2(reader, meta):
+    untied = any(t.name == "output.weight" for t in reader.tensors)
+    config = Qwen2Config(**common(meta, "qwen2"), tie_word_embeddings=not untied, rope_parameters={
+        "rope_type": "default", "rope_theta": meta["qwen2.rope.freq_base"]})
+    return load_weights(Qwen2ForCausalLM(config), reader, QWEN2, False)
+
+
+def gemma3(reader, meta):
+    # What the GGUF does not say is in config.json of google/gemma-3-270m.
+    config = Gemma3TextConfig(
+        **common(meta, "gemma3"), head_dim=meta["gemma3.attention.key_length"], query_pre_attn_scalar=256,
+        sliding_window=meta["gemma3.attention.sliding_window"], tie_word_embeddings=True,
+        layer_types=["sliding_attention" if (i + 1) % 6 else "full_attention"
+                     for i in range(meta["gemma3.block_count"])],
+        rope_parameters={"full_attention": {"rope_type": "default", "rope_theta": meta["gemma3.rope.freq_base"]},
+                         "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}})
+    return load_weights(Gemma3ForCausalLM(config), reader, GEMMA3, True)
+
+
+class Model:
     def __init__(self, path):
-        reader, meta = open_gguf(path)
-        untied = any(t.name == "output.weight" for t in reader.tensors)
-        config = Qwen2Config(**common(meta, "qwen2"), tie_word_embeddings=not untied, rope_parameters={
-            "rope_type": "default", "rope_theta": meta["qwen2.rope.freq_base"]})
-        self.model = load_weights(Qwen2ForCausalLM(config), reader, QWEN2, False)
-        vocab = {token: i for i, token in enumerate(meta["tokenizer.ggml.tokens"])}
-        merges = [tuple(m.split(" ")) for m in meta["tokenizer.ggml.merges"]]
-        self.tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocab, merges))
-        self.tokenizer.normalizer = tokenizers.normalizers.NFC()
-        self.tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([
-            tokenizers.pre_tokenizers.Split(tokenizers.Regex(QWEN2_SPLIT), "isolated"),
-            tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+        reader = GGUFReader(path)
+        meta = {k: field.contents() for k, field in reader.fields.items()}
+        self.model = {"qwen2": qwen2, "gemma3": gemma3}[meta["general.architecture"]](reader, meta)
+        self.ids_of = encoder(path)
+        self.bos = [meta["tokenizer.ggml.bos_token_id"]] if meta["tokenizer.ggml.add_bos_token"] else []
 
     def encode(self, text):
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
-
-
-class Gemma3:
-    def __init__(self, path):
-        reader, meta = open_gguf(path)
-        # What the GGUF does not say is in config.json of google/gemma-3-270m.
-        config = Gemma3TextConfig(
-            **common(meta, "gemma3"), head_dim=meta["gemma3.attention.key_length"], query_pre_attn_scalar=256,
-            sliding_window=meta["gemma3.attention.sliding_window"], tie_word_embeddings=True,
-            layer_types=["sliding_attention" if (i + 1) % 6 else "full_attention"
-                         for i in range(meta["gemma3.block_count"])],
-            rope_parameters={"full_attention": {"rope_type": "default", "rope_theta": meta["gemma3.rope.freq_base"]},
-                             "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}})
-        self.model = load_weights(Gemma3ForCausalLM(config), reader, GEMMA3, True)
-        self.bos = meta["tokenizer.ggml.bos_token_id"]
-        spm = sentencepiece_model_pb2.ModelProto()
-        for piece, score, kind in zip(meta["tokenizer.ggml.tokens"], meta["tokenizer.ggml.scores"],
-                                      meta["tokenizer.ggml.token_type"]):
-            spm.pieces.add(piece=piece, score=score, type=kind)
-        spm.trainer_spec.model_type = sentencepiece_model_pb2.TrainerSpec.BPE
-        spm.trainer_spec.byte_fallback = True
-        for name in ("bos", "eos", "unk", "pad"):
-            key = {"unk": "unknown", "pad": "padding"}.get(name, name)
-            setattr(spm.trainer_spec, name + "_id", meta[f"tokenizer.ggml.{key}_token_id"])
-        spm.normalizer_spec.add_dummy_prefix = False
-        spm.normalizer_spec.remove_extra_whitespaces = False
-        self.tokenizer = sentencepiece.SentencePieceProcessor(model_proto=spm.SerializeToString())
-
-    def encode(self, text):
-        return [self.bos, *self.tokenizer.encode(text)]
-
-
-def open_model(path):
-    return {"qwen2": Qwen2, "gemma3": Gemma3}[open_gguf(path)[1]["general.architecture"]](path)
+        return self.bos + self.ids_of([text])[0]
 
 
 @torch.no_grad()
@@ -135,12 +103,6 @@ def tokens_of(model, context, endings):
     return ids, [model.encode(f"{context} {e}") for e in endings]
 
 
-def preprocess(text):
-    """lm_eval/tasks/hellaswag/utils.py."""
-    text = text.strip().replace(" [title]", ". ")
-    return re.sub("\\[.*?\\]", "", text).replace("  ", " ")
-
-
 def crc(ids):
     return zlib.crc32(np.array(ids, "<u4").tobytes())
 
@@ -148,8 +110,8 @@ def crc(ids):
 def beginning(model, path, n):
     with open(path, encoding="utf-8", newline="") as f:
         ids = model.encode(f.read(8 * n))
-    ids = ids[:n + (1 if getattr(model, "bos", None) is not None else 0)]
-    return ids, score(model, ids, 1 if len(ids) == n else 2)
+    ids = ids[:len(model.bos) + n]
+    return ids, score(model, ids, len(model.bos) + 1)
 
 
 def samples(model, sentences, text, out, n):
@@ -175,20 +137,20 @@ def facts(model, families, name, hellaswag, wikitext, n="30"):
     for row in known["items"][:int(n)]:
         item = items[row["ind"]]
         ctx = item["ctx_a"] + " " + item["ctx_b"].capitalize()
-        context, wholes = tokens_of(model, preprocess(item["activity_label"] + ": " + ctx),
-                                    [preprocess(e) for e in item["endings"]])
+        context, wholes = tokens_of(model, harness(item["activity_label"] + ": " + ctx),
+                                    [harness(e) for e in item["endings"]])
         wrong += [crc(w) for w in wholes] != row["crc32"]
-        off += [float(score(model, w, len(context)).sum()) - x for w, x in zip(wholes, row["float32"])]
+        off += [float(score(model, w, len(context)).sum()) - x for w, x in zip(wholes, row["logprob"]["float32"])]
         print(f"{row['ind']}: up to {np.abs(off[-4:]).max():.5f}, {wrong} items of other ids", flush=True)
     print(f"{len(off)} choices: up to {np.abs(off).max():.5f}; {wrong} items of other ids")
     ids, scores = beginning(model, wikitext, 1024)
     theirs = known["wikitext"]
-    print(f"WikiText: {float(scores.sum()):.3f}, theirs {theirs['float32'][0]:.3f}; "
-          f"ids {'as theirs' if crc(ids) == theirs['crc32'][0] else 'differ'}")
+    print(f"WikiText: {float(scores.sum()):.3f}, theirs {theirs['float32']:.3f}; "
+          f"ids {'as theirs' if crc(ids) == theirs['crc32'] else 'differ'}")
 
 
 if __name__ == "__main__":
     if len(sys.argv) < 3 or sys.argv[2] not in ("samples", "facts"):
         sys.exit(__doc__)
     torch.set_num_threads(2)
-    globals()[sys.argv[2]](open_model(sys.argv[1]), *sys.argv[3:])
+    globals()[sys.argv[2]](Model(sys.argv[1]), *sys.argv[3:])

@@ -16,21 +16,10 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
+from draws import draw
+
 N_IDS = 48
 VOCAB = 261  # pieces of the test's tokenizer: 256 bytes and five merges
-
-
-def draw(seed, key, n):
-    """kv_draw of policies/policy.h for the indices below n: SplitMix64's finalizer over three keys, in [0, 1)."""
-    index = np.arange(n, dtype=np.uint64)
-    with np.errstate(over="ignore"):
-        z = np.full(n, np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) ^ np.uint64(key))
-        for _ in range(2):
-            z += np.uint64(0x9E3779B97F4A7C15) * (index + np.uint64(1))
-            z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            z ^= z >> np.uint64(31)
-    return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def shape(layers, heads, kv_heads, head_dim, hidden, ffn, vocab=VOCAB, tokens=64, eps=1e-6):
