@@ -160,7 +160,7 @@ static int read_scaling(struct kv_rope *r, const struct kv_gguf *g, uint32_t max
     if (!rc && attention != 1 && !yarn)
         return kv_fail(e, KV_EFAIL, g->path, "%s is %g, which only YaRN computes", key,
                        (double)attention);
-    if (rc || none || factor == 1) return rc;
+    if (rc || none || (factor == 1 && !yarn)) return rc;
     r->factor = factor;
     r->scaling = yarn ? KV_ROPE_YARN : KV_ROPE_LINEAR;
     if (!yarn) return kv_rope_check(r, g->path, e);

@@ -90,7 +90,8 @@ static int read_scored(struct kv_model *m, struct lists *l, struct kv_tokenizer_
         return kv_fail(e, KV_EFAIL, g->path,
                        KEY "remove_extra_whitespaces is true, which is not computed");
     parts->characters = true;
-    parts->space_prefix = is_true(g, KEY "add_space_prefix", true);
+    parts->space_prefix =
+        is_true(g, KEY "add_space_prefix", true) ? KV_PREFIX_EACH : KV_PREFIX_NONE;
     int rc = read_scores(l, parts, g, e);
     return rc ? rc : read_bos(m, g, true, 1, e);
 }

@@ -54,7 +54,7 @@ static int read_normalizer(struct reader *r, const json_t *step, bool last, stru
     if (strcmp(type, "NFC") == 0)
         fine = r->parts->nfc = !characters;
     else if (strcmp(type, "Prepend") == 0 && is_text(step, "prepend", SPACE_SIGN))
-        fine = r->parts->space_prefix = characters;
+        fine = characters && (r->parts->space_prefix = KV_PREFIX_EACH);
     else if (strcmp(type, "Replace") == 0 && is_text(step, "content", SPACE_SIGN) &&
              is_text(json_object_get(step, "pattern"), "String", " "))
         fine = r->spaces_replaced = characters;
@@ -112,15 +112,36 @@ static int read_pre_step(struct reader *r, const json_t *step, bool last, struct
                    type);
 }
 
+// Replaces spaces, and puts one in front. Cutting at spaces besides is not computed.
+static bool read_metaspace(struct reader *r, const json_t *step) {
+    static const struct {
+        const char *name;
+        enum kv_space_prefix prefix;
+    } schemes[] = {{"always", KV_PREFIX_EACH_BARE},
+                   {"first", KV_PREFIX_FIRST_BARE},
+                   {"never", KV_PREFIX_NONE}};
+    bool fine = strcmp(type_of(step), "Metaspace") == 0 && !r->spaces_replaced &&
+                is_text(step, "replacement", SPACE_SIGN) &&
+                json_is_false(json_object_get(step, "split"));
+    for (size_t i = 0; i < sizeof schemes / sizeof *schemes && fine; i++)
+        if (is_text(step, "prepend_scheme", schemes[i].name)) {
+            r->parts->space_prefix = schemes[i].prefix;
+            return r->spaces_replaced = true;
+        }
+    return false;
+}
+
 // Behind a normalizer that leaves no space, a split at spaces does nothing (Gemma's file has one).
 static int read_pre_of_characters(struct reader *r, const json_t *step, bool last,
                                   struct kv_error *e) {
     (void)last;
-    return strcmp(type_of(step), "Split") == 0 && r->spaces_replaced &&
-                   is_text(json_object_get(step, "pattern"), "String", " ")
+    bool idle = strcmp(type_of(step), "Split") == 0 && r->spaces_replaced &&
+                is_text(json_object_get(step, "pattern"), "String", " ");
+    return idle || read_metaspace(r, step)
                ? KV_OK
                : kv_fail(e, KV_EFAIL, r->path,
-                         "the pre_tokenizer's step %.60s is not computed with model.byte_fallback",
+                         "the pre_tokenizer's step %.60s is not computed as it stands here with "
+                         "model.byte_fallback; supported: Metaspace without split",
                          type_of(step));
 }
 
@@ -191,13 +212,12 @@ int kv_huggingface_pipeline(const json_t *root, const char *path, struct kv_toke
     m->bos = 0;
     int rc = check_model(&r, e);
     if (!rc) rc = each_step(&r, "normalizer", "normalizers", read_normalizer, e);
-    if (!rc && parts->characters && !r.spaces_replaced)
-        rc =
-            kv_fail(e, KV_EFAIL, path,
-                    "model.byte_fallback is set, but no normalizer replaces spaces by " SPACE_SIGN);
     if (!rc)
         rc = each_step(&r, "pre_tokenizer", "pretokenizers",
                        parts->characters ? read_pre_of_characters : read_pre_step, e);
+    if (!rc && parts->characters && !r.spaces_replaced)
+        rc = kv_fail(e, KV_EFAIL, path,
+                     "model.byte_fallback is set, but nothing replaces spaces by " SPACE_SIGN);
     if (!rc && !parts->characters && !r.byte_level)
         rc = kv_fail(e, KV_EFAIL, path, "the pre_tokenizer lacks its ByteLevel step");
     return rc ? rc : each_step(&r, "post_processor", "processors", read_post_step, e);

@@ -42,8 +42,8 @@ static const struct kv_pretokenizer table[] = {
     {.names = "smaug-bpe dbrx", .steps = {LLAMA3}},
     {.names = "tekken", .steps = {TEKKEN}, .ignore_merges = true, .add_bos = true},
     {.names = "deepseek-coder",
-     .steps = {"[\r\n]", "\\s?\\p{L}+", "\\s?\\p{P}+",
-               "[\u4E00-\u9FA5\u0800-\u4E00\uAC00-\uD7FF]+", "\\p{N}"}},
+     .steps = {"[\r\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", "[\u4E00-\u9FA5\u0800-\u4E00\uAC00-\uD7FF]+",
+               "\\p{N}"}},
 };
 #define N_ROWS (sizeof table / sizeof *table)
 

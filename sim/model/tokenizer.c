@@ -164,7 +164,7 @@ static uint64_t digest_of_rules(const struct kv_tokenizer_parts *p) {
     const char *const *steps = p->steps;
     bool digit = steps[0] && strcmp(steps[0], kv_step_digit) == 0;
     const char *last = steps[digit];
-    const bool flags[] = {p->characters, p->space_prefix, p->nfc, p->ignore_merges};
+    const uint8_t flags[] = {p->characters, (uint8_t)p->space_prefix, p->nfc, p->ignore_merges};
     if (last && strcmp(last, kv_step_gpt2) == 0 && !steps[digit + 1] && !p->characters && !p->nfc &&
         !p->ignore_merges)
         return digit;

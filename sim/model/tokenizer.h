@@ -24,6 +24,14 @@ enum kv_piece_type {
     KV_PIECE_BYTE
 };
 
+// Whether a text of characters, between added tokens, gets a space in front.
+enum kv_space_prefix {
+    KV_PREFIX_NONE,
+    KV_PREFIX_EACH,      // always
+    KV_PREFIX_EACH_BARE, // where it has none
+    KV_PREFIX_FIRST_BARE // where it has none and begins the sequence
+};
+
 // Everything is borrowed for the call. pieces[i] is token i's text: in GPT-2's byte-to-unicode
 // spelling, or with U+2581 for a space and "<0x0A>" for a byte where `characters` is set.
 struct kv_tokenizer_parts {
@@ -34,7 +42,7 @@ struct kv_tokenizer_parts {
     size_t n_merges;
     const float *scores; // [n_pieces] with `characters`, instead of merges; or NULL
     bool characters;
-    bool space_prefix;               // each text between added tokens gets a space in front
+    enum kv_space_prefix space_prefix;
     bool nfc;                        // texts are brought to NFC first
     bool ignore_merges;              // a span that is a piece is that token
     const char *steps[KV_MAX_STEPS]; // regular expressions (pretokenizers.h), NULL after the last
@@ -61,7 +69,8 @@ struct kv_tokenizer {
     uint32_t *pairs; // hash table of (left, right): index of a merge
     uint64_t mask;   // of pairs
     uint64_t digest;
-    bool characters, space_prefix, nfc, ignore_merges;
+    bool characters, nfc, ignore_merges;
+    enum kv_space_prefix space_prefix;
     pcre2_code *steps[KV_MAX_STEPS];
     size_t n_steps;
     struct kv_added_token *added; // [n_added], by first byte, then the longest text first

@@ -196,22 +196,31 @@ static void encode_normal(struct work *w, const char *s, size_t n) {
     if (at < n) encode_steps(w, s + at, n - at, 0);
 }
 
+static bool wants_space(const struct kv_tokenizer *t, const char *s, size_t n, bool first) {
+    bool bare = s[0] != ' ' && !(n >= 3 && memcmp(s, "\u2581", 3) == 0);
+    return t->space_prefix == KV_PREFIX_EACH || (t->space_prefix == KV_PREFIX_EACH_BARE && bare) ||
+           (t->space_prefix == KV_PREFIX_FIRST_BARE && bare && first);
+}
+
 // A space in front where the model wants one, and spaces as its pieces are held.
-static char *with_spaces(const struct kv_tokenizer *t, const char *s, size_t n, size_t *n_out) {
+static char *with_spaces(const struct kv_tokenizer *t, const char *s, size_t n, bool first,
+                         size_t *n_out) {
     char *out = kv_grow(NULL, n + 1, 1);
-    if (t->space_prefix) out[0] = ' ';
-    *n_out = t->space_prefix + kv_put_spaces(out + t->space_prefix, s, n);
+    bool prefix = wants_space(t, s, n, first);
+    if (prefix) out[0] = ' ';
+    *n_out = prefix + kv_put_spaces(out + prefix, s, n);
     return out;
 }
 
-// Text between added tokens, brought into the form that the model was trained on.
-static void encode_between(struct work *w, const char *s, size_t n) {
+// Text between added tokens, brought into the form that the model was trained on; `first` where no
+// token stands before it.
+static void encode_between(struct work *w, const char *s, size_t n, bool first) {
     const struct kv_tokenizer *t = w->t;
     size_t n_normal = n;
     char *normal = NULL;
     if (n == 0) return;
     if (t->characters)
-        normal = with_spaces(t, s, n, &n_normal);
+        normal = with_spaces(t, s, n, first, &n_normal);
     else if (t->nfc && !kv_nfc_surely(s, n))
         normal = kv_nfc(s, n, &n_normal);
     encode_normal(w, normal ? normal : s, n_normal);
@@ -232,11 +241,11 @@ int kv_tokenizer_encode(const struct kv_tokenizer *t, const char *text, size_t n
         .t = t, .match = pcre2_match_data_create(1, NULL), .caller_ids = ids, .ids = *ids};
     if (!w.match) return kv_fail(e, KV_ENOMEM, "tokenizer", "there is no memory for a match");
     while ((a = kv_added_next(t, false, text, n_bytes, at, &begin, &end))) {
-        encode_between(&w, text + at, begin - at);
+        encode_between(&w, text + at, begin - at, at == 0);
         add_id(&w, a->id);
         at = end;
     }
-    encode_between(&w, text + at, n_bytes - at);
+    encode_between(&w, text + at, n_bytes - at, at == 0);
     pcre2_match_data_free(w.match);
     free(w.nodes);
     free(w.heap);

@@ -12,7 +12,7 @@
 #include "sim/base/files.h"
 #include "sim/base/half.h"
 #include "sim/base/memory.h"
-#include "sim/model/model.h"
+#include "sim/model/architecture.h"
 #include "sim/model/safetensors.h"
 
 // ---- a tokenizer of 256 bytes and a few merges ----------------------------------------
@@ -75,7 +75,7 @@ static inline const float *values_at(const float *data, size_t offset) {
 // A model of few layers; its matrices must be f32, or absent where only names and shapes matter.
 static inline void list_file_tensors(struct file_tensors *t, const struct kv_model *m, bool gguf) {
     const struct kv_shape *s = &m->shape;
-    size_t h = s->hidden, q = (size_t)s->n_heads * s->head_dim;
+    size_t h = s->hidden, q = (size_t)s->n_heads * s->head_dim, d = s->head_dim, ffn = s->ffn;
     size_t kv = (size_t)s->n_kv_heads * s->head_dim;
     t->n = 0;
     add_file_tensor(t, m->embed.f32, s->vocab, h,
@@ -83,28 +83,52 @@ static inline void list_file_tensors(struct file_tensors *t, const struct kv_mod
     add_file_tensor(t, m->final_norm, 0, h, gguf ? "output_norm.weight" : "model.norm.weight");
     if (!m->tied)
         add_file_tensor(t, m->head.f32, s->vocab, h, gguf ? "output.weight" : "lm_head.weight");
+    if (gguf && m->rope[0].divisors)
+        add_file_tensor(t, m->rope[0].divisors, 0, d / 2, "rope_freqs.weight");
     for (unsigned i = 0; i < s->n_layers; i++) {
         const struct kv_layer_weights *l = &m->layers[i];
         const float *qkv = l->qkv.f32, *up = values_at(l->gateup.f32, (size_t)s->ffn * h);
+        bool around = l->attn_post_norm; // norms before and after a part
         const struct {
             const char *gguf, *hf;
             const float *data;
             size_t rows, cols;
+            bool absent;
         } of_layer[] = {
-            {"attn_norm", "input_layernorm", l->attn_norm, 0, h},
-            {"attn_q", "self_attn.q_proj", qkv, q, h},
-            {"attn_k", "self_attn.k_proj", values_at(qkv, q * h), kv, h},
-            {"attn_v", "self_attn.v_proj", values_at(qkv, (q + kv) * h), kv, h},
-            {"attn_output", "self_attn.o_proj", l->out.f32, h, q},
-            {"ffn_norm", "post_attention_layernorm", l->ffn_norm, 0, h},
-            {"ffn_gate", "mlp.gate_proj", l->gateup.f32, s->ffn, h},
-            {"ffn_up", "mlp.up_proj", up, s->ffn, h},
-            {"ffn_down", "mlp.down_proj", l->down.f32, h, s->ffn},
+            {"attn_norm.weight", "input_layernorm.weight", l->attn_norm, 0, h, false},
+            {"attn_q.weight", "self_attn.q_proj.weight", qkv, q, h, false},
+            {"attn_k.weight", "self_attn.k_proj.weight", values_at(qkv, q * h), kv, h, false},
+            {"attn_v.weight", "self_attn.v_proj.weight", values_at(qkv, (q + kv) * h), kv, h,
+             false},
+            {"attn_output.weight", "self_attn.o_proj.weight", l->out.f32, h, q, false},
+            {"ffn_norm.weight",
+             around ? "pre_feedforward_layernorm.weight" : "post_attention_layernorm.weight",
+             l->ffn_norm, 0, h, false},
+            {"ffn_gate.weight", "mlp.gate_proj.weight", l->gateup.f32, ffn, h, false},
+            {"ffn_up.weight", "mlp.up_proj.weight", up, ffn, h, false},
+            {"ffn_down.weight", "mlp.down_proj.weight", l->down.f32, h, ffn, false},
+            {"post_attention_norm.weight", "post_attention_layernorm.weight", l->attn_post_norm, 0,
+             h, !around},
+            {"post_ffw_norm.weight", "post_feedforward_layernorm.weight", l->ffn_post_norm, 0, h,
+             !around},
+            {"attn_q_norm.weight", "self_attn.q_norm.weight", l->q_norm, 0, d, !l->q_norm},
+            {"attn_k_norm.weight", "self_attn.k_norm.weight", l->k_norm, 0, d, !l->k_norm},
+            {"attn_q.bias", "self_attn.q_proj.bias", l->qkv_bias, 0, q, !l->qkv_bias},
+            {"attn_k.bias", "self_attn.k_proj.bias", values_at(l->qkv_bias, q), 0, kv,
+             !l->qkv_bias},
+            {"attn_v.bias", "self_attn.v_proj.bias", values_at(l->qkv_bias, q + kv), 0, kv,
+             !l->qkv_bias},
+            {"attn_output.bias", "self_attn.o_proj.bias", l->out_bias, 0, h, !l->out_bias},
+            {"ffn_gate.bias", "mlp.gate_proj.bias", l->gateup_bias, 0, ffn, !l->gateup_bias},
+            {"ffn_up.bias", "mlp.up_proj.bias", values_at(l->gateup_bias, ffn), 0, ffn,
+             !l->gateup_bias},
+            {"ffn_down.bias", "mlp.down_proj.bias", l->down_bias, 0, h, !l->down_bias},
         };
         for (size_t k = 0; k < sizeof of_layer / sizeof *of_layer; k++)
-            add_file_tensor(t, of_layer[k].data, of_layer[k].rows, of_layer[k].cols,
-                            "%s%u.%s.weight", gguf ? "blk." : "model.layers.", i,
-                            gguf ? of_layer[k].gguf : of_layer[k].hf);
+            if (!of_layer[k].absent)
+                add_file_tensor(t, of_layer[k].data, of_layer[k].rows, of_layer[k].cols, "%s%u.%s",
+                                gguf ? "blk." : "model.layers.", i,
+                                gguf ? of_layer[k].gguf : of_layer[k].hf);
     }
 }
 
@@ -176,34 +200,43 @@ static inline void encode_bf16(const float *x, size_t n, uint8_t *out) {
 
 static const struct gguf_type gguf_f32 = {0, 1, 4, NULL};
 
+static inline const char *gguf_key(char key[64], const char *architecture, const char *name) {
+    snprintf(key, 64, "%s.%s", architecture, name);
+    return key;
+}
+
 // The bytes of a GGUF file of version 3 with the tiny tokenizer, whose 261 pieces are the
-// vocabulary. Vectors are F32. Caller frees t->s.
-static inline void build_gguf(struct kv_text *t, const struct kv_model *m,
-                              const struct gguf_type *type) {
+// vocabulary, and n_more further pairs. Vectors are F32. Caller frees t->s.
+static inline void build_gguf_with(struct kv_text *t, const struct kv_model *m,
+                                   const struct gguf_type *type, const struct kv_text *more,
+                                   uint64_t n_more) {
     struct tiny_pieces pieces;
     struct file_tensors *tensors = kv_alloc(1, sizeof *tensors);
     const struct kv_shape *s = &m->shape;
+    const char *name = m->architecture->name[KV_LAYOUT_GGUF];
+    char key[64];
     make_tiny_pieces(&pieces);
     list_file_tensors(tensors, m, true);
     kv_text_add(t, "GGUF", 4);
     put_number(t, 3, 4);
     put_number(t, tensors->n, 8);
-    put_number(t, 15, 8);
-    put_text_pair(t, "general.architecture", "llama");
+    put_number(t, 15 + n_more, 8);
+    put_text_pair(t, "general.architecture", name);
     put_text_pair(t, "general.name", "tiny");
-    put_u32_pair(t, "llama.block_count", s->n_layers);
-    put_u32_pair(t, "llama.context_length", s->max_tokens);
-    put_u32_pair(t, "llama.embedding_length", s->hidden);
-    put_u32_pair(t, "llama.feed_forward_length", s->ffn);
-    put_u32_pair(t, "llama.attention.head_count", s->n_heads);
-    put_u32_pair(t, "llama.attention.head_count_kv", s->n_kv_heads);
-    put_u32_pair(t, "llama.attention.key_length", s->head_dim);
-    put_float_pair(t, "llama.rope.freq_base", m->rope[0].base);
-    put_float_pair(t, "llama.attention.layer_norm_rms_epsilon", m->rms_eps);
+    put_u32_pair(t, gguf_key(key, name, "block_count"), s->n_layers);
+    put_u32_pair(t, gguf_key(key, name, "context_length"), s->max_tokens);
+    put_u32_pair(t, gguf_key(key, name, "embedding_length"), s->hidden);
+    put_u32_pair(t, gguf_key(key, name, "feed_forward_length"), s->ffn);
+    put_u32_pair(t, gguf_key(key, name, "attention.head_count"), s->n_heads);
+    put_u32_pair(t, gguf_key(key, name, "attention.head_count_kv"), s->n_kv_heads);
+    put_u32_pair(t, gguf_key(key, name, "attention.key_length"), s->head_dim);
+    put_float_pair(t, gguf_key(key, name, "rope.freq_base"), m->rope[0].base);
+    put_float_pair(t, gguf_key(key, name, "attention.layer_norm_rms_epsilon"), m->rms_eps);
     put_text_pair(t, "tokenizer.ggml.model", "gpt2");
     put_text_pair(t, "tokenizer.ggml.pre", "smollm");
     put_list_pair(t, "tokenizer.ggml.tokens", pieces.text, N_TINY_PIECES);
     put_list_pair(t, "tokenizer.ggml.merges", tiny_merges, N_TINY_MERGES);
+    if (n_more) kv_text_add(t, more->s, more->n);
     uint64_t offset = 0;
     for (size_t i = 0; i < tensors->n; i++) {
         const struct file_tensor *one = &tensors->list[i];
@@ -231,6 +264,11 @@ static inline void build_gguf(struct kv_text *t, const struct kv_model *m,
         free(blocks);
     }
     free(tensors);
+}
+
+static inline void build_gguf(struct kv_text *t, const struct kv_model *m,
+                              const struct gguf_type *type) {
+    build_gguf_with(t, m, type, NULL, 0);
 }
 
 // ---- Hugging Face folder --------------------------------------------------------------
@@ -338,7 +376,11 @@ static inline int write_safetensors(const char *dir, const char *name, const str
 }
 
 static inline size_t count_file_tensors(const struct kv_model *m) {
-    return (m->tied ? 2 : 3) + 9 * (size_t)m->shape.n_layers;
+    struct file_tensors *list = kv_alloc(1, sizeof *list);
+    list_file_tensors(list, m, false);
+    size_t n = list->n;
+    free(list);
+    return n;
 }
 
 // A whole folder in one shard.

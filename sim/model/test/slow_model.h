@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// For tests: Llama's forward pass over a token tree in float64 and plain loops, the judge of the
-// fast one.
+// For tests: the forward pass over a token tree in float64 and plain loops, the judge of the fast
+// one.
 #ifndef KV_MODEL_TEST_SLOW_MODEL_H
 #define KV_MODEL_TEST_SLOW_MODEL_H
 
@@ -45,16 +45,35 @@ static inline void slow_product(double *y, const struct kv_matrix *w, const doub
     }
 }
 
-static inline void slow_rope(const struct kv_model *m, double *x, size_t heads, uint32_t position) {
+// y += b, where the model has it.
+static inline void slow_bias(double *y, const float *b, size_t n) {
+    for (size_t i = 0; i < n && b; i++) y[i] += (double)b[i];
+}
+
+// Each of the heads over its RMS, where the model does that.
+static inline void slow_norm_heads(const struct kv_model *m, double *x, const float *gain,
+                                   size_t heads) {
+    size_t d = m->shape.head_dim;
+    for (size_t h = 0; h < heads && gain; h++)
+        slow_norm(x + h * d, x + h * d, gain, d, (double)m->rms_eps);
+}
+
+static inline double slow_gate(const struct kv_model *m, double x) {
+    if (m->activation == KV_SILU) return x / (1 + exp(-x));
+    return x / 2 * (1 + tanh(sqrt(2 / acos(-1)) * (x + 0.044715 * x * x * x)));
+}
+
+static inline void slow_rope(const struct kv_model *m, const struct kv_rope *r, double *x,
+                             size_t heads, uint32_t position) {
     size_t d = m->shape.head_dim, half = d / 2;
     for (size_t h = 0; h < heads; h++)
         for (size_t i = 0; i < half; i++) {
             size_t a = h * d + (m->order == KV_ORDER_GGML ? 2 * i : i),
                    b = m->order == KV_ORDER_GGML ? a + 1 : a + half;
-            double angle = position * pow((double)m->rope[0].base, -2.0 * (double)i / (double)d);
-            double xa = x[a], xb = x[b];
-            x[a] = xa * cos(angle) - xb * sin(angle);
-            x[b] = xa * sin(angle) + xb * cos(angle);
+            double angle = position * kv_rope_frequency(r, (uint32_t)d, (uint32_t)i);
+            double xa = x[a], xb = x[b], grow = (double)r->attention_factor;
+            x[a] = grow * (xa * cos(angle) - xb * sin(angle));
+            x[b] = grow * (xa * sin(angle) + xb * cos(angle));
         }
 }
 
@@ -81,7 +100,7 @@ static inline void slow_attend(const struct slow *s, uint32_t layer, uint32_t ro
     size_t d = sh->head_dim, n_kv = (size_t)sh->n_kv_heads * d;
     uint32_t path[SLOW_LONGEST];
     double w[SLOW_LONGEST];
-    size_t n = slow_path(s->t, row, path);
+    size_t n = slow_path(s->t, row, path), window = s->m->layers[layer].window;
     for (size_t h = 0; h < sh->n_heads; h++) {
         size_t kv = h / (sh->n_heads / sh->n_kv_heads);
         double top = -INFINITY, sum = 0;
@@ -89,8 +108,9 @@ static inline void slow_attend(const struct slow *s, uint32_t layer, uint32_t ro
             struct slow_read r = {layer, row, path[j], (uint32_t)(kv * d), KV_KEY, j};
             w[j] = 0;
             for (size_t i = 0; i < d; i++, r.element++)
-                w[j] += q[h * d + i] * slow_read(s, r, k[path[j] * n_kv + kv * d + i]) /
-                        sqrt((double)d);
+                w[j] += q[h * d + i] * slow_read(s, r, k[path[j] * n_kv + kv * d + i]) *
+                        (double)s->m->attn_scale;
+            if (window && n - j > window) w[j] = -INFINITY;
             if (s->sees && !s->sees(s->self, layer, kv, row, path[j])) w[j] = -INFINITY;
             top = fmax(top, w[j]);
         }
@@ -118,14 +138,19 @@ static inline void slow_forward(const struct slow *s, double *final) {
            *mixed = calloc(n_q, sizeof *mixed), *delta = calloc(h, sizeof *delta),
            *up = calloc(2 * sh->ffn, sizeof *up);
     for (size_t r = 0; r < rows; r++)
-        for (size_t i = 0; i < h; i++) x[r * h + i] = (double)s->m->embed.f32[s->t->ids[r] * h + i];
+        for (size_t i = 0; i < h; i++)
+            x[r * h + i] =
+                (double)s->m->embed_scale * (double)s->m->embed.f32[s->t->ids[r] * h + i];
     for (uint32_t l = 0; l < sh->n_layers; l++) {
         const struct kv_layer_weights *w = &s->m->layers[l];
         for (uint32_t r = 0; r < rows; r++) {
             uint32_t path[SLOW_LONGEST];
             slow_norm(norm, x + r * h, w->attn_norm, h, (double)s->m->rms_eps);
             slow_product(qkv, &w->qkv, norm);
-            slow_rope(s->m, qkv, sh->n_heads + sh->n_kv_heads,
+            slow_bias(qkv, w->qkv_bias, width);
+            slow_norm_heads(s->m, qkv, w->q_norm, sh->n_heads);
+            slow_norm_heads(s->m, qkv + n_q, w->k_norm, sh->n_kv_heads);
+            slow_rope(s->m, &s->m->rope[w->rope], qkv, sh->n_heads + sh->n_kv_heads,
                       (uint32_t)slow_path(s->t, r, path) - 1);
             memcpy(q + r * n_q, qkv, n_q * sizeof *q);
             memcpy(k + r * n_kv, qkv + n_q, n_kv * sizeof *k);
@@ -134,12 +159,18 @@ static inline void slow_forward(const struct slow *s, double *final) {
         for (uint32_t r = 0; r < rows; r++) {
             slow_attend(s, l, r, q + r * n_q, k, v, mixed);
             slow_product(delta, &w->out, mixed);
+            slow_bias(delta, w->out_bias, h);
+            if (w->attn_post_norm)
+                slow_norm(delta, delta, w->attn_post_norm, h, (double)s->m->rms_eps);
             for (size_t i = 0; i < h; i++) x[r * h + i] += delta[i];
             slow_norm(norm, x + r * h, w->ffn_norm, h, (double)s->m->rms_eps);
             slow_product(up, &w->gateup, norm);
-            for (size_t i = 0; i < sh->ffn; i++)
-                up[i] = up[i] / (1 + exp(-up[i])) * up[sh->ffn + i];
+            slow_bias(up, w->gateup_bias, 2 * sh->ffn);
+            for (size_t i = 0; i < sh->ffn; i++) up[i] = slow_gate(s->m, up[i]) * up[sh->ffn + i];
             slow_product(delta, &w->down, up);
+            slow_bias(delta, w->down_bias, h);
+            if (w->ffn_post_norm)
+                slow_norm(delta, delta, w->ffn_post_norm, h, (double)s->m->rms_eps);
             for (size_t i = 0; i < h; i++) x[r * h + i] += delta[i];
         }
     }

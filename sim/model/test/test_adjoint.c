@@ -77,9 +77,12 @@ static const uint32_t ids[] = {3, 17, 5, 40, 2, 9, 33, 12, 7, 21, 30}, first[] =
 static const struct kv_tree tree = {11, 5, 2, first, ids};
 static const struct kv_scored scored[] = {{4, 2}, {5, 1}, {6, 1}, {8, 1}, {9, 1}};
 
+// `how` NULL: a Llama without anything more.
 static void compare_with_differences(const struct kv_shape *shape, enum kv_order order,
-                                     const uint32_t *counted) {
-    struct kv_model *m = kv_model_random(shape, order, true, 7);
+                                     const struct kv_random_model *how, const uint32_t *counted) {
+    struct kv_model *m =
+        kv_model_random_as(shape, order, true, 7, how ? how : &(struct kv_random_model){0});
+    assert_non_null(m);
     struct kv_scratch *s = kv_scratch_new();
     struct kv_tape *tape = kv_tape_new(m, tree.n_tokens, KV_TAPE_BYTES);
     struct kv_error e;
@@ -134,12 +137,14 @@ static void compare_with_differences(const struct kv_shape *shape, enum kv_order
 
 static void whole_pass_ggml(void **state) {
     (void)state;
-    compare_with_differences(&(struct kv_shape){2, 6, 2, 16, 48, 64, 48, 64}, KV_ORDER_GGML, NULL);
+    compare_with_differences(&(struct kv_shape){2, 6, 2, 16, 48, 64, 48, 64}, KV_ORDER_GGML, NULL,
+                             NULL);
 }
 
 static void whole_pass_hf(void **state) {
     (void)state;
-    compare_with_differences(&(struct kv_shape){2, 2, 2, 32, 48, 64, 48, 64}, KV_ORDER_HF, NULL);
+    compare_with_differences(&(struct kv_shape){2, 2, 2, 32, 48, 64, 48, 64}, KV_ORDER_HF, NULL,
+                             NULL);
 }
 
 // Mode prefill, own step exact: the context reads nothing coded but its last token, which reads all
@@ -147,8 +152,65 @@ static void whole_pass_hf(void **state) {
 static void counted_reads(void **state) {
     (void)state;
     const uint32_t counted[] = {0, 0, 0, 0, 4, 5, 6, 7, 5, 6, 7};
-    compare_with_differences(&(struct kv_shape){2, 4, 2, 16, 48, 64, 48, 64}, KV_ORDER_GGML,
+    compare_with_differences(&(struct kv_shape){2, 4, 2, 16, 48, 64, 48, 64}, KV_ORDER_GGML, NULL,
                              counted);
+}
+
+// ---- issue 15: what other families do -------------------------------------------------
+
+// Waves of 16 channels and base 100 are 6 to 354 tokens long: the ramps fall among them.
+static const struct kv_rope llama3_rope = {.base = 100,
+                                           .scaling = KV_ROPE_LLAMA3,
+                                           .factor = 4,
+                                           .low_factor = 1,
+                                           .high_factor = 4,
+                                           .attention_factor = 1,
+                                           .original_tokens = 64},
+                            yarn_rope = {.base = 100,
+                                         .scaling = KV_ROPE_YARN,
+                                         .factor = 4,
+                                         .low_factor = 0.5f,
+                                         .high_factor = 8,
+                                         .attention_factor = 1.2f,
+                                         .original_tokens = 64},
+                            linear_rope = {.base = 100,
+                                           .scaling = KV_ROPE_LINEAR,
+                                           .factor = 2.5f,
+                                           .attention_factor = 1},
+                            plain_rope = {.base = 10, .factor = 1, .attention_factor = 1};
+static const struct family {
+    struct kv_shape shape;
+    struct kv_random_model how;
+} families[] = {
+    {{2, 4, 2, 16, 48, 64, 48, 64}, {.architecture = "qwen2"}},
+    {{2, 4, 1, 16, 48, 64, 48, 64}, {.architecture = "qwen3", .biases = true}},
+    {{2, 2, 1, 32, 48, 64, 48, 64},
+     {.architecture = "gemma3",
+      .biases = true,
+      .window = 4,
+      .window_pattern = 2,
+      .rope = {linear_rope, plain_rope},
+      .attn_scale = 0.2f}},
+    // Windows shorter and longer than a choice, and one of a single token.
+    {{3, 4, 2, 16, 48, 64, 48, 64}, {.architecture = "gemma3", .window = 2, .window_pattern = 3}},
+    {{1, 4, 2, 16, 48, 64, 48, 64}, {.architecture = "gemma3", .window = 1, .window_pattern = 2}},
+    {{2, 6, 2, 16, 48, 64, 48, 64},
+     {.architecture = "llama", .biases = true, .rope = {llama3_rope}}},
+    {{2, 4, 2, 16, 48, 64, 48, 64}, {.architecture = "llama", .rope = {yarn_rope}}},
+};
+enum { N_FAMILIES = sizeof families / sizeof *families };
+
+static void issue_15_other_families_equal_differences(void **state) {
+    (void)state;
+    for (size_t i = 0; i < N_FAMILIES; i++)
+        compare_with_differences(&families[i].shape, i % 2 ? KV_ORDER_HF : KV_ORDER_GGML,
+                                 &families[i].how, NULL);
+}
+
+static void issue_15_counted_reads_through_a_window(void **state) {
+    (void)state;
+    const uint32_t counted[] = {0, 0, 0, 0, 4, 5, 6, 7, 5, 6, 7};
+    compare_with_differences(&families[2].shape, KV_ORDER_HF, &families[2].how, counted);
 }
 
 // ---- tapes ----------------------------------------------------------------------------
@@ -210,25 +272,31 @@ static struct all_draws gradients_over(const struct kv_model *m, size_t most_byt
     return g;
 }
 
+static void check_thrift(struct kv_model *m) {
+    const struct kv_shape *sh = &m->shape;
+    struct all_draws whole = gradients_over(m, KV_TAPE_BYTES, true),
+                     thrifty = gradients_over(m, 0, true), single = gradients_over(m, 0, false);
+    size_t bytes = DRAWS * whole.n_layers * whole.n * sizeof *whole.dk;
+    assert_memory_equal(whole.dk, thrifty.dk, bytes);
+    assert_memory_equal(whole.dv, thrifty.dv, bytes);
+    assert_memory_equal(whole.dk, single.dk, bytes);
+    assert_memory_equal(whole.dv, single.dv, bytes);
+    if (sh->n_layers > 1) assert_true(kv_tape_bytes(m, 100, true) < kv_tape_bytes(m, 100, false));
+    struct all_draws *all[] = {&whole, &thrifty, &single};
+    for (size_t k = 0; k < 3; k++) free(all[k]->dk), free(all[k]->dv);
+    kv_model_close(m);
+}
+
 static void a_thrifty_tape_gives_the_same_bits_and_takes_less(void **state) {
     static const struct kv_shape shapes[] = {{4, 6, 2, 16, 48, 64, 48, 64},
                                              {3, 2, 2, 32, 48, 64, 48, 64}};
     (void)state;
-    for (size_t i = 0; i < 2; i++) {
-        const struct kv_shape *sh = &shapes[i];
-        struct kv_model *m = kv_model_random(sh, i ? KV_ORDER_HF : KV_ORDER_GGML, true, 7);
-        struct all_draws whole = gradients_over(m, KV_TAPE_BYTES, true),
-                         thrifty = gradients_over(m, 0, true), single = gradients_over(m, 0, false);
-        size_t bytes = DRAWS * whole.n_layers * whole.n * sizeof *whole.dk;
-        assert_memory_equal(whole.dk, thrifty.dk, bytes);
-        assert_memory_equal(whole.dv, thrifty.dv, bytes);
-        assert_memory_equal(whole.dk, single.dk, bytes);
-        assert_memory_equal(whole.dv, single.dv, bytes);
-        assert_true(kv_tape_bytes(m, 100, true) < kv_tape_bytes(m, 100, false));
-        struct all_draws *all[] = {&whole, &thrifty, &single};
-        for (size_t k = 0; k < 3; k++) free(all[k]->dk), free(all[k]->dv);
-        kv_model_close(m);
-    }
+    for (size_t i = 0; i < 2; i++)
+        check_thrift(kv_model_random(&shapes[i], i ? KV_ORDER_HF : KV_ORDER_GGML, true, 7));
+    for (size_t i = 0; i < N_FAMILIES; i++)
+        if (families[i].shape.n_layers > 1)
+            check_thrift(
+                kv_model_random_as(&families[i].shape, KV_ORDER_HF, true, 7, &families[i].how));
 }
 
 // ---- the real model ----------------------------------------------------------------------
@@ -358,20 +426,31 @@ static void norm_alone(void **state) {
     }
 }
 
-static void swiglu_alone(void **state) {
-    float g[2 * N], dy[N], dg[2 * N];
+// Of either gate: forward and backward, at sizes where the exponentials run out as well.
+static void gates_alone(void **state) {
+    float g[2 * N], dy[N], dg[2 * N], got[N];
+    const struct kv_kernels *k = kv_kernels();
     (void)state;
     fill(g, 2 * N, 4), fill(dy, N, 5);
-    kv_kernels()->swiglu_back(dg, dy, g, 1, N);
-    for (size_t i = 0; i < 2 * N; i++) {
-        double a = (double)g[i % N], b = (double)g[N + i % N], step = 1e-5, y[2];
-        for (int sign = 0; sign < 2; sign++) {
-            double as = a + (i < N ? (sign ? -step : step) : 0),
-                   bs = b + (i < N ? 0 : (sign ? -step : step));
-            y[sign] = as / (1 + exp(-as)) * bs * (double)dy[i % N];
+    for (size_t i = 0; i < N; i++) g[i] *= i % 7 ? 3.0f : 60.0f;
+    for (int gelu = 0; gelu < 2; gelu++) {
+        struct kv_model m = {.activation = gelu ? KV_GELU_TANH : KV_SILU};
+        (gelu ? k->geglu : k->swiglu)(got, g, 1, N);
+        (gelu ? k->geglu_back : k->swiglu_back)(dg, dy, g, 1, N);
+        for (size_t i = 0; i < N; i++) {
+            double want = slow_gate(&m, (double)g[i]) * (double)g[N + i];
+            assert_true(fabs(want - (double)got[i]) < 2e-6 * (1 + fabs(want)));
         }
-        assert_true(fabs((y[0] - y[1]) / (2 * step) - (double)dg[i]) <
-                    1e-5 * (1 + fabs((double)dg[i])));
+        for (size_t i = 0; i < 2 * N; i++) {
+            double a = (double)g[i % N], b = (double)g[N + i % N], step = 1e-5, y[2];
+            for (int sign = 0; sign < 2; sign++) {
+                double as = a + (i < N ? (sign ? -step : step) : 0),
+                       bs = b + (i < N ? 0 : (sign ? -step : step));
+                y[sign] = slow_gate(&m, as) * bs * (double)dy[i % N];
+            }
+            assert_true(fabs((y[0] - y[1]) / (2 * step) - (double)dg[i]) <
+                        1e-5 * (1 + fabs((double)dg[i])));
+        }
     }
 }
 
@@ -431,10 +510,12 @@ int main(void) {
         cmocka_unit_test(whole_pass_ggml),
         cmocka_unit_test(whole_pass_hf),
         cmocka_unit_test(counted_reads),
+        cmocka_unit_test(issue_15_other_families_equal_differences),
+        cmocka_unit_test(issue_15_counted_reads_through_a_window),
         cmocka_unit_test(a_thrifty_tape_gives_the_same_bits_and_takes_less),
         cmocka_unit_test(directional_derivatives_of_the_real_model),
         cmocka_unit_test(norm_alone),
-        cmocka_unit_test(swiglu_alone),
+        cmocka_unit_test(gates_alone),
         cmocka_unit_test(product_and_rope_alone),
         cmocka_unit_test(labels_follow_the_distribution),
     };

@@ -18,15 +18,38 @@ static const struct {
     struct kv_shape shape;
     enum kv_order order;
     bool tied;
+    struct kv_random_model how;
 } models[] = {
-    {{2, 6, 2, 16, 48, 64, 48, 64}, KV_ORDER_GGML, true},
-    {{3, 4, 1, 32, 96, 80, 56, 32}, KV_ORDER_HF, false},
-    {{1, 3, 3, 64, 192, 144, 48, 16}, KV_ORDER_GGML, false}, // one query head a KV head
+    {{2, 6, 2, 16, 48, 64, 48, 64}, KV_ORDER_GGML, true, {0}},
+    {{3, 4, 1, 32, 96, 80, 56, 32}, KV_ORDER_HF, false, {0}},
+    {{1, 3, 3, 64, 192, 144, 48, 16}, KV_ORDER_GGML, false, {0}}, // one query head a KV head
+    // Issue 15: other families, heads of 80, 96, 128 and 256, windows that begin in context and
+    // choice.
+    {{2, 7, 1, 80, 48, 64, 48, 16}, KV_ORDER_HF, false, {.architecture = "qwen2"}},
+    {{2, 4, 2, 96, 48, 64, 48, 16}, KV_ORDER_HF, true, {.architecture = "qwen3"}},
+    {{2, 2, 2, 128, 48, 64, 48, 16},
+     KV_ORDER_GGML,
+     false,
+     {.architecture = "llama", .biases = true, .attn_scale = 0.05f}},
+    {{3, 4, 1, 256, 48, 64, 48, 16},
+     KV_ORDER_HF,
+     true,
+     {.architecture = "gemma3",
+      .window = 4,
+      .window_pattern = 3,
+      .rope = {{.base = 100, .attention_factor = 1}, {.base = 10, .attention_factor = 1}}}},
+    {{2, 2, 1, 16, 48, 64, 48, 16},
+     KV_ORDER_GGML,
+     true,
+     {.architecture = "gemma3", .window = 2, .window_pattern = 2}},
 };
 enum { N_MODELS = sizeof models / sizeof *models };
 
 static struct kv_model *model(size_t i) {
-    return kv_model_random(&models[i].shape, models[i].order, models[i].tied, 7 + i);
+    struct kv_model *m = kv_model_random_as(&models[i].shape, models[i].order, models[i].tied,
+                                            7 + i, &models[i].how);
+    assert_non_null(m);
+    return m;
 }
 
 // ---- what the pass reads --------------------------------------------------------------
@@ -37,6 +60,7 @@ static double coded(enum kv_side side, double x) {
 }
 
 struct cache {
+    const struct kv_model *m;
     const struct kv_shape *shape;
     const struct kv_tree *t;
     const uint32_t *upto;   // as in kv_forward
@@ -79,8 +103,10 @@ static void slow_counts(const void *self, uint32_t layer, uint32_t query, const 
     const struct cache *c = self;
     double heads = c->shape->n_heads, layers = c->shape->n_layers, mean = 0, square = 0;
     bool in_context = query < c->t->n_context;
+    size_t window = c->m->layers[layer].window, all = n;
     if (!c->seen) return;
-    for (size_t j = 0; j < n; j++) {
+    n = window && window < n ? window : n; // what is visible
+    for (size_t j = all - n; j < all; j++) {
         double *to = c->seen + 3 * path[j];
         if (path[j] == query || in_context) to[1] += w[j] / heads / layers;
         bool shared = !in_context && path[j] < c->t->n_context; // all choices go on from it
@@ -96,6 +122,7 @@ static float *fast(const struct kv_model *m, struct cache *c, struct kv_forward 
     struct kv_scratch *s = kv_scratch_new();
     struct kv_error e;
     size_t n = (size_t)c->t->n_tokens * m->shape.n_kv_heads * m->shape.head_dim;
+    c->m = m;
     c->shape = &m->shape;
     c->k = calloc(n, sizeof *c->k);
     c->v = calloc(n, sizeof *c->v);

@@ -357,7 +357,8 @@ static void counts_that_lie_are_refused_before_they_are_believed(void **state) {
 static void what_is_not_computed_is_refused_by_name(void **state) {
     struct fixture *f = *state;
     size_t at = find(&f->good, "general.architecture") + strlen("general.architecture") + 12;
-    refuses(f, at, "gemma", 5, "", "general.architecture is gemma; only llama models are computed");
+    refuses(f, at, "gemma", 5, "",
+            "general.architecture is gemma; only llama, qwen2, qwen3, gemma3 models are computed");
     at = find(&f->good, "blk.0.ffn_up.weight") + strlen("blk.0.ffn_up.weight") + 4 + 16;
     char message[400], supported[256];
     const char *sentence =
@@ -463,27 +464,33 @@ static void issue_13_a6_a_key_that_is_not_understood_is_refused(void **state) {
         float x;
         const char *message;
     } cases[] = {
-        {"llama.rope.scaling.factor", 4,
-         "llama.rope.scaling.factor is 4; only unscaled RoPE is computed"},
-        {"llama.rope.scale_linear", 2,
-         "llama.rope.scale_linear is 2; only unscaled RoPE is computed"},
+        {"llama.rope.scaling.factor", 0.5f, "RoPE's scaling factor is 0.5, not at least 1"},
         {"llama.rope.scaling.attn_factor", 0.5f,
-         "llama.rope.scaling.attn_factor is 0.5; only unscaled RoPE is computed"},
-        {"llama.rope.scaling.yarn_beta_fast", 32,
-         "llama.rope.scaling.yarn_beta_fast is not understood, and might change what is computed"},
+         "llama.rope.scaling.attn_factor is 0.5, which only YaRN computes"},
+        {"llama.rope.scaling.yarn_ext_factor", 0.5f,
+         "llama.rope.scaling.yarn_ext_factor is not understood, and might change what is computed"},
+        {"llama.rope.scaling.yarn_beta_fast", 16, NULL}, // without YaRN it says nothing
         {"llama.attn_logit_softcapping", 30,
          "llama.attn_logit_softcapping is not understood, and might change what is computed"},
         {"llama.rope.scaling.factor", 1, NULL},
         {"llama.rope.scaling.factor", 0, NULL},
-        {"llama.rope.scaling.original_context_length", 16, NULL},
+        {"llama.rope.scaling.factor", 4, NULL},
+        {"llama.rope.scale_linear", 2, NULL},
         {"other.rope.scaling.factor", 4, NULL},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         put_float_pair(&p, cases[i].key, cases[i].x);
         pair_does(f, &p, cases[i].message);
     }
-    put_text_pair(&p, "llama.rope.scaling.type", "yarn");
-    pair_does(f, &p, "llama.rope.scaling.type is yarn; only unscaled RoPE is computed");
+    put_text_pair(&p, "llama.rope.scaling.type", "longrope");
+    pair_does(f, &p,
+              "llama.rope.scaling.type is longrope; only none, linear and yarn are computed");
+    put_u32_pair(&p, "llama.attention.sliding_window", 4);
+    pair_does(f, &p, "llama.attention.sliding_window is 4, which is not computed");
+    put_u32_pair(&p, "llama.attention.sliding_window", 0);
+    pair_does(f, &p, NULL);
+    put_u32_pair(&p, "llama.rope.scaling.original_context_length", 16);
+    pair_does(f, &p, NULL);
     put_text_pair(&p, "llama.rope.scaling.type", "none");
     pair_does(f, &p, NULL);
 }

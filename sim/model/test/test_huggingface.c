@@ -288,21 +288,50 @@ static void settings_that_are_not_computed_are_refused_by_name(void **state) {
         const char *more, *message;
     } cases[] = {
         {", \"rope_scaling\": {\"type\": \"linear\"}",
-         "rope_scaling.type is linear; only default is computed"},
+         "rope_scaling is of type linear, but lacks factor"},
         // issue 13 A6: either key, either spelling of the type, and a factor without any.
-        {", \"rope_parameters\": {\"type\": \"linear\", \"factor\": 2}",
-         "rope_parameters.type is linear; only default is computed"},
-        {", \"rope_parameters\": {\"rope_type\": \"llama3\"}",
-         "rope_parameters.rope_type is llama3; only default is computed"},
+        {", \"rope_parameters\": {\"type\": \"dynamic\", \"factor\": 2}",
+         "rope_parameters.type is dynamic; only default, linear, llama3 and yarn are computed"},
+        {", \"rope_scaling\": {\"rope_type\": \"longrope\", \"factor\": 2}",
+         "rope_scaling.rope_type is longrope; only default, linear, llama3 and yarn are computed"},
+        {", \"rope_parameters\": {\"rope_type\": \"llama3\", \"factor\": 8, "
+         "\"low_freq_factor\": 1}",
+         "rope_parameters is of type llama3, but lacks high_freq_factor"},
+        {", \"rope_parameters\": {\"rope_type\": \"yarn\", \"factor\": 8, \"truncate\": false}",
+         "rope_parameters.truncate is set, which is not computed"},
+        {", \"rope_parameters\": {\"rope_type\": \"linear\", \"factor\": 0.5}",
+         "RoPE's scaling factor is 0.5, not at least 1"},
+        {", \"rope_parameters\": {\"rope_type\": \"linear\", \"factor\": 2}, "
+         "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 4}",
+         "rope_scaling and rope_parameters are both set; one of them counts"},
         {", \"rope_scaling\": {\"factor\": 4.0}",
          "rope_scaling.factor is set, which is not computed"},
         {", \"rope_parameters\": {\"full_attention\": {\"rope_type\": \"default\"}}",
          "rope_parameters.full_attention is set, which is not computed"},
         {", \"partial_rotary_factor\": 0.5", "partial_rotary_factor is set, which is not computed"},
         {", \"rope_local_base_freq\": 10000", "rope_local_base_freq is set, which is not computed"},
-        {", \"attention_bias\": true", "attention_bias is set, which is not computed"},
+        {", \"sliding_window\": 4", "sliding_window is set, which is not computed"},
+        {", \"attn_logit_softcapping\": 50.0",
+         "attn_logit_softcapping is set, which is not computed"},
+        {", \"num_local_experts\": 8", "num_local_experts is set, which is not computed"},
+        {", \"layer_types\": [\"full_attention\"]",
+         "layer_types lists 1 layers, but the model has 2"},
+        {", \"layer_types\": [\"full_attention\", \"linear_attention\"]",
+         "layer_types has linear_attention at 1; only full_attention and sliding_attention are "
+         "computed"},
+        {", \"layer_types\": [\"full_attention\", \"sliding_attention\"]",
+         "layer_types has sliding_attention at 1, which is not computed for Llama"},
+        {", \"architectures\": [\"GptOssForCausalLM\"]",
+         "the architecture is GptOssForCausalLM, which needs attention sinks: not computed; only "
+         "LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, Gemma3ForCausalLM models are"},
+        {", \"architectures\": [\"DeepseekV3ForCausalLM\"]",
+         "the architecture is DeepseekV3ForCausalLM, which needs multi-head latent attention "
+         "(MLA): "
+         "not computed; only LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, "
+         "Gemma3ForCausalLM models are"},
         {", \"architectures\": [\"MistralForCausalLM\"]",
-         "the architecture is MistralForCausalLM; only LlamaForCausalLM models are computed"},
+         "the architecture is MistralForCausalLM; only LlamaForCausalLM, Qwen2ForCausalLM, "
+         "Qwen3ForCausalLM, Gemma3ForCausalLM models are computed"},
         {", \"hidden_act\": \"gelu\"", "hidden_act is gelu; only silu is computed"},
         {", \"num_key_value_heads\": 3", "4 attention heads do not share 3 KV heads evenly"},
         {", \"head_dim\": 7", "7 channels a head is odd, but RoPE rotates pairs"},
@@ -316,6 +345,8 @@ static void settings_that_are_not_computed_are_refused_by_name(void **state) {
         assert_int_equal(write_config(f->dir, f->model, cases[i].more), 0);
         refuses(f, "config.json", cases[i].message);
     }
+    assert_int_equal(write_config(f->dir, f->model, ", \"attention_bias\": true"), 0);
+    refuses(f, "", "tensor model.layers.0.self_attn.q_proj.bias is missing");
     assert_int_equal(write_config(f->dir, f->model, ", \"vocab_size\": 300"), 0);
     refuses(f, "model.safetensors",
             "tensor model.embed_tokens.weight has 261 rows of 32, but the "
@@ -345,14 +376,15 @@ static void tokenizers_of_another_kind_are_refused_by_name(void **state) {
         {"{\"model\": {\"type\": \"BPE\", \"end_of_word_suffix\": \"</w>\"}}",
          "model.end_of_word_suffix is set, which is not computed"},
         {"{\"model\": {\"type\": \"BPE\", \"byte_fallback\": true}}",
-         "model.byte_fallback is set, but no normalizer replaces spaces by \u2581"},
+         "model.byte_fallback is set, but nothing replaces spaces by \u2581"},
         {"{\"normalizer\": {\"type\": \"NFKC\"}}",
          "the normalizer NFKC is not computed as it stands here; supported: NFC before byte-level "
          "BPE, Prepend and Replace of spaces by \u2581 with model.byte_fallback"},
         {"{\"model\": {\"byte_fallback\": true}, \"normalizer\": {\"type\": \"Sequence\", "
          "\"normalizers\": [{\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, "
          "\"content\": \"\u2581\"}]}, \"pre_tokenizer\": {\"type\": \"Metaspace\"}}",
-         "the pre_tokenizer's step Metaspace is not computed with model.byte_fallback"},
+         "the pre_tokenizer's step Metaspace is not computed as it stands here with "
+         "model.byte_fallback; supported: Metaspace without split"},
         {"{\"pre_tokenizer\": {\"type\": \"ByteLevel\"}, \"post_processor\": {\"type\": "
          "\"RobertaProcessing\"}}",
          "the post_processor RobertaProcessing is not computed"},

@@ -175,6 +175,29 @@ static void llama_2_s_file_has_characters_behind_a_space(void **state) {
     kv_tokenizer_free(m.tokenizer);
 }
 
+// Metaspace, as newer Llama files have it: no second space, and with "first" none behind a token.
+static void a_metaspace_puts_a_space_where_there_is_none(void **state) {
+    (void)state;
+    static const char added[] = "[{\"id\": 7, \"content\": \"<s>\", \"normalized\": false}]";
+    static const char *const schemes[] = {"always", "first", "never"};
+    for (size_t i = 0; i < 3; i++) {
+        char *file = kv_format_text(
+            "{\"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"\u2581\", "
+            "\"prepend_scheme\": \"%s\", \"split\": false}, "
+            "\"model\": {\"byte_fallback\": true}}",
+            schemes[i]);
+        struct kv_model m = open_tokenizer(file, added);
+        HAS(" a", SP_A);
+        if (i == 0) HAS("a<s>a", SP_A, 7, SP_A);
+        if (i == 1) HAS("a<s>a", SP_A, 7, A);
+        if (i == 2) HAS("a<s>a", A, 7, A);
+        HAS("<s> a", 7, SP_A);
+        if (i == 1) HAS("<s>a", 7, A);
+        kv_tokenizer_free(m.tokenizer);
+        free(file);
+    }
+}
+
 // Gemma 3's file has an image token, for which a model of text has no row.
 static void gemma_s_file_has_characters_and_tokens_without_a_row(void **state) {
     (void)state;
@@ -193,6 +216,7 @@ int main(void) {
         cmocka_unit_test(qwen_s_file_is_nfc_and_its_pattern_and_no_bos),
         cmocka_unit_test(llama_3_s_file_ignores_merges_and_puts_bos_first),
         cmocka_unit_test(llama_2_s_file_has_characters_behind_a_space),
+        cmocka_unit_test(a_metaspace_puts_a_space_where_there_is_none),
         cmocka_unit_test(gemma_s_file_has_characters_and_tokens_without_a_row),
     };
     return cmocka_run_group_tests_name("huggingface_tokenizer", tests, NULL, NULL);
