@@ -30,7 +30,7 @@ static int read_pieces(const json_t *root, const char *path, size_t n, const cha
     json_array_foreach(json_object_get(root, "added_tokens"), i, added) {
         json_int_t at = json_integer_value(json_object_get(added, "id"));
         piece = json_string_value(json_object_get(added, "content"));
-        if (!piece || !*piece || at < 0)
+        if (!piece || !*piece || at < 0 || !json_is_integer(json_object_get(added, "id")))
             return kv_fail(e, KV_EFAIL, path, "added token %zu has no text or no id", i);
         if (has_row(added, n) && !pieces[at][0]) pieces[at] = piece;
     }

@@ -172,7 +172,7 @@ KV_MUST_CHECK int kv_tokenizer_encode(const struct kv_tokenizer *t, const char *
                                       struct kv_error *e);
 // The bytes of a token (not NUL-terminated, maybe no whole character). Borrowed.
 const char *kv_tokenizer_bytes(const struct kv_tokenizer *t, uint32_t id, size_t *n_bytes);
-uint64_t kv_tokenizer_digest(const struct kv_tokenizer *t); // over pieces and merges
+uint64_t kv_tokenizer_digest(const struct kv_tokenizer *t); // over pieces, merges, rules
 enum kv_token_kind kv_tokenizer_kind(const struct kv_tokenizer *t, uint32_t id); // never KV_FIRST
 
 KV_END_DECLS

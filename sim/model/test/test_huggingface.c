@@ -414,6 +414,9 @@ static void tokenizers_of_another_kind_are_refused_by_name(void **state) {
          "merge 0 is neither a text nor a pair of texts"},
         {"{\"pre_tokenizer\": {\"type\": \"ByteLevel\"}}",
          "no piece of the vocabulary is a single byte"},
+        {"{\"pre_tokenizer\": {\"type\": \"ByteLevel\"}, \"added_tokens\": [{\"content\": "
+         "\"<s>\"}]}",
+         "added token 0 has no text or no id"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         assert_int_equal(
