@@ -5,6 +5,7 @@
 #include "analysis/studies/anatomy.h"
 #include "reports/draw/anatomy.h"
 #include "sim/base/files.h"
+#include "sim/base/guard.h"
 #include "sim/base/print.h"
 #include "sim/base/talk.h"
 #include "sim/cli/opening.h"
@@ -66,9 +67,17 @@ static int print(const struct kv_anatomy *a, int table, enum kv_output how, stru
     return kv_flush_stdout(e);
 }
 
+// Beside a trace a model that nobody named is taken where it is the trace's, and done without
+// otherwise.
 static int open_model(const struct kv_cli *c, const struct kv_trace *trace, struct kv_model **m,
                       struct kv_error *e) {
-    if (trace) return kv_opt_model(c, kv_trace_info(trace), m, e);
+    bool needed = !trace || kv_opt(c, "model") || kv_opt_given(c, "check");
+    struct kv_error ignored = {0};
+    if (trace && needed) return kv_opt_model(c, kv_trace_info(trace), m, e);
+    if (trace) {
+        if (kv_tolerate(kv_opt_model(c, kv_trace_info(trace), m, &ignored), &ignored)) *m = NULL;
+        return 0;
+    }
     char *path = kv_model_path(kv_opt(c, "model"));
     int rc = path ? kv_model_open(m, path, KV_WEIGHTS_BF16, e)
                   : kv_fail(e, KV_EUSAGE, "anatomy",
