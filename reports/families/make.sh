@@ -7,7 +7,9 @@
 #             (train.ids), with all that they need
 #   learn     plans by layer, KV head, K and V at 4, 5 and 6 allocated bits, widths for every cell
 #   sweep     all of them and reports/families.sweep, exact, over the judged items
-#   table     the tables of reports/families.md: divergence, ranks and their agreement, and how far from the other program
+#   anatomy   what `kvsim anatomy` says of each, from the items that were learned from
+#   table     the tables of reports/families.md: divergence, ranks and their agreement, and how far from the other program;
+#             and the figure (work/families/families.svg)
 set -eu
 kvsim=$BUILD/kvsim lists=reports/families to=work/families compute="--compute ${COMPUTE:-f32}"
 hellaswag=hellaswag:$KVSIM_DATA/hellaswag_val.jsonl.gz
@@ -26,13 +28,15 @@ record() { # record NAME LIST KEEP
         "$kvsim" record -m "$file" -t "$hellaswag" --ids "$lists/$2.ids" --keep "$3" $compute -o "$to/$1"
 }
 ends() { # eight bits for the first and the last two layers, as runtimes ship it
-    awk -v n="$layers" 'BEGIN { for (i = 0; i < n; i++) printf "%s%s", i ? "/" : "", i < 2 || i >= n - 2 ? 8 : 4 }'
+    awk -v n="$layers" 'BEGIN { for (i = 0; i < n; i++) printf "%s%s", i ? "/" : "", (i < 2 || i >= n - 2) ? 8 : 4 }'
 }
 
 for step in "$@"; do
     [ "$step" != table ] || {
         "$kvsim" show --db $to/families.db --tsv >$to/rows.tsv
-        awk -f $lists/table.awk sim/test/reference/families.json $to/rows.tsv
+        awk -v figure=$to/figure.tsv -f $lists/table.awk sim/test/reference/families.json $to/rows.tsv
+        gnuplot -e "format = 'svg'; name = '$to/families'; data = '$to/figure.tsv'; canvas_x = 960; canvas_y = 440" \
+            reports/draw/style.gp $lists/figure.gp
         continue
     }
     for family in ${FAMILIES:-smollm2-135m qwen2.5-coder-0.5b gemma-3-270m}; do
@@ -40,7 +44,7 @@ for step in "$@"; do
         case $step in
         record)
             record "$family" hellaswag final
-            record "$family-train" train kv,sens,cells
+            record "$family-train" train final,kv,sens,cells
             ;;
         learn)
             [ -f "$to/$family.safetensors" ] || "$kvsim" train cells "$to/$family-train" \
@@ -54,6 +58,10 @@ for step in "$@"; do
             ;;
         sweep)
             "$kvsim" sweep "$to/$family" reports/families.sweep "$to/$family.sweep" -m "$file" $compute --db $to/families.db
+            ;;
+        anatomy)
+            "$kvsim" anatomy "$to/$family-train" -m "$file" $compute --items 0-63 --check -o "$to/$family.anatomy" \
+                >"$to/$family.anatomy.txt"
             ;;
         *) echo "make.sh: no step '$step'" >&2 && exit 2 ;;
         esac
