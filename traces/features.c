@@ -24,10 +24,11 @@ void kv_add_ranges(const struct kv_shape *s, const float *x, size_t first, size_
 void kv_predicted_features(const struct kv_model *m, struct kv_scratch *s, const float *final,
                            uint32_t first, const uint32_t *rows, size_t n_rows, float *features) {
     size_t h = m->shape.hidden;
-    float *gathered = kv_alloc(KV_HEAD_ROWS * h, sizeof *gathered);
+    size_t most = kv_head_rows(m);
+    float *gathered = kv_alloc(most * h, sizeof *gathered);
     for (size_t from = 0, n; from < n_rows; from += n) {
         struct kv_reference r;
-        n = n_rows - from < KV_HEAD_ROWS ? n_rows - from : KV_HEAD_ROWS;
+        n = n_rows - from < most ? n_rows - from : most;
         for (size_t i = 0; i < n; i++)
             memcpy(gathered + i * h, final + (size_t)(rows[from + i] - first) * h,
                    h * sizeof *final);

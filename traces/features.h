@@ -12,7 +12,7 @@ void kv_add_ranges(const struct kv_shape *s, const float *x, size_t first, size_
                    enum kv_feature which, float *features);
 
 // Entropy and confidence at some rows, from their final states: state(row) is at
-// final + (row - first) * hidden. At most KV_HEAD_ROWS rows share a product; recording and replay
+// final + (row - first) * hidden. At most kv_head_rows rows share a product; recording and replay
 // ask for scored rows and for the others apart, so that they meet products of the same shapes.
 void kv_predicted_features(const struct kv_model *m, struct kv_scratch *s, const float *final,
                            uint32_t first, const uint32_t *rows, size_t n_rows, float *features);

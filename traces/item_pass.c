@@ -121,10 +121,11 @@ void kv_item_pass_judge(const struct kv_item_pass *p, struct kv_scratch *s, cons
                         const uint32_t *rows, size_t n_rows, float *next_logprob, double *score) {
     const struct kv_trace_item *it = p->item;
     size_t h = p->m->shape.hidden;
-    float *gathered = kv_alloc(KV_HEAD_ROWS * h, sizeof *gathered);
+    size_t most = kv_head_rows(p->m);
+    float *gathered = kv_alloc(most * h, sizeof *gathered);
     for (size_t from = 0, n; from < n_rows; from += n) {
         struct kv_reference r;
-        n = n_rows - from < KV_HEAD_ROWS ? n_rows - from : KV_HEAD_ROWS;
+        n = n_rows - from < most ? n_rows - from : most;
         for (size_t i = 0; i < n; i++)
             memcpy(gathered + i * h, final + rows[from + i] * h, h * sizeof *final);
         kv_head_reference(p->m, gathered, n, s, &r);

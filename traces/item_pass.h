@@ -37,7 +37,7 @@ int kv_item_pass_store(void *self, uint32_t layer, const struct kv_layer_kv *kv,
                        struct kv_layer_view *view, struct kv_error *e);
 
 // Features, next-token log-probs and surprisals of some rows of the final states
-// [n_tokens][hidden], KV_HEAD_ROWS at a time; scores too where they are not NULL. Scored rows go in
+// [n_tokens][hidden], kv_head_rows at a time; scores too where they are not NULL. Scored rows go in
 // one call and the rest in another, so that a replay meets products of the same shapes (forward.h).
 void kv_item_pass_judge(const struct kv_item_pass *p, struct kv_scratch *s, const float *final,
                         const uint32_t *rows, size_t n_rows, float *next_logprob, double *score);

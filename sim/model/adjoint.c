@@ -32,10 +32,11 @@ void kv_adjoint_seed(const struct kv_model *m, const float *final, const struct 
     for (size_t i = 0; i < n_scored; i++) out->n_labels += scored[i].count;
     out->mean_row = kv_alloc(n_scored * h, sizeof(float));
     out->label = kv_alloc(n_draws * out->n_labels, sizeof *out->label);
-    float *gathered = kv_alloc(KV_HEAD_ROWS * h, sizeof *gathered);
+    size_t most = kv_head_rows(m);
+    float *gathered = kv_alloc(most * h, sizeof *gathered);
     for (size_t from = 0, n; from < n_scored; from += n) {
         struct kv_reference r;
-        n = n_scored - from < KV_HEAD_ROWS ? n_scored - from : KV_HEAD_ROWS;
+        n = n_scored - from < most ? n_scored - from : most;
         for (size_t i = 0; i < n; i++)
             memcpy(gathered + i * h, final + scored[from + i].row * h, h * sizeof *final);
         kv_head_reference(m, gathered, n, s, &r);

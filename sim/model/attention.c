@@ -4,7 +4,7 @@
 #include "sim/model/layer.h"
 
 // Appends the positions [from, to) of a segment that starts at row `start`, column `column`.
-static void add_span(struct kv_attend *a, const struct kv_layer_pass *p, bool coded_k, bool coded_v,
+static void add_span(struct kv_attend *a, const struct kv_layer_run *p, bool coded_k, bool coded_v,
                      size_t head, size_t start, size_t column, size_t from, size_t to) {
     if (from >= to) return;
     size_t d = p->m->shape.head_dim, width = (size_t)p->m->shape.n_kv_heads * d;
@@ -19,7 +19,7 @@ static void add_span(struct kv_attend *a, const struct kv_layer_pass *p, bool co
 }
 
 // Cuts the positions [from, to) of a segment whose first is `base` where coded K or coded V end.
-static void add_segment(struct kv_attend *a, const struct kv_layer_pass *p, const uint32_t upto[2],
+static void add_segment(struct kv_attend *a, const struct kv_layer_run *p, const uint32_t upto[2],
                         size_t head, size_t start, size_t column, size_t base, size_t from,
                         size_t to) {
     size_t end[2];
@@ -36,7 +36,7 @@ static void add_segment(struct kv_attend *a, const struct kv_layer_pass *p, cons
 }
 
 // from: the position of the first weight.
-static void count_attention(const struct kv_layer_pass *p, uint32_t row, const struct kv_attend *a,
+static void count_attention(const struct kv_layer_run *p, uint32_t row, const struct kv_attend *a,
                             size_t from) {
     const struct kv_tree *t = p->job->tree;
     struct kv_attention_stats *s = p->job->stats;
@@ -63,7 +63,7 @@ static void count_attention(const struct kv_layer_pass *p, uint32_t row, const s
     }
 }
 
-static void attend_row(struct kv_layer_pass *p, uint32_t row, size_t head) {
+static void attend_row(struct kv_layer_run *p, uint32_t row, size_t head) {
     const struct kv_shape *sh = &p->m->shape;
     const struct kv_tree *t = p->job->tree;
     size_t d = sh->head_dim, group = sh->n_heads / sh->n_kv_heads, first_row = p->job->first_row;
@@ -94,14 +94,14 @@ static void attend_row(struct kv_layer_pass *p, uint32_t row, size_t head) {
     if (p->job->stats) count_attention(p, row, &a, from);
 }
 
-static void attend_rows(struct kv_layer_pass *p, uint32_t from, uint32_t to) {
+static void attend_rows(struct kv_layer_run *p, uint32_t from, uint32_t to) {
     for (size_t h = 0; h < p->m->shape.n_kv_heads; h++)
         for (uint32_t row = from; row < to; row++) attend_row(p, row, h);
 }
 
 // The rows in runs between which what is stored may change: the context's end at multiples of
 // age_tokens, the choices are the last.
-static int attend_as_it_ages(struct kv_layer_pass *p, size_t width, struct kv_error *e) {
+static int attend_as_it_ages(struct kv_layer_run *p, size_t width, struct kv_error *e) {
     const struct kv_forward *job = p->job;
     const struct kv_tree *t = job->tree;
     for (uint32_t from = job->first_row, to; from < t->n_tokens; from = to) {
@@ -116,7 +116,7 @@ static int attend_as_it_ages(struct kv_layer_pass *p, size_t width, struct kv_er
     return 0;
 }
 
-int kv_layer_attend(struct kv_layer_pass *p, struct kv_error *e) {
+int kv_layer_attend(struct kv_layer_run *p, struct kv_error *e) {
     size_t width = (size_t)p->m->shape.n_kv_heads * p->m->shape.head_dim;
     if (p->view.k_exact) kv_paths_transpose(&p->at, width, p->view.k_exact, p->k_t[0]);
     if (p->view.k_coded) kv_paths_transpose(&p->at, width, p->view.k_coded, p->k_t[1]);

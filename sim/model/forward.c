@@ -1,75 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The forward pass over a tree: embeddings, layers, the last norm; and the matrix products of all.
+// The forward pass over a tree: embeddings, layers, the last norm.
 #include "sim/model/forward.h"
 
-#include <stdlib.h>
-
-#include "sim/base/blas.h"
-#include "sim/base/guard.h"
 #include "sim/base/half.h"
-#include "sim/base/memory.h"
-#include "sim/model/accelerator.h"
 #include "sim/model/kernels.h"
 #include "sim/model/layer.h"
 #include "sim/model/scratch.h"
-
-// ---- scratch --------------------------------------------------------------------------
-
-struct kv_scratch *kv_scratch_new(void) {
-    return kv_alloc(1, sizeof(struct kv_scratch));
-}
-
-void kv_scratch_free(struct kv_scratch *s) {
-    if (!s) return;
-    for (size_t i = 0; i < KV_N_BUFFERS; i++) free(s->buffer[i].p);
-    free(s);
-}
-
-float *kv_scratch_floats(struct kv_scratch *s, enum kv_buffer which, size_t n) {
-    if (s->buffer[which].n < n) {
-        free(s->buffer[which].p);
-        s->buffer[which].p = NULL;
-        s->buffer[which].n = 0;
-        s->buffer[which].p = kv_alloc(n, sizeof(float));
-        s->buffer[which].n = n;
-    }
-    return s->buffer[which].p;
-}
-
-// The matrix in float32: its own memory, or widened into the scratch.
-static const float *as_f32(const struct kv_matrix *w, struct kv_scratch *s) {
-    if (w->f32) return w->f32;
-    size_t n = w->rows * w->cols;
-    float *wide = kv_scratch_floats(s, KV_BUF_WEIGHTS, n);
-    for (size_t i = 0; i < n; i++) wide[i] = kv_bf16_to_f32(w->bf16[i]);
-    return wide;
-}
-
-// On the accelerator that holds the matrix. A device that fails ends the call: what was finished is
-// in the store.
-static bool elsewhere(bool transposed, const struct kv_matrix *w, const float *x, size_t rows,
-                      float *y) {
-    char why[256] = "";
-    const struct kv_accelerator *a = w->accelerator;
-    if (!a) return false;
-    size_t n = transposed ? w->rows : w->cols, k = transposed ? w->cols : w->rows;
-    if (a->multiply(transposed, rows, n, k, x, w->f32, y, why, sizeof why))
-        kv_raise(KV_EFAIL, a->hardware, "a product of %zu x %zu x %zu failed: %s", rows, n, k, why);
-    return true;
-}
-
-void kv_product(const struct kv_matrix *w, const float *x, size_t rows, float *y,
-                struct kv_scratch *s) {
-    if (rows == 0 || elsewhere(true, w, x, rows, y)) return;
-    kv_sgemm(false, true, rows, w->rows, w->cols, x, w->cols, as_f32(w, s), w->cols, 0, y, w->rows);
-}
-
-void kv_product_back(const struct kv_matrix *w, const float *dy, size_t rows, float *dx,
-                     struct kv_scratch *s) {
-    if (rows == 0 || elsewhere(false, w, dy, rows, dx)) return;
-    kv_sgemm(false, false, rows, w->cols, w->rows, dy, w->rows, as_f32(w, s), w->cols, 0, dx,
-             w->cols);
-}
 
 // ---- parts of the pass ----------------------------------------------------------------
 
@@ -87,6 +23,10 @@ static void embed(const struct kv_model *m, const struct kv_forward *job, float 
 }
 
 static int check_tree(const struct kv_model *m, const struct kv_tree *t, struct kv_error *e) {
+    if (m->shape.head_dim % 16)
+        return kv_fail(e, KV_EFAIL, "forward pass",
+                       "heads have %u channels; only multiples of 16 are computed",
+                       m->shape.head_dim);
     for (uint32_t row = 0; row < t->n_tokens; row++) {
         if (t->ids[row] >= m->shape.vocab)
             return kv_fail(e, KV_EFAIL, "forward pass", "token %u has id %u; the model knows %u",
@@ -118,8 +58,8 @@ int kv_forward(const struct kv_model *m, const struct kv_forward *job, struct kv
     if (rc) return rc;
     size_t rows = t->n_tokens - job->first_row, h = sh->hidden,
            n_kv = (size_t)sh->n_kv_heads * sh->head_dim, n_q = (size_t)sh->n_heads * sh->head_dim;
-    struct kv_layer_pass p = {.m = m, .job = job};
-    kv_layer_pass_init(&p, s);
+    struct kv_layer_run p = {.m = m, .job = job};
+    kv_layer_run_init(&p, s);
     float *x = kv_scratch_floats(s, KV_BUF_X, rows * h);
     float *q = kv_scratch_floats(s, KV_BUF_Q, rows * n_q),
           *mixed = kv_scratch_floats(s, KV_BUF_MIXED, rows * n_q);
@@ -156,6 +96,6 @@ int kv_forward(const struct kv_model *m, const struct kv_forward *job, struct kv
     }
     if (job->tape) memcpy(job->tape->x, x, rows * h * sizeof *x);
     if (rc == 0) kv_kernels()->rms_norm(job->final, x, m->final_norm, rows, h, m->rms_eps);
-    kv_layer_pass_fini(&p);
+    kv_layer_run_fini(&p);
     return rc;
 }

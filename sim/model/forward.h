@@ -147,9 +147,11 @@ void kv_rope_back(const struct kv_model *m, uint32_t layer, float *x, size_t n, 
 
 // ---- head (head.c) --------------------------------------------------------------------
 
-enum { KV_HEAD_ROWS = 256 }; // rows judged together: bounds memory at 2 x 256 x vocab floats
+// Rows judged together, 256 or so many that their logits and probabilities take no more memory than
+// 256 rows of a vocabulary of 49,152.
+size_t kv_head_rows(const struct kv_model *m);
 
-// The 16-bit run's distributions at up to KV_HEAD_ROWS rows.
+// The 16-bit run's distributions at up to kv_head_rows rows.
 struct kv_reference {
     size_t n_rows;
     float *logit, *p; // [n_rows][vocab]

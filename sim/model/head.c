@@ -27,6 +27,13 @@ static struct kv_matrix slice(const struct kv_matrix *w, size_t from, size_t n) 
     return part;
 }
 
+enum { MOST_ROWS = 256, USUAL_VOCAB = 49152 };
+
+size_t kv_head_rows(const struct kv_model *m) {
+    size_t rows = (size_t)MOST_ROWS * USUAL_VOCAB / m->shape.vocab;
+    return rows > MOST_ROWS ? MOST_ROWS : rows > 0 ? rows : 1;
+}
+
 static size_t tile_rows(const struct kv_model *m) {
     return m->accelerator ? m->accelerator->tile_rows : TILE_ROWS;
 }

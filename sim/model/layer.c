@@ -9,7 +9,7 @@
 #include "sim/model/rope.h"
 #include "sim/model/scratch.h"
 
-void kv_layer_pass_init(struct kv_layer_pass *p, struct kv_scratch *s) {
+void kv_layer_run_init(struct kv_layer_run *p, struct kv_scratch *s) {
     kv_paths_init(&p->at, p->job->tree);
     const struct kv_shape *sh = &p->m->shape;
     size_t keys = (size_t)sh->n_kv_heads * sh->head_dim * p->at.ld,
@@ -25,7 +25,7 @@ void kv_layer_pass_init(struct kv_layer_pass *p, struct kv_scratch *s) {
     p->masked = kv_alloc(p->at.longest + 1, 1);
 }
 
-void kv_layer_pass_fini(struct kv_layer_pass *p) {
+void kv_layer_run_fini(struct kv_layer_run *p) {
     free(p->masked);
     kv_paths_fini(&p->at);
 }
@@ -57,7 +57,7 @@ static void norm_heads(const struct kv_model *m, float *to, const float *from, c
 }
 
 // Splits the fused product into Q (rotated in place of `q`) and this layer's K and V rows.
-static void split_qkv(const struct kv_layer_pass *p, const float *qkv, float *q,
+static void split_qkv(const struct kv_layer_run *p, const float *qkv, float *q,
                       struct kv_layer_kv *kv) {
     const struct kv_shape *sh = &p->m->shape;
     const struct kv_layer_weights *w = &p->m->layers[p->layer];
@@ -78,7 +78,7 @@ static void split_qkv(const struct kv_layer_pass *p, const float *qkv, float *q,
     }
 }
 
-void kv_layer_project(const struct kv_layer_pass *p, const float *x, size_t rows, float *q,
+void kv_layer_project(const struct kv_layer_run *p, const float *x, size_t rows, float *q,
                       struct kv_layer_kv *kv, struct kv_scratch *s) {
     const struct kv_layer_weights *w = &p->m->layers[p->layer];
     float *norm = kv_scratch_floats(s, KV_BUF_NORM, rows * p->m->shape.hidden),
@@ -101,7 +101,7 @@ static void add_part(const struct kv_model *m, float *delta, const float *norm, 
     for (size_t i = 0; i < n; i++) x[i] += delta[i];
 }
 
-void kv_layer_add_mixed(const struct kv_layer_pass *p, const float *mixed, size_t rows, float *x,
+void kv_layer_add_mixed(const struct kv_layer_run *p, const float *mixed, size_t rows, float *x,
                         struct kv_scratch *s) {
     const struct kv_layer_weights *w = &p->m->layers[p->layer];
     size_t h = p->m->shape.hidden;
@@ -111,7 +111,7 @@ void kv_layer_add_mixed(const struct kv_layer_pass *p, const float *mixed, size_
     add_part(p->m, delta, w->attn_post_norm, p->tape ? p->tape->attn_delta : NULL, rows, x);
 }
 
-void kv_layer_gate_up(const struct kv_layer_pass *p, const float *x, size_t rows, float *up,
+void kv_layer_gate_up(const struct kv_layer_run *p, const float *x, size_t rows, float *up,
                       struct kv_scratch *s) {
     const struct kv_layer_weights *w = &p->m->layers[p->layer];
     float *norm = kv_scratch_floats(s, KV_BUF_NORM, rows * p->m->shape.hidden);
@@ -120,7 +120,7 @@ void kv_layer_gate_up(const struct kv_layer_pass *p, const float *x, size_t rows
     add_bias(up, w->gateup_bias, rows, w->gateup.rows);
 }
 
-void kv_layer_down(const struct kv_layer_pass *p, const float *up, size_t rows, float *delta,
+void kv_layer_down(const struct kv_layer_run *p, const float *up, size_t rows, float *delta,
                    struct kv_scratch *s) {
     const struct kv_layer_weights *w = &p->m->layers[p->layer];
     const struct kv_kernels *k = kv_kernels();
@@ -131,7 +131,7 @@ void kv_layer_down(const struct kv_layer_pass *p, const float *up, size_t rows, 
     add_bias(delta, w->down_bias, rows, p->m->shape.hidden);
 }
 
-void kv_layer_add_down(const struct kv_layer_pass *p, const float *up, size_t rows, float *x,
+void kv_layer_add_down(const struct kv_layer_run *p, const float *up, size_t rows, float *x,
                        struct kv_scratch *s) {
     float *delta = kv_scratch_floats(s, KV_BUF_DELTA, rows * p->m->shape.hidden);
     kv_layer_down(p, up, rows, delta, s);

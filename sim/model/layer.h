@@ -8,7 +8,7 @@
 
 #include "sim/model/paths.h"
 
-struct kv_layer_pass {
+struct kv_layer_run {
     const struct kv_model *m;
     const struct kv_forward *job;
     uint32_t layer;
@@ -23,8 +23,8 @@ struct kv_layer_pass {
     uint8_t *masked; // [longest path]
 };
 // Sets paths and takes buffers of the scratch for m and job, which are set.
-void kv_layer_pass_init(struct kv_layer_pass *p, struct kv_scratch *s);
-void kv_layer_pass_fini(struct kv_layer_pass *p);
+void kv_layer_run_init(struct kv_layer_run *p, struct kv_scratch *s);
+void kv_layer_run_fini(struct kv_layer_run *p);
 
 // Buffers of the scratch for n tokens' keys and values.
 struct kv_layer_kv kv_layer_take_kv(const struct kv_model *m, size_t n, struct kv_scratch *s);
@@ -37,20 +37,20 @@ static inline float kv_query_gain(const struct kv_model *m) {
 }
 
 // Q, K and V of the rows computed, from x entering the layer.
-void kv_layer_project(const struct kv_layer_pass *p, const float *x, size_t rows, float *q,
+void kv_layer_project(const struct kv_layer_run *p, const float *x, size_t rows, float *q,
                       struct kv_layer_kv *kv, struct kv_scratch *s);
 // p->out from p->q and the view (attention.c). Returns what the job's `age` returns if that fails.
-int kv_layer_attend(struct kv_layer_pass *p, struct kv_error *e);
+int kv_layer_attend(struct kv_layer_run *p, struct kv_error *e);
 // Attention's output onto the residual stream.
-void kv_layer_add_mixed(const struct kv_layer_pass *p, const float *mixed, size_t rows, float *x,
+void kv_layer_add_mixed(const struct kv_layer_run *p, const float *mixed, size_t rows, float *x,
                         struct kv_scratch *s);
 // [rows][2 ffn], gate and up side by side.
-void kv_layer_gate_up(const struct kv_layer_pass *p, const float *x, size_t rows, float *up,
+void kv_layer_gate_up(const struct kv_layer_run *p, const float *x, size_t rows, float *up,
                       struct kv_scratch *s);
 // What of the feed-forward part is added to the residual stream, [rows][hidden], before its norm.
-void kv_layer_down(const struct kv_layer_pass *p, const float *up, size_t rows, float *delta,
+void kv_layer_down(const struct kv_layer_run *p, const float *up, size_t rows, float *delta,
                    struct kv_scratch *s);
-void kv_layer_add_down(const struct kv_layer_pass *p, const float *up, size_t rows, float *x,
+void kv_layer_add_down(const struct kv_layer_run *p, const float *up, size_t rows, float *x,
                        struct kv_scratch *s);
 
 #endif

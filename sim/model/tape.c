@@ -98,11 +98,11 @@ void kv_tape_recall(const struct kv_model *m, const struct kv_tree *t, struct kv
     if (!tape->shared || tape->holds == layer) return;
     struct kv_tape_layer *y = &tape->layers[layer];
     struct kv_forward job = {.tree = t};
-    struct kv_layer_pass p = {
+    struct kv_layer_run p = {
         .m = m, .job = &job, .layer = layer, .tape = y, .q = y->q, .out = y->mixed};
     struct kv_layer_kv kv = kv_layer_take_kv(m, t->n_tokens, s);
     p.view = (struct kv_layer_view){.k_exact = y->k, .v_exact = y->v};
-    kv_layer_pass_init(&p, s);
+    kv_layer_run_init(&p, s);
     kv_layer_project(&p, y->x, t->n_tokens, y->q, &kv, s);
     (void)kv_layer_attend(&p, NULL); // without `age` it cannot fail
     memcpy(y->middle, y->x, (size_t)t->n_tokens * m->shape.hidden * sizeof *y->x);
@@ -110,5 +110,5 @@ void kv_tape_recall(const struct kv_model *m, const struct kv_tree *t, struct kv
     kv_layer_gate_up(&p, y->middle, t->n_tokens, y->gateup, s);
     if (y->ffn_delta) kv_layer_down(&p, y->gateup, t->n_tokens, y->ffn_delta, s);
     tape->holds = layer;
-    kv_layer_pass_fini(&p);
+    kv_layer_run_fini(&p);
 }

@@ -36,13 +36,13 @@ void kv_targets_fini(struct kv_targets *t) {
 void kv_compare_final(const struct kv_model *m, struct kv_scratch *s,
                       const struct kv_trace_item *it, size_t n_specs, float *const *scored,
                       struct kv_targets *targets, double *const *kl_nats) {
-    size_t h = m->shape.hidden;
+    size_t h = m->shape.hidden, most = kv_head_rows(m);
     struct kv_target *part = kv_alloc(targets[0].n, sizeof *part);
     size_t *which = kv_alloc(targets[0].n, sizeof *which);
     for (size_t from = 0, n; from < it->n_final; from += n) {
         struct kv_reference ref;
         size_t n_part = 0;
-        n = it->n_final - from < KV_HEAD_ROWS ? it->n_final - from : KV_HEAD_ROWS;
+        n = it->n_final - from < most ? it->n_final - from : most;
         kv_head_reference(m, it->final + from * h, n, s, &ref);
         for (size_t i = 0; i < targets[0].n; i++) {
             uint32_t row = targets[0].list[i].row;

@@ -23,11 +23,12 @@ static inline int score_line(const struct kv_model *m, const uint32_t *ids, uint
     struct kv_tree tree = {.n_tokens = n, .n_context = n, .ids = ids};
     int rc = kv_forward(
         m, &(struct kv_forward){.tree = &tree, .store = read_all_exact, .final = final}, s, e);
-    for (uint32_t at = 0, rows; !rc && at + 1 < n; at += rows) {
+    size_t most = kv_head_rows(m);
+    for (size_t at = 0, rows; !rc && at + 1 < n; at += rows) {
         struct kv_reference r;
-        rows = n - 1 - at < KV_HEAD_ROWS ? n - 1 - at : KV_HEAD_ROWS;
-        kv_head_reference(m, final + (size_t)at * m->shape.hidden, rows, s, &r);
-        for (uint32_t i = 0; i < rows; i++)
+        rows = n - 1 - at < most ? n - 1 - at : most;
+        kv_head_reference(m, final + at * m->shape.hidden, rows, s, &r);
+        for (size_t i = 0; i < rows; i++)
             logprob[at + i] = kv_reference_logprob(m, &r, i, ids[at + i + 1]);
     }
     free(final);

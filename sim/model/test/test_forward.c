@@ -327,6 +327,10 @@ static void unknown_ids_and_long_sequences_are_refused(void **state) {
     job.tree = &longer;
     assert_int_equal(KV_EFAIL, kv_forward(m, &job, s, &e));
     assert_string_equal("a sequence is longer than the model's 16 tokens", e.msg);
+    m->shape.head_dim = 72; // kernels go over heads in steps of 16
+    assert_int_equal(KV_EFAIL, kv_forward(m, &job, s, &e));
+    assert_string_equal("heads have 72 channels; only multiples of 16 are computed", e.msg);
+    m->shape.head_dim = 64;
     kv_scratch_free(s);
     kv_model_close(m);
 }

@@ -43,12 +43,12 @@ static void products(const struct kv_model *m, const struct kv_trace_item *it, c
         const struct kv_matrix *list[] = {&w->qkv, &w->out, &w->gateup, &w->down};
         for (int i = 0; i < 4; i++) kv_product(list[i], x, it->n_tokens, y, s);
     }
+    size_t most = kv_head_rows(m);
     for (size_t from = 0; from < m->shape.vocab; from += TILE) {
         struct kv_matrix part = {
             .rows = TILE, .cols = m->head.cols, .f32 = m->head.f32 + from * m->head.cols};
-        for (size_t row = 0; row < it->n_final; row += KV_HEAD_ROWS)
-            kv_product(&part, x,
-                       it->n_final - row < KV_HEAD_ROWS ? it->n_final - row : KV_HEAD_ROWS, y, s);
+        for (size_t row = 0; row < it->n_final; row += most)
+            kv_product(&part, x, it->n_final - row < most ? it->n_final - row : most, y, s);
     }
 }
 

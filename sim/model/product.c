@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// Buffers of a worker, and the matrix products of all passes.
+#include <stdlib.h>
+
+#include "sim/base/blas.h"
+#include "sim/base/guard.h"
+#include "sim/base/half.h"
+#include "sim/base/memory.h"
+#include "sim/model/accelerator.h"
+#include "sim/model/scratch.h"
+
+// ---- scratch --------------------------------------------------------------------------
+
+struct kv_scratch *kv_scratch_new(void) {
+    return kv_alloc(1, sizeof(struct kv_scratch));
+}
+
+void kv_scratch_free(struct kv_scratch *s) {
+    if (!s) return;
+    for (size_t i = 0; i < KV_N_BUFFERS; i++) free(s->buffer[i].p);
+    free(s);
+}
+
+float *kv_scratch_floats(struct kv_scratch *s, enum kv_buffer which, size_t n) {
+    if (s->buffer[which].n < n) {
+        free(s->buffer[which].p);
+        s->buffer[which].p = NULL;
+        s->buffer[which].n = 0;
+        s->buffer[which].p = kv_alloc(n, sizeof(float));
+        s->buffer[which].n = n;
+    }
+    return s->buffer[which].p;
+}
+
+// ---- products -------------------------------------------------------------------------
+
+// The matrix in float32: its own memory, or widened into the scratch.
+static const float *as_f32(const struct kv_matrix *w, struct kv_scratch *s) {
+    if (w->f32) return w->f32;
+    size_t n = w->rows * w->cols;
+    float *wide = kv_scratch_floats(s, KV_BUF_WEIGHTS, n);
+    for (size_t i = 0; i < n; i++) wide[i] = kv_bf16_to_f32(w->bf16[i]);
+    return wide;
+}
+
+// On the accelerator that holds the matrix. A device that fails ends the call: what was finished is
+// in the store.
+static bool elsewhere(bool transposed, const struct kv_matrix *w, const float *x, size_t rows,
+                      float *y) {
+    char why[256] = "";
+    const struct kv_accelerator *a = w->accelerator;
+    if (!a) return false;
+    size_t n = transposed ? w->rows : w->cols, k = transposed ? w->cols : w->rows;
+    if (a->multiply(transposed, rows, n, k, x, w->f32, y, why, sizeof why))
+        kv_raise(KV_EFAIL, a->hardware, "a product of %zu x %zu x %zu failed: %s", rows, n, k, why);
+    return true;
+}
+
+void kv_product(const struct kv_matrix *w, const float *x, size_t rows, float *y,
+                struct kv_scratch *s) {
+    if (rows == 0 || elsewhere(true, w, x, rows, y)) return;
+    kv_sgemm(false, true, rows, w->rows, w->cols, x, w->cols, as_f32(w, s), w->cols, 0, y, w->rows);
+}
+
+void kv_product_back(const struct kv_matrix *w, const float *dy, size_t rows, float *dx,
+                     struct kv_scratch *s) {
+    if (rows == 0 || elsewhere(false, w, dy, rows, dx)) return;
+    kv_sgemm(false, false, rows, w->cols, w->rows, dy, w->rows, as_f32(w, s), w->cols, 0, dx,
+             w->cols);
+}
