@@ -26,7 +26,7 @@ static void make_places(struct kv_anatomy *a) {
         if (a->options.trace) continue;
         struct kv_anatomy_place *p = &a->places[i];
         p->constant_pct = p->after_pct = p->range = p->kurtosis = p->pair_pct = NAN;
-        p->first_ratio = p->sink_pct = p->error = p->damage = p->damage_pct = NAN;
+        p->first_ratio = p->sink_pct = p->error = p->buried = p->damage = p->damage_pct = NAN;
     }
 }
 

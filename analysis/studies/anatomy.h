@@ -45,6 +45,7 @@ struct kv_anatomy_place {
     double first_ratio; // norm of the first token's vector to the mean norm of the others
     double sink_pct;    // attention that later tokens pay to the first (every eighth row)
     double error;       // relative error of coding, |e| / |x|
+    double buried;      // |e| / |x - mean|: errors beside what tells tokens apart
     double damage;      // nats a scored position, and its share of all
     double damage_pct;
     bool named; // in the verdict

@@ -213,6 +213,7 @@ static void fill_place(struct kv_anatomy *a, const struct sums *s, size_t cell, 
     p->first_ratio = s->first[cell] / items / (s->others[cell] / (tokens - items));
     p->sink_pct = s->rows > 0 ? 100 * s->sink[cell / 2] / s->rows : NAN;
     p->error = sqrt(error / energy);
+    p->buried = sqrt(error / fmax(energy - before * tokens, 1e-12 * energy));
     find_pair(a, s->at[SQUARE] + at, energy, p);
 }
 

@@ -7,8 +7,10 @@
 
 // A layer's keys (or values) stand out where their damage, or of the weights alone their bias, is
 // at least so many times the median layer's (keys' or values', whichever is more); and of damage
-// where they hold so much of all of it.
+// where they hold so much of all of it. Or where a head's errors are larger than what tells its
+// tokens apart, and the damage is not less than the median layer's.
 static const double stands_out = 8, least_pct = 0.5;
+static const double constant_out = 4; // times the median layer's: a constant stands out
 // A constant is spoken of where it holds so much of the energy, in heads with so much of their
 // layer's damage.
 static const double constant_pct = 50, head_share = 0.1;
@@ -39,19 +41,55 @@ static double *by_layer(const struct kv_anatomy *a, enum kv_side side, bool bias
     return of;
 }
 
+// Norms of the means of layers' keys or values: [n_layers]. Caller frees.
+static double *constants(const struct kv_anatomy *a, enum kv_side side) {
+    double *of = kv_alloc(a->n_layers, sizeof *of);
+    for (size_t i = 0; i < a->n_layers * a->n_heads * 2 * a->head_dim; i++)
+        if (i / a->head_dim % 2 == side) {
+            size_t layer = i / (a->n_heads * 2 * a->head_dim);
+            of[layer] = hypot(of[layer], a->mean[i]);
+        }
+    return of;
+}
+
+// Of layers that stand out, those whose constant does too, where there are any: they hold the
+// cause.
+static void keep_constants(const struct kv_anatomy *a, enum kv_side side, bool *out) {
+    double *of = constants(a, side), least = constant_out * median(of, a->n_layers);
+    bool any = false;
+    for (size_t l = 0; l < a->n_layers; l++) any |= out[l] && of[l] >= least;
+    for (size_t l = 0; l < a->n_layers; l++) out[l] &= !any || of[l] >= least;
+    free(of);
+}
+
+static double most_buried(const struct kv_anatomy *a, size_t layer, enum kv_side side) {
+    double most = 0;
+    for (size_t h = 0; h < a->n_heads; h++)
+        most = fmax(most, a->places[kv_anatomy_at(a, layer, h, side)].buried);
+    return most;
+}
+
 void kv_anatomy_name_places(struct kv_anatomy *a) {
     bool bias = !a->options.trace;
     double *layers[2] = {by_layer(a, KV_KEY, bias), by_layer(a, KV_VALUE, bias)};
     double middle[2] = {median(layers[0], a->n_layers), median(layers[1], a->n_layers)};
+    bool *out = kv_alloc(a->n_layers, sizeof *out);
     for (int side = 0; side < 2; side++) {
-        double *of = layers[side], ordinary = bias ? middle[side] : fmax(middle[0], middle[1]);
-        for (size_t i = (size_t)side; i < a->n_layers * a->n_heads * 2; i += 2) {
-            double mine = of[a->places[i].layer];
-            a->places[i].named = mine > 0 && mine >= stands_out * ordinary &&
-                                 (bias || 100 * mine >= least_pct * a->all_damage);
+        double ordinary = bias ? middle[side] : fmax(middle[0], middle[1]);
+        for (size_t l = 0; l < a->n_layers; l++) {
+            double mine = layers[side][l];
+            out[l] = mine > 0 && mine >= stands_out * ordinary;
+            if (bias) continue;
+            out[l] = (out[l] && 100 * mine >= least_pct * a->all_damage) ||
+                     (mine >= ordinary && most_buried(a, l, (enum kv_side)side) >= 1);
         }
-        free(of);
+        if (!bias) keep_constants(a, (enum kv_side)side, out);
+        for (size_t i = (size_t)side; i < a->n_layers * a->n_heads * 2; i += 2)
+            a->places[i].named = out[a->places[i].layer];
     }
+    free(out);
+    free(layers[0]);
+    free(layers[1]);
 }
 
 static bool is_named(const struct kv_anatomy *a, size_t layer, enum kv_side side) {

@@ -20,6 +20,7 @@ enum { ALL, PLACES_ALONE, REMEDIES_ALONE };
     X(T, damage_pct, KV_NUMBER(row->damage_pct, 2))                                                \
     X(T, damage_nats, KV_NUMBER(row->damage, 6))                                                   \
     X(T, relative_error, KV_NUMBER(row->error, 4))                                                 \
+    X(T, error_to_spread, KV_NUMBER(row->buried, 3))                                               \
     X(T, bias_norm, KV_NUMBER(row->bias, 2))                                                       \
     X(T, constant_pct, KV_NUMBER(row->constant_pct, 1))                                            \
     X(T, after_rope_pct, KV_NUMBER(row->after_pct, 1))                                             \

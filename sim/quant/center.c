@@ -63,7 +63,7 @@ const struct kv_format_type kv_format_type_center = {
     .tag = "approximate",
     .layout = "as the inner format; a sequence holds once, for each layer and KV head, head_dim "
               "fp16 means",
-    .formula = "as the inner format, and 16 head_dim / tokens of the sequence",
+    .formula = "as the inner format, and 16/T for each centred value, T the sequence's tokens",
     .rounding = "mean of the first tokens after the sinks in float64, rounded to fp16; x - mean in "
                 "float32, then the inner format; its values + mean",
     .guards = "as the inner format; means saturate at 65504. Differs from its source, which takes "

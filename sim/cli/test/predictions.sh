@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# tune, atlas, fidelity and additivity on two samples: plans against all plans, sums, refusals, and
+# tune, atlas, anatomy, fidelity and additivity on two samples: plans against all plans, sums, refusals, and
 # predictions where no model is to be found.
 set -u
 kvsim=$(cd "$(dirname "${BUILD:-build}/kvsim")" && pwd)/kvsim
@@ -59,6 +59,24 @@ check "kvtuner's plan is a layerwise spec within its budget, and the policy's ow
 check "shares of damage add up to the whole by each axis but rare words" "100 100 100 " \
     "$(for by in head position segment; do apart atlas t.trace --by $by --tsv | awk -F'\t' 'NR > 1 { s += $8 } END { printf "%.0f ", s }'; done)"
 
+# anatomy, without a model in reach and with it
+check "anatomy's shares of damage add up to the whole, and no layer of this model stands out" "100 0 yes" \
+    "$(apart anatomy t.trace --tsv -o "$dir/anatomy" 2>"$dir/said" | awk -F'\t' 'NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i }
+        NR > 1 { s += $at["damage_pct"]; n += $at["named"] == "yes" } END { printf "%.0f %d", s, n }') $(
+        grep -q 'no layer stands out' "$dir/said" && [ -s "$dir/anatomy/anatomy.svg" ] && echo yes)"
+check "anatomy's divergences are fisher replay's, and its bits the ledger's" "same" \
+    "$(apart anatomy t.trace --tsv -q --table remedies | awk -F'\t' '$1 == "a rotation" || $1 == "as it is" || $1 ~ /mean (before|after) RoPE$/ { print $10, $5, $3 }' >"$dir/a"
+        apart replay t.trace $(cut -d' ' -f1 "$dir/a") --fidelity fisher --form channel -q --tsv |
+            awk -F'\t' 'NR > 1 { print $11, $14 }' >"$dir/b"; [ -s "$dir/a" ] && cut -d" " -f2- "$dir/a" | cmp - "$dir/b" && echo same)"
+check "anatomy runs its first three remedies exactly" "4 yes" \
+    "$("$kvsim" anatomy "$t" -m "$model" --items 0-0 --check -q --tsv --table remedies |
+        awk -F'\t' 'NR > 1 && $7 != "" { n++; bad += $7 <= 0; if (n == 2) better = $7 < first; if (n == 1) first = $7 } END { print n, (bad || !better ? "no" : "yes") }')"
+check "of weights without biases anatomy foretells nothing" "yes" \
+    "$("$kvsim" anatomy -m "$model" | grep -q 'keys have no bias: the weights foretell no constant' && echo yes)"
+refused "anatomy at a width that is not offered" 2 "--bits: format asym:group=32 does not offer 7 bits" anatomy "$t" -m "$model" -b 7
+refused "anatomy of another table" 2 "all, places or remedies is expected" anatomy "$t" --table trees
+refused "remedies of weights alone" 2 "without a trace there are no remedies" anatomy -m "$model" --table remedies
+
 "$kvsim" tune "$t" -m "$model" -q --tsv --budget bits=4.25 --method greedy-exact --evaluations 7 --verify 1 \
     layerwise@sym >"$dir/g.tsv"
 check "greedy-exact stands beside the additive plan, verified no worse, within budget and evaluations" "2 yes yes yes" \
@@ -76,7 +94,7 @@ check "headroom spends no more bits than uniform storage, on the items not chose
     "$(awk -F'\t' 'NR > 1 { n++; bad += $3 != 1 || $4 > 5.0001 || !($5 > 0) } END { print n, (bad ? "no" : "yes") }' "$dir/h.tsv")"
 check "and its oracles are predicted no worse than uniform, their nulls worse than they" "yes" \
     "$(awk -F'\t' 'NR > 1 { k[$2] = $8 } END { print (k["token"] <= k["uniform"] && k["cell"] <= k["token, K and V"] && k["cell, shuffled"] > k["cell"]) ? "yes" : "no" }' "$dir/h.tsv")"
-refused "headroom judged where it was chosen" 2 "overlap items" headroom "$t" --bits 4 --train 0-1 --items 1-1
+refused "headroom judged where it was chosen" 2 "overlap items" headroom "$t" -m "$model" --bits 4 --train 0-1 --items 1-1
 refused "a budget below the cheapest plan" 1 "is below the cheapest plan" tune "$t" --no-exact --budget bits=1 static@sym
 refused "a budget in ms without a device" 2 "ms=X@DEVICE" tune "$t" --no-exact --budget ms=3 static@sym
 refused "kvtuner within a budget of bytes" 2 "kvtuner takes a budget of bits" tune "$t" --no-exact --budget bytes=6000 kvtuner@sym

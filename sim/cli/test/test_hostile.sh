@@ -116,6 +116,7 @@ done <<'ROWS'
 1 | bare: keeps no sensitivities | kvsim replay bare static -m good.gguf --fidelity fisher
 1 | bare: keeps no Q, K and V | kvsim replay bare static --fidelity attention -m good.gguf
 1 | bare: keeps no sensitivities | kvsim atlas bare
+1 | bare: keeps no keys and values, or no sensitivities | kvsim anatomy bare
 1 | bare: keeps no | kvsim headroom bare -m good.gguf --db h.db
 1 | bare: keeps no sensitivities | kvsim additivity bare -m good.gguf --items 0-0
 1 | bare: holds no keys and values | kvsim quant -t bare

@@ -9,7 +9,7 @@
 enum { TEXT_TOKENS = 1024 };
 
 static const struct rule rules[] = {{"float32", "none", 0, 0},
-                                    {"asym4_g32", "static:bits=4@asym:group=32", 0.45, 8}};
+                                    {"asym4_g32", "static:bits=4@asym:group=32", 0.45, 4}};
 enum { N_RULES = sizeof rules / sizeof *rules };
 
 static const struct family {
