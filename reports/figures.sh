@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Rebuilds the figures of the README: figures.sh DEMO-FOLDER [STORE], with BUILD in the environment.
 # The frontier comes from what `make demo` made; the study's figure from work/study, where the README's
-# commands for it leave it, that of learned cells from work/cells; the picture is the first screen of the report of STORE (default: the demo's).
+# commands for it leave it, that of learned cells from work/cells, of families from work/families; the picture is the first
+# screen of the report of STORE (default: the demo's).
 set -eu
 demo=$1 store=${2:-$1/demo.db} to=reports/figures
 out=$demo/figures study=work/study cells=work/cells/report
@@ -15,6 +16,11 @@ if [ -f "$cells/frontier_bits.svg" ]; then
     cp "$cells/frontier_bits.svg" "$to/cells.svg"
 else
     echo "no $cells/frontier_bits.svg (reports/cells.md says how to make it): $to/cells.svg stays"
+fi
+if [ -f work/families/families.svg ]; then
+    cp work/families/families.svg "$to/"
+else
+    echo "no work/families/families.svg (reports/families.md says how to make it): $to/families.svg stays"
 fi
 browser=$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)
 if [ -z "$browser" ]; then

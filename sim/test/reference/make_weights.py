@@ -18,6 +18,8 @@ from gguf import GGUFReader
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
 
+from draws import words
+
 N_BLOCKS = 4096
 SEED = 15
 HALF, BRAIN = 0x7C00, 0x7F80  # bits of the exponent: binary16; bfloat16, and float32's upper half
@@ -30,23 +32,11 @@ FLOATS = {
 }
 
 
-def draw_bytes(key, n):
-    """The top 8 bits of kv_draw(SEED, key, i) for i in [0, n)."""
-    golden = 0x9E3779B97F4A7C15
-    z = np.full(n, (SEED * golden ^ key) & (1 << 64) - 1, np.uint64)
-    step = np.uint64(golden) * np.arange(1, n + 1, dtype=np.uint64)
-    for _ in range(2):
-        z = z + step
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z = z ^ (z >> np.uint64(31))
-    return (z >> np.uint64(56)).astype(np.uint8)
-
-
 def random_blocks(kind):
     exponent, places = FLOATS[kind.name]
     size = GGML_QUANT_SIZES[kind][1]
-    blocks = draw_bytes(int(kind), N_BLOCKS * size).reshape(N_BLOCKS, size)
+    drawn = words(SEED, int(kind), N_BLOCKS * size) >> np.uint64(56)
+    blocks = drawn.astype(np.uint8).reshape(N_BLOCKS, size)
     for at in places:
         x = blocks[:, at].astype(np.uint16) | blocks[:, at + 1].astype(np.uint16) << 8
         x[x & exponent == exponent] &= 0xBFFF
