@@ -251,9 +251,8 @@ template <int GROUP> __global__ void __launch_bounds__(FINISH) finish_cells(fini
     __shared__ finish_memory<GROUP> m;
     const int pair = blockIdx.x, n = *j.attend.c.tokens, stream = j.attend.stream + pair;
     const int place = 2 * (j.layer * j.kv_heads + pair % j.kv_heads);
-    if (threadIdx.x < SIDES * DIM)
-        m.kv[threadIdx.x / DIM][threadIdx.x % DIM] =
-            (threadIdx.x < DIM ? j.key : j.value)[(size_t)pair * DIM + threadIdx.x % DIM];
+    const int side = threadIdx.x / DIM, i = threadIdx.x % DIM;
+    if (side < SIDES) m.kv[side][i] = side ? j.value[pair * DIM + i] : j.key[pair * DIM + i];
     join_parts<GROUP>(j.attend, n, j.grid, pair, m.row);
     add_own(j, m, pair);
     find_ranges(j, m, place);

@@ -43,7 +43,7 @@ __global__ void rotate_rows(const float *qkv, int kv_heads, const int *tokens, f
     const int of = threadIdx.x / DIM; // GROUP queries, then the key, then the value
     const float *row = qkv + (size_t)sequence * (GROUP + 2) * kv_heads * DIM;
     const float *x = of < GROUP ? row + (head * GROUP + of) * DIM
-                                : row + ((GROUP + of - GROUP) * kv_heads + head) * DIM;
+                                : row + (of * kv_heads + head) * DIM;
     if (of == GROUP + 1) {
         value[blockIdx.x * DIM + i] = x[i];
         return;
