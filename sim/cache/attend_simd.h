@@ -107,7 +107,8 @@ struct FN(visit) {
     const uint8_t *block;
     const uint16_t *token; // of its slots
     uint32_t at;
-    uint16_t port, slots;
+    uint8_t port, slots;
+    bool ends; // with a token of the job
 };
 
 // One side of a job.
@@ -135,8 +136,9 @@ INLINE void FN(plan)(const struct kv_attend_job *j, int side, uint32_t room,
                 .block = page->data + at,
                 .token = (const uint16_t *)page->data,
                 .at = s->end,
-                .port = (uint16_t)port,
-                .slots = (uint16_t)(left < KV_PAGE_TOKENS ? left : KV_PAGE_TOKENS)};
+                .port = (uint8_t)port,
+                .slots = (uint8_t)(left < KV_PAGE_TOKENS ? left : KV_PAGE_TOKENS),
+                .ends = page->high < j->end};
             s->end += KV_PAGE_TOKENS;
         }
         if (s->n == before) continue;
@@ -173,7 +175,7 @@ INLINE void FN(bounds)(const struct kv_attend_job *j, const struct FN(side) * s,
         while (j->first && first->token[before] < j->first) before++;
         at[s->ports[i]] = by_page + first->at + before;
         if (!stretches) continue;
-        while (slots && last->token[slots - 1] >= j->end) slots--;
+        while (!last->ends && slots && last->token[slots - 1] >= j->end) slots--;
         stretches[i].at = at[s->ports[i]];
         stretches[i].n = last->at + slots - (first->at + before);
     }
