@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention over cells of mixed widths on a GPU (sm_90): bulk copies of pages into shared memory run
-// ahead of the arithmetic, which is that of the tensor cores (cell_planes.cuh).
+// Attention over cells of mixed widths on a GPU (sm_90): bulk copies of pages into shared memory
+// run ahead of the arithmetic, which is that of the tensor cores (cell_planes.cuh).
 //
 // A block of threads takes an even share of the tokens of all (sequence, KV head) pairs of a layer
-// and goes through it piece by piece. Of a piece, all keys come first, page by page and each page by
-// one warp; their scores become a row by token, the row's weights go to the pages of values (a cell's
-// slot is its rank among its width, so tags and ballots give the way), then come the values. A warp's
-// copies run ahead through all of this. Queries and weights are sums of two fp16 numbers, which
-// occupy a column each.
+// and goes through it piece by piece. Of a piece, all keys come first, page by page and each page
+// by one warp; their scores become a row by token, the row's weights go to the pages of values (a
+// cell's slot is its rank among its width, so tags and ballots give the way), then come the values.
+// A warp's copies run ahead through all of this. Queries and weights are sums of two fp16 numbers,
+// which occupy a column each.
 #ifndef KV_CELL_ATTEND_CUH
 #define KV_CELL_ATTEND_CUH
 
@@ -25,10 +25,10 @@ template <int GROUP> struct piece_of {
 
 // What a warp copies and works through at a time: a page, or half of one at 16 bits.
 struct unit {
-    uint32_t page;       // units of the arena
-    int16_t at;          // of its slot 0 among the scores
-    uint8_t port, half;  // half: which one at 16 bits
-    uint8_t low, high;   // slots of the piece
+    uint32_t page;      // units of the arena
+    int16_t at;         // of its slot 0 among the scores
+    uint8_t port, half; // half: which one at 16 bits
+    uint8_t low, high;  // slots of the piece
 };
 
 // Cells of a piece by side and port.
@@ -73,10 +73,11 @@ __device__ static inline unsigned shared_at(const void *p) {
     return (unsigned)__cvta_generic_to_shared(p);
 }
 __device__ static inline void bulk_copy(void *to, const void *from, int bytes, uint64_t *arrived) {
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, "
-                 "[%3];" ::"r"(shared_at(to)),
-                 "l"(from), "r"(bytes), "r"(shared_at(arrived))
-                 : "memory");
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, "
+        "[%3];" ::"r"(shared_at(to)),
+        "l"(from), "r"(bytes), "r"(shared_at(arrived))
+        : "memory");
 }
 __device__ static inline void expect(uint64_t *arrived, int bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_at(arrived)),
@@ -93,7 +94,7 @@ __device__ static inline void wait_for(uint64_t *arrived, int phase) {
 
 // Room in a warp's ring, in the order of its units.
 struct cursor {
-    int begin, at; // bytes before this round of the ring; place in it
+    int begin, at;                           // bytes before this round of the ring; place in it
     __device__ inline int place(int bytes) { // of the next unit
         if (at + bytes > RING) {
             begin += RING;
@@ -144,8 +145,7 @@ __device__ static inline void multiply(float d[4], uint32_t a0, uint32_t a1, uin
 }
 
 // The query's factors for each set of pairs, in two fp16 parts a head. q: [GROUP][DIM] floats.
-template <int GROUP>
-__device__ static void query_init(attend_memory<GROUP> &m, const float *q) {
+template <int GROUP> __device__ static void query_init(attend_memory<GROUP> &m, const float *q) {
     float top = 0;
     for (int i = threadIdx.x % 32; i < GROUP * DIM; i += 32) top = fmaxf(top, fabsf(q[i]));
     top = warp_max(top); // the largest is at most 2^10, so that no high plane's factor overflows
@@ -235,7 +235,8 @@ __device__ static inline void weigh(attend_memory<GROUP> &m, const uint8_t *bloc
     const bool in[2] = {t[0] >= u.low && t[0] < u.high, t[1] >= u.low && t[1] < u.high};
     const __half *scale = (const __half *)(block + scale_at(u.port));
     for (int h = 0; h < GROUP; h++) {
-        const float p[2] = {in[0] ? m.score[h][u.at + t[0]] : 0, in[1] ? m.score[h][u.at + t[1]] : 0};
+        const float p[2] = {in[0] ? m.score[h][u.at + t[0]] : 0,
+                            in[1] ? m.score[h][u.at + t[1]] : 0};
 #pragma unroll
         for (int g = 0; g < GROUPS; g++) {
             float x[2];
@@ -294,8 +295,7 @@ __device__ static inline void unit_values(attend_memory<GROUP> &m, const uint8_t
     const float factor = (half ? 1.0f : 0x1p24f) / up;
     weigh<half, GROUP>(m, block, u, up, s);
     add_values<LOW, GROUP>(m, block, u, factor, s.o);
-    if (HIGH != SETS)
-        add_values<HIGH % SETS, GROUP>(m, block + high_at(u.port), u, factor, s.o);
+    if (HIGH != SETS) add_values<HIGH % SETS, GROUP>(m, block + high_at(u.port), u, factor, s.o);
     __syncwarp(); // the next unit's weights come to the same place
 }
 

@@ -48,7 +48,8 @@ __device__ static inline float block_sum(float x, float *room) {
 
 template <int GROUP> struct finish_memory {
     joined_row<GROUP> row;
-    float own[GROUP], kv[SIDES][DIM], x[FEATURES], z[FEATURES], hidden[SIDES][NET], room[FINISH / 32];
+    float own[GROUP], kv[SIDES][DIM], x[FEATURES], z[FEATURES], hidden[SIDES][NET],
+        room[FINISH / 32];
     float low[SIDES][GROUPS], high[SIDES][GROUPS], weight[SIDES][GROUPS], log_s[SIDES];
     int port[SIDES];
     uint8_t code[SIDES][DIM];
@@ -69,8 +70,7 @@ __device__ static inline void add_own(const finish_job &j, finish_memory<GROUP> 
     if (h < GROUP) {
         const float top = fmaxf(m.row.max[h], m.own[h]);
         const float keep = __expf(m.row.max[h] - top), own = __expf(m.own[h] - top);
-        const float x = (keep * m.row.o[h][i] + own * m.kv[VALUE][i]) /
-                        (keep * m.row.sum[h] + own);
+        const float x = (keep * m.row.o[h][i] + own * m.kv[VALUE][i]) / (keep * m.row.sum[h] + own);
         const int sequence = pair / j.kv_heads, head = pair % j.kv_heads;
         j.context[((size_t)sequence * j.kv_heads + head) * GROUP * DIM + threadIdx.x] =
             __float2bfloat16(x);
@@ -87,8 +87,7 @@ __device__ static inline void add_own(const finish_job &j, finish_memory<GROUP> 
             const float top = fmaxf(m.row.max[g], m.own[g]), down = m.row.max[g] - top;
             const float keep = __expf(down), own = m.own[g] - top, e = __expf(own);
             const float sum = keep * m.row.sum[g] + e;
-            const float weighted =
-                keep * (m.row.weighted[g] + down * m.row.sum[g]) + e * own;
+            const float weighted = keep * (m.row.weighted[g] + down * m.row.sum[g]) + e * own;
             self += e / sum / GROUP;
             first += __expf(m.row.oldest[g] - top) / sum / GROUP;
             largest += 1 / sum / GROUP;
@@ -260,7 +259,8 @@ template <int GROUP> __global__ void __launch_bounds__(FINISH) finish_cells(fini
     if (j.given == -1) {
         find_sensitivity(j, m, place, pair / j.kv_heads);
         choose(j, m);
-        if (threadIdx.x < FEATURES) j.features[(size_t)pair * FEATURES + threadIdx.x] = m.x[threadIdx.x];
+        if (threadIdx.x < FEATURES)
+            j.features[(size_t)pair * FEATURES + threadIdx.x] = m.x[threadIdx.x];
     } else if (threadIdx.x < SIDES) {
         m.port[threadIdx.x] =
             j.given >= 0

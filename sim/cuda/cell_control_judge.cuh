@@ -60,8 +60,8 @@ static bool judge_cell(const cells &h, int stream, int side, int port, int slot,
     judge_codes(x, port, code, scale, low);
     read_cell(h, stream, side, port, slot, got);
     for (int i = 0; i < DIM; i++)
-        right &= got[i] == code[i] * (double)__half2float(scale[i / 32]) +
-                               (double)__half2float(low[i / 32]);
+        right &= got[i] ==
+                 code[i] * (double)__half2float(scale[i / 32]) + (double)__half2float(low[i / 32]);
     return right;
 }
 
@@ -75,9 +75,9 @@ static void judge_features(const judged_row *rows, const double *own, int group,
         self += exp(o) / sum / group;
         first += exp(rows[g].oldest - top) / sum / group;
         largest += 1 / sum / group;
-        entropy += (log(sum) -
-                    (keep * (rows[g].weighted + down * rows[g].sum) + exp(o) * o) / sum) /
-                   group;
+        entropy +=
+            (log(sum) - (keep * (rows[g].weighted + down * rows[g].sum) + exp(o) * o) / sum) /
+            group;
     }
     for (int i = 0; i < DIM; i++) {
         norm[KEY] += (double)k[i] * k[i];
@@ -112,8 +112,9 @@ static void judge_finish(const shape &s, int sequences, int n, control_judged *w
     cells after = fetched_cells(c);
     float *w[10], *q = (float *)from_device(m.query, (size_t)pairs * GROUP * DIM * 4);
     const size_t heads = (size_t)s.layers * s.kv_heads, places = 2 * heads;
-    const size_t sizes[] = {places * DIM, places, places * FEATURES, places * s.hidden,
-                            places * NET, FEATURES * NET, NET * NET, NET, NET, heads * FEATURES};
+    const size_t sizes[] = {places * DIM, places,          places * FEATURES, places * s.hidden,
+                            places * NET, FEATURES * NET,  NET * NET,         NET,
+                            NET,          heads * FEATURES};
     for (int i = 0; i < 10; i++) w[i] = (float *)from_device(m.weights[i], sizes[i] * 4);
     float *key = (float *)from_device(m.key, pairs * DIM * 4);
     float *value = (float *)from_device(m.value, pairs * DIM * 4);
@@ -138,10 +139,10 @@ static void judge_finish(const shape &s, int sequences, int n, control_judged *w
             const double top = fmax(rows[g].max, own[g]), keep = exp(rows[g].max - top),
                          with = exp(own[g] - top);
             for (int i = 0; i < DIM; i++) {
-                const double exact = (keep * out[i] + with * vectors[VALUE][i]) /
-                                     (keep * rows[g].sum + with);
-                const double got = (double)__bfloat162float(
-                    context[((size_t)p * GROUP + g) * DIM + i]);
+                const double exact =
+                    (keep * out[i] + with * vectors[VALUE][i]) / (keep * rows[g].sum + with);
+                const double got =
+                    (double)__bfloat162float(context[((size_t)p * GROUP + g) * DIM + i]);
                 const double wrong = fabs(got - exact) - fabs(exact) * 0x1p-8;
                 worst->context = wrong == wrong ? fmax(worst->context, wrong) : INFINITY;
             }
@@ -206,7 +207,8 @@ static bool check_control() {
             "bf16, features within %.1e, chosen widths cost at most %.1e over the least, %d widths "
             "chosen, %s: %s\n",
             worst.context, worst.features, worst.cost, widths,
-            worst.coded ? "cells have the grid's bytes" : "CELLS DIFFER", right ? "right" : "WRONG");
+            worst.coded ? "cells have the grid's bytes" : "CELLS DIFFER",
+            right ? "right" : "WRONG");
     return right;
 }
 

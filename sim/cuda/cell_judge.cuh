@@ -14,8 +14,8 @@ static void *from_device(const void *device, size_t bytes) {
 static float *noise_on_device(size_t n, uint64_t seed, float size, float middle) {
     float *x = (float *)malloc(n * sizeof *x), *device;
     for (size_t i = 0; i < n; i++)
-        x[i] = middle + size * (2 * (float)mixed((seed << 40) + i * 0x9E3779B97F4A7C15ull) *
-                                    0x1p-32f - 1);
+        x[i] = middle +
+               size * (2 * (float)mixed((seed << 40) + i * 0x9E3779B97F4A7C15ull) * 0x1p-32f - 1);
     CHECK(cudaMalloc(&device, n * sizeof *device));
     CHECK(cudaMemcpy(device, x, n * sizeof *x, cudaMemcpyHostToDevice));
     free(x);
@@ -46,8 +46,7 @@ static double half_number(uint16_t x) {
 
 // A cell's channels. Host memory.
 static void read_cell(const cells &h, int stream, int side, int port, int slot, double *x) {
-    uint8_t *block =
-        page_of(h, h.page[run_at(h, stream, side, port) + slot / PAGE]) + PAGE_HEAD;
+    uint8_t *block = page_of(h, h.page[run_at(h, stream, side, port) + slot / PAGE]) + PAGE_HEAD;
     const int t = slot % PAGE, a = low_bits(port), b = high_bits(port);
     for (int i = 0; i < DIM; i++) {
         if (port == 6) {
@@ -67,15 +66,15 @@ static void read_cell(const cells &h, int stream, int side, int port, int slot, 
     }
 }
 
-// Keys or values of a stream in token order: [n][DIM]. False when a token has no cell or two, or its
-// tag names another width.
+// Keys or values of a stream in token order: [n][DIM]. False when a token has no cell or two, or
+// its tag names another width.
 static bool read_stream(const cells &h, int stream, int side, int n, double *x) {
     bool *seen = (bool *)calloc(n, 1), right = true;
     int all = 0;
     for (int port = 0; port < PORTS; port++)
         for (uint32_t slot = 0; slot < h.count[(stream * SIDES + side) * 8 + port]; slot++, all++) {
-            const uint16_t *head = (const uint16_t *)page_of(
-                h, h.page[run_at(h, stream, side, port) + slot / PAGE]);
+            const uint16_t *head =
+                (const uint16_t *)page_of(h, h.page[run_at(h, stream, side, port) + slot / PAGE]);
             const int t = head[slot % PAGE];
             right &= t < n && !seen[t];
             if (!right) break;
@@ -193,8 +192,8 @@ static void judge_cells(int sequences, int kv_heads, int n, int grid, const doub
     cells_fini(&c);
 }
 
-// Every width alone and mixed, lengths about a page, a block of ranks and a piece, shares of threads
-// that cut pairs and that hold several.
+// Every width alone and mixed, lengths about a page, a block of ranks and a piece, shares of
+// threads that cut pairs and that hold several.
 static bool check_attention() {
     static const int lengths[] = {1, 63, 64, 65, 127, 129, 700, 2047, 2049, 5000};
     cell_judged worst = {0, 0, true};
@@ -212,11 +211,12 @@ static bool check_attention() {
         if (mix >= 0) judge_cells<1>(1, 3, 6500, grid, pct, &worst);
     }
     const bool right = worst.whole && worst.attention < 1e-4 && worst.rows < 1e-3;
-    fprintf(stderr,
-            "attention over cells, against plain loops on the CPU: within %.1e (values of at most 1), "
-            "rows' statistics within %.1e, %s: %s\n",
-            worst.attention, worst.rows, worst.whole ? "each token has its cells" : "CELLS LACK",
-            right ? "right" : "WRONG");
+    fprintf(
+        stderr,
+        "attention over cells, against plain loops on the CPU: within %.1e (values of at most 1), "
+        "rows' statistics within %.1e, %s: %s\n",
+        worst.attention, worst.rows, worst.whole ? "each token has its cells" : "CELLS LACK",
+        right ? "right" : "WRONG");
     return right;
 }
 

@@ -32,7 +32,8 @@ __device__ static inline stretch stretch_at(const attend_job &j, int n, int at, 
 
 // ---- which pages a piece has -------------------------------------------------------------------
 
-// Runs of a stretch, by one warp; wide ones come first, so that pages that take longest start first.
+// Runs of a stretch, by one warp; wide ones come first, so that pages that take longest start
+// first.
 __device__ static void find_runs(const cells &c, const stretch &s, int n, piece &p) {
     const int lane = threadIdx.x % 32, side = lane / PORTS % SIDES, order = lane % PORTS;
     const int port = PORTS - 1 - order, slots = slots_of_unit(port);
@@ -111,26 +112,52 @@ template <int GROUP>
 __device__ static inline void unit_scores(attend_memory<GROUP> &m, const uint8_t *block,
                                           const unit &u) {
     switch (u.port) {
-    case 0: unit_keys<LOW_2, SETS>(m, block, u); break;
-    case 1: unit_keys<LOW_2, HIGH_3>(m, block, u); break;
-    case 2: unit_keys<LOW_4, SETS>(m, block, u); break;
-    case 3: unit_keys<LOW_4, HIGH_5>(m, block, u); break;
-    case 4: unit_keys<LOW_4, HIGH_6>(m, block, u); break;
-    case 5: unit_keys<LOW_8, SETS>(m, block, u); break;
-    default: unit_keys<HALVES, SETS>(m, block, u);
+    case 0:
+        unit_keys<LOW_2, SETS>(m, block, u);
+        break;
+    case 1:
+        unit_keys<LOW_2, HIGH_3>(m, block, u);
+        break;
+    case 2:
+        unit_keys<LOW_4, SETS>(m, block, u);
+        break;
+    case 3:
+        unit_keys<LOW_4, HIGH_5>(m, block, u);
+        break;
+    case 4:
+        unit_keys<LOW_4, HIGH_6>(m, block, u);
+        break;
+    case 5:
+        unit_keys<LOW_8, SETS>(m, block, u);
+        break;
+    default:
+        unit_keys<HALVES, SETS>(m, block, u);
     }
 }
 template <int GROUP>
 __device__ static inline void unit_sums(attend_memory<GROUP> &m, const uint8_t *block,
                                         const unit &u, float up, value_sums<GROUP> &s) {
     switch (u.port) {
-    case 0: unit_values<LOW_2, SETS>(m, block, u, up, s); break;
-    case 1: unit_values<LOW_2, HIGH_3>(m, block, u, up, s); break;
-    case 2: unit_values<LOW_4, SETS>(m, block, u, up, s); break;
-    case 3: unit_values<LOW_4, HIGH_5>(m, block, u, up, s); break;
-    case 4: unit_values<LOW_4, HIGH_6>(m, block, u, up, s); break;
-    case 5: unit_values<LOW_8, SETS>(m, block, u, up, s); break;
-    default: unit_values<HALVES, SETS>(m, block, u, 16384.0f, s);
+    case 0:
+        unit_values<LOW_2, SETS>(m, block, u, up, s);
+        break;
+    case 1:
+        unit_values<LOW_2, HIGH_3>(m, block, u, up, s);
+        break;
+    case 2:
+        unit_values<LOW_4, SETS>(m, block, u, up, s);
+        break;
+    case 3:
+        unit_values<LOW_4, HIGH_5>(m, block, u, up, s);
+        break;
+    case 4:
+        unit_values<LOW_4, HIGH_6>(m, block, u, up, s);
+        break;
+    case 5:
+        unit_values<LOW_8, SETS>(m, block, u, up, s);
+        break;
+    default:
+        unit_values<HALVES, SETS>(m, block, u, 16384.0f, s);
     }
 }
 
@@ -142,10 +169,10 @@ __device__ static inline int cell_place(int side, int port, int &base) {
     const int lane = threadIdx.x % 32;
     const uint32_t one = __ballot_sync(~0u, port & 1), two = __ballot_sync(~0u, port & 2),
                    four = __ballot_sync(~0u, port & 4);
-    const uint32_t same = (port & 1 ? one : ~one) & (port & 2 ? two : ~two) &
-                          (port & 4 ? four : ~four);
-    const uint32_t mine = (lane & 1 ? one : ~one) & (lane & 2 ? two : ~two) &
-                          (lane & 4 ? four : ~four);
+    const uint32_t same =
+        (port & 1 ? one : ~one) & (port & 2 ? two : ~two) & (port & 4 ? four : ~four);
+    const uint32_t mine =
+        (lane & 1 ? one : ~one) & (lane & 2 ? two : ~two) & (lane & 4 ? four : ~four);
     const int at = __shfl_sync(~0u, base, 8 * side + port) + __popc(same & ((1u << lane) - 1));
     if (lane / 8 == side) base += __popc(mine);
     return at;
@@ -255,8 +282,7 @@ __device__ static inline void write_part(attend_memory<GROUP> &m, const pair_sta
     __syncthreads();
 }
 
-template <int GROUP>
-__global__ void __launch_bounds__(WARPS * 32, 2) attend_cells(attend_job j) {
+template <int GROUP> __global__ void __launch_bounds__(WARPS * 32, 2) attend_cells(attend_job j) {
     extern __shared__ __align__(128) uint8_t raw[];
     attend_memory<GROUP> &m = *(attend_memory<GROUP> *)raw;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, n = *j.c.tokens;
@@ -265,8 +291,8 @@ __global__ void __launch_bounds__(WARPS * 32, 2) attend_cells(attend_job j) {
     int at = part_begin(whole, gridDim.x, blockIdx.x), index = 0, done = 0;
     if (at >= end) return;
     if (lane < BARRIERS)
-        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(
-            shared_at(&m.arrived[warp][lane])));
+        asm volatile(
+            "mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_at(&m.arrived[warp][lane])));
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     stretch now = stretch_at<GROUP>(j, n, at, end);
     if (warp == 0) find_runs(j.c, now, n, m.pieces[0]);
@@ -342,8 +368,8 @@ __global__ void __launch_bounds__(WARPS * 32, 2) attend_cells(attend_job j) {
 
 // ---- joining -----------------------------------------------------------------------------------
 
-// Parts of a pair that hold something, joined by a block: sums of weight times value [GROUP][DIM] and
-// the row's statistics, all in shared memory. Called with blockDim >= GROUP * DIM.
+// Parts of a pair that hold something, joined by a block: sums of weight times value [GROUP][DIM]
+// and the row's statistics, all in shared memory. Called with blockDim >= GROUP * DIM.
 template <int GROUP> struct joined_row {
     float o[GROUP][DIM], max[GROUP], sum[GROUP], weighted[GROUP], oldest[GROUP];
 };

@@ -2,10 +2,10 @@
 // From bit planes to operands of the tensor cores (mma m16n8k16: rows x 16 by 16 x 8).
 //
 // A code needs no conversion: the low eleven bits of an fp16 number, the rest zero, are an integer
-// times 2^-24, subnormal below 1024 and normal above with the same step. So a mask takes a code from
-// its place in a half word, two codes at a time, and the place (a factor of 2^place) goes into the
-// other operand or into the result. A high plane is a set of narrow codes of its own, whose sums are
-// added. A lane is r = lane / 4 and c = lane mod 4. Channels g of 32 share a scale.
+// times 2^-24, subnormal below 1024 and normal above with the same step. So a mask takes a code
+// from its place in a half word, two codes at a time, and the place (a factor of 2^place) goes into
+// the other operand or into the result. A high plane is a set of narrow codes of its own, whose
+// sums are added. A lane is r = lane / 4 and c = lane mod 4. Channels g of 32 share a scale.
 #ifndef KV_CELL_PLANES_CUH
 #define KV_CELL_PLANES_CUH
 
@@ -15,10 +15,10 @@
 enum { LOW_2, LOW_4, LOW_8, HIGH_3, HIGH_5, HIGH_6, HALVES, SETS };
 __host__ __device__ static inline constexpr int bits_of_set(int set) {
     return set == LOW_2 || set == HIGH_6 ? 2
-           : set == LOW_4               ? 4
-           : set == LOW_8               ? 8
-           : set == HALVES              ? 16
-                                        : 1;
+           : set == LOW_4                ? 4
+           : set == LOW_8                ? 8
+           : set == HALVES               ? 16
+                                         : 1;
 }
 // By what power of two a plane's codes count.
 __host__ __device__ static inline constexpr int weight_of_set(int set) {
@@ -32,8 +32,7 @@ __host__ __device__ static inline uint32_t pick_bytes(uint32_t a, uint32_t b, ui
 #else
     const uint64_t both = (uint64_t)b << 32 | a;
     uint32_t x = 0;
-    for (int i = 0; i < 4; i++)
-        x |= (uint32_t)(both >> 8 * (which >> 4 * i & 7) & 255) << 8 * i;
+    for (int i = 0; i < 4; i++) x |= (uint32_t)(both >> 8 * (which >> 4 * i & 7) & 255) << 8 * i;
     return x;
 #endif
 }
@@ -84,11 +83,21 @@ __host__ __device__ static inline int key_place(int set, int i) {
 __host__ __device__ static inline int key_channel(int set, int g, int c, int i, int *apart) {
     const int p = 4 * c + i;
     switch (set) {
-    case LOW_2: *apart = 8; return 16 * (2 * g + c / 2) + 4 * (c % 2) + i;
-    case LOW_8: *apart = 2; return 4 * (8 * g + c + 4 * (i / 2)) + i % 2;
-    case HIGH_3: *apart = 8; return 16 * (2 * g + p / 8) + p % 8;
-    case HALVES: *apart = 1; return 32 * g + 8 * c + 2 * i;
-    default: *apart = 4; return 8 * (4 * g + c) + i;
+    case LOW_2:
+        *apart = 8;
+        return 16 * (2 * g + c / 2) + 4 * (c % 2) + i;
+    case LOW_8:
+        *apart = 2;
+        return 4 * (8 * g + c + 4 * (i / 2)) + i % 2;
+    case HIGH_3:
+        *apart = 8;
+        return 16 * (2 * g + p / 8) + p % 8;
+    case HALVES:
+        *apart = 1;
+        return 32 * g + 8 * c + 2 * i;
+    default:
+        *apart = 4;
+        return 8 * (4 * g + c) + i;
     }
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Decode steps of a batch of sequences over a cache by cell, each a CUDA graph. Products are those of
-// cuBLAS in bf16, the same in all variants.
+// Decode steps of a batch of sequences over a cache by cell, each a CUDA graph. Products are those
+// of cuBLAS in bf16, the same in all variants.
 #ifndef KV_CELL_STEP_CUH
 #define KV_CELL_STEP_CUH
 
@@ -42,8 +42,8 @@ __global__ void rotate_rows(const float *qkv, int kv_heads, const int *tokens, f
     const int sequence = blockIdx.x / kv_heads, head = blockIdx.x % kv_heads, i = threadIdx.x % DIM;
     const int of = threadIdx.x / DIM; // GROUP queries, then the key, then the value
     const float *row = qkv + (size_t)sequence * (GROUP + 2) * kv_heads * DIM;
-    const float *x = of < GROUP ? row + (head * GROUP + of) * DIM
-                                : row + (of * kv_heads + head) * DIM;
+    const float *x =
+        of < GROUP ? row + (head * GROUP + of) * DIM : row + (of * kv_heads + head) * DIM;
     if (of == GROUP + 1) {
         value[blockIdx.x * DIM + i] = x[i];
         return;
@@ -51,8 +51,8 @@ __global__ void rotate_rows(const float *qkv, int kv_heads, const int *tokens, f
     const float turns = (float)*tokens * powf(10000.0f, -2.0f * (float)(i % (DIM / 2)) / DIM);
     float sine, cosine;
     sincosf(turns, &sine, &cosine);
-    const float y = i < DIM / 2 ? x[i] * cosine - x[i + DIM / 2] * sine
-                                : x[i] * cosine + x[i - DIM / 2] * sine;
+    const float y =
+        i < DIM / 2 ? x[i] * cosine - x[i + DIM / 2] * sine : x[i] * cosine + x[i - DIM / 2] * sine;
     if (of < GROUP)
         query[(blockIdx.x * GROUP + of) * DIM + i] = y;
     else
@@ -85,14 +85,16 @@ struct batch_model {
 static void controller_init(batch_model *m) {
     const shape &s = m->s;
     const size_t heads = (size_t)s.layers * s.kv_heads, places = heads * 2;
-    const size_t sizes[] = {places * DIM, places, places * FEATURES, places * s.hidden,
-                            places * NET, FEATURES * NET, NET * NET, NET, NET, heads * FEATURES};
-    const float size[] = {0.5f, 3, 0.2f, 1 / sqrtf((float)s.hidden), 0.2f, 0.2f, 0.2f, 0.2f, 0.2f,
-                          0.2f};
+    const size_t sizes[] = {places * DIM, places,          places * FEATURES, places * s.hidden,
+                            places * NET, FEATURES * NET,  NET * NET,         NET,
+                            NET,          heads * FEATURES};
+    const float size[] = {0.5f, 3,    0.2f, 1 / sqrtf((float)s.hidden), 0.2f, 0.2f, 0.2f,
+                          0.2f, 0.2f, 0.2f};
     for (int i = 0; i < 10; i++)
         m->weights[i] = noise_on_device(sizes[i], 100 + i, size[i], i == 0 || i == 9 ? 1 : 0);
     float *const *w = m->weights;
-    m->control = {w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8], w[9], w[9], 0.1f, 1e-3f, true};
+    m->control = {w[0], w[1], w[2], w[3], w[4], w[5],  w[6],
+                  w[7], w[8], w[9], w[9], 0.1f, 1e-3f, true};
 }
 
 static void batch_init(batch_model *m, const shape &s, int sequences, int processors) {
@@ -133,9 +135,9 @@ static void batch_init(batch_model *m, const shape &s, int sequences, int proces
 }
 
 static void batch_fini(batch_model *m) {
-    void *owned[] = {m->qkv,  m->out,   m->gateup,  m->down, m->head,   m->input16, m->context,
-                     m->ffn16, m->x0,   m->x,       m->input, m->rows,  m->query,   m->key,
-                     m->value, m->gate, m->logits,  m->partial, m->features, m->workspace};
+    void *owned[] = {m->qkv,   m->out,  m->gateup, m->down,    m->head,     m->input16,  m->context,
+                     m->ffn16, m->x0,   m->x,      m->input,   m->rows,     m->query,    m->key,
+                     m->value, m->gate, m->logits, m->partial, m->features, m->workspace};
     CHECK_BLAS(cublasDestroy(m->blas));
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) CHECK(cudaFree(owned[i]));
     for (int i = 0; i < 10; i++) CHECK(cudaFree(m->weights[i]));
@@ -164,11 +166,11 @@ static void launch_layer_attention(const batch_model *m, const step_kind &k, int
     const int pairs = m->sequences * s.kv_heads;
     const attend_job a = {*k.c,     layer * pairs, pairs, parts_room(pairs, m->grid),
                           m->query, m->partial};
-    rotate_rows<GROUP><<<pairs, (GROUP + 2) * DIM, 0, m->stream>>>(
-        m->rows, s.kv_heads, k.c->tokens, m->query, m->key, m->value);
+    rotate_rows<GROUP><<<pairs, (GROUP + 2) * DIM, 0, m->stream>>>(m->rows, s.kv_heads, k.c->tokens,
+                                                                   m->query, m->key, m->value);
     launch_attend<GROUP>(a, m->grid, m->stream);
-    const finish_job f = {a,        m->grid,  layer,      s.kv_heads,  s.hidden,   m->key, m->value,
-                          m->input, m->context, m->features, m->control, k.given, k.drawn};
+    const finish_job f = {a,        m->grid,    layer,       s.kv_heads, s.hidden, m->key, m->value,
+                          m->input, m->context, m->features, m->control, k.given,  k.drawn};
     finish_cells<GROUP><<<pairs, FINISH, 0, m->stream>>>(f);
 }
 

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Widths by cell on a GPU: checks the kernels against plain loops on the CPU, then measures attention
-// over 16k tokens at each width and mixed, as a share of a streaming read and of a copy of the same
-// run, and decode steps of cells with their controller beside uniform storage, fp16 and no cache.
+// Widths by cell on a GPU: checks the kernels against plain loops on the CPU, then measures
+// attention over 16k tokens at each width and mixed, as a share of a streaming read and of a copy
+// of the same run, and decode steps of cells with their controller beside uniform storage, fp16 and
+// no cache.
 //
 //     make cuda && build/kvsim-cuda-cells -o work/cells.tsv
 //
 // Needs nvcc and cuBLAS alone. Widths are those of a policy of cells (--shares, as bench_cells has
-// them); sequences go in batches, so that caches of a step are at least four times the second level.
+// them); sequences go in batches, so that caches of a step are at least four times the second
+// level.
 #include "cell_control_judge.cuh"
 
 enum { ROUNDS = 5, WARM = 2, STEPS = 20, PASSES = 21, MAX_CONTEXTS = 8, MAX_SHAPES = 3 };
@@ -51,7 +53,8 @@ template <class WORK> static double work_ns(const machine *m, cudaStream_t strea
 __global__ void read_wide(const uint4 *x, size_t n, uint32_t *sum) {
     uint32_t s = 0;
     const size_t step = (size_t)gridDim.x * blockDim.x;
-    for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i + 3 * step < n; i += 4 * step) {
+    for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i + 3 * step < n;
+         i += 4 * step) {
         uint4 v[4];
         for (int k = 0; k < 4; k++) v[k] = __ldcs(x + i + k * step);
         for (int k = 0; k < 4; k++) s ^= v[k].x ^ v[k].y ^ v[k].z ^ v[k].w;
@@ -99,9 +102,10 @@ struct row {
 };
 
 static void write_head(FILE *f) {
-    fprintf(f, "part\tshape\tsequences\tcontext\tcache\tbits\theld_mb\tx_l2\tus\tlow_us\thigh_us\t"
-               "samples\tattend_us\tread_gb_s\tcopy_gb_s\tof_read_pct\tof_copy_pct\tcontroller_pct\t"
-               "x_fp16\tx_uniform\tx_ceiling\tmachine\tcompiler\n");
+    fprintf(f,
+            "part\tshape\tsequences\tcontext\tcache\tbits\theld_mb\tx_l2\tus\tlow_us\thigh_us\t"
+            "samples\tattend_us\tread_gb_s\tcopy_gb_s\tof_read_pct\tof_copy_pct\tcontroller_pct\t"
+            "x_fp16\tx_uniform\tx_ceiling\tmachine\tcompiler\n");
 }
 static void write_number(FILE *f, double x, int decimals) {
     if (x == x && x < INFINITY)
@@ -128,8 +132,8 @@ static void write_row(FILE *f, const machine *m, const row *r) {
     write_number(f, r->x_fp16, 3);
     write_number(f, r->x_uniform, 3);
     write_number(f, r->x_ceiling, 3);
-    fprintf(f, "%s, %d MB L2\tnvcc %d.%d\n", m->p.name, m->p.l2CacheSize >> 20, __CUDACC_VER_MAJOR__,
-            __CUDACC_VER_MINOR__);
+    fprintf(f, "%s, %d MB L2\tnvcc %d.%d\n", m->p.name, m->p.l2CacheSize >> 20,
+            __CUDACC_VER_MAJOR__, __CUDACC_VER_MINOR__);
     fflush(f);
 }
 
@@ -210,8 +214,8 @@ static void bench_attention(const cells_options *o, const machine *m, const shap
             memcpy(pct, o->pct, sizeof pct);
             if (w < PORTS) one_width(pct, w);
             cells_of(&c, s, sequences, tokens, tokens, pct);
-            row r = {"attend", s.name, names[w], sequences, tokens, 0, 0, 0, 0, 0, 0, 0, NAN, NAN,
-                     NAN,      NAN};
+            row r = {"attend", s.name, names[w], sequences, tokens, 0,   0,   0,
+                     0,        0,      0,        0,         NAN,    NAN, NAN, NAN};
             r.held = held_bytes(c);
             r.bits = r.held * 8 / ((double)c.streams * SIDES * DIM * tokens);
             time_attention(m, &b, &c, &r);
@@ -258,8 +262,9 @@ static void bench_steps(const cells_options *o, const machine *m, const shape &s
         double pct[PORTS];
         memcpy(pct, o->pct, sizeof pct);
         if (v == FP16 || v == UNIFORM) one_width(pct, v == FP16 ? 6 : 3);
-        rows[v] = {"step", s.name, variants[v], sequences, context, ROUNDS * STEPS, NAN, NAN, 0, 0, 0,
-                   NAN,    NAN,    NAN,         NAN,       NAN};
+        rows[v] = {"step", s.name, variants[v], sequences, context, ROUNDS * STEPS,
+                   NAN,    NAN,    0,           0,         0,       NAN,
+                   NAN,    NAN,    NAN,         NAN};
         kinds[v] = {v == CEILING ? NULL : &c[v],
                     v == FP16      ? 6
                     : v == UNIFORM ? 3
@@ -373,11 +378,12 @@ int main(int argc, char **argv) {
         if (strcmp(name, "-o") == 0) o.output = value;
     }
     if (!right) {
-        fprintf(stderr,
-                "usage: kvsim-cuda-cells [--parts all|check,attend,steps] [--shape all|135m|360m|1.7b] "
-                "[--contexts 2048,8192,16384] [--shares 2:14.5,3:26.2,...] [-o FILE.tsv]\n"
-                "       contexts up to %d; shares in percent, 100 in all; without -o: stdout\n",
-                MOST_TOKENS);
+        fprintf(
+            stderr,
+            "usage: kvsim-cuda-cells [--parts all|check,attend,steps] [--shape all|135m|360m|1.7b] "
+            "[--contexts 2048,8192,16384] [--shares 2:14.5,3:26.2,...] [-o FILE.tsv]\n"
+            "       contexts up to %d; shares in percent, 100 in all; without -o: stdout\n",
+            MOST_TOKENS);
         return 2;
     }
     int devices = 0;
@@ -395,7 +401,8 @@ int main(int argc, char **argv) {
     measure_machine(&m);
     write_head(f);
     for (int i = 0; i < o.n_shapes; i++) {
-        if (o.attend && (o.n_shapes == 1 || i == o.n_shapes - 1)) bench_attention(&o, &m, *o.at[i], f);
+        if (o.attend && (o.n_shapes == 1 || i == o.n_shapes - 1))
+            bench_attention(&o, &m, *o.at[i], f);
         for (int k = 0; k < o.n_contexts && o.steps; k++)
             bench_steps(&o, &m, *o.at[i], o.contexts[k], f);
     }

@@ -46,12 +46,12 @@ struct cells {
     uint8_t *arena;
     unsigned int *used; // units of the arena
     unsigned int units;
-    uint32_t *page;   // [stream][side][PORTS][pages_room] in units
-    uint8_t *tag;     // [stream][room] port of the key | port of the value << 4
-    uint16_t *rank;   // [stream][side][room / RANK_TOKENS + 1][8] cells of a port before a token
-    uint32_t *count;  // [stream][side][8]
-    float *largest;   // [stream] bound of the values' scales
-    int *tokens;      // [1]
+    uint32_t *page;  // [stream][side][PORTS][pages_room] in units
+    uint8_t *tag;    // [stream][room] port of the key | port of the value << 4
+    uint16_t *rank;  // [stream][side][room / RANK_TOKENS + 1][8] cells of a port before a token
+    uint32_t *count; // [stream][side][8]
+    float *largest;  // [stream] bound of the values' scales
+    int *tokens;     // [1]
 };
 
 __host__ __device__ static inline size_t run_at(const cells &c, int stream, int side, int port) {
@@ -68,8 +68,8 @@ __host__ __device__ static inline uint32_t *cell_word(uint8_t *block, int side, 
                                                       int slot, int w) {
     const int words = words_of(high ? high_bits(port) : low_bits(port));
     uint32_t *plane = (uint32_t *)(block + (high ? high_at(port) : 0));
-    return plane + (side == KEY ? (slot / TILE * words + w) * TILE + slot % TILE
-                                : slot * words + w);
+    return plane +
+           (side == KEY ? (slot / TILE * words + w) * TILE + slot % TILE : slot * words + w);
 }
 // Sixteen bits: number i of a token.
 __host__ __device__ static inline uint16_t *cell_half(uint8_t *block, int side, int slot, int i) {
@@ -143,8 +143,8 @@ __device__ static inline int drawn_port(const port_shares &s, uint64_t at) {
     return port;
 }
 
-// Tokens [0, n) of each stream at drawn widths, slots and ranks: a warp a stream, in token order, so
-// that pages lie in the arena as a decode would have opened them.
+// Tokens [0, n) of each stream at drawn widths, slots and ranks: a warp a stream, in token order,
+// so that pages lie in the arena as a decode would have opened them.
 __global__ void draw_widths(cells c, int n, port_shares shares) {
     const int stream = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
     if (stream >= c.streams) return;
@@ -182,8 +182,8 @@ __global__ void draw_widths(cells c, int n, port_shares shares) {
 }
 
 __device__ static inline uint32_t two_halves(float a, float b) {
-    return __half_as_ushort(__float2half_rn(a)) |
-           (uint32_t)__half_as_ushort(__float2half_rn(b)) << 16;
+    return __half_as_ushort(__float2half_rn(a)) | (uint32_t)__half_as_ushort(__float2half_rn(b))
+                                                      << 16;
 }
 
 // Seeded codes, scales and minima of all pages: values of about -1..1 at every width.
