@@ -16,8 +16,8 @@
 // not forty-nine, of which each would be left half full at its end in every stream (at 2k tokens
 // three quarters of a cache); and one softmax a row, with no rescaling page by page. The way from
 // keys to values needs the tags alone: while tokens come in order, a cell's slot is its rank among
-// the cells of its width, and sixteen tags are a mask for each width. A page that ageing has mixed up
-// names its tokens, slot by slot. A row is a span of 16,384 tokens at most: scores stay in the
+// the cells of its width, and sixteen tags are a mask for each width. A page that ageing has mixed
+// up names its tokens, slot by slot. A row is a span of 16,384 tokens at most: scores stay in the
 // second-level cache, and a part may begin at any token.
 //
 // Codes are the format's own bits, in bit planes: 3 = 2 + 1, 5 = 4 + 1, 6 = 4 + 2 (layout.h). Their
