@@ -130,19 +130,19 @@ static inline void v_interleave(vi a, vi b, int32_t *out) {
     v_store(out, _mm256_permute2x128_si256(low, high, 0x20));
     v_store(out + 8, _mm256_permute2x128_si256(low, high, 0x31));
 }
-// row[t] = the next cell of the t-th token's width. at: [KV_PORT_WIDTHS]
-static inline void v_collect(float *row, const uint8_t *tag, int side, uint32_t n,
-                             float *const *at) {
-    const float *from[16] = {0};
-    for (int p = 0; p < KV_PORT_WIDTHS; p++) from[p] = at[p];
-    for (uint32_t t = 0; t < n; t++) row[t] = *from[kv_tag_port(tag[t], side)]++;
-}
-// The other way.
-static inline void v_deal(const float *row, const uint8_t *tag, int side, uint32_t n,
-                          float *const *at) {
-    float *to[16] = {0};
-    for (int p = 0; p < KV_PORT_WIDTHS; p++) to[p] = at[p];
-    for (uint32_t t = 0; t < n; t++) *to[kv_tag_port(tag[t], side)]++ = row[t];
+// The cells of tokens in their order, from where those of each width lie on the one side to where
+// they lie on the other. from, to: [KV_PORT_WIDTHS]
+static inline void v_shuffle(const uint8_t *tag, uint32_t n, float *const *from, float *const *to,
+                             bool halves) {
+    (void)halves;
+    const float *key[16] = {0};
+    float *value[16] = {0};
+    for (int p = 0; p < KV_PORT_WIDTHS; p++) {
+        key[p] = from[p];
+        value[p] = to[p];
+    }
+    for (uint32_t t = 0; t < n; t++)
+        *value[kv_tag_port(tag[t], KV_VALUE)]++ = *key[kv_tag_port(tag[t], KV_KEY)]++;
 }
 
 static inline float v_top(vf x) {
@@ -237,40 +237,44 @@ static inline __m128i v_tags(const uint8_t *tag, uint32_t left) {
     memcpy(last, tag, left);
     return _mm_loadu_si128((const __m128i *)last);
 }
-// row[t] = the next cell of the t-th token's width. at: [KV_PORT_WIDTHS]
-static inline __attribute__((always_inline)) void
-v_collect(float *row, const uint8_t *tag, int side, uint32_t n, float *const *at) {
-    const float *from[KV_PORT_WIDTHS];
-    for (int p = 0; p < KV_PORT_WIDTHS; p++) from[p] = at[p];
+// The cells of tokens in their order, from where those of each width lie on the one side to where
+// they lie on the other. What lies beyond a width's cells is written, and then by the next of them.
+// from, to: [KV_PORT_WIDTHS]
+static inline __attribute__((always_inline)) void v_shuffle_ports(const uint8_t *tag, uint32_t n,
+                                                                  float *const *from,
+                                                                  float *const *to,
+                                                                  const int ports) {
+    const float *key[KV_PORT_WIDTHS];
+    float *value[KV_PORT_WIDTHS];
+    for (int p = 0; p < KV_PORT_WIDTHS; p++) {
+        key[p] = from[p];
+        value[p] = to[p];
+    }
     for (uint32_t t = 0; t < n; t += 16) {
         __m128i tags = v_tags(tag + t, n - t);
         vf x = _mm512_setzero_ps();
 #pragma GCC unroll 7
-        for (int p = 0; p < KV_PORT_WIDTHS; p++) {
-            __mmask16 k = v_of_port(tags, side, p);
-            vf next = v_loadf(from[p]);
+        for (int p = 0; p < ports; p++) {
+            __mmask16 k = v_of_port(tags, KV_KEY, p);
+            vf next = v_loadf(key[p]);
             __asm__("" : "+v"(next)); // expanding from memory is several times slower
             x = _mm512_mask_expand_ps(x, k, next);
-            from[p] += __builtin_popcount(k);
+            key[p] += __builtin_popcount(k);
         }
-        v_storef(row + t, x);
+#pragma GCC unroll 7
+        for (int p = 0; p < ports; p++) {
+            __mmask16 k = v_of_port(tags, KV_VALUE, p);
+            v_storef(value[p], _mm512_maskz_compress_ps(k, x));
+            value[p] += __builtin_popcount(k);
+        }
     }
 }
-// The other way. What lies beyond a width's cells is written, and then by the next of them.
-static inline __attribute__((always_inline)) void v_deal(const float *row, const uint8_t *tag,
-                                                         int side, uint32_t n, float *const *at) {
-    float *to[KV_PORT_WIDTHS];
-    for (int p = 0; p < KV_PORT_WIDTHS; p++) to[p] = at[p];
-    for (uint32_t t = 0; t < n; t += 16) {
-        __m128i tags = v_tags(tag + t, n - t);
-        vf x = v_loadf(row + t);
-#pragma GCC unroll 7
-        for (int p = 0; p < KV_PORT_WIDTHS; p++) {
-            __mmask16 k = v_of_port(tags, side, p);
-            v_storef(to[p], _mm512_maskz_compress_ps(k, x));
-            to[p] += __builtin_popcount(k);
-        }
-    }
+static inline void v_shuffle(const uint8_t *tag, uint32_t n, float *const *from, float *const *to,
+                             bool halves) {
+    if (halves)
+        v_shuffle_ports(tag, n, from, to, KV_PORT_WIDTHS);
+    else
+        v_shuffle_ports(tag, n, from, to, KV_PORT_WIDTHS - 1);
 }
 
 #define TARGET

@@ -107,7 +107,8 @@ struct FN(visit) {
     const uint8_t *block;
     const uint16_t *token; // of its slots
     uint32_t at;
-    uint16_t port, slots;
+    uint8_t port, slots;
+    bool ends; // with a token of the job
 };
 
 // One side of a job.
@@ -135,8 +136,9 @@ INLINE void FN(plan)(const struct kv_attend_job *j, int side, uint32_t room,
                 .block = page->data + at,
                 .token = (const uint16_t *)page->data,
                 .at = s->end,
-                .port = (uint16_t)port,
-                .slots = (uint16_t)(left < KV_PAGE_TOKENS ? left : KV_PAGE_TOKENS)};
+                .port = (uint8_t)port,
+                .slots = (uint8_t)(left < KV_PAGE_TOKENS ? left : KV_PAGE_TOKENS),
+                .ends = page->high < j->end};
             s->end += KV_PAGE_TOKENS;
         }
         if (s->n == before) continue;
@@ -148,115 +150,144 @@ INLINE void FN(plan)(const struct kv_attend_job *j, int side, uint32_t room,
     }
 }
 
-// Where the cells of each width in order begin: those of tokens before the job are skipped. Widths
-// that are not there point to room that nobody reads.
-INLINE void FN(begin)(const struct kv_attend_job *j, const struct FN(side) * s, float *by_page,
-                      float **at) {
+// Asks for a page of values, into the second-level cache.
+INLINE void FN(want_page)(const struct kv_attend_job *j, const struct FN(visit) * v) {
+    const uint8_t *end = v->block + j->layouts[KV_VALUE][v->port].bytes;
+    for (const uint8_t *p = v->block; p < end; p += 64) v_prefetch_far(p);
+}
+
+// Scores of tokens that lie side by side.
+struct FN(stretch) {
+    float *at;
+    uint32_t n;
+};
+
+// Where the job's cells of each width in order lie among places: those of tokens before and after
+// it are left out. at: widths that are not there point to room that nobody reads; stretches: as in
+// s->ports, or NULL.
+INLINE void FN(bounds)(const struct kv_attend_job *j, const struct FN(side) * s, float *by_page,
+                       float **at, struct FN(stretch) * stretches) {
     for (uint32_t p = 0; p < KV_PORT_WIDTHS; p++) at[p] = by_page + s->end;
     for (uint32_t i = 0; i < s->n_ports; i++) {
-        const uint16_t *token = s->pages[s->first[i]].token;
-        uint32_t t = 0;
-        while (j->first && token[t] < j->first) t++;
-        at[s->ports[i]] = by_page + s->pages[s->first[i]].at + t;
+        const struct FN(visit) *first = &s->pages[s->first[i]];
+        const struct FN(visit) *last = &s->pages[s->first[i + 1] - 1];
+        uint32_t before = 0, slots = last->slots;
+        while (j->first && first->token[before] < j->first) before++;
+        at[s->ports[i]] = by_page + first->at + before;
+        if (!stretches) continue;
+        while (!last->ends && slots && last->token[slots - 1] >= j->end) slots--;
+        stretches[i].at = at[s->ports[i]];
+        stretches[i].n = last->at + slots - (first->at + before);
     }
 }
 
-// Softmax of a row: scores become weights. Memory would rest meanwhile: the first pages of values
-// are asked for, into the second-level cache, at about the pace at which it answers.
-INLINE void FN(soften)(const struct kv_attend_job *j, const struct FN(side) * values, float *score,
-                       float *max, float *sum, float *weighted) {
-    uint32_t n = j->end - j->first;
-    for (uint32_t t = n; t < n + LANES; t++) score[t] = -INFINITY;
-    vf top = v_loadf(score);
-    for (uint32_t t = LANES; t < n; t += LANES) top = v_max(top, v_loadf(score + t));
-    vf largest = v_set(v_top(top)), total = v_set(0), mean = v_set(0);
-    for (uint32_t t = 0; t < n; t += LANES) {
-        if (t % SOON_TOKENS == 0 && t / SOON_TOKENS < values->n) {
-            const struct FN(visit) *v = &values->pages[t / SOON_TOKENS];
-            const uint8_t *end = v->block + j->layouts[KV_VALUE][v->port].bytes;
-            for (const uint8_t *p = v->block; p < end; p += 64) v_prefetch_far(p);
+// Softmax of a row: scores become weights, in whatever order they lie. What follows a stretch, up
+// to a vector, is overwritten. Memory would rest meanwhile: the first pages of values are asked
+// for, into the second-level cache, at about the pace at which it answers.
+INLINE void FN(soften)(const struct kv_attend_job *j, const struct FN(side) * values,
+                       const struct FN(stretch) * stretches, uint32_t n_stretches, float *max,
+                       float *sum, float *weighted) {
+    vf top = v_set(-INFINITY), total = v_set(0), mean = v_set(0);
+    for (uint32_t i = 0; i < n_stretches; i++) {
+        float *score = stretches[i].at;
+        uint32_t n = stretches[i].n;
+        for (uint32_t t = n; t < n + LANES; t++) score[t] = -INFINITY;
+        for (uint32_t t = 0; t < n; t += LANES) top = v_max(top, v_loadf(score + t));
+    }
+    vf largest = v_set(v_top(top));
+    uint32_t done = 0;
+    for (uint32_t i = 0; i < n_stretches; i++) {
+        float *score = stretches[i].at;
+        for (uint32_t t = 0; t < stretches[i].n; t += LANES, done++) {
+            if (done % (SOON_TOKENS / LANES) == 0 && done / (SOON_TOKENS / LANES) < values->n)
+                FN(want_page)(j, &values->pages[done / (SOON_TOKENS / LANES)]);
+            vf below = v_max(v_sub(v_loadf(score + t), largest), v_set(-87.0f));
+            vf p = FN(v_exp)(below);
+            v_storef(score + t, p);
+            total = v_addf(total, p);
+            mean = v_fma(p, below, mean);
         }
-        vf below = v_max(v_sub(v_loadf(score + t), largest), v_set(-87.0f)), p = FN(v_exp)(below);
-        v_storef(score + t, p);
-        total = v_addf(total, p);
-        mean = v_fma(p, below, mean);
     }
     *max = v_top(top);
     *sum = v_total(total);
     *weighted = v_total(mean);
 }
 
-// Scores by page become a row by token.
-INLINE void FN(collect)(const struct kv_attend_job *j, const struct FN(side) * s, float *by_page,
-                        float *row) {
+// Weights by page of values (in `by_value`) from scores by page of keys (in `by_key`), where both
+// sides are in order: the softmax runs over the scores as they lie.
+INLINE void FN(soften_in_order)(const struct kv_attend_job *j, const struct FN(side) * keys,
+                                const struct FN(side) * values, float *by_key, float *by_value,
+                                float *oldest, float *max, float *sum, float *weighted) {
+    struct FN(stretch) stretches[KV_PORT_WIDTHS];
+    float *from[KV_PORT_WIDTHS], *to[KV_PORT_WIDTHS];
+    const uint8_t *tag = j->tag + j->first;
+    FN(bounds)(j, keys, by_key, from, stretches);
+    *oldest = *from[kv_tag_port(*tag, KV_KEY)];
+    FN(soften)(j, values, stretches, keys->n_ports, max, sum, weighted);
+    FN(bounds)(j, values, by_value, to, NULL);
+    for (uint32_t i = 0; i < values->n_ports; i++) { // whole pages between are written
+        memset(by_value + values->pages[values->first[i]].at, 0, KV_PAGE_TOKENS * sizeof(float));
+        memset(by_value + values->pages[values->first[i + 1] - 1].at, 0,
+               KV_PAGE_TOKENS * sizeof(float));
+    }
     uint32_t n = j->end - j->first;
-    float *at[KV_PORT_WIDTHS];
-    FN(begin)(j, s, by_page, at);
-    if (s->in_order && s->n_ports == 1) {
-        memcpy(row, at[s->ports[0]], n * sizeof *row);
-        return;
-    }
-    if (s->in_order) {
-        v_collect(row, j->tag + j->first, KV_KEY, n, at);
-        return;
-    }
-    for (uint32_t i = 0; i < s->n; i++)
-        for (uint32_t t = 0; t < s->pages[i].slots; t++) {
-            uint32_t token = s->pages[i].token[t] - j->first; // those before the first wrap
-            if (token < n) row[token] = by_page[s->pages[i].at + t];
-        }
+    if (keys->n_ports == 1 && values->n_ports == 1)
+        memcpy(to[values->ports[0]], from[keys->ports[0]], n * sizeof **to);
+    else
+        v_shuffle(tag, n, from, to,
+                  keys->ports[0] == KV_PORT_WIDTHS - 1 || values->ports[0] == KV_PORT_WIDTHS - 1);
 }
 
-// Weights of a row become weights by page; 0 for slots whose tokens are not of the job.
-INLINE void FN(deal)(const struct kv_attend_job *j, const struct FN(side) * s, const float *row,
-                     float *by_page) {
+// The same by way of a row by token, through the pages' lists of tokens; by_value may be by_key.
+INLINE void FN(soften_by_token)(const struct kv_attend_job *j, const struct FN(side) * keys,
+                                const struct FN(side) * values, const float *by_key, float *row,
+                                float *by_value, float *oldest, float *max, float *sum,
+                                float *weighted) {
     uint32_t n = j->end - j->first;
-    float *at[KV_PORT_WIDTHS];
-    FN(begin)(j, s, by_page, at);
-    if (s->in_order) {
-        for (uint32_t i = 0; i < s->n_ports; i++) { // whole pages between are written
-            memset(by_page + s->pages[s->first[i]].at, 0, KV_PAGE_TOKENS * sizeof(float));
-            memset(by_page + s->pages[s->first[i + 1] - 1].at, 0, KV_PAGE_TOKENS * sizeof(float));
+    for (uint32_t i = 0; i < keys->n; i++)
+        for (uint32_t t = 0; t < keys->pages[i].slots; t++) {
+            uint32_t token = keys->pages[i].token[t] - j->first; // those before the first wrap
+            if (token < n) row[token] = by_key[keys->pages[i].at + t];
         }
-        if (s->n_ports == 1)
-            memcpy(at[s->ports[0]], row, n * sizeof *row);
-        else
-            v_deal(row, j->tag + j->first, KV_VALUE, n, at);
-        return;
-    }
-    for (uint32_t i = 0; i < s->n; i++)
+    *oldest = row[0];
+    FN(soften)(j, values, &(struct FN(stretch)){row, n}, 1, max, sum, weighted);
+    for (uint32_t i = 0; i < values->n; i++)
         for (uint32_t t = 0; t < KV_PAGE_TOKENS; t++) {
-            uint32_t token = t < s->pages[i].slots ? s->pages[i].token[t] - j->first : n;
-            by_page[s->pages[i].at + t] = token < n ? row[token] : 0;
+            uint32_t token = t < values->pages[i].slots ? values->pages[i].token[t] - j->first : n;
+            by_value[values->pages[i].at + t] = token < n ? row[token] : 0;
         }
 }
 
 static TARGET void FN(attend_heads)(const struct kv_attend_job *j, const struct FN(side) * keys,
                                     const struct FN(side) * values, uint32_t first_head,
                                     uint32_t heads) {
-    static _Thread_local float by_page[MAX_HEADS][PLACES_ROOM], row[MAX_HEADS][ROW_ROOM];
+    static _Thread_local float by_key[MAX_HEADS][PLACES_ROOM], by_value[MAX_HEADS][PLACES_ROOM],
+        row[ROW_ROOM];
+    const bool in_order = keys->in_order && values->in_order;
     float max[MAX_HEADS], sum[MAX_HEADS], weighted[MAX_HEADS], *at[MAX_HEADS];
     struct FN(query) q;
     struct FN(sums) sums;
     FN(query_init)(&q, (int)heads, j->query + first_head * DIM, j->layouts[KV_KEY][0].n_groups);
     for (uint32_t i = 0; i < keys->n; i++) {
         const struct FN(visit) *v = &keys->pages[i];
-        for (uint32_t h = 0; h < heads; h++) at[h] = by_page[h] + v->at;
+        for (uint32_t h = 0; h < heads; h++) at[h] = by_key[h] + v->at;
         v_prefetch(j->tag + j->first + i * KV_PAGE_TOKENS);
         FN(key_fns)
         [heads == 3][v->port](&j->layouts[KV_KEY][v->port], v->block, v[AHEAD].block - v->block, &q,
                               (int)v->slots, at);
     }
     for (uint32_t h = 0; h < heads; h++) {
-        FN(collect)(j, keys, by_page[h], row[h]);
-        if (j->oldest) j->oldest[first_head + h] = row[h][0];
-        FN(soften)(j, values, row[h], &max[h], &sum[h], &weighted[h]);
-        FN(deal)(j, values, row[h], by_page[h]);
+        float oldest;
+        if (in_order) FN(soften_in_order)
+        (j, keys, values, by_key[h], by_value[h], &oldest, &max[h], &sum[h], &weighted[h]);
+        else FN(soften_by_token)(j, keys, values, by_key[h], row, by_value[h], &oldest, &max[h],
+                                 &sum[h], &weighted[h]);
+        if (j->oldest) j->oldest[first_head + h] = oldest;
     }
     FN(sums_init)(&sums, (int)heads);
     for (uint32_t i = 0; i < values->n; i++) {
         const struct FN(visit) *v = &values->pages[i];
-        for (uint32_t h = 0; h < heads; h++) at[h] = by_page[h] + v->at;
+        for (uint32_t h = 0; h < heads; h++) at[h] = by_value[h] + v->at;
         FN(value_fns)
         [heads == 3][v->port](&j->layouts[KV_VALUE][v->port], v->block, v[AHEAD].block - v->block,
                               (int)v->slots, at, &sums);
