@@ -6,6 +6,7 @@
 
 #include "sim/store/label.h"
 #include "sim/store/store.h"
+#include "analysis/studies/sweep_plan.h"
 #include "analysis/studies/tally.h"
 #include "sim/base/cpu.h"
 #include "sim/base/files.h"
@@ -42,6 +43,7 @@ struct kv_sweep {
     enum kv_mode mode;
     enum kv_fidelity fidelity;
     uint32_t redraw;
+    struct kv_plan_out *plan_out;
     bool matched; // budgets over the items judged are met
 };
 
@@ -74,7 +76,7 @@ int kv_sweep_check(const struct kv_sweep_options *o, struct kv_error *e) {
         return kv_fail(e, KV_EUSAGE, "feedback",
                        "closed feedback reads a run, and fisher replay has none; use --fidelity "
                        "exact");
-    return 0;
+    return o->plan_out ? kv_sweep_plan_check(o, e) : 0;
 }
 
 // ---- specs ----------------------------------------------------------------------------
@@ -186,6 +188,7 @@ int kv_sweep_open(struct kv_sweep **out, const struct kv_sweep_options *o, struc
 void kv_sweep_close(struct kv_sweep *s) {
     if (!s) return;
     kv_tally_free(s->tally);
+    kv_plan_out_free(s->plan_out);
     kv_store_abandon(s->store);
     free(s->run);
     free(s->done);
@@ -225,6 +228,12 @@ static int take(void *self, size_t item, size_t spec, const struct kv_outcome *o
     kv_tally_add(s->tally, which, item, s->fidelity, s->mode, o);
     if (s->o.take) s->o.take(s->o.listener, which, item, s->fidelity, s->mode, o);
     return s->store ? kv_store_put(s->store, s->run[spec], (uint32_t)item, o, e) : 0;
+}
+
+static void decided(void *self, size_t item, size_t spec, const uint8_t *cells) {
+    const struct kv_sweep *s = self;
+    (void)spec; // there is one
+    kv_plan_out_take(s->plan_out, item, cells);
 }
 
 static int take_attention(void *self, size_t item, size_t spec, const struct kv_attention_error *x,
@@ -287,6 +296,7 @@ static struct kv_replay job_of(struct kv_sweep *s) {
                               .audit = s->o.audit,
                               .wanted = wanted,
                               .take = take,
+                              .decided = s->plan_out ? decided : NULL,
                               .self = s};
 }
 
@@ -445,12 +455,17 @@ int kv_sweep_run(struct kv_sweep *s, struct kv_error *e) {
     if (rc == 0 && db)
         rc = kv_store_trace(s->store, kv_trace_info(s->trace), kv_trace_item, s->trace,
                             &s->trace_id, e);
+    if (rc == 0 && s->o.plan_out)
+        rc = kv_sweep_plan_new(&s->plan_out, s->trace, s->specs, s->n_specs, &s->o.items, e);
     if (rc == 0) rc = run_outcomes(s, e);
+    if (rc == 0 && s->o.plan_out) rc = kv_plan_out_write(s->plan_out, s->o.plan_out, e);
     if (s->store) { // what was finished is kept, also when something failed or the user interrupted
         int closed = kv_store_close(s->store, rc ? NULL : e);
         if (rc == 0) rc = closed;
     }
     s->store = NULL;
+    kv_plan_out_free(s->plan_out);
+    s->plan_out = NULL;
     free(s->run);
     free(s->done);
     s->run = NULL;

@@ -55,8 +55,11 @@ struct kv_sweep_options {
     struct kv_item_range items; // none = all
     bool audit;                 // ask each policy again with the future scrambled
     const char *db;             // store of results, made when missing; NULL = nowhere
-    unsigned jobs;              // threads
-    uint64_t seed;              // of policies that draw, and of redraws
+    // Where the decisions go, as policy `plan` reads them (policies/README.md); NULL = nowhere. Of
+    // one spec in one mode and fidelity, once, without a store.
+    const char *plan_out;
+    unsigned jobs; // threads
+    uint64_t seed; // of policies that draw, and of redraws
     // Takes each outcome as it comes, in any order of items; `spec` counts those of kv_sweep_specs.
     // One at a time, from any thread; NULL = nobody listens.
     void (*take)(void *listener, size_t spec, size_t item, enum kv_fidelity fidelity,

@@ -45,6 +45,9 @@ struct kv_replay {
     // Takes an outcome (which it may keep parts of by copying); from any worker, one at a time.
     int (*take)(void *self, size_t item, size_t spec, const struct kv_outcome *o,
                 struct kv_error *e);
+    // Takes the decisions that an item's outcome came of, cells[n_tokens][...], before the outcome;
+    // from any worker, one at a time. NULL = nobody asks. Exact and fisher replay alone.
+    void (*decided)(void *self, size_t item, size_t spec, const uint8_t *cells);
     void *self;
 };
 
