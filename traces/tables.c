@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Building, keeping and finding tables.
 #include "traces/tables.h"
+#include "traces/recorded.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -62,28 +63,6 @@ static void make_room(struct kv_cell_table_scratch *s, const struct kv_shape *sh
     s->n_tokens = n;
 }
 
-// RoPE of a key in place, from the trace's base: sign -1 turns back (formats that code before
-// RoPE).
-static void rotate(const struct kv_trace_info *in, float *x, size_t position, double sign) {
-    size_t half = in->shape.head_dim / 2;
-    for (size_t i = 0; i < half; i++) {
-        double angle =
-            sign * (double)position * pow((double)in->rope_base, -(double)i / (double)half);
-        size_t a = in->order == KV_ORDER_GGML ? 2 * i : i,
-               b = in->order == KV_ORDER_GGML ? a + 1 : a + half;
-        float c = (float)cos(angle), s = (float)sin(angle), xa = x[a], xb = x[b];
-        x[a] = xa * c - xb * s;
-        x[b] = xa * s + xb * c;
-    }
-}
-
-static size_t position_of(const struct kv_trace_item *it, size_t row) {
-    if (row < it->n_context) return row;
-    uint32_t c = 0;
-    while (c + 1 < it->n_choices && row >= it->first[c + 1]) c++;
-    return it->n_context + row - it->first[c];
-}
-
 static int code_side(const struct kv_trace_item *it, const struct kv_shape *sh,
                      const struct kv_format *f, uint32_t layer, enum kv_side side,
                      const uint8_t *cells, void *scratch, const float *x, float *y,
@@ -107,13 +86,8 @@ int kv_coding_error(const struct kv_trace_info *in, const struct kv_trace_item *
     float *x = s->side, *y = s->side + n * width;
     for (uint32_t l = 0; l < sh->n_layers; l++)
         for (int side = 0; side < 2; side++) {
-            const uint16_t *half = side ? it->v : it->k;
             bool turn = side == KV_KEY && f->keys_before_rope;
-            for (size_t row = 0; row < n; row++) {
-                kv_f16_to_f32_n(half + (row * sh->n_layers + l) * width, x + row * width, width);
-                for (size_t h = 0; turn && h < sh->n_kv_heads; h++)
-                    rotate(in, x + row * width + h * d, position_of(it, row), -1);
-            }
+            kv_recorded_rows(in, it, l, (enum kv_side)side, turn, x);
             int rc = code_side(it, sh, f, l, (enum kv_side)side, cells, s->code, x, y, e);
             if (rc) return rc;
             for (size_t row = 0; row < n; row++)
@@ -123,7 +97,9 @@ int kv_coding_error(const struct kv_trace_info *in, const struct kv_trace_item *
                         (((row * sh->n_layers + l) * sh->n_kv_heads + h) * 2 + (size_t)side) * d;
                     const float *xs = x + row * width + h * d, *ys = y + row * width + h * d;
                     for (size_t i = 0; i < d; i++) to[i] = ys[i] - xs[i];
-                    if (turn) rotate(in, to, position_of(it, row), 1); // RoPE is linear
+                    if (turn)
+                        kv_recorded_turn(in, to, kv_recorded_position(it, row),
+                                         1); // RoPE is linear
                 }
         }
     return 0;

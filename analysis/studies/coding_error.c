@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Measures what formats do to recorded or Gaussian keys and values.
 #include "analysis/studies/coding_error.h"
-#include "sim/base/half.h"
 #include "sim/base/memory.h"
 #include "sim/base/spec.h"
 #include "sim/base/talk.h"
 #include "sim/base/work.h"
 #include "sim/quant/code.h"
+#include "traces/recorded.h"
 
 #include <stdlib.h>
 
@@ -66,42 +66,14 @@ static void gaussian(const struct kv_quant_source *s, uint32_t layer, enum kv_si
     }
 }
 
-// Turns a key back to what it was before RoPE, for formats that code it there.
-static void undo_rope(const struct kv_quant_source *s, float *x, size_t position) {
-    const struct kv_shape *shape = &s->setting.shape;
-    double base = (double)kv_trace_info(s->trace)->rope_base;
-    size_t d = shape->head_dim;
-    for (size_t h = 0; h < shape->n_kv_heads; h++, x += d)
-        for (size_t i = 0; i < d / 2; i++) {
-            bool pairs = s->setting.order == KV_ORDER_GGML;
-            float *a = x + (pairs ? 2 * i : i), *b = x + (pairs ? 2 * i + 1 : i + d / 2);
-            double angle = (double)position * pow(base, -2.0 * (double)i / (double)d);
-            float c = (float)cos(angle), sine = (float)sin(angle), u = *a, v = *b;
-            *a = u * c + v * sine;
-            *b = v * c - u * sine;
-        }
-}
-
-static size_t position_of(const struct kv_trace_item *item, size_t row) {
-    if (row < item->n_context) return row;
-    uint32_t c = 0;
-    while (c + 1 < item->n_choices && row >= item->first[c + 1]) c++;
-    return item->n_context + row - item->first[c];
-}
-
 static void load(const struct job *j, uint32_t layer, const struct kv_trace_item *item,
                  struct vectors *v) {
-    size_t width = row_values(j->source), n_layers = j->source->setting.shape.n_layers;
     if (!item) {
-        gaussian(j->source, layer, j->side, v->x, v->n * width);
+        gaussian(j->source, layer, j->side, v->x, v->n * row_values(j->source));
         return;
     }
-    const uint16_t *kept = j->side == KV_KEY ? item->k : item->v;
-    for (size_t row = 0; row < v->n; row++) {
-        kv_f16_to_f32_n(kept + (row * n_layers + layer) * width, v->x + row * width, width);
-        if (j->side == KV_KEY && j->f->keys_before_rope)
-            undo_rope(j->source, v->x + row * width, position_of(item, row));
-    }
+    kv_recorded_rows(kv_trace_info(j->source->trace), item, layer, j->side, j->f->keys_before_rope,
+                     v->x);
 }
 
 // ---- coding ---------------------------------------------------------------------------

@@ -9,6 +9,12 @@ void kv_set_widths(struct kv_format *f, const uint8_t *bits, size_t n); // ascen
 struct kv_unit_size kv_half_size(uint32_t values); // fp16 storage: width 16 in every format
 void kv_free_self(struct kv_format *f);            // close() when self is one allocation
 uint32_t kv_unit_values(const struct kv_format *f, enum kv_side side); // floats of one unit
+// For `fields`: one bit stream of the codes of n values; and numbers of n groups of `size` values
+// that follow each other, `step` bits apart. (fields.c)
+void kv_take_codes(kv_field_fn *take, void *self, const char *type, uint32_t bits, uint32_t n,
+                   uint32_t at);
+void kv_take_groups(kv_field_fn *take, void *self, const char *what, const char *type,
+                    uint32_t bits, uint32_t n, uint32_t at, uint32_t step, uint32_t size);
 // Copies a head's channels from one order to the other. d even; y must not be x.
 void kv_reorder(const float *x, float *y, size_t d, enum kv_order from, enum kv_order to);
 
