@@ -375,6 +375,8 @@ static int replay_specs(struct engine *g, struct kv_scratch *s, size_t i, const 
         if (rc == 0) {
             if (!r->decisions_only) kv_compare_outcome(it, &targets[j], kl[j], &outcome[j]);
             KV_LOCK(&g->lock);
+            if (r->scored && !r->decisions_only)
+                r->scored(r->self, i, specs[j], &targets[j], kl[j]);
             rc = r->take(r->self, i, specs[j], &outcome[j], e);
         }
         kv_outcome_fini(&outcome[j]);

@@ -116,15 +116,48 @@ refused 1 'decision: item 0, token 1, layer 0, KV head 0: keys of format kivi sh
 
 # ---- what makes no plan
 
-refused 2 '--plan-out: a plan is of one spec, not of 2' 'two specs' 'static:bits={2,4}' --plan-out x.st
-refused 2 '--plan-out: a plan is of one run; a store, which may hold items already, cannot go with it' \
+refused 2 '--plan-out: this file is of one spec, not of 2' 'two specs' 'static:bits={2,4}' --plan-out x.st
+refused 2 '--plan-out: this file is of one run; a store, which may hold items already, cannot go with it' \
     'a store beside a plan' static --db x.db --plan-out x.st
-refused 2 '--plan-out: a plan is of one run; more than one mode cannot go with it' 'two modes' static --mode inline,prefill --plan-out x.st
-refused 2 '--plan-out: a plan is of one run; more than one fidelity cannot go with it' 'two fidelities' \
+refused 2 '--plan-out: this file is of one run; more than one mode cannot go with it' 'two modes' static --mode inline,prefill --plan-out x.st
+refused 2 '--plan-out: this file is of one run; more than one fidelity cannot go with it' 'two fidelities' \
     static --fidelity exact,fisher --plan-out x.st
-refused 2 '--plan-out: a plan is of one run; more than one redraw cannot go with it' 'two redraws' static --redraws 2 --plan-out x.st
+refused 2 '--plan-out: this file is of one run; more than one redraw cannot go with it' 'two redraws' static --redraws 2 --plan-out x.st
 refused 2 'none: has no format: what it stores does not follow from one width a cell, as a plan has' \
     'the plan of no format' none --plan-out x.st
 check 'none of them left a file' test ! -e x.st
 refused 1 'nowhere/x.st: cannot be written: No such file or directory' 'a folder that is not there' static --plan-out nowhere/x.st
+# ---- scores as arrays
+
+tensor() { # tensor FILE NAME: the bytes of a tensor
+    header=$(od -A n -t u8 -N 8 "$1" | tr -d ' ')
+    tail -c +9 "$1" | head -c "$header" >header.json
+    range=$(sed "s/.*\"$2\":{[^}]*\"data_offsets\":\[\([0-9]*\),\([0-9]*\)\].*/\1 \2/" header.json)
+    tail -c +$((9 + header + ${range% *})) "$1" | head -c $((${range#* } - ${range% *}))
+}
+"$kvsim" replay -q t random@sym -m good.gguf --scores-out scores.st --json >row.json || exit 1
+"$kvsim" replay -q t random@sym -m good.gguf --db s.db >/dev/null || exit 1
+check 'a store gives its results as arrays' "$kvsim" outcomes random@sym --db s.db --safetensors stored.st
+for name in item.key item.index item.gold item.n_choices item.kl_nats item.right item.right16 item.margin item.bits \
+    choice.logprob choice.logprob16 choice.kl_nats choice.tokens choice.chars choice.bytes; do
+    tensor scores.st $name >a && tensor stored.st $name >b
+    check "$name is the same from the run and from the store" sh -c 'test -s a && cmp a b'
+done
+mean() { od -A n -v -t f8 -w8 | awk '{ s += $1 } END { printf "%.12f\n", s / NR }'; }
+check 'the mean over tokens is the KL that replay prints' sh -c "
+    [ \"\$(sed -n 's/.*\"kl_nats\": \([0-9.e-]*\).*/\1/p' row.json | awk '{ printf \"%.12f\", \$1 }')\" = '$(tensor scores.st token.kl_nats | mean)' ]"
+# tokens of a choice add up to the choice, in order
+tensor scores.st choice.tokens | od -A n -v -t u4 -w4 >n
+tensor scores.st choice.kl_nats | od -A n -v -t f8 -w8 >sums
+tensor scores.st token.kl_nats | od -A n -v -t f8 -w8 >tokens
+check 'the KL of tokens adds up to that of choices' awk '
+    FILENAME == "n" { n[++c] = $1 } FILENAME == "sums" { sum[++d] = $1 }
+    FILENAME == "tokens" { while (k < c && left == 0) left = n[++k]; got[k] += $1; left-- }
+    END { if (c < 10) exit 1
+          for (k = 1; k <= c; k++) if ((x = got[k] - sum[k]) > 1e-12 || x < -1e-12) exit 1 }' n sums tokens
+refused 2 '--scores-out: this file is of one run; fidelity fisher, which scores nothing, cannot go with it' \
+    'scores of a prediction' static --fidelity fisher --scores-out x.st
+refused 2 '--scores-out: this file is of one spec, not of 2' 'scores of two specs' 'static:bits={2,4}' --scores-out x.st
+expect 1 'kvsim: nowhere/x.st: cannot be written: No such file or directory' 'arrays into a folder that is not there' \
+    outcomes random@sym --db s.db --safetensors nowhere/x.st
 finish
