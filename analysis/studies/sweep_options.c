@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a sweep is asked for, and what is wrong with it.
 #include "analysis/studies/sweep_files.h"
+#include "sim/base/guard.h"
 
 struct kv_sweep_options kv_sweep_defaults(void) {
     return (struct kv_sweep_options){.struct_bytes = sizeof(struct kv_sweep_options),
@@ -13,6 +14,7 @@ struct kv_sweep_options kv_sweep_defaults(void) {
 }
 
 int kv_sweep_check(const struct kv_sweep_options *o, struct kv_error *e) {
+    KV_GUARD(e);
     if (o->struct_bytes != sizeof *o)
         return kv_fail(e, KV_EUSAGE, "struct_bytes", "begin with kv_sweep_defaults");
     if (!o->trace) return kv_fail(e, KV_EUSAGE, "trace", "a trace folder is needed");
