@@ -114,6 +114,24 @@ refused 2 "policy plan: unknown key 'flie'; did you mean 'file'?" 'a misspelt ke
 refused 1 'decision: item 0, token 1, layer 0, KV head 0: keys of format kivi share a scale with cells of another width; give them one width or use a format whose unit is a head'"'"'s vector' \
     'widths that differ where a scale is shared' plan:file=good.st@kivi:residual=32
 
+# Damage anywhere in the header or the tables of items: a sentence, or a plan that is held against the recording.
+header=$(od -A n -t u8 -N 8 good.st | tr -d ' ')
+calm() {
+    at=0
+    while [ $at -lt $((header + 140)) ]; do
+        cp good.st spoilt.st
+        printf '\377' | dd of=spoilt.st bs=1 seek=$at conv=notrunc 2>/dev/null
+        "$kvsim" replay -q t plan:file=spoilt.st -m good.gguf --fidelity fisher >/dev/null 2>err.log
+        code=$?
+        [ $code -le 2 ] && { [ $code = 0 ] || tail -n 1 err.log | grep -q '^kvsim: [^ ].*: .'; } || { echo "byte $at: code $code"; return 1; }
+        head -c $at good.st >cut.st
+        "$kvsim" replay -q t plan:file=cut.st -m good.gguf --fidelity fisher >/dev/null 2>err.log
+        [ $? = 1 ] && grep -q '^kvsim: cut.st: ' err.log || { echo "cut at byte $at"; return 1; }
+        at=$((at + 7))
+    done
+}
+check 'a damaged or shortened file is refused in one sentence' calm
+
 # ---- what makes no plan
 
 refused 2 '--plan-out: this file is of one spec, not of 2' 'two specs' 'static:bits={2,4}' --plan-out x.st
