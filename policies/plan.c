@@ -336,7 +336,9 @@ const struct kv_policy kv_policy_plan = {
     .abi = KV_POLICY_ABI,
     .struct_bytes = sizeof(struct kv_policy),
     .name = "plan",
-    .summary = "widths from a file: of each item's cells, or of layers and heads",
+    .summary =
+        "widths from a file: of each item's cells (an oracle unless the file says causal), or of "
+        "layers and heads",
     .tag = "baseline",
     .params = params,
     .varies = KV_VARIES_TOKEN | KV_VARIES_LAYER | KV_VARIES_HEAD | KV_VARIES_KV,
