@@ -155,9 +155,10 @@ lint: all ## cppcheck, format, and the plan of the house: includes, circles, siz
 format: ## clang-format every source
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
 
-commands: all ## write what the program says of itself: sim/cli/commands.md, the table of sim/quant/README.md
+commands: all ## write what the program says of itself: sim/cli/commands.md, the table of sim/quant/README.md, bit diagrams
 	@$(BUILD)/kvsim help --markdown >$(BUILD)/commands.md && mv $(BUILD)/commands.md sim/cli/commands.md
 	@sh sim/quant/table.sh $(BUILD)/kvsim sim/quant/README.md >$(BUILD)/formats.md && mv $(BUILD)/formats.md sim/quant/README.md
+	@sh sim/quant/layouts.sh $(BUILD)/kvsim >$(BUILD)/layouts.md && mv $(BUILD)/layouts.md sim/test/conformance/layouts.md
 
 # ---- the rest --------------------------------------------------------------------------------------
 

@@ -283,6 +283,9 @@ struct kv_fitting {
     // at each width: damage[n_layers][2][n_widths].
     int (*damage)(const struct kv_fitting *f, size_t n, double *damage, struct kv_error *e);
     const char *model_name, *model_digest; // of the model that was recorded
+    // The recording by the XXH64 of its manifest, and by the one that stands in the manifest
+    // (manifest_xxh64; "" in older recordings).
+    const char *trace_digest, *trace_seal;
 };
 
 // ---- deciding by layers ---------------------------------------------------------------

@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-enum { MAX_FILE_BYTES = 1 << 26, MAX_HEADER_BYTES = 1 << 20 };
+enum { MAX_HEADER_BYTES = 1 << 20 };
+static const uint64_t max_file_bytes = (uint64_t)1 << 32;
 
 // ---- the header --------------------------------------------------------------------------
 
@@ -95,8 +96,8 @@ static bool read_tensor(struct reader *r, struct kv_tensors_entry *t) {
     do {
         bool good = take_string(r, &s, &n) && take(r, ':');
         if (good && is(s, n, "dtype")) {
-            good = take_string(r, &s, &n);
-            t->is_f32 = good && is(s, n, "F32");
+            good = take_string(r, &s, &n) && n < sizeof t->dtype;
+            if (good) snprintf(t->dtype, sizeof t->dtype, "%.*s", (int)n, s);
         } else if (good && is(s, n, "shape"))
             good = take_shape(r, t);
         else if (good && is(s, n, "data_offsets"))
@@ -146,7 +147,7 @@ static bool read_header(const char *text, size_t n_text, struct kv_tensors *t) {
 
 // ---- the file ----------------------------------------------------------------------------
 
-static uint64_t little_endian(const unsigned char *b, size_t n) {
+uint64_t kv_little_endian(const unsigned char *b, size_t n) {
     uint64_t x = 0;
     for (size_t i = n; i-- > 0;) x = x << 8 | b[i];
     return x;
@@ -160,7 +161,7 @@ static void digest(const unsigned char *b, size_t n, char out[17]) {
 
 // Takes what t->bytes hold.
 static int unpack(struct kv_tensors *t, size_t n, struct kv_error *e) {
-    uint64_t header = n < 8 ? UINT64_MAX : little_endian(t->bytes, 8);
+    uint64_t header = n < 8 ? UINT64_MAX : kv_little_endian(t->bytes, 8);
     digest(t->bytes, n, t->digest);
     if (header > MAX_HEADER_BYTES || header > n - 8 ||
         !read_header((const char *)t->bytes + 8, header, t)) {
@@ -192,14 +193,15 @@ int kv_tensors_open(struct kv_tensors *t, const char *path, struct kv_error *e) 
     struct stat st; // a pipe that nobody writes would keep the program waiting
     FILE *f = stat(path, &st) == 0 && S_ISREG(st.st_mode) ? fopen(path, "rb") : NULL;
     if (!f) return kv_fail(e, KV_EFAIL, path, "no such file, or it cannot be read");
-    int rc = begin(t, path, MAX_FILE_BYTES, e);
-    size_t n = rc ? 0 : fread(t->bytes, 1, MAX_FILE_BYTES, f);
-    bool whole = rc == 0 && feof(f) && !ferror(f);
+    size_t n = (size_t)st.st_size;
+    int rc = (uint64_t)st.st_size > max_file_bytes
+                 ? kv_fail(e, KV_EFAIL, path, "is above %d MB", (int)(max_file_bytes >> 20))
+                 : begin(t, path, n + 1, e);
+    bool whole = rc == 0 && fread(t->bytes, 1, n, f) == n;
     fclose(f);
     if (rc == 0 && !whole) {
         kv_tensors_close(t);
-        rc = kv_fail(e, KV_EFAIL, path, "cannot be read whole, or is above %d MB",
-                     MAX_FILE_BYTES >> 20);
+        rc = kv_fail(e, KV_EFAIL, path, "cannot be read whole");
     }
     return rc ? rc : unpack(t, n, e);
 }
@@ -223,42 +225,64 @@ bool kv_tensors_has(const struct kv_tensors *t, const char *name) {
     return find(t, name) != NULL;
 }
 
-// What is wrong with a tensor, or NULL; fills shape and the number of its floats.
-static const char *flaw(const struct kv_tensors *t, const struct kv_tensors_entry *x, size_t n_dims,
-                        size_t *shape, size_t *n) {
-    if (!x) return "is missing";
-    if (!x->is_f32) return "is not F32";
+// What is wrong with a tensor, or NULL; fills shape and how many numbers it holds.
+static const char *flaw(const struct kv_tensors *t, const struct kv_tensors_entry *x, size_t bytes,
+                        size_t n_dims, size_t *shape, size_t *n) {
     if (x->n_dims != n_dims) return "has another number of dimensions";
     if (x->n_offsets != 2) return "has no data_offsets";
     *n = 1;
     for (size_t i = 0; i < n_dims; i++) {
-        if (x->shape[i] == 0 || x->shape[i] > MAX_FILE_BYTES ||
+        if (x->shape[i] == 0 || x->shape[i] > max_file_bytes ||
             (shape[i] && shape[i] != x->shape[i]))
             return "has another shape than is expected";
         shape[i] = x->shape[i];
         *n *= shape[i];
-        if (*n > MAX_FILE_BYTES)
+        if (*n > max_file_bytes)
             return "lies outside the file, or has another size than its shape says";
     }
     if (x->offsets[1] > t->n_data || x->offsets[0] > x->offsets[1] ||
-        x->offsets[1] - x->offsets[0] != *n * sizeof(float))
+        x->offsets[1] - x->offsets[0] != *n * bytes)
         return "lies outside the file, or has another size than its shape says";
     return NULL;
 }
 
+static int numbers_of(const struct kv_tensors *t, const char *name, const char *dtype, size_t bytes,
+                      size_t n_dims, size_t *shape, size_t *n, const unsigned char **out,
+                      struct kv_error *e) {
+    const struct kv_tensors_entry *x = find(t, name);
+    if (!x) return kv_fail(e, KV_EFAIL, t->path, "tensor %s is missing", name);
+    if (strcmp(x->dtype, dtype) != 0)
+        return kv_fail(e, KV_EFAIL, t->path, "tensor %s is not %s", name, dtype);
+    const char *why = flaw(t, x, bytes, n_dims, shape, n);
+    if (why) return kv_fail(e, KV_EFAIL, t->path, "tensor %s %s", name, why);
+    *out = t->data + x->offsets[0];
+    return 0;
+}
+
+int kv_tensors_raw(const struct kv_tensors *t, const char *name, const char *dtype, size_t bytes,
+                   size_t n_dims, size_t *shape, const unsigned char **x, struct kv_error *e) {
+    size_t n;
+    return numbers_of(t, name, dtype, bytes, n_dims, shape, &n, x, e);
+}
+
+size_t kv_tensors_dims(const struct kv_tensors *t, const char *name) {
+    const struct kv_tensors_entry *x = find(t, name);
+    return x ? x->n_dims : 0;
+}
+
 int kv_tensors_take(struct kv_tensors *t, const char *name, size_t n_dims, size_t *shape,
                     const float **out, struct kv_error *e) {
-    const struct kv_tensors_entry *x = find(t, name);
+    const unsigned char *from;
     size_t n;
-    const char *why = flaw(t, x, n_dims, shape, &n);
-    if (why) return kv_fail(e, KV_EFAIL, t->path, "tensor %s %s", name, why);
+    int rc = numbers_of(t, name, "F32", sizeof(float), n_dims, shape, &n, &from, e);
+    if (rc) return rc;
     if (t->n_blocks == KV_TENSORS_MOST)
         return kv_fail(e, KV_EFAIL, t->path, "holds more tensors than are read");
     float *to = malloc(n * sizeof *to);
     if (!to) return kv_fail(e, KV_ENOMEM, t->path, "out of memory");
     t->block[t->n_blocks++] = to;
     for (size_t i = 0; i < n; i++) {
-        uint32_t bits = (uint32_t)little_endian(t->data + x->offsets[0] + 4 * i, 4);
+        uint32_t bits = (uint32_t)kv_little_endian(from + 4 * i, 4);
         memcpy(to + i, &bits, sizeof *to);
         if (!isfinite(to[i]))
             return kv_fail(e, KV_EFAIL, t->path, "tensor %s holds a number that is not finite",

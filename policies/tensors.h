@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Float tensors and texts of a safetensors file, read with plain C: an 8-byte length, a JSON
-// header, raw numbers.
+// Tensors and texts of a safetensors file, read with plain C: an 8-byte length, a JSON header, raw
+// numbers.
 //
 //     struct kv_tensors t;
 //     if (kv_tensors_open(&t, "weights.safetensors", &e)) return e.code;
@@ -11,12 +11,12 @@
 
 #include "policies/policy.h"
 
-enum { KV_TENSORS_MOST = 32, KV_TENSOR_DIMS = 3, KV_TENSOR_TEXTS = 24 };
+enum { KV_TENSORS_MOST = 32, KV_TENSOR_DIMS = 4, KV_TENSOR_TEXTS = 24 };
 
 struct kv_tensors_entry {
     const char *name;
     size_t n_name;
-    bool is_f32;
+    char dtype[8]; // "F32", "U8", ...
     uint64_t shape[KV_TENSOR_DIMS], offsets[2];
     size_t n_dims, n_offsets;
 };
@@ -51,6 +51,14 @@ bool kv_tensors_has(const struct kv_tensors *t, const char *name);
 // number that is not finite; each names the tensor.
 KV_MUST_CHECK int kv_tensors_take(struct kv_tensors *t, const char *name, size_t n_dims,
                                   size_t *shape, const float **x, struct kv_error *e);
+// The same of a tensor of any type, whose numbers stay as they lie in the file: little-endian, at
+// no alignment, `bytes` each (kv_little_endian).
+KV_MUST_CHECK int kv_tensors_raw(const struct kv_tensors *t, const char *name, const char *dtype,
+                                 size_t bytes, size_t n_dims, size_t *shape,
+                                 const unsigned char **x, struct kv_error *e);
+uint64_t kv_little_endian(const unsigned char *b, size_t n);
+// How many dimensions a tensor has; 0 for one that is missing or has more than KV_TENSOR_DIMS.
+size_t kv_tensors_dims(const struct kv_tensors *t, const char *name);
 // A text of the metadata, cut to its room; "" where the file says nothing.
 void kv_tensors_text(const struct kv_tensors *t, const char *name, char *text, size_t room);
 

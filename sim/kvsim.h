@@ -48,6 +48,7 @@
 #include "sim/replay/replay.h"    // exact: the model runs again
 #include "sim/replay/fisher.h"    // predicted, without the model
 #include "sim/replay/attention.h" // what happens to attention
+#include "sim/replay/dump.h"      // the bytes of a sequence's cache
 #include "sim/cost/cost.h"        // what a decode step costs on a device
 
 // Results: made, kept, summed up with intervals, traded off against each other.

@@ -154,18 +154,21 @@ char *kv_manifest_seal(json_t *j, char digest[17]) {
     return text;
 }
 
-int kv_manifest_check(const json_t *j, const char *text, size_t n, const char *path, bool *covered,
+int kv_manifest_check(const json_t *j, const char *text, size_t n, const char *path, char seal[17],
                       struct kv_error *e) {
     const json_t *said = json_object_get(j, seal_key);
     char hex[17];
-    *covered = said != NULL;
+    *seal = 0;
     if (!said) return 0;
     char *copy = memcpy(kv_alloc(n + 1, 1), text, n), *at = find_sum(copy, n);
     if (at) memcpy(at, no_sum, 16);
     kv_hex64(kv_hash(copy, n, 0), hex);
     free(copy);
     const char *sum = json_string_value(said);
-    if (at && sum && strcmp(sum, hex) == 0) return 0;
+    if (at && sum && strcmp(sum, hex) == 0) {
+        memcpy(seal, hex, sizeof hex);
+        return 0;
+    }
     return kv_fail(e, KV_EFAIL, path, "was edited or damaged: its XXH64 is %s, it says %.40s", hex,
                    sum ? sum : "none");
 }

@@ -17,10 +17,10 @@ json_t *kv_manifest_json(const struct kv_trace_info *info, const struct kv_trace
 // digest[17]: of the finished text, which names the trace. Caller frees.
 char *kv_manifest_seal(json_t *manifest, char digest[17]);
 
-// Compares the text with the checksum it holds; *covered = false: it holds none (recordings made
+// Compares the text with the checksum it holds; which seal gets; "": it holds none (recordings made
 // before there was one).
 KV_MUST_CHECK int kv_manifest_check(const json_t *manifest, const char *text, size_t n,
-                                    const char *path, bool *covered, struct kv_error *e);
+                                    const char *path, char seal[17], struct kv_error *e);
 
 // Results go by an item's id: KV_EFAIL with both places where two of the items have one.
 KV_MUST_CHECK int kv_manifest_check_ids(const struct kv_trace_item *items, size_t n,

@@ -396,7 +396,7 @@ int kv_trace_open(struct kv_trace **out, const char *dir, struct kv_error *e) {
     t->info.path = kv_strdup(dir);
     kv_hex64(kv_hash(text, n, 0), t->info.digest);
     t->manifest = json_loadb(text, n, JSON_REJECT_DUPLICATES, &why);
-    rc = t->manifest ? kv_manifest_check(t->manifest, text, n, path, &t->info.covered, e)
+    rc = t->manifest ? kv_manifest_check(t->manifest, text, n, path, t->info.seal, e)
                      : kv_fail(e, KV_EFAIL, path, "line %d is not JSON: %s", why.line, why.text);
     if (rc == 0) rc = open_all(t, dir, path, e);
     free(text);

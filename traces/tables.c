@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Building, keeping and finding tables.
 #include "traces/tables.h"
+#include "traces/recorded.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -62,13 +63,6 @@ static void make_room(struct kv_cell_table_scratch *s, const struct kv_shape *sh
     s->n_tokens = n;
 }
 
-// RoPE of a layer's key in place: sign -1 turns back (formats that code before RoPE).
-static void rotate(const struct kv_trace_info *in, uint32_t layer, float *x, size_t position,
-                   double sign) {
-    size_t d = in->shape.head_dim;
-    kv_turn(x, d, in->order, in->rope + layer * (d / 2), sign * (double)position);
-}
-
 static int code_side(const struct kv_trace_item *it, const struct kv_shape *sh,
                      const struct kv_format *f, uint32_t layer, enum kv_side side,
                      const uint8_t *cells, void *scratch, const float *x, float *y,
@@ -92,13 +86,8 @@ int kv_coding_error(const struct kv_trace_info *in, const struct kv_trace_item *
     float *x = s->side, *y = s->side + n * width;
     for (uint32_t l = 0; l < sh->n_layers; l++)
         for (int side = 0; side < 2; side++) {
-            const uint16_t *half = side ? it->v : it->k;
             bool turn = side == KV_KEY && f->keys_before_rope;
-            for (size_t row = 0; row < n; row++) {
-                kv_f16_to_f32_n(half + (row * sh->n_layers + l) * width, x + row * width, width);
-                for (size_t h = 0; turn && h < sh->n_kv_heads; h++)
-                    rotate(in, l, x + row * width + h * d, kv_trace_position(it, row), -1);
-            }
+            kv_recorded_rows(in, it, l, (enum kv_side)side, turn, x);
             int rc = code_side(it, sh, f, l, (enum kv_side)side, cells, s->code, x, y, e);
             if (rc) return rc;
             for (size_t row = 0; row < n; row++)
@@ -108,7 +97,8 @@ int kv_coding_error(const struct kv_trace_info *in, const struct kv_trace_item *
                         (((row * sh->n_layers + l) * sh->n_kv_heads + h) * 2 + (size_t)side) * d;
                     const float *xs = x + row * width + h * d, *ys = y + row * width + h * d;
                     for (size_t i = 0; i < d; i++) to[i] = ys[i] - xs[i];
-                    if (turn) rotate(in, l, to, kv_trace_position(it, row), 1); // RoPE is linear
+                    if (turn)
+                        kv_recorded_turn(in, l, to, kv_trace_position(it, row), 1); // RoPE is linear
                 }
         }
     return 0;

@@ -92,6 +92,7 @@ struct kv_adjoint_info {
 
 struct kv_trace_info {
     char digest[17]; // of the manifest: names the trace in a store
+    char seal[17];   // the checksum that the manifest holds of itself; "" in older recordings
     char *path;
     struct kv_shape shape;
     enum kv_order order;
@@ -111,7 +112,6 @@ struct kv_trace_info {
     // Frobenius norms of each layer's key and value projection as the file holds them,
     // [n_layers][2]; NULL in recordings that lack them.
     float *kv_norms;
-    bool covered;            // by a checksum of the manifest itself; older recordings have none
     uint32_t other_features; // KV_NEED bits of features that were recorded by another rule
 };
 

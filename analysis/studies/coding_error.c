@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Measures what formats do to recorded or Gaussian keys and values.
 #include "analysis/studies/coding_error.h"
-#include "sim/base/half.h"
 #include "sim/base/memory.h"
 #include "sim/base/spec.h"
 #include "sim/base/talk.h"
 #include "sim/base/work.h"
 #include "sim/quant/code.h"
+#include "traces/recorded.h"
 
 #include <stdlib.h>
 
@@ -64,26 +64,14 @@ static void gaussian(const struct kv_quant_source *s, uint32_t layer, enum kv_si
     }
 }
 
-// Turns a key back to what it was before RoPE, for formats that code it there.
-static void undo_rope(const struct kv_quant_source *s, uint32_t layer, float *x, size_t position) {
-    size_t d = s->setting.shape.head_dim;
-    for (size_t h = 0; h < s->setting.shape.n_kv_heads; h++, x += d)
-        kv_turn(x, d, s->setting.order, s->setting.rope + layer * (d / 2), -(double)position);
-}
-
 static void load(const struct job *j, uint32_t layer, const struct kv_trace_item *item,
                  struct vectors *v) {
-    size_t width = row_values(j->source), n_layers = j->source->setting.shape.n_layers;
     if (!item) {
-        gaussian(j->source, layer, j->side, v->x, v->n * width);
+        gaussian(j->source, layer, j->side, v->x, v->n * row_values(j->source));
         return;
     }
-    const uint16_t *kept = j->side == KV_KEY ? item->k : item->v;
-    for (size_t row = 0; row < v->n; row++) {
-        kv_f16_to_f32_n(kept + (row * n_layers + layer) * width, v->x + row * width, width);
-        if (j->side == KV_KEY && j->f->keys_before_rope)
-            undo_rope(j->source, layer, v->x + row * width, kv_trace_position(item, row));
-    }
+    kv_recorded_rows(kv_trace_info(j->source->trace), item, layer, j->side, j->f->keys_before_rope,
+                     v->x);
 }
 
 // ---- coding ---------------------------------------------------------------------------

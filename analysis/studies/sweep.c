@@ -6,6 +6,7 @@
 
 #include "sim/store/label.h"
 #include "sim/store/store.h"
+#include "analysis/studies/sweep_files.h"
 #include "analysis/studies/tally.h"
 #include "sim/base/cpu.h"
 #include "sim/base/files.h"
@@ -42,40 +43,9 @@ struct kv_sweep {
     enum kv_mode mode;
     enum kv_fidelity fidelity;
     uint32_t redraw;
-    bool matched; // budgets over the items judged are met
+    struct kv_sweep_files *files; // NULL where none is asked for
+    bool matched;                 // budgets over the items judged are met
 };
-
-// ---- options --------------------------------------------------------------------------
-
-struct kv_sweep_options kv_sweep_defaults(void) {
-    return (struct kv_sweep_options){.struct_bytes = sizeof(struct kv_sweep_options),
-                                     .exact = true,
-                                     .modes = {KV_INLINE},
-                                     .n_modes = 1,
-                                     .redraws = 1,
-                                     .jobs = 1,
-                                     .seed = 1};
-}
-
-int kv_sweep_check(const struct kv_sweep_options *o, struct kv_error *e) {
-    if (o->struct_bytes != sizeof *o)
-        return kv_fail(e, KV_EUSAGE, "struct_bytes", "begin with kv_sweep_defaults");
-    if (!o->trace) return kv_fail(e, KV_EUSAGE, "trace", "a trace folder is needed");
-    if (o->n_specs == 0) return kv_fail(e, KV_EUSAGE, "specs", "there is none");
-    if (o->n_modes == 0 || o->n_modes > KV_N_MODES)
-        return kv_fail(e, KV_EUSAGE, "mode", "1 to %d modes are expected", KV_N_MODES);
-    if (o->form > KV_FORM_CHANNEL)
-        return kv_fail(e, KV_EUSAGE, "form", "iso, element, vector or channel is expected");
-    if (o->redraws == 0) return kv_fail(e, KV_EUSAGE, "redraws", "at least 1 is expected");
-    if (o->jobs == 0) return kv_fail(e, KV_EUSAGE, "jobs", "at least 1 is expected");
-    if (!o->exact && !o->fisher && !o->attention)
-        return kv_fail(e, KV_EUSAGE, "fidelity", "exact, fisher or attention is expected");
-    if (o->feedback == KV_FEEDBACK_CLOSED && o->fisher)
-        return kv_fail(e, KV_EUSAGE, "feedback",
-                       "closed feedback reads a run, and fisher replay has none; use --fidelity "
-                       "exact");
-    return 0;
-}
 
 // ---- specs ----------------------------------------------------------------------------
 
@@ -186,6 +156,7 @@ int kv_sweep_open(struct kv_sweep **out, const struct kv_sweep_options *o, struc
 void kv_sweep_close(struct kv_sweep *s) {
     if (!s) return;
     kv_tally_free(s->tally);
+    kv_sweep_files_close(s->files);
     kv_store_abandon(s->store);
     free(s->run);
     free(s->done);
@@ -223,8 +194,22 @@ static int take(void *self, size_t item, size_t spec, const struct kv_outcome *o
     const struct kv_sweep *s = self;
     size_t which = s->which[spec];
     kv_tally_add(s->tally, which, item, s->fidelity, s->mode, o);
+    if (s->files) kv_sweep_files_take(s->files, item, o);
     if (s->o.take) s->o.take(s->o.listener, which, item, s->fidelity, s->mode, o);
     return s->store ? kv_store_put(s->store, s->run[spec], (uint32_t)item, o, e) : 0;
+}
+
+static void decided(void *self, size_t item, size_t spec, const uint8_t *cells) {
+    const struct kv_sweep *s = self;
+    (void)spec; // files are of one
+    kv_sweep_files_decided(s->files, item, cells);
+}
+
+static void scored(void *self, size_t item, size_t spec, const struct kv_targets *t,
+                   const double *kl_nats) {
+    const struct kv_sweep *s = self;
+    (void)spec;
+    kv_sweep_files_scored(s->files, item, t, kl_nats);
 }
 
 static int take_attention(void *self, size_t item, size_t spec, const struct kv_attention_error *x,
@@ -287,6 +272,8 @@ static struct kv_replay job_of(struct kv_sweep *s) {
                               .audit = s->o.audit,
                               .wanted = wanted,
                               .take = take,
+                              .decided = s->files ? decided : NULL,
+                              .scored = s->files ? scored : NULL,
                               .self = s};
 }
 
@@ -445,12 +432,16 @@ int kv_sweep_run(struct kv_sweep *s, struct kv_error *e) {
     if (rc == 0 && db)
         rc = kv_store_trace(s->store, kv_trace_info(s->trace), kv_trace_item, s->trace,
                             &s->trace_id, e);
+    if (rc == 0) rc = kv_sweep_files_open(&s->files, &s->o, s->trace, s->specs, s->n_specs, e);
     if (rc == 0) rc = run_outcomes(s, e);
+    if (rc == 0 && s->files) rc = kv_sweep_files_write(s->files, e);
     if (s->store) { // what was finished is kept, also when something failed or the user interrupted
         int closed = kv_store_close(s->store, rc ? NULL : e);
         if (rc == 0) rc = closed;
     }
     s->store = NULL;
+    kv_sweep_files_close(s->files);
+    s->files = NULL;
     free(s->run);
     free(s->done);
     s->run = NULL;

@@ -55,8 +55,12 @@ struct kv_sweep_options {
     struct kv_item_range items; // none = all
     bool audit;                 // ask each policy again with the future scrambled
     const char *db;             // store of results, made when missing; NULL = nowhere
-    unsigned jobs;              // threads
-    uint64_t seed;              // of policies that draw, and of redraws
+    // Files of one spec in one mode and fidelity, once, without a store; NULL = none. Decisions as
+    // policy `plan` reads them (policies/README.md); scores of items, choices and tokens as arrays
+    // (analysis/results/result_file.h), of exact replay.
+    const char *plan_out, *scores_out;
+    unsigned jobs; // threads
+    uint64_t seed; // of policies that draw, and of redraws
     // Takes each outcome as it comes, in any order of items; `spec` counts those of kv_sweep_specs.
     // One at a time, from any thread; NULL = nobody listens.
     void (*take)(void *listener, size_t spec, size_t item, enum kv_fidelity fidelity,

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# Installs program, library, the headers that sim/kvsim.h names, examples, man page and pkg-config file.
+# Installs program, library, the headers that sim/kvsim.h names, examples, man page, pkg-config file, the format of
+# recordings and the conformance vectors.
 #
 #   install.sh WHERE PREFIX VERSION BUILD    WHERE is DESTDIR and PREFIX together; PREFIX is what
 #                                            the pkg-config file will say
@@ -7,11 +8,13 @@ set -eu
 where=$1 prefix=$2 version=$3 build=$4
 libs=$(sed -n 's/^LDLIBS := //p' Makefile)
 headers=$("${CC:-cc}" -std=c17 -I. -MM -x c sim/kvsim.h | tr ' \\' '\n\n' | grep '\.h$')
+vectors=$(printf 'sim/test/conformance/%s ' README.md layouts.md cases.tsv codes.bin input.f32 make_vectors.py)
 
 scratch=$(mktemp -d) && trap 'rm -rf "$scratch"' EXIT
 object=$scratch/kvsim.o
 
-mkdir -p "$where/bin" "$where/lib/pkgconfig" "$where/share/man/man1" "$where/share/doc/kvsim/examples"
+mkdir -p "$where/bin" "$where/lib/pkgconfig" "$where/share/man/man1" "$where/share/doc/kvsim/examples" \
+    "$where/share/doc/kvsim/conformance"
 install -m 755 "$build/kvsim" "$where/bin/kvsim"
 # One object whose only names are those of the interface: what else the library holds is its own.
 ld -r --whole-archive "$build/libkvsim.a" -o "$object"
@@ -19,7 +22,10 @@ objcopy --keep-global-symbols=sim/kvsim.symbols "$object"
 rm -f "$where/lib/libkvsim.a"
 ar rcs "$where/lib/libkvsim.a" "$object"
 chmod 644 "$where/lib/libkvsim.a"
-install -m 644 sim/examples/*.c "$where/share/doc/kvsim/examples"
+install -m 644 sim/examples/*.c reports/examples/*.py "$where/share/doc/kvsim/examples"
+# For other programs: what recordings hold, and vectors by which a decoder or a device is checked.
+install -m 644 traces/format.md "$where/share/doc/kvsim/format.md"
+install -m 644 $vectors "$where/share/doc/kvsim/conformance"
 # In the repository headers name each other from its root, where they are installed from <kvsim>.
 for header in $headers; do
     to=$where/include/kvsim/$header

@@ -147,6 +147,59 @@ static int print_sheet(struct sheet *t, enum kv_output how, struct kv_error *e) 
     return rc;
 }
 
+// ---- where the numbers of a unit lie --------------------------------------------------
+
+struct field {
+    enum kv_side side;
+    uint32_t width_bits, unit_bytes;
+    struct kv_field of;
+};
+#define FIELDS(X, T)                                                                               \
+    X(T, side, KV_TEXT(row->side == KV_KEY ? "K" : "V"))                                           \
+    X(T, width_bits, KV_COUNT(row->width_bits))                                                    \
+    X(T, unit_bytes, KV_COUNT(row->unit_bytes))                                                    \
+    X(T, what, KV_TEXT(row->of.what))                                                              \
+    X(T, type, KV_TEXT(row->of.type))                                                              \
+    X(T, bits, KV_COUNT(row->of.bits))                                                             \
+    X(T, n, KV_COUNT(row->of.n))                                                                   \
+    X(T, at_bits, KV_COUNT(row->of.at))                                                            \
+    X(T, step_bits, KV_COUNT(row->of.step))                                                        \
+    X(T, value, KV_COUNT(row->of.value))                                                           \
+    X(T, next, KV_COUNT(row->of.next))                                                             \
+    X(T, covers, KV_COUNT(row->of.covers))                                                         \
+    X(T, apart, KV_COUNT(row->of.apart))
+KV_TABLE_COLUMNS(fields, field, FIELDS)
+
+struct fields {
+    struct field now, *at;
+    size_t n;
+};
+
+static void take_field(void *self, const struct kv_field *of) {
+    struct fields *all = self;
+    all->at = kv_grow(all->at, all->n + 1, sizeof *all->at);
+    all->now.of = *of;
+    all->at[all->n++] = all->now;
+}
+
+static int print_fields(const struct kv_format *f, enum kv_output how, struct kv_error *e) {
+    struct fields all = {0};
+    for (int side = 0; side < 2; side++)
+        for (uint32_t w = 0; w < f->n_widths; w++) {
+            all.now.side = (enum kv_side)side;
+            all.now.width_bits = f->width_bits[w];
+            all.now.unit_bytes = kv_format_size(f, (enum kv_side)side, w).bytes;
+            if (f->type->encode) kv_format_fields(f, (enum kv_side)side, w, take_field, &all);
+        }
+    int rc = all.n
+                 ? kv_table_print_rows(fields, all.at, all.n, sizeof *all.at, how, e)
+                 : kv_fail(e, KV_EFAIL, "describe",
+                           "format %s lays out whole tensors: its units have no bytes of their own",
+                           f->type->name);
+    free(all.at);
+    return rc;
+}
+
 static int unknown(const char *name, struct kv_error *e) {
     const char **names = NULL;
     size_t n = 0;
@@ -195,17 +248,27 @@ static int describe(struct kv_cli *c, struct kv_error *e) {
     if (!type && !p) return unknown(name, e);
     int rc = type ? kv_listing_open(&f, type, e) : 0;
     if (rc) return rc;
+    if (kv_opt_given(c, "fields")) {
+        rc = f ? print_fields(f, c->output, e)
+               : kv_fail(e, KV_EUSAGE, "describe", "%s is a policy; --fields is of formats", name);
+        kv_format_close(f);
+        return rc;
+    }
     if (p) describe_policy(&t, p); // some systems are both, a rule and the format it was made for
     if (f) describe_format(&t, f);
     kv_format_close(f);
     return print_sheet(&t, c->output, e);
 }
 
+static const struct kv_option options[] = {
+    {"fields", 0, NULL, NULL, "of a format: where each number of a unit lies, bit by bit"}, {0}};
+
 const struct kv_command kv_cmd_describe = {
     .name = "describe",
     .summary = "says what a format or policy is, with its keys and source",
     .usage = "NAME|PLUGIN.so",
     .example = "kvsim describe kivi",
+    .options = options,
     .min_args = 1,
     .max_args = 1,
     .run = describe,

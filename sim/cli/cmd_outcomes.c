@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim outcomes: one line an item and choice of a stored run.
+#include "analysis/results/result_file.h"
 #include "sim/cli/row_options.h"
 
 static const struct kv_option options[] = {
@@ -8,6 +9,8 @@ static const struct kv_option options[] = {
     {"mode", 0, "NAME", NULL, "which mode, where the store holds several"},
     {"feedback", 0, "HOW", "open", "runs with open or closed feedback"},
     {"digest", 0, "DIGEST", NULL, "which trace, where the store holds several (as show prints it)"},
+    {"safetensors", 0, "FILE", NULL,
+     "write items and choices as arrays there, as `replay --scores-out` does, and print nothing"},
     {0}};
 
 struct line {
@@ -69,6 +72,12 @@ static int outcomes(struct kv_cli *c, struct kv_error *e) {
     code = kv_rows_find(s, c->args[0], &choice, &runs, &n_runs, e);
     if (!code) code = kv_rows_only(runs, n_runs, c->args[0], e);
     if (!code) code = kv_say_marks(s, &(const struct kv_summary *){&runs[0]}, 1, e);
+    if (!code && kv_opt(c, "safetensors")) {
+        code = kv_result_file_of_run(s, &runs[0], kv_opt(c, "safetensors"), e);
+        kv_summaries_free(runs, n_runs);
+        kv_store_abandon(s);
+        return code;
+    }
     if (!code) code = kv_store_choices(s, runs[0].run_group, &rows, &n, e);
     if (!code) code = print(rows, n, c->output, e);
     kv_choice_results_free(rows, n);

@@ -114,15 +114,23 @@ static int replay(struct kv_cli *c, struct kv_error *e) {
     struct kv_sweep *s = NULL;
     char *model;
     int rc = kv_opt_sweep(c, &o, &model, e);
+    o.plan_out = kv_opt(c, "plan-out");
+    o.scores_out = kv_opt(c, "scores-out");
     if (rc == 0) rc = kv_opt_blame(c, kv_sweep_open(&s, &o, e), e);
-    if (rc == 0) rc = kv_sweep_run(s, e);
+    if (rc == 0) rc = kv_opt_blame(c, kv_sweep_run(s, e), e);
     if (rc == 0) rc = print(s, o.attention, c->output, e);
     kv_sweep_close(s);
     free(model);
     return rc;
 }
 
-static const struct kv_option options[] = {KV_REPLAY_OPTIONS(NULL), {0}};
+static const struct kv_option options[] = {
+    KV_REPLAY_OPTIONS(NULL),
+    {"plan-out", 0, "FILE", NULL,
+     "write the decisions of the one spec, as policy plan reads them (plan:file=FILE)"},
+    {"scores-out", 0, "FILE", NULL,
+     "write its scores of each item, choice and token as arrays (safetensors)"},
+    {0}};
 
 const struct kv_command kv_cmd_replay = {
     .name = "replay",

@@ -31,7 +31,7 @@ static int verify_trace(const struct kv_cli *c, const char *path, struct kv_erro
         kv_print("%s: a whole trace of %s over %s (%s): %zu items, %zu tokens\n", path,
                  in->model_name, in->task_name, in->subset, in->n_items, in->n_tokens);
         if (model) kv_print("its dimensions are those of %s\n", model);
-        if (!in->covered) puts("note: no checksum covers its manifest; an older kvsim recorded it");
+        if (!*in->seal) puts("note: no checksum covers its manifest; an older kvsim recorded it");
     }
     kv_model_close(m);
     kv_trace_close(t);

@@ -52,5 +52,6 @@ const struct kv_format_type kv_format_type_asym_zp = {
     .encode = kv_gridded_encode,
     .decode = kv_gridded_decode,
     .codes = kv_gridded_codes,
+    .fields = kv_gridded_fields,
     .close = kv_free_self,
 };

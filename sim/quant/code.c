@@ -361,17 +361,22 @@ static void count_values(const struct kv_format *f, const struct kv_vectors *r,
         }
 }
 
+void kv_held_rows(const struct kv_format *f, const struct kv_vectors *r, size_t upto, size_t *from,
+                  size_t *to) {
+    size_t tokens = f->unit_tokens[r->side];
+    coded_rows(f, r, from, to);
+    if (upto >= r->first + *to) return;
+    *to = upto > r->first + *from ? upto - r->first : *from;
+    *to = *from + (*to - *from) / tokens * tokens;
+}
+
 void kv_count_rows(const struct kv_format *f, const struct kv_vectors *r, size_t upto,
                    struct kv_bits *bits) {
     struct unit u = unit_of(f, r->side);
     struct kv_unit_size size[KV_MAX_WIDTHS];
     size_t from, to;
     for (uint32_t w = 0; w < f->n_widths; w++) size[w] = kv_format_size(f, r->side, w);
-    coded_rows(f, r, &from, &to);
-    if (upto < r->first + to) {
-        to = upto > r->first + from ? upto - r->first : from;
-        to = from + (to - from) / u.tokens * u.tokens;
-    }
+    kv_held_rows(f, r, upto, &from, &to);
     count_exact(f, r, 0, from, bits);
     count_exact(f, r, to, r->n, bits);
     kv_centre_count(f, r, upto, bits);

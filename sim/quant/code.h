@@ -68,6 +68,11 @@ size_t kv_block_tokens(const struct kv_format *f, enum kv_side side, size_t star
 KV_MUST_CHECK int kv_code_rows(const struct kv_format *f, const struct kv_vectors *r, void *scratch,
                                uint64_t *histogram, struct kv_error *e);
 
+// Which rows of a call hold coded units when positions from `upto` on are held exact: [*from, *to),
+// whole units; the others are exact.
+void kv_held_rows(const struct kv_format *f, const struct kv_vectors *r, size_t upto, size_t *from,
+                  size_t *to);
+
 // Adds what the rows take when positions from `upto` on are held exact: r->x and r->y are not read.
 // A unit counts once, whole, unless all its cells are evicted. Decisions must have passed
 // kv_code_rows.

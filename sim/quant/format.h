@@ -72,6 +72,18 @@ struct kv_whole_size {
     uint64_t code_bits, meta_bits, bytes; // as kv_unit_size, of the whole
 };
 
+// A run of equal numbers in the bytes of a unit. Number i of `n` takes bits [at + i step,
+// at + i step + bits), its lowest first; bit b is bit b mod 8 of byte b / 8. It is a number of
+// `covers` values of the unit, counted as encode takes them: value + i next and every `apart`-th
+// from there. covers 0: the values are told elsewhere in the unit.
+struct kv_field {
+    const char *what; // "scale", "minimum", "code", ...
+    const char *type; // how its bits read: "fp16", "fp32", "bf16", "int16", "int8", "uint", "e4m3"
+    uint32_t bits, n, at, step;
+    uint32_t value, next, covers, apart;
+};
+typedef void kv_field_fn(void *self, const struct kv_field *field);
+
 struct kv_format;
 
 // A row of the table of formats (formats.def): a kind of format before its parameters are known.
@@ -100,6 +112,10 @@ struct kv_format_type {
     void (*codes)(const struct kv_format *f, const struct kv_block *b, const uint8_t *codes,
                   size_t n_units, uint8_t *q);
     void (*close)(struct kv_format *f); // NULL when self stays NULL
+    // Says where the numbers of a unit lie, at a width below 16 (or the only one). NULL under
+    // whole_encode, where no unit has bytes of its own.
+    void (*fields)(const struct kv_format *f, enum kv_side side, uint32_t width, kv_field_fn *take,
+                   void *self);
     // Or, under KV_SCOPE_TENSOR, instead of encode, decode and codes; size() then says what a unit
     // takes without its share of what the tensor's cells share. x, y, q: [n][n_kv_heads][head_dim],
     // of which cells that are not stored are neither read nor written. Thread-safe.
@@ -156,6 +172,10 @@ void kv_format_encode(const struct kv_format *f, const struct kv_block *b, const
                       size_t n_units, uint8_t *out);
 void kv_format_decode(const struct kv_format *f, const struct kv_block *b, const uint8_t *codes,
                       size_t n_units, float *y);
+// Calls take for each run of numbers that a unit of this width is made of, metadata first: together
+// they are its code and metadata bits. None where the format codes whole tensors itself. (fields.c)
+void kv_format_fields(const struct kv_format *f, enum kv_side side, uint32_t width,
+                      kv_field_fn *take, void *self);
 
 // Turns a head in place by RoPE: pair i by position x angle[i], [d / 2] radians; a negative
 // position turns back.

@@ -28,6 +28,12 @@ static void fp16_decode(const struct kv_format *f, const struct kv_block *b, con
     kv_get_halves(codes, n_units * f->setting.shape.head_dim, y);
 }
 
+static void fp16_fields(const struct kv_format *f, enum kv_side side, uint32_t width,
+                        kv_field_fn *take, void *self) {
+    (void)width;
+    kv_take_codes(take, self, "fp16", 16, kv_unit_values(f, side), 0);
+}
+
 const struct kv_format_type kv_format_type_fp16 = {
     .name = "fp16",
     .summary = "IEEE binary16",
@@ -42,6 +48,7 @@ const struct kv_format_type kv_format_type_fp16 = {
     .size = half_size,
     .encode = fp16_encode,
     .decode = fp16_decode,
+    .fields = fp16_fields,
 };
 
 static void bf16_encode(const struct kv_format *f, const struct kv_block *b, const float *x,
@@ -58,6 +65,12 @@ static void bf16_decode(const struct kv_format *f, const struct kv_block *b, con
     for (size_t i = 0; i < n; i++) y[i] = kv_bf16_to_f32(kv_get16(codes + 2 * i));
 }
 
+static void bf16_fields(const struct kv_format *f, enum kv_side side, uint32_t width,
+                        kv_field_fn *take, void *self) {
+    (void)width;
+    kv_take_codes(take, self, "bf16", 16, kv_unit_values(f, side), 0);
+}
+
 const struct kv_format_type kv_format_type_bf16 = {
     .name = "bf16",
     .summary = "bfloat16: float32's upper half",
@@ -72,4 +85,5 @@ const struct kv_format_type kv_format_type_bf16 = {
     .size = half_size,
     .encode = bf16_encode,
     .decode = bf16_decode,
+    .fields = bf16_fields,
 };

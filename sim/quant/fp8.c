@@ -126,6 +126,15 @@ static void fp8_codes(const struct kv_format *f, const struct kv_block *b, const
         memcpy(q, codes + size.meta_bits / 8, size.values);
 }
 
+static void fp8_fields(const struct kv_format *f, enum kv_side side, uint32_t width,
+                       kv_field_fn *take, void *self) {
+    const struct fp8 *own = f->self;
+    const struct kv_unit_size size = fp8_size(f, side, width);
+    if (own->scaled) kv_take_groups(take, self, "scale", "fp16", 16, 1, 0, 16, size.values);
+    kv_take_codes(take, self, own->kind->bias == 7 ? "e4m3" : "e5m2", 8, size.values,
+                  size.meta_bits);
+}
+
 static void fp8_close(struct kv_format *f) {
     free(f->self);
 }
@@ -148,6 +157,7 @@ static void fp8_close(struct kv_format *f) {
         .encode = fp8_encode,                                                                      \
         .decode = fp8_decode,                                                                      \
         .codes = fp8_codes,                                                                        \
+        .fields = fp8_fields,                                                                      \
         .close = fp8_close,                                                                        \
     };
 

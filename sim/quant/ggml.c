@@ -77,6 +77,76 @@ static void ggml_codes(const struct kv_format *f, const struct kv_block *b, cons
     kv_ggml_codes(s->at[b->width], codes, n_units * f->setting.shape.head_dim / KV_GGML_BLOCK, q);
 }
 
+// Half bytes: value i in the low half of byte i, value i + 16 in the high half.
+static void take_halves(kv_field_fn *take, void *self, const char *what, uint32_t at,
+                        uint32_t value) {
+    struct kv_field of = {.what = what, .type = "uint", .bits = 4, .n = 16, .step = 8};
+    of.next = of.covers = of.apart = 1;
+    for (uint32_t half = 0; half < 2; half++) {
+        of.at = at + 4 * half;
+        of.value = value + 16 * half;
+        take(self, &of);
+    }
+}
+
+// A number of the block whose values begin at `value`.
+static void take_shared(kv_field_fn *take, void *self, const char *what, uint32_t at,
+                        uint32_t value) {
+    take(self, &(struct kv_field){.what = what,
+                                  .type = "fp16",
+                                  .bits = 16,
+                                  .n = 1,
+                                  .at = at,
+                                  .step = 16,
+                                  .value = value,
+                                  .next = KV_GGML_BLOCK,
+                                  .covers = KV_GGML_BLOCK,
+                                  .apart = 1});
+}
+
+static void take_stream(kv_field_fn *take, void *self, const char *what, const char *type,
+                        uint32_t bits, uint32_t at, uint32_t value) {
+    take(self, &(struct kv_field){.what = what,
+                                  .type = type,
+                                  .bits = bits,
+                                  .n = KV_GGML_BLOCK,
+                                  .at = at,
+                                  .step = bits,
+                                  .value = value,
+                                  .next = 1,
+                                  .covers = 1,
+                                  .apart = 1});
+}
+
+static void take_block(enum kv_ggml_type type, uint32_t at, uint32_t value, kv_field_fn *take,
+                       void *self) {
+    bool ranged = type == KV_Q4_1 || type == KV_Q5_1, fifth = type == KV_Q5_0 || type == KV_Q5_1;
+    take_shared(take, self, "scale", at, value);
+    at += 16;
+    if (ranged) {
+        take_shared(take, self, "minimum", at, value);
+        at += 16;
+    }
+    if (type == KV_Q8_0) {
+        take_stream(take, self, "code", "int8", 8, at, value);
+        return;
+    }
+    if (fifth) {
+        take_stream(take, self, "code's bit 4", "uint", 1, at, value);
+        at += KV_GGML_BLOCK;
+    }
+    take_halves(take, self, fifth ? "code's bits 0 to 3" : "code", at, value);
+}
+
+static void ggml_fields(const struct kv_format *f, enum kv_side side, uint32_t width,
+                        kv_field_fn *take, void *self) {
+    const struct ggml_state *s = f->self;
+    uint32_t n = kv_unit_values(f, side) / KV_GGML_BLOCK,
+             bytes = kv_ggml_traits[s->at[width]].bytes;
+    for (uint32_t b = 0; b < n; b++)
+        take_block(s->at[width], 8 * bytes * b, KV_GGML_BLOCK * b, take, self);
+}
+
 static void ggml_close(struct kv_format *f) {
     free(f->self);
 }
@@ -108,6 +178,7 @@ const struct kv_format_type kv_format_type_ggml = {
     .encode = ggml_encode,
     .decode = ggml_decode,
     .codes = ggml_codes,
+    .fields = ggml_fields,
     .close = ggml_close,
     .published_mode = KV_PUBLISHED_INLINE, // a prompt's later batches read the cache
 };
@@ -135,6 +206,7 @@ const struct kv_format_type kv_format_type_ggml = {
         .encode = ggml_encode,                                                                     \
         .decode = ggml_decode,                                                                     \
         .codes = ggml_codes,                                                                       \
+        .fields = ggml_fields,                                                                     \
         .close = ggml_close,                                                                       \
         .published_mode = KV_PUBLISHED_INLINE,                                                     \
     };

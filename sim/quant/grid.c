@@ -84,3 +84,20 @@ void kv_gridded_codes(const struct kv_format *f, const struct kv_block *b, const
     for (size_t u = 0; u < n_units; u++, codes += size.bytes, q += g->values)
         kv_unpack(codes + size.meta_bits / 8, g->values, g->bits, q);
 }
+
+void kv_grid_take_meta(const struct kv_grid *g, kv_field_fn *take, void *self) {
+    uint32_t n = g->values / g->group, step = 8 * kv_grid_meta_bytes(g), bits = g->wide ? 32 : 16;
+    const char *type = g->wide ? "fp32" : "fp16";
+    kv_take_groups(take, self, "scale", type, bits, n, 0, step, g->group);
+    if (g->rule == KV_GRID_ASYM)
+        kv_take_groups(take, self, "minimum", type, bits, n, bits, step, g->group);
+    else if (g->rule != KV_GRID_SYM)
+        kv_take_groups(take, self, "zero point", "int16", 16, n, bits, step, g->group);
+}
+
+void kv_gridded_fields(const struct kv_format *f, enum kv_side side, uint32_t width,
+                       kv_field_fn *take, void *self) {
+    const struct kv_grid *g = &((const struct kv_gridded *)f->self)->grid[side][width];
+    kv_grid_take_meta(g, take, self);
+    kv_take_codes(take, self, "uint", g->bits, g->values, kv_grid_size(g).meta_bits);
+}

@@ -31,5 +31,9 @@ void kv_gridded_decode(const struct kv_format *f, const struct kv_block *b, cons
                        size_t n_units, float *y);
 void kv_gridded_codes(const struct kv_format *f, const struct kv_block *b, const uint8_t *codes,
                       size_t n_units, uint8_t *q);
+void kv_gridded_fields(const struct kv_format *f, enum kv_side side, uint32_t width,
+                       kv_field_fn *take, void *self);
+// Says where the metadata of a grid's groups lies: of values that follow each other.
+void kv_grid_take_meta(const struct kv_grid *g, kv_field_fn *take, void *self);
 
 #endif

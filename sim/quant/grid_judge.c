@@ -20,13 +20,13 @@ struct kv_grid kv_grid_of(enum kv_grid_rule rule, uint32_t bits, uint32_t values
     return g;
 }
 
-static uint32_t meta_bytes(const struct kv_grid *g) { // of one group
+uint32_t kv_grid_meta_bytes(const struct kv_grid *g) {
     uint32_t number = g->wide ? 4 : 2;
     return g->rule == KV_GRID_SYM ? number : g->rule == KV_GRID_ASYM ? 2 * number : number + 2;
 }
 
 struct kv_unit_size kv_grid_size(const struct kv_grid *g) {
-    uint32_t meta = g->values / g->group * meta_bytes(g);
+    uint32_t meta = g->values / g->group * kv_grid_meta_bytes(g);
     return (struct kv_unit_size){.values = g->values,
                                  .code_bits = g->values * g->bits,
                                  .meta_bits = 8 * meta,
@@ -113,7 +113,7 @@ static void encode_zp(const struct kv_grid *g, const float *x, uint8_t *meta, ui
 
 void kv_grid_encode_judge(const struct kv_grid *g, const float *x, size_t n_units, uint8_t *out) {
     uint8_t codes[KV_MAX_UNIT];
-    uint32_t n_groups = g->values / g->group, meta = meta_bytes(g);
+    uint32_t n_groups = g->values / g->group, meta = kv_grid_meta_bytes(g);
     size_t bytes = kv_grid_size(g).bytes;
     for (size_t u = 0; u < n_units; u++, x += g->values, out += bytes) {
         for (uint32_t k = 0; k < n_groups; k++) {
@@ -132,7 +132,7 @@ void kv_grid_encode_judge(const struct kv_grid *g, const float *x, size_t n_unit
 
 void kv_grid_decode_judge(const struct kv_grid *g, const uint8_t *in, size_t n_units, float *y) {
     uint8_t codes[KV_MAX_UNIT];
-    uint32_t n_groups = g->values / g->group, meta = meta_bytes(g);
+    uint32_t n_groups = g->values / g->group, meta = kv_grid_meta_bytes(g);
     size_t bytes = kv_grid_size(g).bytes;
     for (size_t u = 0; u < n_units; u++, in += bytes) {
         kv_unpack(in + (size_t)n_groups * meta, g->values, g->bits, codes);

@@ -37,6 +37,7 @@ struct kv_grid {
 // The grid of a rule at a width (2..8) over groups of `group` values, fp16 metadata, no clipping.
 struct kv_grid kv_grid_of(enum kv_grid_rule rule, uint32_t bits, uint32_t values, uint32_t group);
 struct kv_unit_size kv_grid_size(const struct kv_grid *g);
+uint32_t kv_grid_meta_bytes(const struct kv_grid *g); // of one group
 
 // x: n_units times `values` floats; out: n_units times kv_grid_size().bytes. Any group.
 // Thread-safe.

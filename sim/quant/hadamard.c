@@ -93,6 +93,11 @@ static void hadamard_codes(const struct kv_format *f, const struct kv_block *b,
     if (f->inner->type->codes) f->inner->type->codes(f->inner, b, codes, n_units, q);
 }
 
+static void hadamard_fields(const struct kv_format *f, enum kv_side side, uint32_t width,
+                            kv_field_fn *take, void *self) {
+    kv_format_fields(f->inner, side, width, take, self);
+}
+
 const struct kv_format_type kv_format_type_hadamard = {
     .name = "hadamard",
     .summary = "rotates each head by a Walsh-Hadamard matrix before another format: hadamard(q4_0)",
@@ -112,5 +117,6 @@ const struct kv_format_type kv_format_type_hadamard = {
     .encode = hadamard_encode,
     .decode = hadamard_decode,
     .codes = hadamard_codes,
+    .fields = hadamard_fields,
     .close = kv_free_self,
 };

@@ -168,6 +168,16 @@ static void hqq_decode(const struct kv_format *f, const struct kv_block *b, cons
     }
 }
 
+static void hqq_fields(const struct kv_format *f, enum kv_side side, uint32_t width,
+                       kv_field_fn *take, void *self) {
+    const struct hqq *q = f->self;
+    const struct kv_unit_size size = hqq_size(f, side, width);
+    uint32_t n = size.values / q->group;
+    kv_take_groups(take, self, "step", "fp16", 16, n, 0, 32, q->group);
+    kv_take_groups(take, self, "zero", "fp16", 16, n, 16, 32, q->group);
+    kv_take_codes(take, self, "uint", f->width_bits[width], size.values, size.meta_bits);
+}
+
 const struct kv_format_type kv_format_type_hqq = {
     .name = "hqq",
     .summary = "half-quadratic quantization: a uniform grid with a refined float zero",
@@ -190,6 +200,7 @@ const struct kv_format_type kv_format_type_hqq = {
     .encode = hqq_encode,
     .decode = hqq_decode,
     .codes = hqq_codes,
+    .fields = hqq_fields,
     .close = kv_free_self,
     .revision = 1, // 0 grew beta, stopped each group by itself and dropped the last zero
 };

@@ -75,6 +75,30 @@ static void kivi_decode(const struct kv_format *f, const struct kv_block *b, con
     }
 }
 
+// A key's grid sees channel after channel: values that lie a head's width apart.
+static void kivi_fields(const struct kv_format *f, enum kv_side side, uint32_t width,
+                        kv_field_fn *take, void *self) {
+    const struct kv_grid *g = &((const struct kv_gridded *)f->self)->grid[side][width];
+    if (side == KV_VALUE) {
+        kv_gridded_fields(f, side, width, take, self);
+        return;
+    }
+    uint32_t tokens = f->unit_tokens[KV_KEY], dim = f->setting.shape.head_dim;
+    struct kv_field of = {.type = "fp16", .bits = 16, .n = dim, .step = 32};
+    of.next = 1, of.covers = tokens, of.apart = dim;
+    of.what = "scale";
+    take(self, &of);
+    of.what = "minimum", of.at = 16;
+    take(self, &of);
+    struct kv_field code = {.what = "code", .type = "uint", .bits = g->bits, .n = tokens};
+    code.step = g->bits, code.next = dim, code.covers = code.apart = 1;
+    for (uint32_t c = 0; c < dim; c++) {
+        code.at = kv_grid_size(g).meta_bits + c * tokens * g->bits;
+        code.value = c;
+        take(self, &code);
+    }
+}
+
 const struct kv_format_type kv_format_type_kivi = {
     .name = "kivi",
     .summary = "KIVI: keys by channel over groups of tokens, values by token, newest tokens exact",
@@ -94,6 +118,7 @@ const struct kv_format_type kv_format_type_kivi = {
     .encode = kivi_encode,
     .decode = kivi_decode,
     .codes = kv_gridded_codes,
+    .fields = kivi_fields,
     .close = kv_free_self,
     .published_mode = KV_PUBLISHED_PREFILL,
 };

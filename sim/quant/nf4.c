@@ -103,6 +103,14 @@ static void nf4_decode(const struct kv_format *f, const struct kv_block *b, cons
     }
 }
 
+static void nf4_fields(const struct kv_format *f, enum kv_side side, uint32_t width,
+                       kv_field_fn *take, void *self) {
+    const struct nf4 *n = f->self;
+    const struct kv_unit_size size = nf4_size(f, side, width);
+    kv_take_groups(take, self, "scale", "fp16", 16, size.values / n->group, 0, 16, n->group);
+    kv_take_codes(take, self, "uint", 4, size.values, size.meta_bits);
+}
+
 const struct kv_format_type kv_format_type_nf4 = {
     .name = "nf4",
     .summary = "NormalFloat: 16 levels at the quantiles of a normal distribution, by max|x|",
@@ -120,5 +128,6 @@ const struct kv_format_type kv_format_type_nf4 = {
     .encode = nf4_encode,
     .decode = nf4_decode,
     .codes = nf4_codes,
+    .fields = nf4_fields,
     .close = kv_free_self,
 };

@@ -11,6 +11,12 @@ void kv_free_self(struct kv_format *f);            // close() when self is one a
 uint32_t kv_unit_values(const struct kv_format *f, enum kv_side side); // floats of one unit
 // Takes over what a wrapper leaves as its inner format has it: widths, units, order, windows.
 void kv_wrap(struct kv_format *f);
+// For `fields`: one bit stream of the codes of n values; and numbers of n groups of `size` values
+// that follow each other, `step` bits apart. (fields.c)
+void kv_take_codes(kv_field_fn *take, void *self, const char *type, uint32_t bits, uint32_t n,
+                   uint32_t at);
+void kv_take_groups(kv_field_fn *take, void *self, const char *what, const char *type,
+                    uint32_t bits, uint32_t n, uint32_t at, uint32_t step, uint32_t size);
 // Copies a head's channels from one order to the other. d even; y must not be x.
 void kv_reorder(const float *x, float *y, size_t d, enum kv_order from, enum kv_order to);
 

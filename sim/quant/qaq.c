@@ -144,6 +144,20 @@ static void qaq_decode(const struct kv_format *f, const struct kv_block *b, cons
     }
 }
 
+static void qaq_fields(const struct kv_format *f, enum kv_side side, uint32_t width,
+                       kv_field_fn *take, void *self) {
+    const struct qaq *q = f->self;
+    const struct kv_unit_size size = qaq_size(f, side, width);
+    uint32_t n = q->low + q->high, index = 8 * q->index_bytes;
+    kv_take_groups(take, self, "scale", "fp16", 16, 1, 0, 16, size.values);
+    kv_take_groups(take, self, "mean", "fp16", 16, 1, 16, 16, size.values);
+    if (n) {
+        kv_take_groups(take, self, "place of an outlier", "uint", index, n, 32, index + 16, 0);
+        kv_take_groups(take, self, "outlier", "fp16", 16, n, 32 + index, index + 16, 0);
+    }
+    kv_take_codes(take, self, "uint", f->width_bits[width], size.values, size.meta_bits);
+}
+
 const struct kv_format_type kv_format_type_qaq = {
     .name = "qaq",
     .summary = "QAQ: a grid about the mean of the inliers; outliers kept in fp16 with their place",
@@ -163,6 +177,7 @@ const struct kv_format_type kv_format_type_qaq = {
     .encode = qaq_encode,
     .decode = qaq_decode,
     .codes = qaq_codes,
+    .fields = qaq_fields,
     .close = kv_free_self,
     .revision = 1, // 0 counted outliers by interpolated quantiles: other numbers at some shares
     .published_mode = KV_PUBLISHED_PREFILL1,

@@ -98,6 +98,7 @@ const struct kv_format_type kv_format_type_rotatekv = {
     .encode = rotatekv_encode,
     .decode = rotatekv_decode,
     .codes = kv_gridded_codes,
+    .fields = kv_gridded_fields,
     .close = kv_free_self,
     .published_mode = KV_PUBLISHED_INLINE,
 };

@@ -113,6 +113,13 @@ static void turbo_codes(const struct kv_format *f, const struct kv_block *b, con
         kv_unpack(codes + 2, size.values, f->width_bits[b->width], q);
 }
 
+static void turbo_fields(const struct kv_format *f, enum kv_side side, uint32_t width,
+                         kv_field_fn *take, void *self) {
+    const struct kv_unit_size size = turbo_size(f, side, width);
+    kv_take_groups(take, self, "norm", "fp16", 16, 1, 0, 16, size.values);
+    kv_take_codes(take, self, "uint", f->width_bits[width], size.values, size.meta_bits);
+}
+
 const struct kv_format_type kv_format_type_turbo = {
     .name = "turbo",
     .summary = "TurboQuant for least error: norm, and rotated direction on normal levels",
@@ -131,5 +138,6 @@ const struct kv_format_type kv_format_type_turbo = {
     .encode = turbo_encode,
     .decode = turbo_decode,
     .codes = turbo_codes,
+    .fields = turbo_fields,
     .close = kv_free_self,
 };

@@ -330,6 +330,13 @@ static int run_one(struct engine *g, struct kv_scratch *s, size_t i, size_t whic
                     entropy_bits, NULL, e);
 }
 
+// Coding knows token, layer and head of what it refuses; the item is added here.
+static int name_item(const struct kv_trace_item *it, int rc, struct kv_error *e) {
+    if (!rc || !e || strcmp(e->where, "decision") != 0) return rc;
+    struct kv_error why = *e;
+    return kv_fail(e, rc, why.where, "item %s, %s", it->id, why.msg);
+}
+
 // ---- one item, all specs --------------------------------------------------------------
 
 enum { SPECS_AT_ONCE = 32 }; // bounds the final states held for judging
@@ -350,12 +357,17 @@ static int replay_specs(struct engine *g, struct kv_scratch *s, size_t i, const 
         kl[j] = kv_alloc(it->n_final, sizeof(double));
         kv_targets_init(&targets[j], it);
         double entropy_bits = NAN;
-        rc = run_one(g, s, i, specs[j], cells, prompt, scored[j], &entropy_bits, e);
+        rc = name_item(it, run_one(g, s, i, specs[j], cells, prompt, scored[j], &entropy_bits, e),
+                       e);
         if (rc == 0 && r->mode == KV_REQUANT)
             kv_ledger_count_requant(spec, it, cells, &outcome[j].ledger);
         else if (rc == 0)
             kv_ledger_count(spec, it, cells, &outcome[j].ledger);
         outcome[j].ledger.entropy_bits = entropy_bits;
+        if (rc == 0 && r->decided) {
+            KV_LOCK(&g->lock);
+            r->decided(r->self, i, specs[j], cells);
+        }
         if (rc == 0 && kv_interrupted()) rc = kv_fail(e, KV_EINTR, "", "interrupted");
     }
     if (rc == 0 && !r->decisions_only) kv_compare_final(r->model, s, it, n, scored, targets, kl);
@@ -363,6 +375,8 @@ static int replay_specs(struct engine *g, struct kv_scratch *s, size_t i, const 
         if (rc == 0) {
             if (!r->decisions_only) kv_compare_outcome(it, &targets[j], kl[j], &outcome[j]);
             KV_LOCK(&g->lock);
+            if (r->scored && !r->decisions_only)
+                r->scored(r->self, i, specs[j], &targets[j], kl[j]);
             rc = r->take(r->self, i, specs[j], &outcome[j], e);
         }
         kv_outcome_fini(&outcome[j]);

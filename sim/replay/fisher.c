@@ -98,6 +98,7 @@ static int fisher_item(void *self, unsigned worker, size_t index, struct kv_erro
         (void)kv_outcome_judged(&o);
         kv_ledger_count(spec, it, cells, &o.ledger);
         KV_LOCK(&f->lock);
+        if (r->decided) r->decided(r->self, i, j, cells);
         rc = r->take(r->self, i, j, &o, e);
     }
     free(cells);

@@ -29,6 +29,8 @@ static int settle(const struct kv_replay *r, struct kv_replay_spec *spec, unsign
     job.wanted = NULL;
     job.decisions_only = true;
     job.take = take;
+    job.decided = NULL; // those of r take what the setting found gives
+    job.scored = NULL;
     job.self = bits;
     int more = 1, rc = kv_replay_open_tables(&job, KV_TABLE_ISO, jobs, e);
     while (more == 1 && rc == 0) {

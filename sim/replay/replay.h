@@ -20,6 +20,8 @@ struct kv_closed_count {
     uint64_t passes;                 // of the model, until decisions and features agreed
 };
 
+struct kv_targets;
+
 struct kv_replay {
     const struct kv_trace *trace;
     const struct kv_model *model;
@@ -45,6 +47,13 @@ struct kv_replay {
     // Takes an outcome (which it may keep parts of by copying); from any worker, one at a time.
     int (*take)(void *self, size_t item, size_t spec, const struct kv_outcome *o,
                 struct kv_error *e);
+    // Takes the decisions that an item's outcome came of, cells[n_tokens][...], before the outcome;
+    // from any worker, one at a time. NULL = nobody asks. Exact and fisher replay alone.
+    void (*decided)(void *self, size_t item, size_t spec, const uint8_t *cells);
+    // Takes what the outcome adds up, scored token by scored token (compare.h), before the outcome;
+    // from any worker, one at a time. NULL = nobody asks. Exact replay alone.
+    void (*scored)(void *self, size_t item, size_t spec, const struct kv_targets *targets,
+                   const double *kl_nats);
     void *self;
 };
 

@@ -66,6 +66,8 @@ check 'format: what it stores comes back' sh -c \
 check 'format: a recording is coded by it' recorded
 says 'format: and replayed' 'thirds' "$kvsim" replay -q "$work/samples.trace" static:bits=2@thirds -m "$work/good.gguf" --tsv
 watched format sim/quant/test/test_formats sim/quant/test/test_levels
+says 'format: and dumped' '^ *0 ' "$kvsim" dump "$work/samples.trace" static:bits=2@thirds --item 0
+check 'format: its bits are drawn' grep -q '^## thirds' sim/test/conformance/layouts.md
 check 'format: a row of sim/quant/README.md tells of it' grep -q '^| `thirds` | a sign and one of two sizes' sim/quant/README.md
 
 add tensor-type "M sim/model/weight_types.c +$(grep -c '^+[^+]\|^+$' "$root/sim/test/scratch/tensor-type.patch") -1"

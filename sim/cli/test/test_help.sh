@@ -27,6 +27,8 @@ expect 2 'kvsim: show: usage: kvsim show' 'a command that takes no argument' sho
 check 'commands.md is what the tables say (make commands)' sh -c "'$kvsim' help --markdown | diff - '$root/sim/cli/commands.md'"
 check 'the table of sim/quant/README.md is too' \
     sh -c "sh '$root/sim/quant/table.sh' '$kvsim' '$root/sim/quant/README.md' | diff - '$root/sim/quant/README.md'"
+check 'the bit diagrams of formats are what they say themselves (make commands)' \
+    sh -c "sh '$root/sim/quant/layouts.sh' '$kvsim' | diff - '$root/sim/test/conformance/layouts.md'"
 check 'commands.md has a section for each command' test "$(grep -c '^### ' "$root/sim/cli/commands.md")" = "$(echo "$verbs" | wc -l)"
 
 # ---- spellings that were

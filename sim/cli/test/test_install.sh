@@ -11,6 +11,24 @@ check 'everything is put below DESTDIR and PREFIX' grep -qx "installed kvsim 1.2
 check 'the program runs from there' "$staged/bin/kvsim" version
 check 'the pkg-config file names the prefix and the version' \
     sh -c "grep -qx prefix=/opt/kv '$staged/lib/pkgconfig/kvsim.pc' && grep -qx 'Version: 1.2.3' '$staged/lib/pkgconfig/kvsim.pc'"
+doc=$staged/share/doc/kvsim
+check 'the format of recordings is there' cmp "$root/traces/format.md" "$doc/format.md"
+vectors_differ() {
+    for file in README.md layouts.md cases.tsv codes.bin input.f32; do
+        cmp "$root/sim/test/conformance/$file" "$doc/conformance/$file" || echo "$file"
+    done
+}
+check 'so are the conformance vectors' test -z "$(vectors_differ)"
+# each case that codes row by row, from the installed files alone
+unlike() {
+    tail -n +2 "$doc/conformance/cases.tsv" | while IFS="$(printf '\t')" read -r spec side bits heads offset bytes crc rest; do
+        case $spec in zipcache* | hqq*) continue ;; esac # all rows are one tensor
+        "$staged/bin/kvsim" code "$spec" --bits "$bits" --side "$side" --heads "$heads" \
+            <"$doc/conformance/input.f32" >codes 2>err || echo "$spec $bits: $(cat err)"
+        tail -c +$((offset + 1)) "$doc/conformance/codes.bin" | head -c "$bytes" | cmp -s - codes || echo "$spec $side $bits"
+    done
+}
+check 'by which the installed program is right' test -z "$(unlike)"
 sections_missing() {
     "$kvsim" --help | awk '/^  [a-z][a-z-]*  / {print toupper($1)}' | sed 's/-/\\-/g' | while IFS= read -r command; do
         grep -qxF ".SH KVSIM $command" "$staged/share/man/man1/kvsim.1" || echo "$command"

@@ -23,7 +23,7 @@ struct set {
 // One line of cases.tsv.
 struct line {
     char spec[80], side, by[40];
-    unsigned bits, heads, offset, bytes, crc;
+    unsigned bits, heads, offset, bytes, codes_crc, crc;
 };
 
 static int set_open(void **state) {
@@ -145,6 +145,7 @@ static void check(const struct set *s, const struct line *l) {
     struct kv_format *f = open_format(l);
     float *y = kv_alloc(s->n_floats, sizeof *y);
     assert_true((size_t)l->offset + l->bytes <= s->n_codes);
+    assert_int_equal(crc32(0, s->codes + l->offset, l->bytes), l->codes_crc);
     if (f->type->whole_encode)
         check_whole(s, l, f, y);
     else if (f->centre.tokens > 0)
@@ -163,8 +164,8 @@ static void test_all(void **state) {
     size_t n = 0;
     const char *at = strchr(s->cases, '\n');
     for (struct line l;
-         at && sscanf(at + 1, "%79[^\t]\t%c\t%u\t%u\t%u\t%u\t%u\t%39[^\n]", l.spec, &l.side,
-                      &l.bits, &l.heads, &l.offset, &l.bytes, &l.crc, l.by) == 8;
+         at && sscanf(at + 1, "%79[^\t]\t%c\t%u\t%u\t%u\t%u\t%u\t%u\t%39[^\n]", l.spec, &l.side,
+                      &l.bits, &l.heads, &l.offset, &l.bytes, &l.codes_crc, &l.crc, l.by) == 9;
          at = strchr(at + 1, '\n')) {
         check(s, &l);
         n++;

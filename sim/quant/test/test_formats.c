@@ -289,6 +289,61 @@ static void test_codes(void **state) {
     }
 }
 
+// What the fields of a unit take and tell.
+struct told {
+    const uint8_t *unit;
+    uint32_t bits_of[MOST], n_bits; // of the code of each value
+    uint8_t code[MOST];
+    bool taken[8 * 4 * MOST], whole; // whole: codes are unsigned numbers
+};
+
+static void tell(void *self, const struct kv_field *x) {
+    struct told *t = self;
+    bool code = strncmp(x->what, "code", 4) == 0;
+    uint32_t shift = strcmp(x->what, "code's bit 4") == 0 ? 4 : 0;
+    if (code && strcmp(x->type, "uint") != 0) t->whole = false;
+    for (uint32_t i = 0; i < x->n; i++) {
+        uint32_t raw = 0, v = x->value + i * x->next;
+        for (uint32_t b = 0, at = x->at + i * x->step; b < x->bits; b++, at++) {
+            assert_false(t->taken[at]); // a bit is of one number
+            t->taken[at] = true;
+            t->n_bits++;
+            raw |= (uint32_t)(t->unit[at / 8] >> at % 8 & 1u) << b;
+        }
+        if (!code) continue;
+        assert_int_equal(x->covers, 1);
+        t->bits_of[v] += x->bits;
+        t->code[v] |= (uint8_t)(raw << shift);
+    }
+}
+
+static void test_fields(void **state) {
+    static struct told t;
+    static float x[MOST];
+    static uint8_t unit[4 * MOST], q[MOST];
+    (void)state;
+    for (size_t i = 0; i < n_specs; i++) {
+        struct kv_format *f = open_format(specs[i]);
+        for (uint32_t k = 0; k < 2 * f->n_widths && f->type->encode; k++) {
+            struct kv_block b = {0, (enum kv_side)(k & 1), k / 2};
+            struct kv_unit_size size = kv_format_size(f, b.side, b.width);
+            bell(x, size.values, 3 + i);
+            kv_format_encode(f, &b, x, 1, unit);
+            memset(&t, 0, sizeof t);
+            t.unit = unit, t.whole = true;
+            kv_format_fields(f, b.side, b.width, tell, &t);
+            assert_int_equal(t.n_bits, size.code_bits + size.meta_bits);
+            for (uint32_t v = 0; v < size.values; v++)
+                assert_int_equal(t.bits_of[v], f->width_bits[b.width]);
+            if (!t.whole || !f->type->codes) continue;
+            f->type->codes(f, &b, unit, 1, q);
+            // kivi's keys: codes come as they lie, channel after channel
+            if (f->unit_tokens[b.side] == 1) assert_memory_equal(q, t.code, size.values);
+        }
+        kv_format_close(f);
+    }
+}
+
 static void test_extremes(void **state) {
     (void)state;
     static float x[MOST], y[MOST];
@@ -402,6 +457,7 @@ int main(void) {
         {"errors are at most half a step inside the range", test_half_step, 0, 0, 0},
         {"codes of decoded data do not change where the format promises it", test_stable, 0, 0, 0},
         {"codes for entropies fit their width", test_codes, 0, 0, 0},
+        {"fields are all bits of a unit, each once, and its codes", test_fields, 0, 0, 0},
         {"zeros decode to zero and odd values break nothing", test_extremes, 0, 0, 0},
         {"kivi stores 3.52 bits a key and 7.16 a value at 100 tokens", test_kivi_ledger, 0, 0, 0},
         {"kivi codes a key channel over 32 tokens as asym codes 32 values", test_kivi_channels, 0,

@@ -9,7 +9,7 @@ ml_dtypes, everything else is the published rule written out in numpy. Needs num
 
 input.f32   64 rows of 64 float32, little-endian
 codes.bin   the expected bytes of all cases, one after the other
-cases.tsv   spec, side, bits, KV heads, offset and bytes in codes.bin, CRC-32 of the decoded float32,
+cases.tsv   spec, side, bits, KV heads, offset and bytes in codes.bin, CRC-32 of these bytes and of the decoded float32,
             and who made them. bits 0: cell i (token x heads + head) has 2 bits where 5 i mod 7 < 3,
             else 4
 """
@@ -339,7 +339,7 @@ class Cases:
     def add(self, spec, side, bits, heads, made, by):
         data, decoded = made
         crc = zlib.crc32(np.ascontiguousarray(decoded, f32).tobytes())
-        self.rows.append((spec, side, bits, heads, len(self.codes), len(data), crc, by))
+        self.rows.append((spec, side, bits, heads, len(self.codes), len(data), zlib.crc32(data), crc, by))
         self.codes += data
 
 
@@ -437,7 +437,7 @@ def main():
     with open(os.path.join(HERE, "codes.bin"), "wb") as out:
         out.write(c.codes)
     with open(os.path.join(HERE, "cases.tsv"), "w") as out:
-        out.write("spec\tside\tbits\theads\toffset\tbytes\tcrc32\tmade_by\n")
+        out.write("spec\tside\tbits\theads\toffset\tbytes\tcodes_crc32\tdecoded_crc32\tmade_by\n")
         for row in c.rows:
             out.write("\t".join(map(str, row)) + "\n")
     print(len(c.rows), "cases,", len(c.codes), "bytes of codes")
