@@ -3,6 +3,7 @@
 #include "sim/cli/options.h"
 #include "sim/base/args.h"
 #include "sim/base/memory.h"
+#include "sim/cli/terminal.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -13,9 +14,14 @@ const struct kv_option kv_common_options[] = {
     {"quiet", 'q', NULL, NULL, "say nothing but errors"},
     {"verbose", 'v', NULL, NULL, "say more"},
     {"tsv", 0, NULL, NULL, "print tables as TSV with a header"},
+    {"csv", 0, NULL, NULL, "print tables as CSV with a header"},
     {"json", 0, NULL, NULL, "print tables as JSON"},
+    {"markdown", 0, NULL, NULL, "print tables for a page: pipes"},
+    {"latex", 0, NULL, NULL, "print tables for a paper: tabular, with the rules of booktabs"},
     {"help", 'h', NULL, NULL, "what a command takes, and an example of it"},
     {0}};
+
+enum { MARGIN = 31 }; // where the help of an option begins
 
 void kv_options_print(const struct kv_option *o) {
     for (; o && o->name; o++) {
@@ -23,9 +29,12 @@ void kv_options_print(const struct kv_option *o) {
         snprintf(left, sizeof left, "%c%c%s--%s%s%s", o->letter ? '-' : ' ',
                  o->letter ? o->letter : ' ', o->letter ? ", " : "  ", o->name, o->arg ? " " : "",
                  o->arg ? o->arg : "");
-        printf("  %-28s %s", left, o->help);
-        if (o->arg && o->fallback && *o->fallback) printf(" (default %s)", o->fallback);
-        putchar('\n');
+        printf("  %-28s ", left);
+        char *help = o->arg && o->fallback && *o->fallback
+                         ? kv_format_text("%s (default %s)", o->help, o->fallback)
+                         : kv_strdup(o->help);
+        kv_print_wrapped(help, MARGIN, kv_terminal_width());
+        free(help);
     }
 }
 

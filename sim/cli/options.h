@@ -3,8 +3,8 @@
 //
 // A command is a row {name, summary, usage, example, options, run} in cmd_NAME.c and a line in
 // commands.def. Options of all commands: -j/--jobs, -s/--seed, -q/--quiet, -v/--verbose, --tsv,
-// --json,
-// --help. Data goes to stdout, talk to stderr; run returns 0 or an enum kv_code and fills *e.
+// --csv, --json, --markdown, --latex, --help. Data goes to stdout, talk to stderr; run returns 0 or
+// an enum kv_code and fills *e.
 #ifndef KV_CLI_OPTIONS_H
 #define KV_CLI_OPTIONS_H
 
