@@ -54,9 +54,9 @@ static char **name_specs(const struct kv_sweep *s, enum kv_output output) {
     for (size_t i = 0; i < n; i++) {
         of[i] = &setting;
         specs[i] = at[i].canonical;
-        if (output != KV_OUT_TEXT) names[i] = kv_strdup(specs[i]);
+        if (!kv_for_readers(output)) names[i] = kv_strdup(specs[i]);
     }
-    if (output == KV_OUT_TEXT) kv_spec_labels(specs, of, n, names);
+    if (kv_for_readers(output)) kv_spec_labels(specs, of, n, names);
     free(of);
     free(specs);
     return names;
@@ -68,9 +68,9 @@ static void choose_columns(struct kv_table_column *to, bool attention, bool some
     size_t n = 0;
     for (size_t i = 0; columns[i].name; i++) {
         if (!attention && i >= N_OUTCOME_COLUMNS && i < N_OUTCOME_COLUMNS + N_ATTENTION) continue;
-        if (output == KV_OUT_TEXT && columns[i].cell == columns_left_out) continue;
+        if (kv_for_readers(output) && columns[i].cell == columns_left_out) continue;
         to[n] = columns[i];
-        if (output == KV_OUT_TEXT && some_left_out && columns[i].cell == columns_n)
+        if (kv_for_readers(output) && some_left_out && columns[i].cell == columns_n)
             to[n].cell = judged;
         n++;
     }

@@ -6,14 +6,32 @@
 
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
+#include "sim/base/print.h"
 #include "sim/cli/terminal.h"
 
 int kv_table_print(struct kv_table *t, enum kv_output how, struct kv_error *e) {
     char *text = kv_table_written(t, how, kv_terminal_width());
     fputs(text, stdout);
+    if (how == KV_OUT_MARKDOWN) putchar('\n'); // what comes next is no row of it
     free(text);
     kv_table_free(t);
     return kv_flush_stdout(e);
+}
+
+void kv_table_note(enum kv_output how, const char *format, ...) {
+    va_list ap;
+    va_start(ap, format);
+    char *text = NULL;
+    size_t width;
+    if (vasprintf(&text, format, ap) < 0) text = NULL;
+    va_end(ap);
+    char *clean = kv_printable(text ? text : "", &width);
+    free(text);
+    if (how == KV_OUT_LATEX) printf("%% ");
+    if (how == KV_OUT_MARKDOWN && *clean == '*') putchar('\\'); // else a list begins
+    kv_print_wrapped(clean, 0, how == KV_OUT_TEXT ? kv_terminal_width() : 0);
+    if (how == KV_OUT_MARKDOWN) putchar('\n');
+    free(clean);
 }
 
 struct kv_table *kv_table_begin(const struct kv_table_column *columns) {

@@ -16,6 +16,10 @@
 // Writes a table to stdout, as wide as its terminal, and frees it.
 KV_MUST_CHECK int kv_table_print(struct kv_table *t, enum kv_output how, struct kv_error *e);
 
+// A line about a table, for readers: in text it wraps at the terminal's width, in Markdown it is a
+// paragraph, in LaTeX a comment. What steers a terminal becomes '?'.
+KV_PRINTF(2, 3) void kv_table_note(enum kv_output how, const char *format, ...);
+
 // ---- tables of rows -------------------------------------------------------------------
 
 struct kv_table_column {
