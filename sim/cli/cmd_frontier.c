@@ -8,6 +8,7 @@
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
 #include "sim/base/talk.h"
+#include "sim/cli/opening.h"
 #include "sim/cli/row_options.h"
 
 static const struct kv_option options[] = {
@@ -271,7 +272,7 @@ static int frontier(struct kv_cli *c, struct kv_error *e) {
     if (!code) code = find_named(c, "cost", kv_front_costs, sizeof *kv_front_costs, &cost, e);
     if (!code) code = kv_opt_int(c, "draws", 1, 1000000, &draws, e);
     if (!code) code = kv_opt_rows(c, &how, e);
-    if (!code) code = kv_rows_open(&rows, &s, &how, e);
+    if (!code) code = kv_opt_blame(c, kv_rows_open(&rows, &s, &how, e), e);
     if (code) return code;
     asked.value = value;
     asked.cost = cost;

@@ -9,6 +9,7 @@
 #include "sim/base/print.h"
 #include "sim/base/talk.h"
 #include "sim/cli/columns.h"
+#include "sim/cli/opening.h"
 #include "sim/cli/row_options.h"
 #include "sim/cli/terminal.h"
 
@@ -231,7 +232,7 @@ static int show(struct kv_cli *c, struct kv_error *e) {
     bool colour;
     int code = kv_wants_colour(kv_opt(c, "color"), &colour, e);
     if (!code) code = kv_opt_rows(c, &how, e);
-    if (!code) code = kv_rows_open(&rows, &s, &how, e);
+    if (!code) code = kv_opt_blame(c, kv_rows_open(&rows, &s, &how, e), e);
     if (code) return code;
     bool *on = kv_alloc(rows.n + 1, sizeof *on);
     code = kv_rows_sort(&rows, kv_opt(c, "sort"), e);

@@ -142,5 +142,6 @@ int main(int argc, char **argv) {
     free(cli.args);
     free(cli.values);
     free(cli.given);
+    free(cli.grouped);
     return code;
 }

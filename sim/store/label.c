@@ -271,7 +271,8 @@ int kv_store_name(struct kv_store *s, const char *spec, const char *name, struct
         code = kv_store_query(s, "SELECT spec FROM policy_spec WHERE name = ? AND spec <> ?",
                               values, 2, take_spec, &other, e);
     if (!code && other)
-        code = kv_fail(e, KV_EUSAGE, "as", "the store calls %s '%s' already", other, name);
+        code = kv_fail(e, KV_EUSAGE, kv_store_path(s), "'%s' is its name of another spec, %s", name,
+                       other);
     if (!code)
         code = kv_store_query(s, "UPDATE policy_spec SET name = ? WHERE spec = ?", values, 2, NULL,
                               NULL, e);
