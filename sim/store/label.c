@@ -225,6 +225,12 @@ void kv_spec_labels(const char *const *specs, const struct kv_format_setting *co
     free(all);
 }
 
+char *kv_spec_label(const char *spec) {
+    char *label;
+    kv_spec_labels(&spec, NULL, 1, &label);
+    return label;
+}
+
 int kv_store_label(struct kv_store *s, long long trace, const char *spec, char **label,
                    struct kv_error *e) {
     struct kv_store_setting *settings;

@@ -21,6 +21,9 @@
 void kv_spec_labels(const char *const *specs, const struct kv_format_setting *const *settings,
                     size_t n, char **labels);
 
+// Of one spec whose trace is unknown. Caller frees.
+char *kv_spec_label(const char *spec);
+
 // The name of one spec over one trace of the store: what column `label` holds. It depends on
 // nothing else that the store holds. Caller frees.
 KV_MUST_CHECK int kv_store_label(struct kv_store *s, long long trace, const char *spec,
