@@ -30,6 +30,9 @@ for header in $headers; do
 done
 sh sim/cli/man.sh "$build/kvsim" "$version" >"$where/share/man/man1/kvsim.1"
 chmod 644 "$where/share/man/man1/kvsim.1"
+mkdir -p "$where/share/bash-completion/completions"
+"$build/kvsim" help --bash >"$where/share/bash-completion/completions/kvsim"
+chmod 644 "$where/share/bash-completion/completions/kvsim"
 # The second folder serves policies built elsewhere, whose template names "policies/policy.h".
 cat >"$where/lib/pkgconfig/kvsim.pc" <<PC
 prefix=$prefix

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim help: the commands by group, one command's options, or all of it as a Markdown page.
 #include "sim/cli/help.h"
+#include "sim/cli/complete.h"
 #include "sim/cli/terminal.h"
 #include "sim/base/args.h"
 #include "sim/base/files.h"
@@ -45,6 +46,12 @@ int kv_find_command(const char *name, const struct kv_command **c, struct kv_err
     if (near)
         return kv_fail(e, KV_EUSAGE, "", "unknown command '%s'; did you mean '%s'?", name, near);
     return kv_fail(e, KV_EUSAGE, "", "unknown command '%s' (kvsim --help lists them)", name);
+}
+
+const struct kv_command *kv_command_at(size_t i) {
+    for (size_t k = 0; k < N_ENTRIES; k++)
+        if (entries[k].command && i-- == 0) return entries[k].command;
+    return i == 0 ? &help : NULL;
 }
 
 // ---- as text --------------------------------------------------------------------------
@@ -161,6 +168,15 @@ static void print_page(void) {
 
 static int run(struct kv_cli *cli, struct kv_error *e) {
     const struct kv_command *c = NULL;
+    if (kv_opt_given(cli, "complete")) {
+        kv_complete(cli->args, cli->n_args);
+        return kv_flush_stdout(e);
+    }
+    if (cli->n_args > 1) return kv_fail(e, KV_EUSAGE, "help", "usage: kvsim help [COMMAND]");
+    if (kv_opt_given(cli, "bash")) {
+        kv_complete_bash();
+        return kv_flush_stdout(e);
+    }
     int rc = cli->n_args ? kv_find_command(cli->args[0], &c, e) : 0;
     if (rc) return rc;
     if (kv_opt_given(cli, "markdown"))
@@ -172,11 +188,18 @@ static int run(struct kv_cli *cli, struct kv_error *e) {
     return kv_flush_stdout(e);
 }
 
+static const struct kv_option options[] = {
+    {"bash", 0, NULL, NULL, "the completion script for bash, to be sourced"},
+    {"complete", 0, NULL, NULL,
+     "what the last of the words behind -- may become, one a line, as that script asks"},
+    {0}};
+
 static const struct kv_command help = {
     .name = "help",
     .summary = "lists the commands, or says what one of them takes; with --markdown, all on a page",
     .usage = "[COMMAND]",
     .example = "kvsim help replay",
-    .max_args = 1,
+    .options = options,
+    .max_args = 10000,
     .run = run,
 };
