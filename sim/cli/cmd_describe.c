@@ -3,7 +3,7 @@
 #include "sim/base/args.h"
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
-#include "sim/cli/catalogue.h"
+#include "sim/replay/catalogue.h"
 #include "sim/cli/options.h"
 #include "sim/cli/terminal.h"
 #include "sim/replay/plugin.h"

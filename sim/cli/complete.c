@@ -10,11 +10,9 @@
 #include "sim/base/memory.h"
 #include "sim/base/outcome.h"
 #include "sim/base/print.h"
-#include "sim/cli/help.h"
 #include "sim/cost/cost.h"
 #include "sim/model/compute.h"
-#include "sim/quant/format.h"
-#include "sim/replay/spec.h"
+#include "sim/replay/spec_next.h"
 #include "sim/store/store.h"
 
 // The word that is typed, and where in it what is offered begins.
@@ -23,75 +21,34 @@ struct word {
     size_t kept; // bytes that stand before it
 };
 
-static void offer(const struct word *w, const char *name, const char *behind) {
+static void offer(const struct word *w, const char *name) {
     if (strncmp(name, w->text + w->kept, strlen(w->text + w->kept)) == 0)
-        kv_print("%.*s%s%s\n", (int)w->kept, w->text, name, behind);
+        kv_print("%.*s%s\n", (int)w->kept, w->text, name);
 }
 
 static void offer_all(const struct word *w, const char *const *names) {
-    for (size_t i = 0; names[i]; i++) offer(w, names[i], "");
-}
-
-// ---- specs ----------------------------------------------------------------------------
-
-static void offer_keys(const struct word *w, const struct kv_param *p) {
-    for (; p && p->name; p++) offer(w, p->name, "=");
-}
-
-static void offer_formats(const struct word *w, const char *behind) {
-    const struct kv_format_type *f;
-    for (size_t i = 0; (f = kv_format_type_at(i)); i++) offer(w, f->name, f->wraps ? "(" : behind);
-}
-
-static void offer_policies(const struct word *w) {
-    const struct kv_policy *p;
-    for (size_t i = 0; (p = kv_policy_at(i)); i++)
-        offer(w, p->name, strcmp(p->name, "shuffle") == 0 ? "(" : p->params ? ":" : "@");
+    for (size_t i = 0; names[i]; i++) offer(w, names[i]);
 }
 
 static bool named(const char *name, const char *at, size_t n) {
     return strlen(name) == n && memcmp(name, at, n) == 0;
 }
 
-// The keys of the policy or format of n letters that the word's last part names.
-static void offer_keys_of(const struct word *w, const char *at, size_t n, bool format) {
-    const struct kv_format_type *f;
-    const struct kv_policy *p;
-    for (size_t i = 0; !format && (p = kv_policy_at(i)); i++)
-        if (named(p->name, at, n)) offer_keys(w, p->params);
-    for (size_t i = 0; format && (f = kv_format_type_at(i)); i++) {
-        if (!named(f->name, at, n)) continue;
-        offer_keys(w, f->params);
-        offer_keys(w, kv_format_common_params);
-    }
+// ---- specs ----------------------------------------------------------------------------
+
+static void print_next(void *self, const char *next) {
+    (void)self;
+    kv_print("%s\n", next);
 }
 
-// What is typed of a spec ends in a name, in a key, or in a value, for which nothing is offered.
-// `format`: no policy comes before it.
 static void offer_spec(const char *text, bool format) {
-    size_t begin = 0, n = strlen(text);
-    for (size_t i = 0; i < n; i++)
-        if (strchr("@(", text[i])) {
-            format = format || text[i] == '@';
-            begin = i + 1;
-        }
-    const char *part = text + begin, *colon = strchr(part, ':'), *comma = strrchr(part, ',');
-    struct word w = {text, begin};
-    if (!colon) {
-        if (format)
-            offer_formats(&w, "");
-        else
-            offer_policies(&w);
-        return;
-    }
-    w.kept = (size_t)((comma && comma > colon ? comma : colon) + 1 - text);
-    if (!strchr(text + w.kept, '=')) offer_keys_of(&w, part, (size_t)(colon - part), format);
+    kv_spec_next(text, format, print_next, NULL);
 }
 
 static int take_label(void *self, size_t n, const char *const *names,
                       const struct kv_sql_value *values, struct kv_error *e) {
     (void)n, (void)names, (void)e;
-    offer(self, values[0].text, "");
+    offer(self, values[0].text);
     return 0;
 }
 
@@ -115,15 +72,15 @@ static void offer_stored(const char *text, const char *db) {
 
 static void offer_devices(const struct word *w) {
     const char *name;
-    for (size_t i = 0; (name = kv_device_name_at(i)); i++) offer(w, name, "");
+    for (size_t i = 0; (name = kv_device_name_at(i)); i++) offer(w, name);
 }
 
 static void offer_values(const struct word *w) {
-    for (size_t i = 0; kv_front_values[i].name; i++) offer(w, kv_front_values[i].name, "");
+    for (size_t i = 0; kv_front_values[i].name; i++) offer(w, kv_front_values[i].name);
 }
 
 static void offer_costs(const struct word *w) {
-    for (size_t i = 0; kv_front_costs[i].name; i++) offer(w, kv_front_costs[i].name, "");
+    for (size_t i = 0; kv_front_costs[i].name; i++) offer(w, kv_front_costs[i].name);
 }
 
 static void offer_format(const struct word *w) {
@@ -182,15 +139,15 @@ static void offer_options(const struct kv_command *c, const char *text) {
     for (size_t t = 0; t < 2; t++)
         for (const struct kv_option *o = tables[t]; o && o->name; o++) {
             char *name = kv_format_text("--%s", o->name);
-            offer(&w, name, "");
+            offer(&w, name);
             free(name);
         }
 }
 
-static void offer_commands(const char *text) {
+static void offer_commands(const char *text, kv_commands_fn *at) {
     struct word w = {text, 0};
     const struct kv_command *c;
-    for (size_t i = 0; (c = kv_command_at(i)); i++) offer(&w, c->name, "");
+    for (size_t i = 0; (c = at(i)); i++) offer(&w, c->name);
 }
 
 // What stands at this place of a usage: "SPEC|FILE.sweep" is place 1 of "TRACE SPEC|FILE.sweep...".
@@ -206,7 +163,7 @@ static char *place_of(const char *usage, size_t place) {
 }
 
 static void offer_argument(const struct kv_command *c, size_t place, const char *text,
-                           const char *db) {
+                           const char *db, kv_commands_fn *at) {
     char *usage = place_of(c->usage, place), *rest = usage, *one;
     struct word w = {text, 0};
     while ((one = strsep(&rest, "|"))) {
@@ -218,28 +175,28 @@ static void offer_argument(const struct kv_command *c, size_t place, const char 
         } else if (strcmp(one, "FORMAT") == 0) {
             offer_spec(text, true);
         } else if (strcmp(one, "COMMAND") == 0) {
-            offer_commands(text);
+            offer_commands(text, at);
         } else if (strcmp(one, "NAME") == 0 && strcmp(c->name, "describe") == 0) {
-            offer_policies(&w);
-            offer_formats(&w, "");
+            offer_spec(text, false);
+            offer_spec(text, true);
         } else if (*one >= 'a' && *one <= 'z') {
-            offer(&w, one, "");
+            offer(&w, one);
         }
     }
     free(usage);
 }
 
-void kv_complete(char *const *words, size_t n) {
-    const struct kv_command *c;
-    struct kv_error e;
+void kv_complete(char *const *words, size_t n, kv_commands_fn *at) {
+    const struct kv_command *c = NULL;
     const char *last = n ? words[n - 1] : "", *db = NULL;
     const struct kv_option *open = NULL; // whose value the next word is
     size_t place = 0;
     if (n < 2) {
-        offer_commands(last);
+        offer_commands(last, at);
         return;
     }
-    if (kv_tolerate(kv_find_command(words[0], &c, &e), &e)) return;
+    for (size_t i = 0; (c = at(i)) && strcmp(c->name, words[0]) != 0;) i++;
+    if (!c) return;
     for (const struct kv_option *o = c->options; o && o->name; o++)
         if (strcmp(o->name, "db") == 0) db = o->fallback;
     for (size_t i = 1; i + 1 < n; i++) {
@@ -259,7 +216,7 @@ void kv_complete(char *const *words, size_t n) {
     else if (last[0] == '-')
         offer_options(c, last);
     else
-        offer_argument(c, place, last, db);
+        offer_argument(c, place, last, db, at);
 }
 
 // Bash cuts words at ':', '=', '@' and '(', and takes completions of the last piece alone.

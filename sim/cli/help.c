@@ -48,7 +48,7 @@ int kv_find_command(const char *name, const struct kv_command **c, struct kv_err
     return kv_fail(e, KV_EUSAGE, "", "unknown command '%s' (kvsim --help lists them)", name);
 }
 
-const struct kv_command *kv_command_at(size_t i) {
+static const struct kv_command *command_at(size_t i) { // help comes last
     for (size_t k = 0; k < N_ENTRIES; k++)
         if (entries[k].command && i-- == 0) return entries[k].command;
     return i == 0 ? &help : NULL;
@@ -169,7 +169,7 @@ static void print_page(void) {
 static int run(struct kv_cli *cli, struct kv_error *e) {
     const struct kv_command *c = NULL;
     if (kv_opt_given(cli, "complete")) {
-        kv_complete(cli->args, cli->n_args);
+        kv_complete(cli->args, cli->n_args, command_at);
         return kv_flush_stdout(e);
     }
     if (cli->n_args > 1) return kv_fail(e, KV_EUSAGE, "help", "usage: kvsim help [COMMAND]");

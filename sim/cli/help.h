@@ -8,8 +8,6 @@
 // The command of commands.def, or help itself. KV_EUSAGE gives the nearest name.
 KV_MUST_CHECK int kv_find_command(const char *name, const struct kv_command **c,
                                   struct kv_error *e);
-// The i-th command, help among them; NULL past the end.
-const struct kv_command *kv_command_at(size_t i);
 // What `kvsim --help` prints: commands by group.
 void kv_help_all(void);
 // What `kvsim COMMAND --help` prints.
