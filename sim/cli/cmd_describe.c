@@ -134,7 +134,7 @@ static void print_text(const struct sheet *t) {
 
 static int print_sheet(struct sheet *t, enum kv_output how, struct kv_error *e) {
     static const struct kv_table_column columns[] = {
-        {"what", KV_LEFT, what_cell}, {"value", KV_LEFT, value_cell}, {0}};
+        {"what", KV_LEFT, what_cell}, {"value", KV_PROSE, value_cell}, {0}};
     if (how == KV_OUT_TEXT) print_text(t);
     int rc = how == KV_OUT_TEXT
                  ? kv_flush_stdout(e)

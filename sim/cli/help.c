@@ -5,9 +5,11 @@
 #include "sim/cli/terminal.h"
 #include "sim/base/args.h"
 #include "sim/base/files.h"
+#include "sim/base/memory.h"
 #include "sim/base/version.h"
 
 #include <ctype.h>
+#include <stdlib.h>
 
 #define KV_GROUP(title)
 #define KV_COMMAND(name) extern const struct kv_command kv_cmd_##name;
@@ -66,9 +68,11 @@ void kv_help_all(void) {
     for (size_t i = 0; i < N_ENTRIES; i++)
         if (entries[i].command && strlen(entries[i].command->name) > widest)
             widest = strlen(entries[i].command->name);
-    puts("kvsim " KV_VERSION
-         ": replays KV-cache precision policies against a recorded language model\n");
-    puts("usage: kvsim COMMAND [options]      kvsim help COMMAND shows an example that works");
+    kv_print_wrapped("kvsim " KV_VERSION
+                     ": replays KV-cache precision policies against a recorded language model",
+                     0, kv_terminal_width());
+    putchar('\n');
+    puts("usage: kvsim COMMAND [options]    kvsim help COMMAND: an example that works");
     for (size_t i = 0; i < N_ENTRIES; i++)
         if (entries[i].group)
             printf("\n%s:\n", entries[i].group);
@@ -79,8 +83,10 @@ void kv_help_all(void) {
 }
 
 void kv_help_one(const struct kv_command *c) {
-    printf("kvsim %s: %s\n\nusage: kvsim %s%s%s [options]\n", c->name, c->summary, c->name,
-           *c->usage ? " " : "", c->usage);
+    char *summary = kv_format_text("kvsim %s: %s", c->name, c->summary);
+    kv_print_wrapped(summary, 0, kv_terminal_width());
+    free(summary);
+    printf("\nusage: kvsim %s%s%s [options]\n", c->name, *c->usage ? " " : "", c->usage);
     if (c->options && c->options->name) {
         puts("\noptions:");
         kv_options_print(c->options);
