@@ -78,6 +78,29 @@ int kv_sweep_check(const struct kv_sweep_options *o, struct kv_error *e) {
 
 // ---- opening --------------------------------------------------------------------------
 
+// What is asked for may be called as the store's tables call it. A store that is not there, or not
+// one, calls nothing so; that is said when it is opened to be written.
+static int add_specs(struct kv_sweep *s, const struct kv_format_setting *setting,
+                     struct kv_error *e) {
+    const struct kv_sweep_options *o = &s->o;
+    struct kv_error ignored;
+    struct kv_store *store = NULL;
+    int rc = 0;
+    if (o->db && kv_tolerate(kv_store_open(&store, o->db, KV_STORE_READ, &ignored), &ignored))
+        store = NULL;
+    for (size_t i = 0; i < o->n_specs && rc == 0; i++) {
+        char *stored = NULL;
+        if (store) rc = kv_store_spec(store, o->specs[i], &stored, e);
+        if (rc == 0)
+            rc = kv_spec_list_add(&s->specs, stored ? stored : o->specs[i], setting, o->seed, e);
+        free(stored);
+    }
+    for (size_t i = 0; i < o->n_named && rc == 0; i++)
+        rc = kv_spec_list_add_named(&s->specs, o->named[i], setting, o->seed, e);
+    kv_store_abandon(store);
+    return rc;
+}
+
 static int open_all(struct kv_sweep *s, struct kv_error *e) {
     KV_GUARD(e);
     struct kv_sweep_options *o = &s->o;
@@ -93,10 +116,7 @@ static int open_all(struct kv_sweep *s, struct kv_error *e) {
     if (o->items.n == 0) o->items = (struct kv_item_range){0, in->n_items};
     rc = kv_item_range_check(&o->items, in->n_items, "items", e);
     const struct kv_format_setting setting = {in->shape, in->order};
-    for (size_t i = 0; i < o->n_specs && rc == 0; i++)
-        rc = kv_spec_list_add(&s->specs, o->specs[i], &setting, o->seed, e);
-    for (size_t i = 0; i < o->n_named && rc == 0; i++)
-        rc = kv_spec_list_add_named(&s->specs, o->named[i], &setting, o->seed, e);
+    if (rc == 0) rc = add_specs(s, &setting, e);
     if (rc == 0 && s->specs.n == 0) rc = kv_fail(e, KV_EUSAGE, "specs", "none is left to replay");
     if (rc == 0 && o->exact) rc = kv_recorded_model_open(&s->model, in, o->model, o->compute, e);
     return rc;

@@ -286,6 +286,16 @@ int kv_store_name(struct kv_store *s, const char *spec, const char *name, struct
     return code;
 }
 
+int kv_store_spec(struct kv_store *s, const char *called, char **spec, struct kv_error *e) {
+    *spec = NULL;
+    KV_GUARD(e);
+    const struct kv_sql_value text = kv_sql_text(called);
+    return kv_store_query(s,
+                          "SELECT MIN(s.spec) FROM policy_spec AS s JOIN run AS r ON r.spec = s.id "
+                          "WHERE s.name = ?1 OR r.label = ?1 HAVING COUNT(DISTINCT s.id) = 1",
+                          &text, 1, take_spec, spec, e);
+}
+
 struct unnamed {
     size_t n;
     long long *run, *trace;

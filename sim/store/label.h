@@ -32,6 +32,10 @@ KV_MUST_CHECK int kv_store_label(struct kv_store *s, long long trace, const char
 // refused, another replaces it. KV_EUSAGE also when another spec has it already.
 KV_MUST_CHECK int kv_store_name(struct kv_store *s, const char *spec, const char *name,
                                 struct kv_error *e);
+// The spec that a store calls so, by a name or a label of its tables; NULL where none is, or
+// several. Caller frees.
+KV_MUST_CHECK int kv_store_spec(struct kv_store *s, const char *called, char **spec,
+                                struct kv_error *e);
 // Whether a text can be such a name: 1 to 48 characters, none of them '@', '=', '#' or one that
 // steers a terminal, no blank at either end. KV_EUSAGE.
 enum { KV_NAME_CHARACTERS = 48 };
