@@ -29,8 +29,8 @@ for header in $headers; do
     sed 's|^#include "\([^"]*\)"|#include <kvsim/\1>|' "$header" >"$to"
     chmod 644 "$to"
 done
-sh sim/cli/man.sh "$build/kvsim" "$version" >"$where/share/man/man1/kvsim.1"
-sh sim/cli/man.sh "$build/kvsim" "$version" specs >"$where/share/man/man7/kvsim-specs.7"
+sh sim/base/man.sh "$build/kvsim" "$version" >"$where/share/man/man1/kvsim.1"
+sh sim/base/man.sh "$build/kvsim" "$version" specs >"$where/share/man/man7/kvsim-specs.7"
 chmod 644 "$where/share/man/man1/kvsim.1" "$where/share/man/man7/kvsim-specs.7"
 mkdir -p "$where/share/bash-completion/completions"
 "$build/kvsim" help --bash >"$where/share/bash-completion/completions/kvsim"

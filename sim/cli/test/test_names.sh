@@ -48,7 +48,7 @@ for name in 'three bits' static:k=3,v=3@sym:sinks=0 "$("$kvsim" sql "SELECT DIST
 done
 check 'a long plan by its label' sh -c "test \$('$kvsim' diff '$label' two --db s.db --tsv | wc -l) -gt 4"
 check 'and by its spec' sh -c "test \$('$kvsim' diff '$plan' two --db s.db --tsv | wc -l) -gt 4"
-specs_of() { "$kvsim" replay -q t "$@" --db s.db -m good.gguf --tsv | sed 1d | cut -f1,11; }
+specs_of() { cp s.db c.db && "$kvsim" replay -q t "$@" --mode prefill --db c.db -m good.gguf --tsv | sed 1d | cut -f1,11; }
 check 'sweep and replay take what the store calls a spec' test "$(specs_of 'three bits' "$label")" = "$(specs_of static:bits=3@sym "$plan")" -a -n "$(specs_of 'three bits')"
 expect 1 "kvsim: static:bits=6@sym: the store holds no such run; it holds 'static:bits=4@sym'" 'what is not there is told by labels' outcomes static:bits=6@sym --db s.db
 
