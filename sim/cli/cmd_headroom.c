@@ -18,7 +18,7 @@
     X(T, kl_predicted, KV_NUMBER(row->predicted, 5))                                               \
     X(T, acc, KV_NUMBER(row->right, 4))                                                            \
     X(T, agree16, KV_NUMBER(row->agree, 4))                                                        \
-    X(T, spec, KV_TEXT(row->spec))                                                                 \
+    X(T, spec, KV_TEXT(row->canonical))                                                            \
     X(T, left_out, KV_COUNT(row->n_left_out))                                                      \
     X(T, label, KV_LEFT, kv_table_take(t, kv_spec_label(row->spec)))
 KV_TABLE_COLUMNS(entries, kv_headroom_entry, ENTRIES)
