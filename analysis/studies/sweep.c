@@ -78,26 +78,33 @@ int kv_sweep_check(const struct kv_sweep_options *o, struct kv_error *e) {
 
 // ---- opening --------------------------------------------------------------------------
 
-// What is asked for may be called as the store's tables call it. A store that is not there, or not
-// one, calls nothing so; that is said when it is opened to be written.
+// Adds a word that is no spec, if the store's tables call one so. Else returns `failed`, whose *e
+// says what is wrong with the word. A store that is not there calls nothing anything; one that is
+// none is told of when it is opened to be written.
+static int add_stored(struct kv_sweep *s, const char *word, const struct kv_format_setting *setting,
+                      int failed, struct kv_error *e) {
+    struct kv_error ignored;
+    struct kv_store *store = NULL;
+    char *spec = NULL;
+    if (!s->o.db || kv_tolerate(kv_store_open(&store, s->o.db, KV_STORE_READ, &ignored), &ignored))
+        return failed;
+    if (kv_tolerate(kv_store_spec(store, word, &spec, &ignored), &ignored)) spec = NULL;
+    kv_store_abandon(store);
+    int rc = spec ? kv_spec_list_add(&s->specs, spec, setting, s->o.seed, e) : failed;
+    free(spec);
+    return rc;
+}
+
 static int add_specs(struct kv_sweep *s, const struct kv_format_setting *setting,
                      struct kv_error *e) {
     const struct kv_sweep_options *o = &s->o;
-    struct kv_error ignored;
-    struct kv_store *store = NULL;
     int rc = 0;
-    if (o->db && kv_tolerate(kv_store_open(&store, o->db, KV_STORE_READ, &ignored), &ignored))
-        store = NULL;
     for (size_t i = 0; i < o->n_specs && rc == 0; i++) {
-        char *stored = NULL;
-        if (store) rc = kv_store_spec(store, o->specs[i], &stored, e);
-        if (rc == 0)
-            rc = kv_spec_list_add(&s->specs, stored ? stored : o->specs[i], setting, o->seed, e);
-        free(stored);
+        rc = kv_spec_list_add(&s->specs, o->specs[i], setting, o->seed, e);
+        if (rc) rc = add_stored(s, o->specs[i], setting, rc, e);
     }
     for (size_t i = 0; i < o->n_named && rc == 0; i++)
         rc = kv_spec_list_add_named(&s->specs, o->named[i], setting, o->seed, e);
-    kv_store_abandon(store);
     return rc;
 }
 
