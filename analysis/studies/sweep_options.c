@@ -18,7 +18,7 @@ int kv_sweep_check(const struct kv_sweep_options *o, struct kv_error *e) {
     if (o->struct_bytes != sizeof *o)
         return kv_fail(e, KV_EUSAGE, "struct_bytes", "begin with kv_sweep_defaults");
     if (!o->trace) return kv_fail(e, KV_EUSAGE, "trace", "a trace folder is needed");
-    if (o->n_specs == 0) return kv_fail(e, KV_EUSAGE, "specs", "there is none");
+    if (o->n_specs + o->n_named == 0) return kv_fail(e, KV_EUSAGE, "specs", "there is none");
     if (o->n_modes == 0 || o->n_modes > KV_N_MODES)
         return kv_fail(e, KV_EUSAGE, "mode", "1 to %d modes are expected", KV_N_MODES);
     if (o->form > KV_FORM_CHANNEL)

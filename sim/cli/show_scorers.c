@@ -40,14 +40,21 @@ KV_CELL(label, struct ranked, kv_table_text(t, row->rows[row->at].label))
 KV_CELL(digest, struct ranked, kv_table_text(t, row->rows[row->at].s.trace_digest))
 KV_CELL(spread, struct ranked, kv_table_number(t, kv_ranking_spread(row->rows, row->n, row->at), 0))
 
-static const struct kv_table_column columns[] = {
-    {"spec", KV_LEFT, spec},       {"trace", KV_LEFT, digest},
-    {"acc", KV_RIGHT, scores},     {"acc_place", KV_RIGHT, NULL},
-    {"acc_norm", KV_RIGHT, NULL},  {"acc_norm_place", KV_RIGHT, NULL},
-    {"acc_bytes", KV_RIGHT, NULL}, {"acc_bytes_place", KV_RIGHT, NULL},
-    {"acc_token", KV_RIGHT, NULL}, {"acc_token_place", KV_RIGHT, NULL},
-    {"kl_nats", KV_RIGHT, NULL},   {"kl_nats_place", KV_RIGHT, NULL},
-    {"spread", KV_RIGHT, spread},  {0}};
+static const struct kv_table_column columns[] = {{"spec", KV_LEFT, spec},
+                                                 {"trace", KV_LEFT, digest},
+                                                 {"acc", KV_RIGHT, scores},
+                                                 {"acc_place", KV_RIGHT, NULL},
+                                                 {"acc_norm", KV_RIGHT, NULL},
+                                                 {"acc_norm_place", KV_RIGHT, NULL},
+                                                 {"acc_bytes", KV_RIGHT, NULL},
+                                                 {"acc_bytes_place", KV_RIGHT, NULL},
+                                                 {"acc_token", KV_RIGHT, NULL},
+                                                 {"acc_token_place", KV_RIGHT, NULL},
+                                                 {"kl_nats", KV_RIGHT, NULL},
+                                                 {"kl_nats_place", KV_RIGHT, NULL},
+                                                 {"spread", KV_RIGHT, spread},
+                                                 {"label", KV_LEFT, label},
+                                                 {0}};
 static const struct kv_table_column text_columns[] = {{"spec", KV_LEFT, label},
                                                       {"acc place", KV_RIGHT, text_scores},
                                                       {"acc_norm place", KV_RIGHT, NULL},
@@ -67,7 +74,8 @@ static void taus(struct kv_table *t, const void *row) {
         kv_table_number(t, other > by ? NAN : kv_ranking_agreement(r->rows, r->n, by, other), 2);
 }
 
-static int print_agreement(const struct kv_row *rows, size_t n, struct kv_error *e) {
+static int print_agreement(const struct kv_row *rows, size_t n, enum kv_output how,
+                           struct kv_error *e) {
     static const struct kv_table_column tau[] = {{"Kendall's tau", KV_LEFT, ranking},
                                                  {"acc", KV_RIGHT, taus},
                                                  {"acc_norm", KV_RIGHT, NULL},
@@ -78,7 +86,7 @@ static int print_agreement(const struct kv_row *rows, size_t n, struct kv_error 
     struct ranked r[KV_N_RANKINGS];
     for (size_t by = 0; by < KV_N_RANKINGS; by++) r[by] = (struct ranked){rows, n, by};
     putchar('\n');
-    return kv_table_print_rows(tau, r, KV_N_RANKINGS, sizeof *r, KV_OUT_TEXT, e);
+    return kv_table_print_rows(tau, r, KV_N_RANKINGS, sizeof *r, how, e);
 }
 
 int kv_scorers_print(const struct kv_row *rows, size_t n, enum kv_output how, struct kv_error *e) {
@@ -89,7 +97,7 @@ int kv_scorers_print(const struct kv_row *rows, size_t n, enum kv_output how, st
             r[i] = (struct ranked){rows + first, last - first, i - first};
     }
     int code =
-        kv_table_print_rows(how == KV_OUT_TEXT ? text_columns : columns, r, n, sizeof *r, how, e);
+        kv_table_print_rows(kv_for_readers(how) ? text_columns : columns, r, n, sizeof *r, how, e);
     free(r);
-    return code || how != KV_OUT_TEXT ? code : print_agreement(rows, n, e);
+    return code || !kv_for_readers(how) ? code : print_agreement(rows, n, how, e);
 }
