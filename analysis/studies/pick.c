@@ -9,6 +9,7 @@
 #include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/cost/mix.h"
+#include "sim/runtimes/runtimes.h"
 
 struct kv_pick_options kv_pick_defaults(void) {
     return (struct kv_pick_options){.struct_bytes = sizeof(struct kv_pick_options),
@@ -108,33 +109,66 @@ static void price16(struct kv_pick *p, const struct kv_rows *rows, double contex
     p->ms16 = rows->device ? kv_device_step(rows->device, &exact, context, 0).step_ns / 1e6 : NAN;
 }
 
-static const struct kv_shape *shape_of(const struct kv_store_setting *settings, size_t n,
-                                       long long trace) {
-    static const struct kv_shape none;
-    for (size_t i = 0; i < n; i++)
-        if (settings[i].trace == trace) return &settings[i].setting.shape;
+// What the question needs of a store beside its rows.
+struct asked {
+    const struct kv_pick_options *o;
+    const struct kv_runtime *runtime;
+    struct kv_store_setting *settings;
+    size_t n_settings;
+};
+
+static const struct kv_format_setting *setting_of(const struct asked *a, long long trace) {
+    static const struct kv_format_setting none;
+    for (size_t i = 0; i < a->n_settings; i++)
+        if (a->settings[i].trace == trace) return &a->settings[i].setting;
     return &none;
 }
 
-static bool competes(const struct kv_row *row, const struct kv_pick_options *o) {
+static bool competes(const struct kv_row *row, const struct asked *a) {
+    const struct kv_pick_options *o = a->o;
     size_t n = o->trace ? strlen(o->trace) : 0;
     return !row->s.oracle && (!o->modes || o->modes >> row->s.mode & 1) &&
-           strncmp(row->s.trace_digest, o->trace ? o->trace : "", n) == 0;
+           strncmp(row->s.trace_digest, o->trace ? o->trace : "", n) == 0 &&
+           (!a->runtime || kv_runtime_serves(a->runtime, row->s.spec, setting_of(a, row->s.trace)));
 }
 
-static void fill_group(struct kv_pick *p, const struct kv_picks *all, const size_t *group, size_t g,
-                       const struct kv_pick_options *o) {
-    const struct kv_rows *rows = &all->rows;
-    p->row = kv_alloc(rows->n + 1, sizeof *p->row);
-    for (size_t i = 0; i < rows->n; i++) p->n += group[i] == g && competes(&rows->row[i], o);
-    double confidence =
-        o->together && p->n ? 1 - (1 - o->confidence) / (double)p->n : o->confidence;
-    size_t n = 0;
+static void fill_group(struct kv_pick *p, const struct kv_rows *rows, const size_t *group, size_t g,
+                       const struct asked *a) {
+    const struct kv_pick_options *o = a->o;
+    const struct kv_row **own = kv_alloc(rows->n + 1, sizeof *own);
     for (size_t i = 0; i < rows->n; i++)
-        if (group[i] == g && competes(&rows->row[i], o))
-            p->row[n++] = measure(&rows->row[i], o, confidence);
-    for (size_t i = 0; i < n; i++) p->n_keeping += p->row[i].keeps;
+        if (group[i] == g && competes(&rows->row[i], a)) own[p->n++] = &rows->row[i];
+    double beyond = (1 - o->confidence) / (o->together && p->n ? (double)p->n : 1);
+    p->row = kv_alloc(p->n + 1, sizeof *p->row);
+    for (size_t i = 0; i < p->n; i++) {
+        p->row[i] = measure(own[i], o, 1 - beyond);
+        p->n_keeping += p->row[i].keeps;
+    }
+    free(own);
     sort_rows(p, o->smallest);
+}
+
+// One answer a recording and setting.
+static void answer(struct kv_picks *p, const struct asked *a) {
+    const struct kv_rows *rows = &p->rows;
+    size_t *group = kv_alloc(rows->n + 1, sizeof *group),
+           n_groups = kv_rows_groups(rows->row, rows->n, group);
+    p->at = kv_alloc(n_groups + 1, sizeof *p->at);
+    for (size_t g = 0; g < n_groups; g++) {
+        struct kv_pick *own = &p->at[p->n];
+        fill_group(own, rows, group, g, a);
+        if (!own->n) {
+            free(own->row);
+            *own = (struct kv_pick){0};
+            continue;
+        }
+        const struct kv_shape *shape = &setting_of(a, own->row[0].row->s.trace)->shape;
+        price16(own, rows, a->o->context, shape);
+        kv_pick_put_words(own, rows, a->o, shape);
+        p->n_answered += own->n_keeping > 0;
+        p->n++;
+    }
+    free(group);
 }
 
 static int run(struct kv_picks *p, const struct kv_pick_options *o, struct kv_error *e) {
@@ -145,35 +179,18 @@ static int run(struct kv_picks *p, const struct kv_pick_options *o, struct kv_er
                                         .n_contexts = 1,
                                         .context = {o->context}};
     struct kv_store *s;
-    struct kv_store_setting *settings = NULL;
-    size_t n_settings = 0;
-    int code = kv_rows_open(&p->rows, &s, &how, e);
+    struct asked a = {.o = o};
+    int code = o->runtime ? kv_runtime_find(&a.runtime, o->runtime, e) : 0;
+    if (!code) code = kv_rows_open(&p->rows, &s, &how, e);
     if (code) return code;
-    code = kv_store_settings(s, &settings, &n_settings, e);
-    size_t *group = kv_alloc(p->rows.n + 1, sizeof *group);
-    size_t n_groups = code ? 0 : kv_rows_groups(p->rows.row, p->rows.n, group);
-    p->at = kv_alloc(n_groups + 1, sizeof *p->at);
-    for (size_t g = 0; g < n_groups; g++) {
-        struct kv_pick *own = &p->at[p->n];
-        fill_group(own, p, group, g, o);
-        if (!own->n) {
-            free(own->row);
-            *own = (struct kv_pick){0};
-            continue;
-        }
-        const struct kv_shape *shape = shape_of(settings, n_settings, own->row[0].row->s.trace);
-        price16(own, &p->rows, o->context, shape);
-        kv_pick_put_words(own, &p->rows, o, shape);
-        p->n_answered += own->n_keeping > 0;
-        p->n++;
-    }
-    free(group);
-    free(settings);
+    code = kv_store_settings(s, &a.settings, &a.n_settings, e);
+    if (!code) answer(p, &a);
+    free(a.settings);
     kv_store_abandon(s);
     if (!code && !p->n)
-        code = kv_fail(e, KV_EFAIL, o->db,
-                       "the store holds no exact replay of that recording and mode by a policy "
-                       "that does not read the future");
+        code = kv_fail(e, KV_EFAIL, o->db, "the store holds no exact replay %s%s",
+                       o->runtime ? "that is served as it is by " : "of that recording and mode",
+                       o->runtime ? o->runtime : "");
     return code;
 }
 

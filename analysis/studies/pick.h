@@ -22,11 +22,12 @@ struct kv_pick_options {
     // whole cache at the context. The first two hold where the interval's end on the wrong side
     // keeps them too.
     double kl_most, acc_least, bytes_most;
-    double confidence; // of those intervals, above 0 and below 1
-    bool together;     // for all policies of a group at once (Bonferroni), not for each alone
-    bool smallest;     // by bytes, then time; otherwise by time, then bytes
-    const char *trace; // start of the digest of the only recording that counts; NULL = all
-    unsigned modes;    // bits 1 << enum kv_mode; 0 = all
+    double confidence;   // of those intervals, above 0 and below 1
+    bool together;       // for all policies of a group at once (Bonferroni), not for each alone
+    bool smallest;       // by bytes, then time; otherwise by time, then bytes
+    const char *runtime; // only what this one serves as it is (sim/runtimes); NULL = all
+    const char *trace;   // start of the digest of the only recording that counts; NULL = all
+    unsigned modes;      // bits 1 << enum kv_mode; 0 = all
 };
 // No bounds, at 2048 tokens with confidence 0.95, the fastest; db is the caller's to set.
 struct kv_pick_options kv_pick_defaults(void);
@@ -62,8 +63,9 @@ struct kv_picks {
     struct kv_rows rows;
 };
 
-// Runs it. Free with kv_pick_fini, whatever is returned. Errors: those of kv_pick_check and of
-// kv_rows_open; a store without exact replays of that recording and mode.
+// Runs it. Free with kv_pick_fini, whatever is returned. Errors: those of kv_pick_check, of
+// kv_rows_open and kv_runtime_find; a store without exact replays of that recording and mode, or
+// that the runtime serves.
 KV_MUST_CHECK int kv_pick_run(struct kv_picks *p, const struct kv_pick_options *o,
                               struct kv_error *e);
 void kv_pick_fini(struct kv_picks *p);

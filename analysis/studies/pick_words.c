@@ -146,7 +146,9 @@ static void add_answer(struct kv_text *t, const struct kv_pick *p, const struct 
     else
         kv_text_addf(t, "%s alone keeps ", r->row->label);
     add_bounds(t, o);
-    kv_text_addf(t, ", among %zu exactly replayed: ", p->n);
+    kv_text_addf(t, ", among %zu exactly replayed", p->n);
+    if (o->runtime) kv_text_addf(t, " that %s serves", o->runtime);
+    kv_text_addf(t, ": ");
     add_quality(t, r, o);
     kv_text_addf(t, "; ");
     add_cost(t, r, p, rows, o->context);
@@ -157,7 +159,9 @@ static void add_answer(struct kv_text *t, const struct kv_pick *p, const struct 
 static void add_nearest(struct kv_text *t, const struct kv_pick *p,
                         const struct kv_pick_options *o) {
     const struct kv_pick_row *r = &p->row[0];
-    kv_text_addf(t, "none of %zu exactly replayed policies keeps ", p->n);
+    kv_text_addf(t, "none of %zu exactly replayed policies ", p->n);
+    if (o->runtime) kv_text_addf(t, "that %s serves ", o->runtime);
+    kv_text_addf(t, "keeps ");
     add_bounds(t, o);
     if (isinf(r->worst)) {
         kv_text_addf(t, ", and too little is known of each: %s has %zu finite items", r->row->label,

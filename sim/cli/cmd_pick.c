@@ -17,6 +17,7 @@ static const struct kv_option options[] = {
      "bytes of the whole cache at the context; 40M, 1.5G (powers of 1000)"},
     {"context", 'c', "N", "2048", "context in tokens at which bytes and time are meant"},
     {"device", 'd', "NAME", NULL, "device that prices a token (default: the first shipped)"},
+    {"for", 0, "RUNTIME", NULL, "only what it serves as it is; names as in export"},
     {"smallest", 0, NULL, NULL, "the smallest cache, not the fastest step"},
     {"confidence", 0, "P", "0.95", "of the intervals whose ends must keep the bounds"},
     {"together", 0, NULL, NULL, "that confidence for all policies at once, not for each alone"},
@@ -110,6 +111,7 @@ static int read_options(const struct kv_cli *c, struct kv_pick_options *o, struc
     o->db = kv_opt(c, "db");
     o->device = kv_opt(c, "device");
     o->trace = kv_opt(c, "digest");
+    o->runtime = kv_opt(c, "for");
     o->smallest = kv_opt_given(c, "smallest");
     o->together = kv_opt_given(c, "together");
     int rc = read_max(c, o, e);
