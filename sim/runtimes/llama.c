@@ -298,6 +298,15 @@ int kv_read_ik(struct kv_served *s, const char *text, const char *path, struct k
     return rc;
 }
 
+// q8_0 and f16 are of every set: then the first set is told.
+const struct kv_offer *kv_plain_llama(const struct kv_served *s) {
+    bool turns = rotated(s);
+    for (size_t i = 0; i < (size_t)s->n_layers * s->n_heads * 2; i++)
+        if (s->bits[i] < 8) return s->offer;
+    return offer_of(s->runtime, "0", turns && !strstr(s->offer->format, "sides=v"),
+                    turns && !strstr(s->offer->format, "sides=k"));
+}
+
 // ---- whose it is ----------------------------------------------------------------------
 
 static bool says(const char *text, const char *const *parts) {

@@ -66,6 +66,7 @@ kv_read_fn kv_read_llama, kv_read_ik, kv_read_vllm, kv_read_modelopt, kv_read_tr
     kv_read_kvtuner, kv_read_openvino, kv_read_mlx;
 kv_is_fn kv_is_llama, kv_is_ik, kv_is_vllm, kv_is_modelopt, kv_is_transformers, kv_is_kvtuner,
     kv_is_openvino, kv_is_mlx;
+const struct kv_offer *kv_plain_llama(const struct kv_served *s);
 kv_remark_fn kv_remark_llama, kv_remark_mlx, kv_remark_transformers;
 
 #endif

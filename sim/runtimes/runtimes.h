@@ -51,6 +51,8 @@ struct kv_runtime {
     int (*read)(struct kv_served *s, const char *text, const char *path, struct kv_error *e);
     bool (*is)(const char *text);                     // whether a text looks like its own
     const char *(*remark)(const struct kv_served *s); // of this plan; NULL = nothing to say
+    // Of offers that code these widths alike the one that its reader finds; NULL = they all differ.
+    const struct kv_offer *(*plain)(const struct kv_served *s);
 };
 
 // ---- plans (cache_plan.c) -------------------------------------------------------------------

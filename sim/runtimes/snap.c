@@ -285,7 +285,8 @@ int kv_snap(struct kv_served *s, const struct kv_runtime *r, const struct kv_cac
     free(one.bits);
     *s = best;
     count_changes(s, p);
-    bool nothing = codes_nothing(s->bits, n);
+    bool nothing = (s->offer || asks_nothing(p)) && codes_nothing(s->bits, n);
+    if (s->offer && r->plain) s->offer = r->plain(s);
     if (nothing) s->offer = NULL, s->group = s->window = 0;
     s->changed =
         s->n_changed || (nothing ? !format || strncmp(format, "fp16:", 5) != 0 : least.unlike > 0);
