@@ -28,12 +28,37 @@ int kv_pick_check(const struct kv_pick_options *o, struct kv_error *e) {
     if (!isnan(o->kl_most) && !(o->kl_most > 0 && isfinite(o->kl_most)))
         return kv_fail(e, KV_EUSAGE, "max", "kl must be a number of nats above 0");
     if (!isnan(o->acc_least) && !(o->acc_least >= 0 && o->acc_least <= 1))
-        return kv_fail(e, KV_EUSAGE, "min_acc", "an accuracy from 0 to 1 is expected");
+        return kv_fail(e, KV_EUSAGE, "min-acc", "an accuracy from 0 to 1 is expected");
     if (!isnan(o->bytes_most) && !(o->bytes_most > 0 && isfinite(o->bytes_most)))
-        return kv_fail(e, KV_EUSAGE, "max_bytes", "a number of bytes above 0 is expected");
+        return kv_fail(e, KV_EUSAGE, "max-bytes", "a number of bytes above 0 is expected");
     if (!(o->confidence > 0 && o->confidence < 1))
         return kv_fail(e, KV_EUSAGE, "confidence", "a share between 0 and 1 is expected");
     return 0;
+}
+
+int kv_pick_read_max(struct kv_pick_options *o, const char *text, struct kv_error *e) {
+    char *end;
+    if (!text) return 0;
+    if (strncmp(text, "kl=", 3) != 0)
+        return kv_fail(e, KV_EUSAGE, "max", "'%s' is no bound; kl=X is one, as in kl=0.05", text);
+    o->kl_most = strtod(text + 3, &end);
+    bool read = end > text + 3 && !*end && o->kl_most > 0 && isfinite(o->kl_most);
+    return read ? 0
+                : kv_fail(e, KV_EUSAGE, "max", "'%s': a number of nats above 0 is expected", text);
+}
+
+int kv_pick_read_bytes(struct kv_pick_options *o, const char *text, struct kv_error *e) {
+    static const char *const unit = "kMGT";
+    char *end;
+    if (!text) return 0;
+    o->bytes_most = strtod(text, &end);
+    const char *at = *end ? strchr(unit, *end) : NULL;
+    for (const char *u = unit; at && u <= at; u++) o->bytes_most *= 1000;
+    bool read =
+        end > text && (!*end || (at && !end[1])) && o->bytes_most > 0 && isfinite(o->bytes_most);
+    return read ? 0
+                : kv_fail(e, KV_EUSAGE, "max-bytes",
+                          "'%s': a size such as 40000000, 40M or 1.5G is expected", text);
 }
 
 // ---- one policy -----------------------------------------------------------------------

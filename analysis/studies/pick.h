@@ -33,6 +33,11 @@ struct kv_pick_options {
 struct kv_pick_options kv_pick_defaults(void);
 // Says what is wrong with options before anything is opened: KV_EUSAGE; `where` is the field.
 KV_MUST_CHECK int kv_pick_check(const struct kv_pick_options *o, struct kv_error *e);
+// Reads "kl=0.05", and a size in bytes: "40000000", "40M", "1.5G" (powers of 1000; k, M, G, T).
+// NULL leaves no bound. Errors: KV_EUSAGE.
+KV_MUST_CHECK int kv_pick_read_max(struct kv_pick_options *o, const char *text, struct kv_error *e);
+KV_MUST_CHECK int kv_pick_read_bytes(struct kv_pick_options *o, const char *text,
+                                     struct kv_error *e);
 
 // One policy at the context.
 struct kv_pick_row {

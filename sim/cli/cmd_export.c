@@ -79,7 +79,8 @@ const struct kv_command kv_cmd_export = {
     .name = "export",
     .summary = "writes a plan as a runtime takes it, and says what that changes and costs",
     .usage = "SPEC",
-    .example = "kvsim export layerwise:k=8/5/4,v=4@asym --to llama.cpp --shape 135m",
+    .example =
+        "kvsim export layerwise:k=8/5/4,v=4@asym --to llama.cpp --shape 135m -o work/plan.sh",
     .options = options,
     .min_args = 1,
     .max_args = 1,

@@ -79,33 +79,6 @@ static int print_sentences(const struct kv_picks *p, struct kv_error *e) {
 
 // ---- options --------------------------------------------------------------------------
 
-static int read_max(const struct kv_cli *c, struct kv_pick_options *o, struct kv_error *e) {
-    const char *text = kv_opt(c, "max");
-    char *end;
-    if (!text) return 0;
-    if (strncmp(text, "kl=", 3) != 0)
-        return kv_fail(e, KV_EUSAGE, "--max", "'%s' is no bound; kl=X is one, as in --max kl=0.05",
-                       text);
-    o->kl_most = strtod(text + 3, &end);
-    return end > text + 3 && !*end && o->kl_most > 0 && isfinite(o->kl_most)
-               ? 0
-               : kv_fail(e, KV_EUSAGE, "--max", "'%s': a number of nats above 0 is expected", text);
-}
-
-static int read_bytes(const struct kv_cli *c, double *bytes, struct kv_error *e) {
-    static const char *const unit = "KMGT";
-    const char *text = kv_opt(c, "max-bytes");
-    char *end;
-    if (!text) return 0;
-    *bytes = strtod(text, &end);
-    const char *at = *end ? strchr(unit, *end == 'k' ? 'K' : *end) : NULL;
-    for (const char *u = unit; at && u <= at; u++) *bytes *= 1000;
-    return end > text && (!*end || (at && !end[1])) && *bytes > 0 && isfinite(*bytes)
-               ? 0
-               : kv_fail(e, KV_EUSAGE, "--max-bytes",
-                         "'%s': a size such as 40000000 or 40M is expected", text);
-}
-
 static int read_options(const struct kv_cli *c, struct kv_pick_options *o, struct kv_error *e) {
     *o = kv_pick_defaults();
     o->db = kv_opt(c, "db");
@@ -114,8 +87,8 @@ static int read_options(const struct kv_cli *c, struct kv_pick_options *o, struc
     o->runtime = kv_opt(c, "for");
     o->smallest = kv_opt_given(c, "smallest");
     o->together = kv_opt_given(c, "together");
-    int rc = read_max(c, o, e);
-    if (rc == 0) rc = read_bytes(c, &o->bytes_most, e);
+    int rc = kv_pick_read_max(o, kv_opt(c, "max"), e);
+    if (rc == 0) rc = kv_pick_read_bytes(o, kv_opt(c, "max-bytes"), e);
     if (rc == 0 && kv_opt(c, "min-acc")) rc = kv_opt_float(c, "min-acc", 0, 1, &o->acc_least, e);
     if (rc == 0) rc = kv_opt_float(c, "context", 1, 1e9, &o->context, e);
     if (rc == 0) rc = kv_opt_float(c, "confidence", 0.5, 0.999999, &o->confidence, e);
@@ -126,7 +99,7 @@ static int read_options(const struct kv_cli *c, struct kv_pick_options *o, struc
 static int pick(struct kv_cli *c, struct kv_error *e) {
     struct kv_pick_options o;
     struct kv_picks p = {0};
-    int rc = read_options(c, &o, e);
+    int rc = kv_opt_blame(c, read_options(c, &o, e), e);
     if (rc == 0) rc = kv_opt_blame(c, kv_pick_run(&p, &o, e), e);
     if (rc == 0)
         rc = c->output == KV_OUT_TEXT ? print_sentences(&p, e) : print_table(&p, c->output, e);

@@ -26,7 +26,7 @@ int kv_json_whole(const json_t *o, const char *key, long min, long max, long fal
     if (json_is_integer(v)) {
         *x = (long)json_integer_value(v);
         if (*x >= min && *x <= max) return 0;
-    } else if (json_is_string(v) && kv_whole(json_string_value(v), min, max, x)) {
+    } else if (json_is_string(v) && kv_whole_number(json_string_value(v), min, max, x)) {
         return 0;
     }
     return kv_fail(e, KV_EFAIL, path, "%s: a whole number from %ld to %ld is expected", key, min,

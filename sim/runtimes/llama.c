@@ -242,7 +242,8 @@ static int read_end(struct kv_served *s, const char *value, int side, bool last,
     char name[16];
     long n = 0;
     unsigned bits = 16;
-    if (!comma || comma - value >= (long)sizeof name || !kv_whole(comma + 1, -1, 1000000, &n))
+    if (!comma || comma - value >= (long)sizeof name ||
+        !kv_whole_number(comma + 1, -1, 1000000, &n))
         return kv_fail(e, KV_EFAIL, t->path, "'%s' is no TYPE,N such as q8_0,2", value);
     snprintf(name, sizeof name, "%.*s", (int)(comma - value), value);
     int rc = read_type(t, name, &bits, e);

@@ -23,7 +23,7 @@ static inline unsigned kv_served_bits(const struct kv_served *s, uint32_t layer,
 }
 bool kv_served_uniform(const struct kv_served *s); // every layer and head alike
 // Whole numbers of a text, alone in it.
-KV_MUST_CHECK bool kv_whole(const char *text, long min, long max, long *x);
+KV_MUST_CHECK bool kv_whole_number(const char *text, long min, long max, long *x);
 // Whether a runtime's choice of values that share a scale fits; sets s->group.
 KV_MUST_CHECK int kv_served_group(struct kv_served *s, long group, const char *path,
                                   const char *name, struct kv_error *e);

@@ -41,7 +41,7 @@ static int read_skipped(struct kv_served *s, const struct kv_words *w, const cha
             continue;
         }
         if (!inside) continue;
-        if (!kv_whole(w->at[i], 0, (long)s->n_layers - 1, &layer))
+        if (!kv_whole_number(w->at[i], 0, (long)s->n_layers - 1, &layer))
             return kv_fail(e, KV_EFAIL, path,
                            "--kv-cache-dtype-skip-layers: '%s' is no layer from 0 to %u", w->at[i],
                            s->n_layers - 1);
@@ -141,11 +141,11 @@ int kv_read_mlx(struct kv_served *s, const char *text, const char *path, struct 
                     kv_words_say(&w, "--kv-quant-scheme")))
         rc = kv_fail(e, KV_EFAIL, path, "keys and values apart are mlx-vlm's, which is not read");
     s->offer = bits ? &s->runtime->offers[0] : NULL;
-    if (rc == 0 && bits && (!kv_whole(bits, 1, 16, &b) || !(s->offer->widths >> b & 1)))
+    if (rc == 0 && bits && (!kv_whole_number(bits, 1, 16, &b) || !(s->offer->widths >> b & 1)))
         rc = kv_fail(e, KV_EFAIL, path, "--kv-bits: '%s' is none of 2, 3, 4, 5, 6, 8", bits);
-    if (rc == 0 && group && !kv_whole(group, 1, 100000, &g))
+    if (rc == 0 && group && !kv_whole_number(group, 1, 100000, &g))
         rc = kv_fail(e, KV_EFAIL, path, "--kv-group-size: '%s' is no number", group);
-    if (rc == 0 && start && !kv_whole(start, 0, 1000000000, &from))
+    if (rc == 0 && start && !kv_whole_number(start, 0, 1000000000, &from))
         rc = kv_fail(e, KV_EFAIL, path, "--quantized-kv-start: '%s' is no number of tokens", start);
     if (rc == 0 && s->offer) rc = kv_served_group(s, g, path, "--kv-group-size", e);
     if (rc == 0) kv_served_all(s, (unsigned)b, (unsigned)b);

@@ -39,7 +39,7 @@ bool kv_served_uniform(const struct kv_served *s) {
     return true;
 }
 
-bool kv_whole(const char *text, long min, long max, long *x) {
+bool kv_whole_number(const char *text, long min, long max, long *x) {
     char *end;
     errno = 0;
     *x = strtol(text, &end, 10);
