@@ -55,12 +55,8 @@ static void add_cost(struct kv_text *t, const struct kv_pick_row *r, const struc
         kv_text_addf(t, ")");
     }
     if (!d || isnan(r->ms)) return;
-    kv_text_addf(t, " and a step %.3g ms on %s", r->ms, d->name);
-    if (p->ms16 > 0) kv_text_addf(t, " (16 bit: %.3g ms", p->ms16);
-    if (!isnan(d->error_median))
-        kv_text_addf(t, "; the latency model errs by %.1f %%, at worst %.1f %%",
-                     100 * d->error_median, 100 * d->error_worst);
-    if (p->ms16 > 0) kv_text_addf(t, ")");
+    kv_text_addf(t, " and a step %.3g ms on %s%s", r->ms, d->name, kv_device_error_text(d));
+    if (p->ms16 > 0) kv_text_addf(t, ", where 16 bit takes %.3g ms", p->ms16);
 }
 
 static void add_next(struct kv_text *t, const struct kv_pick *p, const struct kv_rows *rows,

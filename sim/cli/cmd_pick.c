@@ -26,11 +26,8 @@ static const struct kv_option options[] = {
     {"db", 0, "FILE", "kvsim.db", "the store"},
     {0}};
 
-// ---- table ----------------------------------------------------------------------------
-
 struct row {
     const struct kv_pick_row *r;
-    const struct kv_pick *p;
     const struct kv_picks *all;
     size_t rank;
 };
@@ -63,7 +60,7 @@ static int print_table(const struct kv_picks *p, enum kv_output output, struct k
     struct kv_table *t = kv_table_begin(columns);
     for (size_t g = 0; g < p->n; g++)
         for (size_t i = 0; i < p->at[g].n; i++) {
-            const struct row x = {&p->at[g].row[i], &p->at[g], p, i + 1};
+            const struct row x = {&p->at[g].row[i], p, i + 1};
             kv_table_add_rows(t, columns, &x, 1, sizeof x);
         }
     return kv_table_print(t, output, e);
@@ -76,8 +73,6 @@ static int print_sentences(const struct kv_picks *p, struct kv_error *e) {
     }
     return kv_flush_stdout(e);
 }
-
-// ---- options --------------------------------------------------------------------------
 
 static int read_options(const struct kv_cli *c, struct kv_pick_options *o, struct kv_error *e) {
     *o = kv_pick_defaults();
