@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # pick, export and import from the command line: a plan leaves, is replayed and comes back; and plausible mistakes.
+root=$PWD
 . sim/cli/test/lib/hostile.sh
 . sim/cli/test/lib/tap.sh
 tiny good
@@ -36,6 +37,24 @@ check 'issue 16: a plan from tune leaves for every runtime' sh -c \
      for r in llama.cpp ik_llama.cpp vllm modelopt transformers kvtuner openvino mlx-lm; do '$kvsim' export \"\$p\" --to \$r -t t --no-exact -q >x.plan && '$kvsim' import x.plan --from \$r -t t -q >/dev/null || exit 1; done"
 check 'issue 16: pick --for takes only what the runtime serves' sh -c \
     "'$kvsim' pick --db s.db --max kl=99 --for llama.cpp --tsv | sed 1d | cut -f1 | grep -c '^static.*@ggml' | grep -qx 2 && '$kvsim' pick --db s.db --max kl=99 --for llama.cpp --tsv | sed 1d | wc -l | grep -qx 2"
+
+# ---- from llama-bench to a command line (reports/your-device.md)
+
+bench=$root/reports/your-device/llama-bench.md
+"$kvsim" calibrate --runs "$bench" --device mine --out mine.json -q >/dev/null
+check 'issue 16: a device of llama-bench is foretold within 2 %, and says so beside its milliseconds' sh -c \
+    "'$kvsim' what-if f16 q8_0 kq8_0vq4_0 q4_0 -d mine.json -c 4096 --tsv -q | awk -F'\t' 'NR > 1 { ok += \$NF > 0 && \$NF < 2 && \$13 == \"own\" } END { exit ok != 4 }'"
+check 'issue 16: a rotated type is priced as the type that llama.cpp timed' sh -c \
+    "'$kvsim' sweep -q t static:bits=4@q4_0 'static:bits=4@hadamard(q4_0)' -m good.gguf --db r.db --items 0-1 &&
+     '$kvsim' pick --db r.db --max kl=99 -d mine.json -c 4096 --tsv | cut -f12,14 | sed 1d | sort -u | grep -qE '^[0-9.]+	0$' &&
+     test \$('$kvsim' pick --db r.db --max kl=99 -d mine.json -c 4096 --tsv | sed 1d | cut -f12 | sort -u | wc -l) = 1"
+check 'issue 16: the answer on it names cost, error, and what is not known' sh -c \
+    "'$kvsim' pick --db s.db --device mine.json --context 4096 --max kl=99 --for llama.cpp >answer &&
+     grep -q 'on mine (the latency model errs by' answer && grep -q 'Not known: the quality at 4096 tokens' answer &&
+     grep -q \"the time of this model: the device's has 30 layers of 3 x 64, not 2 of 2 x 32\" answer"
+check 'issue 16: and becomes a command line' sh -c \
+    "spec=\$('$kvsim' pick --db s.db --device mine.json --max kl=99 --for llama.cpp --tsv | sed -n 2p | cut -f1) &&
+     '$kvsim' export \"\$spec\" --to llama.cpp -t t --no-exact --strict -q | grep -q '^llama-server -m MODEL.gguf -ctk q4_0 -ctv q4_0 -fa on'"
 
 # ---- mistakes
 
