@@ -55,7 +55,7 @@ static void add_cost(struct kv_text *t, const struct kv_pick_row *r, const struc
         kv_text_addf(t, ")");
     }
     if (!d || isnan(r->ms)) return;
-    kv_text_addf(t, " and a step %.3g ms on %s%s", r->ms, d->name, kv_device_error_text(d));
+    kv_text_addf(t, " and a step %.3g ms on %s (%s)", r->ms, d->name, kv_device_error_text(d));
     if (p->ms16 > 0) kv_text_addf(t, ", where 16 bit takes %.3g ms", p->ms16);
 }
 

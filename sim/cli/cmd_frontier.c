@@ -159,7 +159,7 @@ static int print_text(const struct kv_front *f, const struct asked *asked,
     printf("value: %s%s%s; cost: %s", asked->value->name, space, asked->value->unit,
            asked->cost->unit);
     if (asked->cost->by_context)
-        kv_print(" at %g tokens on %s%s", all->context[context], all->device->name,
+        kv_print(" at %g tokens on %s (%s)", all->context[context], all->device->name,
                  kv_device_error_text(all->device));
     putchar('\n');
     struct kv_table *t = kv_table_begin(text_columns);

@@ -160,8 +160,8 @@ static void print_heading(const struct kv_row *rows, size_t n) {
 static void print_device(const struct kv_rows *all) {
     bool extrapolated = false;
     if (!all->device) return;
-    kv_print("ms@T: a token at T tokens of context on %s%s\n", all->device->name,
-             kv_device_error_text(all->device));
+    kv_print("ms@T: a token at T tokens of context on %s\n", all->device->name);
+    puts(kv_device_error_text(all->device));
     printf("with a cache of no bytes:");
     for (size_t k = 0; k < all->n_contexts; k++)
         printf("%s %.2f at %g", k ? "," : "", all->row[0].at[k].ceiling_ns / 1e6, all->context[k]);

@@ -90,7 +90,7 @@ struct kv_latency kv_device_step(const struct kv_device *d, const struct kv_ledg
                                  double context, double policy_ns);
 
 // How far the device's predictions were off on contexts left out, for beside its milliseconds:
-// " (the latency model errs by 1.6 %, at worst 6.2 %)"; "" where it was not judged. The same buffer
+// "the latency model errs by 1.6 %, at worst 6.2 %", or that it was not judged. The same buffer
 // each call of a thread.
 const char *kv_device_error_text(const struct kv_device *d);
 

@@ -96,10 +96,9 @@ struct kv_latency kv_device_step(const struct kv_device *d, const struct kv_ledg
 
 const char *kv_device_error_text(const struct kv_device *d) {
     static _Thread_local char text[96];
-    *text = 0;
-    if (!isnan(d->error_median))
-        snprintf(text, sizeof text, " (the latency model errs by %.1f %%, at worst %.1f %%)",
-                 100 * d->error_median, 100 * d->error_worst);
+    if (isnan(d->error_median)) return "the latency model's error is not known";
+    snprintf(text, sizeof text, "the latency model errs by %.1f %%, at worst %.1f %%",
+             100 * d->error_median, 100 * d->error_worst);
     return text;
 }
 
