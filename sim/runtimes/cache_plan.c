@@ -18,14 +18,17 @@ static int ask(const struct kv_replay_spec *spec, uint8_t *cells, struct kv_erro
     return kv_spec_ask(spec, &item, cells, e);
 }
 
+static int refuse_eviction(struct kv_error *e) {
+    return kv_fail(e, KV_EUSAGE, "export", "a policy that evicts tokens is no plan of widths");
+}
+
 static int fill(struct kv_cache_plan *p, const struct kv_replay_spec *spec, struct kv_error *e) {
     size_t n = kv_cells(&p->setting.shape);
     uint8_t *cells = kv_alloc(n, 1);
     int rc = ask(spec, cells, e);
     for (size_t c = 0; rc == 0 && c < n; c++) {
         if (cells[c] == KV_EVICT)
-            rc =
-                kv_fail(e, KV_EUSAGE, "export", "a policy that evicts tokens is no plan of widths");
+            rc = refuse_eviction(e);
         else if (cells[c] == KV_FLOAT32)
             p->bits[c] = 32, p->allocated_bits += 32.0 / (double)n;
         else
@@ -64,8 +67,8 @@ static int add_item(struct kv_cache_plan *p, const struct kv_replay *r, size_t i
     const struct kv_run *run = &r->specs[0].run;
     uint8_t *cells = kv_alloc(n_tokens * n, 1);
     int rc = kv_decide(r, 0, item, cells, e);
+    if (rc == 0 && memchr(cells, KV_EVICT, n_tokens * n)) rc = refuse_eviction(e);
     for (size_t i = 0; rc == 0 && i < n_tokens * n; i++) {
-        if (cells[i] == KV_EVICT) continue; // no bits at all
         bool whole = cells[i] == KV_FLOAT32;
         p->bits[i % n] += whole ? 32 : run->width_bits[cells[i]];
         p->allocated_bits += whole ? 32 : (double)run->cell_bits[i & 1][cells[i]];

@@ -123,6 +123,7 @@ hostile_rows 'issue 16, hostile' <<'ROWS'
 2 | did you mean 'static' | kvsim export statik:bits=4 --to vllm --shape 135m
 2 | does not offer 7 bits | kvsim export static:bits=7 --to vllm --shape 135m
 2 | decides by tokens | kvsim export threshold:quantiles=0.5,bits=4/8 --to vllm --shape 135m
+2 | evicts tokens is no plan | kvsim export sinks:keep=1,window=1@sym --to vllm -t t --no-exact
 2 | decides by tokens | kvsim export h2o --to vllm --shape 135m
 2 | SPEC | kvsim export --to vllm --shape 135m
 1 | does not serve it as it is | kvsim export layerwise:k=8/4@asym --to llama.cpp --shape 135m --strict
