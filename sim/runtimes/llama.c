@@ -335,5 +335,5 @@ bool kv_is_llama(const char *text) {
     static const char *const own[] = {
         "-ctk",         "-ctv",      "cache-type-k",    "cache-type-v",
         "llama-server", "llama-cli", "LLAMA_ARG_CACHE", NULL};
-    return *text != '{' && says(text, own);
+    return *text != '{' && says(text, own) && !kv_is_ik(text); // whose line is llama.cpp's and more
 }

@@ -140,17 +140,16 @@ int kv_runtime_find(const struct kv_runtime **r, const char *name, struct kv_err
     if (near)
         return kv_fail(e, KV_EUSAGE, "runtime", "none is named '%s'; did you mean '%s'?", name,
                        near);
-    return kv_fail(e, KV_EUSAGE, "runtime",
-                   "none is named '%s'; there are llama.cpp, ik_llama.cpp, vllm, modelopt, "
-                   "transformers, kvtuner, openvino, mlx-lm",
-                   name);
+    struct kv_text all = {0};
+    for (size_t i = 0; i < N_RUNTIMES; i++) kv_text_addf(&all, "%s%s", i ? ", " : "", names[i]);
+    kv_fail(e, KV_EUSAGE, "runtime", "none is named '%s'; there are %s", name, all.s);
+    free(all.s);
+    return KV_EUSAGE;
 }
 
-// ik's own options first: the rest of its line is llama.cpp's too.
 static const struct kv_runtime *like(const char *text) {
-    static const uint8_t order[N_RUNTIMES] = {1, 0, 2, 3, 4, 5, 6, 7};
     for (size_t i = 0; i < N_RUNTIMES; i++)
-        if (table[order[i]].is(text)) return &table[order[i]];
+        if (table[i].is(text)) return &table[i];
     return NULL;
 }
 
