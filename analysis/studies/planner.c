@@ -81,6 +81,8 @@ int kv_planner_open(struct kv_planner *p, const struct kv_planner_options *o, st
     set_recorded(p, o->form);
     rc = set_items(p, o, e);
     if (rc == 0 && o->unit == KV_BUDGET_MS) rc = kv_device_open(&p->device, o->device, e);
+    if (rc == 0 && p->device)
+        kv_say("ms: a step on %s (%s)", p->device->name, kv_device_error_text(p->device));
     if (rc) kv_planner_close(p);
     return rc;
 }

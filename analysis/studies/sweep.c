@@ -92,7 +92,7 @@ static int open_all(struct kv_sweep *s, struct kv_error *e) {
     }
     if (o->items.n == 0) o->items = (struct kv_item_range){0, in->n_items};
     rc = kv_item_range_check(&o->items, in->n_items, "items", e);
-    const struct kv_format_setting setting = {in->shape, in->order};
+    const struct kv_format_setting setting = kv_trace_setting(in);
     if (rc == 0) rc = add_specs(s, &setting, e);
     if (rc == 0 && s->specs.n == 0) rc = kv_fail(e, KV_EUSAGE, "specs", "none is left to replay");
     if (rc == 0 && o->exact) rc = kv_recorded_model_open(&s->model, in, o->model, o->compute, e);

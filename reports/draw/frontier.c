@@ -9,13 +9,14 @@
 
 #include <stdlib.h>
 
+enum { ERROR_SHARE = 12 }; // an axis of time is at least so many of the model's errors wide
 enum { RIGHT = 74, PANEL = 300, TALLEST_PANEL = 460, MOST_NAMES = 16 };
 
 // ---- points ---------------------------------------------------------------------------
 
 static void panel_new(struct kv_frontier_panel *p, size_t n) {
-    *p =
-        (struct kv_frontier_panel){.reference = NAN, .chance = NAN, .ceiling = NAN, .context = NAN};
+    *p = (struct kv_frontier_panel){
+        .reference = NAN, .chance = NAN, .ceiling = NAN, .context = NAN, .error = NAN};
     double **arrays[] = {&p->x, &p->y, &p->low, &p->high};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
         *arrays[i] = kv_alloc(n + 1, sizeof(double));
@@ -93,6 +94,12 @@ static void set_axes(struct kv_frontier_panel *p, size_t n) {
     kv_axes_take_y(a, p->reference);
     kv_axes_take_y(a, p->chance);
     kv_axes_take_x(a, p->ceiling);
+    // The model's error is drawn, and no axis is so narrow that it fills it.
+    double middle = (a->x_low + a->x_high) / 2, least = ERROR_SHARE * p->error * middle;
+    if (a->x_high - a->x_low < least) {
+        a->x_low = middle - least / 2;
+        a->x_high = middle + least / 2;
+    }
     if (a->log_y > 0) {
         a->y_low /= 1.5;
         a->y_high *= 2;
@@ -235,6 +242,7 @@ static void lay_latency(struct kv_frontier_figure *f) {
         fill_accuracy(p, set);
         p->context = set->all->context[k];
         p->ceiling = set->rows[0].at[k].ceiling_ns / 1e6;
+        p->error = set->all->device->error_median;
         for (size_t i = 0; i < set->n; i++) {
             p->x[i] = set->rows[i].at[k].step_ns / 1e6;
             p->hollow[i] = !kv_measured_at(&set->rows[i], p->context);

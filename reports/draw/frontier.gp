@@ -73,6 +73,18 @@ do for [p = 1:panels] {
         unset label 5
     }
 
+    # One bar for all points, since the latency model is off for all alike: beside the axis's title.
+    far = x_error[p]
+    if (far > 0) {
+        bar_y = panel_bottom - 37.0 / canvas_y
+        bar_from = x_to - far * (x_from + x_to)
+        set arrow 4 from first bar_from, screen bar_y to first x_to, screen bar_y heads size screen 0.003, 90 lc rgb grey lw 1
+        set label 7 sprintf("model ±%.1f %%", 100 * far) at first bar_from, screen bar_y right offset -0.8, 0 textcolor rgb grey
+    } else {
+        unset arrow 4
+        unset label 7
+    }
+
     plot data using (kind(p, 0)):"y":"low":"high" with yerrorbars lc rgb pale pt -1 lw 0.8, \
          data using (kind(p, 1)):"y":"low":"high" with yerrorbars lc rgb 0xF0B48C pt -1 lw 0.9, \
          data using (kind(p, 1)):(of(p, "y")) with steps lc rgb orange lw 1.4, \

@@ -187,6 +187,7 @@ char *kv_frontier_settings(const struct kv_frontier_figure *f) {
     kv_script_array(&t, "reference", &p->reference, f->n_panels, sizeof *p);
     kv_script_array(&t, "chance", &p->chance, f->n_panels, sizeof *p);
     kv_script_array(&t, "ceiling", &p->ceiling, f->n_panels, sizeof *p);
+    kv_script_array(&t, "x_error", &p->error, f->n_panels, sizeof *p);
     add_titles(&t, f);
     return kv_text_take(&t);
 }

@@ -10,6 +10,7 @@ struct kv_frontier_panel {
     struct kv_axes axes;
     bool divergence;                            // y is KL, not accuracy
     double reference, chance, ceiling, context; // NAN = none
+    double error;                               // of x, relative, either way; NAN = not known
     double *x, *y, *low, *high;                 // [n rows]; NAN = not drawn
     bool *on, *hollow;                          // on the frontier; measured at another context
     struct kv_label *labels;                    // [n rows], of those drawn first

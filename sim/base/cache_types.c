@@ -70,20 +70,31 @@ static void name_type(struct kv_ledger *ledger, const char *name) {
     for (int side = 0; side < 2; side++) ledger->type[side][kv_bin_of_bits(bits)] = (uint8_t)type;
 }
 
-void kv_ledger_name_types(struct kv_ledger *ledger, const char *format) {
-    memset(ledger->type, 0, sizeof ledger->type);
-    KV_GUARD_ELSE(return );
-    struct kv_spec s;
-    struct kv_error ignored;
-    if (!format || !*format || kv_tolerate(kv_spec_parse(&s, format, &ignored), &ignored)) return;
-    const char *set = kv_spec_value(&s, "types");
-    if (strcmp(s.name, "ggml") == 0) {
+static void name_types(struct kv_ledger *ledger, const struct kv_spec *s) {
+    const char *set = kv_spec_value(s, "types");
+    if (strcmp(s->name, "ggml") == 0) {
         bool ranged = set && strcmp(set, "1") == 0, uneven = set && strcmp(set, "nl") == 0;
         name_type(ledger, ranged ? "q4_1" : uneven ? "iq4_nl" : "q4_0");
         name_type(ledger, ranged ? "q5_1" : "q5_0");
         name_type(ledger, "q8_0");
-    } else if (!s.inner) {
-        name_type(ledger, s.name);
+    } else if (!s->inner) {
+        name_type(ledger, s->name);
+    }
+}
+
+void kv_ledger_name_types(struct kv_ledger *ledger, const char *format) {
+    memset(ledger->type, 0, sizeof ledger->type);
+    KV_GUARD_ELSE(return );
+    struct kv_spec s, inner;
+    struct kv_error ignored;
+    if (!format || !*format || kv_tolerate(kv_spec_parse(&s, format, &ignored), &ignored)) return;
+    // llama.cpp rotates by itself what it quantizes: a rotated type costs what it was timed at.
+    bool rotated = s.inner && strcmp(s.name, "hadamard") == 0;
+    if (rotated && !kv_tolerate(kv_spec_parse(&inner, s.inner, &ignored), &ignored)) {
+        name_types(ledger, &inner);
+        kv_spec_fini(&inner);
+    } else if (!rotated) {
+        name_types(ledger, &s);
     }
     kv_spec_fini(&s);
 }

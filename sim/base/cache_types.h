@@ -35,8 +35,9 @@ const char *kv_cost_bin_name(size_t bin);
 // Reads what that writes, and "f16" and "f32". False: text is no width from 1 to 16, 32, or type.
 KV_MUST_CHECK bool kv_cost_bin_read(const char *text, size_t *bin);
 
-// Says in a ledger which type a format of llama.cpp ("q4_0", "ggml:types=1") holds each width in;
-// other formats have none.
+// Says in a ledger which type a format of llama.cpp ("q4_0", "ggml:types=1") holds each width in,
+// rotated or not: since 2026 it rotates whatever it quantizes (ggml-org/llama.cpp pull 21038), so
+// that its times are those of "hadamard(q4_0)". Other formats have none.
 void kv_ledger_name_types(struct kv_ledger *ledger, const char *format);
 
 KV_END_DECLS

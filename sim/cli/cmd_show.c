@@ -166,6 +166,7 @@ static void print_device(const struct kv_rows *all, enum kv_output how) {
     struct kv_text ceilings = {0};
     if (!all->device) return;
     kv_table_note(how, "ms@T: a token at T tokens of context on %s", all->device->name);
+    kv_table_note(how, "%s", kv_device_error_text(all->device));
     for (size_t k = 0; k < all->n_contexts; k++)
         kv_text_addf(&ceilings, "%s %.2f at %g", k ? "," : "", all->row[0].at[k].ceiling_ns / 1e6,
                      all->context[k]);

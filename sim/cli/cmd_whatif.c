@@ -167,19 +167,27 @@ KV_CELL(price_even, struct kv_price,
 KV_CELL(price_rank, struct kv_price, kv_table_count(t, (long long)row->rank))
 KV_CELL(price_first, struct kv_price, kv_table_count(t, (long long)row->rank_first))
 KV_CELL(price_extrapolated, struct kv_price, kv_table_count(t, row->at.extrapolated))
+KV_CELL(price_error, struct kv_price, kv_table_number(t, 100 * row->device->error_median, 2))
 KV_CELL(price_by, struct kv_price, kv_table_text(t, row->at.by_width ? "width" : "own"))
 
 static int print_prices(const struct kv_pricing *p, enum kv_output how, struct kv_error *e) {
     char saved[64];
     snprintf(saved, sizeof saved, "saved%s_pct", p->against.name);
-    const struct kv_table_column columns[] = {
-        {"device", KV_LEFT, price_device},      {"context", KV_RIGHT, price_context},
-        {"spec", KV_LEFT, price_spec},          {"ms_per_token", KV_RIGHT, price_step},
-        {"tokens_per_s", KV_RIGHT, price_rate}, {"cache_mb", KV_RIGHT, price_cache},
-        {saved, KV_RIGHT, price_saved},         {"ceiling_pct", KV_RIGHT, price_ceiling},
-        {"break_even", KV_RIGHT, price_even},   {"rank", KV_RIGHT, price_rank},
-        {"rank_first", KV_RIGHT, price_first},  {"extrapolated", KV_RIGHT, price_extrapolated},
-        {"priced_by", KV_LEFT, price_by},       {0}};
+    const struct kv_table_column columns[] = {{"device", KV_LEFT, price_device},
+                                              {"context", KV_RIGHT, price_context},
+                                              {"spec", KV_LEFT, price_spec},
+                                              {"ms_per_token", KV_RIGHT, price_step},
+                                              {"tokens_per_s", KV_RIGHT, price_rate},
+                                              {"cache_mb", KV_RIGHT, price_cache},
+                                              {saved, KV_RIGHT, price_saved},
+                                              {"ceiling_pct", KV_RIGHT, price_ceiling},
+                                              {"break_even", KV_RIGHT, price_even},
+                                              {"rank", KV_RIGHT, price_rank},
+                                              {"rank_first", KV_RIGHT, price_first},
+                                              {"extrapolated", KV_RIGHT, price_extrapolated},
+                                              {"priced_by", KV_LEFT, price_by},
+                                              {"model_error_pct", KV_RIGHT, price_error},
+                                              {0}};
     size_t n, moved = 0;
     bool unported = kv_pricing_lacks_port(p);
     struct kv_price *rows = kv_prices(p, &n);

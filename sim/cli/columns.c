@@ -156,6 +156,7 @@ TEXT(commit, row->of->s.commit)
 COUNT(newest, row->of->newest)
 TEXT(level, row->of->s.cpu)
 TEXT(short_name, row->of->label)
+NUMBER(ms_error, row->all->device ? 100 * row->all->device->error_median : NAN, 2)
 CELL(shares, kv_table_take(t, shares_text(&row->of->s.ledger)))
 
 #define SAME(name, test)                                                                           \
@@ -264,6 +265,7 @@ const struct kv_show_column kv_show_columns[] = {
     {{"cpu", KV_LEFT, level}, KV_SHOW_MACHINE | KV_SHOW_TEXT, same_level},
     {{"left_out_redraws", KV_RIGHT, redraws_out}, KV_SHOW_MACHINE, NULL},
     {{"label", KV_LEFT, short_name}, KV_SHOW_MACHINE, NULL},
+    {{"ms_error_pct", KV_RIGHT, ms_error}, KV_SHOW_MACHINE, NULL},
     {{0}, 0, NULL}};
 _Static_assert(sizeof kv_show_columns / sizeof *kv_show_columns <= KV_MAX_COLUMNS,
                "columns fit the arrays of those who print them");

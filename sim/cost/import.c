@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Opens any file of runs: JSON, JSON lines, CSV or Markdown, by this tool, llama-bench or hand.
+// Opens any file of runs: JSON, JSON lines, CSV, Markdown or SQL, by this tool, llama-bench or
+// hand.
 #include "sim/cost/run_json.h"
 #include "sim/base/args.h"
 #include "sim/base/files.h"
@@ -106,6 +107,14 @@ static int read_markdown(struct kv_runs *r, const char *text, const char *path,
     if (!root)
         return kv_fail(e, KV_EFAIL, path, "holds no table with the columns model, test and t/s");
     int rc = add_json(r, root, path, e);
+    json_decref(root);
+    return rc;
+}
+
+static int read_sql(struct kv_runs *r, const char *text, const char *path, struct kv_error *e) {
+    json_t *root;
+    int rc = kv_sql_runs(&root, text, path, e);
+    if (rc == 0) rc = add_json(r, root, path, e);
     json_decref(root);
     return rc;
 }
@@ -217,8 +226,6 @@ static int refuse(const char *text, size_t n, const char *path, struct kv_error 
     if (zero)
         return kv_fail(e, KV_EFAIL, path, "byte %zu is zero: runs are text in UTF-8, not in UTF-16",
                        (size_t)(zero - text));
-    if (has_line(text, "CREATE TABLE") || has_line(text, "INSERT INTO"))
-        return kv_fail(e, KV_EFAIL, path, "is SQL; write runs with llama-bench -o json");
     if (strstr(text, "S_PP t/s") && strstr(text, "S_TG t/s"))
         return kv_fail(e, KV_EFAIL, path,
                        "is llama-batched-bench's table, which times batches: " BENCH_INSTEAD);
@@ -228,6 +235,8 @@ static int refuse(const char *text, size_t n, const char *path, struct kv_error 
 static int read_any(struct kv_runs *r, const char *text, const char *path, struct kv_error *e) {
     const char *first = text + strspn(text, " \t\r\n");
     if (!*first) return 0;
+    if (has_line(first, "INSERT INTO") || has_line(first, "CREATE TABLE"))
+        return read_sql(r, first, path, e);
     if (*first != '{' && *first != '[') {
         const char *data = data_of(first);
         if (!data && (has_line(first, "| model ") || *first == '|'))

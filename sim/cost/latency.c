@@ -95,6 +95,14 @@ struct kv_latency kv_device_step(const struct kv_device *d, const struct kv_ledg
     return t;
 }
 
+const char *kv_device_error_text(const struct kv_device *d) {
+    static _Thread_local char text[96];
+    if (isnan(d->error_median)) return "the latency model's error is not known";
+    snprintf(text, sizeof text, "the latency model errs by %.1f %%, at worst %.1f %%",
+             100 * d->error_median, 100 * d->error_worst);
+    return text;
+}
+
 double kv_device_break_even(const struct kv_device *d, const struct kv_ledger *ledger,
                             const struct kv_ledger *reference, double policy_ns) {
     double low = 0, high = 1;

@@ -30,6 +30,9 @@ KV_MUST_CHECK int kv_setting_check(const struct kv_runs *r, const char *conditio
 unsigned kv_runs_setting(struct kv_runs *r, const json_t *row, bool is_llama);
 // llama-bench's Markdown tables as an array of rows of its JSON; NULL: text holds none.
 json_t *kv_markdown_runs(const char *text);
+// The rows of its SQL (INSERT statements), values as texts. Errors: name the statement.
+KV_MUST_CHECK int kv_sql_runs(json_t **rows, const char *text, const char *path,
+                              struct kv_error *e);
 // A row of llama-bench: fields as it prints them (build, model, types, depth, speed).
 KV_MUST_CHECK int kv_llama_run_read(struct kv_device_run *run, const json_t *row, const char *where,
                                     struct kv_error *e);

@@ -59,11 +59,12 @@ traces           sim/model sim/cache
 sim/cost         sim/model sim/cache
 sim/replay       traces sim/cost
 sim/store        traces sim/cost sim/replay
+sim/runtimes     sim/replay
 analysis/stats   sim/replay
 analysis/search  sim/replay
 analysis/results analysis/stats sim/store
 analysis/claims  analysis/results
-analysis/studies analysis/claims analysis/search
+analysis/studies analysis/claims analysis/search sim/runtimes
 reports/draw     analysis/studies
 reports/page     reports/draw
 reports/table    sim/base

@@ -80,6 +80,14 @@ says 'tensor-type: it opens' 'a whole model' "$kvsim" verify "$work/q8_1.gguf"
 check 'tensor-type: and its model is recorded' "$kvsim" record -q -m "$work/q8_1.gguf" -t samples -n 2 --keep final -o "$work/q8_1.trace"
 watched tensor-type sim/model/test/test_gguf sim/model/test/test_huggingface
 
+add runtime "A sim/runtimes/lmdeploy.c
+M sim/runtimes/own.h +3 -0
+M sim/runtimes/runtimes.c +5 -0"
+says 'runtime: a plan leaves for it' '^lmdeploy serve api_server MODEL --quant-policy 4$' "$kvsim" export static:bits=3@asym --to lmdeploy --shape 135m
+echo 'lmdeploy serve api_server m --quant-policy 8' >"$work/plan.sh"
+says 'runtime: and comes back' '^static:k=8,v=8@asym:' "$kvsim" import "$work/plan.sh" --shape 135m
+watched runtime sim/runtimes/test/test_runtimes
+
 add device 'A sim/cost/devices/scratch.json'
 says 'device: what-if prices on it' '^scratch	500	8	' "$kvsim" what-if 8 --context 500 --device scratch --tsv
 watched device sim/cost/test/test_latency

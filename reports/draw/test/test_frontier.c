@@ -66,7 +66,7 @@ static int draw(const struct fixture *f, const char *program, struct kv_error *e
     assert_int_equal(chmod(path, 0700), 0);
     assert_int_equal(setenv("PATH", f->dir, 1), 0);
     int code = kv_frontier_draw(&set, drawn, &n, e);
-    assert_int_equal(n, 1); // no device, no latency
+    assert_int_equal(n, f->all.device ? 2 : 1); // no device, no latency
     for (size_t i = 0; i < n; i++) free(drawn[i].name);
     free(path);
     return code;
@@ -103,6 +103,33 @@ static void points_come_by_panel_and_those_on_the_frontier_last(void **state) {
     free(path);
 }
 
+// Times that lie within 1 % of each other, on a device whose model errs by 5 %: the script knows
+// the error, and an axis shows twelve times that and more.
+static void issue_16_the_latency_models_error_is_drawn_and_bounds_the_axis(void **state) {
+    struct fixture *f = *state;
+    struct kv_error e = {0};
+    struct kv_device *d = kv_device_new();
+    size_t n;
+    double low = NAN, high = NAN;
+    d->error_median = 0.05;
+    f->all.device = d;
+    f->all.n_contexts = 1;
+    f->all.context[0] = 128;
+    for (size_t i = 0; i < 3; i++)
+        f->rows[i].at[0] = (struct kv_latency){.step_ns = 1e7 + 5e4 * (double)i, .ceiling_ns = 1e7};
+    char *text, *path = kv_format_text("%s/frontier_latency.gp", f->dir);
+    assert_int_equal(draw(f, "#!/bin/sh\n", &e), 0);
+    assert_int_equal(kv_read_file(path, &text, &n, &e), 0);
+    assert_non_null(strstr(text, "array x_error[1] = [0.05]"));
+    assert_int_equal(sscanf(strstr(text, "array x_low[1]"), "array x_low[1] = [%lf", &low), 1);
+    assert_int_equal(sscanf(strstr(text, "array x_high[1]"), "array x_high[1] = [%lf", &high), 1);
+    assert_true(low < 10 && high > 10.1 && high - low >= 12 * 0.05 * 10);
+    f->all.device = NULL;
+    kv_device_free(d);
+    free(text);
+    free(path);
+}
+
 static void what_gnuplot_complains_of_is_quoted(void **state) {
     const struct fixture *f = *state;
     struct kv_error e = {0};
@@ -126,6 +153,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(points_come_by_panel_and_those_on_the_frontier_last, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(
+            issue_16_the_latency_models_error_is_drawn_and_bounds_the_axis, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_gnuplot_complains_of_is_quoted, set_up, tear_down),
         cmocka_unit_test_setup_teardown(without_gnuplot_the_data_are_there_all_the_same, set_up,
                                         tear_down),

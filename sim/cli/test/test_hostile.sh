@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# Plausible mistakes and hostile inputs, a row each: exit code | words of the sentence | command. Each must end
-# within seconds with one clear sentence on stderr (1 could not, 2 wrong usage, 0 done), and print no number
-# that is not finite. `kvsim` in a row is the built program.
+# Plausible mistakes and hostile inputs, a row each (lib/hostile.sh).
+. sim/cli/test/lib/hostile.sh
 . sim/cli/test/lib/tap.sh
 tiny good other
 export kvsim
@@ -80,26 +79,7 @@ cat t/manifest.json s.db text.db >before
 
 # ---- rows
 
-hostile() { # hostile CODE WORDS COMMAND
-    # KILL, since a hang may be one that no signal ends.
-    timeout -s KILL 20 sh -c "kvsim() { \"\$kvsim\" \"\$@\"; }; $3" >out.log 2>err.log </dev/null
-    code=$? why=
-    [ "$code" = "$1" ] || why="code $code, wanted $1"
-    grep -qF -- "$2" err.log out.log || why="$why; no words '$2'"
-    grep -qiE '(^|[ 	:])-?(nan|inf)([ ,	]|$)' out.log && why="$why; a number that is not finite"
-    [ "$code" = 0 ] || [ "$(grep -c '^kvsim: ' err.log)" = 1 ] || why="$why; no single sentence"
-    report "$([ -z "$why" ]; echo $?)" "issue 13, hostile: $3" || {
-        echo "# $why"
-        tail -n 3 err.log | sed 's/^/# said /'
-    }
-}
-
-rows=0
-while IFS='|' read -r code words command; do
-    case $code in '' | '#'*) continue ;; esac
-    rows=$((rows + 1))
-    words=${words# } && hostile "${code% }" "${words% }" "${command# }"
-done <<'ROWS'
+hostile_rows 'issue 13, hostile' <<'ROWS'
 # traces
 1 | empty_folder | kvsim replay empty_folder static -m good.gguf
 1 | list/manifest.json: is not the manifest | kvsim verify list

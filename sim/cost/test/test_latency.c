@@ -221,9 +221,11 @@ static void issue_13_A4_a_cache_type_has_its_own_cost_and_others_are_marked(void
                  {"ggml:types=nl", "4", 0.75, false},
                  {"ggml:types=nl", "8", 0.5, false},
                  {"sym", "16", 1, false},
-                 {"sym", "4", 0.75, true},  // the dearest of its width
-                 {"q4_1", "4", 0.75, true}, // a type that was not measured
-                 {"hadamard(q4_0)", "4", 0.75, true},
+                 {"sym", "4", 0.75, true},             // the dearest of its width
+                 {"q4_1", "4", 0.75, true},            // a type that was not measured
+                 {"hadamard(q4_0)", "4", 0.25, false}, // as llama.cpp runs it
+                 {"hadamard(ggml:types=nl):sides=k", "4", 0.75, false},
+                 {"hadamard(sym)", "4", 0.75, true},
                  {"ggml", "5", 0.5, true}, // nothing of five bits: the next width
                  {"", "4", 0.75, true}};
     const char *path = "build/test_latency_types.json";

@@ -329,6 +329,30 @@ static void issue_13_D3_markdown_talk_and_files_of_2023_are_read(void **state) {
     kv_runs_free(r);
 }
 
+// A quotation mark inside, doubled (ik_llama.cpp) or not (llama.cpp); an empty text.
+static void issue_16_sql_of_llama_bench_is_read(void **state) {
+    (void)state;
+#define INSERT(table, cpu, prompt, gen, depth, type)                                               \
+    "INSERT INTO " table " (build_commit, cpu_info, gpu_info, backends, model_type, "              \
+    "model_n_params, n_threads, type_k, type_v, flash_attn, n_prompt, n_gen, n_depth, avg_ns, "    \
+    "avg_ts, stddev_ts, test_time) VALUES ('abc', '" cpu "', '', 'CPU', 'llama 256M F16', "        \
+    "'134515008', '2', '" type "', '" type "', '1', '" prompt "', '" gen "', '" depth              \
+    "', '300', '80.000000', '4.000000', '2026-01-01T00:00:00Z');\n"
+    struct kv_runs *r = opened(
+        "warning: asserts enabled\nCREATE TABLE IF NOT EXISTS llama_bench (\n  "
+        "build_commit TEXT\n);\n\n" INSERT("llama_bench", "Some CPU", "512", "0", "0", "q8_0")
+            INSERT("llama_bench", "Some CPU", "0", "24", "0", "q8_0")
+                INSERT("llama_bench", "Some CPU", "0", "24", "512", "f16"));
+    assert_llama(r);
+    kv_runs_free(r);
+    r = opened(INSERT("llama_bench", "Ann's CPU", "0", "24", "0", "q8_0"));
+    assert_string_equal(r->machine, "Ann's CPU");
+    kv_runs_free(r);
+    r = opened(INSERT("test", "Ann''s CPU", "0", "24", "0", "q8_0"));
+    assert_string_equal(r->machine, "Ann's CPU");
+    kv_runs_free(r);
+}
+
 static void issue_13_D3_what_cannot_be_read_is_called_what_it_is(void **state) {
     (void)state;
     static const struct {
@@ -340,8 +364,9 @@ static void issue_13_D3_what_cannot_be_read_is_called_what_it_is(void **state) {
          "b\0u\0",
          6, "is UTF-16"},
         {"context,mix\0,x", 14, "byte 11 is zero"},
-        {"CREATE TABLE IF NOT EXISTS test (\n  build_commit TEXT\n);\n", 0, "is SQL"},
-        {"\nINSERT INTO test (build_commit) VALUES ('a');\n", 0, "is SQL"},
+        {"CREATE TABLE IF NOT EXISTS test (\n  build_commit TEXT\n);\n", 0, "no decode runs"},
+        {"\nINSERT INTO test (build_commit, n_gen) VALUES ('a');\n", 0, "1 values for 2 columns"},
+        {"\nINSERT INTO test (build_commit) VALUES ('a", 0, "expected (columns) VALUES"},
         {"|    PP |  B | T_PP s | S_PP t/s | T_TG s | S_TG t/s |\n|--|--|\n", 0,
          "llama-batched-bench's table"},
         {"{\"n_kv_max\": 2048, \"pl\": 1, \"t_pp\": 0.1, \"t_tg\": 0.2}\n", 0,
@@ -404,6 +429,7 @@ int main(void) {
         cmocka_unit_test(issue_13_A2_runs_of_several_ways_are_refused_by_field_and_chosen),
         cmocka_unit_test(issue_13_A3_every_file_type_of_llama_cpp_keeps_its_name),
         cmocka_unit_test(issue_13_D3_markdown_talk_and_files_of_2023_are_read),
+        cmocka_unit_test(issue_16_sql_of_llama_bench_is_read),
         cmocka_unit_test(issue_13_D3_what_cannot_be_read_is_called_what_it_is),
         cmocka_unit_test(issue_13_A2_numbers_that_no_machine_has_are_refused_by_row_and_field),
         cmocka_unit_test(bad_files_are_refused_with_file_row_and_column),
