@@ -46,7 +46,8 @@ int kv_export_setting(struct kv_format_setting *s, const struct kv_export_option
         struct kv_trace *t;
         int rc = kv_trace_open(&t, o->trace, e);
         if (rc) return rc;
-        *s = (struct kv_format_setting){kv_trace_info(t)->shape, kv_trace_info(t)->order};
+        s->shape = kv_trace_info(t)->shape; // a plan's rooms need no angles
+        s->order = kv_trace_info(t)->order;
         kv_trace_close(t);
         return 0;
     }
@@ -54,7 +55,8 @@ int kv_export_setting(struct kv_format_setting *s, const struct kv_export_option
         struct kv_model *m;
         int rc = kv_model_open(&m, o->model, KV_WEIGHTS_F32, e);
         if (rc) return rc;
-        *s = (struct kv_format_setting){m->shape, m->order};
+        s->shape = m->shape;
+        s->order = m->order;
         kv_model_close(m);
     }
     return 0;

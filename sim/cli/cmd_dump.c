@@ -79,7 +79,7 @@ static int print(const struct kv_dump *d, enum kv_output how, struct kv_error *e
 static int open_spec(struct kv_replay *r, struct kv_replay_spec *spec, const struct kv_cli *c,
                      struct kv_error *e) {
     const struct kv_trace_info *in = kv_trace_info(r->trace);
-    struct kv_format_setting setting = {in->shape, in->order};
+    struct kv_format_setting setting = kv_trace_setting(in);
     int rc = kv_replay_spec_open(spec, c->args[1], &setting, c->seed, e);
     if (rc) return rc;
     r->specs = spec;

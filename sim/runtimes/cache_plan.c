@@ -94,7 +94,7 @@ static int add_items(struct kv_cache_plan *p, struct kv_replay *r, unsigned jobs
 int kv_cache_plan_of_items(struct kv_cache_plan *p, const char *text, const struct kv_trace *t,
                            size_t first, size_t n, unsigned jobs, struct kv_error *e) {
     const struct kv_trace_info *in = kv_trace_info(t);
-    *p = (struct kv_cache_plan){.setting = {in->shape, in->order}};
+    *p = (struct kv_cache_plan){.setting = kv_trace_setting(in)};
     KV_GUARD(e);
     struct kv_replay_spec spec;
     int rc = kv_replay_spec_open(&spec, text, &p->setting, 1, e);
@@ -110,6 +110,8 @@ int kv_cache_plan_of_items(struct kv_cache_plan *p, const char *text, const stru
     p->format = kv_strdup(spec.format_text);
     rc = add_items(p, &r, jobs, e);
     kv_replay_spec_close(&spec);
+    p->setting.rope = NULL; // the trace's, which the plan outlives
+    p->setting.windows = NULL;
     if (rc) kv_cache_plan_fini(p);
     return rc;
 }

@@ -97,7 +97,7 @@ complain 'a call against the arrows' <"$scratch/climbing"
 
 files 'sim/cli/*.c' 'sim/cli/*.h' 'sim/cli/*.def' 'sim/cli/*.sh' | grep -v /test/ >"$scratch/cli"
 cli_lines=$(xargs cat <"$scratch/cli" | wc -l)
-[ "$cli_lines" -le 7500 ] || echo "$cli_lines lines" | complain 'sim/cli may hold 7500 lines in all'
+[ "$cli_lines" -le 8500 ] || echo "$cli_lines lines" | complain 'sim/cli may hold 8500 lines in all'
 xargs wc -l <"$scratch/cli" | awk '$2 != "total" && $1 > 300 {print $2 ": " $1 " lines"}' |
     complain 'a file of sim/cli may hold 300 lines'
 xargs wc -l <"$scratch/house" | awk '
