@@ -98,7 +98,8 @@ int kv_coding_error(const struct kv_trace_info *in, const struct kv_trace_item *
                     const float *xs = x + row * width + h * d, *ys = y + row * width + h * d;
                     for (size_t i = 0; i < d; i++) to[i] = ys[i] - xs[i];
                     if (turn)
-                        kv_recorded_turn(in, l, to, kv_trace_position(it, row), 1); // RoPE is linear
+                        kv_recorded_turn(in, l, to, kv_trace_position(it, row),
+                                         1); // RoPE is linear
                 }
         }
     return 0;

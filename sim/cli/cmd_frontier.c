@@ -158,10 +158,10 @@ static void print_heading(const struct kv_front *f, const struct asked *asked,
         kv_table_note(asked->how,
                       "%zu items are left out: not every row holds them with finite results",
                       f->n_left_out);
-    char *place = asked->cost->by_context ? kv_format_text(" at %g tokens on %s (%s)",
-                                                           all->context[context], all->device->name,
-                                                           kv_device_error_text(all->device))
-                                          : kv_strdup("");
+    char *place = asked->cost->by_context
+                      ? kv_format_text(" at %g tokens on %s (%s)", all->context[context],
+                                       all->device->name, kv_device_error_text(all->device))
+                      : kv_strdup("");
     kv_table_note(asked->how, "value: %s%s%s; cost: %s%s", asked->value->name, space,
                   asked->value->unit, asked->cost->unit, place);
     free(place);

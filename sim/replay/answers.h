@@ -13,9 +13,9 @@
 enum kv_mode kv_adjoint_mode(const struct kv_trace_info *info);
 enum kv_self kv_adjoint_self(const struct kv_trace_info *info);
 
-// Whether the recorded adjoint answers for a spec: its mode, windows, own step and hops. It does for
-// format center, whose first tokens are read exact by each other until their mean is known: those
-// reads count as coded, so that what is foretold lies above by their share.
+// Whether the recorded adjoint answers for a spec: its mode, windows, own step and hops. It does
+// for format center, whose first tokens are read exact by each other until their mean is known:
+// those reads count as coded, so that what is foretold lies above by their share.
 KV_MUST_CHECK int kv_adjoint_answers(const struct kv_trace_info *info,
                                      const struct kv_replay_spec *spec, enum kv_mode mode,
                                      bool self_exact, struct kv_error *e);

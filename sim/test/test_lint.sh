@@ -58,7 +58,7 @@ says 'a source without an object is not passed over' 'lint: not built (make all)
 
 lines 300 >>sim/cli/cmd_version.c
 says 'a verb of more than 300 lines is found' 'lint: a file of sim/cli may hold 300 lines' '    sim/cli/cmd_version.c: '
-for i in $(seq 26); do lines 299 >sim/cli/$i.def; done
+for i in $(seq 29); do lines 299 >sim/cli/$i.def; done
 says 'a command line that grows is found' 'lint: sim/cli may hold 8500 lines in all'
 lines 30000 >traces/large.def
 says 'a room of a fourth of the code is found' 'lint: a room may hold 22 % of the code' ' % traces'
