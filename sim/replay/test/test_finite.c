@@ -52,9 +52,7 @@ static int record(const struct kv_model *m, struct tiny_trace *t, uint32_t keep,
     int rc = kv_record(m, tasks, &o, e);
     kv_tasks_free(tasks);
     if (rc == 0) rc = kv_trace_open(&t->trace, t->dir, e);
-    if (rc == 0)
-        t->setting = (struct kv_format_setting){kv_trace_info(t->trace)->shape,
-                                                kv_trace_info(t->trace)->order};
+    if (rc == 0) t->setting = kv_trace_setting(kv_trace_info(t->trace));
     return rc;
 }
 
