@@ -34,13 +34,23 @@ float *kv_scratch_floats(struct kv_scratch *s, enum kv_buffer which, size_t n) {
 
 // ---- products -------------------------------------------------------------------------
 
-// The matrix in float32: its own memory, or widened into the scratch.
-static const float *as_f32(const struct kv_matrix *w, struct kv_scratch *s) {
-    if (w->f32) return w->f32;
-    size_t n = w->rows * w->cols;
-    float *wide = kv_scratch_floats(s, KV_BUF_WEIGHTS, n);
-    for (size_t i = 0; i < n; i++) wide[i] = kv_bf16_to_f32(w->bf16[i]);
+// bf16 weights are widened by so many rows, so that a vocabulary of 150,000 needs no second copy of
+// the head.
+enum { WIDE_ROWS = 4096 };
+
+// Rows [first, first + n) of the matrix in float32: its own memory, or widened into the scratch.
+static const float *as_f32(const struct kv_matrix *w, size_t first, size_t n,
+                           struct kv_scratch *s) {
+    size_t from = first * w->cols, count = n * w->cols;
+    if (w->f32) return w->f32 + from;
+    float *wide = kv_scratch_floats(s, KV_BUF_WEIGHTS, count);
+    for (size_t i = 0; i < count; i++) wide[i] = kv_bf16_to_f32(w->bf16[from + i]);
     return wide;
+}
+
+static size_t rows_at_once(const struct kv_matrix *w, size_t first) {
+    size_t left = w->rows - first;
+    return w->f32 || left < WIDE_ROWS ? left : WIDE_ROWS;
 }
 
 // On the accelerator that holds the matrix. A device that fails ends the call: what was finished is
@@ -59,12 +69,19 @@ static bool elsewhere(bool transposed, const struct kv_matrix *w, const float *x
 void kv_product(const struct kv_matrix *w, const float *x, size_t rows, float *y,
                 struct kv_scratch *s) {
     if (rows == 0 || elsewhere(true, w, x, rows, y)) return;
-    kv_sgemm(false, true, rows, w->rows, w->cols, x, w->cols, as_f32(w, s), w->cols, 0, y, w->rows);
+    for (size_t at = 0, n; at < w->rows; at += n) {
+        n = rows_at_once(w, at);
+        kv_sgemm(false, true, rows, n, w->cols, x, w->cols, as_f32(w, at, n, s), w->cols, 0, y + at,
+                 w->rows);
+    }
 }
 
 void kv_product_back(const struct kv_matrix *w, const float *dy, size_t rows, float *dx,
                      struct kv_scratch *s) {
     if (rows == 0 || elsewhere(false, w, dy, rows, dx)) return;
-    kv_sgemm(false, false, rows, w->cols, w->rows, dy, w->rows, as_f32(w, s), w->cols, 0, dx,
-             w->cols);
+    for (size_t at = 0, n; at < w->rows; at += n) {
+        n = rows_at_once(w, at);
+        kv_sgemm(false, false, rows, w->cols, n, dy + at, w->rows, as_f32(w, at, n, s), w->cols,
+                 at > 0, dx, w->cols);
+    }
 }
