@@ -35,11 +35,6 @@ static int center_open(struct kv_format *f, const struct kv_format_setting *s,
     return 0;
 }
 
-static struct kv_unit_size center_size(const struct kv_format *f, enum kv_side side,
-                                       uint32_t width) {
-    return kv_format_size(f->inner, side, width);
-}
-
 static void center_encode(const struct kv_format *f, const struct kv_block *b, const float *x,
                           size_t n_units, uint8_t *out) {
     kv_format_encode(f->inner, b, x, n_units, out);
@@ -48,11 +43,6 @@ static void center_encode(const struct kv_format *f, const struct kv_block *b, c
 static void center_decode(const struct kv_format *f, const struct kv_block *b, const uint8_t *codes,
                           size_t n_units, float *y) {
     kv_format_decode(f->inner, b, codes, n_units, y);
-}
-
-static void center_codes(const struct kv_format *f, const struct kv_block *b, const uint8_t *codes,
-                         size_t n_units, uint8_t *q) {
-    if (f->inner->type->codes) f->inner->type->codes(f->inner, b, codes, n_units, q);
 }
 
 const struct kv_format_type kv_format_type_center = {
@@ -72,8 +62,9 @@ const struct kv_format_type kv_format_type_center = {
     .params = params,
     .wraps = true,
     .open = center_open,
-    .size = center_size,
+    .size = kv_wrapped_size,
     .encode = center_encode,
     .decode = center_decode,
-    .codes = center_codes,
+    .codes = kv_wrapped_codes,
+    .fields = kv_wrapped_fields,
 };

@@ -40,11 +40,6 @@ static int hadamard_open(struct kv_format *f, const struct kv_format_setting *s,
     return 0;
 }
 
-static struct kv_unit_size hadamard_size(const struct kv_format *f, enum kv_side side,
-                                         uint32_t width) {
-    return kv_format_size(f->inner, side, width);
-}
-
 // fp16 storage is not rotated, as in llama.cpp: 16 bits then mean the same everywhere.
 static bool rotates(const struct kv_format *f, const struct kv_block *b) {
     const struct hadamard *self = f->self;
@@ -88,16 +83,6 @@ static void hadamard_decode(const struct kv_format *f, const struct kv_block *b,
     }
 }
 
-static void hadamard_codes(const struct kv_format *f, const struct kv_block *b,
-                           const uint8_t *codes, size_t n_units, uint8_t *q) {
-    if (f->inner->type->codes) f->inner->type->codes(f->inner, b, codes, n_units, q);
-}
-
-static void hadamard_fields(const struct kv_format *f, enum kv_side side, uint32_t width,
-                            kv_field_fn *take, void *self) {
-    kv_format_fields(f->inner, side, width, take, self);
-}
-
 const struct kv_format_type kv_format_type_hadamard = {
     .name = "hadamard",
     .summary = "rotates each head by a Walsh-Hadamard matrix before another format: hadamard(q4_0)",
@@ -113,10 +98,10 @@ const struct kv_format_type kv_format_type_hadamard = {
     .params = params,
     .wraps = true,
     .open = hadamard_open,
-    .size = hadamard_size,
+    .size = kv_wrapped_size,
     .encode = hadamard_encode,
     .decode = hadamard_decode,
-    .codes = hadamard_codes,
-    .fields = hadamard_fields,
+    .codes = kv_wrapped_codes,
+    .fields = kv_wrapped_fields,
     .close = kv_free_self,
 };

@@ -11,6 +11,12 @@ void kv_free_self(struct kv_format *f);            // close() when self is one a
 uint32_t kv_unit_values(const struct kv_format *f, enum kv_side side); // floats of one unit
 // Takes over what a wrapper leaves as its inner format has it: widths, units, order, windows.
 void kv_wrap(struct kv_format *f);
+// size, codes and fields of a wrapper whose units are those of its inner format.
+struct kv_unit_size kv_wrapped_size(const struct kv_format *f, enum kv_side side, uint32_t width);
+void kv_wrapped_codes(const struct kv_format *f, const struct kv_block *b, const uint8_t *codes,
+                      size_t n_units, uint8_t *q);
+void kv_wrapped_fields(const struct kv_format *f, enum kv_side side, uint32_t width,
+                       kv_field_fn *take, void *self);
 // For `fields`: one bit stream of the codes of n values; and numbers of n groups of `size` values
 // that follow each other, `step` bits apart. (fields.c)
 void kv_take_codes(kv_field_fn *take, void *self, const char *type, uint32_t bits, uint32_t n,

@@ -350,6 +350,20 @@ static int check(const struct kv_replay *r, const struct kv_replay_spec *spec,
     if (spec->hops > 1)
         return kv_fail(e, KV_EUSAGE, spec->canonical,
                        "codes the prompt more than once, from what a run has read");
+    if (spec->format->centre.tokens > 0)
+        return kv_fail(
+            e, KV_EUSAGE, spec->canonical,
+            "holds a mean a sequence beside its units, which is not laid out; dump what it "
+            "wraps");
+    uint32_t longest =
+        it->n_context + (it->n_choices ? it->first[choice + 1] - it->first[choice] : 0);
+    for (uint32_t l = 0; spec->windows && l < in->shape.n_layers; l++)
+        if (spec->windows[l] && spec->windows[l] < longest)
+            return kv_fail(
+                e, KV_EFAIL, it->id,
+                "is %u tokens long, and layer %u forgets all but the newest %u, which is "
+                "not laid out",
+                longest, l, spec->windows[l]);
     return 0;
 }
 
