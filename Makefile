@@ -129,13 +129,17 @@ same: model ## compare what two commits print, draw and record, byte for byte (O
 
 NVCC      ?= nvcc
 CUDA_ARCH ?= sm_90
-cuda: ## build kvsim-cuda (times decode steps on a GPU) and --compute cublas (needs nvcc; CUDA_ARCH=sm_90)
+cuda: ## build kvsim-cuda and kvsim-cuda-cells (time decode steps on a GPU) and --compute cublas (needs nvcc; CUDA_ARCH=sm_90)
 	@if command -v $(NVCC) >/dev/null 2>&1; then \
-	  $(MAKE) --no-print-directory $(BUILD)/kvsim-cuda $(BUILD)/libkvsim-cublas.so; \
-	  else echo "nvcc is not here: kvsim-cuda and libkvsim-cublas.so are not built"; fi
+	  $(MAKE) --no-print-directory $(BUILD)/kvsim-cuda $(BUILD)/kvsim-cuda-cells $(BUILD)/libkvsim-cublas.so; \
+	  else echo "nvcc is not here: kvsim-cuda, kvsim-cuda-cells and libkvsim-cublas.so are not built"; fi
 $(BUILD)/kvsim-cuda: sim/cuda/decode.cu $(wildcard sim/cuda/*.cuh)
 	@mkdir -p $(@D)
 	$(Q)$(NVCC) -O3 -std=c++17 -arch=$(CUDA_ARCH) -Xcompiler -Wall -o $@ $<
+
+$(BUILD)/kvsim-cuda-cells: sim/cuda/cells.cu $(wildcard sim/cuda/*.cuh)
+	@mkdir -p $(@D)
+	$(Q)$(NVCC) -O3 -std=c++17 -arch=$(CUDA_ARCH) -Xcompiler -Wall -o $@ $< -lcublas
 
 $(BUILD)/libkvsim-cublas.so: sim/cuda/products.cu sim/model/accelerator.h
 	@mkdir -p $(@D)

@@ -49,7 +49,7 @@ struct layout {
 __host__ __device__ static inline int words_of(int bits) {
     return DIM * bits / 32;
 }
-static int side_bytes(int bits) {
+static inline int side_bytes(int bits) {
     return PAGE * words_of(bits) * 4 + (bits < 16 ? PAGE * 2 : 0);
 }
 __host__ __device__ static inline int pages_of(int tokens) {

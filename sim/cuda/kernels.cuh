@@ -54,7 +54,7 @@ __global__ void product(const __nv_bfloat16 *w, const float *x, float *y, int ro
 // ---- filling, reading, nothing
 // -------------------------------------------------------------------
 
-__device__ static inline uint32_t mixed(uint64_t x) { // SplitMix64's finalizer
+__host__ __device__ static inline uint32_t mixed(uint64_t x) { // SplitMix64's finalizer
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull;
     x = (x ^ (x >> 27)) * 0x94D049BB133111EBull;
     return (uint32_t)(x >> 32);
