@@ -7,6 +7,9 @@ DATA    ?= data
 PREFIX  ?= /usr/local
 V       ?= 0
 Q       := $(if $(filter 1,$(V)),,@)
+# A line a file, where its command is not shown: $(SAY) CC sim/base/args.c
+SILENT   = $(findstring s,$(filter-out -%,$(firstword $(MAKEFLAGS))))
+SAY      = $(if $(filter 1,$(V))$(SILENT),@:,@printf '  %-4s %s\n')
 VERSION := $(shell awk '/^.define KV_VERSION_(MAJOR|MINOR|PATCH) / { v = v dot $$3; dot = "." } END { print v }' sim/base/version.h)
 COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
@@ -47,9 +50,11 @@ ASSETS   := $(sort $(wildcard sim/store/schema.sql reports/draw/*.gp reports/pag
 all: $(BUILD)/kvsim ## build kvsim (the default)
 
 $(BUILD)/kvsim: $(CLI_OBJ) $(BUILD)/libkvsim.a
+	$(SAY) LD $@
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -rdynamic -o $@ $(CLI_OBJ) $(BUILD)/libkvsim.a $(LDLIBS)
 
 $(BUILD)/libkvsim.a: $(LIB_OBJ)
+	$(SAY) AR $@
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
 # Model kernels may fuse multiply and add; quantizers may not, so that codes are the same on each path.
@@ -61,25 +66,32 @@ $(STAMPED): CFLAGS += -DKV_COMMIT='"$(COMMIT)"'
 $(STAMPED): $(BUILD)/commit
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
+	$(SAY) CC $<
 	$(Q)$(CC) $(CFLAGS) -MMD -MP -c $< -o $@
 $(BUILD)/%.base.o: %.isa.c
 	@mkdir -p $(@D)
+	$(SAY) CC '$< (base)'
 	$(Q)$(CC) $(CFLAGS) -DKV_ISA=base -MMD -MP -c $< -o $@
 $(BUILD)/%.avx2.o: %.isa.c
 	@mkdir -p $(@D)
+	$(SAY) CC '$< (avx2)'
 	$(Q)$(CC) $(CFLAGS) -DKV_ISA=avx2 -mavx2 -mfma -mf16c -mbmi2 -MMD -MP -c $< -o $@
 $(BUILD)/%.avx512.o: %.isa.c
 	@mkdir -p $(@D)
+	$(SAY) CC '$< (avx512)'
 	$(Q)$(CC) $(CFLAGS) -DKV_ISA=avx512 -mavx2 -mfma -mf16c -mbmi2 -mavx512f -mavx512bw -mavx512vl -mavx512dq \
 	  -mprefer-vector-width=512 -MMD -MP -c $< -o $@
 $(BUILD)/assets.c: $(ASSETS) sim/base/embed.sh
 	@mkdir -p $(@D)
+	$(SAY) GEN $@
 	$(Q)sh sim/base/embed.sh $(ASSETS) > $@
 $(BUILD)/assets.o: $(BUILD)/assets.c
+	$(SAY) CC $<
 	$(Q)$(CC) -std=gnu17 -I. -c $< -o $@
 
 $(BUILD)/%: %.c $(BUILD)/libkvsim.a
 	@mkdir -p $(@D)
+	$(SAY) LD $@
 	$(Q)$(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libkvsim.a -lcmocka $(LDLIBS)
 
 # ---- set-up ----------------------------------------------------------------------------------------
@@ -135,6 +147,7 @@ cuda: ## build kvsim-cuda and kvsim-cuda-cells (time decode steps on a GPU) and 
 	  else echo "nvcc is not here: kvsim-cuda, kvsim-cuda-cells and libkvsim-cublas.so are not built"; fi
 $(BUILD)/kvsim-cuda: sim/cuda/decode.cu $(wildcard sim/cuda/*.cuh)
 	@mkdir -p $(@D)
+	$(SAY) NVCC $<
 	$(Q)$(NVCC) -O3 -std=c++17 -arch=$(CUDA_ARCH) -Xcompiler -Wall -o $@ $<
 
 $(BUILD)/kvsim-cuda-cells: sim/cuda/cells.cu $(wildcard sim/cuda/*.cuh)
@@ -143,6 +156,7 @@ $(BUILD)/kvsim-cuda-cells: sim/cuda/cells.cu $(wildcard sim/cuda/*.cuh)
 
 $(BUILD)/libkvsim-cublas.so: sim/cuda/products.cu sim/model/accelerator.h
 	@mkdir -p $(@D)
+	$(SAY) NVCC $<
 	$(Q)$(NVCC) -O2 -std=c++17 -arch=$(CUDA_ARCH) -I. -shared -Xcompiler -Wall,-fPIC -o $@ $< -lcublas
 
 bench: all model $(BENCHES) ## measure speeds, as ratios within one run

@@ -38,81 +38,141 @@ static void set_text(json_t *o, const char *key, const char *s) {
     json_object_set_new(o, key, text ? text : json_string("?"));
 }
 
-static json_t *new_part(json_t *file, const char *part, const char *task) {
-    json_t *all = json_object_get(file, part), *own = json_object();
-    if (!all) {
-        all = json_object();
-        json_object_set_new(file, part, all);
-    }
-    json_object_set_new(all, task, own);
+// An object inside another, made when missing.
+static json_t *inside(json_t *o, const char *key) {
+    json_t *own = json_object_get(o, key);
+    if (own) return own;
+    own = json_object();
+    json_object_set_new(o, key, own);
     return own;
 }
 
-static void add_task(json_t *file, const struct kv_row *r) {
-    struct metric m[N_METRICS];
-    json_t *results = new_part(file, "results", r->s.task);
-    json_t *better = new_part(file, "higher_is_better", r->s.task);
-    json_t *samples = new_part(file, "n-samples", r->s.task);
-    take(r, m);
-    set_text(results, "alias", r->s.task);
-    for (size_t k = 0; k < N_METRICS; k++) {
+// The object of `key` in a part of the file.
+static json_t *part_of(json_t *file, const char *part, const char *key) {
+    return inside(inside(file, part), key);
+}
+
+// ---- names: the harness has a key a task, and here each task has many rows --------------
+
+// The task, and what tells its recording from another of that task.
+static char *group_name(const struct kv_rows *rows, const struct kv_summary *s) {
+    for (size_t i = 0; i < rows->n; i++) {
+        const struct kv_summary *x = &rows->row[i].s;
+        if (x->trace != s->trace && strcmp(x->task, s->task) == 0)
+            return kv_format_text("%s (%s, %s, %.8s)", s->task, s->model, s->subset,
+                                  s->trace_digest);
+    }
+    return kv_strdup(s->task);
+}
+
+// The label, and what tells the row from another of that label in its recording.
+static char *row_name(const struct kv_rows *rows, const struct kv_row *r) {
+    const struct kv_summary *s = &r->s;
+    bool alike = false, alike_in_setting = false;
+    for (size_t i = 0; i < rows->n; i++) {
+        const struct kv_row *x = &rows->row[i];
+        if (x == r || x->s.trace != s->trace || strcmp(x->label, r->label) != 0) continue;
+        alike = true;
+        alike_in_setting = alike_in_setting || kv_same_setting(&x->s, s);
+    }
+    const char *variant = kv_variant_name(s->form, s->feedback);
+    if (!alike) return kv_strdup(r->label);
+    char *name = kv_format_text("%s (%s, %s, own step %s, %s%s%s", r->label,
+                                kv_fidelity_names[s->fidelity], kv_mode_names[s->mode],
+                                kv_self_names[s->self], s->compute, *variant ? ", " : "", variant),
+         *whole = alike_in_setting ? kv_format_text("%s; run %lld)", name, s->run_group)
+                                   : kv_format_text("%s)", name);
+    free(name);
+    return whole;
+}
+
+// ---- parts ----------------------------------------------------------------------------
+
+static void set_metrics(json_t *file, const char *key, const struct metric *m, size_t n) {
+    json_t *results = part_of(file, "results", key),
+           *better = part_of(file, "higher_is_better", key);
+    for (size_t k = 0; k < n; k++) {
         set_number(results, m[k].name, "", m[k].value);
         set_number(results, m[k].name, "_stderr", m[k].error);
         if (isfinite(m[k].value)) json_object_set_new(better, m[k].name, json_boolean(m[k].higher));
     }
+}
+
+// What stands beside the results of every key.
+static void set_rest(json_t *file, const char *key, const char *alias, const struct kv_row *r) {
+    json_t *config = part_of(file, "configs", key), *samples = part_of(file, "n-samples", key);
+    set_text(part_of(file, "results", key), "alias", alias);
+    set_text(config, "task", r->s.task);
+    set_text(config, "model_name", r->s.model);
+    set_text(config, "subset", r->s.subset);
+    set_text(config, "trace_digest", r->s.trace_digest);
     json_object_set_new(samples, "original", json_integer((json_int_t)r->s.n_trace_items));
     json_object_set_new(samples, "effective",
                         json_integer((json_int_t)(r->s.n_items - r->n_left_out)));
+    json_object_set_new(inside(file, "n-shot"), key, json_integer(0));
+    set_text(inside(file, "versions"), key, r->s.version);
 }
 
-static json_t *new_file(const struct kv_row *r) {
-    json_t *file = json_object(), *config = json_object();
+// The 16-bit run, which leads its task as a group's mean does in the harness.
+static void add_group(json_t *file, const char *key, const struct kv_row *r) {
+    struct metric m[KV_N_SCORERS + 1];
+    char *alias = kv_format_text("%s, 16 bit", key);
+    for (int k = 0; k < KV_N_SCORERS; k++)
+        m[k] = (struct metric){kv_scorer_names[k], r->s.acc_ref[k], NAN, true};
+    m[KV_N_SCORERS] = (struct metric){"kl_nats", 0, NAN, false};
+    set_metrics(file, key, m, KV_N_SCORERS + 1);
+    set_rest(file, key, alias, r);
+    free(alias);
+}
+
+static void add_row(json_t *file, const char *key, const char *alias, const struct kv_row *r) {
+    struct metric m[N_METRICS];
     const struct {
         const char *key, *value;
     } texts[] = {{"spec", r->s.spec},
+                 {"label", r->label},
                  {"fidelity", kv_fidelity_names[r->s.fidelity]},
                  {"mode", kv_mode_names[r->s.mode]},
                  {"self", kv_self_names[r->s.self]},
                  {"compute", r->s.compute},
                  {"variant", kv_variant_name(r->s.form, r->s.feedback)},
-                 {"version", r->s.version}};
-    set_text(config, "model", "kvsim");
-    set_text(config, "model_name", r->s.model);
+                 {"git_hash", r->s.commit}};
+    take(r, m);
+    set_metrics(file, key, m, N_METRICS);
+    set_rest(file, key, alias, r);
+    json_t *config = part_of(file, "configs", key);
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         set_text(config, texts[i].key, texts[i].value);
     json_object_set_new(config, "seed", json_integer((json_int_t)r->s.seed));
-    json_object_set_new(file, "config", config);
-    set_text(file, "git_hash", r->s.commit);
-    return file;
-}
-
-static bool same_setting(const struct kv_row *a, const struct kv_row *b) {
-    return strcmp(a->s.spec, b->s.spec) == 0 && kv_same_setting(&a->s, &b->s) &&
-           strcmp(a->s.model, b->s.model) == 0 && strcmp(a->s.commit, b->s.commit) == 0 &&
-           a->s.seed == b->s.seed;
-}
-
-// The first object of the row's spec and setting that lacks its task, else a new one.
-static json_t *file_for(const struct kv_rows *rows, size_t row, json_t *files, size_t *first_row) {
-    for (size_t i = 0; i < json_array_size(files); i++) {
-        json_t *file = json_array_get(files, i);
-        if (same_setting(&rows->row[first_row[i]], &rows->row[row]) &&
-            !json_object_get(json_object_get(file, "results"), rows->row[row].s.task))
-            return file;
-    }
-    first_row[json_array_size(files)] = row;
-    json_array_append_new(files, new_file(&rows->row[row]));
-    return json_array_get(files, json_array_size(files) - 1);
 }
 
 static char *as_json(const struct kv_rows *rows) {
-    json_t *files = json_array();
-    size_t *first_row = kv_alloc(rows->n + 1, sizeof *first_row);
-    for (size_t i = 0; i < rows->n; i++)
-        add_task(file_for(rows, i, files, first_row), &rows->row[i]);
-    char *text = json_dumps(files, JSON_INDENT(1));
-    json_decref(files);
-    free(first_row);
+    json_t *file = json_object(), *groups = json_object();
+    json_object_set_new(file, "results", json_object());
+    json_object_set_new(file, "group_subtasks", groups);
+    for (size_t i = 0; i < rows->n; i++) {
+        const struct kv_row *r = &rows->row[i];
+        char *group = group_name(rows, &r->s), *alias = row_name(rows, r),
+             *key = kv_format_text("%s: %s", group, alias);
+        json_t *members = json_object_get(groups, group), *name = json_string(key);
+        if (!members) {
+            members = json_array();
+            json_object_set_new(groups, group, members);
+            add_group(file, group, r);
+        }
+        if (name) {
+            json_array_append_new(members, name);
+            add_row(file, key, alias, r);
+        }
+        free(group);
+        free(alias);
+        free(key);
+    }
+    json_t *config = json_object();
+    set_text(config, "model", "kvsim");
+    json_object_set_new(file, "config", config);
+    char *text = json_dumps(file, JSON_INDENT(1));
+    json_decref(file);
     return text;
 }
 
@@ -133,7 +193,7 @@ static void add_word(struct kv_text *t, const char *s) {
 static char *as_tsv(const struct kv_rows *rows) {
     struct kv_text t = {0};
     struct metric m[N_METRICS];
-    kv_text_addf(&t, "task\tspec\tfidelity\tmode\tn");
+    kv_text_addf(&t, "task\tspec\tlabel\tfidelity\tmode\tn");
     for (size_t i = 0; i < rows->n; i++) {
         const struct kv_row *r = &rows->row[i];
         take(r, m);
@@ -142,6 +202,7 @@ static char *as_tsv(const struct kv_rows *rows) {
         kv_text_add(&t, "\n", 1);
         add_word(&t, r->s.task);
         add_word(&t, r->s.spec);
+        add_word(&t, r->label);
         add_word(&t, kv_fidelity_names[r->s.fidelity]);
         add_word(&t, kv_mode_names[r->s.mode]);
         kv_text_addf(&t, "%zu", r->s.n_items - r->n_left_out);

@@ -26,7 +26,8 @@ void kv_rows_mark(const struct kv_summary *rows, size_t n, const struct kv_store
         free(spec);
     }
     for (size_t i = 0; i < n; i++)
-        if (strcmp(rows[i].spec, text) == 0) marked[i] = true;
+        marked[i] = marked[i] || strcmp(rows[i].spec, text) == 0 ||
+                    strcmp(rows[i].label, text) == 0 || strcmp(rows[i].short_label, text) == 0;
     *no_spec = failed && failed == n_settings ? why : (struct kv_error){0};
 }
 
@@ -49,7 +50,8 @@ static int not_found(const struct kv_summary *all, size_t n,
             spelt = NULL;
     specs[0] = spelt ? spelt : text;
     for (size_t i = 0; i < n; i++) specs[i + 1] = all[i].spec;
-    kv_spec_labels(specs, NULL, n + 1, labels);
+    kv_spec_labels(specs, NULL, 1, labels);
+    for (size_t i = 0; i < n; i++) labels[i + 1] = kv_strdup(all[i].label);
     const char *near = kv_nearest(labels[0], (const char *const *)labels + 1);
     int code = near ? kv_fail(e, KV_EFAIL, text, "the store holds no such run; it holds '%s'", near)
                     : kv_fail(e, KV_EFAIL, text,

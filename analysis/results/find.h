@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Finds the runs of a spec in a store, in whatever spelling it is asked for.
+// Finds the runs of a spec in a store, in whatever spelling it is asked for: any that makes the
+// spec, the label that tables print, or the name that it was given.
 //
 //     struct kv_row_choice exact = {.fidelities = 1u << KV_EXACT};
 //     if (kv_rows_find(s, "static:bits=4@sym", &exact, &rows, &n, &e)) return e.code;
@@ -28,7 +29,8 @@ KV_MUST_CHECK int kv_rows_only(const struct kv_summary *rows, size_t n, const ch
                                struct kv_error *e);
 
 // Marks the rows whose spec is `text`, as the model of each row's trace spells it, or to the letter
-// (of a policy that is not loaded); others stay as they are. settings: of the store's traces. The
+// (of a policy that is not loaded), and those whose label or short label it is; others stay as they
+// are. settings: of the store's traces. The
 // error is filled when the text is no spec for any of them; its code is 0 otherwise.
 void kv_rows_mark(const struct kv_summary *rows, size_t n, const struct kv_store_setting *settings,
                   size_t n_settings, const char *text, bool *marked, struct kv_error *no_spec);

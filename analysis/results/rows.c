@@ -4,9 +4,11 @@
 
 #include <stdlib.h>
 
+#include "analysis/results/find.h"
 #include "analysis/results/versus.h"
 #include "sim/base/guard.h"
 #include "sim/base/memory.h"
+#include "sim/store/label.h"
 
 // ---- one row --------------------------------------------------------------------------
 
@@ -151,6 +153,45 @@ static int no_rows(const struct kv_rows_options *o, struct kv_error *e) {
     return code;
 }
 
+static int name_row(const struct kv_store_setting *settings, size_t n_settings,
+                    struct kv_summary *all, size_t n, const char *text, const char *db,
+                    struct kv_error *e) {
+    const char *equal = strchr(text, '=');
+    struct kv_error no_spec;
+    bool *marked = kv_alloc(n + 1, sizeof *marked), any = false;
+    if (!equal || !equal[1]) {
+        free(marked);
+        return kv_fail(e, KV_EUSAGE, "as", "'%s': NAME=SPEC is expected", text);
+    }
+    char *name = kv_format_text("%.*s", (int)(equal - text), text);
+    int code = kv_name_check(name, e);
+    kv_rows_mark(all, n, settings, n_settings, equal + 1, marked, &no_spec);
+    for (size_t i = 0; !code && i < n; i++) {
+        if (!marked[i]) continue;
+        any = true;
+        free(all[i].label);
+        all[i].label = NULL;
+        all[i].label = kv_strdup(name);
+    }
+    free(name);
+    free(marked);
+    if (code || any) return code;
+    if (no_spec.code) return *e = no_spec, no_spec.code;
+    return kv_fail(e, KV_EFAIL, db, "holds no row of %s, to be named", equal + 1);
+}
+
+// Gives rows the names that the options say.
+static int name_rows(struct kv_store *s, struct kv_summary *all, size_t n,
+                     const struct kv_rows_options *o, struct kv_error *e) {
+    struct kv_store_setting *settings = NULL;
+    size_t n_settings = 0;
+    int code = o->n_named ? kv_store_settings(s, &settings, &n_settings, e) : 0;
+    for (size_t i = 0; !code && i < o->n_named; i++)
+        code = name_row(settings, n_settings, all, n, o->named[i], o->db, e);
+    free(settings);
+    return code;
+}
+
 // Guarded, so that the store is closed and what was read is let go of.
 static int open_rows(struct kv_rows *rows, struct kv_store **s, const struct kv_rows_options *o,
                      struct kv_error *e) {
@@ -164,7 +205,11 @@ static int open_rows(struct kv_rows *rows, struct kv_store **s, const struct kv_
     if (!code) code = kv_store_open(s, o->db, KV_STORE_READ, e);
     if (!code) code = kv_store_summaries(*s, &filter, &summaries, &n, e);
     if (!code && n == 0) code = no_rows(o, e);
-    if (code) return code;
+    if (!code) code = name_rows(*s, summaries, n, o, e);
+    if (code) {
+        kv_summaries_free(summaries, n);
+        return code;
+    }
     rows->row = kv_alloc(n, sizeof *rows->row);
     rows->n = n;
     for (size_t i = 0; i < n; i++) rows->row[i].s = summaries[i];

@@ -32,7 +32,7 @@ struct kv_versus {
 
 struct kv_row {
     struct kv_summary s;
-    char *label; // the spec without keys that say nothing
+    char *label; // of s, or what kv_rows_options names it
     // Why the mode is not one that the spec was published in, static text; NULL = it is, or nothing
     // is known of the spec here. published: the mode that it was published in; NULL = unknown.
     const char *mode_mismatch, *published;
@@ -75,9 +75,13 @@ struct kv_rows_options {
     bool all_builds;     // runs of all versions, not the fullest of each spec alone
     size_t n_contexts;   // at which a token is priced; at most KV_MAX_CONTEXTS
     double context[KV_MAX_CONTEXTS]; // in tokens
+    // "NAME=SPEC": what rows are called here, whatever the store calls them.
+    const char *const *named;
+    size_t n_named;
 };
 
-// Opens the store and the device and reads all rows. Errors: KV_EFAIL when no row is there. Free
+// Opens the store and the device and reads all rows. Errors: KV_EFAIL when no row is there, or none
+// of a spec that is named; KV_EUSAGE when a name can be none. Free
 // with kv_rows_fini; the store stays open in *s for the caller to close. After an error both are
 // empty.
 KV_MUST_CHECK int kv_rows_open(struct kv_rows *rows, struct kv_store **s,

@@ -8,10 +8,9 @@
 #include "sim/store/store.h"
 #include "analysis/studies/tally.h"
 #include "sim/base/cpu.h"
-#include "sim/base/files.h"
+#include "analysis/studies/sweep_specs.h"
 #include "sim/base/guard.h"
 #include "sim/base/memory.h"
-#include "sim/base/spec.h"
 #include "sim/base/talk.h"
 #include "sim/base/version.h"
 #include "sim/replay/answers.h"
@@ -28,9 +27,9 @@ struct kv_sweep {
     struct kv_sweep_options o; // items filled in
     struct kv_trace *trace;
     struct kv_model *model;
-    struct kv_replay_spec *specs;
-    size_t n_specs;
+    struct kv_spec_list specs;
     struct kv_tally *tally; // of the last run
+    size_t n_held;          // outcomes that it found in the store
     // Those of the specs that run now: shallow copies, and which they are.
     struct kv_replay_spec *now;
     size_t n_now, *which;
@@ -61,7 +60,7 @@ int kv_sweep_check(const struct kv_sweep_options *o, struct kv_error *e) {
     if (o->struct_bytes != sizeof *o)
         return kv_fail(e, KV_EUSAGE, "struct_bytes", "begin with kv_sweep_defaults");
     if (!o->trace) return kv_fail(e, KV_EUSAGE, "trace", "a trace folder is needed");
-    if (o->n_specs == 0) return kv_fail(e, KV_EUSAGE, "specs", "there is none");
+    if (o->n_specs + o->n_named == 0) return kv_fail(e, KV_EUSAGE, "specs", "there is none");
     if (o->n_modes == 0 || o->n_modes > KV_N_MODES)
         return kv_fail(e, KV_EUSAGE, "mode", "1 to %d modes are expected", KV_N_MODES);
     if (o->form > KV_FORM_CHANNEL)
@@ -75,70 +74,6 @@ int kv_sweep_check(const struct kv_sweep_options *o, struct kv_error *e) {
                        "closed feedback reads a run, and fisher replay has none; use --fidelity "
                        "exact");
     return 0;
-}
-
-// ---- specs ----------------------------------------------------------------------------
-
-static int add_spec(struct kv_sweep *s, const char *text, bool alone, struct kv_error *e) {
-    const struct kv_trace_info *in = kv_trace_info(s->trace);
-    struct kv_format_setting setting = {in->shape, in->order};
-    struct kv_replay_spec spec;
-    int rc = kv_replay_spec_open(&spec, text, &setting, s->o.seed, e);
-    if (rc == KV_ENOTOFFERED && !alone) { // an impossible pair of an expansion
-        kv_say("skipped %s: %s", text, e->msg);
-        return 0;
-    }
-    if (rc) return rc;
-    for (size_t i = 0; i < s->n_specs; i++)
-        if (strcmp(s->specs[i].canonical, spec.canonical) == 0) {
-            kv_replay_spec_close(&spec);
-            return 0;
-        }
-    s->specs = kv_grow(s->specs, s->n_specs + 1, sizeof *s->specs);
-    s->specs[s->n_specs++] = spec;
-    return 0;
-}
-
-static int add_expanded(struct kv_sweep *s, const char *text, struct kv_error *e) {
-    char **list;
-    size_t n;
-    int rc = kv_spec_expand(text, &list, &n, e);
-    for (size_t i = 0; i < n && rc == 0; i++) rc = add_spec(s, list[i], n == 1, e);
-    kv_list_free(list, n);
-    return rc;
-}
-
-// One line of a sweep file, cut up in place.
-static int add_line(struct kv_sweep *s, char *line, struct kv_error *e) {
-    line[strcspn(line, "#\r")] = '\0';
-    line += strspn(line, " \t");
-    size_t n = strcspn(line, " \t");
-    const char *behind = line + n + strspn(line + n, " \t");
-    if (*behind) return kv_fail(e, KV_EUSAGE, behind, "stands behind a spec; a line holds one");
-    line[n] = '\0';
-    return n ? add_expanded(s, line, e) : 0;
-}
-
-// A sweep file: a spec or an expansion a line; '#' begins a comment.
-static int add_file(struct kv_sweep *s, const char *path, struct kv_error *e) {
-    char *text, *line, *rest;
-    size_t n, number = 0;
-    int rc = kv_read_lines(path, &text, &n, e);
-    if (rc) return rc;
-    for (rest = text; rc == 0 && (line = strsep(&rest, "\n"));) {
-        number++;
-        if ((rc = add_line(s, line, e))) {
-            struct kv_error inner = *e;
-            kv_fail(e, rc, path, "line %zu: %s: %s", number, inner.where, inner.msg);
-        }
-    }
-    free(text);
-    return rc;
-}
-
-static bool ends_with(const char *s, const char *end) {
-    size_t n = strlen(s), m = strlen(end);
-    return n > m && strcmp(s + n - m, end) == 0;
 }
 
 // ---- opening --------------------------------------------------------------------------
@@ -157,10 +92,12 @@ static int open_all(struct kv_sweep *s, struct kv_error *e) {
     }
     if (o->items.n == 0) o->items = (struct kv_item_range){0, in->n_items};
     rc = kv_item_range_check(&o->items, in->n_items, "items", e);
+    const struct kv_format_setting setting = {in->shape, in->order};
     for (size_t i = 0; i < o->n_specs && rc == 0; i++)
-        rc = ends_with(o->specs[i], ".sweep") ? add_file(s, o->specs[i], e)
-                                              : add_expanded(s, o->specs[i], e);
-    if (rc == 0 && s->n_specs == 0) rc = kv_fail(e, KV_EUSAGE, "specs", "none is left to replay");
+        rc = kv_spec_list_add(&s->specs, o->specs[i], &setting, o->seed, e);
+    for (size_t i = 0; i < o->n_named && rc == 0; i++)
+        rc = kv_spec_list_add_named(&s->specs, o->named[i], &setting, o->seed, e);
+    if (rc == 0 && s->specs.n == 0) rc = kv_fail(e, KV_EUSAGE, "specs", "none is left to replay");
     if (rc == 0 && o->exact) rc = kv_recorded_model_open(&s->model, in, o->model, o->compute, e);
     return rc;
 }
@@ -191,8 +128,7 @@ void kv_sweep_close(struct kv_sweep *s) {
     free(s->done);
     free(s->now);
     free(s->which);
-    for (size_t i = 0; i < s->n_specs; i++) kv_replay_spec_close(&s->specs[i]);
-    free(s->specs);
+    kv_spec_list_fini(&s->specs);
     kv_model_close(s->model);
     kv_trace_close(s->trace);
     free(s);
@@ -207,8 +143,16 @@ struct kv_item_range kv_sweep_items(const struct kv_sweep *s) {
 }
 
 const struct kv_replay_spec *kv_sweep_specs(const struct kv_sweep *s, size_t *n) {
-    *n = s->n_specs;
-    return s->specs;
+    *n = s->specs.n;
+    return s->specs.at;
+}
+
+const char *const *kv_sweep_names(const struct kv_sweep *s) {
+    return (const char *const *)s->specs.name;
+}
+
+size_t kv_sweep_held(const struct kv_sweep *s) {
+    return s->n_held;
 }
 
 // ---- running --------------------------------------------------------------------------
@@ -264,10 +208,13 @@ static int open_runs(struct kv_sweep *s, struct kv_error *e) {
                                  .commit = KV_COMMIT,
                                  .cpu = kv_cpu_level_name(kv_cpu_level()),
                                  .blas = kv_compute_blas(s->model)};
+        const char *name = s->specs.name[s->which[i]];
+        bool *done = s->done + i * s->stride;
         int rc = kv_store_run(s->store, &key, &s->run[i], e);
-        if (rc == 0)
-            rc = kv_store_done(s->store, s->run[i], s->done + i * s->stride, s->stride, NULL, e);
+        if (rc == 0 && name) rc = kv_store_name(s->store, spec->canonical, name, e);
+        if (rc == 0) rc = kv_store_done(s->store, s->run[i], done, s->stride, NULL, e);
         if (rc) return rc;
+        for (size_t k = 0; k < s->o.items.n; k++) s->n_held += done[s->o.items.first + k];
     }
     return 0;
 }
@@ -290,7 +237,7 @@ static struct kv_replay job_of(struct kv_sweep *s) {
                               .self = s};
 }
 
-// The name that a spec has in tables. Caller frees.
+// The label that a spec has in tables. Caller frees.
 static char *name_of(const struct kv_sweep *s, const struct kv_replay_spec *spec) {
     const struct kv_trace_info *in = kv_trace_info(s->trace);
     const struct kv_format_setting setting = {in->shape, in->order}, *of = &setting;
@@ -330,8 +277,8 @@ static bool runs_in(const struct kv_sweep *s, const struct kv_replay_spec *spec,
 static int choose_specs(struct kv_sweep *s, struct kv_error *e) {
     int rc = 0;
     s->n_now = 0;
-    for (size_t i = 0; i < s->n_specs; i++) {
-        const struct kv_replay_spec *spec = &s->specs[i];
+    for (size_t i = 0; i < s->specs.n; i++) {
+        const struct kv_replay_spec *spec = &s->specs.at[i];
         if (!runs_in(s, spec, s->mode)) continue;
         int answers = s->fidelity != KV_FISHER
                           ? 0
@@ -339,7 +286,7 @@ static int choose_specs(struct kv_sweep *s, struct kv_error *e) {
                                               s->o.self == KV_SELF_EXACT, e);
         if (answers) {
             rc = answers;
-            if (s->n_specs > 1 || s->o.exact) kv_say("skipped %s: %s", spec->canonical, e->msg);
+            if (s->specs.n > 1 || s->o.exact) kv_say("skipped %s: %s", spec->canonical, e->msg);
             continue;
         }
         s->which[s->n_now] = i;
@@ -350,8 +297,8 @@ static int choose_specs(struct kv_sweep *s, struct kv_error *e) {
 
 // Another mode than a spec was published in may be asked for, and is said.
 static void say_mismatches(const struct kv_sweep *s) {
-    for (size_t i = 0; i < s->n_specs; i++) {
-        const struct kv_replay_spec *spec = &s->specs[i];
+    for (size_t i = 0; i < s->specs.n; i++) {
+        const struct kv_replay_spec *spec = &s->specs.at[i];
         const char *why = runs_in(s, spec, s->mode) ? kv_mode_mismatch(spec, s->mode) : NULL;
         if (!why) continue;
         char *name = name_of(s, spec);
@@ -403,8 +350,8 @@ static int run_attention(struct kv_sweep *s, struct kv_error *e) {
     s->mode = KV_INLINE;
     s->redraw = 0;
     struct kv_replay job = job_of(s);
-    job.specs = s->specs;
-    job.n_specs = s->n_specs;
+    job.specs = s->specs.at;
+    job.n_specs = s->specs.n;
     job.model = NULL;
     job.closed = job.audit = false;
     int rc = kv_replay_open_tables(&job, table_kind(s), s->o.jobs, e);
@@ -420,7 +367,7 @@ static int match(struct kv_sweep *s, struct kv_error *e) {
     s->mode = s->o.modes[0];
     s->redraw = 0;
     struct kv_replay job = job_of(s);
-    int rc = kv_replay_match(&job, s->specs, s->n_specs, s->o.jobs, e);
+    int rc = kv_replay_match(&job, s->specs.at, s->specs.n, s->o.jobs, e);
     s->matched = rc == 0;
     return rc;
 }
@@ -428,9 +375,9 @@ static int match(struct kv_sweep *s, struct kv_error *e) {
 // Guarded, so that the store is closed whatever happens.
 static int run_outcomes(struct kv_sweep *s, struct kv_error *e) {
     KV_GUARD(e);
-    s->run = kv_alloc(s->n_specs, sizeof *s->run);
-    if (!s->now) s->now = kv_alloc(s->n_specs, sizeof *s->now);
-    if (!s->which) s->which = kv_alloc(s->n_specs, sizeof *s->which);
+    s->run = kv_alloc(s->specs.n, sizeof *s->run);
+    if (!s->now) s->now = kv_alloc(s->specs.n, sizeof *s->now);
+    if (!s->which) s->which = kv_alloc(s->specs.n, sizeof *s->which);
     int rc = match(s, e);
     return rc ? rc : run_modes(s, e);
 }
@@ -440,7 +387,8 @@ int kv_sweep_run(struct kv_sweep *s, struct kv_error *e) {
     const char *db = s->o.db;
     kv_tally_free(s->tally);
     s->tally = NULL;
-    s->tally = kv_tally_new(s->n_specs, s->o.modes, s->o.n_modes, &s->o.items);
+    s->n_held = 0;
+    s->tally = kv_tally_new(s->specs.n, s->o.modes, s->o.n_modes, &s->o.items);
     int rc = db ? kv_store_open(&s->store, db, KV_STORE_CREATE, e) : 0;
     if (rc == 0 && db)
         rc = kv_store_trace(s->store, kv_trace_info(s->trace), kv_trace_item, s->trace,

@@ -38,8 +38,8 @@ struct kv_sweep_options {
     const char *model;   // GGUF file or Hugging Face folder; exact replay alone runs it
     enum kv_compute compute;
     // Specs and expansions ("static:bits={2,4}@sym"), and files of them: words that end in
-    // ".sweep". In an expansion a width that the format does not offer is skipped with one line;
-    // alone it is an error.
+    // ".sweep", each line a spec, with "as=NAME" behind it or not. In an expansion a width that the
+    // format does not offer is skipped with one line; alone it is an error.
     const char *const *specs;
     size_t n_specs;
     bool exact, fisher; // how outcomes are obtained; the default is exact alone
@@ -62,6 +62,9 @@ struct kv_sweep_options {
     void (*take)(void *listener, size_t spec, size_t item, enum kv_fidelity fidelity,
                  enum kv_mode mode, const struct kv_outcome *o);
     void *listener;
+    // "NAME=SPEC": more specs, which the store and its tables call by these names from now on.
+    const char *const *named;
+    size_t n_named;
 };
 
 // Exact replay, inline, once, of all items, on one thread with seed 1; trace, model and specs are
@@ -83,6 +86,8 @@ void kv_sweep_close(struct kv_sweep *s); // NULL is fine
 const struct kv_trace *kv_sweep_trace(const struct kv_sweep *s);
 struct kv_item_range kv_sweep_items(const struct kv_sweep *s);
 const struct kv_replay_spec *kv_sweep_specs(const struct kv_sweep *s, size_t *n);
+// What each of the specs was named, [n]; NULL = it has no name but its label.
+const char *const *kv_sweep_names(const struct kv_sweep *s);
 
 // Runs it: for each mode fisher, then each exact redraw; then attention. Errors: those of
 // kv_replay_exact, kv_replay_fisher, kv_replay_attention and of the store; KV_EINTR when
@@ -90,6 +95,9 @@ const struct kv_replay_spec *kv_sweep_specs(const struct kv_sweep *s, size_t *n)
 // for is skipped with one line where another is left, and where the mode is not the one that a spec
 // was published in, one line says so.
 KV_MUST_CHECK int kv_sweep_run(struct kv_sweep *s, struct kv_error *e);
+
+// How many outcomes that the last kv_sweep_run was asked for the store held already.
+size_t kv_sweep_held(const struct kv_sweep *s);
 
 // What one spec came to in one mode, over the outcomes that the last kv_sweep_run replayed: what
 // the store held already is not in it.

@@ -330,7 +330,7 @@ static bool nobody_reads(int error) {
 }
 
 int kv_flush_stdout(struct kv_error *e) {
-    errno = 0;
+    if (!ferror(stdout)) errno = 0; // else it says why the last write failed
     bool failed = fflush(stdout) || ferror(stdout);
     if (failed && nobody_reads(errno)) {
         atomic_store(&closed, true);

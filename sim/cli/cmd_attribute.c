@@ -81,7 +81,7 @@ CELL(most_at,
                                      kv_attribution_level(row->t, row->x->a, row->x->level_a),
                                      kv_attribution_level(row->t, row->x->b, row->x->level_b))))
 
-static int print_main(const struct line *lines, size_t n, struct kv_error *e) {
+static int print_main(const struct line *lines, size_t n, enum kv_output how, struct kv_error *e) {
     static const struct kv_table_column main_columns[] = {
         {"factor", KV_LEFT, factor_once}, {"level", KV_LEFT, level},
         {"runs", KV_RIGHT, runs},         {"acc, points [95 %]", KV_RIGHT, acc},
@@ -89,10 +89,11 @@ static int print_main(const struct line *lines, size_t n, struct kv_error *e) {
         {"share %", KV_RIGHT, kl_share},  {0}};
     size_t n_main = 0;
     while (n_main < n && !is_pair(&lines[n_main])) n_main++;
-    return kv_table_print_rows(main_columns, lines, n_main, sizeof *lines, KV_OUT_TEXT, e);
+    return kv_table_print_rows(main_columns, lines, n_main, sizeof *lines, how, e);
 }
 
-static int print_pairs(const struct kv_attribution *t, size_t top, struct kv_error *e) {
+static int print_pairs(const struct kv_attribution *t, size_t top, enum kv_output how,
+                       struct kv_error *e) {
     static const struct kv_table_column pair_columns[] = {{"together", KV_LEFT, together},
                                                           {"most at", KV_LEFT, most_at},
                                                           {"acc, points [95 %]", KV_RIGHT, acc},
@@ -108,8 +109,9 @@ static int print_pairs(const struct kv_attribution *t, size_t top, struct kv_err
         kv_table_add_rows(table, pair_columns, &line, 1, sizeof line);
     }
     free(pairs);
-    puts("\nbeyond both apart, largest first:");
-    return kv_table_print(table, KV_OUT_TEXT, e);
+    putchar('\n');
+    kv_table_note(how, "beyond both apart, largest first:");
+    return kv_table_print(table, how, e);
 }
 
 static int print(const struct kv_attribution *t, const struct kv_summary *s, size_t top,
@@ -117,25 +119,27 @@ static int print(const struct kv_attribution *t, const struct kv_summary *s, siz
     struct line *lines = kv_alloc(t->n + 1, sizeof *lines);
     for (size_t i = 0; i < t->n; i++) lines[i] = (struct line){t, &t->effects[i]};
     int code = 0;
-    if (how != KV_OUT_TEXT) {
+    if (!kv_for_readers(how)) {
         code = kv_table_print_rows(columns, lines, t->n, sizeof *lines, how, e);
         free(lines);
         return code;
     }
-    kv_print("%s, %s: %s; %zu runs on %zu items%s\n", s->task, s->subset, s->model,
-             t->factors.n_rows, t->n_items, t->n_left_out ? " that all runs hold" : "");
-    puts("acc: points of accuracy against 16 bit, a level against the mean of its factor's levels; "
-         "KL: the same as a factor");
+    kv_table_note(how, "%s, %s: %s; %zu runs on %zu items%s", s->task, s->subset, s->model,
+                  t->factors.n_rows, t->n_items, t->n_left_out ? " that all runs hold" : "");
+    kv_table_note(how, "acc: points of accuracy against 16 bit, a level against the mean of its "
+                       "factor's levels; KL: the same as a factor");
     for (size_t k = 0; k < t->factors.n; k++)
         if (!kv_attribution_has(t, k))
-            kv_print("%s is left out: other factors determine it\n", kv_attribution_factor(t, k));
-    code = print_main(lines, t->n, e);
+            kv_table_note(how, "%s is left out: other factors determine it",
+                          kv_attribution_factor(t, k));
+    code = print_main(lines, t->n, how, e);
     free(lines);
     if (code) return code;
-    printf("main effects together: %.0f %% of the variance of acc among runs and scorers, %.0f %% "
-           "of log KL's\n",
-           100 * t->acc_main, 100 * t->kl_main);
-    return print_pairs(t, top, e);
+    kv_table_note(how,
+                  "main effects together: %.0f %% of the variance of acc among runs and scorers, "
+                  "%.0f %% of log KL's",
+                  100 * t->acc_main, 100 * t->kl_main);
+    return print_pairs(t, top, how, e);
 }
 
 // ---- choosing runs --------------------------------------------------------------------

@@ -6,7 +6,6 @@
 #include "analysis/results/builds.h"
 #include "analysis/results/compare.h"
 #include "analysis/results/rows.h"
-#include "sim/base/print.h"
 #include "sim/store/label.h"
 #include "sim/cli/row_options.h"
 
@@ -65,40 +64,44 @@ static const struct kv_table_column columns[] = {{"quantity", KV_LEFT, quantity}
                                                  {0}};
 enum { N_COMPARED = 13, N_EVIDENCE = 4 }; // text prints the first, then the last of them
 
-static int print_text(const struct kv_compared *x, size_t n, const struct kv_comparing *how,
-                      struct kv_error *e) {
+static int print_for_readers(const struct kv_compared *x, size_t n, const struct kv_comparing *how,
+                             enum kv_output output, struct kv_error *e) {
     struct kv_table_column compared[N_COMPARED + 1] = {{0}};
     struct kv_table_column evidence[N_EVIDENCE + 2] = {columns[0]};
     size_t n_judged = n;
     while (n_judged && x[n_judged - 1].divergence) n_judged--;
     memcpy(compared, columns, N_COMPARED * sizeof *columns);
     memcpy(evidence + 1, columns + N_COMPARED + 1, N_EVIDENCE * sizeof *columns);
-    int code = kv_table_print_rows(compared, x, n, sizeof *x, KV_OUT_TEXT, e);
+    int code = kv_table_print_rows(compared, x, n, sizeof *x, output, e);
     if (code) return code;
-    printf("\nWithin %g of each other (tost_p) and a no worse than b by %g (not_worse_p) are shown "
-           "where p < 0.05.\nitems_needed: to see the difference, were it the true one, with power "
-           "%g; smallest_seen: what these items would show.\n",
-           how->margin, how->margin, how->power);
-    return kv_table_print_rows(evidence, x, n_judged, sizeof *x, KV_OUT_TEXT, e);
+    putchar('\n');
+    kv_table_note(output,
+                  "Within %g of each other (tost_p) and a no worse than b by %g (not_worse_p) are "
+                  "shown where p < 0.05.",
+                  how->margin, how->margin);
+    kv_table_note(output,
+                  "items_needed: to see the difference, were it the true one, with power %g; "
+                  "smallest_seen: what these items would show.",
+                  how->power);
+    return kv_table_print_rows(evidence, x, n_judged, sizeof *x, output, e);
 }
 
 // What the two runs are; a star where a spec was published in another mode.
 static int print_runs(struct kv_store *s, const struct kv_summary *const run[2],
-                      struct kv_error *e) {
+                      enum kv_output output, struct kv_error *e) {
     struct kv_store_setting *settings;
     size_t n;
     bool starred = false;
     int code = kv_store_settings(s, &settings, &n, e);
     for (int i = 0; !code && i < 2; i++) {
         const char *variant = kv_variant_name(run[i]->form, run[i]->feedback), *published,
-                   *file = NULL, *why = kv_run_mismatch(run[i], settings, n, &published);
+                   *why = kv_run_mismatch(run[i], settings, n, &published);
         starred = starred || why;
-        kv_print("%c  %s (%s, %s%s%s%s)\n", 'a' + i, run[i]->spec,
-                 kv_fidelity_names[run[i]->fidelity], kv_mode_names[run[i]->mode], why ? "*" : "",
-                 *variant ? ", " : "", variant);
-        if (kv_spec_digest(&run[i]->parts, &file)) kv_print("   that is %s\n", run[i]->label);
+        kv_table_note(output, "%c: %s (%s, %s%s%s%s)", 'a' + i, run[i]->label,
+                      kv_fidelity_names[run[i]->fidelity], kv_mode_names[run[i]->mode],
+                      why ? "*" : "", *variant ? ", " : "", variant);
     }
-    if (starred) puts(KV_MODE_LEGEND);
+    if (starred) kv_table_note(output, KV_MODE_LEGEND);
     free(settings);
     return code;
 }
@@ -108,16 +111,18 @@ static int print(struct kv_store *s, const struct kv_summary *const run[2],
                  struct kv_error *e) {
     struct kv_compared x[KV_MAX_COMPARED];
     size_t n = kv_compare(j, how, x);
-    if (output != KV_OUT_TEXT) return kv_table_print_rows(columns, x, n, sizeof *x, output, e);
-    int code = print_runs(s, run, e);
+    if (!kv_for_readers(output)) return kv_table_print_rows(columns, x, n, sizeof *x, output, e);
+    int code = print_runs(s, run, output, e);
     if (code) return code;
     if (j->n_left_out)
-        printf("%zu items are left out on both sides: their scores or divergence are not finite on "
-               "one\n",
-               j->n_left_out);
-    kv_print("%s, %s: %s; %zu items in both; bits a value %.2f and %.2f\n", run[0]->task,
-             run[0]->subset, run[0]->model, j->n, run[0]->effective_bits, run[1]->effective_bits);
-    return print_text(x, n, how, e);
+        kv_table_note(output,
+                      "%zu items are left out on both sides: their scores or divergence are not "
+                      "finite on one",
+                      j->n_left_out);
+    kv_table_note(output, "%s, %s: %s; %zu items in both; bits a value %.2f and %.2f", run[0]->task,
+                  run[0]->subset, run[0]->model, j->n, run[0]->effective_bits,
+                  run[1]->effective_bits);
+    return print_for_readers(x, n, how, output, e);
 }
 
 // Pairs the runs of the two specs that are most alike.

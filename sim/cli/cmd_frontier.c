@@ -7,8 +7,8 @@
 #include "sim/base/args.h"
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
-#include "sim/base/print.h"
 #include "sim/base/talk.h"
+#include "sim/cli/opening.h"
 #include "sim/cli/row_options.h"
 
 static const struct kv_option options[] = {
@@ -25,6 +25,7 @@ struct asked {
     const struct kv_front_cost *cost;
     size_t draws;
     uint64_t seed;
+    enum kv_output how;
 };
 
 // ---- columns --------------------------------------------------------------------------
@@ -146,44 +147,51 @@ static void add_rows(struct kv_table *t, const struct kv_table_column *list,
 
 // ---- one frontier ---------------------------------------------------------------------
 
-static int print_text(const struct kv_front *f, const struct asked *asked,
-                      const struct kv_rows *all, size_t context, struct kv_error *e) {
+static void print_heading(const struct kv_front *f, const struct asked *asked,
+                          const struct kv_rows *all, size_t context) {
     const struct kv_summary *s = &f->rows[0]->s;
     const char *space = *asked->value->unit ? ", " : "";
-    kv_print("%s, %s: %s; %s, %s, own step %s; %zu items%s\n", s->task, s->subset, s->model,
-             kv_fidelity_names[s->fidelity], kv_mode_names[s->mode], kv_self_names[s->self],
-             f->n_items, f->n_left_out ? " that all rows hold" : "");
+    kv_table_note(asked->how, "%s, %s: %s; %s, %s, own step %s; %zu items%s", s->task, s->subset,
+                  s->model, kv_fidelity_names[s->fidelity], kv_mode_names[s->mode],
+                  kv_self_names[s->self], f->n_items, f->n_left_out ? " that all rows hold" : "");
     if (f->n_left_out)
-        printf("%zu items are left out: not every row holds them with finite results\n",
-               f->n_left_out);
-    printf("value: %s%s%s; cost: %s", asked->value->name, space, asked->value->unit,
-           asked->cost->unit);
-    if (asked->cost->by_context)
-        kv_print(" at %g tokens on %s", all->context[context], all->device->name);
-    putchar('\n');
+        kv_table_note(asked->how,
+                      "%zu items are left out: not every row holds them with finite results",
+                      f->n_left_out);
+    char *place = asked->cost->by_context ? kv_format_text(" at %g tokens on %s",
+                                                           all->context[context], all->device->name)
+                                          : kv_strdup("");
+    kv_table_note(asked->how, "value: %s%s%s; cost: %s%s", asked->value->name, space,
+                  asked->value->unit, asked->cost->unit, place);
+    free(place);
+}
+
+static int print_for_readers(const struct kv_front *f, const struct asked *asked,
+                             const struct kv_rows *all, size_t context, struct kv_error *e) {
+    print_heading(f, asked, all, context);
     struct kv_table *t = kv_table_begin(text_columns);
     add_rows(t, text_columns, f, asked, all->context[context]);
-    int code = kv_table_print(t, KV_OUT_TEXT, e);
+    int code = kv_table_print(t, asked->how, e);
     if (code) return code;
     char *note =
         asked->cost->by_context ? kv_context_note(f->rows, f->n, &all->context[context], 1) : NULL;
-    if (note) puts(note);
+    if (note) kv_table_note(asked->how, "%s", note);
     free(note);
     for (size_t i = 0; i < f->n; i++)
         if (f->rows[i]->mode_mismatch) {
-            puts(KV_MODE_LEGEND);
+            kv_table_note(asked->how, KV_MODE_LEGEND);
             break;
         }
-    printf("hypervolume %.4g [%.4g, %.4g], down to %s %.*f and up to the dearest row\n",
-           f->hypervolume, f->hypervolume_interval.low, f->hypervolume_interval.high,
-           asked->value->name, asked->value->scorer == KV_FRONT_KL ? 4 : 3, f->floor);
-    puts(
-        "in draws: share of the items' resamples in which a row is on the frontier; a low one does "
-        "not rule it out");
+    kv_table_note(asked->how,
+                  "hypervolume %.4g [%.4g, %.4g], down to %s %.*f and up to the dearest row",
+                  f->hypervolume, f->hypervolume_interval.low, f->hypervolume_interval.high,
+                  asked->value->name, asked->value->scorer == KV_FRONT_KL ? 4 : 3, f->floor);
+    kv_table_note(asked->how, "in draws: share of the items' resamples in which a row is on the "
+                              "frontier; a low one does not rule it out");
     return kv_flush_stdout(e);
 }
 
-// Prints the frontiers of a group as text, or adds their rows to t.
+// Prints the frontiers of a group for readers, or adds their rows to t.
 static int frontier_of(struct kv_store *s, const struct kv_rows *all,
                        const struct kv_row *const *group, size_t n, const struct asked *asked,
                        struct kv_table *t, size_t *n_printed, struct kv_error *e) {
@@ -201,7 +209,7 @@ static int frontier_of(struct kv_store *s, const struct kv_rows *all,
         if (t)
             add_rows(t, columns, &f, asked, all->context[k]);
         else
-            code = print_text(&f, asked, all, k, e);
+            code = print_for_readers(&f, asked, all, k, e);
         ++*n_printed;
         kv_front_fini(&f);
     }
@@ -257,19 +265,19 @@ static int frontier(struct kv_cli *c, struct kv_error *e) {
     struct kv_rows_options how;
     struct kv_rows rows;
     struct kv_store *s;
-    struct asked asked = {.seed = c->seed};
+    struct asked asked = {.seed = c->seed, .how = c->output};
     const void *value = NULL, *cost = NULL;
     long draws = 0;
     int code = find_named(c, "value", kv_front_values, sizeof *kv_front_values, &value, e);
     if (!code) code = find_named(c, "cost", kv_front_costs, sizeof *kv_front_costs, &cost, e);
     if (!code) code = kv_opt_int(c, "draws", 1, 1000000, &draws, e);
     if (!code) code = kv_opt_rows(c, &how, e);
-    if (!code) code = kv_rows_open(&rows, &s, &how, e);
+    if (!code) code = kv_opt_blame(c, kv_rows_open(&rows, &s, &how, e), e);
     if (code) return code;
     asked.value = value;
     asked.cost = cost;
     asked.draws = (size_t)draws;
-    struct kv_table *t = c->output == KV_OUT_TEXT ? NULL : kv_table_begin(columns);
+    struct kv_table *t = kv_for_readers(c->output) ? NULL : kv_table_begin(columns);
     code = kv_rows_sort(&rows, "bits", e);
     if (!code) code = frontiers(c, s, &rows, &asked, t, e);
     if (!code && t)

@@ -55,21 +55,21 @@ KV_CELL(format_published, struct format_row,
 KV_CELL(format_citation, struct format_row, kv_table_text(t, row->type->citation))
 
 static const struct kv_table_column format_columns[] = {{"format", KV_LEFT, format_name},
-                                                        {"summary", KV_LEFT, format_summary},
+                                                        {"summary", KV_PROSE, format_summary},
                                                         {"widths_bits", KV_LEFT, format_widths},
-                                                        {"formula", KV_LEFT, format_formula},
+                                                        {"formula", KV_PROSE, format_formula},
                                                         {"allocated_bits", KV_LEFT, format_bits},
-                                                        {"tag", KV_LEFT, format_tag},
+                                                        {"tag", KV_PROSE, format_tag},
                                                         {"published_in", KV_LEFT, format_published},
-                                                        {"keys", KV_LEFT, format_keys},
-                                                        {"unit", KV_LEFT, format_unit},
+                                                        {"keys", KV_PROSE, format_keys},
+                                                        {"unit", KV_PROSE, format_unit},
                                                         {"order", KV_LEFT, format_order},
                                                         {"rope", KV_LEFT, format_rope},
-                                                        {"layout", KV_LEFT, format_layout},
-                                                        {"rounding", KV_LEFT, format_rounding},
-                                                        {"guards", KV_LEFT, format_guards},
+                                                        {"layout", KV_PROSE, format_layout},
+                                                        {"rounding", KV_PROSE, format_rounding},
+                                                        {"guards", KV_PROSE, format_guards},
                                                         {"stable", KV_LEFT, format_stable},
-                                                        {"citation", KV_LEFT, format_citation}};
+                                                        {"citation", KV_PROSE, format_citation}};
 enum { FORMAT_COLUMNS = sizeof format_columns / sizeof *format_columns, SHORT_FORMAT_COLUMNS = 7 };
 
 static int list_formats(struct kv_cli *c, struct kv_error *e) {
@@ -105,10 +105,10 @@ KV_CELL(policy_published, struct kv_policy,
 KV_CELL(policy_citation, struct kv_policy, kv_table_text(t, row->citation))
 
 static const struct kv_table_column policy_columns[] = {
-    {"policy", KV_LEFT, policy_name}, {"summary", KV_LEFT, policy_summary},
-    {"tag", KV_LEFT, policy_tag},     {"varies_by", KV_LEFT, policy_varies},
-    {"reads", KV_LEFT, policy_reads}, {"published_in", KV_LEFT, policy_published},
-    {"keys", KV_LEFT, policy_keys},   {"citation", KV_LEFT, policy_citation}};
+    {"policy", KV_LEFT, policy_name},  {"summary", KV_PROSE, policy_summary},
+    {"tag", KV_LEFT, policy_tag},      {"varies_by", KV_PROSE, policy_varies},
+    {"reads", KV_PROSE, policy_reads}, {"published_in", KV_LEFT, policy_published},
+    {"keys", KV_PROSE, policy_keys},   {"citation", KV_PROSE, policy_citation}};
 enum { POLICY_COLUMNS = sizeof policy_columns / sizeof *policy_columns, SHORT_POLICY_COLUMNS = 6 };
 
 static int list_policies(struct kv_cli *c, struct kv_error *e) {
@@ -133,7 +133,7 @@ KV_CELL(device_summary, struct kv_device *const, kv_table_text(t, (*row)->summar
 
 static int list_devices(struct kv_cli *c, struct kv_error *e) {
     static const struct kv_table_column columns[] = {
-        {"device", KV_LEFT, device_name}, {"summary", KV_LEFT, device_summary}, {0}};
+        {"device", KV_LEFT, device_name}, {"summary", KV_PROSE, device_summary}, {0}};
     struct kv_device **devices;
     size_t n;
     int rc = kv_opt_devices(c, "device", &devices, &n, e);

@@ -13,7 +13,7 @@
 // A line of the sweep and what its spec is called.
 struct row {
     const struct kv_sweep_line *line;
-    const char *spec;
+    const char *spec, *label;
 };
 
 #define LINES(X, T)                                                                                \
@@ -35,15 +35,16 @@ struct row {
     X(T, attention_kl_nats, KV_NUMBER(row->line->attention.kl_nats, 6))                            \
     X(T, key_error, KV_NUMBER(row->line->attention.key, 6))                                        \
     X(T, value_error, KV_NUMBER(row->line->attention.value, 6))                                    \
-    X(T, left_out, KV_COUNT(row->line->n_left_out))
+    X(T, left_out, KV_COUNT(row->line->n_left_out))                                                \
+    X(T, label, KV_TEXT(row->label))
 KV_TABLE_COLUMNS(columns, row, LINES)
 KV_CELL(judged, struct row,
         kv_table_take(t, kv_format_text("%zu of %zu", row->line->n - row->line->n_left_out,
                                         row->line->n)))
-enum { N_ATTENTION = 4, N_OUTCOME_COLUMNS = sizeof columns / sizeof *columns - 2 - N_ATTENTION };
+enum { N_ATTENTION = 4, N_OUTCOME_COLUMNS = sizeof columns / sizeof *columns - 3 - N_ATTENTION };
 
-// Specs as a reader wants them: short in text, canonical for machines.
-static char **name_specs(const struct kv_sweep *s, enum kv_output output) {
+// What tables call each spec.
+static char **name_specs(const struct kv_sweep *s) {
     size_t n;
     const struct kv_replay_spec *at = kv_sweep_specs(s, &n);
     const struct kv_trace_info *in = kv_trace_info(kv_sweep_trace(s));
@@ -54,9 +55,14 @@ static char **name_specs(const struct kv_sweep *s, enum kv_output output) {
     for (size_t i = 0; i < n; i++) {
         of[i] = &setting;
         specs[i] = at[i].canonical;
-        if (output != KV_OUT_TEXT) names[i] = kv_strdup(specs[i]);
     }
-    if (output == KV_OUT_TEXT) kv_spec_labels(specs, of, n, names);
+    kv_spec_labels(specs, of, n, names);
+    for (size_t i = 0; i < n; i++) {
+        const char *given = kv_sweep_names(s)[i];
+        if (!given) continue;
+        free(names[i]);
+        names[i] = kv_strdup(given);
+    }
     free(of);
     free(specs);
     return names;
@@ -68,9 +74,11 @@ static void choose_columns(struct kv_table_column *to, bool attention, bool some
     size_t n = 0;
     for (size_t i = 0; columns[i].name; i++) {
         if (!attention && i >= N_OUTCOME_COLUMNS && i < N_OUTCOME_COLUMNS + N_ATTENTION) continue;
-        if (output == KV_OUT_TEXT && columns[i].cell == columns_left_out) continue;
+        bool machine = columns[i].cell == columns_left_out || columns[i].cell == columns_label;
+        if (kv_for_readers(output) && machine) continue;
         to[n] = columns[i];
-        if (output == KV_OUT_TEXT && some_left_out && columns[i].cell == columns_n)
+        if (kv_for_readers(output) && columns[i].cell == columns_spec) to[n].cell = columns_label;
+        if (kv_for_readers(output) && some_left_out && columns[i].cell == columns_n)
             to[n].cell = judged;
         n++;
     }
@@ -83,7 +91,7 @@ static void say_left_out(const struct kv_sweep *s, const struct row *row) {
     char *note = kv_left_out_items(kv_sweep_trace(s), items.first, items.n, x->left_out,
                                    x->n_left_out, x->n);
     if (note)
-        kv_say("left out of %s (%s, %s): %s", row->spec, kv_fidelity_names[x->fidelity],
+        kv_say("left out of %s (%s, %s): %s", row->label, kv_fidelity_names[x->fidelity],
                kv_mode_names[x->mode], note);
     free(note);
 }
@@ -93,17 +101,17 @@ static int print(const struct kv_sweep *s, bool attention, enum kv_output output
     struct kv_table_column shown[sizeof columns / sizeof *columns];
     size_t n, n_specs;
     const struct kv_sweep_line *lines = kv_sweep_lines(s, &n);
+    const struct kv_replay_spec *specs = kv_sweep_specs(s, &n_specs);
     struct row *rows = kv_alloc(n, sizeof *rows);
-    char **names = name_specs(s, output);
+    char **names = name_specs(s);
     bool some_left_out = false;
     for (size_t i = 0; i < n; i++) {
-        rows[i] = (struct row){&lines[i], names[lines[i].spec]};
+        rows[i] = (struct row){&lines[i], specs[lines[i].spec].canonical, names[lines[i].spec]};
         some_left_out = some_left_out || lines[i].n_left_out;
     }
     choose_columns(shown, attention, some_left_out, output);
     int rc = kv_table_print_rows(shown, rows, n, sizeof *rows, output, e);
     for (size_t i = 0; rc == 0 && i < n; i++) say_left_out(s, &rows[i]);
-    kv_sweep_specs(s, &n_specs);
     kv_list_free(names, n_specs);
     free(rows);
     return rc;
@@ -117,6 +125,7 @@ static int replay(struct kv_cli *c, struct kv_error *e) {
     if (rc == 0) rc = kv_opt_blame(c, kv_sweep_open(&s, &o, e), e);
     if (rc == 0) rc = kv_sweep_run(s, e);
     if (rc == 0) rc = print(s, o.attention, c->output, e);
+    if (rc == 0) kv_say_audit(s, &o);
     kv_sweep_close(s);
     free(model);
     return rc;
@@ -130,6 +139,6 @@ const struct kv_command kv_cmd_replay = {
     .usage = "TRACE SPEC...",
     .example = "kvsim replay work/samples.trace 'static:bits={2,4,8}@sym' --items 0-9",
     .options = options,
-    .min_args = 2,
+    .min_args = 1,
     .max_args = 100000,
     .run = replay};

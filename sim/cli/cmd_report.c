@@ -23,7 +23,7 @@ static int report(struct kv_cli *c, struct kv_error *e) {
     struct kv_rows rows;
     struct kv_store *s;
     int code = kv_opt_rows(c, &how, e);
-    if (!code) code = kv_rows_open(&rows, &s, &how, e);
+    if (!code) code = kv_opt_blame(c, kv_rows_open(&rows, &s, &how, e), e);
     if (code) return code;
     char *model = kv_model_path(kv_opt(c, "model"));
     const struct kv_report r = {.dir = kv_opt(c, "out"),

@@ -9,6 +9,7 @@
 #include "sim/base/print.h"
 #include "sim/base/talk.h"
 #include "sim/cli/columns.h"
+#include "sim/cli/opening.h"
 #include "sim/cli/row_options.h"
 #include "sim/cli/terminal.h"
 
@@ -55,14 +56,14 @@ static unsigned left_out(const struct table *x) {
     unsigned out = (x->all->device ? 0u : KV_SHOW_PRICED) | (x->layers ? 0u : KV_SHOW_LAYERS) |
                    (any_redrawn(x->rows, x->n) ? 0u : KV_SHOW_REDRAWN);
     bool shuffled = false;
-    if (x->how != KV_OUT_TEXT) return out;
+    if (!kv_for_readers(x->how)) return out;
     for (size_t i = 0; i < x->n; i++) shuffled = shuffled || x->rows[i].shuffle.n_runs;
     return out | (x->paired ? KV_SHOW_PRICED : KV_SHOW_PAIRED) | (shuffled ? 0u : KV_SHOW_NULLED) |
-           (width && width < WIDE_TERMINAL ? KV_SHOW_WIDE : 0u);
+           (x->how == KV_OUT_TEXT && width && width < WIDE_TERMINAL ? KV_SHOW_WIDE : 0u);
 }
 
 static bool printed(const struct kv_show_column *c, const struct table *x, unsigned out) {
-    bool text = x->how == KV_OUT_TEXT;
+    bool text = kv_for_readers(x->how);
     return c->when & (text ? KV_SHOW_TEXT : KV_SHOW_MACHINE) && !(c->when & out) &&
            !(text && c->same && all_same(c, x->rows, x->n));
 }
@@ -125,67 +126,73 @@ static void print_notes(const struct table *x, bool priced) {
     for (size_t i = 0; i < x->n; i++) {
         char *note = kv_left_out_note(rows[i] = &x->rows[i]);
         if (note)
-            printf("left out of %s (%s, %s): %s\n", rows[i]->label,
-                   kv_fidelity_names[rows[i]->s.fidelity], kv_mode_names[rows[i]->s.mode], note);
+            kv_table_note(x->how, "left out of %s (%s, %s): %s", rows[i]->label,
+                          kv_fidelity_names[rows[i]->s.fidelity], kv_mode_names[rows[i]->s.mode],
+                          note);
         free(note);
     }
     char *note = priced ? kv_context_note(rows, x->n, x->all->context, x->all->n_contexts) : NULL;
-    if (note) puts(note);
+    if (note) kv_table_note(x->how, "%s", note);
     free(note);
     free(rows);
 }
 
 // What all rows of a trace share, above their table.
-static void print_heading(const struct kv_row *rows, size_t n) {
+static void print_heading(const struct kv_row *rows, size_t n, enum kv_output how) {
     const struct kv_summary *s = &rows[0].s;
     bool fidelity = true, mode = true, items = true;
+    struct kv_text t = {0};
     for (size_t i = 1; i < n; i++) {
         fidelity = fidelity && rows[i].s.fidelity == s->fidelity;
         mode =
             mode && rows[i].s.mode == s->mode && !rows[i].mode_mismatch == !rows[0].mode_mismatch;
         items = items && rows[i].s.n_items == s->n_items;
     }
-    kv_print("%s%s%s, %s: %s", s->task, *s->prompt ? ", prompt " : "", s->prompt, s->subset,
-             s->model);
-    if (fidelity) printf("; %s", kv_fidelity_names[s->fidelity]);
-    if (mode) printf(", %s%s", kv_mode_names[s->mode], rows[0].mode_mismatch ? "*" : "");
-    if (items) printf("; n %zu", s->n_items);
+    kv_text_addf(&t, "%s%s%s, %s: %s", s->task, *s->prompt ? ", prompt " : "", s->prompt, s->subset,
+                 s->model);
+    if (fidelity) kv_text_addf(&t, "; %s", kv_fidelity_names[s->fidelity]);
+    if (mode) kv_text_addf(&t, ", %s%s", kv_mode_names[s->mode], rows[0].mode_mismatch ? "*" : "");
+    if (items) kv_text_addf(&t, "; n %zu", s->n_items);
     if (!isnan(s->acc_ref[KV_ACC]))
-        printf("; 16 bit %.3f, chance %.3f", s->acc_ref[KV_ACC], s->chance);
-    putchar('\n');
+        kv_text_addf(&t, "; 16 bit %.3f, chance %.3f", s->acc_ref[KV_ACC], s->chance);
+    kv_table_note(how, "%s", t.s);
+    free(t.s);
     if (kv_wilson(s->acc_ref[KV_ACC], (double)s->n_judged, 0.95).low <= s->chance)
-        puts("uninformative: the 95 % interval of the 16-bit run includes chance");
+        kv_table_note(how, "uninformative: the 95 %% interval of the 16-bit run includes chance");
 }
 
-static void print_device(const struct kv_rows *all) {
+static void print_device(const struct kv_rows *all, enum kv_output how) {
     bool extrapolated = false;
+    struct kv_text ceilings = {0};
     if (!all->device) return;
-    kv_print("ms@T: a token at T tokens of context on %s\n", all->device->name);
-    printf("with a cache of no bytes:");
+    kv_table_note(how, "ms@T: a token at T tokens of context on %s", all->device->name);
     for (size_t k = 0; k < all->n_contexts; k++)
-        printf("%s %.2f at %g", k ? "," : "", all->row[0].at[k].ceiling_ns / 1e6, all->context[k]);
-    putchar('\n');
+        kv_text_addf(&ceilings, "%s %.2f at %g", k ? "," : "", all->row[0].at[k].ceiling_ns / 1e6,
+                     all->context[k]);
+    kv_table_note(how, "with a cache of no bytes:%s", ceilings.s);
+    free(ceilings.s);
     for (size_t i = 0; i < all->n; i++)
         for (size_t k = 0; k < all->n_contexts; k++)
             extrapolated = extrapolated || all->row[i].at[k].extrapolated;
     if (extrapolated)
-        puts("* beyond the contexts, widths or cache types this device was measured at");
+        kv_table_note(how,
+                      "* beyond the contexts, widths or cache types this device was measured at");
 }
 
 // What the rarer columns mean.
-static void print_legend(const struct kv_rows *all) {
+static void print_legend(const struct kv_rows *all, enum kv_output how) {
     size_t width = kv_terminal_width();
-    if (!width || width >= WIDE_TERMINAL)
-        puts("p, Holm: exact McNemar (paired t where redrawn) against 16 bit by acc, adjusted over "
-             "the rows alike in fidelity and mode");
+    if (how != KV_OUT_TEXT || !width || width >= WIDE_TERMINAL)
+        kv_table_note(how, "p, Holm: exact McNemar (paired t where redrawn) against 16 bit by acc, "
+                           "adjusted over the rows alike in fidelity and mode");
     for (size_t i = 0; i < all->n; i++)
         if (all->row[i].mode_mismatch) {
-            puts("mode: " KV_MODE_LEGEND);
+            kv_table_note(how, "mode: " KV_MODE_LEGEND);
             break;
         }
     if (any_redrawn(all->row, all->n))
-        puts("rounding %: of an item's variance of the difference to 16 bit, what redraws alone "
-             "make; of KL %: the same of kl_nats");
+        kv_table_note(how, "rounding %%: of an item's variance of the difference to 16 bit, what "
+                           "redraws alone make; of KL %%: the same of kl_nats");
 }
 
 // A table for each recording.
@@ -199,21 +206,21 @@ static int show_text(const struct kv_rows *all, struct kv_store *s, const struct
         struct table x = {.all = all,
                           .rows = &all->row[first],
                           .n = last - first,
-                          .how = KV_OUT_TEXT,
+                          .how = c->output,
                           .colour = colour,
                           .paired = kv_opt_given(c, "paired"),
                           .on = on + first};
         if (kv_opt_given(c, "layers")) x.layers = ask_layers(c, s, x.rows, x.n);
         if (first) putchar('\n');
-        print_heading(x.rows, x.n);
-        code = scorers ? kv_scorers_print(x.rows, x.n, KV_OUT_TEXT, e) : print_rows(&x, e);
+        print_heading(x.rows, x.n, c->output);
+        code = scorers ? kv_scorers_print(x.rows, x.n, c->output, e) : print_rows(&x, e);
         if (!code) print_notes(&x, all->device && !x.paired && !scorers);
         for (size_t i = 0; x.layers && i < x.n; i++) free(x.layers[i]);
         free(x.layers);
     }
     if (!code && !scorers) {
-        print_legend(all);
-        if (!kv_opt_given(c, "paired")) print_device(all);
+        print_legend(all, c->output);
+        if (!kv_opt_given(c, "paired")) print_device(all, c->output);
     }
     return code ? code : kv_flush_stdout(e);
 }
@@ -225,14 +232,14 @@ static int show(struct kv_cli *c, struct kv_error *e) {
     bool colour;
     int code = kv_wants_colour(kv_opt(c, "color"), &colour, e);
     if (!code) code = kv_opt_rows(c, &how, e);
-    if (!code) code = kv_rows_open(&rows, &s, &how, e);
+    if (!code) code = kv_opt_blame(c, kv_rows_open(&rows, &s, &how, e), e);
     if (code) return code;
     bool *on = kv_alloc(rows.n + 1, sizeof *on);
     code = kv_rows_sort(&rows, kv_opt(c, "sort"), e);
     if (!code) kv_rows_frontier(rows.row, rows.n, on);
     if (!code)
         code =
-            c->output == KV_OUT_TEXT ? show_text(&rows, s, c, colour, on, e)
+            kv_for_readers(c->output) ? show_text(&rows, s, c, colour, on, e)
             : kv_opt_given(c, "scorers")
                 ? kv_scorers_print(rows.row, rows.n, c->output, e)
                 : print_rows(

@@ -5,15 +5,32 @@
 #include "sim/base/talk.h"
 #include "sim/cli/replay_options.h"
 
-static int run(struct kv_sweep *s, const char *db, struct kv_error *e) {
+// All that was asked for is in the store: what was done, and what to type to see it.
+static void say_done(const struct kv_sweep *s, const char *db) {
+    size_t n, replayed = 0, held = kv_sweep_held(s);
+    const struct kv_sweep_line *lines = kv_sweep_lines(s, &n);
+    for (size_t i = 0; i < n; i++) replayed += lines[i].n;
+    if (held)
+        kv_say("done: %zu outcomes were replayed and %zu were there; all are in %s", replayed, held,
+               db);
+    else
+        kv_say("done: all %zu outcomes are in %s", replayed, db);
+    kv_say("next: kvsim show --db %s", db);
+}
+
+static int run(struct kv_sweep *s, const struct kv_sweep_options *o, struct kv_error *e) {
     size_t n;
     kv_sweep_specs(s, &n);
-    kv_say("sweeping %zu specs over %zu items into %s", n, kv_sweep_items(s).n, db);
+    kv_say("sweeping %zu spec%s over %zu items into %s", n, n == 1 ? "" : "s", kv_sweep_items(s).n,
+           o->db);
     int rc = kv_sweep_run(s, e);
     if (rc == KV_EINTR)
         kv_fail(e, rc, "sweep",
-                "interrupted; what was finished is in %s, and the same command goes on", db);
-    return rc;
+                "interrupted; what was finished is in %s, and the same command goes on", o->db);
+    if (rc) return rc;
+    kv_say_audit(s, o);
+    say_done(s, o->db);
+    return 0;
 }
 
 static int sweep(struct kv_cli *c, struct kv_error *e) {
@@ -26,7 +43,7 @@ static int sweep(struct kv_cli *c, struct kv_error *e) {
                      "attention rows say nothing of outcomes and are not stored; kvsim replay "
                      "prints them");
     if (rc == 0) rc = kv_opt_blame(c, kv_sweep_open(&s, &o, e), e);
-    if (rc == 0) rc = run(s, o.db, e);
+    if (rc == 0) rc = run(s, &o, e);
     kv_sweep_close(s);
     free(model);
     return rc;
@@ -41,6 +58,6 @@ const struct kv_command kv_cmd_sweep = {
     .example = "kvsim sweep work/samples.trace 'static:bits={2,3,4,8,16}@{sym,asym:group=32}' "
                "--db work/demo.db",
     .options = options,
-    .min_args = 2,
+    .min_args = 1,
     .max_args = 100000,
     .run = sweep};

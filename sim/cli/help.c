@@ -49,6 +49,11 @@ int kv_find_command(const char *name, const struct kv_command **c, struct kv_err
 
 // ---- as text --------------------------------------------------------------------------
 
+static void print_entry(const struct kv_command *c, size_t widest) {
+    printf("  %-*s  ", (int)widest, c->name);
+    kv_print_wrapped(c->summary, widest + 4, kv_terminal_width());
+}
+
 void kv_help_all(void) {
     size_t widest = 0;
     for (size_t i = 0; i < N_ENTRIES; i++)
@@ -61,8 +66,7 @@ void kv_help_all(void) {
         if (entries[i].group)
             printf("\n%s:\n", entries[i].group);
         else
-            printf("  %-*s  %s\n", (int)widest, entries[i].command->name,
-                   entries[i].command->summary);
+            print_entry(entries[i].command, widest);
     puts("\noptions of every command:");
     kv_options_print(kv_common_options);
 }
@@ -168,15 +172,11 @@ static int run(struct kv_cli *cli, struct kv_error *e) {
     return kv_flush_stdout(e);
 }
 
-static const struct kv_option options[] = {
-    {"markdown", 0, NULL, NULL, "all commands and their options as a Markdown page"}, {0}};
-
 static const struct kv_command help = {
     .name = "help",
-    .summary = "lists the commands, or says what one of them takes",
+    .summary = "lists the commands, or says what one of them takes; with --markdown, all on a page",
     .usage = "[COMMAND]",
     .example = "kvsim help replay",
-    .options = options,
     .max_args = 1,
     .run = run,
 };

@@ -69,6 +69,30 @@ static void end_as_a_filter(void) {
     raise(SIGPIPE);
 }
 
+// How tables are printed; two ways at once are none.
+static int read_output(struct kv_cli *cli, struct kv_error *e) {
+    static const struct {
+        const char *option;
+        enum kv_output output;
+    } outputs[] = {{"tsv", KV_OUT_TSV},
+                   {"csv", KV_OUT_CSV},
+                   {"json", KV_OUT_JSON},
+                   {"markdown", KV_OUT_MARKDOWN},
+                   {"latex", KV_OUT_LATEX}};
+    const char *first = NULL;
+    cli->output = KV_OUT_TEXT;
+    for (size_t i = 0; i < sizeof outputs / sizeof *outputs; i++) {
+        if (!kv_opt_given(cli, outputs[i].option)) continue;
+        if (first)
+            return kv_fail(e, KV_EUSAGE, cli->command->name,
+                           "--%s and --%s: a table is printed in one way", first,
+                           outputs[i].option);
+        first = outputs[i].option;
+        cli->output = outputs[i].output;
+    }
+    return 0;
+}
+
 static int run(struct kv_cli *cli, int argc, char **argv, struct kv_error *e) {
     KV_GUARD(e);
     const struct kv_command *c = cli->command;
@@ -83,9 +107,7 @@ static int run(struct kv_cli *cli, int argc, char **argv, struct kv_error *e) {
     if ((rc = kv_opt_int(cli, "seed", 0, 1L << 53, &seed, e))) return rc;
     cli->jobs = (unsigned)jobs;
     cli->seed = (uint64_t)seed;
-    cli->output = kv_opt_given(cli, "json")  ? KV_OUT_JSON
-                  : kv_opt_given(cli, "tsv") ? KV_OUT_TSV
-                                             : KV_OUT_TEXT;
+    if ((rc = read_output(cli, e))) return rc;
     kv_set_verbosity(kv_opt_given(cli, "quiet") ? -1 : kv_opt_given(cli, "verbose") ? 1 : 0);
     if (cli->n_args < c->min_args || cli->n_args > c->max_args)
         return kv_fail(e, KV_EUSAGE, c->name, "usage: kvsim %s%s%s", c->name, *c->usage ? " " : "",
@@ -120,5 +142,6 @@ int main(int argc, char **argv) {
     free(cli.args);
     free(cli.values);
     free(cli.given);
+    free(cli.grouped);
     return code;
 }

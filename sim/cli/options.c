@@ -3,6 +3,7 @@
 #include "sim/cli/options.h"
 #include "sim/base/args.h"
 #include "sim/base/memory.h"
+#include "sim/cli/terminal.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -13,9 +14,14 @@ const struct kv_option kv_common_options[] = {
     {"quiet", 'q', NULL, NULL, "say nothing but errors"},
     {"verbose", 'v', NULL, NULL, "say more"},
     {"tsv", 0, NULL, NULL, "print tables as TSV with a header"},
+    {"csv", 0, NULL, NULL, "print tables as CSV with a header"},
     {"json", 0, NULL, NULL, "print tables as JSON"},
+    {"markdown", 0, NULL, NULL, "print tables for a page: pipes"},
+    {"latex", 0, NULL, NULL, "print tables for a paper: tabular, with the rules of booktabs"},
     {"help", 'h', NULL, NULL, "what a command takes, and an example of it"},
     {0}};
+
+enum { MARGIN = 31 }; // where the help of an option begins
 
 void kv_options_print(const struct kv_option *o) {
     for (; o && o->name; o++) {
@@ -23,9 +29,12 @@ void kv_options_print(const struct kv_option *o) {
         snprintf(left, sizeof left, "%c%c%s--%s%s%s", o->letter ? '-' : ' ',
                  o->letter ? o->letter : ' ', o->letter ? ", " : "  ", o->name, o->arg ? " " : "",
                  o->arg ? o->arg : "");
-        printf("  %-28s %s", left, o->help);
-        if (o->arg && o->fallback && *o->fallback) printf(" (default %s)", o->fallback);
-        putchar('\n');
+        printf("  %-28s ", left);
+        char *help = o->arg && o->fallback && *o->fallback
+                         ? kv_format_text("%s (default %s)", o->help, o->fallback)
+                         : kv_strdup(o->help);
+        kv_print_wrapped(help, MARGIN, kv_terminal_width());
+        free(help);
     }
 }
 
@@ -86,6 +95,26 @@ static int unknown_option(const struct kv_command *c, size_t n_own, const char *
                    c->name);
 }
 
+// Where the values of an option begin among the grouped ones, and how many there are.
+static size_t group_of(const struct kv_cli *c, const char *name, size_t *n) {
+    size_t before = 0;
+    *n = 0;
+    for (size_t k = 0; k < c->n_given; k++) {
+        if (strcmp(c->given[k].option, name) == 0) ++*n;
+        if (strcmp(c->given[k].option, name) < 0) before++;
+    }
+    return before;
+}
+
+static void group_values(struct kv_cli *c) {
+    c->grouped = kv_alloc(c->n_given + 1, sizeof *c->grouped);
+    for (size_t k = 0, n; k < c->n_given; k++) {
+        size_t at = group_of(c, c->given[k].option, &n);
+        while (c->grouped[at]) at++;
+        c->grouped[at] = c->given[k].value;
+    }
+}
+
 // Fills values[own options, then kv_common_options ones] and the plain arguments.
 int kv_options_read(struct kv_cli *cli, int argc, char **argv, struct kv_error *e) {
     const struct kv_command *c = cli->command;
@@ -129,6 +158,7 @@ int kv_options_read(struct kv_cli *cli, int argc, char **argv, struct kv_error *
         cli->values[k] = o->arg ? value : "";
         cli->given[cli->n_given++] = (struct kv_given){o->name, cli->values[k]};
     }
+    group_values(cli);
     return 0;
 }
 
@@ -152,6 +182,10 @@ const char *kv_opt_nth(const struct kv_cli *c, const char *name, size_t i) {
     for (size_t k = 0; k < c->n_given; k++)
         if (strcmp(c->given[k].option, name) == 0 && i-- == 0) return c->given[k].value;
     return NULL;
+}
+
+const char *const *kv_opt_all(const struct kv_cli *c, const char *name, size_t *n) {
+    return c->grouped + group_of(c, name, n);
 }
 
 int kv_opt_float(const struct kv_cli *c, const char *name, double min, double max, double *out,

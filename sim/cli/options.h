@@ -3,8 +3,8 @@
 //
 // A command is a row {name, summary, usage, example, options, run} in cmd_NAME.c and a line in
 // commands.def. Options of all commands: -j/--jobs, -s/--seed, -q/--quiet, -v/--verbose, --tsv,
-// --json,
-// --help. Data goes to stdout, talk to stderr; run returns 0 or an enum kv_code and fills *e.
+// --csv, --json, --markdown, --latex, --help. Data goes to stdout, talk to stderr; run returns 0 or
+// an enum kv_code and fills *e.
 #ifndef KV_CLI_OPTIONS_H
 #define KV_CLI_OPTIONS_H
 
@@ -28,6 +28,7 @@ struct kv_cli {
     struct kv_given {
         const char *option, *value; // its full name
     } * given;
+    const char **grouped; // [n_given] their values, those of one option beside each other
     unsigned jobs;
     uint64_t seed;
     enum kv_output output;
@@ -53,14 +54,16 @@ const char *kv_opt(const struct kv_cli *c, const char *name);
 bool kv_opt_given(const struct kv_cli *c, const char *name);
 // The i-th value of an option that may be repeated; NULL past the end.
 const char *kv_opt_nth(const struct kv_cli *c, const char *name, size_t i);
+// All values of an option that may be repeated, n of them; they live as long as *c.
+const char *const *kv_opt_all(const struct kv_cli *c, const char *name, size_t *n);
 // Numbers of options, checked: KV_EUSAGE names the option and what was expected.
 KV_MUST_CHECK int kv_opt_int(const struct kv_cli *c, const char *name, long min, long max,
                              long *out, struct kv_error *e);
 KV_MUST_CHECK int kv_opt_float(const struct kv_cli *c, const char *name, double min, double max,
                                double *out, struct kv_error *e);
 
-// Reads a command's arguments into cli, whose command is set; args, values and given are then heap
-// arrays for the caller to free. KV_EUSAGE names the option.
+// Reads a command's arguments into cli, whose command is set; args, values, given and grouped are
+// then heap arrays for the caller to free. KV_EUSAGE names the option.
 KV_MUST_CHECK int kv_options_read(struct kv_cli *cli, int argc, char **argv, struct kv_error *e);
 // Prints option rows as help does.
 void kv_options_print(const struct kv_option *o);

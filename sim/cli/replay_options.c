@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "sim/base/args.h"
+#include "sim/base/talk.h"
 #include "sim/cli/lists.h"
 
 static bool mode_listed(const struct kv_sweep_options *o, enum kv_mode mode) {
@@ -68,6 +69,10 @@ int kv_opt_sweep(const struct kv_cli *c, struct kv_sweep_options *o, char **mode
     if (rc == 0) rc = kv_opt_form(c, &o->form, e);
     if (rc == 0) rc = kv_opt_range(c, "items", &o->items, e);
     if (rc == 0) rc = kv_opt_compute(c, &o->compute, e);
+    o->named = kv_opt_all(c, "as", &o->n_named);
+    if (rc == 0 && c->n_args < 2 && o->n_named == 0)
+        rc = kv_fail(e, KV_EUSAGE, c->command->name, "usage: kvsim %s %s", c->command->name,
+                     c->command->usage);
     if (rc) return rc;
     o->trace = c->args[0];
     o->specs = (const char *const *)c->args + 1;
@@ -81,4 +86,19 @@ int kv_opt_sweep(const struct kv_cli *c, struct kv_sweep_options *o, char **mode
     o->jobs = c->jobs;
     o->seed = c->seed;
     return 0;
+}
+
+void kv_say_audit(const struct kv_sweep *s, const struct kv_sweep_options *o) {
+    size_t n, n_specs, asked = 0;
+    const struct kv_sweep_line *lines = kv_sweep_lines(s, &n);
+    kv_sweep_specs(s, &n_specs);
+    if (!o->audit) return;
+    for (size_t i = 0; i < n; i++)
+        if (lines[i].fidelity != KV_ATTENTION) asked += lines[i].n;
+    if (asked)
+        kv_say("audit passed: %zu specs, asked again in %zu replays of items with the future "
+               "scrambled and all else shown, answered as before",
+               n_specs, asked);
+    else
+        kv_say("audit: nothing was replayed, so that no policy was asked again");
 }

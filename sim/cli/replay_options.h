@@ -26,6 +26,8 @@
          "repeat under a seeded relative disturbance of 1e-6, to see rounding noise"},             \
         KV_COMPUTE_OPTION,                                                                         \
         {"items", 0, "A-B", NULL, "only items A to B of the trace, counted from 0"},               \
+        {"as", 0, "NAME=SPEC", NULL,                                                               \
+         "replay this spec too, and call it NAME in tables, figures and pages; may be repeated"},  \
         {"audit", 0, NULL, NULL,                                                                   \
          "ask each policy about each item again, with the future scrambled and all shown; "        \
          "without "                                                                                \
@@ -38,5 +40,8 @@
 // the path that o->model names, for the caller to free.
 KV_MUST_CHECK int kv_opt_sweep(const struct kv_cli *c, struct kv_sweep_options *o, char **model,
                                struct kv_error *e);
+
+// Says on stderr what an audit that was asked for has found, which is nothing: s has run.
+void kv_say_audit(const struct kv_sweep *s, const struct kv_sweep_options *o);
 
 #endif

@@ -55,6 +55,7 @@ int kv_opt_rows(const struct kv_cli *c, struct kv_rows_options *rows, struct kv_
     *rows = (struct kv_rows_options){.db = kv_opt(c, "db"),
                                      .device = kv_opt(c, "device"),
                                      .all_builds = kv_opt_given(c, "builds")};
+    rows->named = kv_opt_all(c, "as", &rows->n_named);
     int code = read_contexts(rows, kv_opt(c, "context"), e);
     return code ? code : kv_opt_name_set(c, "fidelity", kv_fidelity_names, &rows->fidelities, e);
 }

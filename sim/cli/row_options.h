@@ -12,7 +12,8 @@
     {"db", 0, "FILE", "kvsim.db", "the store"},                                                    \
         {"device", 'd', "NAME", NULL, "device that prices a token (default: the first shipped)"},  \
         {"context", 'c', "LIST", "128,2048", "contexts in tokens at which a token is priced"},     \
-        {"fidelity", 0, "NAME", NULL, "only rows of this fidelity"}, {                             \
+        {"fidelity", 0, "NAME", NULL, "only rows of this fidelity"},                               \
+        {"as", 0, "NAME=SPEC", NULL, "call the rows of a spec so; may be repeated"}, {             \
         "builds", 0, NULL, NULL, "runs of all versions, not the fullest of each spec alone"        \
     }
 // Reads them. KV_EUSAGE names the option and what it takes.

@@ -67,7 +67,8 @@ static void taus(struct kv_table *t, const void *row) {
         kv_table_number(t, other > by ? NAN : kv_ranking_agreement(r->rows, r->n, by, other), 2);
 }
 
-static int print_agreement(const struct kv_row *rows, size_t n, struct kv_error *e) {
+static int print_agreement(const struct kv_row *rows, size_t n, enum kv_output how,
+                           struct kv_error *e) {
     static const struct kv_table_column tau[] = {{"Kendall's tau", KV_LEFT, ranking},
                                                  {"acc", KV_RIGHT, taus},
                                                  {"acc_norm", KV_RIGHT, NULL},
@@ -78,7 +79,7 @@ static int print_agreement(const struct kv_row *rows, size_t n, struct kv_error 
     struct ranked r[KV_N_RANKINGS];
     for (size_t by = 0; by < KV_N_RANKINGS; by++) r[by] = (struct ranked){rows, n, by};
     putchar('\n');
-    return kv_table_print_rows(tau, r, KV_N_RANKINGS, sizeof *r, KV_OUT_TEXT, e);
+    return kv_table_print_rows(tau, r, KV_N_RANKINGS, sizeof *r, how, e);
 }
 
 int kv_scorers_print(const struct kv_row *rows, size_t n, enum kv_output how, struct kv_error *e) {
@@ -89,7 +90,7 @@ int kv_scorers_print(const struct kv_row *rows, size_t n, enum kv_output how, st
             r[i] = (struct ranked){rows + first, last - first, i - first};
     }
     int code =
-        kv_table_print_rows(how == KV_OUT_TEXT ? text_columns : columns, r, n, sizeof *r, how, e);
+        kv_table_print_rows(kv_for_readers(how) ? text_columns : columns, r, n, sizeof *r, how, e);
     free(r);
-    return code || how != KV_OUT_TEXT ? code : print_agreement(rows, n, e);
+    return code || !kv_for_readers(how) ? code : print_agreement(rows, n, how, e);
 }

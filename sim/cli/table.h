@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Printed tables: aligned text, TSV with a header, or JSON.
-//
-// A table of rows that are structs is a list of columns:
+// Printed tables. A table of rows that are structs is a list of columns:
 //
 //     static const struct kv_table_column columns[] = {
 //         {"spec", KV_LEFT, spec_cell}, {"kl_nats", KV_RIGHT, kl_cell}, {0}};
@@ -13,31 +11,14 @@
 #ifndef KV_CLI_TABLE_H
 #define KV_CLI_TABLE_H
 
-#include "policies/policy.h"
+#include "reports/table/table.h"
 
-enum kv_output { KV_OUT_TEXT, KV_OUT_TSV, KV_OUT_JSON };
-
-// Collects rows and prints them as aligned text, TSV with a header, or a JSON array of objects.
-struct kv_table;
-enum kv_align { KV_LEFT, KV_RIGHT };
-struct kv_column {
-    const char *name; // with its unit: "kl_nats"
-    enum kv_align align;
-};
-struct kv_table *kv_table_new(const struct kv_column *columns, size_t n);
-void kv_table_text(struct kv_table *t, const char *s); // NULL = empty (JSON null)
-void kv_table_take(struct kv_table *t, char *s);       // the same, and frees s
-// NAN = empty; JSON keeps all digits. Negative decimals: as many digits as x needs to be read back.
-void kv_table_number(struct kv_table *t, double x, int decimals);
-void kv_table_count(struct kv_table *t, long long n);
-// The row begun last (or to begin) stands out when printed as text in colour.
-void kv_table_mark(struct kv_table *t);
-void kv_table_colour(struct kv_table *t, bool on);
-// Cells fill row after row. Prints to stdout and frees. On a terminal long text columns shrink to
-// its width; columns that do not fit stand in further tables below, each with the first column.
-// TSV writes tab, newline, return and backslash inside a text as \t, \n, \r and \\.
+// Writes a table to stdout, as wide as its terminal, and frees it.
 KV_MUST_CHECK int kv_table_print(struct kv_table *t, enum kv_output how, struct kv_error *e);
-void kv_table_free(struct kv_table *t); // one that is not printed; NULL is fine
+
+// A line about a table, for readers: in text it wraps at the terminal's width, in Markdown it is a
+// paragraph, in LaTeX a comment. What steers a terminal becomes '?'.
+KV_PRINTF(2, 3) void kv_table_note(enum kv_output how, const char *format, ...);
 
 // ---- tables of rows -------------------------------------------------------------------
 
@@ -71,6 +52,7 @@ void kv_table_add_rows(struct kv_table *t, const struct kv_table_column *columns
 //     KV_TABLE_COLUMNS(flips, kv_flip, FLIPS)                                of struct kv_flip
 //     return kv_table_print_rows(flips, rows, n, sizeof *rows, c->output, e);
 #define KV_TEXT(x) KV_LEFT, kv_table_text(t, x)
+#define KV_WORDS(x) KV_PROSE, kv_table_text(t, x)
 #define KV_COUNT(x) KV_RIGHT, kv_table_count(t, (long long)(x))
 #define KV_NUMBER(x, decimals) KV_RIGHT, kv_table_number(t, x, decimals)
 #define KV_TABLE_COLUMNS(name, type, LIST)                                                         \

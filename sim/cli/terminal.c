@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a terminal can show: its width, colour, and texts that cannot steer it.
 #include "sim/cli/terminal.h"
-#include "sim/base/memory.h"
-#include "sim/base/utf8.h"
 
 #include <stdlib.h>
 #include <sys/ioctl.h>
@@ -27,13 +25,6 @@ size_t kv_terminal_width(void) {
     }
     if (isatty(STDOUT_FILENO) && ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0) return w.ws_col;
     return 0;
-}
-
-const char *kv_skip_characters(const char *s, size_t n) {
-    size_t i = 0, all = strlen(s);
-    while (n-- > 0 && i < all && kv_utf8_next(s, all, &i) != KV_UTF8_BAD) {
-    }
-    return s + i;
 }
 
 void kv_print_wrapped(const char *words, size_t margin, size_t width) {

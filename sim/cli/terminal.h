@@ -10,8 +10,6 @@
 KV_MUST_CHECK int kv_wants_colour(const char *when, bool *colour, struct kv_error *e);
 // Columns of stdout's terminal (COLUMNS, else the terminal's own); 0 = unlimited.
 size_t kv_terminal_width(void);
-// Behind the first n characters of a printable text.
-const char *kv_skip_characters(const char *s, size_t n);
 // Prints words and a newline in lines of at most `width` columns (0, or one that leaves no room =
 // one line). The cursor stands at column `margin`, where the further lines begin too.
 void kv_print_wrapped(const char *words, size_t margin, size_t width);

@@ -5,7 +5,9 @@
 #include <stdlib.h>
 
 #include "sim/base/guard.h"
+#include "sim/base/hash.h"
 #include "sim/base/memory.h"
+#include "sim/base/print.h"
 #include "sim/replay/spec.h"
 
 // The parameters a name may have: its own and those that all of its kind share; NULL = none known.
@@ -67,6 +69,48 @@ const char *kv_spec_digest(const struct kv_spec_parts *p, const char **file) {
     return NULL;
 }
 
+// A list over layers or heads has a number for each of them; a name has room for few.
+enum { LIST_SHOWN = 8 };
+
+// Whether a value is a list of more numbers than that, and their mean.
+static bool long_list(const char *value, double *mean) {
+    double sum = 0;
+    size_t n = 0;
+    for (const char *at = value; at; n++) {
+        char *end;
+        double x = strtod(at, &end);
+        if (end == at || (*end && *end != '/') || !isfinite(x)) return false;
+        sum += x;
+        at = *end ? end + 1 : NULL;
+    }
+    *mean = sum / (double)n;
+    return n > LIST_SHOWN;
+}
+
+// The pair behind whose value the digest of a spec's long lists stands: the last of these.
+// s->n_pairs = there is none.
+static size_t last_long_list(const struct kv_spec *s, char digest[17]) {
+    struct kv_text all = {0};
+    size_t last = s->n_pairs;
+    double mean;
+    for (size_t i = 0; i < s->n_pairs; i++)
+        if (long_list(s->values[i], &mean)) {
+            kv_text_addf(&all, "%s=%s,", s->keys[i], s->values[i]);
+            last = i;
+        }
+    kv_hex64(kv_hash(all.s, all.n, 0), digest);
+    free(all.s);
+    return last;
+}
+
+static void add_pair(struct kv_text *t, char separator, const char *key, const char *value) {
+    double mean;
+    if (long_list(value, &mean))
+        kv_text_addf(t, "%c%s~%.2f", separator, key, mean);
+    else
+        kv_text_addf(t, "%c%s=%s", separator, key, value);
+}
+
 // Adds one half of a spec to t: s[n], wrappers first. `keep_order`: the channel order is worth
 // saying.
 static void add_half(struct kv_text *t, const struct kv_spec *s, size_t n, bool format,
@@ -76,6 +120,8 @@ static void add_half(struct kv_text *t, const struct kv_spec *s, size_t n, bool 
     char separator = ':';
     const char *digest = format ? NULL : kv_spec_value(s, "digest");
     const char *holder = !digest ? "" : kv_spec_value(s, "weights") ? "weights" : s->name;
+    char lists[17];
+    size_t last_list = last_long_list(s, lists);
     kv_text_addf(t, "%s", s->name);
     if (holder == s->name) kv_text_addf(t, "#%.*s", DIGEST_SHOWN, digest);
     if (s->inner) {
@@ -92,9 +138,9 @@ static void add_half(struct kv_text *t, const struct kv_spec *s, size_t n, bool 
         if (!format && strcmp(key, "digest") == 0) continue; // stands behind the file's name
         if (format && !keep_order && strcmp(key, "order") == 0) continue;
         if (fold && strcmp(key, "v") == 0) continue;
-        kv_text_addf(t, "%c%s=%s", separator, fold && strcmp(key, "k") == 0 ? "bits" : key,
-                     s->values[i]);
+        add_pair(t, separator, fold && strcmp(key, "k") == 0 ? "bits" : key, s->values[i]);
         if (strcmp(holder, key) == 0) kv_text_addf(t, "#%.*s", DIGEST_SHOWN, digest);
+        if (i == last_list) kv_text_addf(t, "#%.*s", DIGEST_SHOWN, lists);
         separator = ',';
     }
 }
@@ -192,6 +238,46 @@ int kv_store_label(struct kv_store *s, long long trace, const char *spec, char *
     kv_spec_labels(&spec, &own, 1, label);
     free(settings);
     return 0;
+}
+
+static int take_spec(void *self, size_t n, const char *const *names,
+                     const struct kv_sql_value *values, struct kv_error *e) {
+    char **spec = self;
+    (void)n, (void)names, (void)e;
+    if (!*spec) *spec = kv_strdup(values[0].text);
+    return 0;
+}
+
+int kv_name_check(const char *name, struct kv_error *e) {
+    size_t width, n = strlen(name);
+    char *clean = kv_printable(name, &width);
+    bool fits = n && width <= KV_NAME_CHARACTERS && strcmp(clean, name) == 0 && name[0] != ' ' &&
+                name[n - 1] != ' ' && !strpbrk(name, "@=#");
+    int code = fits ? 0
+                    : kv_fail(e, KV_EUSAGE, "as",
+                              "'%s': a name of 1 to %d characters is expected, without '@', '=' "
+                              "and '#'",
+                              clean, KV_NAME_CHARACTERS);
+    free(clean);
+    return code;
+}
+
+int kv_store_name(struct kv_store *s, const char *spec, const char *name, struct kv_error *e) {
+    KV_GUARD(e);
+    char *other = NULL;
+    const struct kv_sql_value values[] = {kv_sql_text(name), kv_sql_text(spec)};
+    int code = kv_name_check(name, e);
+    if (!code)
+        code = kv_store_query(s, "SELECT spec FROM policy_spec WHERE name = ? AND spec <> ?",
+                              values, 2, take_spec, &other, e);
+    if (!code && other)
+        code = kv_fail(e, KV_EUSAGE, kv_store_path(s), "'%s' is its name of another spec, %s", name,
+                       other);
+    if (!code)
+        code = kv_store_query(s, "UPDATE policy_spec SET name = ? WHERE spec = ?", values, 2, NULL,
+                              NULL, e);
+    free(other);
+    return code;
 }
 
 struct unnamed {

@@ -6,8 +6,11 @@
 //
 // Defaults are left out, and the channel order where it is the one that the format takes by itself;
 // two that would read alike keep all keys. A store keeps each run's label (column `label`), made
-// from its spec and trace alone, and tables print that one. What comes from a file, a plug-in or a
-// controller's weights, has the first digits of its digest behind the name: "mine.so#a38e".
+// from its spec and trace alone. Where the user has given the spec a name (kv_store_name), that is
+// what tables print (column `label` of the view `summary`). What comes from a file, a plug-in or a
+// controller's weights, has the first digits of its digest behind the name: "mine.so#a38e". Lists
+// of more than eight numbers are given by their mean, and the last by the first digits of the
+// digest of all: "layerwise:by=head,k~3.41,v~2.59#1c0f".
 #ifndef KV_STORE_LABEL_H
 #define KV_STORE_LABEL_H
 
@@ -22,7 +25,16 @@ void kv_spec_labels(const char *const *specs, const struct kv_format_setting *co
 // nothing else that the store holds. Caller frees.
 KV_MUST_CHECK int kv_store_label(struct kv_store *s, long long trace, const char *spec,
                                  char **label, struct kv_error *e);
-// Names the runs that have no name yet: those of stores from before there was the column.
+// The name that the user gives to a spec of the store, which its tables then print; an empty one is
+// refused, another replaces it. KV_EUSAGE also when another spec has it already.
+KV_MUST_CHECK int kv_store_name(struct kv_store *s, const char *spec, const char *name,
+                                struct kv_error *e);
+// Whether a text can be such a name: 1 to 48 characters, none of them '@', '=', '#' or one that
+// steers a terminal, no blank at either end. KV_EUSAGE.
+enum { KV_NAME_CHARACTERS = 48 };
+KV_MUST_CHECK int kv_name_check(const char *name, struct kv_error *e);
+// Labels the runs that have no label yet: those of stores from before there was the column, or from
+// before labels were made as now.
 KV_MUST_CHECK int kv_store_label_runs(struct kv_store *s, struct kv_error *e);
 
 // The width that a policy gives to keys and values alike: "4" of "static:k=4,v=4"; NULL for any

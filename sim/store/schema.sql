@@ -440,3 +440,74 @@ WHERE NOT EXISTS (SELECT 1 FROM point AS b
                   WHERE b.setting = a.setting AND b.value >= a.value AND b.cost <= a.cost
                     AND (b.value > a.value OR b.cost < a.cost))
 ORDER BY s.trace, a.setting, s.effective_bits DESC, s.family;
+
+-- version 4
+
+-- name: what the user calls a spec (`sweep --as NAME=SPEC`), '' for no name. Labels are made again,
+-- since lists over layers and heads are short in them now.
+ALTER TABLE policy_spec ADD COLUMN name TEXT NOT NULL DEFAULT '';
+UPDATE run SET label = '';
+DROP VIEW frontier;
+DROP VIEW summary;
+
+-- One row a family: means over items; kl_nats a scored token. label: the name that tables print,
+-- which is the one that `sweep --as` gave the spec, else short_label.
+-- context_tokens: mean length at which the accuracy was measured.
+CREATE VIEW summary AS
+SELECT r.id AS family, CASE s.name WHEN '' THEN r.label ELSE s.name END AS label,
+       r.label AS short_label, s.spec, s.policy, s.format, s.tag, s.oracle, r.trace, t.task_name,
+       t.task_prompt, t.subset, t.model_name, t.digest AS trace_digest, r.fidelity, r.mode, r.self,
+       r.compute, r.variant, r.seed, r.version, r.git_commit, r.cpu,
+       MAX(x.redraws) AS redraws,
+       COUNT(*) AS n, t.n_items AS n_trace, COUNT(x.right_acc) AS n_judged, AVG(x.chance) AS chance,
+       AVG(x.right_acc) AS acc, AVG(x.right_acc_norm) AS acc_norm,
+       AVG(x.right_acc_bytes) AS acc_bytes, AVG(x.right_acc_token) AS acc_token,
+       AVG(x.ref_acc) AS ref_acc, AVG(x.ref_acc_norm) AS ref_acc_norm,
+       AVG(x.ref_acc_bytes) AS ref_acc_bytes, AVG(x.ref_acc_token) AS ref_acc_token,
+       AVG(x.agree) AS agree, AVG(x.margin) AS margin,
+       SUM(x.kl_nats * x.n_scored) / SUM(CASE WHEN x.kl_nats IS NOT NULL THEN x.n_scored END)
+           AS kl_nats,
+       AVG(x.nominal_bits) AS nominal_bits, AVG(x.effective_bits) AS effective_bits,
+       AVG(x.allocated_bits) AS allocated_bits, AVG(x.entropy_bits) AS entropy_bits,
+       AVG(x.bytes_per_token) AS bytes_per_token, AVG(x.context_tokens) AS context_tokens
+FROM item_result AS x
+JOIN run AS r ON r.id = x.family
+JOIN policy_spec AS s ON s.id = r.spec
+JOIN trace AS t ON t.id = r.trace
+GROUP BY x.family
+ORDER BY s.spec, x.family;
+
+-- What `kvsim frontier` marks by default: of each recording and setting, the rows that no other
+-- beats in `value` (acc on the n_common items that all of them hold and judged) and effective bits.
+-- Policies that read the future do not compete; of several builds the fullest run does, then the
+-- newest.
+CREATE VIEW frontier AS
+WITH builds AS MATERIALIZED (
+         SELECT *, ROW_NUMBER() OVER (PARTITION BY trace, spec, seed, fidelity, mode, self, compute,
+                                      variant ORDER BY n DESC, family DESC) AS build
+         FROM summary WHERE NOT oracle),
+     row AS MATERIALIZED (
+         SELECT *, DENSE_RANK() OVER (ORDER BY trace, fidelity, mode, self, compute,
+                                      CASE fidelity WHEN 'exact' THEN variant LIKE '%closed%'
+                                      ELSE variant END) AS setting
+         FROM builds WHERE build = 1),
+     judged AS MATERIALIZED (
+         SELECT r.setting, r.family, x.item, x.right_acc
+         FROM row AS r JOIN item_result AS x ON x.family = r.family
+         WHERE x.right_acc IS NOT NULL),
+     common AS (SELECT j.setting, j.item FROM judged AS j GROUP BY j.setting, j.item
+                HAVING COUNT(*) = (SELECT COUNT(*) FROM row AS r WHERE r.setting = j.setting)),
+     point AS MATERIALIZED (
+         SELECT j.setting, j.family, AVG(j.right_acc) AS value, COUNT(*) AS n_common,
+                r.effective_bits AS cost
+         FROM judged AS j
+         JOIN common AS c ON c.setting = j.setting AND c.item = j.item
+         JOIN row AS r ON r.family = j.family
+         GROUP BY j.setting, j.family)
+SELECT s.*, a.value, a.n_common
+FROM point AS a
+JOIN summary AS s ON s.family = a.family
+WHERE NOT EXISTS (SELECT 1 FROM point AS b
+                  WHERE b.setting = a.setting AND b.value >= a.value AND b.cost <= a.cost
+                    AND (b.value > a.value OR b.cost < a.cost))
+ORDER BY s.trace, a.setting, s.effective_bits DESC, s.family;

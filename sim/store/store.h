@@ -97,7 +97,8 @@ KV_MUST_CHECK int kv_store_put_timing(struct kv_store *s, long long run, double 
 // are owned by the row.
 struct kv_summary {
     long long run_group, trace;
-    char *label; // the spec without keys that say nothing
+    char *label;       // the name that the user gave the spec, else short_label
+    char *short_label; // the spec without keys that say nothing
     char *spec, *policy, *format, *tag;
     struct kv_spec_parts parts; // of the spec, parsed once
     enum kv_fidelity fidelity;

@@ -44,6 +44,7 @@ static const struct column {
     {"family", C_ID, FIELD(run_group)},
     {"trace", C_ID, FIELD(trace)},
     {"label", C_TEXT, FIELD(label)},
+    {"short_label", C_TEXT, FIELD(short_label)},
     {"spec", C_TEXT, FIELD(spec)},
     {"policy", C_TEXT, FIELD(policy)},
     {"format", C_TEXT, FIELD(format)},

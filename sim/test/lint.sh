@@ -66,7 +66,8 @@ analysis/claims  analysis/results
 analysis/studies analysis/claims analysis/search
 reports/draw     analysis/studies
 reports/page     reports/draw
-reports          reports/page
+reports/table    sim/base
+reports          reports/page reports/table
 sim              reports
 sim/cli          reports
 sim/examples     sim/kvsim.h

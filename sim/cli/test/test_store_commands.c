@@ -265,6 +265,51 @@ static void report_draws_figures_and_a_page_that_escapes_names(void **state) {
     free(dir);
 }
 
+// What lm-evaluation-harness's make_table reads: each key of "results" has its place in every part,
+// numbers under "metric,filter" with a direction, and is a task or a member of one.
+static void results_json_has_the_nesting_of_the_harness(void **state) {
+    static const char *const parts[] = {"configs", "versions", "n-shot", "n-samples",
+                                        "higher_is_better"};
+    const struct fixture *f = *state;
+    char *dir = kv_format_text("%s/harness", f->dir), *said, *path, *name;
+    char *arguments = kv_format_text("report --db %s -o %s", f->db, dir);
+    const char *key, *metric;
+    json_t *row, *x;
+    if (system("command -v gnuplot >/dev/null 2>&1") != 0) skip();
+    if (run(f, "", arguments, &said)) fail_msg("%s", said);
+    path = kv_format_text("%s/results.json", dir);
+    json_t *file = json_load_file(path, 0, NULL), *results = json_object_get(file, "results"),
+           *groups = json_object_get(file, "group_subtasks");
+    size_t members = 0, i;
+    assert_true(json_object_size(results) > json_object_size(groups));
+    json_object_foreach(results, key, row) {
+        for (size_t p = 0; p < sizeof parts / sizeof *parts; p++)
+            assert_non_null(json_object_get(json_object_get(file, parts[p]), key));
+        assert_true(json_is_string(json_object_get(row, "alias")));
+        json_t *better = json_object_get(json_object_get(file, "higher_is_better"), key);
+        json_object_foreach(row, metric, x) {
+            if (strcmp(metric, "alias") == 0 || strstr(metric, "_stderr,none")) continue;
+            name = kv_format_text("%.*s", (int)strcspn(metric, ","), metric);
+            assert_string_equal(metric + strlen(name), ",none");
+            assert_true(json_is_number(x) && json_is_boolean(json_object_get(better, name)));
+            free(name);
+        }
+    }
+    json_object_foreach(groups, key, row) {
+        assert_non_null(json_object_get(results, key));
+        json_array_foreach(row, i, x) {
+            assert_non_null(json_object_get(results, json_string_value(x)));
+            members++;
+        }
+    }
+    assert_int_equal(members + json_object_size(groups), json_object_size(results));
+    json_decref(file);
+    free(path);
+    free(said);
+    free(arguments);
+    free(dir);
+}
+
 static void without_gnuplot_the_report_says_how_to_get_it(void **state) {
     const struct fixture *f = *state;
     char *said, *arguments = kv_format_text("report --db %s -o %s/r", f->db, f->dir);
@@ -275,11 +320,12 @@ static void without_gnuplot_the_report_says_how_to_get_it(void **state) {
     free(arguments);
 }
 
-// Takes out what the newest schema added.
+// Takes out what the schemas after the second added.
 static void make_older(struct kv_store *s) {
     static const char *const steps[] = {"DROP VIEW frontier",
                                         "DROP VIEW summary",
                                         "ALTER TABLE run DROP COLUMN label",
+                                        "ALTER TABLE policy_spec DROP COLUMN name",
                                         "CREATE VIEW summary AS SELECT 1",
                                         "CREATE VIEW frontier AS SELECT 1",
                                         "PRAGMA user_version = 2"};
@@ -431,6 +477,7 @@ int main(void) {
         cmocka_unit_test(diff_pairs_two_specs),
         cmocka_unit_test(what_is_not_there_is_said_in_one_sentence),
         cmocka_unit_test(report_draws_figures_and_a_page_that_escapes_names),
+        cmocka_unit_test(results_json_has_the_nesting_of_the_harness),
         cmocka_unit_test(without_gnuplot_the_report_says_how_to_get_it),
     };
     return cmocka_run_group_tests_name("store commands", tests, set_up, tear_down);
