@@ -221,6 +221,7 @@ static void end_figures(struct kv_page_part *parts, size_t n, const char *dir, c
         for (size_t k = 0; k < parts[i].n_figures; k++) {
             if (say) kv_say("%s/%s.{%s}", dir, parts[i].figures[k].name, formats);
             free(parts[i].figures[k].name);
+            free(parts[i].figures[k].narrow);
         }
 }
 

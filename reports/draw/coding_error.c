@@ -75,10 +75,12 @@ static void add_points(struct kv_text *t, const struct panel *p, size_t panel,
         kv_text_addf(t, "%zu\t%s\t%u\t%.6g\t%.6g\t%d\t%s\t", panel, name, r->bits,
                      r->effective_bits, r->relative, p->on[k], p->named[k] ? name : "");
         if (p->named[k])
-            kv_text_addf(t, "%.6g\t%.6g\t%d\t%d\n", kv_axes_from_x(&p->axes, l->label_x),
-                         kv_axes_from_y(&p->axes, l->label_y), l->justify, l->leader);
+            kv_text_addf(t, "%.6g\t%.6g\t%d\t%d\t%.6g\t%.6g\n",
+                         kv_axes_from_x(&p->axes, l->label_x), kv_axes_from_y(&p->axes, l->label_y),
+                         l->justify, l->leader, kv_axes_from_x(&p->axes, l->leader_x),
+                         kv_axes_from_y(&p->axes, l->leader_y));
         else
-            kv_text_addf(t, "\t\t\t\n");
+            kv_text_addf(t, "\t\t\t\t\t\n");
         free(name);
     }
     kv_text_addf(t, "\n");
@@ -89,7 +91,7 @@ static char *settings(const struct panel p[2], const struct kv_quant_source *sou
     struct kv_text t = {0};
     char *subtitle = kv_gnuplot_text(source->title);
     kv_text_addf(&t, "subtitle_text = '%s'\n", subtitle);
-    kv_script_panels(&t, &p->axes, 2, sizeof *p, height);
+    kv_script_panels(&t, &p->axes, 2, sizeof *p, KV_CANVAS_X, height);
     free(subtitle);
     return kv_text_take(&t);
 }
@@ -102,7 +104,7 @@ int kv_quant_draw(const struct kv_quant_row *rows, size_t n, const struct kv_qua
     double height = kv_layout_height(&layout, 2);
     kv_text_addf(&t,
                  "panel\tformat\twidth_bits\teffective_bits\trelative_error\ton_frontier\tlabel\t"
-                 "label_x\tlabel_y\tjustify\tleader\n");
+                 "label_x\tlabel_y\tjustify\tleader\tleader_x\tleader_y\n");
     int rc = kv_make_dir(dir, e);
     for (int k = 0; k < 2; k++) {
         panels[k].axes = kv_axes_new(&layout, (size_t)k);

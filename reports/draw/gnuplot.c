@@ -61,6 +61,7 @@ static void add_head(struct kv_text *t, const struct kv_gnuplot *g) {
                  g->file, g->file);
     if (g->canvas_x > 0)
         kv_text_addf(t, "canvas_x = %.0f\ncanvas_y = %.0f\n", g->canvas_x, g->canvas_y);
+    if (g->width_mm > 0) kv_text_addf(t, "width_mm = %g\n", g->width_mm);
     kv_text_addf(t, "%s", g->settings);
 }
 

@@ -31,7 +31,7 @@ do for [p = 1:2] {
     set xlabel "effective bits a value: codes, scales, minima, outliers" offset 0, 0.4
     set label 6 (p == 1 ? "keys: relative error |e| / |x|" : "values: relative error |e| / |x|") at screen 14.0 / canvas_x, 0.5 * (panel_top + panel_bottom) center rotate by 90 textcolor rgb ink
     plot data using (of(p, "effective_bits")):"relative_error" with lines lc rgb pale lw 1.2, \
-         data using (column("leader") == 1 ? of(p, "effective_bits") : NaN):"relative_error":(column("label_x") - column("effective_bits")):(column("label_y") - column("relative_error")) with vectors nohead lc rgb pale lw 0.8, \
+         data using (column("leader") == 1 ? of(p, "effective_bits") : NaN):"relative_error":(column("leader_x") - column("effective_bits")):(column("leader_y") - column("relative_error")) with vectors nohead lc rgb pale lw 0.8, \
          data using (dot(p, 0)):"relative_error" with points pt circle ps 0.7 * dot_size lc rgb blue, \
          data using (dot(p, 1)):"relative_error" with points pt circle ps 0.7 * dot_size lc rgb orange, \
          data using (label_at(p, -1)):"label_y":(stringcolumn("label")):(name_colour(column("on_frontier"))) with labels right textcolor rgb variable, \

@@ -22,7 +22,7 @@ static int add_figure(struct kv_text *t, const struct kv_page *p, const struct k
     char *prefix = kv_format_text("%s-", name);
     kv_text_addf(t, "<figure class=\"wide\" role=\"region\" aria-label=\"Figure\" tabindex=\"0\">");
     kv_html_svg(t, svg, prefix, drawn->plot_y,
-                strncmp(name, "frontier_latency", 16) == 0
+                drawn->times
                     ? "Accuracy against milliseconds a token, a panel for each context; the table "
                       "below holds the numbers"
                     : "Accuracy, and divergence from 16 bit, against effective bits; the table "
