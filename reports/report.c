@@ -159,6 +159,7 @@ static int draw(struct kv_page *page, struct kv_page_part *parts, const struct k
     struct kv_progress *progress = kv_progress_start("drawing", page->n_parts, "parts");
     for (size_t i = 0; !code && i < page->n_parts; i++) {
         code = kv_frontier_draw(&parts[i].set, parts[i].figures, &parts[i].n_figures, e);
+        if (!code && r->paper) code = kv_paper_draw(&parts[i].set, r->paper, &parts[i].paper, e);
         kv_progress_step(progress, 1);
         if (!code && kv_interrupted()) code = kv_fail(e, KV_EINTR, "report", "interrupted");
     }
@@ -217,12 +218,15 @@ static int write_page(struct kv_page *page, struct kv_page_part *parts, const st
 // Says what was drawn, unless the report failed, and lets go of it.
 static void end_figures(struct kv_page_part *parts, size_t n, const char *dir, const char *formats,
                         bool say) {
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
+        if (say && parts[i].paper) kv_say("%s/%s.{%s}", dir, parts[i].paper, formats);
+        free(parts[i].paper);
         for (size_t k = 0; k < parts[i].n_figures; k++) {
             if (say) kv_say("%s/%s.{%s}", dir, parts[i].figures[k].name, formats);
             free(parts[i].figures[k].name);
             free(parts[i].figures[k].narrow);
         }
+    }
 }
 
 int kv_report_write(const struct kv_report *r, struct kv_rows *all, struct kv_store *s,
