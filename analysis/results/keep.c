@@ -13,7 +13,8 @@ static bool means(const char *text, const struct kv_row *r, const struct kv_stor
                   size_t n_settings, struct kv_error *no_spec) {
     bool marked = strcmp(text, r->label) == 0;
     if (strchr(text, '*'))
-        return fnmatch(text, r->label, 0) == 0 || fnmatch(text, r->s.spec, 0) == 0;
+        return fnmatch(text, r->label, 0) == 0 || fnmatch(text, r->s.spec, 0) == 0 ||
+               fnmatch(text, r->s.short_label, 0) == 0;
     if (!marked) kv_rows_mark(&r->s, 1, settings, n_settings, text, &marked, no_spec);
     return marked;
 }

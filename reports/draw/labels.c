@@ -8,10 +8,10 @@
 
 // Candidate places lie on circles around the point; what a place costs is weighed in pixels of
 // distance. Labels over labels or points cannot be read and cost more than any distance.
-static const double radii[] = {9, 15, 23, 33, 46, 62, 82, 106, 135, 170, 210};
+static const double radii[] = {10, 15, 23, 33, 46, 62, 82, 106, 135, 170, 210};
 enum { N_RADII = sizeof radii / sizeof *radii, N_ANGLES = 24, SWEEPS = 40 };
 static const double leader_from = 14, leader_gap = 3; // between a leader's end and its text
-static const double point_radius = 6, cap = 4;        // cap: half the width of a bar's ends
+static const double point_radius = 7.5, cap = 4;      // to a diamond's corner; half a bar's end
 static const double cost_clash = 3000, cost_leader = 250;
 
 struct kv_box kv_label_box(const struct kv_label *l) {

@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static const double margin = 1, point_radius = 4;
+static const double margin = 1;
 
 struct text {
     double x0, y0, x1, y1;
@@ -123,11 +123,14 @@ static void read_path(struct figure *f, const char *path) {
     }
 }
 
+// gnuplot's symbols reach one unit of their scale from their middle, diamonds (12) to a corner.
 static void read_point(struct figure *f, const char *use) {
-    const char *transform = attribute(use, "transform");
-    double x, y;
-    if (transform && sscanf(transform, "translate(%lf,%lf)", &x, &y) == 2)
-        add_stroke(f, (struct stroke){x, y, x, y, point_radius});
+    const char *transform = attribute(use, "transform"), *link = attribute(use, "xlink:href");
+    double x, y, scale;
+    if (!transform || sscanf(transform, "translate(%lf,%lf) scale(%lf)", &x, &y, &scale) != 3)
+        return;
+    bool diamond = begins(link, "#gpPt11") || begins(link, "#gpPt12");
+    add_stroke(f, (struct stroke){x, y, x, y, diamond ? sqrt(2) * scale : scale});
 }
 
 static void read_figure(struct figure *f, const char *svg) {
