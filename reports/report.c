@@ -149,6 +149,20 @@ static void close_recordings(struct recordings *traces) {
     free(traces->at);
 }
 
+// The panel for a paper of every part that knows what it shows.
+static int draw_paper(const struct kv_paper *paper, struct kv_page_part *parts, size_t n,
+                      struct kv_error *e) {
+    int code = 0;
+    bool any = false;
+    for (size_t i = 0; paper && !code && i < n; i++) {
+        code = kv_paper_draw(&parts[i].set, paper, &parts[i].paper, e);
+        any = any || parts[i].paper;
+    }
+    return code || any || !paper ? code
+                                 : kv_fail(e, KV_EUSAGE, "--panel", "no row has a value for %s",
+                                           kv_paper_panels[paper->panel]);
+}
+
 static int draw(struct kv_page *page, struct kv_page_part *parts, const struct kv_report *r,
                 struct kv_error *e) {
     struct recordings traces = {page->n_parts, kv_alloc(page->n_parts, sizeof *traces.at)};
@@ -164,6 +178,7 @@ static int draw(struct kv_page *page, struct kv_page_part *parts, const struct k
         if (!code && kv_interrupted()) code = kv_fail(e, KV_EINTR, "report", "interrupted");
     }
     kv_progress_end(progress);
+    if (!code) code = draw_paper(r->paper, parts, page->n_parts, e);
     if (!code) {
         page->policies = policies;
         page->n_policies = find_policies(parts, page->n_parts, &traces, r->jobs, policies);

@@ -17,7 +17,7 @@ do for [p = 1:panels] {
     if (p > 1) { unset label 1; unset label 2 }
     set title panel_name[p] offset 0, -0.6 textcolor rgb ink
     set xlabel panel_unit[p] offset 0, 0.4
-    if (p == 1) { set ylabel "exact KL to 16 bit, nats a scored token" offset 1.2, 0 } else { unset ylabel }
+    if (p == 1) { set ylabel "exact KL, nats a scored token" offset 0.8, 0 } else { unset ylabel }
     set xrange [x_low[p]:x_high[p]]
     set yrange [low_kl:high_kl]
     plot data using (of(p, "predicted")):(of(p, "low")):(of(p, "high")) with filledcurves fc rgb pale fs transparent solid 0.45 noborder, \

@@ -9,9 +9,9 @@
 #include <stdlib.h>
 
 enum { RIGHT = 24, PANEL = 300, TALLEST_PANEL = 460, NARROW = 420 };
-// Times are compared on an axis of a tenth of them at least: what a model of a device cannot tell
+// Costs are compared on an axis of a tenth of them at least: what a model of a device cannot tell
 // apart should not fill a figure.
-static const double least_time_span = 0.1;
+static const double least_span = 0.1;
 
 // ---- points ---------------------------------------------------------------------------
 
@@ -102,8 +102,8 @@ static void set_axes(struct kv_frontier_panel *p, size_t n) {
     } else {
         pad(&a->y_low, &a->y_high, 0.06, 1e-6);
     }
-    span = isnan(p->context) ? 0 : least_time_span * a->x_high - (a->x_high - a->x_low);
-    if (span > 0) kv_axes_take_x(a, a->x_high + span);
+    span = least_span * a->x_high - (a->x_high - a->x_low);
+    if (span > 0) pad(&a->x_low, &a->x_high, 0, span / 2);
     pad(&a->x_low, &a->x_high, 0.04, fmax(1e-3 * fabs(a->x_high), 1e-6));
 }
 
@@ -158,8 +158,10 @@ static void add_times(struct kv_frontier_figure *f) {
 void kv_frontier_lay(struct kv_frontier_figure *f, double panel_y) {
     // More points than names need room.
     double height = PANEL + 4 * fmax(0, (double)f->set->n - 16), top = f->title ? 60 : 4;
-    f->layout = (struct kv_layout){
-        .canvas_x = f->canvas_x, .right = RIGHT, .head = top + kv_frontier_legend(f, top) + 12};
+    f->layout = (struct kv_layout){.canvas_x = f->canvas_x,
+                                   .left = KV_FRONTIER_LEFT,
+                                   .right = RIGHT,
+                                   .head = top + kv_frontier_legend(f, top) + 12};
     f->layout.panel_y = panel_y > 0 ? panel_y : fmin(height, TALLEST_PANEL);
     f->canvas_y = f->plot_y = kv_layout_height(&f->layout, f->n_panels);
     for (size_t i = 0; i < f->n_panels; i++) {

@@ -47,8 +47,8 @@ struct kv_paper {
 KV_MUST_CHECK int kv_paper_size(const char *text, struct kv_paper *paper, struct kv_error *e);
 
 // Draws the panel as DIR/PANEL.{tsv,gp,...} in the set's formats. *name: of the files, without
-// ending; caller frees. Errors as above; KV_EUSAGE when the set has nothing for the panel, or the
-// size no room.
+// ending; caller frees; NULL = the set knows nothing of what the panel shows. Errors as above;
+// KV_EUSAGE when the size has no room, or a panel of times no device.
 KV_MUST_CHECK int kv_paper_draw(const struct kv_frontier_set *set, const struct kv_paper *paper,
                                 char **name, struct kv_error *e);
 

@@ -125,6 +125,16 @@ char *kv_frontier_data(const struct kv_frontier_figure *f) {
     for (size_t i = 0; i < n; i++) numbers[i] = kv_format_text("%zu", i + 1);
     for (size_t k = 0; k < f->n_panels; k++) mark_points(&m, f, k, numbers);
     if (f->listed) mark_list(&m, f, numbers);
+    // gnuplot 5.4 and 6.0 end in a segmentation fault where the one line of the data is no label of
+    // the side that is drawn: an empty line of the list keeps it company.
+    if (m.n == 1)
+        add_mark(&m, (struct mark){.x = NAN,
+                                   .y = NAN,
+                                   .low = NAN,
+                                   .high = NAN,
+                                   .leader_x = NAN,
+                                   .leader_y = NAN,
+                                   .label = ""});
     qsort(m.at, m.n, sizeof *m.at, compare);
     kv_text_addf(&t, "panel\tx\ty\tlow\thigh\ton_frontier\thollow\toracle\tlabel\tlabel_x\tlabel_y"
                      "\tjustify\tleader\tleader_x\tleader_y\n");

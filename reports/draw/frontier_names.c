@@ -121,7 +121,7 @@ double kv_frontier_legend(struct kv_frontier_figure *f, double top) {
                                                    NULL};
     const bool there[KV_N_LEGEND] = {true,           true,           true,          any_line(f, 0),
                                      any_line(f, 1), any_line(f, 2), any_oracle(f), any_hollow(f)};
-    double left = f->title ? KV_LEFT_MARGIN : 16, x = left, y = top + LINE / 2.0;
+    double left = f->title ? KV_FRONTIER_LEFT : 16, x = left, y = top + LINE / 2.0;
     for (size_t i = 0; i < KV_N_LEGEND; i++) {
         f->legend[i].x = f->legend[i].y = NAN;
         if (!there[i]) continue;

@@ -18,6 +18,8 @@ struct kv_frontier_panel {
     size_t n_labels;
 };
 
+// Left margin: room for the tics of divergences, such as 0.0001, and the axis's title.
+enum { KV_FRONTIER_LEFT = 84 };
 // Entries of the legend, in its order.
 enum {
     KV_LEGEND_ON,

@@ -67,10 +67,8 @@ int kv_paper_draw(const struct kv_frontier_set *set, const struct kv_paper *pape
     if (times && (!set->all->device || set->all->n_contexts == 0))
         return kv_fail(e, KV_EUSAGE, "--panel", "%s needs a device and a context", panel);
     kv_frontier_add_panel(&f, divergence, times ? set->all->n_contexts - 1 : 0, times);
-    int code = f.n_panels ? lay(&f, paper, e)
-                          : kv_fail(e, KV_EUSAGE, "--panel", "no row has %s for %s",
-                                    divergence ? "a divergence" : "an accuracy", panel);
-    if (!code) {
+    int code = f.n_panels ? lay(&f, paper, e) : 0;
+    if (!code && f.n_panels) {
         *name = kv_format_text("%s%s", panel, set->suffix);
         code = kv_frontier_write(&f, *name, set->formats, e);
     }

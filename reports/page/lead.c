@@ -15,7 +15,7 @@ static const double bound = 0.05;
 
 // A policy that a device could run and that decides: no oracle, and no null of chance.
 static bool is_offered(const struct kv_row *r) {
-    static const char *const nulls[] = {"shuffle(", "random"};
+    static const char *const nulls[] = {"shuffle", "random"};
     for (size_t i = 0; i < sizeof nulls / sizeof *nulls; i++)
         if (strncmp(r->s.policy, nulls[i], strlen(nulls[i])) == 0) return false;
     return !r->s.oracle && !isnan(r->kl.mean);
