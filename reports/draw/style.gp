@@ -8,7 +8,7 @@ scale = width_mm > 0 ? 300 * inch : 2                   # of a pixel in PNG: 300
 if (format eq "svg") {
     set terminal svg size canvas_x, canvas_y noenhanced font "DejaVu Sans,Verdana,sans-serif,12" background "white" linewidth 1
 } else { if (format eq "pdf") {
-    set terminal pdfcairo size canvas_x * inch, canvas_y * inch noenhanced font "DejaVu Sans,12" background "white" linewidth 60 * inch fontscale 54 * inch pointscale 90 * inch
+    set terminal pdfcairo size canvas_x * inch, canvas_y * inch noenhanced font "DejaVu Sans,12" background "white" linewidth 120 * inch fontscale 54 * inch pointscale 90 * inch
 } else {
     set terminal pngcairo size scale * canvas_x, scale * canvas_y noenhanced font "DejaVu Sans,9" background "white" fontscale scale linewidth scale pointscale scale
 } }
