@@ -178,7 +178,7 @@ commands: all ## write what the program says of itself: sim/cli/commands.md, the
 
 # ---- the rest --------------------------------------------------------------------------------------
 
-install: all ## install program, library, headers, man page and pkg-config file under PREFIX
+install: all ## install program, library, headers, man pages, completion and pkg-config file under PREFIX
 	@sh sim/base/install.sh '$(DESTDIR)$(PREFIX)' '$(PREFIX)' '$(VERSION)' '$(BUILD)'
 
 symbols: ## write down what the headers of sim/kvsim.h declare, which is what the installed library exports

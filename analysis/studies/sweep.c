@@ -78,6 +78,36 @@ int kv_sweep_check(const struct kv_sweep_options *o, struct kv_error *e) {
 
 // ---- opening --------------------------------------------------------------------------
 
+// Adds a word that is no spec, if the store's tables call one so. Else returns `failed`, whose *e
+// says what is wrong with the word. A store that is not there calls nothing anything; one that is
+// none is told of when it is opened to be written.
+static int add_stored(struct kv_sweep *s, const char *word, const struct kv_format_setting *setting,
+                      int failed, struct kv_error *e) {
+    struct kv_error ignored;
+    struct kv_store *store = NULL;
+    char *spec = NULL;
+    if (!s->o.db || kv_tolerate(kv_store_open(&store, s->o.db, KV_STORE_READ, &ignored), &ignored))
+        return failed;
+    if (kv_tolerate(kv_store_spec(store, word, &spec, &ignored), &ignored)) spec = NULL;
+    kv_store_abandon(store);
+    int rc = spec ? kv_spec_list_add(&s->specs, spec, setting, s->o.seed, e) : failed;
+    free(spec);
+    return rc;
+}
+
+static int add_specs(struct kv_sweep *s, const struct kv_format_setting *setting,
+                     struct kv_error *e) {
+    const struct kv_sweep_options *o = &s->o;
+    int rc = 0;
+    for (size_t i = 0; i < o->n_specs && rc == 0; i++) {
+        rc = kv_spec_list_add(&s->specs, o->specs[i], setting, o->seed, e);
+        if (rc) rc = add_stored(s, o->specs[i], setting, rc, e);
+    }
+    for (size_t i = 0; i < o->n_named && rc == 0; i++)
+        rc = kv_spec_list_add_named(&s->specs, o->named[i], setting, o->seed, e);
+    return rc;
+}
+
 static int open_all(struct kv_sweep *s, struct kv_error *e) {
     KV_GUARD(e);
     struct kv_sweep_options *o = &s->o;
@@ -93,10 +123,7 @@ static int open_all(struct kv_sweep *s, struct kv_error *e) {
     if (o->items.n == 0) o->items = (struct kv_item_range){0, in->n_items};
     rc = kv_item_range_check(&o->items, in->n_items, "items", e);
     const struct kv_format_setting setting = {in->shape, in->order};
-    for (size_t i = 0; i < o->n_specs && rc == 0; i++)
-        rc = kv_spec_list_add(&s->specs, o->specs[i], &setting, o->seed, e);
-    for (size_t i = 0; i < o->n_named && rc == 0; i++)
-        rc = kv_spec_list_add_named(&s->specs, o->named[i], &setting, o->seed, e);
+    if (rc == 0) rc = add_specs(s, &setting, e);
     if (rc == 0 && s->specs.n == 0) rc = kv_fail(e, KV_EUSAGE, "specs", "none is left to replay");
     if (rc == 0 && o->exact) rc = kv_recorded_model_open(&s->model, in, o->model, o->compute, e);
     return rc;

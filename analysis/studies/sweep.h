@@ -39,7 +39,8 @@ struct kv_sweep_options {
     enum kv_compute compute;
     // Specs and expansions ("static:bits={2,4}@sym"), and files of them: words that end in
     // ".sweep", each line a spec, with "as=NAME" behind it or not. In an expansion a width that the
-    // format does not offer is skipped with one line; alone it is an error.
+    // format does not offer is skipped with one line; alone it is an error. A word that is no
+    // spec may be what the store's tables call one: a name or a label.
     const char *const *specs;
     size_t n_specs;
     bool exact, fisher; // how outcomes are obtained; the default is exact alone

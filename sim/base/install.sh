@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# Installs program, library, the headers that sim/kvsim.h names, examples, man page and pkg-config file.
+# Installs program, library, the headers that sim/kvsim.h names, examples, man pages, bash completion and
+# pkg-config file.
 #
 #   install.sh WHERE PREFIX VERSION BUILD    WHERE is DESTDIR and PREFIX together; PREFIX is what
 #                                            the pkg-config file will say
@@ -11,7 +12,7 @@ headers=$("${CC:-cc}" -std=c17 -I. -MM -x c sim/kvsim.h | tr ' \\' '\n\n' | grep
 scratch=$(mktemp -d) && trap 'rm -rf "$scratch"' EXIT
 object=$scratch/kvsim.o
 
-mkdir -p "$where/bin" "$where/lib/pkgconfig" "$where/share/man/man1" "$where/share/doc/kvsim/examples"
+mkdir -p "$where/bin" "$where/lib/pkgconfig" "$where/share/man/man1" "$where/share/man/man7" "$where/share/doc/kvsim/examples"
 install -m 755 "$build/kvsim" "$where/bin/kvsim"
 # One object whose only names are those of the interface: what else the library holds is its own.
 ld -r --whole-archive "$build/libkvsim.a" -o "$object"
@@ -28,8 +29,12 @@ for header in $headers; do
     sed 's|^#include "\([^"]*\)"|#include <kvsim/\1>|' "$header" >"$to"
     chmod 644 "$to"
 done
-sh sim/cli/man.sh "$build/kvsim" "$version" >"$where/share/man/man1/kvsim.1"
-chmod 644 "$where/share/man/man1/kvsim.1"
+sh sim/base/man.sh "$build/kvsim" "$version" >"$where/share/man/man1/kvsim.1"
+sh sim/base/man.sh "$build/kvsim" "$version" specs >"$where/share/man/man7/kvsim-specs.7"
+chmod 644 "$where/share/man/man1/kvsim.1" "$where/share/man/man7/kvsim-specs.7"
+mkdir -p "$where/share/bash-completion/completions"
+"$build/kvsim" help --bash >"$where/share/bash-completion/completions/kvsim"
+chmod 644 "$where/share/bash-completion/completions/kvsim"
 # The second folder serves policies built elsewhere, whose template names "policies/policy.h".
 cat >"$where/lib/pkgconfig/kvsim.pc" <<PC
 prefix=$prefix

@@ -153,7 +153,8 @@ struct choice {
 static bool wanted(const struct choice *x, const struct kv_summary *s) {
     if (s->fidelity != KV_EXACT || s->oracle || !(s->nominal_bits < 16)) return false;
     if (s->n_items < x->least) return false;
-    if (x->only && fnmatch(x->only, s->spec, 0) != 0) return false;
+    if (x->only && fnmatch(x->only, s->spec, 0) != 0 && fnmatch(x->only, s->label, 0) != 0)
+        return false;
     if (x->modes && !(x->modes >> s->mode & 1)) return false;
     if (x->selves && !(x->selves >> s->self & 1)) return false;
     return !x->trace || strncmp(x->trace, s->trace_digest, strlen(x->trace)) == 0;

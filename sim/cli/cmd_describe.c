@@ -3,7 +3,7 @@
 #include "sim/base/args.h"
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
-#include "sim/cli/catalogue.h"
+#include "sim/replay/catalogue.h"
 #include "sim/cli/options.h"
 #include "sim/cli/terminal.h"
 #include "sim/replay/plugin.h"
@@ -134,7 +134,7 @@ static void print_text(const struct sheet *t) {
 
 static int print_sheet(struct sheet *t, enum kv_output how, struct kv_error *e) {
     static const struct kv_table_column columns[] = {
-        {"what", KV_LEFT, what_cell}, {"value", KV_LEFT, value_cell}, {0}};
+        {"what", KV_LEFT, what_cell}, {"value", KV_PROSE, value_cell}, {0}};
     if (how == KV_OUT_TEXT) print_text(t);
     int rc = how == KV_OUT_TEXT
                  ? kv_flush_stdout(e)

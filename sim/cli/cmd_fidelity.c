@@ -13,7 +13,7 @@
 // ---- tables ---------------------------------------------------------------------------
 
 #define POLICIES(X, T)                                                                             \
-    X(T, spec, KV_TEXT(row->policy->label))                                                        \
+    X(T, spec, KV_TEXT(row->policy->spec.canonical))                                               \
     X(T, family, KV_TEXT(row->family))                                                             \
     X(T, n, KV_COUNT(row->policy->n_items))                                                        \
     X(T, bits, KV_NUMBER(row->policy->bits, 3))                                                    \
@@ -37,7 +37,8 @@
     X(T, agree, KV_NUMBER(row->policy->agree, 4))                                                  \
     X(T, agree_predicted, KV_NUMBER(row->agree, 4))                                                \
     X(T, outside_validity, KV_TEXT(row->policy->outside))                                          \
-    X(T, not_finite, KV_COUNT(row->policy->n_left_out))
+    X(T, not_finite, KV_COUNT(row->policy->n_left_out))                                            \
+    X(T, label, KV_TEXT(row->policy->label))
 KV_TABLE_COLUMNS(policies, kv_policy_told, POLICIES)
 
 // How predictions and exact divergence agree over all policies of a row.
@@ -84,7 +85,7 @@ KV_TABLE_COLUMNS(forms, kv_draws_told, FORMS)
 KV_TABLE_COLUMNS(accuracy, kv_decline_told, ACCURACY)
 
 #define PREDICTED(X, T)                                                                            \
-    X(T, spec, KV_TEXT(row->policy->label))                                                        \
+    X(T, spec, KV_TEXT(row->policy->spec.canonical))                                               \
     X(T, n, KV_COUNT(row->policy->n_items))                                                        \
     X(T, bits, KV_NUMBER(row->policy->bits, 3))                                                    \
     X(T, predicted, KV_NUMBER(row->by, 6))                                                         \
@@ -98,7 +99,8 @@ KV_TABLE_COLUMNS(accuracy, kv_decline_told, ACCURACY)
     X(T, agree16_low, KV_NUMBER(row->agree_in.low, 4))                                             \
     X(T, agree16_high, KV_NUMBER(row->agree_in.high, 4))                                           \
     X(T, cross_terms, KV_NUMBER(row->policy->cross, 3))                                            \
-    X(T, outside_validity, KV_TEXT(row->policy->outside))
+    X(T, outside_validity, KV_TEXT(row->policy->outside))                                          \
+    X(T, label, KV_TEXT(row->policy->label))
 KV_TABLE_COLUMNS(predicted, kv_policy_foretold, PREDICTED)
 
 static int print_policies(const struct kv_kl_calibration *k, enum kv_output how,
@@ -142,7 +144,7 @@ enum { N_TABLES = sizeof tables / sizeof *tables };
 static int choose_tables(const struct kv_cli *c, bool foretold, bool *chosen, struct kv_error *e) {
     char **list;
     size_t n = kv_opt_list(c, "table", &list);
-    bool text = c->output == KV_OUT_TEXT;
+    bool text = kv_for_readers(c->output);
     int rc = 0;
     for (size_t i = 0; i < N_TABLES && !kv_opt(c, "table"); i++)
         chosen[i] = text ? i + 1 < N_TABLES || foretold : i == 0;
@@ -157,7 +159,7 @@ static int choose_tables(const struct kv_cli *c, bool foretold, bool *chosen, st
                          list[k]);
     }
     if (rc == 0 && !text && n > 1)
-        rc = kv_fail(e, KV_EUSAGE, "--table", "--tsv and --json print one table at a time");
+        rc = kv_fail(e, KV_EUSAGE, "--table", "--tsv, --csv and --json print one table at a time");
     kv_list_free(list, n);
     return rc;
 }
@@ -176,7 +178,8 @@ static int print(const struct kv_cli *c, const struct kv_kl_calibration *k, cons
     int rc = 0;
     for (size_t i = 0, printed = 0; i < N_TABLES && rc == 0; i++) {
         if (!chosen[i]) continue;
-        if (c->output == KV_OUT_TEXT) kv_print("%s%s\n", printed++ ? "\n" : "", tables[i].heading);
+        if (printed++ && kv_for_readers(c->output)) putchar('\n');
+        if (kv_for_readers(c->output)) kv_table_note(c->output, "%s", tables[i].heading);
         rc = tables[i].print(k, c->output, e);
     }
     return rc;

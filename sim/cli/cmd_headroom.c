@@ -5,6 +5,7 @@
 #include "reports/draw/headroom.h"
 #include "sim/base/talk.h"
 #include "sim/cli/study_options.h"
+#include "sim/store/label.h"
 
 #define ENTRIES(X, T)                                                                              \
     X(T, bits_of_uniform, KV_NUMBER(row->uniform_bits, -1))                                        \
@@ -17,8 +18,9 @@
     X(T, kl_predicted, KV_NUMBER(row->predicted, 5))                                               \
     X(T, acc, KV_NUMBER(row->right, 4))                                                            \
     X(T, agree16, KV_NUMBER(row->agree, 4))                                                        \
-    X(T, spec, KV_TEXT(row->spec))                                                                 \
-    X(T, left_out, KV_COUNT(row->n_left_out))
+    X(T, spec, KV_TEXT(row->canonical))                                                            \
+    X(T, left_out, KV_COUNT(row->n_left_out))                                                      \
+    X(T, label, KV_LEFT, kv_table_take(t, kv_spec_label(row->spec)))
 KV_TABLE_COLUMNS(entries, kv_headroom_entry, ENTRIES)
 
 static int read_options(const struct kv_cli *c, struct kv_headroom_options *o, char **model,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim list: the formats, policies and devices there are, and the CPU paths chosen here.
-#include "sim/cli/catalogue.h"
+#include "sim/replay/catalogue.h"
 #include "sim/base/cpu.h"
 #include "sim/base/memory.h"
 #include "sim/base/talk.h"

@@ -51,7 +51,7 @@ static int print(const struct kv_choice_result *rows, size_t n, enum kv_output h
                  struct kv_error *e) {
     struct kv_table *t = kv_table_begin(columns);
     for (size_t i = 0; i < n; i++) {
-        const struct line line = {&rows[i], how == KV_OUT_TEXT ? 4 : -1};
+        const struct line line = {&rows[i], kv_for_readers(how) ? 4 : -1};
         kv_table_add_rows(t, columns, &line, 1, sizeof line);
     }
     return kv_table_print(t, how, e);

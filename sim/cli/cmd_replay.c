@@ -74,10 +74,8 @@ static void choose_columns(struct kv_table_column *to, bool attention, bool some
     size_t n = 0;
     for (size_t i = 0; columns[i].name; i++) {
         if (!attention && i >= N_OUTCOME_COLUMNS && i < N_OUTCOME_COLUMNS + N_ATTENTION) continue;
-        bool machine = columns[i].cell == columns_left_out || columns[i].cell == columns_label;
-        if (kv_for_readers(output) && machine) continue;
+        if (kv_for_readers(output) && columns[i].cell == columns_left_out) continue;
         to[n] = columns[i];
-        if (kv_for_readers(output) && columns[i].cell == columns_spec) to[n].cell = columns_label;
         if (kv_for_readers(output) && some_left_out && columns[i].cell == columns_n)
             to[n].cell = judged;
         n++;

@@ -5,7 +5,9 @@
 
 #include <stdlib.h>
 
+#include "sim/base/talk.h"
 #include "sim/cli/study_options.h"
+#include "sim/store/label.h"
 
 // ---- table ----------------------------------------------------------------------------
 
@@ -26,8 +28,21 @@
       KV_TEXT(isnan(row->test.cost)                  ? ""                                          \
               : row->test.cost <= row->budget * 1.02 ? "yes"                                       \
                                                      : "no"))                                      \
-    X(T, kl_verified, KV_NUMBER(row->verified, 6))
+    X(T, kl_verified, KV_NUMBER(row->verified, 6))                                                 \
+    X(T, label, KV_LEFT, kv_table_take(t, kv_spec_label(row->spec)))
 KV_TABLE_COLUMNS(tuned, kv_tuned, TUNED)
+
+// A plan's label is no spec that could be copied.
+static void say_whole(const struct kv_tuned *at, size_t n, enum kv_output output) {
+    bool shortened = false;
+    for (size_t i = 0; i < n; i++) {
+        char *label = kv_spec_label(at[i].spec);
+        shortened = shortened || strchr(label, '~');
+        free(label);
+    }
+    if (shortened && kv_for_readers(output))
+        kv_say("plans are named by their mean widths; --tsv prints their specs whole");
+}
 
 static int print(const struct kv_tune *found, enum kv_budget_unit unit, enum kv_output output,
                  struct kv_error *e) {
@@ -36,7 +51,9 @@ static int print(const struct kv_tune *found, enum kv_budget_unit unit, enum kv_
     memcpy(columns, tuned, sizeof columns);
     for (size_t i = 0; columns[i].name; i++)
         if (strcmp(columns[i].name, "cost") == 0) columns[i].name = units[unit];
-    return kv_table_print_rows(columns, found->at, found->n, sizeof *found->at, output, e);
+    int rc = kv_table_print_rows(columns, found->at, found->n, sizeof *found->at, output, e);
+    if (rc == 0) say_whole(found->at, found->n, output);
+    return rc;
 }
 
 // ---- command --------------------------------------------------------------------------

@@ -3,8 +3,10 @@
 #include "analysis/claims/verdicts.h"
 #include "analysis/results/rows.h"
 #include "sim/base/files.h"
+#include "sim/base/memory.h"
 #include "sim/base/print.h"
 #include "sim/cli/options.h"
+#include "sim/cli/terminal.h"
 
 #include <stdlib.h>
 
@@ -79,42 +81,68 @@ static const struct kv_table_column columns[] = {{"claim", KV_LEFT, claim},
 
 // ---- in text --------------------------------------------------------------------------
 
+// A line of an answer, "  here     ...", that goes on below its text where the terminal ends. Takes
+// the text.
+static void print_line(const char *what, struct kv_text *t) {
+    enum { MARGIN = 11 };
+    size_t width;
+    char *text = kv_text_take(t), *clean = kv_printable(text, &width);
+    printf("  %-8s ", what);
+    kv_print_wrapped(clean, MARGIN, kv_terminal_width());
+    free(clean);
+    free(text);
+}
+
 static void print_claim(const struct kv_claim *c) {
+    struct kv_text t = {0};
     char *region = kv_claim_region_text(c);
-    kv_print("%s\n  claimed  %s: %s", c->claim, c->quantity->name, region);
+    size_t width;
+    char *claim = kv_printable(c->claim, &width);
+    kv_print_wrapped(claim, 0, kv_terminal_width());
+    free(claim);
+    kv_text_addf(&t, "%s: %s", c->quantity->name, region);
     free(region);
     if (c->quantity->quantity == KV_Q_SAVING)
-        kv_print(" on %s at %g tokens", c->device, c->context);
-    kv_print("; %s, %s; %s\n", c->model, c->benchmark, c->source);
-    if (c->note) kv_print("  note     %s\n", c->note);
+        kv_text_addf(&t, " on %s at %g tokens", c->device, c->context);
+    kv_text_addf(&t, "; %s, %s; %s", c->model, c->benchmark, c->source);
+    print_line("claimed", &t);
+    if (!c->note) return;
+    kv_text_addf(&t, "%s", c->note);
+    print_line("note", &t);
+}
+
+static void add_measured(const struct kv_verdict *v, struct kv_text *t) {
+    const struct kv_claim *c = v->claim;
+    const char *space = *c->quantity->unit ? " " : "";
+    kv_text_addf(t, ": %.4g", fabs(v->estimate) < 1e-12 ? 0 : v->estimate);
+    if (!isnan(v->low)) kv_text_addf(t, " [%.4g, %.4g]", v->low, v->high);
+    kv_text_addf(t, "%s%s", space, c->quantity->unit);
+    if (v->device)
+        kv_text_addf(t, " on %s", v->device);
+    else
+        kv_text_addf(t, ", n %zu", v->n);
+    kv_text_addf(t, "; %s, %s", v->model, v->benchmark);
 }
 
 static void print_verdict(const struct kv_verdict *v) {
-    const struct kv_claim *c = v->claim;
     bool away = v->misfit || (measured(v) && !v->here);
-    kv_print("  verdict  %s%s: %s\n", kv_answer_names[v->answer], away ? " here" : "", v->because);
+    struct kv_text t = {0};
+    kv_text_addf(&t, "%s%s: %s", kv_answer_names[v->answer], away ? " here" : "", v->because);
+    print_line("verdict", &t);
     if (!v->first) return;
-    kv_print("  here     %s%s%s (%s%s)", v->first, v->second ? " against " : "",
-             v->second ? v->second : "", v->mode, v->mode_mismatch ? "*" : "");
-    if (!measured(v)) {
-        puts(": not measured");
-        return;
-    }
-    const char *space = *c->quantity->unit ? " " : "";
-    printf(": %.4g", fabs(v->estimate) < 1e-12 ? 0 : v->estimate);
-    if (!isnan(v->low)) printf(" [%.4g, %.4g]", v->low, v->high);
-    printf("%s%s", space, c->quantity->unit);
-    if (v->device)
-        kv_print(" on %s", v->device);
+    kv_text_addf(&t, "%s%s%s (%s%s)", v->first, v->second ? " against " : "",
+                 v->second ? v->second : "", v->mode, v->mode_mismatch ? "*" : "");
+    if (measured(v))
+        add_measured(v, &t);
     else
-        printf(", n %zu", v->n);
-    kv_print("; %s, %s\n", v->model, v->benchmark);
-    if (!away) return;
-    printf("  analogue of this %s: %s", v->device ? "model and device" : "model",
-           kv_answer_names[v->analogue]);
+        kv_text_addf(&t, ": not measured");
+    print_line("here", &t);
+    if (!measured(v) || !away) return;
+    kv_text_addf(&t, "of this %s: %s", v->device ? "model and device" : "model",
+                 kv_answer_names[v->analogue]);
     if (v->analogue == KV_CANNOT_TELL && isfinite(v->items_needed))
-        printf("; about %.0f items would tell", v->items_needed);
-    putchar('\n');
+        kv_text_addf(&t, "; about %.0f items would tell", v->items_needed);
+    print_line("analogue", &t);
 }
 
 static int print(const struct kv_cli *c, const struct kv_verdict *v, size_t n, struct kv_error *e) {

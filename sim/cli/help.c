@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim help: the commands by group, one command's options, or all of it as a Markdown page.
 #include "sim/cli/help.h"
+#include "sim/cli/complete.h"
 #include "sim/cli/terminal.h"
 #include "sim/base/args.h"
 #include "sim/base/files.h"
+#include "sim/base/memory.h"
 #include "sim/base/version.h"
 
 #include <ctype.h>
+#include <stdlib.h>
 
 #define KV_GROUP(title)
 #define KV_COMMAND(name) extern const struct kv_command kv_cmd_##name;
@@ -47,6 +50,12 @@ int kv_find_command(const char *name, const struct kv_command **c, struct kv_err
     return kv_fail(e, KV_EUSAGE, "", "unknown command '%s' (kvsim --help lists them)", name);
 }
 
+static const struct kv_command *command_at(size_t i) { // help comes last
+    for (size_t k = 0; k < N_ENTRIES; k++)
+        if (entries[k].command && i-- == 0) return entries[k].command;
+    return i == 0 ? &help : NULL;
+}
+
 // ---- as text --------------------------------------------------------------------------
 
 static void print_entry(const struct kv_command *c, size_t widest) {
@@ -59,9 +68,11 @@ void kv_help_all(void) {
     for (size_t i = 0; i < N_ENTRIES; i++)
         if (entries[i].command && strlen(entries[i].command->name) > widest)
             widest = strlen(entries[i].command->name);
-    puts("kvsim " KV_VERSION
-         ": replays KV-cache precision policies against a recorded language model\n");
-    puts("usage: kvsim COMMAND [options]      kvsim help COMMAND shows an example that works");
+    kv_print_wrapped("kvsim " KV_VERSION
+                     ": replays KV-cache precision policies against a recorded language model",
+                     0, kv_terminal_width());
+    putchar('\n');
+    puts("usage: kvsim COMMAND [options]    kvsim help COMMAND: an example that works");
     for (size_t i = 0; i < N_ENTRIES; i++)
         if (entries[i].group)
             printf("\n%s:\n", entries[i].group);
@@ -72,8 +83,10 @@ void kv_help_all(void) {
 }
 
 void kv_help_one(const struct kv_command *c) {
-    printf("kvsim %s: %s\n\nusage: kvsim %s%s%s [options]\n", c->name, c->summary, c->name,
-           *c->usage ? " " : "", c->usage);
+    char *summary = kv_format_text("kvsim %s: %s", c->name, c->summary);
+    kv_print_wrapped(summary, 0, kv_terminal_width());
+    free(summary);
+    printf("\nusage: kvsim %s%s%s [options]\n", c->name, *c->usage ? " " : "", c->usage);
     if (c->options && c->options->name) {
         puts("\noptions:");
         kv_options_print(c->options);
@@ -161,6 +174,15 @@ static void print_page(void) {
 
 static int run(struct kv_cli *cli, struct kv_error *e) {
     const struct kv_command *c = NULL;
+    if (kv_opt_given(cli, "complete")) {
+        kv_complete(cli->args, cli->n_args, command_at);
+        return kv_flush_stdout(e);
+    }
+    if (cli->n_args > 1) return kv_fail(e, KV_EUSAGE, "help", "usage: kvsim help [COMMAND]");
+    if (kv_opt_given(cli, "bash")) {
+        kv_complete_bash();
+        return kv_flush_stdout(e);
+    }
     int rc = cli->n_args ? kv_find_command(cli->args[0], &c, e) : 0;
     if (rc) return rc;
     if (kv_opt_given(cli, "markdown"))
@@ -172,11 +194,18 @@ static int run(struct kv_cli *cli, struct kv_error *e) {
     return kv_flush_stdout(e);
 }
 
+static const struct kv_option options[] = {
+    {"bash", 0, NULL, NULL, "the completion script for bash, to be sourced"},
+    {"complete", 0, NULL, NULL,
+     "what the last of the words behind -- may become, one a line, as that script asks"},
+    {0}};
+
 static const struct kv_command help = {
     .name = "help",
     .summary = "lists the commands, or says what one of them takes; with --markdown, all on a page",
     .usage = "[COMMAND]",
     .example = "kvsim help replay",
-    .max_args = 1,
+    .options = options,
+    .max_args = 10000,
     .run = run,
 };

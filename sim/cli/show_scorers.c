@@ -40,14 +40,21 @@ KV_CELL(label, struct ranked, kv_table_text(t, row->rows[row->at].label))
 KV_CELL(digest, struct ranked, kv_table_text(t, row->rows[row->at].s.trace_digest))
 KV_CELL(spread, struct ranked, kv_table_number(t, kv_ranking_spread(row->rows, row->n, row->at), 0))
 
-static const struct kv_table_column columns[] = {
-    {"spec", KV_LEFT, spec},       {"trace", KV_LEFT, digest},
-    {"acc", KV_RIGHT, scores},     {"acc_place", KV_RIGHT, NULL},
-    {"acc_norm", KV_RIGHT, NULL},  {"acc_norm_place", KV_RIGHT, NULL},
-    {"acc_bytes", KV_RIGHT, NULL}, {"acc_bytes_place", KV_RIGHT, NULL},
-    {"acc_token", KV_RIGHT, NULL}, {"acc_token_place", KV_RIGHT, NULL},
-    {"kl_nats", KV_RIGHT, NULL},   {"kl_nats_place", KV_RIGHT, NULL},
-    {"spread", KV_RIGHT, spread},  {0}};
+static const struct kv_table_column columns[] = {{"spec", KV_LEFT, spec},
+                                                 {"trace", KV_LEFT, digest},
+                                                 {"acc", KV_RIGHT, scores},
+                                                 {"acc_place", KV_RIGHT, NULL},
+                                                 {"acc_norm", KV_RIGHT, NULL},
+                                                 {"acc_norm_place", KV_RIGHT, NULL},
+                                                 {"acc_bytes", KV_RIGHT, NULL},
+                                                 {"acc_bytes_place", KV_RIGHT, NULL},
+                                                 {"acc_token", KV_RIGHT, NULL},
+                                                 {"acc_token_place", KV_RIGHT, NULL},
+                                                 {"kl_nats", KV_RIGHT, NULL},
+                                                 {"kl_nats_place", KV_RIGHT, NULL},
+                                                 {"spread", KV_RIGHT, spread},
+                                                 {"label", KV_LEFT, label},
+                                                 {0}};
 static const struct kv_table_column text_columns[] = {{"spec", KV_LEFT, label},
                                                       {"acc place", KV_RIGHT, text_scores},
                                                       {"acc_norm place", KV_RIGHT, NULL},

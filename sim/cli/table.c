@@ -51,9 +51,33 @@ void kv_table_add_rows(struct kv_table *t, const struct kv_table_column *columns
             if (columns[k].cell) columns[k].cell(t, (const char *)rows + i * stride);
 }
 
+static const struct kv_table_column *column(const struct kv_table_column *c, const char *name) {
+    while (c->name && strcmp(c->name, name) != 0) c++;
+    return c->name ? c : NULL;
+}
+
+// The same columns, but labels where specs would stand. Caller frees.
+static struct kv_table_column *for_readers(const struct kv_table_column *columns) {
+    const struct kv_table_column *label = column(columns, "label");
+    size_t n = 0, kept = 0;
+    while (columns[n].name) n++;
+    struct kv_table_column *some = kv_alloc(n + 1, sizeof *some);
+    for (size_t i = 0; i < n; i++) {
+        if (&columns[i] == label) continue;
+        some[kept] = columns[i];
+        if (strcmp(columns[i].name, "spec") == 0) some[kept].cell = label->cell;
+        kept++;
+    }
+    return some;
+}
+
 int kv_table_print_rows(const struct kv_table_column *columns, const void *rows, size_t n,
                         size_t stride, enum kv_output how, struct kv_error *e) {
+    bool labelled = kv_for_readers(how) && column(columns, "spec") && column(columns, "label");
+    struct kv_table_column *some = labelled ? for_readers(columns) : NULL;
+    if (some) columns = some;
     struct kv_table *t = kv_table_begin(columns);
     kv_table_add_rows(t, columns, rows, n, stride);
+    free(some);
     return kv_table_print(t, how, e);
 }

@@ -35,7 +35,8 @@ struct kv_table_column {
         add;                                                                                       \
     }
 
-// Prints n rows of `stride` bytes; columns end with {0}.
+// Prints n rows of `stride` bytes; columns end with {0}. Where there is a column "label" beside the
+// column "spec", readers find it in its place, and programs both.
 KV_MUST_CHECK int kv_table_print_rows(const struct kv_table_column *columns, const void *rows,
                                       size_t n, size_t stride, enum kv_output how,
                                       struct kv_error *e);

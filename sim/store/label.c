@@ -225,6 +225,12 @@ void kv_spec_labels(const char *const *specs, const struct kv_format_setting *co
     free(all);
 }
 
+char *kv_spec_label(const char *spec) {
+    char *label;
+    kv_spec_labels(&spec, NULL, 1, &label);
+    return label;
+}
+
 int kv_store_label(struct kv_store *s, long long trace, const char *spec, char **label,
                    struct kv_error *e) {
     struct kv_store_setting *settings;
@@ -278,6 +284,16 @@ int kv_store_name(struct kv_store *s, const char *spec, const char *name, struct
                               NULL, e);
     free(other);
     return code;
+}
+
+int kv_store_spec(struct kv_store *s, const char *called, char **spec, struct kv_error *e) {
+    *spec = NULL;
+    KV_GUARD(e);
+    const struct kv_sql_value text = kv_sql_text(called);
+    return kv_store_query(s,
+                          "SELECT MIN(s.spec) FROM policy_spec AS s JOIN run AS r ON r.spec = s.id "
+                          "WHERE s.name = ?1 OR r.label = ?1 HAVING COUNT(DISTINCT s.id) = 1",
+                          &text, 1, take_spec, spec, e);
 }
 
 struct unnamed {

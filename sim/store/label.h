@@ -21,6 +21,9 @@
 void kv_spec_labels(const char *const *specs, const struct kv_format_setting *const *settings,
                     size_t n, char **labels);
 
+// Of one spec whose trace is unknown. Caller frees.
+char *kv_spec_label(const char *spec);
+
 // The name of one spec over one trace of the store: what column `label` holds. It depends on
 // nothing else that the store holds. Caller frees.
 KV_MUST_CHECK int kv_store_label(struct kv_store *s, long long trace, const char *spec,
@@ -28,6 +31,10 @@ KV_MUST_CHECK int kv_store_label(struct kv_store *s, long long trace, const char
 // The name that the user gives to a spec of the store, which its tables then print; an empty one is
 // refused, another replaces it. KV_EUSAGE also when another spec has it already.
 KV_MUST_CHECK int kv_store_name(struct kv_store *s, const char *spec, const char *name,
+                                struct kv_error *e);
+// The spec that a store calls so, by a name or a label of its tables; NULL where none is, or
+// several. Caller frees.
+KV_MUST_CHECK int kv_store_spec(struct kv_store *s, const char *called, char **spec,
                                 struct kv_error *e);
 // Whether a text can be such a name: 1 to 48 characters, none of them '@', '=', '#' or one that
 // steers a terminal, no blank at either end. KV_EUSAGE.

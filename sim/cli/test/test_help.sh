@@ -61,6 +61,29 @@ slashed bits quant sym --gaussian
 slashed contexts bench device
 slashed ports what-if 4
 
+# ---- completion
+
+offered() { "$kvsim" help --complete -- "$@" | tr '\n' ' '; }
+check 'completion offers the verbs that help lists' sh -c "test \"\$('$kvsim' help --complete -- '' | grep -v '^help\$')\" = '$verbs'"
+option_lines() { "$kvsim" show --help | sed -n 's/^  \(    \|-., \)\(--[a-z-]*\).*/\2/p' | tr '\n' ' '; }
+check 'the options that help lists' test "$(offered show --)" = "$(option_lines)"
+check 'policies and formats, which `list` lists' test "$(offered replay t '' | tr -d ':@(') $(offered quant '' | tr -d '(')" = \
+    "$("$kvsim" list policies --tsv | sed 1d | cut -f1 | tr '\n' ' ') $("$kvsim" list formats --tsv | sed 1d | cut -f1 | tr '\n' ' ')"
+check 'devices' test "$(offered show --device h100-1)" = 'h100-1.7b h100-135m '
+check 'keys of a policy, and behind @ those of a format' test "$(offered replay t static:k=8,) $(offered replay t static@asym:gr)" = \
+    'static:k=8,bits= static:k=8,k= static:k=8,v=  static@asym:group= '
+"$kvsim" sweep -q t 'static:bits={4,8}@sym' --as 'two=static:bits=2@sym' -m good.gguf --db c.db || exit 1
+check 'what a store calls its specs' test "$(offered diff --db c.db t) $(offered diff --db=c.db static:bits=8)" = 'two threshold:  static:bits=8@sym '
+check 'nothing for what is a file' test -z "$(offered verify '')$(offered show --db '')"
+if command -v bash >/dev/null; then
+    "$kvsim" help --bash >kvsim.bash
+    asked() { PATH=$(dirname "$kvsim"):$PATH bash -c '. ./kvsim.bash; COMP_LINE=$1 COMP_POINT=${#1}; _kvsim 2>/dev/null; printf "%s|" "${COMPREPLY[@]}"' - "$1"; }
+    check 'bash gets what stands behind its last break' test "$(asked 'kvsim sh')$(asked 'kvsim replay t static:bi')$(asked 'kvsim replay t static:bits=4@kiv')" = 'show|bits=|kivi|'
+    check 'in quotes the whole word' test "$(asked "kvsim diff --db c.db 'static:bits=8")" = 'static:bits=8@sym|'
+else
+    skip 'bash completes' 'no bash'
+fi
+
 # ---- a plug-in
 
 if ! (cd "$root" && ${CC:-cc} -std=c17 -O2 -fPIC -shared -I. -o "$work/mine.so" policies/template.c); then

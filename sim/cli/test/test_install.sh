@@ -17,6 +17,26 @@ sections_missing() {
     done
 }
 check 'the man page has a section for each command' test -z "$(sections_missing)"
+page=$staged/share/man/man7/kvsim-specs.7
+undescribed() {
+    { "$kvsim" list policies --tsv && "$kvsim" list formats --tsv; } | awk -F'\t' '$1 != "policy" && $1 != "format" { print $1 }' |
+        sed 's/-/\\-/g' | while IFS= read -r name; do grep -qxF ".SS $name" "$page" || echo "$name"; done
+}
+check 'the page of specs has a part for each policy and format' test -z "$(undescribed)"
+check 'and says what each key does' grep -q '^key group  *' "$page"
+if command -v man >/dev/null && command -v groff >/dev/null; then
+    for each in "$staged/share/man/man1/kvsim.1" "$page"; do
+        check "${each##*/} is well-formed" sh -c "test -z \"\$(LC_ALL=C.UTF-8 MANWIDTH=80 man --warnings -l '$each' 2>&1 >page.txt)\""
+        # Examples are lines to be typed, and a list of choices is one word: neither can be broken.
+        check 'and fits 80 columns' test "$(awk '
+            /[^ ]/ { n++; long = 0; for (i = 1; i <= NF; i++) if (length($i) > 40) long = 1
+                     if (length($0) > 80 && !long && $1 != "kvsim") wide++ }
+            END { print (n > 300), wide + 0 }' page.txt)" = '1 0'
+    done
+else
+    skip 'the pages are well-formed and fit 80 columns' 'no man or groff'
+fi
+check 'the completion of bash is there' grep -q '^complete .*_kvsim kvsim$' "$staged/share/bash-completion/completions/kvsim"
 
 # ---- the tree that strangers build on, and nothing of the repository
 tree=$work/kv

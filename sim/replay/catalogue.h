@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the tables of formats and policies say about themselves, in words for `list` and `describe`.
-#ifndef KV_CLI_CATALOGUE_H
-#define KV_CLI_CATALOGUE_H
+#ifndef KV_REPLAY_CATALOGUE_H
+#define KV_REPLAY_CATALOGUE_H
 
 #include "sim/quant/format.h"
 

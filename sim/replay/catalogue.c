@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Words for rows of the tables of formats and policies.
-#include "sim/cli/catalogue.h"
+#include "sim/replay/catalogue.h"
 
 #include "sim/base/memory.h"
 #include "sim/replay/spec.h"
