@@ -33,6 +33,18 @@ static bool is_named(const struct kv_quant_row *rows, const struct panel *p, siz
     return true;
 }
 
+// The lines that join a format's widths.
+static struct kv_segment *lines_of(const struct panel *p, const struct kv_quant_row *rows,
+                                   size_t *n_lines) {
+    struct kv_segment *lines = kv_alloc(p->n + 1, sizeof *lines);
+    *n_lines = 0;
+    for (size_t k = 1; k < p->n; k++)
+        if (strcmp(rows[p->row[k - 1]].spec, rows[p->row[k]].spec) == 0)
+            lines[(*n_lines)++] = (struct kv_segment){p->labels[k - 1].x, p->labels[k - 1].y,
+                                                      p->labels[k].x, p->labels[k].y};
+    return lines;
+}
+
 static void fill_panel(struct panel *p, const struct kv_quant_row *rows, size_t n,
                        enum kv_side side) {
     double *cost = kv_alloc(n + 1, sizeof *cost), *value = kv_alloc(n + 1, sizeof *value);
@@ -58,7 +70,10 @@ static void fill_panel(struct panel *p, const struct kv_quant_row *rows, size_t 
         p->labels[k] = kv_axes_label(&p->axes, r->effective_bits, r->relative, NAN, NAN,
                                      p->named[k] ? r->spec : NULL);
     }
-    (void)kv_axes_place(&p->axes, p->labels, p->n, NULL, 0);
+    size_t n_lines;
+    struct kv_segment *lines = lines_of(p, rows, &n_lines);
+    (void)kv_axes_place(&p->axes, p->labels, p->n, lines, n_lines);
+    free(lines);
     free(cost);
     free(value);
 }

@@ -8,7 +8,7 @@ inside(p, c) = column("outside") == 0 ? of(p, c) : NaN
 beyond(p, c) = column("outside") == 1 ? of(p, c) : NaN
 
 set multiplot layout 1, panels margins screen 64.0 / canvas_x, 1 - 16.0 / canvas_x, 58.0 / canvas_y, 1 - 84.0 / canvas_y spacing screen 62.0 / canvas_x
-set label 1 title_text at screen 16.0 / canvas_x, 1 - 22.0 / canvas_y left font ",14" textcolor rgb ink
+set label 1 title_text at screen 16.0 / canvas_x, 1 - 22.0 / canvas_y left font title_font textcolor rgb ink
 set label 2 subtitle_text at screen 16.0 / canvas_x, 1 - 44.0 / canvas_y left textcolor rgb grey
 set logscale xy
 set format "%g"

@@ -10,7 +10,7 @@ dot(p, frontier, hollow, oracle) = column("hollow") == hollow && column("oracle"
 set multiplot
 
 if (title_text ne "") {
-    set label 1 title_text at screen title_x, title_y left font ",14" textcolor rgb ink
+    set label 1 title_text at screen title_x, title_y left font title_font textcolor rgb ink
     set label 2 subtitle_text at screen title_x, title_y - 22.0 / canvas_y left textcolor rgb grey
 }
 

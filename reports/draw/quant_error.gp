@@ -5,7 +5,7 @@
 dot(p, frontier) = column("on_frontier") == frontier ? of(p, "effective_bits") : NaN
 
 set multiplot
-set label 1 "Error of formats on keys and values" at screen title_x, title_y left font ",14" textcolor rgb ink
+set label 1 "Error of formats on keys and values" at screen title_x, title_y left font title_font textcolor rgb ink
 set label 2 subtitle_text at screen title_x, title_y - 22.0 / canvas_y left textcolor rgb grey
 legend_y = title_y - 48.0 / canvas_y
 set label 3 "no other is closer at as few bits" at screen left, legend_y left offset 0.9, -0.22 point pt circle ps dot_size lc rgb orange textcolor rgb ink

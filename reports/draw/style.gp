@@ -12,6 +12,9 @@ if (format eq "svg") {
 } else {
     set terminal pngcairo size scale * canvas_x, scale * canvas_y noenhanced font "DejaVu Sans,9" background "white" fontscale scale linewidth scale pointscale scale
 } }
+# The PNG terminal counts in points of which 96 pixels hold 72.
+title_font = format eq "png" ? ",10.5" : ",14"
+small_font = format eq "png" ? ",7.5" : ",10"
 set encoding utf8
 set output name . "." . format
 set datafile separator "\t"

@@ -125,6 +125,28 @@ static void without_gnuplot_the_data_are_there_all_the_same(void **state) {
     free(path);
 }
 
+static void a_paper_has_millimetres_centimetres_or_inches(void **state) {
+    static const struct {
+        const char *text;
+        double width_mm, height_mm;
+    } good[] = {{"84mm", 84, 0}, {"84x60mm", 84, 60}, {"8.4cm", 84, 0}, {"4x2.5in", 101.6, 63.5}};
+    static const char *const bad[] = {"84",    "mm",       "84mmx60mm", "84 mm", "84x",   "39mm",
+                                      "-84mm", "84x0.5mm", "nanmm",     "infmm", "601mm", ""};
+    (void)state;
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        struct kv_paper p = {0};
+        struct kv_error e = {0};
+        assert_int_equal(kv_paper_size(good[i].text, &p, &e), 0);
+        assert_true(fabs(p.width_mm - good[i].width_mm) < 1e-9);
+        assert_true(fabs(p.height_mm - good[i].height_mm) < 1e-9);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct kv_paper p = {0};
+        struct kv_error e = {0};
+        assert_int_equal(kv_paper_size(bad[i], &p, &e), KV_EUSAGE);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(points_come_by_panel_and_those_on_the_frontier_last, set_up,
@@ -132,6 +154,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(what_gnuplot_complains_of_is_quoted, set_up, tear_down),
         cmocka_unit_test_setup_teardown(without_gnuplot_the_data_are_there_all_the_same, set_up,
                                         tear_down),
+        cmocka_unit_test(a_paper_has_millimetres_centimetres_or_inches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

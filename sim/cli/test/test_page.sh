@@ -64,6 +64,13 @@ expect 2 "kvsim: --format: 'gif' is not one of svg, png, pdf" 'but not as GIF' r
 crossings=$build/reports/draw/test/crossings
 check 'no name is crossed in any figure of the report' sh -c "'$crossings' r/*.svg >found.txt"
 sed 's/^/# /' found.txt | tail -n 3
+mkdir drawn
+"$kvsim" quant -q sym asym 'hadamard(sym)' q4_0 q8_0 kivi hqq zipcache --bits 2,3,4,8 --gaussian -o drawn >/dev/null &&
+    "$kvsim" atlas -q c.trace -o drawn >/dev/null &&
+    "$kvsim" headroom -q c.trace -m good.gguf --bits 4 --train 0-3 --items 4-8 -o drawn >/dev/null &&
+    "$kvsim" calibrate -q --runs "$root/sim/cost/devices/epyc-avx2-2core-q4.json" --figures drawn >/dev/null
+check 'nor in those of other verbs' sh -c "test -s drawn/headroom.svg -a -s drawn/device_lines.svg && '$crossings' drawn/*.svg >found.txt"
+sed 's/^/# /' found.txt | tail -n 3
 check 'nor in those of the house' sh -c "'$crossings' '$root'/reports/figures/*.svg >found.txt"
 sed 's/^/# /' found.txt | tail -n 3
 # Spoiled: every name of the first panel stands where its point is.
