@@ -38,7 +38,7 @@ LIB_OBJ  := $(PLAIN:%.c=$(BUILD)/%.o) $(foreach l,$(LEVELS),$(ISA:%.isa.c=$(BUIL
 CLI_OBJ  := $(patsubst %.c,$(BUILD)/%.o,$(wildcard sim/cli/*.c))
 TESTS    := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/test/test_*.c sim/*/test/test_*.c traces/test/test_*.c \
               policies/test/test_*.c analysis/test/test_*.c reports/*/test/test_*.c))
-TOOLS    := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/cli/test/make_*.c))
+TOOLS    := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/cli/test/make_*.c reports/draw/test/crossings.c))
 BENCHES  := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/bench/bench_*.c sim/*/bench/bench_*.c policies/bench/bench_*.c))
 ASSETS   := $(sort $(wildcard sim/store/schema.sql reports/draw/*.gp reports/page/*.html reports/claims/*.claim sim/cost/devices/*.json \
               traces/samples/sentences.jsonl traces/samples/text.txt policies/template.c policies/cells/*.safetensors))

@@ -149,6 +149,20 @@ static void close_recordings(struct recordings *traces) {
     free(traces->at);
 }
 
+// The panel for a paper of every part that knows what it shows.
+static int draw_paper(const struct kv_paper *paper, struct kv_page_part *parts, size_t n,
+                      struct kv_error *e) {
+    int code = 0;
+    bool any = false;
+    for (size_t i = 0; paper && !code && i < n; i++) {
+        code = kv_paper_draw(&parts[i].set, paper, &parts[i].paper, e);
+        any = any || parts[i].paper;
+    }
+    return code || any || !paper ? code
+                                 : kv_fail(e, KV_EUSAGE, "--panel", "no row has a value for %s",
+                                           kv_paper_panels[paper->panel]);
+}
+
 static int draw(struct kv_page *page, struct kv_page_part *parts, const struct kv_report *r,
                 struct kv_error *e) {
     struct recordings traces = {page->n_parts, kv_alloc(page->n_parts, sizeof *traces.at)};
@@ -159,10 +173,12 @@ static int draw(struct kv_page *page, struct kv_page_part *parts, const struct k
     struct kv_progress *progress = kv_progress_start("drawing", page->n_parts, "parts");
     for (size_t i = 0; !code && i < page->n_parts; i++) {
         code = kv_frontier_draw(&parts[i].set, parts[i].figures, &parts[i].n_figures, e);
+        if (!code && r->paper) code = kv_paper_draw(&parts[i].set, r->paper, &parts[i].paper, e);
         kv_progress_step(progress, 1);
         if (!code && kv_interrupted()) code = kv_fail(e, KV_EINTR, "report", "interrupted");
     }
     kv_progress_end(progress);
+    if (!code) code = draw_paper(r->paper, parts, page->n_parts, e);
     if (!code) {
         page->policies = policies;
         page->n_policies = find_policies(parts, page->n_parts, &traces, r->jobs, policies);
@@ -217,11 +233,15 @@ static int write_page(struct kv_page *page, struct kv_page_part *parts, const st
 // Says what was drawn, unless the report failed, and lets go of it.
 static void end_figures(struct kv_page_part *parts, size_t n, const char *dir, const char *formats,
                         bool say) {
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
+        if (say && parts[i].paper) kv_say("%s/%s.{%s}", dir, parts[i].paper, formats);
+        free(parts[i].paper);
         for (size_t k = 0; k < parts[i].n_figures; k++) {
             if (say) kv_say("%s/%s.{%s}", dir, parts[i].figures[k].name, formats);
             free(parts[i].figures[k].name);
+            free(parts[i].figures[k].narrow);
         }
+    }
 }
 
 int kv_report_write(const struct kv_report *r, struct kv_rows *all, struct kv_store *s,

@@ -239,19 +239,21 @@ int kv_rows_open(struct kv_rows *rows, struct kv_store **s, const struct kv_rows
     return code;
 }
 
+void kv_row_fini(struct kv_row *row) {
+    kv_summary_fini(&row->s);
+    free(row->label);
+    free(row->right);
+    free(row->item_kl);
+    free(row->item_scored);
+    free(row->left_out);
+    free(row->left_out_ids);
+    free(row->redraws_out_ids);
+    free(row->static4.label);
+    free(row->shuffle.label);
+}
+
 void kv_rows_fini(struct kv_rows *rows) {
-    for (size_t i = 0; i < rows->n; i++) {
-        kv_summary_fini(&rows->row[i].s);
-        free(rows->row[i].label);
-        free(rows->row[i].right);
-        free(rows->row[i].item_kl);
-        free(rows->row[i].item_scored);
-        free(rows->row[i].left_out);
-        free(rows->row[i].left_out_ids);
-        free(rows->row[i].redraws_out_ids);
-        free(rows->row[i].static4.label);
-        free(rows->row[i].shuffle.label);
-    }
+    for (size_t i = 0; i < rows->n; i++) kv_row_fini(&rows->row[i]);
     free(rows->row);
     kv_device_free(rows->device);
     *rows = (struct kv_rows){0};

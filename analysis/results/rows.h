@@ -87,6 +87,14 @@ struct kv_rows_options {
 KV_MUST_CHECK int kv_rows_open(struct kv_rows *rows, struct kv_store **s,
                                const struct kv_rows_options *options, struct kv_error *e);
 void kv_rows_fini(struct kv_rows *rows);
+void kv_row_fini(struct kv_row *row); // lets go of what one row holds
+
+// Keeps the rows that any of texts[n] means, in their order; n = 0: all. A text is a spec in any
+// spelling, the row's label or name, or a pattern of these with '*'. What was compared and adjusted
+// over all rows stays so. KV_EFAIL or KV_EUSAGE when a text means no row; rows are then as they
+// were. (keep.c)
+KV_MUST_CHECK int kv_rows_keep(struct kv_rows *rows, struct kv_store *s, const char *const *texts,
+                               size_t n, struct kv_error *e);
 
 // Orders rows within their trace: "bits" (effective, widest first), "acc", "kl", "ms" (at the
 // largest context), "spec". KV_EUSAGE names the keys.

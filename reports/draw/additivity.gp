@@ -7,7 +7,7 @@ of(u, b, c) = strcol("unit") eq u && column("bits") == b ? column(c) : NaN
 over(b, c) = column("bits") == b && strcol("unit") ne "position" ? column(c) : NaN
 colours = "0x0072B2 0xD55E00 0x009E73 0x8A8A8A 0x222222"
 colour(k) = int(word(colours, (k - 1) % 5 + 1))
-set label 1 title_text at screen 16.0 / canvas_x, 1 - 22.0 / canvas_y left font ",14" textcolor rgb ink
+set label 1 title_text at screen 16.0 / canvas_x, 1 - 22.0 / canvas_y left font title_font textcolor rgb ink
 set label 2 subtitle_text at screen 16.0 / canvas_x, 1 - 44.0 / canvas_y left textcolor rgb grey
 set multiplot layout 1, 2 margins screen 64.0 / canvas_x, 1 - 16.0 / canvas_x, 58.0 / canvas_y, 1 - 84.0 / canvas_y spacing screen 70.0 / canvas_x
 set key top left samplen 0.5 textcolor rgb ink

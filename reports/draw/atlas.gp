@@ -5,7 +5,7 @@
 # title_text, subtitle_text.
 
 row(p, c) = strcol("panel") eq p ? column(c) : NaN
-set label 1 title_text at screen 16.0 / canvas_x, 1 - 22.0 / canvas_y left font ",14" textcolor rgb ink
+set label 1 title_text at screen 16.0 / canvas_x, 1 - 22.0 / canvas_y left font title_font textcolor rgb ink
 set label 2 subtitle_text at screen 16.0 / canvas_x, 1 - 44.0 / canvas_y left textcolor rgb grey
 set multiplot
 unset grid
@@ -16,6 +16,7 @@ set cbtics scale 0.3
 set xrange [-0.5:layers - 0.5]
 set yrange [-0.5:heads - 0.5]
 set ytics 1
+set xtics 1 + int(layers / 16)
 array sides[2] = ["key", "value"]
 array words[2] = ["keys", "values"]
 do for [s = 1:2] {
@@ -25,7 +26,7 @@ do for [s = 1:2] {
     set bmargin at screen 1 - (176.0 + 150 * (s - 1)) / canvas_y
     set title words[s] offset 0, -0.7 textcolor rgb ink
     set ylabel "KV head" offset 1.2, 0
-    if (s == 2) { set xlabel "layer" offset 0, 0.6 } else { unset xlabel }
+    if (s == 2) { set xlabel "layer" offset 0, 0.2 } else { unset xlabel }
     plot data every ::0::(layers * heads - 1) using (column("x")):(column("y")):(column(sides[s])) with image
     unset label 1
     unset label 2
@@ -47,7 +48,7 @@ do for [p = 1:3] {
     set bmargin at screen 110.0 / canvas_y
     set title titles[p] offset 0, -0.7 textcolor rgb ink
     if (p == 1) { set ylabel "damage of a token, relative" offset 1.2, 0 } else { unset ylabel }
-    eval "set xtics rotate by -50 font ',10' (" . tics[p] . ")"
+    eval "set xtics rotate by 90 right font '" . small_font . "' (" . tics[p] . ")"
     plot data using (row(panels[p], "x") - 0.19):(row(panels[p], "key")) with boxes fc rgb blue, \
          data using (row(panels[p], "x") + 0.19):(row(panels[p], "value")) with boxes fc rgb orange
 }

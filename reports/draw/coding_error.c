@@ -33,6 +33,18 @@ static bool is_named(const struct kv_quant_row *rows, const struct panel *p, siz
     return true;
 }
 
+// The lines that join a format's widths.
+static struct kv_segment *lines_of(const struct panel *p, const struct kv_quant_row *rows,
+                                   size_t *n_lines) {
+    struct kv_segment *lines = kv_alloc(p->n + 1, sizeof *lines);
+    *n_lines = 0;
+    for (size_t k = 1; k < p->n; k++)
+        if (strcmp(rows[p->row[k - 1]].spec, rows[p->row[k]].spec) == 0)
+            lines[(*n_lines)++] = (struct kv_segment){p->labels[k - 1].x, p->labels[k - 1].y,
+                                                      p->labels[k].x, p->labels[k].y};
+    return lines;
+}
+
 static void fill_panel(struct panel *p, const struct kv_quant_row *rows, size_t n,
                        enum kv_side side) {
     double *cost = kv_alloc(n + 1, sizeof *cost), *value = kv_alloc(n + 1, sizeof *value);
@@ -58,7 +70,10 @@ static void fill_panel(struct panel *p, const struct kv_quant_row *rows, size_t 
         p->labels[k] = kv_axes_label(&p->axes, r->effective_bits, r->relative, NAN, NAN,
                                      p->named[k] ? r->spec : NULL);
     }
-    (void)kv_axes_place(&p->axes, p->labels, p->n, NULL, 0);
+    size_t n_lines;
+    struct kv_segment *lines = lines_of(p, rows, &n_lines);
+    (void)kv_axes_place(&p->axes, p->labels, p->n, lines, n_lines);
+    free(lines);
     free(cost);
     free(value);
 }
@@ -75,10 +90,12 @@ static void add_points(struct kv_text *t, const struct panel *p, size_t panel,
         kv_text_addf(t, "%zu\t%s\t%u\t%.6g\t%.6g\t%d\t%s\t", panel, name, r->bits,
                      r->effective_bits, r->relative, p->on[k], p->named[k] ? name : "");
         if (p->named[k])
-            kv_text_addf(t, "%.6g\t%.6g\t%d\t%d\n", kv_axes_from_x(&p->axes, l->label_x),
-                         kv_axes_from_y(&p->axes, l->label_y), l->justify, l->leader);
+            kv_text_addf(t, "%.6g\t%.6g\t%d\t%d\t%.6g\t%.6g\n",
+                         kv_axes_from_x(&p->axes, l->label_x), kv_axes_from_y(&p->axes, l->label_y),
+                         l->justify, l->leader, kv_axes_from_x(&p->axes, l->leader_x),
+                         kv_axes_from_y(&p->axes, l->leader_y));
         else
-            kv_text_addf(t, "\t\t\t\n");
+            kv_text_addf(t, "\t\t\t\t\t\n");
         free(name);
     }
     kv_text_addf(t, "\n");
@@ -89,7 +106,7 @@ static char *settings(const struct panel p[2], const struct kv_quant_source *sou
     struct kv_text t = {0};
     char *subtitle = kv_gnuplot_text(source->title);
     kv_text_addf(&t, "subtitle_text = '%s'\n", subtitle);
-    kv_script_panels(&t, &p->axes, 2, sizeof *p, height);
+    kv_script_panels(&t, &p->axes, 2, sizeof *p, KV_CANVAS_X, height);
     free(subtitle);
     return kv_text_take(&t);
 }
@@ -102,7 +119,7 @@ int kv_quant_draw(const struct kv_quant_row *rows, size_t n, const struct kv_qua
     double height = kv_layout_height(&layout, 2);
     kv_text_addf(&t,
                  "panel\tformat\twidth_bits\teffective_bits\trelative_error\ton_frontier\tlabel\t"
-                 "label_x\tlabel_y\tjustify\tleader\n");
+                 "label_x\tlabel_y\tjustify\tleader\tleader_x\tleader_y\n");
     int rc = kv_make_dir(dir, e);
     for (int k = 0; k < 2; k++) {
         panels[k].axes = kv_axes_new(&layout, (size_t)k);

@@ -2,7 +2,7 @@
 # Predicted against measured step: the fit, and each run predicted with its context left out.
 # Needs: data (columns of kvsim calibrate's table), title_text, and style.gp's variables.
 
-set title title_text font ",13" textcolor rgb ink
+set title title_text font title_font textcolor rgb ink
 set xlabel "measured, ms a token"
 set ylabel "predicted, ms a token"
 set key top left reverse Left samplen 1

@@ -3,7 +3,7 @@
 # Needs: data (blocks of points and lines in turn, each headed by the mix), blocks (how many pairs),
 # title_text, and style.gp's variables.
 
-set title title_text font ",13" textcolor rgb ink
+set title title_text font title_font textcolor rgb ink
 set xlabel "context, tokens"
 set ylabel "ms a token"
 set key bottom right reverse Left samplen 2

@@ -2,7 +2,7 @@
 # What the model misses: (predicted - measured) / measured against context, in %.
 # Needs: data (columns of kvsim calibrate's table), title_text, and style.gp's variables.
 
-set title title_text font ",13" textcolor rgb ink
+set title title_text font title_font textcolor rgb ink
 set xlabel "context, tokens"
 set ylabel "predicted less measured, % of the step"
 set key top left reverse Left samplen 1

@@ -8,7 +8,7 @@ inside(p, c) = column("outside") == 0 ? of(p, c) : NaN
 beyond(p, c) = column("outside") == 1 ? of(p, c) : NaN
 
 set multiplot layout 1, panels margins screen 64.0 / canvas_x, 1 - 16.0 / canvas_x, 58.0 / canvas_y, 1 - 84.0 / canvas_y spacing screen 62.0 / canvas_x
-set label 1 title_text at screen 16.0 / canvas_x, 1 - 22.0 / canvas_y left font ",14" textcolor rgb ink
+set label 1 title_text at screen 16.0 / canvas_x, 1 - 22.0 / canvas_y left font title_font textcolor rgb ink
 set label 2 subtitle_text at screen 16.0 / canvas_x, 1 - 44.0 / canvas_y left textcolor rgb grey
 set logscale xy
 set format "%g"
@@ -17,7 +17,7 @@ do for [p = 1:panels] {
     if (p > 1) { unset label 1; unset label 2 }
     set title panel_name[p] offset 0, -0.6 textcolor rgb ink
     set xlabel panel_unit[p] offset 0, 0.4
-    if (p == 1) { set ylabel "exact KL to 16 bit, nats a scored token" offset 1.2, 0 } else { unset ylabel }
+    if (p == 1) { set ylabel "exact KL, nats a scored token" offset 0.8, 0 } else { unset ylabel }
     set xrange [x_low[p]:x_high[p]]
     set yrange [low_kl:high_kl]
     plot data using (of(p, "predicted")):(of(p, "low")):(of(p, "high")) with filledcurves fc rgb pale fs transparent solid 0.45 noborder, \

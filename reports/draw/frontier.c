@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Lays out the frontier figures: which panels there are, their points and axes, and names of
-// points.
+// Lays out the frontier figures: which panels there are, their points and axes.
 #include "reports/draw/frontier.h"
 #include "analysis/results/notes.h"
 #include "analysis/stats/pareto.h"
@@ -10,7 +9,10 @@
 #include <stdlib.h>
 
 enum { ERROR_SHARE = 12 }; // an axis of time is at least so many of the model's errors wide
-enum { RIGHT = 74, PANEL = 300, TALLEST_PANEL = 460, MOST_NAMES = 16 };
+enum { RIGHT = 24, PANEL = 300, TALLEST_PANEL = 460, NARROW = 420 };
+// Costs are compared on an axis of a tenth of them at least: what a model of a device cannot tell
+// apart should not fill a figure.
+static const double least_span = 0.1;
 
 // ---- points ---------------------------------------------------------------------------
 
@@ -26,7 +28,7 @@ static void panel_new(struct kv_frontier_panel *p, size_t n) {
     p->row_of = kv_alloc(n + 1, sizeof *p->row_of);
 }
 
-static void panel_free(struct kv_frontier_panel *p) {
+static void panel_fini(struct kv_frontier_panel *p) {
     free(p->x);
     free(p->y);
     free(p->low);
@@ -84,6 +86,7 @@ static void pad(double *low, double *high, double share, double least) {
 
 static void set_axes(struct kv_frontier_panel *p, size_t n) {
     struct kv_axes *a = &p->axes;
+    double span;
     for (size_t i = 0; i < n; i++) {
         if (isnan(p->x[i]) || isnan(p->y[i])) continue;
         kv_axes_take_x(a, p->x[i]);
@@ -106,172 +109,138 @@ static void set_axes(struct kv_frontier_panel *p, size_t n) {
     } else {
         pad(&a->y_low, &a->y_high, 0.06, 1e-6);
     }
+    span = least_span * a->x_high - (a->x_high - a->x_low);
+    if (span > 0) pad(&a->x_low, &a->x_high, 0, span / 2);
     pad(&a->x_low, &a->x_high, 0.04, fmax(1e-3 * fabs(a->x_high), 1e-6));
 }
 
-// ---- names ----------------------------------------------------------------------------
+// ---- panels ---------------------------------------------------------------------------
 
-// The frontier's steps and the reference lines, which names should not cross.
-static struct kv_segment *lines_of(const struct kv_frontier_panel *p, size_t n, size_t *n_lines) {
-    const struct kv_axes *a = &p->axes;
-    struct kv_segment *lines = kv_alloc(2 * n + 3, sizeof *lines);
-    double last_x = NAN, last_y = NAN, across[] = {p->reference, p->chance};
-    *n_lines = 0;
-    for (size_t i = 0; i < 2; i++)
-        if (!isnan(across[i]))
-            lines[(*n_lines)++] = (struct kv_segment){a->left, kv_axes_to_y(a, across[i]), a->right,
-                                                      kv_axes_to_y(a, across[i])};
-    if (!isnan(p->ceiling))
-        lines[(*n_lines)++] = (struct kv_segment){kv_axes_to_x(a, p->ceiling), a->top,
-                                                  kv_axes_to_x(a, p->ceiling), a->bottom};
-    for (;;) { // the next point of the frontier to the right
-        size_t next = n;
-        for (size_t i = 0; i < n; i++)
-            if (p->on[i] && (isnan(last_x) || kv_axes_to_x(a, p->x[i]) > last_x) &&
-                (next == n || p->x[i] < p->x[next]))
-                next = i;
-        if (next == n) return lines;
-        double x = kv_axes_to_x(a, p->x[next]), y = kv_axes_to_y(a, p->y[next]);
-        if (!isnan(last_x)) {
-            lines[(*n_lines)++] = (struct kv_segment){last_x, last_y, x, last_y};
-            lines[(*n_lines)++] = (struct kv_segment){x, last_y, x, y};
-        }
-        last_x = x;
-        last_y = y;
-    }
+static bool is_known(const struct kv_frontier_set *set, bool divergence) {
+    for (size_t i = 0; i < set->n; i++)
+        if (!isnan(divergence ? set->rows[i].kl.mean : set->rows[i].s.acc[KV_ACC])) return true;
+    return false;
 }
 
-// Places names (or numbers) in a panel; returns how many cannot be read.
-static size_t name_points(struct kv_frontier_panel *p, const struct kv_frontier_set *set,
-                          bool numbers) {
-    char digits[24];
-    size_t n_lines;
-    p->n_labels = 0;
+void kv_frontier_add_panel(struct kv_frontier_figure *f, bool divergence, size_t context,
+                           bool times) {
+    const struct kv_frontier_set *set = f->set;
+    if (!is_known(set, divergence)) return;
+    struct kv_frontier_panel *p = &f->panels[f->n_panels++];
+    panel_new(p, set->n);
+    p->divergence = divergence;
+    f->floor = divergence_floor(set);
+    if (times) {
+        p->context = set->all->context[context];
+        p->ceiling = set->rows[0].at[context].ceiling_ns / 1e6;
+        p->error = set->all->device->error_median;
+    }
     for (size_t i = 0; i < set->n; i++) {
-        if (isnan(p->x[i]) || isnan(p->y[i])) continue;
-        snprintf(digits, sizeof digits, "%zu", i + 1);
-        p->row_of[p->n_labels] = i;
-        p->labels[p->n_labels++] = kv_axes_label(&p->axes, p->x[i], p->y[i], p->low[i], p->high[i],
-                                                 numbers ? digits : set->rows[i].label);
+        const struct kv_row *r = &set->rows[i];
+        p->x[i] = times ? r->at[context].step_ns / 1e6 : r->s.effective_bits;
+        p->hollow[i] = times && !kv_measured_at(r, p->context);
     }
-    struct kv_segment *lines = lines_of(p, set->n, &n_lines);
-    size_t unreadable = kv_axes_place(&p->axes, p->labels, p->n_labels, lines, n_lines);
-    free(lines);
-    return unreadable;
+    if (divergence)
+        fill_divergence(p, set, f->floor);
+    else
+        fill_accuracy(p, set);
+    find_frontier(p, set->n, divergence);
 }
 
-// Names at the points where all can be read, else numbers and a list below.
-static void name_all(struct kv_frontier_figure *f) {
-    size_t unreadable = f->set->n > MOST_NAMES;
-    double widest = 0;
-    for (size_t i = 0; i < f->n_panels && !unreadable; i++)
-        unreadable += name_points(&f->panels[i], f->set, false);
-    f->listed = unreadable > 0;
-    if (!f->listed) return;
-    for (size_t i = 0; i < f->n_panels; i++) (void)name_points(&f->panels[i], f->set, true);
-    for (size_t i = 0; i < f->set->n; i++)
-        widest = fmax(widest, kv_text_width(f->set->rows[i].label));
-    f->list_columns = (size_t)fmax(1, floor(KV_CANVAS_X / (widest + KV_LIST_NUMBER)));
-    f->canvas_y += ((double)kv_frontier_list_lines(f) + 1) * KV_LIST_LINE;
+static void add_bits(struct kv_frontier_figure *f) {
+    kv_frontier_add_panel(f, true, 0, false);
+    kv_frontier_add_panel(f, false, 0, false);
 }
 
-// ---- a figure --------------------------------------------------------------------------
+// Divergence at each context, accuracy at the last; without divergences accuracy at each.
+static void add_times(struct kv_frontier_figure *f) {
+    const struct kv_rows *all = f->set->all;
+    bool divergence = is_known(f->set, true);
+    if (!all->device) return;
+    for (size_t k = 0; k < all->n_contexts; k++) kv_frontier_add_panel(f, divergence, k, true);
+    if (divergence && all->n_contexts) kv_frontier_add_panel(f, false, all->n_contexts - 1, true);
+}
 
-static int draw(struct kv_frontier_figure *f, struct kv_drawn *drawn, struct kv_error *e) {
+// ---- a figure -------------------------------------------------------------------------
+
+void kv_frontier_lay(struct kv_frontier_figure *f, double panel_y) {
     // More points than names need room.
-    double height = PANEL + (f->set->n > MOST_NAMES ? 4 * (double)(f->set->n - MOST_NAMES) : 0);
-    const struct kv_layout layout = {.right = RIGHT, .panel_y = fmin(height, TALLEST_PANEL)};
-    f->canvas_y = f->plot_y = kv_layout_height(&layout, f->n_panels);
+    double height = PANEL + 4 * fmax(0, (double)f->set->n - 16), top = f->title ? 60 : 4;
+    f->layout = (struct kv_layout){.canvas_x = f->canvas_x,
+                                   .left = KV_FRONTIER_LEFT,
+                                   .right = RIGHT,
+                                   .head = top + kv_frontier_legend(f, top) + 12};
+    f->layout.panel_y = panel_y > 0 ? panel_y : fmin(height, TALLEST_PANEL);
+    f->canvas_y = f->plot_y = kv_layout_height(&f->layout, f->n_panels);
     for (size_t i = 0; i < f->n_panels; i++) {
         struct kv_frontier_panel *p = &f->panels[i];
-        p->axes = kv_axes_new(&layout, i);
+        p->axes = kv_axes_new(&f->layout, i);
         p->axes.log_y = p->divergence && f->floor > 0;
         set_axes(p, f->set->n);
     }
-    name_all(f);
-    drawn->name = kv_format_text("%s%s", f->name, f->set->suffix);
-    drawn->plot_y = f->plot_y;
+    kv_frontier_name(f);
+}
+
+int kv_frontier_write(struct kv_frontier_figure *f, const char *file, const char *formats,
+                      struct kv_error *e) {
     char *data = kv_frontier_data(f), *settings = kv_frontier_settings(f);
     int code = kv_gnuplot_draw(&(struct kv_gnuplot){.name = "frontier",
-                                                    .file = drawn->name,
+                                                    .file = file,
                                                     .dir = f->set->dir,
                                                     .command = "kvsim report",
-                                                    .canvas_x = KV_CANVAS_X,
+                                                    .canvas_x = f->canvas_x,
                                                     .canvas_y = f->canvas_y,
+                                                    .width_mm = f->width_mm,
                                                     .settings = settings,
                                                     .data = data,
-                                                    .formats = f->set->formats},
+                                                    .formats = formats},
                                e);
     free(data);
     free(settings);
     return code;
 }
 
-// ---- the two figures ------------------------------------------------------------------
-
-static void lay_bits(struct kv_frontier_figure *f) {
-    bool known[2] = {false, false}; // accuracy, divergence
-    const struct kv_frontier_set *set = f->set;
-    f->floor = divergence_floor(set);
-    for (size_t i = 0; i < set->n; i++) {
-        known[0] = known[0] || !isnan(set->rows[i].s.acc[KV_ACC]);
-        known[1] = known[1] || !isnan(set->rows[i].kl.mean);
-    }
-    for (int divergence = 0; divergence < 2; divergence++) {
-        if (!known[divergence]) continue;
-        struct kv_frontier_panel *p = &f->panels[f->n_panels++];
-        panel_new(p, set->n);
-        p->divergence = divergence;
-        for (size_t i = 0; i < set->n; i++) p->x[i] = set->rows[i].s.effective_bits;
-        if (divergence)
-            fill_divergence(p, set, f->floor);
-        else
-            fill_accuracy(p, set);
-        find_frontier(p, set->n, divergence);
-    }
+void kv_frontier_fini(struct kv_frontier_figure *f) {
+    for (size_t i = 0; i < f->n_panels; i++) panel_fini(&f->panels[i]);
 }
 
-static void lay_latency(struct kv_frontier_figure *f) {
-    const struct kv_frontier_set *set = f->set;
-    bool judged = false;
-    for (size_t i = 0; i < set->n; i++) judged = judged || !isnan(set->rows[i].s.acc[KV_ACC]);
-    f->n_panels = judged ? set->all->n_contexts : 0;
-    for (size_t k = 0; k < f->n_panels; k++) {
-        struct kv_frontier_panel *p = &f->panels[k];
-        panel_new(p, set->n);
-        fill_accuracy(p, set);
-        p->context = set->all->context[k];
-        p->ceiling = set->rows[0].at[k].ceiling_ns / 1e6;
-        p->error = set->all->device->error_median;
-        for (size_t i = 0; i < set->n; i++) {
-            p->x[i] = set->rows[i].at[k].step_ns / 1e6;
-            p->hollow[i] = !kv_measured_at(&set->rows[i], p->context);
-        }
-        find_frontier(p, set->n, false);
+// ---- the two figures ------------------------------------------------------------------
+
+static const struct kind {
+    const char *name, *title;
+    void (*add)(struct kv_frontier_figure *f);
+} kinds[] = {
+    {"frontier_bits", "Divergence and accuracy against the size of the cache", add_bits},
+    {"frontier_latency", "Divergence and accuracy against the time of a token", add_times},
+};
+
+// As wide as a page, or without its title as a telephone. *name stays NULL where there is nothing.
+static int draw(const struct kv_frontier_set *set, const struct kind *kind, bool narrow,
+                char **name, double *plot_y, struct kv_error *e) {
+    struct kv_frontier_figure f = {.title = narrow ? NULL : kind->title,
+                                   .set = set,
+                                   .canvas_x = narrow ? NARROW : KV_CANVAS_X};
+    int code = 0;
+    kind->add(&f);
+    if (f.n_panels) {
+        kv_frontier_lay(&f, 0);
+        *name = kv_format_text("%s%s%s", kind->name, set->suffix, narrow ? "-narrow" : "");
+        *plot_y = f.plot_y;
+        code = kv_frontier_write(&f, *name, narrow ? "svg" : set->formats, e);
     }
+    kv_frontier_fini(&f);
+    return code;
 }
 
 int kv_frontier_draw(const struct kv_frontier_set *set, struct kv_drawn drawn[2], size_t *n_drawn,
                      struct kv_error *e) {
-    static const struct {
-        const char *name, *title;
-        void (*lay)(struct kv_frontier_figure *f);
-        bool priced;
-    } figures[] = {
-        {"frontier_bits", "Accuracy and divergence against the size of the cache", lay_bits, false},
-        {"frontier_latency", "Accuracy against the time of a token", lay_latency, true},
-    };
     int code = 0;
     *n_drawn = 0;
-    for (size_t i = 0; !code && i < sizeof figures / sizeof *figures; i++) {
-        if (figures[i].priced && !set->all->device) continue;
-        struct kv_frontier_figure f = {
-            .name = figures[i].name, .title = figures[i].title, .set = set};
-        figures[i].lay(&f);
-        if (f.n_panels == 0) continue;
-        code = draw(&f, &drawn[*n_drawn], e);
-        (*n_drawn)++;
-        for (size_t k = 0; k < f.n_panels; k++) panel_free(&f.panels[k]);
+    for (size_t i = 0; !code && i < sizeof kinds / sizeof *kinds; i++) {
+        struct kv_drawn d = {.times = i == 1};
+        code = draw(set, &kinds[i], false, &d.name, &d.plot_y, e);
+        if (!code) code = draw(set, &kinds[i], true, &d.narrow, &d.narrow_y, e);
+        if (d.name) drawn[(*n_drawn)++] = d;
     }
     return code;
 }

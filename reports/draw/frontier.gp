@@ -9,25 +9,34 @@ dot(p, frontier, hollow, oracle) = column("hollow") == hollow && column("oracle"
 
 set multiplot
 
-# Title and legend: one line each, placed by the widths of the words before.
-set label 1 title_text at screen title_x, title_y left font ",14" textcolor rgb ink
-set label 2 subtitle_text at screen title_x, title_y - 22.0 / canvas_y left textcolor rgb grey
-legend_y = title_y - 48.0 / canvas_y
-legend_x = left
-step(words) = (strlen(words) * 7.2 + 34.0) / canvas_x
-set label 11 "no other beats it" at screen legend_x, legend_y left offset 0.9, -0.22 point pt circle ps dot_size lc rgb orange textcolor rgb ink
-legend_x = legend_x + step("no other beats it")
-set label 12 "beaten" at screen legend_x, legend_y left offset 0.9, -0.22 point pt circle ps dot_size lc rgb blue textcolor rgb ink
-legend_x = legend_x + step("beaten")
-set arrow 13 from screen legend_x, legend_y - 7.0 / canvas_y to screen legend_x, legend_y + 7.0 / canvas_y heads size screen 0.003, 90 lc rgb pale lw 1
-set label 13 "95 % interval" at screen legend_x, legend_y left offset 0.9, 0 textcolor rgb ink
-legend_x = legend_x + step("95 % interval")
-if (any_oracle) {
-    set label 14 "oracle: reads the future" at screen legend_x, legend_y left offset 0.9, -0.22 point pt diamond ps 1.3 * dot_size lc rgb grey textcolor rgb ink
-    legend_x = legend_x + step("oracle: reads the future")
+if (title_text ne "") {
+    set label 1 title_text at screen title_x, title_y left font title_font textcolor rgb ink
+    set label 2 subtitle_text at screen title_x, title_y - 22.0 / canvas_y left textcolor rgb grey
 }
-if (any_hollow) {
-    set label 15 hollow_text at screen legend_x, legend_y left offset 0.9, -0.22 point pt ring ps dot_size lc rgb grey lw 1.3 textcolor rgb ink
+
+# The legend: a sign, then its words 14 pixels behind. -1: not in this figure.
+array sign[8] = [circle, circle, 0, 0, 0, 0, diamond, ring]
+array sign_size[8] = [1, 1, 0, 0, 0, 0, 1.3, 1]
+array sign_colour[8] = [orange, blue, pale, blue, grey, green, grey, grey]
+array sign_dash[8] = [0, 0, 1, 2, 3, 3, 0, 0]
+do for [i = 1:8] {
+    if (legend_x[i] >= 0) {
+        at_x = legend_x[i]
+        at_y = legend_y[i]
+        words = legend_text[i]
+        paint = sign_colour[i]
+        dash = sign_dash[i]
+        set label 10 + i words at screen at_x + 14.0 / canvas_x, at_y left textcolor rgb ink
+        if (sign[i] > 0) {
+            shape = sign[i]
+            large = sign_size[i] * dot_size
+            set label 20 + i "" at screen at_x + 4.0 / canvas_x, at_y point pt shape ps large lc rgb paint lw 1.3
+        } else { if (dash == 1) {
+            set arrow 10 + i from screen at_x + 4.0 / canvas_x, at_y - 6.0 / canvas_y to screen at_x + 4.0 / canvas_x, at_y + 6.0 / canvas_y heads size screen 0.003, 90 lc rgb paint lw 1
+        } else {
+            set arrow 10 + i from screen at_x - 4.0 / canvas_x, at_y to screen at_x + 10.0 / canvas_x, at_y nohead lc rgb paint lw 1.4 dt dash
+        } }
+    }
 }
 
 do for [p = 1:panels] {
@@ -60,17 +69,9 @@ do for [p = 1:panels] {
     if (at_reference >= 0) {
         set arrow 1 from graph 0, first at_reference to graph 1, first at_reference nohead lc rgb blue lw 1 dt 2 back
         set arrow 2 from graph 0, first at_chance to graph 1, first at_chance nohead lc rgb grey lw 1 dt 3 back
-        set label 3 "16 bit" at graph 1.006, first at_reference left textcolor rgb blue
-        set label 4 "chance" at graph 1.006, first at_chance left textcolor rgb grey
-    } else {
-        unset label 3
-        unset label 4
     }
     if (at_ceiling >= 0) {
         set arrow 3 from first at_ceiling, graph 0 to first at_ceiling, graph 1 nohead lc rgb green lw 1 dt 3 back
-        set label 5 "a cache of no bytes" at first at_ceiling, graph 0.03 left offset 0.6, 0 textcolor rgb green
-    } else {
-        unset label 5
     }
 
     # One bar for all points, since the latency model is off for all alike: beside the axis's title.
@@ -88,7 +89,7 @@ do for [p = 1:panels] {
     plot data using (kind(p, 0)):"y":"low":"high" with yerrorbars lc rgb pale pt -1 lw 0.8, \
          data using (kind(p, 1)):"y":"low":"high" with yerrorbars lc rgb 0xF0B48C pt -1 lw 0.9, \
          data using (kind(p, 1)):(of(p, "y")) with steps lc rgb orange lw 1.4, \
-         data using (column("leader") == 1 ? of(p, "x") : NaN):"y":(column("label_x") - column("x")):(column("label_y") - column("y")) with vectors nohead lc rgb pale lw 0.8, \
+         data using (column("leader") == 1 ? of(p, "x") : NaN):"y":(column("leader_x") - column("x")):(column("leader_y") - column("y")) with vectors nohead lc rgb pale lw 0.8, \
          data using (dot(p, 0, 0, 0)):"y" with points pt circle ps dot_size lc rgb blue, \
          data using (dot(p, 0, 1, 0)):"y" with points pt ring ps dot_size lc rgb blue lw 1.3, \
          data using (dot(p, 0, 0, 1)):"y" with points pt diamond ps 1.3 * dot_size lc rgb blue, \
@@ -101,7 +102,7 @@ do for [p = 1:panels] {
          data using (label_at(p, 0)):"label_y":(stringcolumn("label")):(name_colour(column("on_frontier"))) with labels center textcolor rgb variable, \
          data using (label_at(p, 1)):"label_y":(stringcolumn("label")):(name_colour(column("on_frontier"))) with labels left textcolor rgb variable
     unset label
-    unset arrow 13
+    unset arrow
 }
 
 if (listed) {

@@ -13,7 +13,8 @@ struct mark {
     bool on, hollow, oracle, leader;
     double x, y, low, high; // NAN = empty
     const char *label;
-    double label_x, label_y;
+    double room;                                 // of the label in pixels; 0 = as it needs
+    double label_x, label_y, leader_x, leader_y; // of the leader: NAN = none
     int justify;
 };
 
@@ -57,6 +58,8 @@ static void mark_points(struct marks *m, const struct kv_frontier_figure *f, siz
                                   .label = f->listed ? numbers[row] : r->label,
                                   .label_x = kv_axes_from_x(&p->axes, l->label_x),
                                   .label_y = kv_axes_from_y(&p->axes, l->label_y),
+                                  .leader_x = kv_axes_from_x(&p->axes, l->leader_x),
+                                  .leader_y = kv_axes_from_y(&p->axes, l->leader_y),
                                   .justify = l->justify});
     }
 }
@@ -69,7 +72,7 @@ size_t kv_frontier_list_lines(const struct kv_frontier_figure *f) {
 static void mark_list(struct marks *m, const struct kv_frontier_figure *f, char *const *numbers) {
     size_t lines = kv_frontier_list_lines(f);
     for (size_t i = 0; i < f->set->n; i++) {
-        double column = (double)(i / lines) * KV_CANVAS_X / (double)f->list_columns;
+        double column = (double)(i / lines) * f->canvas_x / (double)f->list_columns;
         double x = column + KV_LIST_NUMBER - 8;
         double y = f->canvas_y - f->plot_y - KV_LIST_LINE * ((double)(i % lines) + 0.5);
         struct mark mark = {.on = f->panels[0].on[i],
@@ -77,13 +80,16 @@ static void mark_list(struct marks *m, const struct kv_frontier_figure *f, char 
                             .y = NAN,
                             .low = NAN,
                             .high = NAN,
+                            .leader_x = NAN,
+                            .leader_y = NAN,
                             .label_y = y / f->canvas_y};
         mark.label = numbers[i];
-        mark.label_x = (x - 8) / KV_CANVAS_X;
+        mark.label_x = (x - 8) / f->canvas_x;
         mark.justify = -1;
         add_mark(m, mark);
         mark.label = f->set->rows[i].label;
-        mark.label_x = x / KV_CANVAS_X;
+        mark.room = f->canvas_x / (double)f->list_columns - KV_LIST_NUMBER;
+        mark.label_x = x / f->canvas_x;
         mark.justify = 1;
         add_mark(m, mark);
     }
@@ -95,15 +101,20 @@ static void add_number(struct kv_text *t, double x) {
 }
 
 static void add_line(struct kv_text *t, const struct mark *m) {
-    char *label = kv_gnuplot_text(m->label);
+    char *label = kv_text_fit(m->label, KV_TEXT_SIZE, m->room > 0 ? m->room : INFINITY);
+    char *clean = kv_gnuplot_text(label);
     kv_text_addf(t, "%zu\t", m->panel);
     add_number(t, m->x);
     add_number(t, m->y);
     add_number(t, m->low);
     add_number(t, m->high);
-    kv_text_addf(t, "%d\t%d\t%d\t%s\t%.10g\t%.10g\t%d\t%d\n", m->on, m->hollow, m->oracle, label,
+    kv_text_addf(t, "%d\t%d\t%d\t%s\t%.10g\t%.10g\t%d\t%d\t", m->on, m->hollow, m->oracle, clean,
                  m->label_x, m->label_y, m->justify, m->leader);
+    add_number(t, m->leader_x);
+    if (!isnan(m->leader_y)) kv_text_addf(t, "%.10g", m->leader_y);
+    kv_text_addf(t, "\n");
     free(label);
+    free(clean);
 }
 
 char *kv_frontier_data(const struct kv_frontier_figure *f) {
@@ -114,9 +125,19 @@ char *kv_frontier_data(const struct kv_frontier_figure *f) {
     for (size_t i = 0; i < n; i++) numbers[i] = kv_format_text("%zu", i + 1);
     for (size_t k = 0; k < f->n_panels; k++) mark_points(&m, f, k, numbers);
     if (f->listed) mark_list(&m, f, numbers);
+    // gnuplot 5.4 and 6.0 end in a segmentation fault where the one line of the data is no label of
+    // the side that is drawn: an empty line of the list keeps it company.
+    if (m.n == 1)
+        add_mark(&m, (struct mark){.x = NAN,
+                                   .y = NAN,
+                                   .low = NAN,
+                                   .high = NAN,
+                                   .leader_x = NAN,
+                                   .leader_y = NAN,
+                                   .label = ""});
     qsort(m.at, m.n, sizeof *m.at, compare);
     kv_text_addf(&t, "panel\tx\ty\tlow\thigh\ton_frontier\thollow\toracle\tlabel\tlabel_x\tlabel_y"
-                     "\tjustify\tleader\n");
+                     "\tjustify\tleader\tleader_x\tleader_y\n");
     for (size_t i = 0; i < m.n; i++) add_line(&t, &m.at[i]);
     for (size_t i = 0; i < n; i++) free(numbers[i]);
     free(numbers);
@@ -126,23 +147,21 @@ char *kv_frontier_data(const struct kv_frontier_figure *f) {
 
 // ---- the script -----------------------------------------------------------------------
 
-static bool any_hollow(const struct kv_frontier_figure *f) {
-    for (size_t k = 0; k < f->n_panels; k++)
-        for (size_t i = 0; i < f->set->n; i++)
-            if (f->panels[k].hollow[i]) return true;
-    return false;
-}
-
-static bool any_oracle(const struct kv_frontier_figure *f) {
-    for (size_t i = 0; i < f->set->n; i++)
-        if (f->set->rows[i].s.oracle) return true;
-    return false;
-}
-
 static bool zero_drawn(const struct kv_frontier_figure *f) {
     for (size_t i = 0; i < f->set->n; i++)
         if (f->floor > 0 && f->set->rows[i].kl.mean < f->floor) return true;
     return false;
+}
+
+// What y shows; that zero stands at the foot is said where it is, and where there is room.
+static void add_y_title(struct kv_text *t, const struct kv_frontier_figure *f, size_t i) {
+    static const char divergence[] = "KL to 16 bit, nats a token",
+                      footed[] = "KL to 16 bit, nats a token (0 at the foot)";
+    bool foot = zero_drawn(f) && kv_text_width(footed, KV_TEXT_SIZE) < f->layout.panel_y;
+    kv_text_addf(t, "y_title[%zu] = '%s'\n", i + 1,
+                 !f->panels[i].divergence ? "accuracy, %"
+                 : foot                   ? footed
+                                          : divergence);
 }
 
 static void add_titles(struct kv_text *t, const struct kv_frontier_figure *f) {
@@ -154,36 +173,50 @@ static void add_titles(struct kv_text *t, const struct kv_frontier_figure *f) {
         else
             kv_text_addf(t, "x_title[%zu] = 'ms a token at a context of %g tokens'\n", i + 1,
                          p->context);
-        kv_text_addf(t, "y_title[%zu] = '%s%s'\n", i + 1,
-                     p->divergence ? "KL to 16 bit, nats a token" : "accuracy, %",
-                     p->divergence && zero_drawn(f) ? " (0 at the foot)" : "");
+        add_y_title(t, f, i);
     }
 }
 
-static void add_words(struct kv_text *t, const struct kv_frontier_figure *f) {
+static char *subtitle_of(const struct kv_frontier_figure *f) {
     const struct kv_summary *s = &f->set->rows[0].s;
     const struct kv_device *device = f->set->all->device;
-    char *title = kv_gnuplot_text(f->title);
-    char *subtitle =
-        kv_format_text("%s, %zu items (%s); %s%s%s", s->task, s->n_items, s->subset, s->model,
-                       device ? "; device " : "", device ? device->name : "");
+    char *whole = kv_format_text("%s, %zu items (%s); %s%s%s", s->task, s->n_items, s->subset,
+                                 s->model, device ? "; device " : "", device ? device->name : "");
+    char *fit = kv_text_fit(whole, KV_TEXT_SIZE, f->canvas_x - 32);
+    free(whole);
+    return fit;
+}
+
+static void add_words(struct kv_text *t, const struct kv_frontier_figure *f) {
+    char *title = kv_gnuplot_text(f->title ? f->title : "");
+    char *subtitle = f->title ? subtitle_of(f) : kv_strdup("");
     char *clean = kv_gnuplot_text(subtitle);
-    kv_text_addf(t,
-                 "title_text = '%s'\nsubtitle_text = '%s'\n"
-                 "hollow_text = 'accuracy measured at about %.0f tokens'\n",
-                 title, clean, s->context_tokens);
+    kv_text_addf(t, "title_text = '%s'\nsubtitle_text = '%s'\n", title, clean);
     free(title);
     free(subtitle);
     free(clean);
+}
+
+// Places in parts of the canvas; -1 = not in this figure.
+static void add_legend(struct kv_text *t, const struct kv_frontier_figure *f) {
+    double x[KV_N_LEGEND], y[KV_N_LEGEND];
+    kv_text_addf(t, "array legend_text[%d]\n", KV_N_LEGEND);
+    for (size_t i = 0; i < KV_N_LEGEND; i++) {
+        x[i] = f->legend[i].x / f->canvas_x;
+        y[i] = 1 - f->legend[i].y / f->canvas_y;
+        kv_text_addf(t, "legend_text[%zu] = '%s'\n", i + 1, f->legend[i].words);
+    }
+    kv_script_array(t, "legend_x", x, KV_N_LEGEND, sizeof *x);
+    kv_script_array(t, "legend_y", y, KV_N_LEGEND, sizeof *y);
 }
 
 char *kv_frontier_settings(const struct kv_frontier_figure *f) {
     const struct kv_frontier_panel *p = f->panels;
     struct kv_text t = {0};
     add_words(&t, f);
-    kv_text_addf(&t, "listed = %d\nany_hollow = %d\nany_oracle = %d\n", f->listed, any_hollow(f),
-                 any_oracle(f));
-    kv_script_panels(&t, &p->axes, f->n_panels, sizeof *p, f->canvas_y);
+    add_legend(&t, f);
+    kv_text_addf(&t, "listed = %d\n", f->listed);
+    kv_script_panels(&t, &p->axes, f->n_panels, sizeof *p, f->canvas_x, f->canvas_y);
     kv_script_array(&t, "reference", &p->reference, f->n_panels, sizeof *p);
     kv_script_array(&t, "chance", &p->chance, f->n_panels, sizeof *p);
     kv_script_array(&t, "ceiling", &p->ceiling, f->n_panels, sizeof *p);

@@ -61,6 +61,7 @@ static void add_head(struct kv_text *t, const struct kv_gnuplot *g) {
                  g->file, g->file);
     if (g->canvas_x > 0)
         kv_text_addf(t, "canvas_x = %.0f\ncanvas_y = %.0f\n", g->canvas_x, g->canvas_y);
+    if (g->width_mm > 0) kv_text_addf(t, "width_mm = %g\n", g->width_mm);
     kv_text_addf(t, "%s", g->settings);
 }
 
@@ -138,6 +139,25 @@ static int run_gnuplot(const struct kv_gnuplot *g, const char *format, struct kv
                    *said ? said : "it said nothing");
 }
 
+// gnuplot's SVG has a size in pixels: in print it is that of the paper, and the viewBox scales.
+static int size_svg(const struct kv_gnuplot *g, struct kv_error *e) {
+    char *path = kv_format_text("%s/%s.svg", g->dir, g->file), *svg = NULL;
+    size_t n;
+    int code = kv_read_file(path, &svg, &n, e);
+    char *from = code ? NULL : strstr(svg, "<svg"), *to = from ? strstr(from, "viewBox") : NULL;
+    if (!code && !to) code = kv_fail(e, KV_EFAIL, path, "is no SVG of gnuplot's");
+    if (!code) {
+        char *sized =
+            kv_format_text("%.*s<svg width=\"%gmm\" height=\"%.2fmm\" %s", (int)(from - svg), svg,
+                           g->width_mm, g->width_mm * g->canvas_y / g->canvas_x, to);
+        code = kv_write_file(path, sized, strlen(sized), e);
+        free(sized);
+    }
+    free(svg);
+    free(path);
+    return code;
+}
+
 int kv_gnuplot_formats(const char *list, struct kv_error *e) {
     static const char *const known[] = {"svg", "png", "pdf"};
     char *copy = kv_strdup(list), *rest = copy, *format;
@@ -160,7 +180,10 @@ int kv_gnuplot_draw(const struct kv_gnuplot *g, struct kv_error *e) {
     clean.file = file;
     int code = write_file(&clean, "tsv", g->data, e);
     if (!code) code = write_script(&clean, e);
-    while (!code && (format = strsep(&rest, ","))) code = run_gnuplot(&clean, format, e);
+    while (!code && (format = strsep(&rest, ","))) {
+        code = run_gnuplot(&clean, format, e);
+        if (!code && g->width_mm > 0 && strcmp(format, "svg") == 0) code = size_svg(&clean, e);
+    }
     free(list);
     free(file);
     return code;

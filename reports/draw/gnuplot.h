@@ -17,6 +17,7 @@ struct kv_gnuplot {
     const char *dir;           // where; exists
     const char *command;       // that draws it, for the script's first line; NULL = not said
     double canvas_x, canvas_y; // pixels of the SVG; 0 = the settings say
+    double width_mm;           // of the canvas in print; 0 = a figure for screens
     const char *settings;      // gnuplot lines that come before style.gp and NAME.gp
     const char *data;          // TSV with a header, read by the script as `data`
     const char *formats;       // "svg,png" and "pdf" as wanted; NULL = svg and png

@@ -10,7 +10,7 @@ known(b, c) = column("null") == 0 ? of(b, c) : NaN
 wrong(b, c) = column("null") == 1 ? of(b, c) : NaN
 
 set margins 32, 4, 4.5, 8
-set label 1 "What each freedom to choose widths is worth, at the bits of uniform storage" at screen 16.0 / canvas_x, 1 - 22.0 / canvas_y left font ",14" textcolor rgb ink
+set label 1 "What each freedom to choose widths is worth, at the bits of uniform storage" at screen 16.0 / canvas_x, 1 - 22.0 / canvas_y left font title_font textcolor rgb ink
 set label 2 subtitle_text at screen 16.0 / canvas_x, 1 - 44.0 / canvas_y left textcolor rgb grey
 set logscale x
 set format x "%g"

@@ -8,12 +8,11 @@
 
 // Candidate places lie on circles around the point; what a place costs is weighed in pixels of
 // distance. Labels over labels or points cannot be read and cost more than any distance.
-static const double radii[] = {9, 15, 23, 33, 46, 62, 82, 106, 135, 170, 210};
+static const double radii[] = {10, 15, 23, 33, 46, 62, 82, 106, 135, 170, 210};
 enum { N_RADII = sizeof radii / sizeof *radii, N_ANGLES = 24, SWEEPS = 40 };
-static const double leader_from = 14;
-static const double point_radius = 6;
-static const double cost_label = 4000, cost_point = 3000, cost_leader = 250, cost_bar = 18,
-                    cost_line = 45;
+static const double leader_from = 14, leader_gap = 3; // between a leader's end and its text
+static const double point_radius = 7.5, cap = 4;      // to a diamond's corner; half a bar's end
+static const double cost_clash = 3000, cost_leader = 250;
 
 struct kv_box kv_label_box(const struct kv_label *l) {
     double left = l->label_x - (l->justify < 0 ? l->width : l->justify == 0 ? l->width / 2 : 0);
@@ -50,7 +49,14 @@ static bool segment_meets(struct kv_segment s, struct kv_box b) {
 }
 
 static struct kv_segment leader_of(const struct kv_label *l) {
-    return (struct kv_segment){l->x, l->y, l->label_x, l->label_y};
+    return (struct kv_segment){l->x, l->y, l->leader_x, l->leader_y};
+}
+
+// The label's box with the room that is kept free around it.
+static struct kv_box clear_box(const struct kv_label *l) {
+    struct kv_box b = kv_label_box(l);
+    return (struct kv_box){b.x0 - KV_LABEL_MARGIN, b.y0 - KV_LABEL_MARGIN, b.x1 + KV_LABEL_MARGIN,
+                           b.y1 + KV_LABEL_MARGIN};
 }
 
 // The label moved to candidate place `k`.
@@ -62,8 +68,11 @@ static struct kv_label moved(const struct kv_label *from, size_t k) {
     l.label_x = l.x + r * c;
     l.label_y = l.y + r * s;
     // Above and below, the text's edge and not its middle keeps the distance.
-    if (l.justify == 0) l.label_y += (s > 0 ? 0.35 : -0.35) * l.height;
+    double side = s > 0 ? 1 : -1;
+    if (l.justify == 0) l.label_y += side * 0.35 * l.height;
     l.leader = r > leader_from;
+    l.leader_x = l.label_x - leader_gap * l.justify;
+    l.leader_y = l.label_y - (l.justify == 0 ? side * (l.height / 2 + leader_gap) : 0);
     return l;
 }
 
@@ -73,38 +82,51 @@ static double turn_cost(size_t k) {
     return 2 * (1 - cos(angle)) + (sin(angle) < 0 ? 0.5 : 0);
 }
 
-static double clash_cost(const struct kv_label *l, const struct kv_label *all, size_t n, size_t i) {
-    struct kv_box box = kv_label_box(l);
+// How many things hide label i at this place or are hidden by it.
+static size_t clashes(const struct kv_label *l, const struct kv_label *all, size_t n, size_t i,
+                      const struct kv_segment *lines, size_t n_lines) {
+    struct kv_box box = clear_box(l);
     struct kv_segment leader = leader_of(l);
-    double cost = 0;
+    size_t count = 0;
     for (size_t j = 0; j < n; j++) {
-        if (overlap(box, around(all[j].x, all[j].y, point_radius))) cost += cost_point;
-        if (overlap(box, (struct kv_box){all[j].x - 2, fmin(all[j].bar_low, all[j].bar_high),
-                                         all[j].x + 2, fmax(all[j].bar_low, all[j].bar_high)}))
-            cost += cost_bar;
+        const struct kv_label *o = &all[j];
+        count += overlap(box, around(o->x, o->y, point_radius));
+        if (o->bar_low < o->bar_high || o->bar_low > o->bar_high)
+            count += overlap(box, (struct kv_box){o->x - cap, fmin(o->bar_low, o->bar_high),
+                                                  o->x + cap, fmax(o->bar_low, o->bar_high)});
         if (j == i) continue;
-        struct kv_box other = kv_label_box(&all[j]);
-        if (overlap(box, other)) cost += cost_label;
-        if (l->leader && segment_meets(leader, other)) cost += cost_leader;
-        if (all[j].leader && segment_meets(leader_of(&all[j]), box)) cost += cost_leader;
-        if (l->leader && all[j].leader && segments_cross(leader, leader_of(&all[j])))
-            cost += cost_leader;
-        if (l->leader && segment_meets(leader, around(all[j].x, all[j].y, point_radius - 2)))
+        struct kv_box other = clear_box(o);
+        count += overlap(box, kv_label_box(o));
+        count += l->leader && segment_meets(leader, other);
+        count += o->leader && segment_meets(leader_of(o), box);
+    }
+    for (size_t s = 0; s < n_lines; s++) count += segment_meets(lines[s], box);
+    return count;
+}
+
+// What is not wrong but not pretty: leaders that cross, or pass through another point.
+static double tangle_cost(const struct kv_label *l, const struct kv_label *all, size_t n,
+                          size_t i) {
+    double cost = 0;
+    for (size_t j = 0; l->leader && j < n; j++) {
+        if (j == i) continue;
+        if (all[j].leader && segments_cross(leader_of(l), leader_of(&all[j]))) cost += cost_leader;
+        if (segment_meets(leader_of(l), around(all[j].x, all[j].y, point_radius - 2)))
             cost += cost_leader / 2;
     }
     return cost;
 }
 
+static bool is_inside(struct kv_box box, struct kv_box area) {
+    return box.x0 >= area.x0 && box.x1 <= area.x1 && box.y0 >= area.y0 && box.y1 <= area.y1;
+}
+
 static double place_cost(const struct kv_label *l, const struct kv_label *all, size_t n, size_t i,
                          size_t k, struct kv_box area, const struct kv_segment *lines,
                          size_t n_lines) {
-    struct kv_box box = kv_label_box(l);
-    if (box.x0 < area.x0 || box.x1 > area.x1 || box.y0 < area.y0 || box.y1 > area.y1)
-        return INFINITY;
-    double cost = radii[k / N_ANGLES] + turn_cost(k) + clash_cost(l, all, n, i);
-    for (size_t s = 0; s < n_lines; s++)
-        if (segment_meets(lines[s], box)) cost += cost_line;
-    return cost;
+    if (!is_inside(kv_label_box(l), area)) return INFINITY;
+    return radii[k / N_ANGLES] + turn_cost(k) + tangle_cost(l, all, n, i) +
+           cost_clash * (double)clashes(l, all, n, i, lines, n_lines);
 }
 
 size_t kv_place_labels(struct kv_label *labels, size_t n, struct kv_box area,
@@ -133,13 +155,8 @@ size_t kv_place_labels(struct kv_label *labels, size_t n, struct kv_box area,
     }
     free(place);
     size_t unreadable = 0;
-    for (size_t i = 0; i < n; i++) {
-        struct kv_box box = kv_label_box(&labels[i]);
-        bool bad = box.x0 < area.x0 || box.x1 > area.x1 || box.y0 < area.y0 || box.y1 > area.y1;
-        for (size_t j = 0; j < n; j++)
-            bad = bad || overlap(box, around(labels[j].x, labels[j].y, point_radius)) ||
-                  (j != i && overlap(box, kv_label_box(&labels[j])));
-        unreadable += bad;
-    }
+    for (size_t i = 0; i < n; i++)
+        unreadable += !is_inside(kv_label_box(&labels[i]), area) ||
+                      clashes(&labels[i], labels, n, i, lines, n_lines) > 0;
     return unreadable;
 }

@@ -23,15 +23,18 @@ struct kv_label {
     double label_x, label_y;
     int justify;
     bool leader;
+    double leader_x, leader_y; // where the line from the point to the text ends, clear of the text
 };
 
 struct kv_segment {
     double x0, y0, x1, y1;
 };
 
-// Places n labels inside `area`, away from points, other labels, bars and the lines given. The same
-// input gives the same places. Returns how many labels still overlap a label or a point: 0 = all
-// can be read. O(n^2) a sweep over n labels; fine for hundreds.
+// Places n labels inside `area`, away from points, other labels, bars, leaders and the lines given,
+// with KV_LABEL_MARGIN pixels between. The same input gives the same places. Returns how many
+// labels still meet any of these: 0 = all can be read. O(n^2) a sweep over n labels; fine for
+// hundreds.
+#define KV_LABEL_MARGIN 1.5
 size_t kv_place_labels(struct kv_label *labels, size_t n, struct kv_box area,
                        const struct kv_segment *lines, size_t n_lines);
 

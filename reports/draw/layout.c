@@ -4,14 +4,18 @@
 
 #include <stdlib.h>
 
-static const double character = 7.3, text_height = 13;
+static const double text_height = 13;
 
 // ---- panels ---------------------------------------------------------------------------
 
+static double or_else(double size, double usual) {
+    return size > 0 ? size : usual;
+}
+
 struct kv_axes kv_axes_new(const struct kv_layout *l, size_t i) {
-    double top = KV_HEAD + (double)i * (l->panel_y + KV_FOOT);
-    return (struct kv_axes){.left = KV_LEFT_MARGIN,
-                            .right = KV_CANVAS_X - l->right,
+    double top = or_else(l->head, KV_HEAD) + (double)i * (l->panel_y + KV_FOOT);
+    return (struct kv_axes){.left = or_else(l->left, KV_LEFT_MARGIN),
+                            .right = or_else(l->canvas_x, KV_CANVAS_X) - l->right,
                             .top = top,
                             .bottom = top + l->panel_y,
                             .x_low = INFINITY,
@@ -21,7 +25,7 @@ struct kv_axes kv_axes_new(const struct kv_layout *l, size_t i) {
 }
 
 double kv_layout_height(const struct kv_layout *l, size_t n) {
-    return KV_HEAD + (double)n * (l->panel_y + KV_FOOT);
+    return or_else(l->head, KV_HEAD) + (double)n * (l->panel_y + KV_FOOT);
 }
 
 // ---- axes -----------------------------------------------------------------------------
@@ -61,19 +65,13 @@ double kv_axes_from_y(const struct kv_axes *a, double pixels) {
 
 // ---- names ----------------------------------------------------------------------------
 
-double kv_text_width(const char *s) {
-    size_t n = 0;
-    for (; *s; s++) n += ((unsigned char)*s & 0xC0) != 0x80;
-    return (double)n * character + 2;
-}
-
 struct kv_label kv_axes_label(const struct kv_axes *a, double x, double y, double low, double high,
                               const char *name) {
     return (struct kv_label){.x = kv_axes_to_x(a, x),
                              .y = kv_axes_to_y(a, y),
                              .bar_low = kv_axes_to_y(a, isnan(low) ? y : low),
                              .bar_high = kv_axes_to_y(a, isnan(high) ? y : high),
-                             .width = name ? kv_text_width(name) : 1,
+                             .width = name ? kv_text_width(name, KV_TEXT_SIZE) : 1,
                              .height = name ? text_height : 1};
 }
 
@@ -106,10 +104,10 @@ static void add_edges(struct kv_text *t, const char *name, const double *first, 
 }
 
 void kv_script_panels(struct kv_text *t, const struct kv_axes *first, size_t n, size_t stride,
-                      double canvas_y) {
+                      double canvas_x, double canvas_y) {
     kv_text_addf(t, "title_x = %.6f\ntitle_y = %.6f\nleft = %.6f\nright = %.6f\npanels = %zu\n",
-                 16.0 / KV_CANVAS_X, 1 - 20 / canvas_y, first->left / KV_CANVAS_X,
-                 first->right / KV_CANVAS_X, n);
+                 16.0 / canvas_x, 1 - 20 / canvas_y, first->left / canvas_x,
+                 first->right / canvas_x, n);
     add_edges(t, "top", &first->top, n, stride, canvas_y);
     add_edges(t, "bottom", &first->bottom, n, stride, canvas_y);
     kv_script_array(t, "x_low", &first->x_low, n, stride);

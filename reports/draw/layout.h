@@ -10,16 +10,18 @@
 #ifndef KV_REPORTS_DRAW_LAYOUT_H
 #define KV_REPORTS_DRAW_LAYOUT_H
 
+#include "reports/draw/font.h"
 #include "reports/draw/labels.h"
 #include "sim/base/memory.h"
 
-// Margins that all figures of panels share, in pixels: the canvas is KV_CANVAS_X wide; the head has
-// room for title, subtitle and legend, the foot of a panel for its tics and axis title.
+// Sizes that figures of panels share unless they say otherwise, in pixels: the canvas's width; its
+// head has room for title, subtitle and legend, the foot of a panel for its tics and axis title.
 enum { KV_CANVAS_X = 1000, KV_LEFT_MARGIN = 74, KV_HEAD = 92, KV_FOOT = 58 };
 
 struct kv_layout {
-    double right;   // margin
-    double panel_y; // height of a panel's plot area
+    double canvas_x, left, head; // 0 = the sizes above
+    double right;                // margin
+    double panel_y;              // height of a panel's plot area
 };
 
 // A panel's plot area, in pixels from the canvas's left and top, and the ranges of its axes.
@@ -43,10 +45,6 @@ double kv_axes_to_y(const struct kv_axes *a, double y);
 double kv_axes_from_x(const struct kv_axes *a, double pixels);
 double kv_axes_from_y(const struct kv_axes *a, double pixels);
 
-// Width in pixels of a text, as estimated for DejaVu Sans at 12 pixels, the widest of the fonts
-// that figures ask for.
-double kv_text_width(const char *s);
-
 // The label, still to be placed, of a point and its bar (NAN = no bar), in the axes' units; a NULL
 // name takes no more room than a dot.
 struct kv_label kv_axes_label(const struct kv_axes *a, double x, double y, double low, double high,
@@ -63,6 +61,6 @@ void kv_script_array(struct kv_text *t, const char *name, const double *first, s
 // right, title_x and title_y in parts of the canvas, panels, and arrays over panels of top, bottom
 // (in parts of the canvas), x_low, x_high, y_low, y_high and log_y.
 void kv_script_panels(struct kv_text *t, const struct kv_axes *first, size_t n, size_t stride,
-                      double canvas_y);
+                      double canvas_x, double canvas_y);
 
 #endif

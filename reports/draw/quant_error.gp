@@ -5,7 +5,7 @@
 dot(p, frontier) = column("on_frontier") == frontier ? of(p, "effective_bits") : NaN
 
 set multiplot
-set label 1 "Error of formats on keys and values" at screen title_x, title_y left font ",14" textcolor rgb ink
+set label 1 "Error of formats on keys and values" at screen title_x, title_y left font title_font textcolor rgb ink
 set label 2 subtitle_text at screen title_x, title_y - 22.0 / canvas_y left textcolor rgb grey
 legend_y = title_y - 48.0 / canvas_y
 set label 3 "no other is closer at as few bits" at screen left, legend_y left offset 0.9, -0.22 point pt circle ps dot_size lc rgb orange textcolor rgb ink
@@ -31,7 +31,7 @@ do for [p = 1:2] {
     set xlabel "effective bits a value: codes, scales, minima, outliers" offset 0, 0.4
     set label 6 (p == 1 ? "keys: relative error |e| / |x|" : "values: relative error |e| / |x|") at screen 14.0 / canvas_x, 0.5 * (panel_top + panel_bottom) center rotate by 90 textcolor rgb ink
     plot data using (of(p, "effective_bits")):"relative_error" with lines lc rgb pale lw 1.2, \
-         data using (column("leader") == 1 ? of(p, "effective_bits") : NaN):"relative_error":(column("label_x") - column("effective_bits")):(column("label_y") - column("relative_error")) with vectors nohead lc rgb pale lw 0.8, \
+         data using (column("leader") == 1 ? of(p, "effective_bits") : NaN):"relative_error":(column("leader_x") - column("effective_bits")):(column("leader_y") - column("relative_error")) with vectors nohead lc rgb pale lw 0.8, \
          data using (dot(p, 0)):"relative_error" with points pt circle ps 0.7 * dot_size lc rgb blue, \
          data using (dot(p, 1)):"relative_error" with points pt circle ps 0.7 * dot_size lc rgb orange, \
          data using (label_at(p, -1)):"label_y":(stringcolumn("label")):(name_colour(column("on_frontier"))) with labels right textcolor rgb variable, \

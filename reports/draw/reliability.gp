@@ -6,7 +6,7 @@
 # Columns: items, points, frequency, truly_on, low, high. Needs besides style.gp: data.
 
 of(n, c) = column("items") == n ? column(c) : NaN
-set label 1 "Does a point belong to the frontier?" at screen 16.0 / canvas_x, 1 - 22.0 / canvas_y left font ",14" textcolor rgb ink
+set label 1 "Does a point belong to the frontier?" at screen 16.0 / canvas_x, 1 - 22.0 / canvas_y left font title_font textcolor rgb ink
 set label 2 "1,000 made-up sets of 12 policies; bars: 95 % intervals; dotted: frequency = probability" at screen 16.0 / canvas_x, 1 - 44.0 / canvas_y left textcolor rgb grey
 set margins screen 64.0 / canvas_x, screen 1 - 24.0 / canvas_x, screen 58.0 / canvas_y, screen 1 - 66.0 / canvas_y
 set xrange [-0.02:1.02]

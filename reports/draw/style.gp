@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 # The look that all figures share: fonts, colour-blind safe colours (Okabe and Ito), grid, symbols.
-# Needs: format ("svg", "png" or "pdf"), name, canvas_x and canvas_y in pixels.
+# Needs: format ("svg", "png" or "pdf"), name, canvas_x and canvas_y in pixels; width_mm where it is for print.
 
+if (!exists("width_mm")) width_mm = 0
+inch = width_mm > 0 ? width_mm / 25.4 / canvas_x : 0.01 # of a pixel in print
+scale = width_mm > 0 ? 300 * inch : 2                   # of a pixel in PNG: 300 an inch of print
 if (format eq "svg") {
     set terminal svg size canvas_x, canvas_y noenhanced font "DejaVu Sans,Verdana,sans-serif,12" background "white" linewidth 1
 } else { if (format eq "pdf") {
-    set terminal pdfcairo size canvas_x / 100.0, canvas_y / 100.0 noenhanced font "DejaVu Sans,12" background "white" linewidth 0.6 fontscale 0.58 pointscale 0.9
+    set terminal pdfcairo size canvas_x * inch, canvas_y * inch noenhanced font "DejaVu Sans,12" background "white" linewidth 120 * inch fontscale 54 * inch pointscale 90 * inch
 } else {
-    set terminal pngcairo size 2 * canvas_x, 2 * canvas_y noenhanced font "DejaVu Sans,10" background "white" fontscale 2 linewidth 2 pointscale 2
+    set terminal pngcairo size scale * canvas_x, scale * canvas_y noenhanced font "DejaVu Sans,9" background "white" fontscale scale linewidth scale pointscale scale
 } }
+# The PNG terminal counts in points of which 96 pixels hold 72.
+title_font = format eq "png" ? ",10.5" : ",14"
+small_font = format eq "png" ? ",7.5" : ",10"
 set encoding utf8
 set output name . "." . format
 set datafile separator "\t"

@@ -3,7 +3,7 @@
 # was taken. Columns: epoch, train_loss, valid_loss, valid_accuracy (%).
 # Needs besides style.gp: data, best, title_text, subtitle_text.
 
-set label 1 title_text at screen 16.0 / canvas_x, 1 - 22.0 / canvas_y left font ",14" textcolor rgb ink
+set label 1 title_text at screen 16.0 / canvas_x, 1 - 22.0 / canvas_y left font title_font textcolor rgb ink
 set label 2 subtitle_text at screen 16.0 / canvas_x, 1 - 44.0 / canvas_y left textcolor rgb grey
 set multiplot
 set lmargin at screen 74.0 / canvas_x

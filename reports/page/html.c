@@ -43,6 +43,14 @@ void kv_html_number(struct kv_text *t, int decimals, double x) {
     kv_text_addf(t, "</td>");
 }
 
+void kv_html_bounded(struct kv_text *t, int decimals, double x, struct kv_interval i) {
+    kv_text_addf(t, "<td>");
+    if (!isnan(x)) kv_text_addf(t, "%.*f", decimals, x);
+    if (!isnan(x) && !isnan(i.low))
+        kv_text_addf(t, " <small>[%.*f %.*f]</small>", decimals, i.low, decimals, i.high);
+    kv_text_addf(t, "</td>");
+}
+
 // In percent with one decimal, and no sign on a zero.
 static void add_percent(struct kv_text *t, double x, bool sign) {
     double tenths = round(1000 * x);

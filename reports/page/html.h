@@ -26,6 +26,8 @@ void kv_html_wide(struct kv_text *t, const char *label);
 
 // "<td>" with a number, empty when NAN.
 void kv_html_number(struct kv_text *t, int decimals, double x);
+// The same with the interval behind it, where there is one.
+void kv_html_bounded(struct kv_text *t, int decimals, double x, struct kv_interval i);
 // "<td>" with 100 x and its interval in percent, signed for differences.
 void kv_html_interval(struct kv_text *t, double x, struct kv_interval i, bool sign);
 

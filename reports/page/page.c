@@ -11,26 +11,35 @@
 
 // ---- a part ---------------------------------------------------------------------------
 
-static int add_figure(struct kv_text *t, const struct kv_page *p, const struct kv_drawn *drawn,
-                      struct kv_error *e) {
-    const char *name = drawn->name;
+// One of the two widths in which a figure is drawn; style decides which is seen.
+static int add_drawing(struct kv_text *t, const struct kv_page *p, const char *name, double plot_y,
+                       const char *class, const char *label, struct kv_error *e) {
     char *path = kv_format_text("%s/%s.svg", p->dir, name), *svg;
     size_t n;
     int code = kv_read_file(path, &svg, &n, e);
     free(path);
     if (code) return code;
     char *prefix = kv_format_text("%s-", name);
-    kv_text_addf(t, "<figure class=\"wide\" role=\"region\" aria-label=\"Figure\" tabindex=\"0\">");
-    kv_html_svg(t, svg, prefix, drawn->plot_y,
-                strncmp(name, "frontier_latency", 16) == 0
-                    ? "Accuracy against milliseconds a token, a panel for each context; the table "
-                      "below holds the numbers"
-                    : "Accuracy, and divergence from 16 bit, against effective bits; the table "
-                      "below holds the numbers");
-    kv_text_addf(t, "</figure>\n");
+    kv_text_addf(t, "<div class=\"%s\">", class);
+    kv_html_svg(t, svg, prefix, plot_y, label);
+    kv_text_addf(t, "</div>\n");
     free(prefix);
     free(svg);
     return 0;
+}
+
+static int add_figure(struct kv_text *t, const struct kv_page *p, const struct kv_drawn *drawn,
+                      struct kv_error *e) {
+    const char *label = drawn->times
+                            ? "Divergence from 16 bit, and accuracy, against milliseconds a token, "
+                              "a panel for each context; the table below holds the numbers"
+                            : "Divergence from 16 bit, and accuracy, against effective bits; the "
+                              "table below holds the numbers";
+    kv_text_addf(t, "<figure>\n");
+    int code = add_drawing(t, p, drawn->name, drawn->plot_y, "broad", label, e);
+    if (!code) code = add_drawing(t, p, drawn->narrow, drawn->narrow_y, "narrow", label, e);
+    kv_text_addf(t, "</figure>\n");
+    return code;
 }
 
 static bool same_trace(const struct kv_page_part *a, const struct kv_page_part *b) {
@@ -99,20 +108,6 @@ static char *navigation(const struct kv_page *p) {
     return kv_text_take(&t);
 }
 
-static char *lead(const struct kv_page *p) {
-    struct kv_text t = {0};
-    size_t n_rows = 0, n_traces = 0;
-    for (size_t i = 0; i < p->n_parts; i++) {
-        n_rows += p->parts[i].set.n;
-        n_traces += i == 0 || !same_trace(&p->parts[i], &p->parts[i - 1]);
-    }
-    kv_text_addf(&t, "%zu replays of %zu polic%s on %zu recording%s of ", n_rows, p->n_policies,
-                 p->n_policies == 1 ? "y" : "ies", n_traces, n_traces == 1 ? "" : "s");
-    kv_html_text(&t, p->parts[0].set.rows[0].s.model);
-    kv_text_addf(&t, ".");
-    return kv_text_take(&t);
-}
-
 // The template with each @name@ replaced.
 static char *fill(const char *text, const char *const names[], char *const values[], size_t n) {
     struct kv_text t = {0};
@@ -139,21 +134,18 @@ int kv_page_write(const struct kv_page *p, struct kv_error *e) {
                                         "@policies@", "@provenance@", "@rebuild@", "@version@"};
     enum { N = sizeof names / sizeof *names };
     const struct kv_asset *page = kv_asset_find("reports/page/page.html");
-    struct kv_text parts = {0}, policies = {0}, provenance = {0}, rebuild = {0}, verdicts = {0};
+    struct kv_text parts = {0}, policies = {0}, provenance = {0}, rebuild = {0}, verdicts = {0},
+                   lead = {0};
     int code = page ? 0 : kv_fail(e, KV_EFAIL, "report", "the page's template was not built in");
     for (size_t i = 0; !code && i < p->n_parts; i++) code = add_part(&parts, p, i, e);
     if (!code) code = kv_page_provenance(&provenance, p, e);
+    kv_page_lead(&lead, p);
     kv_page_verdicts(&verdicts, p);
     kv_page_policies(&policies, p);
     kv_page_rebuild(&rebuild, p);
-    char *values[N] = {lead(p),
-                       kv_text_take(&verdicts),
-                       navigation(p),
-                       kv_text_take(&parts),
-                       kv_text_take(&policies),
-                       kv_text_take(&provenance),
-                       kv_text_take(&rebuild),
-                       kv_strdup(KV_VERSION)};
+    char *values[N] = {kv_text_take(&lead),    kv_text_take(&verdicts), navigation(p),
+                       kv_text_take(&parts),   kv_text_take(&policies), kv_text_take(&provenance),
+                       kv_text_take(&rebuild), kv_strdup(KV_VERSION)};
     if (!code) {
         char *html = fill((const char *)page->data, names, values, N);
         char *path = kv_format_text("%s/index.html", p->dir);

@@ -13,6 +13,7 @@ struct kv_page_part {
     struct kv_frontier_set set;
     struct kv_drawn figures[2];
     size_t n_figures;
+    char *paper; // the files of the panel for a paper; NULL = none
 };
 
 // A spec of any part, with what it decided where a recording could be asked.

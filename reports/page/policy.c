@@ -35,24 +35,24 @@ static void add_result(struct kv_text *t, const struct kv_page_part *part, const
     kv_text_addf(t, " <small>");
     kv_page_setting(t, part);
     kv_text_addf(t, "</small></th>");
+    kv_html_bounded(t, 4, r->kl.mean, r->kl.interval);
+    kv_html_number(t, 4, r->shuffle.n_runs ? r->shuffle.kl.mean : NAN);
+    kv_html_number(t, 2, r->s.effective_bits);
     kv_html_interval(t, r->s.acc[KV_ACC], r->interval[KV_ACC], false);
     add_points(t, &r->to16[KV_ACC]);
     add_points(t, &r->static4.acc);
     add_points(t, &r->shuffle.acc);
-    kv_html_number(t, 4, r->kl.mean);
-    kv_html_number(t, 4, r->shuffle.n_runs ? r->shuffle.kl.mean : NAN);
-    kv_html_number(t, 2, r->s.effective_bits);
     kv_text_addf(t, "</tr>\n");
 }
 
 static void add_results(struct kv_text *t, const struct kv_page *p, const char *spec) {
     const struct kv_versus *four = NULL, *null = NULL;
     kv_html_wide(t, "Results of this policy");
-    kv_text_addf(t, "<table><thead><tr><th scope=\"col\">items</th><th scope=\"col\">accuracy, %%"
-                    "</th><th scope=\"col\">to 16 bit, points</th><th scope=\"col\">to static 4 bit"
-                    "</th><th scope=\"col\">to its own shuffle</th><th scope=\"col\">KL, nats</th>"
+    kv_text_addf(t, "<table><thead><tr><th scope=\"col\">items</th><th scope=\"col\">KL, nats</th>"
                     "<th scope=\"col\">KL to its shuffle</th><th scope=\"col\">effective bits</th>"
-                    "</tr></thead><tbody>\n");
+                    "<th scope=\"col\">accuracy, %%</th><th scope=\"col\">to 16 bit, points</th>"
+                    "<th scope=\"col\">to static 4 bit</th>"
+                    "<th scope=\"col\">to its own shuffle</th></tr></thead><tbody>\n");
     for (size_t i = 0; i < p->n_parts; i++)
         for (size_t k = 0; k < p->parts[i].set.n; k++) {
             const struct kv_row *r = &p->parts[i].set.rows[k];

@@ -5,6 +5,9 @@
 
 #include "reports/page/part.h"
 
+// For each recording that was replayed exactly the smallest cache that is near to 16 bit, its cost
+// and how sure that is; what the page is made of.
+void kv_page_lead(struct kv_text *t, const struct kv_page *p);
 // What the store says of each claim; claims of which it says nothing are only named.
 void kv_page_verdicts(struct kv_text *t, const struct kv_page *p);
 

@@ -13,7 +13,7 @@ enum { DRAWS = 1000 };
 
 // What the rows of a part have beside the numbers that all have.
 struct extra {
-    bool accuracy, shuffle, static4;
+    bool accuracy, divergence, shuffle, static4;
     bool known; // the frontier is
     struct kv_front front;
 };
@@ -29,21 +29,20 @@ static double p_of(const struct kv_row *r) {
     return isnan(r->to16[KV_ACC].mid_p) ? r->to16[KV_ACC].t_p : r->to16[KV_ACC].mid_p;
 }
 
+// Divergence and cost first; how policies answer questions stands behind.
 static void add_head(struct kv_text *t, const struct kv_rows *all, const struct extra *x) {
-    static const char *const judged[] = {"accuracy, %", "acc_norm, %", "to 16 bit, points",
-                                         "p (mid-p)", "p (Holm)"};
-    kv_text_addf(t, "<thead><tr><th scope=\"col\">#</th><th scope=\"col\">policy</th>");
+    static const char *const judged[] = {"accuracy, %", "to 16 bit, points", "p (mid-p)",
+                                         "p (Holm)",    "acc_norm, %",       "agreement, %"};
+    kv_text_addf(t, "<thead><tr><th scope=\"col\">#</th><th scope=\"col\">policy</th>"
+                    "<th scope=\"col\">KL, nats</th><th scope=\"col\">effective bits</th>");
+    for (size_t k = 0; all->device && k < all->n_contexts; k++)
+        kv_text_addf(t, "<th scope=\"col\">ms at %g</th>", all->context[k]);
+    kv_text_addf(t, "<th scope=\"col\">on frontier, %%</th><th scope=\"col\">beaten by #</th>");
     for (size_t i = 0; x->accuracy && i < sizeof judged / sizeof *judged; i++)
         kv_text_addf(t, "<th scope=\"col\">%s</th>", judged[i]);
     if (x->accuracy && x->static4) kv_text_addf(t, "<th scope=\"col\">to static 4 bit</th>");
     if (x->accuracy && x->shuffle) kv_text_addf(t, "<th scope=\"col\">to its shuffle</th>");
-    kv_text_addf(t, "<th scope=\"col\">KL, nats</th>");
-    if (x->accuracy) kv_text_addf(t, "<th scope=\"col\">agreement, %%</th>");
-    kv_text_addf(t, "<th scope=\"col\">nominal bits</th><th scope=\"col\">effective bits</th>"
-                    "<th scope=\"col\">allocated bits</th>");
-    for (size_t k = 0; all->device && k < all->n_contexts; k++)
-        kv_text_addf(t, "<th scope=\"col\">ms at %g</th>", all->context[k]);
-    kv_text_addf(t, "<th scope=\"col\">on frontier, %%</th><th scope=\"col\">beaten by #</th>");
+    kv_text_addf(t, "<th scope=\"col\">nominal bits</th><th scope=\"col\">allocated bits</th>");
     kv_text_addf(t, "</tr></thead>\n<tbody>\n");
 }
 
@@ -62,6 +61,17 @@ static void add_versus(struct kv_text *t, const struct kv_versus *v) {
     kv_html_interval(t, v->n_runs ? v->acc.difference : NAN, v->acc.interval, true);
 }
 
+static void add_judged(struct kv_text *t, const struct kv_row *r, const struct extra *x) {
+    kv_html_interval(t, r->s.acc[KV_ACC], r->interval[KV_ACC], false);
+    kv_html_interval(t, r->to16[KV_ACC].difference, r->to16[KV_ACC].interval, true);
+    kv_html_number(t, 3, p_of(r));
+    kv_html_number(t, 3, r->holm_p);
+    kv_html_interval(t, r->s.acc[KV_ACC_NORM], r->interval[KV_ACC_NORM], false);
+    kv_html_number(t, 1, 100 * r->s.agree);
+    if (x->static4) add_versus(t, &r->static4);
+    if (x->shuffle) add_versus(t, &r->shuffle);
+}
+
 static void add_row(struct kv_text *t, const struct kv_page *p, const struct kv_page_part *part,
                     size_t i, const struct extra *x) {
     const struct kv_row *r = &part->set.rows[i];
@@ -69,20 +79,8 @@ static void add_row(struct kv_text *t, const struct kv_page *p, const struct kv_
     bool known = x->known && at < x->front.n;
     kv_text_addf(t, "<tr%s><td>%zu</td>", known && x->front.on[at] ? " class=\"best\"" : "", i + 1);
     add_name(t, p, r);
-    if (x->accuracy) {
-        kv_html_interval(t, r->s.acc[KV_ACC], r->interval[KV_ACC], false);
-        kv_html_interval(t, r->s.acc[KV_ACC_NORM], r->interval[KV_ACC_NORM], false);
-        kv_html_interval(t, r->to16[KV_ACC].difference, r->to16[KV_ACC].interval, true);
-        kv_html_number(t, 3, p_of(r));
-        kv_html_number(t, 3, r->holm_p);
-        if (x->static4) add_versus(t, &r->static4);
-        if (x->shuffle) add_versus(t, &r->shuffle);
-    }
-    kv_html_number(t, 4, r->kl.mean);
-    if (x->accuracy) kv_html_number(t, 1, 100 * r->s.agree);
-    kv_html_number(t, 2, r->s.nominal_bits);
+    kv_html_bounded(t, 4, r->kl.mean, r->kl.interval);
     kv_html_number(t, 2, r->s.effective_bits);
-    kv_html_number(t, 2, r->s.allocated_bits);
     for (size_t k = 0; p->all->device && k < p->all->n_contexts; k++)
         kv_text_addf(t, "<td>%.2f%s</td>", r->at[k].step_ns / 1e6,
                      r->at[k].extrapolated ? "*" : "");
@@ -91,7 +89,11 @@ static void add_row(struct kv_text *t, const struct kv_page *p, const struct kv_
     if (known && x->front.by[at] < x->front.n)
         kv_text_addf(t, "%zu", (size_t)(x->front.rows[x->front.by[at]] - part->set.rows) + 1);
     if (known && x->front.knee == at) kv_text_addf(t, "knee");
-    kv_text_addf(t, "</td></tr>\n");
+    kv_text_addf(t, "</td>");
+    if (x->accuracy) add_judged(t, r, x);
+    kv_html_number(t, 2, r->s.nominal_bits);
+    kv_html_number(t, 2, r->s.allocated_bits);
+    kv_text_addf(t, "</tr>\n");
 }
 
 static void add_ceiling(struct kv_text *t, const struct kv_page *p, const struct kv_row *r) {
@@ -124,14 +126,14 @@ static void add_notes(struct kv_text *t, const struct kv_page *p,
     free(rows);
 }
 
-// The frontier of accuracy, or without accuracies of divergence, and effective bits.
+// The frontier of divergence, or without divergences of accuracy, and effective bits.
 static bool find_front(struct extra *x, const struct kv_page *p,
                        const struct kv_frontier_set *set) {
     struct kv_error ignored; // rows without a common item have no frontier
     const struct kv_row **rows = kv_alloc(set->n + 1, sizeof *rows);
     const struct kv_front_value *value = kv_front_values;
     for (size_t i = 0; i < set->n; i++) rows[i] = &set->rows[i];
-    while (!x->accuracy && value->scorer != KV_FRONT_KL) value++;
+    while (x->divergence && value->scorer != KV_FRONT_KL) value++;
     int rc = kv_front_find(&x->front, p->store, rows, set->n, value, &kv_front_costs[0], 0, p->seed,
                            DRAWS, &ignored);
     free(rows);
@@ -144,6 +146,7 @@ void kv_page_table(struct kv_text *t, const struct kv_page *p, const struct kv_p
     for (size_t i = 0; i < set->n; i++) {
         const struct kv_row *r = &set->rows[i];
         x.accuracy = x.accuracy || !isnan(r->s.acc[KV_ACC]);
+        x.divergence = x.divergence || !isnan(r->kl.mean);
         x.shuffle = x.shuffle || r->shuffle.n_runs;
         x.static4 = x.static4 || r->static4.n_runs;
     }
@@ -151,7 +154,7 @@ void kv_page_table(struct kv_text *t, const struct kv_page *p, const struct kv_p
     kv_text_addf(t,
                  "<p class=\"soft\">Numbers are those of the figures; rows in colour are on the "
                  "frontier of %s and effective bits",
-                 x.accuracy ? "accuracy" : "divergence");
+                 x.divergence ? "divergence" : "accuracy");
     if (x.known && x.front.n_left_out)
         kv_text_addf(t, " on the %zu items that all rows hold with finite results",
                      x.front.n_items);

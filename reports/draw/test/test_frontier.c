@@ -67,7 +67,10 @@ static int draw(const struct fixture *f, const char *program, struct kv_error *e
     assert_int_equal(setenv("PATH", f->dir, 1), 0);
     int code = kv_frontier_draw(&set, drawn, &n, e);
     assert_int_equal(n, f->all.device ? 2 : 1); // no device, no latency
-    for (size_t i = 0; i < n; i++) free(drawn[i].name);
+    for (size_t i = 0; i < n; i++) {
+        free(drawn[i].name);
+        free(drawn[i].narrow);
+    }
     free(path);
     return code;
 }
@@ -91,13 +94,13 @@ static void points_come_by_panel_and_those_on_the_frontier_last(void **state) {
     assert_int_equal(kv_read_file(path, &text, &n, &e), 0);
     char *got = points_of(text);
     assert_string_equal(got, "panel\tx\ty\tlow\thigh\ton_frontier\thollow\toracle\tlabel\n"
-                             "1\t3.5\t25\t12.5\t37.5\t0\t0\t0\tthree\n"
-                             "1\t2.5\t50\t37.5\t62.5\t1\t0\t0\ttwo?bits\n"
-                             "1\t16\t75\t62.5\t87.5\t1\t0\t0\tsixteen\n"
                              // no interval; zero stands at a third of the least divergence
-                             "2\t3.5\t0.5\t\t\t0\t0\t0\tthree\n"
-                             "2\t2.5\t0.25\t\t\t1\t0\t0\ttwo?bits\n"
-                             "2\t16\t0.08333333333\t\t\t1\t0\t0\tsixteen\n");
+                             "1\t3.5\t0.5\t\t\t0\t0\t0\tthree\n"
+                             "1\t2.5\t0.25\t\t\t1\t0\t0\ttwo?bits\n"
+                             "1\t16\t0.08333333333\t\t\t1\t0\t0\tsixteen\n"
+                             "2\t3.5\t25\t12.5\t37.5\t0\t0\t0\tthree\n"
+                             "2\t2.5\t50\t37.5\t62.5\t1\t0\t0\ttwo?bits\n"
+                             "2\t16\t75\t62.5\t87.5\t1\t0\t0\tsixteen\n");
     free(got);
     free(text);
     free(path);
@@ -149,6 +152,28 @@ static void without_gnuplot_the_data_are_there_all_the_same(void **state) {
     free(path);
 }
 
+static void a_paper_has_millimetres_centimetres_or_inches(void **state) {
+    static const struct {
+        const char *text;
+        double width_mm, height_mm;
+    } good[] = {{"84mm", 84, 0}, {"84x60mm", 84, 60}, {"8.4cm", 84, 0}, {"4x2.5in", 101.6, 63.5}};
+    static const char *const bad[] = {"84",    "mm",       "84mmx60mm", "84 mm", "84x",   "39mm",
+                                      "-84mm", "84x0.5mm", "nanmm",     "infmm", "601mm", ""};
+    (void)state;
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        struct kv_paper p = {0};
+        struct kv_error e = {0};
+        assert_int_equal(kv_paper_size(good[i].text, &p, &e), 0);
+        assert_true(fabs(p.width_mm - good[i].width_mm) < 1e-9);
+        assert_true(fabs(p.height_mm - good[i].height_mm) < 1e-9);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct kv_paper p = {0};
+        struct kv_error e = {0};
+        assert_int_equal(kv_paper_size(bad[i], &p, &e), KV_EUSAGE);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(points_come_by_panel_and_those_on_the_frontier_last, set_up,
@@ -158,6 +183,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(what_gnuplot_complains_of_is_quoted, set_up, tear_down),
         cmocka_unit_test_setup_teardown(without_gnuplot_the_data_are_there_all_the_same, set_up,
                                         tear_down),
+        cmocka_unit_test(a_paper_has_millimetres_centimetres_or_inches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -70,6 +70,49 @@ static void numbers_of_sixty_points_can_all_be_read(void **state) {
     }
 }
 
+// Whether the segment comes into the box with the margin around it, by points along it.
+static bool comes_near(struct kv_segment s, struct kv_box b) {
+    for (int i = 0; i <= 2000; i++) {
+        double x = s.x0 + (s.x1 - s.x0) * i / 2000, y = s.y0 + (s.y1 - s.y0) * i / 2000;
+        if (x > b.x0 - 1 && x < b.x1 + 1 && y > b.y0 - 1 && y < b.y1 + 1) return true;
+    }
+    return false;
+}
+
+static void no_name_is_crossed_by_a_line_a_bar_or_a_leader(void **state) {
+    enum { N = 8, LINES = 3 };
+    const struct kv_segment lines[LINES] = {
+        {0, 150, 900, 150}, {250, 0, 250, 340}, {100, 300, 800, 20}};
+    struct kv_label l[N];
+    (void)state;
+    for (size_t i = 0; i < N; i++) {
+        double x = 200 + 30 * (double)i, y = 150 + 5 * (double)(i % 3);
+        l[i] = (struct kv_label){
+            .x = x, .y = y, .bar_low = y + 40, .bar_high = y - 40, .width = 90, .height = 13};
+    }
+    assert_int_equal(kv_place_labels(l, N, area, lines, LINES), 0);
+    for (size_t i = 0; i < N; i++) {
+        struct kv_box b = kv_label_box(&l[i]);
+        for (size_t k = 0; k < LINES; k++) assert_false(comes_near(lines[k], b));
+        for (size_t k = 0; k < N; k++) {
+            struct kv_segment bar = {l[k].x, l[k].bar_low, l[k].x, l[k].bar_high};
+            struct kv_segment leader = {l[k].x, l[k].y, l[k].leader_x, l[k].leader_y};
+            assert_false(comes_near(bar, b));
+            if (l[k].leader) assert_false(comes_near(leader, b)); // its own ends before its name
+        }
+    }
+}
+
+static void a_name_that_only_a_line_crosses_is_counted(void **state) {
+    const struct kv_segment lines[] = {{0, 15, 120, 15}, {0, 5, 120, 5}, {0, 25, 120, 25}};
+    const struct kv_box low = {0, 0, 120, 30};
+    struct kv_label l = {
+        .x = 10, .y = 15, .bar_low = 15, .bar_high = 15, .width = 60, .height = 13};
+    (void)state;
+    assert_int_equal(kv_place_labels(&l, 1, low, lines, 3), 1);
+    assert_int_equal(kv_place_labels(&l, 1, low, NULL, 0), 0);
+}
+
 static void names_that_cannot_fit_are_counted(void **state) {
     enum { N = 60 };
     struct kv_label l[N];
@@ -86,6 +129,8 @@ int main(void) {
         cmocka_unit_test(at_the_right_edge_it_stands_to_the_left),
         cmocka_unit_test(names_of_nine_points_in_one_corner_can_all_be_read),
         cmocka_unit_test(numbers_of_sixty_points_can_all_be_read),
+        cmocka_unit_test(no_name_is_crossed_by_a_line_a_bar_or_a_leader),
+        cmocka_unit_test(a_name_that_only_a_line_crosses_is_counted),
         cmocka_unit_test(names_that_cannot_fit_are_counted),
     };
     return cmocka_run_group_tests_name("labels", tests, NULL, NULL);

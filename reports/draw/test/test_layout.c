@@ -44,10 +44,25 @@ static void axes_map_to_pixels_and_back(void **state) {
     }
 }
 
+// DejaVu Sans 2.37: s t a t i c are 1067, 803, 1255, 803, 569 and 1126 parts of 2048 wide.
 static void a_name_is_as_wide_as_its_characters(void **state) {
     (void)state;
-    assert_true(kv_text_width("static") == kv_text_width("st\xC3\xA4tic"));
-    assert_true(kv_text_width("") < kv_text_width("a"));
+    assert_true(fabs(kv_text_width("static", 12) - 12 * 5623.0 / 2048) < 1e-9);
+    assert_true(kv_text_width("static", 12) == kv_text_width("st\xC3\xA4tic", 12));
+    assert_true(kv_text_width("\u2026", 7) == 7 && kv_text_width("", 12) == 0);
+}
+
+static void a_text_that_has_no_room_ends_in_an_ellipsis(void **state) {
+    char *whole = kv_text_fit("static", 12, 33), *part = kv_text_fit("st\xC3\xA4tic", 12, 32);
+    char *none = kv_text_fit("static", 12, 1);
+    (void)state;
+    assert_string_equal(whole, "static");
+    assert_string_equal(part, "st\xC3\xA4\u2026");
+    assert_true(kv_text_width(part, 12) <= 32);
+    assert_string_equal(none, "\u2026");
+    free(whole);
+    free(part);
+    free(none);
 }
 
 static void a_point_without_a_name_takes_no_more_room_than_a_dot(void **state) {
@@ -56,7 +71,7 @@ static void a_point_without_a_name_takes_no_more_room_than_a_dot(void **state) {
     struct kv_label named = kv_axes_label(&a, 3, 505, 10, 1000, "name");
     (void)state;
     assert_true(dot.width == 1 && dot.height == 1 && dot.bar_low == dot.y && dot.bar_high == dot.y);
-    assert_true(named.width == kv_text_width("name") && named.bar_low == 392 &&
+    assert_true(named.width == kv_text_width("name", 12) && named.bar_low == 392 &&
                 named.bar_high == 92);
 }
 
@@ -77,6 +92,7 @@ int main(void) {
         cmocka_unit_test(panels_stand_below_each_other),
         cmocka_unit_test(axes_map_to_pixels_and_back),
         cmocka_unit_test(a_name_is_as_wide_as_its_characters),
+        cmocka_unit_test(a_text_that_has_no_room_ends_in_an_ellipsis),
         cmocka_unit_test(a_point_without_a_name_takes_no_more_room_than_a_dot),
         cmocka_unit_test(arrays_of_a_script_hold_minus_one_for_what_is_not_known),
     };
