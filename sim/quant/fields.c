@@ -35,3 +35,8 @@ void kv_format_fields(const struct kv_format *f, enum kv_side side, uint32_t wid
     else if (f->type->fields)
         f->type->fields(f, side, width, take, self);
 }
+
+void kv_wrapped_fields(const struct kv_format *f, enum kv_side side, uint32_t width,
+                       kv_field_fn *take, void *self) {
+    kv_format_fields(f->inner, side, width, take, self);
+}

@@ -69,11 +69,6 @@ void kv_wrapped_codes(const struct kv_format *f, const struct kv_block *b, const
     if (f->inner->type->codes) f->inner->type->codes(f->inner, b, codes, n_units, q);
 }
 
-void kv_wrapped_fields(const struct kv_format *f, enum kv_side side, uint32_t width,
-                       kv_field_fn *take, void *self) {
-    kv_format_fields(f->inner, side, width, take, self);
-}
-
 void kv_set_widths(struct kv_format *f, const uint8_t *bits, size_t n) {
     memcpy(f->width_bits, bits, n);
     f->n_widths = n;

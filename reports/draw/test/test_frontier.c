@@ -123,9 +123,9 @@ static void issue_16_the_latency_models_error_is_drawn_and_bounds_the_axis(void 
     char *text, *path = kv_format_text("%s/frontier_latency.gp", f->dir);
     assert_int_equal(draw(f, "#!/bin/sh\n", &e), 0);
     assert_int_equal(kv_read_file(path, &text, &n, &e), 0);
-    assert_non_null(strstr(text, "array x_error[1] = [0.05]"));
-    assert_int_equal(sscanf(strstr(text, "array x_low[1]"), "array x_low[1] = [%lf", &low), 1);
-    assert_int_equal(sscanf(strstr(text, "array x_high[1]"), "array x_high[1] = [%lf", &high), 1);
+    assert_non_null(strstr(text, "array x_error[2] = [0.05, 0.05]"));
+    assert_int_equal(sscanf(strstr(text, "array x_low[2]"), "array x_low[2] = [%lf", &low), 1);
+    assert_int_equal(sscanf(strstr(text, "array x_high[2]"), "array x_high[2] = [%lf", &high), 1);
     assert_true(low < 10 && high > 10.1 && high - low >= 12 * 0.05 * 10);
     f->all.device = NULL;
     kv_device_free(d);
