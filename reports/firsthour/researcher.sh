@@ -18,12 +18,12 @@ if command -v gnuplot >/dev/null; then
     step 'figures and the page' "$kvsim" report -q --db "$db" -m "$model" -o "$dir/page"
     test -s "$dir/page/frontier_bits.svg"
 else
-    echo '      - s  figures and the page: gnuplot is not installed'
+    echo '      -- s  figures and the page: gnuplot is not installed'
 fi
 done_with 'from a policy in C to its figure and table'
 
 if ! "$python" -c 'import numpy, safetensors, matplotlib' 2>/dev/null; then
-    echo "      - s  a policy in Python: $python has no numpy, safetensors and matplotlib"
+    echo "      -- s  a policy in Python: $python has no numpy, safetensors and matplotlib"
     exit 0
 fi
 whole=0

@@ -19,14 +19,14 @@ timed() { # timed NAME COMMAND...
         exit 1
     }
     took=$((($(date +%s%N) - from) / 1000000)) && whole=$((whole + took))
-    printf '%7s s  %s\n' "$(tenths $took)" "$name"
+    printf '%7s s  %s\n' "$(seconds $took)" "$name"
 }
-tenths() { echo "$(($1 / 1000)).$(($1 % 1000 / 100))"; }
+seconds() { printf '%d.%02d' $(($1 / 1000)) $(($1 % 1000 / 10)); } # of milliseconds
 step() { timed "$@"; }
 show() {
     timed "$@"
     sed 's/^/           | /' "$dir/answer"
 }
-done_with() { # done_with 'from here to there'
-    printf '%7s s  %s\n' "$(tenths $whole)" "$1"
+done_with() { # done_with 'from here to there': all steps so far
+    printf '%7s s  %s\n' "$(seconds $whole)" "$1"
 }
