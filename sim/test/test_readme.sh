@@ -61,7 +61,8 @@ report $? 'the README has at most 130 lines'
 # PAGE LINK, of links that are neither addresses nor in code.
 git ls-files '*.md' | xargs awk '
     FNR == 1 { code = 0 } /^```/ { code = !code } code || /^    / { next }
-    { gsub(/`[^`]*`/, ""); while (match($0, /\]\([^)]*\)/)) {
+    { gsub(/`[^`]*`/, ""); gsub(/src="/, "]("); gsub(/"/, ")") # pictures with a width are HTML
+      while (match($0, /\]\([^)]*\)/)) {
           link = substr($0, RSTART + 2, RLENGTH - 3); $0 = substr($0, RSTART + RLENGTH)
           if (link !~ /^[a-z]+:/) print FILENAME, link } }' >links
 headings() { # as a page's anchors: lower case, no punctuation, hyphens for spaces
