@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # From clone to figure, with nothing but git, make and a network: newcomer.sh FOLDER [REPOSITORY]. Needs root where packages are missing.
-BUILD=${BUILD:-.}
+BUILD=. # there is none yet
 . reports/firsthour/steps.sh
 from=${2:-$PWD}
 dir=$(cd "$dir" && pwd)
