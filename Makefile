@@ -43,7 +43,7 @@ BENCHES  := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/bench/bench_*.c sim/*/bench
 ASSETS   := $(sort $(wildcard sim/store/schema.sql reports/draw/*.gp reports/page/*.html reports/claims/*.claim sim/cost/devices/*.json \
               traces/samples/sentences.jsonl traces/samples/text.txt policies/template.c policies/cells/*.safetensors))
 
-.PHONY: all deps model models data demo figures check test scratch same bench install symbols asan ubsan tsan lint format commands cuda clean help
+.PHONY: all deps model models data demo figures check test scratch firsthour same bench install symbols asan ubsan tsan lint format commands cuda clean help
 .DEFAULT_GOAL := all
 
 all: $(BUILD)/kvsim ## build kvsim (the default)
@@ -132,6 +132,9 @@ test: all $(TESTS) $(TOOLS) ## the same without setting anything up
 
 scratch: all $(BUILD)/sim/cli/test/make_gguf ## add a policy, format, tensor type, device, figure and command to a copy, as CONTRIBUTING.md tells
 	@BUILD=$(BUILD) sh sim/test/scratch.sh
+
+firsthour: all model ## type the README's lines in a copy of the house, in order, then the first hours of reports/firsthour/
+	@FIRSTHOUR=1 BUILD=$(BUILD) MODEL=$(MODEL) sh sim/test/test_readme.sh
 
 same: model ## compare what two commits print, draw and record, byte for byte (OLD=..., NEW=...; default: the move into the house)
 	@BUILD=$(BUILD) MODEL=$(MODEL) sh sim/test/same.sh $(OLD) $(NEW)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-# Rebuilds the figures of the README: figures.sh DEMO-FOLDER [STORE], with BUILD in the environment.
-# The frontier comes from what `make demo` made; the study's figure from work/study, where the README's
-# commands for it leave it, that of learned cells from work/cells, of families from work/families; the picture is the first
+# Rebuilds the figures of the README and of reports/*.md: figures.sh DEMO-FOLDER [STORE], with BUILD in the environment.
+# The frontier comes from what `make demo` made; the study's figure from work/study, where the commands
+# of fidelity.md leave it, that of learned cells from work/cells, of families from work/families; the picture is the first
 # screen of the report of STORE (default: the demo's).
 set -eu
 demo=$1 store=${2:-$1/demo.db} to=reports/figures
@@ -10,7 +10,7 @@ cp "$demo/report/frontier_bits.svg" "$to/"
 if [ -f "$study/fidelity.svg" ]; then
     cp "$study/fidelity.svg" "$to/"
 else
-    echo "no $study/fidelity.svg (the README says how to make it): $to/fidelity.svg stays"
+    echo "no $study/fidelity.svg (reports/fidelity.md says how to make it): $to/fidelity.svg stays"
 fi
 if [ -f "$cells/frontier_bits.svg" ]; then
     cp "$cells/frontier_bits.svg" "$to/cells.svg"
