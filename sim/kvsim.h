@@ -49,6 +49,7 @@
 #include "sim/replay/fisher.h"    // predicted, without the model
 #include "sim/replay/attention.h" // what happens to attention
 #include "sim/replay/dump.h"      // the bytes of a sequence's cache
+#include "sim/cost/sliding.h"     // what of a context layers with a window read
 #include "sim/cost/cost.h"        // what a decode step costs on a device
 
 // Results: made, kept, summed up with intervals, traded off against each other.

@@ -2,6 +2,7 @@
 // Whether a trace fits what is opened beside it: a model, and today's rules of features.
 #include <stdlib.h>
 
+#include "sim/base/guard.h"
 #include "sim/base/shape.h"
 #include "sim/model/model.h"
 #include "traces/angles.h"
@@ -19,6 +20,7 @@ int kv_trace_check_features(const struct kv_trace_info *in, uint32_t needs, stru
 
 int kv_trace_check_model(const struct kv_trace_info *in, const struct kv_model *m,
                          struct kv_error *e) {
+    KV_GUARD(e);
     if (strcmp(in->model_digest, m->digest) != 0)
         return kv_fail(e, KV_EFAIL, in->path,
                        "was recorded from %s (digest %s), not from %s (digest %s)", in->model_name,

@@ -34,11 +34,13 @@ enum {
     KV_N_LEGEND
 };
 
+enum { KV_FRONTIER_PANELS = KV_MAX_CONTEXTS + 2 };
+
 struct kv_frontier_figure {
     const char *title; // NULL = neither title nor subtitle
     const struct kv_frontier_set *set;
     size_t n_panels;
-    struct kv_frontier_panel panels[KV_MAX_CONTEXTS + 2];
+    struct kv_frontier_panel panels[KV_FRONTIER_PANELS];
     double floor; // least divergence drawn
     struct kv_layout layout;
     double canvas_x, canvas_y;

@@ -34,7 +34,7 @@ int main(int argc, char **argv) {
     if (strcmp(kind, "truncated") == 0) t.n -= 1000;
     if (strcmp(kind, "tensors") == 0) put_count(&t, 8, 1u << 30);
     if (strcmp(kind, "pairs") == 0) put_count(&t, 16, 1ull << 40);
-    if (strcmp(kind, "architecture") == 0) replace(&t, "llama", "qwen2");
+    if (strcmp(kind, "architecture") == 0) replace(&t, "llama", "mamba");
     if (kv_write_file(argv[2], t.s, t.n, &e)) {
         fprintf(stderr, "make_gguf: %s: %s\n", e.where, e.msg);
         return 1;

@@ -19,7 +19,7 @@ expect 1 "kvsim: type.gguf: tensor token_embd.weight has type Q8_K, which is not
     'a tensor type that is known but not read' record -m type.gguf -o x
 expect 1 "kvsim: number.gguf: tensor token_embd.weight has type number 77, which is not read; supported: $read" \
     'a tensor type that nobody knows' record -m number.gguf -o x
-expect 1 'kvsim: architecture.gguf: general.architecture is qwen2; only llama models are computed' \
+expect 1 'kvsim: architecture.gguf: general.architecture is mamba; only llama, qwen2, qwen3, gemma3 models are computed' \
     'another architecture' record -m architecture.gguf -o x
 expect 1 'kvsim: nan.gguf: tensor blk.1.ffn_down.weight holds NaN at row 12, column 82' \
     'NaN among the weights' record -m nan.gguf -o x

@@ -9,7 +9,7 @@ tiny good
 
 # ---- replay(plan of P) = replay(P), bit for bit
 
-numbers() { sed 's/"spec": "[^"]*"//' "$1"; }
+numbers() { sed 's/"spec": "[^"]*"//; s/"label": "[^"]*"//' "$1"; }
 round_trip() { # round_trip SPEC OPTIONS...
     spec=$1
     shift
