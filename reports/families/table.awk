@@ -42,6 +42,7 @@ FNR == 1 {
 function value(name) { return $(column[name]) }
 # What is each model's own gets one name.
 function named(label, spec, bits) {
+    if (label ~ /^cells:/ && spec !~ /hold=matched/) return "learned cells, hold=run, " sprintf("%.0f", bits) " bits"
     if (label ~ /^cells:/) return "learned cells, " sprintf("%.0f", bits) " bits"
     if (label ~ /^layerwise:by=head/) return "plan by layer, head, K and V, " sprintf("%.0f", bits) " bits"
     if (label ~ /^layerwise:/) return "8 bits in the first and last two layers, else 4"
