@@ -173,7 +173,6 @@ static int draw(struct kv_page *page, struct kv_page_part *parts, const struct k
     struct kv_progress *progress = kv_progress_start("drawing", page->n_parts, "parts");
     for (size_t i = 0; !code && i < page->n_parts; i++) {
         code = kv_frontier_draw(&parts[i].set, parts[i].figures, &parts[i].n_figures, e);
-        if (!code && r->paper) code = kv_paper_draw(&parts[i].set, r->paper, &parts[i].paper, e);
         kv_progress_step(progress, 1);
         if (!code && kv_interrupted()) code = kv_fail(e, KV_EINTR, "report", "interrupted");
     }

@@ -91,11 +91,12 @@ static int set_up(void **state) {
     struct fixture *f = kv_alloc(1, sizeof *f);
     struct kv_text t = {0};
     struct kv_error e;
-    strcpy(f->dir, "/tmp/kvsim-parts-XXXXXX");
-    if (!mkdtemp(f->dir)) return -1;
-    snprintf(f->whole, sizeof f->whole, "%s/m.gguf", f->dir);
+    char dir[] = "/tmp/kvsim-parts-XXXXXX"; // apart from f, of which it becomes a part
+    if (!mkdtemp(dir)) return -1;
+    snprintf(f->dir, sizeof f->dir, "%s", dir);
+    snprintf(f->whole, sizeof f->whole, "%s/m.gguf", dir);
     for (int i = 0; i < N_PARTS; i++)
-        snprintf(f->path[i], sizeof f->path[i], "%s/m-%05d-of-%05d.gguf", f->dir, i + 1, N_PARTS);
+        snprintf(f->path[i], sizeof f->path[i], "%s/m-%05d-of-%05d.gguf", dir, i + 1, N_PARTS);
     f->model = kv_model_random(&tiny, KV_ORDER_GGML, false, 7);
     build_gguf(&t, f->model, &gguf_f32);
     int rc = kv_write_file(f->whole, t.s, t.n, &e);
