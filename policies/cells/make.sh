@@ -59,8 +59,13 @@ for step in "$@"; do
             "$kvsim" sweep $to/$set-judged $to/plans.sweep policies/cells.sweep -m "$MODEL" --db $to/cells.db
         done
         "$kvsim" sweep $to/hellaswag-judged policies/cells-parts.sweep -m "$MODEL" --db $to/parts.db --items 0-39
+        "$kvsim" sweep $to/wikitext_2048-judged static:bits='{4,5}'@asym:group=32 cells:bits='{5,6}'@asym:group=32 \
+            'cells:bits=5@hadamard(sym)' "cells:bits=5,weights=$to/text-512.safetensors@asym:group=32" \
+            "cells:bits=5,weights=$to/text-2048.safetensors@asym:group=32" -m "$MODEL" --db $to/cells.db
+        "$kvsim" sweep $to/hellaswag-judged "cells:bits=5,weights=$to/without-hellaswag.safetensors@asym:group=32" \
+            -m "$MODEL" --db $to/cells.db
         "$kvsim" sweep $to/wikitext_1024-judged "cells:bits=5,weights=$to/choices.safetensors@asym:group=32" \
-            "cells:bits=5,weights=$to/text-512.safetensors@asym:group=32" -m "$MODEL" --db $to/cells.db --items 0-9
+            "cells:bits=5,weights=$to/text-512.safetensors@asym:group=32" -m "$MODEL" --db $to/cells.db
         for with in choices text-512; do
             "$kvsim" diff --db $to/cells.db "cells:bits=5,weights=$to/$with.safetensors@asym:group=32" cells:bits=5@asym:group=32
         done

@@ -9,8 +9,7 @@
 
 enum { DRAWS = 1000 };
 // What counts as near to 16 bit, nats a scored token, where nobody has said so: the upper end of
-// the interval has to be below. On the demonstration's items 8 bits lie two decades below, 3 bits
-// above.
+// the interval has to be below.
 static const double bound = 0.05;
 
 // A policy that a device could run and that decides: no oracle, and no null of chance.

@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "sim/model/test/has_ids.h"
+
 #include "sim/model/huggingface.h"
 #include "sim/model/test/model_files.h"
 #include "sim/model/tokenizer.h"
@@ -110,22 +112,6 @@ static struct kv_model open_tokenizer(const char *text, const char *added) {
     json_decref(root);
     return m;
 }
-
-static void has_ids(const struct kv_model *m, const char *text, const uint32_t *expected,
-                    size_t n) {
-    uint32_t *ids = NULL;
-    size_t got;
-    struct kv_error e;
-    assert_int_equal(kv_tokenizer_encode(m->tokenizer, text, strlen(text), &ids, &got, &e), 0);
-    for (size_t i = 0; i < n && i < got; i++)
-        if (ids[i] != expected[i])
-            fail_msg("\"%s\": id %zu is %u, not %u", text, i, ids[i], expected[i]);
-    assert_int_equal(got, n);
-    free(ids);
-}
-#define HAS(text, ...)                                                                             \
-    has_ids(&m, text, (const uint32_t[]){__VA_ARGS__},                                             \
-            sizeof((const uint32_t[]){__VA_ARGS__}) / sizeof(uint32_t))
 
 static void qwen_s_file_is_nfc_and_its_pattern_and_no_bos(void **state) {
     (void)state;
