@@ -21,7 +21,7 @@ static const struct kv_shape shapes[] = {
     {.n_layers = 1,
      .n_heads = 10,
      .n_kv_heads = 1,
-     .head_dim = 80}, // more than read a page at once
+     .head_dim = 96}, // more than read a page at once
 };
 enum { N_SHAPES = sizeof shapes / sizeof *shapes, WIDE = 32 * 64 };
 
