@@ -25,6 +25,7 @@ template <int HEAD> struct head_of {
                   "a half warp takes half of a token's words");
     static constexpr int stage_bytes = 2 * TILE * HEAD * 2; // of a tile at 16 bits
     static constexpr int warps = HEAD <= 128 ? WARPS : WARPS / 2; // whose stages fit
+    static constexpr int pieces = (HEAD + 31) / 32; // pieces of 32 channels, of which a sum is kept
     static constexpr int out = HEAD <= 64 ? 2 : HEAD <= 128 ? 4 : 8; // channels of a lane, in order
 };
 
@@ -159,7 +160,7 @@ template <int N, int OUT> __device__ static inline void halve(float *x, int lane
 }
 
 // Tiles first, first + step, ... of one class, by one warp. q: [GROUP][HEAD] in shared memory,
-// scaled; q_sum: [GROUP]; stage: [STAGES][stage_bytes]. Keys: a half warp takes the first half of a
+// scaled; q_sum: [GROUP][pieces]; stage: [STAGES][stage_bytes]. Keys: a half warp takes the first half of a
 // token's words, the other one the rest. Values: a load takes words of several tokens where a
 // lane's channels are fewer than a word's codes, and several neighbouring words of one where they
 // are more; lanes beyond a head of 80 or 96 read what lies there, and nobody asks them.
@@ -178,8 +179,12 @@ __device__ static void attend_class(const width_class &c, int layer, int kv_head
     constexpr bool last_lane_word = together * words::value_words >= 32 * side_by_side;
     const int lane = threadIdx.x % 32, half = lane / TILE;
     if (first >= end) return;
-    float acc[GROUP][n_acc], bias[GROUP], fade[GROUP];
+    const float *q_half = q + half * half_words * key_codes;
+    float acc[GROUP][n_acc], bias[GROUP], fade[GROUP], q_total[GROUP];
     for (int g = 0; g < GROUP; g++) {
+        q_total[g] = 0;
+        for (int i = 0; i < head_of<HEAD>::pieces; i++)
+            q_total[g] += q_sum[g * head_of<HEAD>::pieces + i];
         for (int i = 0; i < n_acc; i++) acc[g][i] = 0;
         bias[g] = 0;
         fade[g] = 1;
@@ -218,8 +223,7 @@ __device__ static void attend_class(const width_class &c, int layer, int kv_head
             for (int i = 0; i < key_codes; i += 2) {
                 const float k[2] = {number_of<KEY_BITS>(word, i), number_of<KEY_BITS>(word, i + 1)};
                 for (int g = 0; g < GROUP; g++) {
-                    const float2 with = *(const float2 *)(q + g * HEAD +
-                                                          (half * half_words + w) * key_codes + i);
+                    const float2 with = *(const float2 *)(q_half + g * HEAD + w * key_codes + i);
                     score[g] += k[0] * with.x;
                     score[g] += k[1] * with.y;
                 }
@@ -231,7 +235,7 @@ __device__ static void attend_class(const width_class &c, int layer, int kv_head
         for (int g = 0; g < GROUP; g++) {
             float s = score[g] + __shfl_xor_sync(~0u, score[g], TILE);
             if (KEY_BITS < 16) {
-                s -= zero_of<KEY_BITS>() * q_sum[g];
+                s -= zero_of<KEY_BITS>() * q_total[g];
                 s *= __half2float(scale[0]) / step_of<KEY_BITS>();
             }
             top[g] = score[g] = in ? s : -INFINITY;
@@ -392,14 +396,14 @@ __device__ static void append(const width_class &c, uint8_t *block, int slot, co
 // stores it first, with the same bytes. qkv: [heads + 2 kv_heads][HEAD]. partial: [KV heads x
 // parts][splits][GROUP][HEAD + 2]; arrived: [KV heads x parts], zero. out: [heads][HEAD].
 template <int HEAD, int GROUP>
-__global__ void __launch_bounds__(head_of<HEAD>::warps * 32, 2)
+__global__ void __launch_bounds__(head_of<HEAD>::warps * 32, HEAD == 64 && GROUP <= 3 ? 2 : 1)
     attend(layout l, int layer, int kv_heads, int group, const float *qkv, const float *cosine,
            const float *sine, float *partial, int *arrived, float *out) {
     constexpr int WARPS = head_of<HEAD>::warps, STAGE_BYTES = head_of<HEAD>::stage_bytes;
     constexpr int OUT = head_of<HEAD>::out;
     extern __shared__ __align__(16) uint8_t stages[]; // [WARPS][STAGES][STAGE_BYTES]
     __shared__ __align__(16) float q[GROUP * HEAD];
-    __shared__ float q_sum[GROUP];
+    __shared__ float q_sum[GROUP * head_of<HEAD>::pieces];
     __shared__ __align__(8) float o[WARPS][GROUP][HEAD], maxes[WARPS][GROUP], sums[WARPS][GROUP];
     __shared__ float weight[MAX_SPLITS][GROUP];
     __shared__ bool last;
@@ -407,15 +411,14 @@ __global__ void __launch_bounds__(head_of<HEAD>::warps * 32, 2)
     const int splits = gridDim.x, heads = group * kv_heads;
     const int of = head * group + min((int)blockIdx.y / kv_heads * GROUP, group - GROUP);
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    for (int i = threadIdx.x; i < GROUP * HEAD; i += blockDim.x)
-        q[i] = rotated<HEAD>(qkv + (of + i / HEAD) * HEAD, i % HEAD, cosine, sine) *
-               rsqrtf((float)HEAD);
-    __syncthreads();
-    if (warp < GROUP) {
+    for (int i = warp; i < GROUP * head_of<HEAD>::pieces; i += WARPS) {
+        const int g = i / head_of<HEAD>::pieces, d = i % head_of<HEAD>::pieces * 32 + lane;
         float x = 0;
-        for (int i = lane; i < HEAD; i += 32) x += q[warp * HEAD + i];
+        if (d < HEAD)
+            q[g * HEAD + d] = x = rotated<HEAD>(qkv + (of + g) * HEAD, d, cosine, sine) *
+                                  (1 / sqrtf((float)HEAD));
         x = warp_sum(x);
-        if (lane == 0) q_sum[warp] = x;
+        if (lane == 0) q_sum[i] = x;
     }
     running<HEAD, GROUP> r;
     for (int g = 0; g < GROUP; g++) {

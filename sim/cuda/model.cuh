@@ -19,12 +19,14 @@ template <int HEAD, int GROUP> static constexpr attention attention_of() {
             head_of<HEAD>::warps * STAGES * head_of<HEAD>::stage_bytes, attend<HEAD, GROUP>};
 }
 static const attention attentions[] = {
-    attention_of<64, 3>(),  attention_of<64, 1>(),  attention_of<80, 1>(),
-    attention_of<96, 1>(),  attention_of<128, 3>(), attention_of<128, 1>(),
+    attention_of<64, 4>(),  attention_of<64, 3>(),  attention_of<64, 1>(),
+    attention_of<80, 2>(),  attention_of<80, 1>(),  attention_of<96, 2>(),
+    attention_of<96, 1>(),  attention_of<128, 2>(), attention_of<128, 1>(),
     attention_of<256, 2>(), attention_of<256, 1>(),
 };
 
-// The first that a shape's heads fill.
+// The first that a shape's heads fill. More heads to a block read the cache less often; fewer leave
+// fewer splits to be joined (measured on an H200 by Qwen's and Gemma's shapes).
 static const attention *kernel_for(const shape &s) {
     for (const attention &a : attentions)
         if (a.head_dim == s.head_dim && a.group <= s.heads / s.kv_heads) return &a;
