@@ -276,8 +276,10 @@ INLINE void FN(soften_by_token)(const struct kv_attend_job *j, const struct FN(s
 static TARGET void FN(attend_heads)(const struct kv_attend_job *j, const struct FN(side) * keys,
                                     const struct FN(side) * values, uint32_t first_head,
                                     uint32_t heads) {
-    static _Thread_local float by_key[ALL_HEADS][PLACES_ROOM], by_value[ALL_HEADS][PLACES_ROOM],
-        row[ROW_ROOM];
+    // Head h's scores lie in room h + 1, its weights in room h: the scores that lay there are
+    // weights by then. Rooms of threads are carved out of their stacks.
+    static _Thread_local float room[ALL_HEADS + 1][PLACES_ROOM], row[ROW_ROOM];
+    float(*const by_key)[PLACES_ROOM] = room + 1, (*const by_value)[PLACES_ROOM] = room;
     const bool in_order = keys->in_order && values->in_order;
     const int dim = (int)j->dim, groups = (int)j->layouts[0][0].n_groups;
     const bool fixed = dim == 64 && groups <= 2;
