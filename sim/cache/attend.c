@@ -68,7 +68,7 @@ struct line {
 
 static void run_job(const struct line *l, size_t i, bool has_next) {
     struct kv_attend_job job = l->job[i % 2];
-    bool plain = job.dim != 64 || l->c->layouts[0][0].n_groups > 2;
+    bool plain = job.dim / l->c->layouts[0][0].n_groups % 16 != 0; // no whole words
     job.next = has_next ? &l->job[(i + 1) % 2] : NULL;
     kv_attend_kernel(plain ? 0 : l->c->kernel)(&job);
 }

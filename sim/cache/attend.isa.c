@@ -7,13 +7,25 @@
 #include <immintrin.h>
 #endif
 
+enum {
+    MAX_DIM = 256,
+    MAX_GROUPS = MAX_DIM / 16,
+    MAX_HEADS = 3, // that a kernel serves at once
+    MAX_BATCHES = 3,
+    ALL_HEADS = MAX_HEADS * MAX_BATCHES, // that share one reading of the pages
+    HALF = KV_PAGE_TOKENS / 2,
+    ROW_ROOM = KV_SPAN_TOKENS + 16,
+    PAGES_ROOM = KV_SPAN_TOKENS / KV_PAGE_TOKENS + 2 * KV_PORT_WIDTHS,
+    PLACES_ROOM = (PAGES_ROOM + KV_PORT_WIDTHS + 1) * KV_PAGE_TOKENS,
+    SOON_TOKENS = 256,
+    AHEAD = 4 // pages: one is read in half the time that memory takes to answer
+};
+
 #if !defined(__AVX2__)
 
 #include "sim/base/half.h"
 
 #include "sim/quant/pack.h"
-
-enum { MAX_DIM = 256 };
 
 // One decoded cell: keys or values of slot t.
 static void decode_cell(const struct kv_side_layout *l, enum kv_side side, const uint8_t *block,
@@ -73,18 +85,6 @@ void KV_ISA_NAME(kv_attend)(const struct kv_attend_job *j) {
 }
 
 #elif !defined(__AVX512F__)
-
-enum {
-    MAX_HEADS = 3,
-    DIM = 64,
-    PAIRS = DIM / 2,
-    HALF = KV_PAGE_TOKENS / 2,
-    ROW_ROOM = KV_SPAN_TOKENS + 16,
-    PAGES_ROOM = KV_SPAN_TOKENS / KV_PAGE_TOKENS + 2 * KV_PORT_WIDTHS,
-    PLACES_ROOM = (PAGES_ROOM + KV_PORT_WIDTHS + 1) * KV_PAGE_TOKENS,
-    SOON_TOKENS = 256,
-    AHEAD = 4 // pages: one is read in half the time that memory takes to answer
-};
 
 #define LANES 8
 #define REGISTERS 12 // accumulators that fit beside codes and factors
@@ -168,17 +168,6 @@ void kv_attend_avx2(const struct kv_attend_job *j) {
 
 #else
 
-enum {
-    MAX_HEADS = 3,
-    DIM = 64,
-    PAIRS = DIM / 2,
-    HALF = KV_PAGE_TOKENS / 2,
-    ROW_ROOM = KV_SPAN_TOKENS + 16,
-    PAGES_ROOM = KV_SPAN_TOKENS / KV_PAGE_TOKENS + 2 * KV_PORT_WIDTHS,
-    PLACES_ROOM = (PAGES_ROOM + KV_PORT_WIDTHS + 1) * KV_PAGE_TOKENS,
-    SOON_TOKENS = 256,
-    AHEAD = 4 // pages: one is read in half the time that memory takes to answer
-};
 #define LANES 16
 #define REGISTERS 24
 typedef __m512i vi;

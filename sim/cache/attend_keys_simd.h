@@ -1,48 +1,51 @@
 // SPDX-License-Identifier: Apache-2.0
 // Scores of a page of keys; included by attend_simd.h, which says how codes meet factors.
 
-// The query of `heads` heads as 16-bit integers, in the pair order of each low plane.
+// The query of a batch of heads as 16-bit integers, in the pair order of each low plane.
 struct FN(query) {
     const float *plain;
+    int dim;
     float scale[MAX_HEADS];
-    int32_t sum[MAX_HEADS][2]; // of the integers, by group
-    int32_t pair[3][MAX_HEADS][PAIRS];
+    int32_t sum[MAX_HEADS][MAX_GROUPS]; // of the integers
+    int32_t pair[3][MAX_HEADS][MAX_DIM / 2];
 };
 
-INLINE void FN(query_pairs)(const int32_t *code, int bits, int32_t *pair) {
+INLINE void FN(query_pairs)(const int32_t *code, int dim, int bits, int32_t *pair) {
     const int per_half = 16 / bits;
-    for (int p = 0; p < PAIRS; p++) {
+    for (int p = 0; p < dim / 2; p++) {
         int low = p / per_half * 2 * per_half + p % per_half;
         pair[p] = (int32_t)((uint32_t)code[low] & 0xFFFF) |
                   (int32_t)((uint32_t)code[low + per_half] << 16);
     }
 }
 
-INLINE void FN(query_init)(struct FN(query) * q, int heads, const float *query, uint32_t groups) {
+INLINE void FN(query_init)(struct FN(query) * q, int heads, const float *query, int dim,
+                           int groups) {
     q->plain = query;
-    for (int h = 0; h < heads; h++, query += DIM) {
-        int32_t code[DIM];
+    q->dim = dim;
+    for (int h = 0; h < heads; h++, query += dim) {
+        int32_t code[MAX_DIM];
         vf low = v_set(0), high = v_set(0);
-        for (int c = 0; c < DIM; c += LANES) {
+        for (int c = 0; c < dim; c += LANES) {
             vf x = v_loadf(query + c);
             high = v_max(high, x);
             low = v_max(low, v_sub(v_set(0), x));
         }
         float largest = v_top(v_max(low, high));
         float inverse = largest > 0 ? 32767.0f / largest : 0.0f;
-        vi sum[2] = {v_seti(0), v_seti(0)};
         q->scale[h] = largest / 32767.0f;
-        for (int c = 0; c < DIM; c += LANES) {
-            vi x = v_int(v_mul(v_loadf(query + c), v_set(inverse)));
-            v_store(code + c, x);
-            sum[c >= DIM / 2] = v_add(sum[c >= DIM / 2], x);
+        for (int g = 0; g < groups; g++) {
+            vi sum = v_seti(0);
+            for (int c = g * (dim / groups); c < (g + 1) * (dim / groups); c += LANES) {
+                vi x = v_int(v_mul(v_loadf(query + c), v_set(inverse)));
+                v_store(code + c, x);
+                sum = v_add(sum, x);
+            }
+            q->sum[h][g] = v_totali(sum);
         }
-        q->sum[h][0] = v_totali(sum[0]);
-        q->sum[h][1] = v_totali(sum[1]);
-        if (groups == 1) q->sum[h][0] += q->sum[h][1];
-        FN(query_pairs)(code, 2, q->pair[0][h]);
-        FN(query_pairs)(code, 4, q->pair[1][h]);
-        FN(query_pairs)(code, 8, q->pair[2][h]);
+        FN(query_pairs)(code, dim, 2, q->pair[0][h]);
+        FN(query_pairs)(code, dim, 4, q->pair[1][h]);
+        FN(query_pairs)(code, dim, 8, q->pair[2][h]);
     }
 }
 
@@ -57,14 +60,16 @@ INLINE vi FN(load_ahead)(const uint32_t *x, ptrdiff_t ahead) {
 }
 
 // Scores of a page's first n tokens (and some after them) for each head. ahead: how far the block
-// that is wanted soon lies from this one.
+// that is wanted soon lies from this one; fixed: 64 for heads of 64 with one scale or two, else 0.
 INLINE void FN(key_page)(const struct kv_side_layout *l, const uint8_t *block, ptrdiff_t ahead,
-                         const struct FN(query) * q, int base, int extra, int heads, int n,
-                         float *const *score) {
-    const int per_half = 16 / base, words = DIM * base / 32;
+                         const struct FN(query) * q, int fixed, int base, int extra, int heads,
+                         int n, float *const *score) {
+    const int dim = fixed ? fixed : q->dim, per_half = 16 / base, words = dim * base / 32;
     // Low words of a turn: those that share a high word; else as many as keep the chains busy.
     const int turn = extra ? base / extra : base == 2 ? 1 : base / 2;
-    const int groups = (int)l->n_groups, turns = words / turn / groups, bits = base + extra;
+    const int high_words = (words + turn - 1) / turn, bits = base + extra;
+    const int groups = (int)l->n_groups, group_words = words / groups;
+    const bool whole = fixed || group_words % turn == 0; // no group ends within a turn
     const uint16_t *scale = (const uint16_t *)(block + l->scale_at);
     const uint16_t *min = (const uint16_t *)(block + l->min_at);
     // Two vectors of tokens share each pair of the query; chains keep sums independent.
@@ -73,7 +78,7 @@ INLINE void FN(key_page)(const struct kv_side_layout *l, const uint8_t *block, p
         const uint32_t *x[2], *y[2];
         for (int v = 0; v < 2; v++) {
             x[v] = FN(key_words)(block, words, t + v * LANES);
-            y[v] = FN(key_words)(block + l->high_at, words / turn, t + v * LANES);
+            y[v] = FN(key_words)(block + l->high_at, high_words, t + v * LANES);
         }
         vf total[MAX_HEADS][2];
         for (int h = 0; h < heads; h++) total[h][0] = total[h][1] = v_set(0);
@@ -83,12 +88,14 @@ INLINE void FN(key_page)(const struct kv_side_layout *l, const uint8_t *block, p
                 for (int k = 0; k < chains; k++)
                     acc[h][0][k] = acc[h][1][k] =
                         v_seti(k == 0 && l->centred ? -q->sum[h][g] * (1 << (bits - 1)) : 0);
-            for (int b = g * turns; b < (g + 1) * turns; b++) {
+            const int begin = g * group_words, end = begin + group_words;
+            for (int b = begin / turn; b * turn < end; b++) {
                 vi high[2] = {v_seti(0), v_seti(0)};
                 for (int v = 0; v < 2 && extra; v++)
                     high[v] = FN(load_ahead)(y[v] + b * KV_KEY_TILE, ahead);
                 for (int k = 0; k < turn; k++) {
                     int w = b * turn + k;
+                    if (!whole && (w < begin || w >= end)) continue;
                     vi low[2] = {FN(load_ahead)(x[0] + w * KV_KEY_TILE, ahead),
                                  FN(load_ahead)(x[1] + w * KV_KEY_TILE, ahead)};
                     for (int i = 0; i < per_half; i++) {
@@ -125,24 +132,25 @@ INLINE void FN(key_page)(const struct kv_side_layout *l, const uint8_t *block, p
     }
 }
 
-INLINE void FN(key_page_16)(const uint8_t *block, ptrdiff_t ahead, const float *query, int heads,
-                            int n, float *const *score) {
+INLINE void FN(key_page_16)(const uint8_t *block, ptrdiff_t ahead, const float *query, int dim,
+                            int heads, int n, float *const *score) {
     const int chains = REGISTERS / 12;
     for (int t = 0; t < n; t += 2 * LANES) {
         const uint16_t *x =
-            (const uint16_t *)block + t / KV_KEY_TILE * DIM * KV_KEY_TILE + t % KV_KEY_TILE;
-        const uint16_t *y = x + (LANES < KV_KEY_TILE ? LANES : DIM * KV_KEY_TILE);
+            (const uint16_t *)block + t / KV_KEY_TILE * dim * KV_KEY_TILE + t % KV_KEY_TILE;
+        const uint16_t *y = x + (LANES < KV_KEY_TILE ? LANES : dim * KV_KEY_TILE);
         vf acc[MAX_HEADS][2][2];
         for (int h = 0; h < heads; h++)
             for (int k = 0; k < chains; k++) acc[h][0][k] = acc[h][1][k] = v_set(0);
-        for (int c = 0; c < DIM; c++) {
+#pragma GCC unroll 4
+        for (int c = 0; c < dim; c++) {
             vf a = v_halves(x + c * KV_KEY_TILE), b = v_halves(y + c * KV_KEY_TILE);
             if (c % 2 == 0) {
                 v_prefetch((const uint8_t *)(x + c * KV_KEY_TILE) + ahead);
                 if (LANES == 16) v_prefetch((const uint8_t *)(y + c * KV_KEY_TILE) + ahead);
             }
             for (int h = 0; h < heads; h++) {
-                vf with = v_set(query[h * DIM + c]);
+                vf with = v_set(query[h * dim + c]);
                 acc[h][0][c % chains] = v_fma(a, with, acc[h][0][c % chains]);
                 acc[h][1][c % chains] = v_fma(b, with, acc[h][1][c % chains]);
             }

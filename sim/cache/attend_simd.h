@@ -9,8 +9,8 @@
 //   keys: a lane is a token, words of 16 tokens interleaved; the factor is the query's pair.
 //   values: a lane is a word, so a pair must be two tokens: words of token t and t + 32 are woven
 //   into one that holds the low halves and one that holds the high halves of both.
-// Groups: a head of 64 has one scale or two. Keys sum a group's words before they meet its scale;
-// values carry a weight times scale for each group.
+// Groups: a head has a scale for each, of at least 16 channels. Keys sum a group's words before
+// they meet its scale; values carry a weight times scale for each group.
 //
 // Needs: LANES, vi, vf, and the small operations below with the prefix v_; FN(name) names a
 // function, TARGET is its attribute.
@@ -48,58 +48,71 @@ INLINE vf FN(v_exp)(vf x) {
 #include "sim/cache/attend_keys_simd.h"
 #include "sim/cache/attend_values_simd.h"
 
-// One instance a width and number of heads.
+// One instance a width, number of heads, and dimension: the commonest one and any.
 typedef void FN(key_fn)(const struct kv_side_layout *l, const uint8_t *block, ptrdiff_t ahead,
                         const struct FN(query) * q, int n, float *const *score);
 typedef void FN(value_fn)(const struct kv_side_layout *l, const uint8_t *block, ptrdiff_t ahead,
                           int n, float *const *score, struct FN(sums) * sums);
 
-#define PAGE(bits, base, heads)                                                                    \
-    static TARGET void FN(keys_##bits##_##heads)(                                                  \
+#define PAGE(bits, base, heads, fixed)                                                             \
+    static TARGET void FN(keys_##bits##_##heads##_##fixed)(                                        \
         const struct kv_side_layout *l, const uint8_t *block, ptrdiff_t ahead,                     \
         const struct FN(query) * q, int n, float *const *score) {                                  \
-        FN(key_page)(l, block, ahead, q, base, bits - base, heads, n, score);                      \
+        FN(key_page)(l, block, ahead, q, fixed, base, bits - base, heads, n, score);               \
     }                                                                                              \
-    static TARGET void FN(values_##bits##_##heads)(const struct kv_side_layout *l,                 \
-                                                   const uint8_t *block, ptrdiff_t ahead, int n,   \
-                                                   float *const *score, struct FN(sums) * sums) {  \
-        FN(value_page)(l, block, ahead, base, bits - base, heads, n, score, sums);                 \
+    static TARGET void FN(values_##bits##_##heads##_##fixed)(                                      \
+        const struct kv_side_layout *l, const uint8_t *block, ptrdiff_t ahead, int n,              \
+        float *const *score, struct FN(sums) * sums) {                                             \
+        FN(value_page)(l, block, ahead, fixed, base, bits - base, heads, n, score, sums);          \
     }
-#define PAGE_16(heads)                                                                             \
-    static TARGET void FN(keys_16_##heads)(const struct kv_side_layout *l, const uint8_t *block,   \
-                                           ptrdiff_t ahead, const struct FN(query) * q, int n,     \
-                                           float *const *score) {                                  \
+#define PAGE_16(heads, fixed)                                                                      \
+    static TARGET void FN(keys_16_##heads##_##fixed)(                                              \
+        const struct kv_side_layout *l, const uint8_t *block, ptrdiff_t ahead,                     \
+        const struct FN(query) * q, int n, float *const *score) {                                  \
         (void)l;                                                                                   \
-        FN(key_page_16)(block, ahead, q->plain, heads, n, score);                                  \
+        FN(key_page_16)(block, ahead, q->plain, fixed ? fixed : q->dim, heads, n, score);          \
     }                                                                                              \
-    static TARGET void FN(values_16_##heads)(const struct kv_side_layout *l, const uint8_t *block, \
-                                             ptrdiff_t ahead, int n, float *const *score,          \
-                                             struct FN(sums) * sums) {                             \
+    static TARGET void FN(values_16_##heads##_##fixed)(                                            \
+        const struct kv_side_layout *l, const uint8_t *block, ptrdiff_t ahead, int n,              \
+        float *const *score, struct FN(sums) * sums) {                                             \
         (void)l;                                                                                   \
-        FN(value_page_16)(block, ahead, heads, n, score, sums);                                    \
+        FN(value_page_16)(block, ahead, fixed, heads, n, score, sums);                             \
     }
-#define HEADS(heads)                                                                               \
-    PAGE(2, 2, heads)                                                                              \
-    PAGE(3, 2, heads)                                                                              \
-    PAGE(4, 4, heads)                                                                              \
-    PAGE(5, 4, heads)                                                                              \
-    PAGE(6, 4, heads)                                                                              \
-    PAGE(8, 8, heads)                                                                              \
-    PAGE_16(heads)
-HEADS(1)
-HEADS(3)
+#define HEADS(heads, fixed)                                                                        \
+    PAGE(2, 2, heads, fixed)                                                                       \
+    PAGE(3, 2, heads, fixed)                                                                       \
+    PAGE(4, 4, heads, fixed)                                                                       \
+    PAGE(5, 4, heads, fixed)                                                                       \
+    PAGE(6, 4, heads, fixed)                                                                       \
+    PAGE(8, 8, heads, fixed)                                                                       \
+    PAGE_16(heads, fixed)
+HEADS(1, 64)
+HEADS(2, 64)
+HEADS(3, 64)
+HEADS(1, 0)
+HEADS(2, 0)
+HEADS(3, 0)
 #undef PAGE
 #undef PAGE_16
 #undef HEADS
 
-#define ROW(side, heads)                                                                           \
+#define ROW(side, heads, fixed)                                                                    \
     {                                                                                              \
-        FN(side##_2_##heads), FN(side##_3_##heads), FN(side##_4_##heads), FN(side##_5_##heads),    \
-            FN(side##_6_##heads), FN(side##_8_##heads), FN(side##_16_##heads)                      \
+        FN(side##_2_##heads##_##fixed), FN(side##_3_##heads##_##fixed),                            \
+            FN(side##_4_##heads##_##fixed), FN(side##_5_##heads##_##fixed),                        \
+            FN(side##_6_##heads##_##fixed), FN(side##_8_##heads##_##fixed),                        \
+            FN(side##_16_##heads##_##fixed)                                                        \
     }
-static FN(key_fn) *const FN(key_fns)[2][KV_PORT_WIDTHS] = {ROW(keys, 1), ROW(keys, 3)};
-static FN(value_fn) *const FN(value_fns)[2][KV_PORT_WIDTHS] = {ROW(values, 1), ROW(values, 3)};
+#define ROWS(side)                                                                                 \
+    {                                                                                              \
+        {ROW(side, 1, 0), ROW(side, 2, 0), ROW(side, 3, 0)}, {                                     \
+            ROW(side, 1, 64), ROW(side, 2, 64), ROW(side, 3, 64)                                   \
+        }                                                                                          \
+    }
+static FN(key_fn) *const FN(key_fns)[2][MAX_HEADS][KV_PORT_WIDTHS] = ROWS(keys);
+static FN(value_fn) *const FN(value_fns)[2][MAX_HEADS][KV_PORT_WIDTHS] = ROWS(values);
 #undef ROW
+#undef ROWS
 
 // A page that holds tokens of a job. Its scores or weights are kept from place `at` on; pages of
 // one width lie together, with a page's room after them.
@@ -258,23 +271,37 @@ INLINE void FN(soften_by_token)(const struct kv_attend_job *j, const struct FN(s
         }
 }
 
+// Up to ALL_HEADS heads over each page in turn, batch by batch: the first one of a page brings it
+// into the first-level cache.
 static TARGET void FN(attend_heads)(const struct kv_attend_job *j, const struct FN(side) * keys,
                                     const struct FN(side) * values, uint32_t first_head,
                                     uint32_t heads) {
-    static _Thread_local float by_key[MAX_HEADS][PLACES_ROOM], by_value[MAX_HEADS][PLACES_ROOM],
-        row[ROW_ROOM];
+    // Head h's scores lie in room h + 1, its weights in room h: the scores that lay there are
+    // weights by then. Rooms of threads are carved out of their stacks.
+    static _Thread_local float room[ALL_HEADS + 1][PLACES_ROOM], row[ROW_ROOM];
+    float(*const by_key)[PLACES_ROOM] = room + 1, (*const by_value)[PLACES_ROOM] = room;
     const bool in_order = keys->in_order && values->in_order;
-    float max[MAX_HEADS], sum[MAX_HEADS], weighted[MAX_HEADS], *at[MAX_HEADS];
-    struct FN(query) q;
-    struct FN(sums) sums;
-    FN(query_init)(&q, (int)heads, j->query + first_head * DIM, j->layouts[KV_KEY][0].n_groups);
+    const int dim = (int)j->dim, groups = (int)j->layouts[0][0].n_groups;
+    const bool fixed = dim == 64 && groups <= 2;
+    float max[ALL_HEADS], sum[ALL_HEADS], weighted[ALL_HEADS], *at[MAX_HEADS];
+    struct FN(query) q[MAX_BATCHES];
+    struct FN(sums) sums[MAX_BATCHES];
+    const uint32_t n = (heads + MAX_HEADS - 1) / MAX_HEADS;
+    uint32_t begin[MAX_BATCHES + 1]; // heads of a batch: as even as can be
+    for (uint32_t b = 0; b <= n; b++) begin[b] = heads * b / n;
+    for (uint32_t b = 0; b < n; b++) FN(query_init)
+    (&q[b], (int)(begin[b + 1] - begin[b]), j->query + (first_head + begin[b]) * j->dim, dim,
+     groups);
     for (uint32_t i = 0; i < keys->n; i++) {
         const struct FN(visit) *v = &keys->pages[i];
-        for (uint32_t h = 0; h < heads; h++) at[h] = by_key[h] + v->at;
         v_prefetch(j->tag + j->first + i * KV_PAGE_TOKENS);
-        FN(key_fns)
-        [heads == 3][v->port](&j->layouts[KV_KEY][v->port], v->block, v[AHEAD].block - v->block, &q,
-                              (int)v->slots, at);
+        for (uint32_t b = 0; b < n; b++) {
+            const uint32_t size = begin[b + 1] - begin[b];
+            for (uint32_t h = 0; h < size; h++) at[h] = by_key[begin[b] + h] + v->at;
+            FN(key_fns)
+            [fixed][size - 1][v->port](&j->layouts[KV_KEY][v->port], v->block,
+                                       v[AHEAD].block - v->block, &q[b], (int)v->slots, at);
+        }
     }
     for (uint32_t h = 0; h < heads; h++) {
         float oldest;
@@ -284,19 +311,24 @@ static TARGET void FN(attend_heads)(const struct kv_attend_job *j, const struct 
                                  &sum[h], &weighted[h]);
         if (j->oldest) j->oldest[first_head + h] = oldest;
     }
-    FN(sums_init)(&sums, (int)heads);
+    for (uint32_t b = 0; b < n; b++)
+        FN(sums_init)(&sums[b], (int)(begin[b + 1] - begin[b]), dim, groups);
     for (uint32_t i = 0; i < values->n; i++) {
         const struct FN(visit) *v = &values->pages[i];
-        for (uint32_t h = 0; h < heads; h++) at[h] = by_value[h] + v->at;
-        FN(value_fns)
-        [heads == 3][v->port](&j->layouts[KV_VALUE][v->port], v->block, v[AHEAD].block - v->block,
-                              (int)v->slots, at, &sums);
+        for (uint32_t b = 0; b < n; b++) {
+            const uint32_t size = begin[b + 1] - begin[b];
+            for (uint32_t h = 0; h < size; h++) at[h] = by_value[begin[b] + h] + v->at;
+            FN(value_fns)
+            [fixed][size - 1][v->port](&j->layouts[KV_VALUE][v->port], v->block,
+                                       v[AHEAD].block - v->block, (int)v->slots, at, &sums[b]);
+        }
     }
-    for (uint32_t h = 0; h < heads; h++) {
-        float out[DIM];
-        FN(unfold)(&sums, (int)h, j->layouts[KV_VALUE][0].n_groups, out);
-        kv_attend_join(j, first_head + h, max[h], sum[h], weighted[h], out);
-    }
+    for (uint32_t b = 0; b < n; b++)
+        for (uint32_t h = begin[b]; h < begin[b + 1]; h++) {
+            float out[MAX_DIM];
+            FN(unfold)(&sums[b], (int)(h - begin[b]), out);
+            kv_attend_join(j, first_head + h, max[h], sum[h], weighted[h], out);
+        }
 }
 
 // Asks for the lists of pages that the next plan reads.
@@ -318,9 +350,8 @@ static TARGET void FN(attend_packed)(const struct kv_attend_job *j) {
     if (j->next) FN(plan)(j->next, KV_KEY, AHEAD, end, &next);
     for (uint32_t i = next.n; i < AHEAD; i++) end[i] = end[(int)i - 1];
     if (j->next) FN(want_plan)(j->next);
-    uint32_t h = 0;
-    for (; h + 3 <= j->heads; h += 3) FN(attend_heads)(j, &keys, &values, h, 3);
-    for (; h < j->heads; h++) FN(attend_heads)(j, &keys, &values, h, 1);
+    for (uint32_t h = 0; h < j->heads; h += ALL_HEADS)
+        FN(attend_heads)(j, &keys, &values, h, j->heads - h < ALL_HEADS ? j->heads - h : ALL_HEADS);
 }
 
 #undef v_codes

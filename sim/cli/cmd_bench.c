@@ -145,7 +145,7 @@ static int measure_all(const struct kv_cli *c, struct kv_bench *b, struct kv_run
     char **shapes;
     int rc = 0;
     if (kv_opt_given(c, "model")) {
-        if ((rc = kv_bench_open(&m, kv_opt(c, "model"), e))) return rc;
+        if ((rc = kv_bench_open(&m, kv_opt(c, "model"), b->weights, b->n_weights, e))) return rc;
         rc = measure(c, b, &m, r, e);
         kv_bench_close(&m);
         return rc;

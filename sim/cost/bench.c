@@ -3,6 +3,7 @@
 #include "sim/cost/bench.h"
 #include <stdlib.h>
 
+#include "sim/base/half.h"
 #include "sim/base/memory.h"
 #include "sim/base/talk.h"
 #include "sim/model/model.h"
@@ -63,8 +64,11 @@ static void model_rows(void *self, enum kv_decoder_matrix matrix, uint32_t layer
     const struct kv_matrix *w = matrices[matrix];
     if (vector)
         memcpy(out, vector, length * sizeof *out);
-    else
+    else if (w->f32)
         memcpy(out, w->f32 + first * w->cols, n * w->cols * sizeof *out);
+    else
+        for (size_t i = 0; i < n * w->cols; i++)
+            out[i] = kv_bf16_to_f32(w->bf16[first * w->cols + i]);
 }
 
 void kv_bench_of(struct kv_bench_model *b, const struct kv_model *m) {
@@ -99,9 +103,13 @@ void kv_bench_of(struct kv_bench_model *b, const struct kv_model *m) {
     }
 }
 
-int kv_bench_open(struct kv_bench_model *m, const char *path, struct kv_error *e) {
+int kv_bench_open(struct kv_bench_model *m, const char *path, const enum kv_weight_kind *kinds,
+                  size_t n, struct kv_error *e) {
     struct kv_model *model;
-    int rc = kv_model_open(&model, path, KV_WEIGHTS_F32, e);
+    enum kv_weights_as as = KV_WEIGHTS_BF16;
+    for (size_t i = 0; i < n; i++)
+        if (kinds[i] == KV_W_F32) as = KV_WEIGHTS_F32;
+    int rc = kv_model_open(&model, path, as, e);
     if (rc) return rc;
     kv_bench_of(m, model);
     m->model = model;

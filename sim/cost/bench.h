@@ -25,8 +25,10 @@ struct kv_bench_model {
 KV_MUST_CHECK int kv_bench_shape(struct kv_bench_model *m, const char *name, struct kv_error *e);
 // How a decoder runs an opened model, whose weights it borrows; close it as the others.
 void kv_bench_of(struct kv_bench_model *b, const struct kv_model *m);
-// The weights of a GGUF file or Hugging Face folder.
-KV_MUST_CHECK int kv_bench_open(struct kv_bench_model *m, const char *path, struct kv_error *e);
+// The weights of a GGUF file or Hugging Face folder, to be stored as `kinds` [n] say: they come by
+// way of bf16, at half the memory, unless one of these is f32.
+KV_MUST_CHECK int kv_bench_open(struct kv_bench_model *m, const char *path,
+                                const enum kv_weight_kind *kinds, size_t n, struct kv_error *e);
 void kv_bench_close(struct kv_bench_model *m);
 
 // A kind of weights by its name. KV_EUSAGE names the known ones.

@@ -337,10 +337,16 @@ static bool read_shares(double pct[PORTS], const char *text) {
     }
     return fabs(sum - 100) < 1; // printed shares are rounded
 }
+
+// Its kernels are written for heads of DIM, and three query heads to a KV head or one.
+static bool serves(const shape &s) {
+    return s.head_dim == DIM && (s.heads == s.kv_heads || s.heads == 3 * s.kv_heads);
+}
+
 static bool read_shapes(cells_options *o, const char *text) {
     o->n_shapes = 0;
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-        if (strcmp(text, "all") == 0 || strcmp(text, shapes[i].name) == 0)
+        if (serves(shapes[i]) && (!strcmp(text, "all") || !strcmp(text, shapes[i].name)))
             o->at[o->n_shapes++] = &shapes[i];
     return o->n_shapes > 0;
 }

@@ -174,7 +174,7 @@ static void bench_shape(const options *o, const shape &s, FILE *f) {
             fprintf(f,
                     "%s,%s,%d,%d,%d,%d,%d,%d,%d,bf16,1,0,%d,%.0f,%.0f,%.0f,%d,0,%.0f,%.0f,,,%.0f,,"
                     "%.0f,%d,%s,kvsim-cuda,nvcc %d.%d,%s,\"%s\",%.0f,%.6g,%.6g\n",
-                    o->mixes[i].text, s.name, s.layers, s.heads, s.kv_heads, DIM, s.hidden, s.ffn,
+                    o->mixes[i].text, s.name, s.layers, s.heads, s.kv_heads, s.head_dim, s.hidden, s.ffn,
                     s.vocab, o->contexts[t], step, quantile(c->ns, c->n, 0.25),
                     quantile(c->ns, c->n, 0.75), c->n, bare - head, step - bare, head, c->bytes,
                     round_tokens(&m), machine, __CUDACC_VER_MAJOR__, __CUDACC_VER_MINOR__, date, o->command,

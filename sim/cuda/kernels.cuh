@@ -69,8 +69,8 @@ __global__ void fill_weights(__nv_bfloat16 *w, size_t n, uint64_t seed, float am
 
 // Codes of one side of every block, then its scales.
 __global__ void fill_blocks(uint8_t *base, size_t n_blocks, int block_bytes, int at, int bits,
-                            uint64_t seed) {
-    size_t words = (size_t)PAGE * (DIM * bits / 32);
+                            int dim, uint64_t seed) {
+    size_t words = (size_t)PAGE * words_of(bits, dim);
     for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < n_blocks * words;
          i += (size_t)gridDim.x * blockDim.x) {
         uint32_t r = mixed(seed + i * 0x9E3779B97F4A7C15ull);

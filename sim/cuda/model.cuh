@@ -8,8 +8,35 @@
 // ---- a model on the GPU
 // --------------------------------------------------------------------------
 
+// A kernel of attention: which heads it serves, how many query heads a block.
+struct attention {
+    int head_dim, group, warps, shared;
+    void (*run)(layout, int, int, int, const float *, const float *, const float *, float *, int *,
+                float *);
+};
+template <int HEAD, int GROUP> static constexpr attention attention_of() {
+    return {HEAD, GROUP, head_of<HEAD>::warps,
+            head_of<HEAD>::warps * STAGES * head_of<HEAD>::stage_bytes, attend<HEAD, GROUP>};
+}
+static const attention attentions[] = {
+    attention_of<64, 4>(),  attention_of<64, 3>(),  attention_of<64, 1>(),
+    attention_of<80, 2>(),  attention_of<80, 1>(),  attention_of<96, 2>(),
+    attention_of<96, 1>(),  attention_of<128, 2>(), attention_of<128, 1>(),
+    attention_of<256, 2>(), attention_of<256, 1>(),
+};
+
+// The first that a shape's heads fill. More heads to a block read the cache less often; fewer leave
+// fewer splits to be joined (measured on an H200 by Qwen's and Gemma's shapes).
+static const attention *kernel_for(const shape &s) {
+    for (const attention &a : attentions)
+        if (a.head_dim == s.head_dim && a.group <= s.heads / s.kv_heads) return &a;
+    fprintf(stderr, "kvsim-cuda: %s: no kernel attends by heads of %d\n", s.name, s.head_dim);
+    exit(1);
+}
+
 struct model {
     shape s;
+    const attention *kernel;
     __nv_bfloat16 *qkv, *out, *gateup, *down, *head; // of all layers
     float *x0, *x, *qkv_row, *context, *ffn, *logits, *partial, *cosine, *sine;
     int *arrived;
@@ -17,10 +44,27 @@ struct model {
     cudaStream_t stream;
 };
 
+// Parts of all KV heads: blocks that attend to the same tokens.
+static int parts_of(const model *m) {
+    const int group = m->s.heads / m->s.kv_heads;
+    return (group + m->kernel->group - 1) / m->kernel->group * m->s.kv_heads;
+}
+// Blocks of attention a part: one on every processor, two where a block serves a single query head
+// of 64. The grid does not depend on the context, as in a graph that is captured once: a warp takes
+// one tile or none, and beyond round_tokens more, in rounds.
+static int splits_of(const model *m) {
+    const bool two = m->s.heads == m->s.kv_heads && m->s.head_dim == 64;
+    const int splits = (two ? 2 : 1) * m->processors / parts_of(m);
+    return splits < 1 ? 1 : splits < MAX_SPLITS ? splits : MAX_SPLITS;
+}
+static int round_tokens(const model *m) {
+    return splits_of(m) * m->kernel->warps * TILE;
+}
+
 static void model_init(model *m, const shape &s) {
     memset(m, 0, sizeof *m);
     m->s = s;
-    size_t layers = s.layers, heads = (size_t)s.heads * DIM;
+    size_t layers = s.layers, heads = (size_t)s.heads * s.head_dim;
     m->qkv = new_weights(layers * qkv_rows(s), s.hidden, 1);
     m->out = new_weights(layers * s.hidden, heads, 2);
     m->gateup = new_weights(layers * 2 * s.ffn, s.hidden, 3);
@@ -32,12 +76,16 @@ static void model_init(model *m, const shape &s) {
     m->context = new_floats(heads);
     m->ffn = new_floats(s.ffn);
     m->logits = new_floats(s.vocab);
-    m->cosine = new_floats(DIM / 2);
-    m->sine = new_floats(DIM / 2);
+    m->cosine = new_floats(s.head_dim / 2);
+    m->sine = new_floats(s.head_dim / 2);
     CHECK(cudaDeviceGetAttribute(&m->processors, cudaDevAttrMultiProcessorCount, 0));
-    m->partial = new_floats((size_t)s.kv_heads * MAX_SPLITS * MAX_GROUP * (DIM + 2));
-    CHECK(cudaMalloc(&m->arrived, s.kv_heads * sizeof(int)));
-    CHECK(cudaMemset(m->arrived, 0, s.kv_heads * sizeof(int)));
+    m->kernel = kernel_for(s);
+    const size_t parts = parts_of(m);
+    m->partial = new_floats(parts * splits_of(m) * m->kernel->group * (s.head_dim + 2));
+    CHECK(cudaMalloc(&m->arrived, parts * sizeof(int)));
+    CHECK(cudaMemset(m->arrived, 0, parts * sizeof(int)));
+    CHECK(cudaFuncSetAttribute(m->kernel->run, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               m->kernel->shared));
     float *x = (float *)malloc(s.hidden * sizeof *x);
     for (int i = 0; i < s.hidden; i++) x[i] = sinf((float)i * 1.7f + 0.3f);
     CHECK(cudaMemcpy(m->x0, x, s.hidden * sizeof *x, cudaMemcpyHostToDevice));
@@ -55,14 +103,15 @@ static void model_fini(model *m) {
 }
 
 static void set_position(model *m, int position) {
-    float c[DIM / 2], s[DIM / 2];
-    for (int i = 0; i < DIM / 2; i++) {
-        double angle = position * pow(10000.0, -2.0 * i / DIM);
+    float c[MAX_DIM / 2], s[MAX_DIM / 2];
+    const int half = m->s.head_dim / 2;
+    for (int i = 0; i < half; i++) {
+        double angle = position * pow(10000.0, -1.0 * i / half);
         c[i] = (float)cos(angle);
         s[i] = (float)sin(angle);
     }
-    CHECK(cudaMemcpy(m->cosine, c, sizeof c, cudaMemcpyHostToDevice));
-    CHECK(cudaMemcpy(m->sine, s, sizeof s, cudaMemcpyHostToDevice));
+    CHECK(cudaMemcpy(m->cosine, c, half * sizeof *c, cudaMemcpyHostToDevice));
+    CHECK(cudaMemcpy(m->sine, s, half * sizeof *s, cudaMemcpyHostToDevice));
 }
 
 template <int KIND>
@@ -73,25 +122,13 @@ static void launch_product(const model *m, const __nv_bfloat16 *w, const float *
     product<KIND><<<blocks, threads, cols * sizeof(float), m->stream>>>(w, x, y, rows, cols, norm);
 }
 
-// Blocks of attention a head: one on every processor, two where a block serves a single query head.
-// The grid does not depend on the context, as in a graph that is captured once: a warp takes one tile
-// or none, and beyond round_tokens more, in rounds.
-static int splits_of(const model *m) {
-    const bool single = m->s.heads == m->s.kv_heads;
-    return min((single ? 2 : 1) * m->processors / m->s.kv_heads, (int)MAX_SPLITS);
-}
-static int round_tokens(const model *m) {
-    return splits_of(m) * WARPS * TILE;
-}
-
 static void launch_attention(const model *m, const layout &l, int layer) {
     const shape &s = m->s;
-    dim3 grid(splits_of(m), s.kv_heads);
-    const int shared = WARPS * STAGES * STAGE_BYTES;
-    auto *kernel = s.heads == 3 * s.kv_heads ? attend<3> : attend<1>;
-    CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
-    kernel<<<grid, WARPS * 32, shared, m->stream>>>(l, layer, s.kv_heads, m->qkv_row, m->cosine,
-                                                    m->sine, m->partial, m->arrived, m->context);
+    const attention *a = m->kernel;
+    dim3 grid(splits_of(m), parts_of(m));
+    a->run<<<grid, a->warps * 32, a->shared, m->stream>>>(
+        l, layer, s.kv_heads, s.heads / s.kv_heads, m->qkv_row, m->cosine, m->sine, m->partial,
+        m->arrived, m->context);
 }
 
 enum { WITH_ATTENTION = 1, WITH_LAYERS = 2, WITH_HEAD = 4, WHOLE = 7 };
@@ -99,7 +136,7 @@ enum { WITH_ATTENTION = 1, WITH_LAYERS = 2, WITH_HEAD = 4, WHOLE = 7 };
 // Puts the kernels of a step on the stream; `what` leaves some out, for the parts' times.
 static void launch_step(const model *m, const layout &l, int what) {
     const shape &s = m->s;
-    int heads = s.heads * DIM, rows = (int)qkv_rows(s);
+    int heads = s.heads * s.head_dim, rows = (int)qkv_rows(s);
     CHECK(cudaMemcpyAsync(m->x, m->x0, s.hidden * sizeof(float), cudaMemcpyDeviceToDevice,
                           m->stream));
     for (int i = 0; i < s.layers; i++) {
@@ -182,13 +219,14 @@ static void layout_init(layout *l, const mix *m, const shape &s, int tokens) {
         c->key_bits = m->bits[i][0];
         c->value_bits = m->bits[i][1];
         c->stride = pages_of((int)ceil(m->share[i] * tokens) + 1);
-        c->value_at = (side_bytes(c->key_bits) + 127) / 128 * 128;
-        c->block_bytes = (c->value_at + side_bytes(c->value_bits) + 127) / 128 * 128;
+        c->value_at = (side_bytes(c->key_bits, s.head_dim) + 127) / 128 * 128;
+        c->block_bytes = (c->value_at + side_bytes(c->value_bits, s.head_dim) + 127) / 128 * 128;
         size_t blocks = (size_t)s.layers * s.kv_heads * c->stride;
         CHECK(cudaMalloc(&c->base, blocks * c->block_bytes));
-        fill_blocks<<<2048, 256>>>(c->base, blocks, c->block_bytes, 0, c->key_bits, 11 + i);
+        fill_blocks<<<2048, 256>>>(c->base, blocks, c->block_bytes, 0, c->key_bits, s.head_dim,
+                                   11 + i);
         fill_blocks<<<2048, 256>>>(c->base, blocks, c->block_bytes, c->value_at, c->value_bits,
-                                   77 + i);
+                                   s.head_dim, 77 + i);
     }
     CHECK(cudaDeviceSynchronize());
 }
@@ -210,7 +248,7 @@ static double layout_bytes(const layout *l, const shape &s) {
     double bytes = 0;
     for (int i = 0; i < l->n; i++)
         bytes += (double)l->at[i].tokens *
-                 (side_bytes(l->at[i].key_bits) + side_bytes(l->at[i].value_bits)) / PAGE;
+                 (side_bytes(l->at[i].key_bits, s.head_dim) + side_bytes(l->at[i].value_bits, s.head_dim)) / PAGE;
     return bytes * s.layers * s.kv_heads;
 }
 

@@ -184,10 +184,11 @@ static int bench(const char *name, struct kv_shape s, unsigned threads) {
             for (size_t w = 0; w <= N; w++) samples[w].n = samples[w].n_calm = 0;
     }
     double mhz = kv_clock_mhz(), bandwidth = PIECE / middle(&samples[N]);
-    printf("%s, asym:group=32, %u KV heads, %u query heads each, %d tokens, %d layers, %u threads; "
+    printf("%s, asym:group=32, %u KV heads of %u, %u query heads each, %d tokens, %d layers, %u "
+           "threads; "
            "streaming read %.1f GB/s, core at %.0f MHz\n",
-           name, s.n_kv_heads, s.n_heads / s.n_kv_heads, TOKENS, LAYERS_READ, threads, bandwidth,
-           mhz);
+           name, s.n_kv_heads, s.head_dim, s.n_heads / s.n_kv_heads, TOKENS, LAYERS_READ, threads,
+           bandwidth, mhz);
     print_rows(&s, cache, samples, instructions, threads, bandwidth, mhz);
     if (counter >= 0) close(counter);
     for (size_t w = 0; w < N; w++) kv_cache_free(cache[w]);
@@ -212,6 +213,9 @@ int main(void) {
     } shapes[] = {
         {"360M", {.n_heads = 15, .n_kv_heads = 5, .head_dim = 64}},
         {"1.7B", {.n_heads = 32, .n_kv_heads = 32, .head_dim = 64}},
+        {"Qwen2.5-0.5B", {.n_heads = 14, .n_kv_heads = 2, .head_dim = 64}},
+        {"Qwen2.5-1.5B", {.n_heads = 12, .n_kv_heads = 2, .head_dim = 128}},
+        {"Gemma-3-270m", {.n_heads = 4, .n_kv_heads = 1, .head_dim = 256}},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         for (unsigned threads = 1; threads <= kv_cpu_count(); threads++)

@@ -15,6 +15,13 @@ static const struct kv_shape shapes[] = {
     {.n_layers = 2, .n_heads = 15, .n_kv_heads = 5, .head_dim = 64},  // 360M
     {.n_layers = 1, .n_heads = 32, .n_kv_heads = 32, .head_dim = 64}, // 1.7B
     {.n_layers = 2, .n_heads = 4, .n_kv_heads = 2, .head_dim = 32},
+    {.n_layers = 1, .n_heads = 14, .n_kv_heads = 2, .head_dim = 64},  // Qwen2.5-0.5B
+    {.n_layers = 1, .n_heads = 12, .n_kv_heads = 2, .head_dim = 128}, // Qwen2.5-1.5B
+    {.n_layers = 1, .n_heads = 4, .n_kv_heads = 1, .head_dim = 256},  // Gemma-3-270m
+    {.n_layers = 1,
+     .n_heads = 10,
+     .n_kv_heads = 1,
+     .head_dim = 96}, // more than read a page at once
 };
 enum { N_SHAPES = sizeof shapes / sizeof *shapes, WIDE = 32 * 64 };
 
@@ -85,7 +92,7 @@ static double plain_attention(const struct kv_cache *c, const struct kv_shape *s
 // 2^-16 of the largest each: about 1e-4 of a score of 10 and of the largest value.
 static void assert_attention(struct kv_cache *c, const struct kv_shape *s, uint64_t seed) {
     float q[WIDE], out[WIDE];
-    double want[64];
+    double want[256];
     fill(q, (size_t)s->n_heads * s->head_dim, seed + 99, 1);
     for (size_t kernel = 0; kv_attend_kernels[kernel]; kernel++) {
         if (!kv_cache_force_kernel(c, kv_attend_kernels[kernel])) continue;
@@ -96,10 +103,10 @@ static void assert_attention(struct kv_cache *c, const struct kv_shape *s, uint6
                 double largest = plain_attention(c, s, l, h, q, want);
                 for (uint32_t i = 0; i < s->head_dim; i++)
                     if (!(fabs(out[h * s->head_dim + i] - want[i]) <= tolerance * largest))
-                        fail_msg("%s: %u heads, %u tokens, layer %u head %u channel %u: %.9g, "
-                                 "expected %.9g",
-                                 kv_attend_kernels[kernel], s->n_heads, kv_cache_tokens(c), l, h, i,
-                                 out[h * s->head_dim + i], want[i]);
+                        fail_msg("%s: %u heads of %u, %u tokens, layer %u head %u channel %u: "
+                                 "%.9g, expected %.9g",
+                                 kv_attend_kernels[kernel], s->n_heads, s->head_dim,
+                                 kv_cache_tokens(c), l, h, i, out[h * s->head_dim + i], want[i]);
             }
         }
     }
@@ -144,6 +151,28 @@ static void attention_over_any_mix_equals_that_over_decoded_vectors(void **state
                 if (n < 3 && i == 2) continue; // 32 heads: the long ones say enough
                 assert_attention(c, &shapes[i], n);
             }
+            kv_cache_free(c);
+        }
+}
+
+// Words of a token that fill a vector, part of one, one and a part, and several; groups that end
+// within a word of the high plane; and those that no kernel but the judge can take (of 8, of 24).
+static void attention_serves_every_dimension_and_grouping_of_a_head(void **state) {
+    (void)state;
+    static const char *const formats[] = {"sym",          "asym",          "asym:group=16",
+                                          "sym:group=16", "asym:group=32", "sym:group=8",
+                                          "asym:group=24"};
+    for (uint32_t dim = 16; dim <= 256; dim += 16)
+        for (size_t f = 0; f < 7; f++) {
+            const uint32_t group = f < 2 ? dim : f < 4 ? 16 : f == 4 ? 32 : f == 5 ? 8 : 24;
+            if (dim % group) continue;
+            const uint32_t heads = dim / 16 % 5 + 1; // 1..5
+            struct kv_shape s = {.n_layers = 1, .n_heads = heads, .n_kv_heads = 1, .head_dim = dim};
+            struct kv_cache *c = cache_of(&s, formats[f], 0);
+            append(c, &s, 150, dim + f, all_widths, N_WIDTHS);
+            assert_attention(c, &s, dim);
+            kv_cache_age(c, 40, 3, 2); // out of order
+            assert_attention(c, &s, dim + 1);
             kv_cache_free(c);
         }
 }
@@ -302,6 +331,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(attention_over_each_pair_of_widths_equals_that_over_decoded_vectors),
         cmocka_unit_test(attention_over_any_mix_equals_that_over_decoded_vectors),
+        cmocka_unit_test(attention_serves_every_dimension_and_grouping_of_a_head),
         cmocka_unit_test(a_token_reads_back_as_its_format_decodes_it),
         cmocka_unit_test(widths_that_are_no_port_go_to_the_next_one),
         cmocka_unit_test(old_tokens_go_down_and_young_ones_stay),

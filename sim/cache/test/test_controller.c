@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <cmocka.h>
 
-enum { DIM = 64, X = KV_N_CELL_FEATURES, TOKENS = 150 };
+enum { DIM = 64, MOST = 256, X = KV_N_CELL_FEATURES, TOKENS = 150 };
 
 static const struct kv_shape shape = {.n_layers = 2,
                                       .n_heads = 6,
@@ -61,11 +61,11 @@ static struct kv_controller *controller_of(const struct kv_controller_setting *s
     return c;
 }
 
-static struct kv_cache *cache_of(const char *format) {
+static struct kv_cache *cache_of(const struct kv_shape *m, const char *format) {
     struct kv_cache *c;
     struct kv_error e;
     struct kv_cache_setting s = {
-        .shape = shape, .format = format, .varies = KV_VARIES_LAYER | KV_VARIES_HEAD};
+        .shape = *m, .format = format, .varies = KV_VARIES_LAYER | KV_VARIES_HEAD};
     if (kv_cache_new(&c, &s, &e)) fail_msg("%s: %s", e.where, e.msg);
     return c;
 }
@@ -77,31 +77,33 @@ static void fill(float *x, size_t n, uint64_t seed, uint64_t key) {
 
 // Features from the kernels' statistics, over a cache of mixed widths, against those that a second
 // pass over the stored keys gives.
-static void features_equal_those_of_a_second_pass_over_the_stored_keys(void **state) {
-    (void)state;
+static void compare_features(uint32_t dim) {
+    struct kv_shape wide = shape;
+    wide.head_dim = dim;
     static const uint8_t widths[] = {2, 3, 4, 5, 6, 8, 16};
-    struct kv_cache *c = cache_of("asym:group=32");
-    static float keys[TOKENS][2 * DIM], q[6 * DIM], k[2 * DIM], v[2 * DIM], unread[DIM];
+    struct kv_cache *c = cache_of(&wide, "asym:group=32");
+    static float keys[TOKENS * 2 * MOST], q[6 * MOST], k[2 * MOST], v[2 * MOST], unread[MOST];
     for (uint32_t t = 0; t < TOKENS; t++) {
         uint8_t bits[2 * HEADS];
         for (size_t i = 0; i < sizeof bits; i++) bits[i] = widths[(size_t)(kv_draw(2, t, i) * 7)];
         kv_cache_extend(c, bits);
         for (uint32_t l = 0; l < 2; l++) {
-            fill(k, 2 * DIM, 3, 10 * t + l);
-            fill(v, 2 * DIM, 4, 10 * t + l);
+            fill(k, 2 * dim, 3, 10 * t + l);
+            fill(v, 2 * dim, 4, 10 * t + l);
             kv_cache_put(c, l, k, v);
         }
-        for (uint32_t h = 0; h < 2; h++) kv_cache_read(c, 1, h, t, keys[t] + h * DIM, unread);
+        for (uint32_t h = 0; h < 2; h++)
+            kv_cache_read(c, 1, h, t, keys + (t * 2 + h) * dim, unread);
     }
-    fill(q, 6 * DIM, 5, 1);
-    fill(k, 2 * DIM, 6, 1);
-    fill(v, 2 * DIM, 7, 1);
+    fill(q, 6 * dim, 5, 1);
+    fill(k, 2 * dim, 6, 1);
+    fill(v, 2 * dim, 7, 1);
     float scores[TOKENS + 1], want[2 * X], got[2 * X];
-    struct kv_cell_span earlier = {keys[0], 2 * DIM, TOKENS};
-    kv_cell_features(&shape, q, k, v, &earlier, 1, scores, want);
+    struct kv_cell_span earlier = {keys, 2 * dim, TOKENS};
+    kv_cell_features(&wide, q, k, v, &earlier, 1, scores, want);
     for (size_t kernel = 0; kv_attend_kernels[kernel]; kernel++)
         for (unsigned n = 1; n <= 3 && kv_cache_force_kernel(c, kv_attend_kernels[kernel]); n++) {
-            float number[4][4][6], out[4][6 * DIM];
+            float number[4][4][6], out[4][6 * MOST];
             struct kv_partial p[4];
             for (unsigned i = 0; i <= n; i++)
                 p[i] = (struct kv_partial){.max = number[i][0],
@@ -112,20 +114,26 @@ static void features_equal_those_of_a_second_pass_over_the_stored_keys(void **st
             for (unsigned i = 0; i < n; i++) kv_cache_attend_part(c, 1, q, i, n, &p[i]);
             for (uint32_t h = 0; h < 6; h++) { // the token's own part
                 p[n].max[h] = 0;
-                for (uint32_t i = 0; i < DIM; i++)
-                    p[n].max[h] += q[h * DIM + i] * k[h / 3 * DIM + i] / 8;
+                for (uint32_t i = 0; i < dim; i++)
+                    p[n].max[h] += q[h * dim + i] * k[h / 3 * dim + i] / sqrtf((float)dim);
                 p[n].sum[h] = 1;
                 p[n].weighted[h] = 0;
                 p[n].oldest[h] = NAN;
             }
-            kv_controller_features(&shape, p, n + 1, k, v, 0, 1, got);
-            kv_controller_features(&shape, p, n + 1, k, v, 1, 2, got + X);
+            kv_controller_features(&wide, p, n + 1, k, v, 0, 1, got);
+            kv_controller_features(&wide, p, n + 1, k, v, 1, 2, got + X);
             for (size_t i = 0; i < 2 * X; i++)
                 if (!(fabsf(got[i] - want[i]) <= 2e-3f))
-                    fail_msg("%s, %u parts, feature %zu: %g, expected %g",
-                             kv_attend_kernels[kernel], n, i, got[i], want[i]);
+                    fail_msg("%s, heads of %u, %u parts, feature %zu: %g, expected %g",
+                             kv_attend_kernels[kernel], dim, n, i, got[i], want[i]);
         }
     kv_cache_free(c);
+}
+
+static void features_equal_those_of_a_second_pass_over_the_stored_keys(void **state) {
+    (void)state;
+    static const uint32_t dims[] = {32, 64, 96, 128, MOST};
+    for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) compare_features(dims[i]);
 }
 
 // log s as the header writes it, in double.
@@ -159,7 +167,7 @@ static void widths_are_those_of_the_rule_written_out(void **state) {
     struct kv_controller_setting s = setting_of(KV_ERROR_TRIAL);
     struct kv_controller *c = controller_of(&s);
     for (size_t f = 0; f < 2; f++) {
-        struct kv_cache *cache = cache_of(formats[f]);
+        struct kv_cache *cache = cache_of(&shape, formats[f]);
         struct kv_format *format;
         struct kv_format_setting fs = {.shape = shape};
         struct kv_error e;
@@ -219,7 +227,7 @@ static void errors_from_ranges_choose_as_trial_coding_does_or_next_to_it(void **
     s.rule = KV_ERROR_RANGE;
     struct kv_controller *range = controller_of(&s);
     for (size_t f = 0; f < 2; f++) {
-        struct kv_cache *cache = cache_of(formats[f]);
+        struct kv_cache *cache = cache_of(&shape, formats[f]);
         size_t same = 0, n = 0;
         for (uint32_t t = 0; t < 200; t++) {
             float x[2 * X], h[HIDDEN], k[2 * DIM], v[2 * DIM];
@@ -260,7 +268,7 @@ static struct kv_cache *decode_all(const struct kv_model *m, const struct kv_con
                                    unsigned threads, float *logits) {
     struct kv_decoder *d;
     struct kv_error e;
-    struct kv_cache *cache = cache_of("asym:group=32");
+    struct kv_cache *cache = cache_of(&shape, "asym:group=32");
     struct kv_decoder_setting s = {.shape = shape,
                                    .order = m->order,
                                    .rms_eps = m->rms_eps,
