@@ -43,7 +43,7 @@ BENCHES  := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/bench/bench_*.c sim/*/bench
 ASSETS   := $(sort $(wildcard sim/store/schema.sql reports/draw/*.gp reports/page/*.html reports/claims/*.claim sim/cost/devices/*.json \
               traces/samples/sentences.jsonl traces/samples/text.txt policies/template.c policies/cells/*.safetensors))
 
-.PHONY: all deps model models data demo figures check test scratch firsthour same bench install symbols asan ubsan tsan lint format commands cuda clean help
+.PHONY: all deps model models data demo figures check test scratch firsthour same bench install symbols asan ubsan tsan lint format commands cuda mpi clean help
 .DEFAULT_GOAL := all
 
 all: $(BUILD)/kvsim ## build kvsim (the default)
@@ -158,6 +158,16 @@ $(BUILD)/libkvsim-cublas.so: sim/cuda/products.cu sim/model/accelerator.h
 	@mkdir -p $(@D)
 	$(SAY) NVCC $<
 	$(Q)$(NVCC) -O2 -std=c++17 -arch=$(CUDA_ARCH) -I. -shared -Xcompiler -Wall,-fPIC -o $@ $< -lcublas
+
+MPICC     ?= mpicc
+mpi: ## build libkvsim-mpi.so beside kvsim: a sweep that ranks share (needs mpicc: libopenmpi-dev or libmpich-dev)
+	@if command -v $(MPICC) >/dev/null 2>&1; then $(MAKE) --no-print-directory $(BUILD)/libkvsim-mpi.so; \
+	  else echo "mpicc is not here (libopenmpi-dev or libmpich-dev brings it): libkvsim-mpi.so is not built"; fi
+
+$(BUILD)/libkvsim-mpi.so: sim/mpi/ranks.c sim/base/ranks.h
+	@mkdir -p $(@D)
+	$(SAY) MPI $@
+	$(Q)$(MPICC) -std=c17 -D_GNU_SOURCE $(WARN) -O2 -g -I. -shared -fPIC -o $@ $<
 
 bench: all model $(BENCHES) ## measure speeds, as ratios within one run
 	@for b in $(BENCHES); do echo "== $$b"; MODEL=$(MODEL) KVSIM_DATA='$(KVSIM_DATA)' $$b || exit 1; done
