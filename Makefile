@@ -169,8 +169,8 @@ $(BUILD)/libkvsim-mpi.so: sim/mpi/ranks.c sim/base/ranks.h
 	$(SAY) MPI $@
 	$(Q)$(MPICC) -std=c17 -D_GNU_SOURCE $(WARN) -O2 -g -I. -shared -fPIC -o $@ $<
 
-bench: all model $(BENCHES) ## measure speeds, as ratios within one run
-	@for b in $(BENCHES); do echo "== $$b"; MODEL=$(MODEL) KVSIM_DATA='$(KVSIM_DATA)' $$b || exit 1; done
+bench: all model $(BENCHES) ## measure speeds, each as a share of a limit of the same run, beside those kept last (work/bench.json)
+	@BUILD=$(BUILD) MODEL=$(MODEL) KVSIM_DATA='$(KVSIM_DATA)' sh sim/test/bench.sh $(BENCHES)
 
 asan ubsan tsan: ## run the tests under a sanitizer, in a build of its own, on fewer items
 	@KVSIM_TEST_LIGHT=1 $(MAKE) --no-print-directory test BUILD=build/$@ OPT='-O1 -g' \

@@ -409,6 +409,7 @@ static int replay_item(void *self, unsigned worker, size_t index, struct kv_erro
     }
     prompt_fini(&prompt);
     free(specs);
+    if (n) kv_trace_item_read(r->trace, i);
     if (rc == 0) kv_progress_step(g->progress, n);
     return rc;
 }

@@ -114,11 +114,15 @@ static void same_rows(const char *a, const char *b) {
     free(y);
 }
 
-static struct kv_merge_count merged(size_t n, const char *out) {
+static struct kv_merge_count merged_of(const char *const *files, size_t n, const char *out) {
     struct kv_merge_count count;
     struct kv_error e = {0};
-    must(kv_store_merge((const char *const *)path, n, out, &count, &e), &e);
+    must(kv_store_merge(files, n, out, &count, &e), &e);
     return count;
+}
+
+static struct kv_merge_count merged(size_t n, const char *out) {
+    return merged_of((const char *const *)path, n, out);
 }
 
 static void refused(size_t n, const char *message) {
@@ -175,17 +179,10 @@ static void missing_and_unfinished_shards_are_counted_until_they_come(void **sta
     make(path[1], &(struct making){.shard = {2, 3}, .stop = 2}); // lacks item 10 of its last run
     assert_int_equal(merged(2, path[5]).missing, 2);
     // What is merged is a store as any: the missing ones may be merged into the next.
-    char *first = path[0];
     make(path[2], &(struct making){.shard = {2, 3}});
     make(path[3], &(struct making){.shard = {3, 3}});
-    path[0] = path[5];
-    path[1] = path[2];
-    path[2] = path[3];
-    struct kv_merge_count n = merged(3, path[6]);
-    path[3] = path[2];
-    path[2] = path[1];
-    path[0] = first;
-    path[1] = kv_format_text("%s/b.db", dir);
+    const char *const rest[] = {path[5], path[2], path[3]};
+    struct kv_merge_count n = merged_of(rest, 3, path[6]);
     assert_int_equal(n.missing, 0);
     make(path[4], &(struct making){.stop = 0});
     same_rows(path[6], path[4]);
