@@ -17,8 +17,6 @@
 #include "sim/test/figure.h"
 
 static const char *const specs[] = {
-    "none",
-    "static:bits=16@sym",
     "static:bits=8@sym",
     "static:bits=4@sym",
     "static:bits=2@sym",
