@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "policies/policy.h"
 #include "sim/base/guard.h"
 #include "sim/base/memory.h"
 

@@ -11,8 +11,9 @@
 #ifndef KV_BASE_RANKS_H
 #define KV_BASE_RANKS_H
 
-#include <stddef.h>
-#include <stdint.h>
+#include "policies/policy.h"
+
+KV_BEGIN_DECLS
 
 #define KV_RANKS_ABI 1
 
@@ -34,10 +35,11 @@ struct kv_ranks {
 // What the library exports under the name kv_ranks_entry; NULL: not this ABI.
 typedef struct kv_ranks *kv_ranks_entry_fn(uint32_t abi);
 
-struct kv_error;
 // Loads the library and joins those who were started together; alone it is one of one. Errors: no
 // such library, another ABI, no launcher that it can work with.
-int kv_ranks_join(const struct kv_ranks **ranks, struct kv_error *e);
+KV_MUST_CHECK int kv_ranks_join(const struct kv_ranks **ranks, struct kv_error *e);
 void kv_ranks_leave(const struct kv_ranks *ranks); // NULL is fine
+
+KV_END_DECLS
 
 #endif
