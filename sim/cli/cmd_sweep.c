@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvsim sweep: replays many specs into a store; what is stored already is not run again.
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "sim/base/ranks.h"
 #include "sim/base/talk.h"
@@ -58,7 +59,10 @@ static int sweep(struct kv_cli *c, struct kv_error *e) {
     if (rc == 0) rc = kv_opt_blame(c, kv_sweep_open(&s, &o, e), e);
     if (rc == 0) rc = run(s, &o, e);
     kv_sweep_close(s);
-    kv_ranks_leave(o.ranks);
+    if (rc == 0) kv_ranks_leave(o.ranks);
+    // A rank that ends in an error has the launcher end all: the one that speaks is let speak
+    // first.
+    if (rc && o.ranks && o.ranks->rank) sleep(2);
     free(model);
     return rc;
 }
