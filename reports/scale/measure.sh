@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Measures what reports/scale.md tabulates, on a machine at rest: about 12 minutes on two cores for all of it.
-#     make all mpi build/sim/model/bench/bench_blas build/sim/replay/bench/bench_replay build/sim/replay/bench/bench_scale
+#     make all mpi build/sim/model/bench/bench_blas build/sim/replay/bench/bench_replay build/sim/replay/bench/bench_scale build/sim/cli/test/make_gguf
 #     MODEL=... KVSIM_DATA=... [LLAMA=.../llama-perplexity] sh reports/scale/measure.sh [blas|replay|scale|ranks|kills|llama]...
 # ITEMS (60): of the sweeps by ranks and of the comparison. BENCH_ITEMS: of bench_replay (200), bench_scale (400).
 set -eu
@@ -51,35 +51,9 @@ ranks() { # the wall clock of a sweep from start to rows stored, the model's loa
     cmp "$work/r1.tsv" "$work/r2.tsv" && echo "rows of 2 ranks: those of one, byte for byte ($(stored "$work/r2.db") outcomes)"
 }
 
-kills() { # 20 deaths, rank 0's among them, while three ranks share a sweep
-    trace 24
-    db=$work/killed.db whole=$work/whole.db deaths=0 lost=0 of_first=0
-    many='static:bits={2,3,4,5,6,8}@{sym,asym:group=32}'
-    "$kvsim" sweep -q "$work/t24" "$many" -m "$MODEL" --db "$whole"
-    rows "$whole" >"$work/whole.tsv"
-    while [ $deaths -lt 20 ]; do
-        mpirun -n 3 "$kvsim" sweep -q -j 1 "$work/t24" "$many" -m "$MODEL" --db "$db" --mpi >/dev/null 2>&1 &
-        launcher=$!
-        before=$(stored "$db") wait=$((1 + deaths * 7 % 4))
-        sleep $wait
-        before=$(stored "$db")
-        victim=$(pgrep -P "$(pgrep -P $launcher mpirun || echo $launcher)" kvsim | sed -n "$((deaths % 3 + 1))p")
-        if [ -n "$victim" ] && kill -KILL "$victim"; then
-            deaths=$((deaths + 1))
-            [ $((deaths % 3)) != 1 ] || of_first=$((of_first + 1))
-        fi
-        wait $launcher || true
-        after=$(stored "$db")
-        [ "${after:-0}" -ge "${before:-0}" ] || lost=$((lost + 1))
-        if [ "${after:-0}" = "$(stored "$whole")" ]; then # whole before the 20th: once more
-            rows "$db" | cmp - "$work/whole.tsv"
-            rm -f "$db"*
-        fi
-    done
-    mpirun -n 3 "$kvsim" sweep -q -j 1 "$work/t24" "$many" -m "$MODEL" --db "$db" --mpi
-    rows "$db" >"$work/killed.tsv"
-    cmp "$work/killed.tsv" "$work/whole.tsv" && echo \
-        "$deaths ranks killed ($of_first times the first), stored outcomes lost: $lost; then the rows of one process, byte for byte"
+kills() { # 20 deaths, every other one rank 0's, of ranks that share a sweep of a tiny model
+    KILLS=20 sh sim/cli/test/test_many.sh >"$work/kills.log" || { cat "$work/kills.log" && return 1; }
+    sed -n '/killed/,/one process$/p' "$work/kills.log"
 }
 
 # HellaSwag as llama.cpp's perplexity tool takes it: six lines an item, of the items that were recorded.
