@@ -143,7 +143,7 @@ NVCC      ?= nvcc
 CUDA_ARCH ?= sm_90
 cuda: ## build kvsim-cuda and kvsim-cuda-cells (time decode steps on a GPU) and --compute cublas (needs nvcc; CUDA_ARCH=sm_90)
 	@if command -v $(NVCC) >/dev/null 2>&1; then \
-	  $(MAKE) --no-print-directory $(BUILD)/kvsim-cuda $(BUILD)/kvsim-cuda-cells $(BUILD)/libkvsim-cublas.so; \
+	  $(MAKE) --no-print-directory $(BUILD)/kvsim-cuda $(BUILD)/kvsim-cuda-cells $(BUILD)/kvsim-cuda-limits $(BUILD)/libkvsim-cublas.so; \
 	  else echo "nvcc is not here: kvsim-cuda, kvsim-cuda-cells and libkvsim-cublas.so are not built"; fi
 $(BUILD)/kvsim-cuda: sim/cuda/decode.cu $(wildcard sim/cuda/*.cuh)
 	@mkdir -p $(@D)
@@ -153,6 +153,11 @@ $(BUILD)/kvsim-cuda: sim/cuda/decode.cu $(wildcard sim/cuda/*.cuh)
 $(BUILD)/kvsim-cuda-cells: sim/cuda/cells.cu $(wildcard sim/cuda/*.cuh)
 	@mkdir -p $(@D)
 	$(Q)$(NVCC) -O3 -std=c++17 -arch=$(CUDA_ARCH) -Xcompiler -Wall -o $@ $< -lcublas
+
+$(BUILD)/kvsim-cuda-limits: sim/cuda/bench/limits.cu sim/model/accelerator.h sim/test/figure.h
+	@mkdir -p $(@D)
+	$(SAY) NVCC $<
+	$(Q)$(NVCC) -O2 -std=c++17 -arch=$(CUDA_ARCH) -I. -Xcompiler -Wall -o $@ $< -lcublas -ldl
 
 $(BUILD)/libkvsim-cublas.so: sim/cuda/products.cu sim/model/accelerator.h
 	@mkdir -p $(@D)

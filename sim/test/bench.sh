@@ -20,6 +20,10 @@ for b in "$@"; do
     echo "$name, in full: $dir/$name.txt" >&2
     "$b" >"$dir/$name.txt" || { echo "bench: $name failed" >&2 && exit 1; }
 done
+if [ -n "$gpu" ] && [ -x "$BUILD/kvsim-cuda-limits" ]; then # `make cuda` has built it
+    echo "kvsim-cuda-limits, in full: $dir/kvsim-cuda-limits.txt" >&2
+    "$BUILD/kvsim-cuda-limits" "$BUILD/libkvsim-cublas.so" >"$dir/kvsim-cuda-limits.txt" || exit 1
+fi
 {
     printf '{"machine": "%s", "date": "%s", "commit": "%s", "load_before": %s, "figures": [\n' \
         "$machine" "$(date -u +%Y-%m-%d)" "$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)" "${load:-null}"
