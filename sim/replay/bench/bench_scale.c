@@ -42,9 +42,9 @@ static double anonymous_mb(void) {
     return kb / 1024;
 }
 
-// Random items of the whole trace would differ in length from run to run; these are its first ones,
-// which are a random draw of the benchmark themselves.
-static void sweep(const char *dir, const char *model, size_t n, unsigned jobs, struct run *r) {
+// n of the trace's `most` items: every so-manieth, since a benchmark's later items may be longer.
+static void sweep(const char *dir, const char *model, size_t n, size_t most, unsigned jobs,
+                  struct run *r) {
     struct kv_error e = {0};
     struct kv_sweep_options o = kv_sweep_defaults();
     struct kv_sweep *s;
@@ -53,7 +53,8 @@ static void sweep(const char *dir, const char *model, size_t n, unsigned jobs, s
     o.model = model;
     o.specs = specs;
     o.n_specs = sizeof specs / sizeof *specs;
-    o.items = (struct kv_item_range){0, n};
+    o.shard = (struct kv_shard){1, (uint32_t)(most / n)};
+    o.items = (struct kv_item_range){0, most / n * n};
     o.db = db;
     o.jobs = jobs;
     double start = kv_now_s();
@@ -65,7 +66,8 @@ static void sweep(const char *dir, const char *model, size_t n, unsigned jobs, s
     r->run_s = kv_now_s() - start;
     r->cpu_s = kv_cpu_time_s() - cpu;
     r->anonymous_mb = anonymous_mb();
-    for (size_t i = 0; i < n; i++) r->tokens += kv_trace_item(kv_sweep_trace(s), i)->n_tokens;
+    for (size_t i = 0; i < n; i++)
+        r->tokens += kv_trace_item(kv_sweep_trace(s), i * (most / n))->n_tokens;
     struct rusage u;
     getrusage(RUSAGE_SELF, &u);
     r->peak_mb = (double)u.ru_maxrss / 1024;
@@ -73,13 +75,14 @@ static void sweep(const char *dir, const char *model, size_t n, unsigned jobs, s
     free(db);
 }
 
-static struct run in_a_child(const char *dir, const char *model, size_t n, unsigned jobs) {
+static struct run in_a_child(const char *dir, const char *model, size_t n, size_t most,
+                             unsigned jobs) {
     struct run r = {0};
     int ends[2], status = 0;
     if (pipe(ends)) exit(1);
     pid_t pid = fork();
     if (pid == 0) {
-        sweep(dir, model, n, jobs, &r);
+        sweep(dir, model, n, most, jobs, &r);
         _exit(write(ends[1], &r, sizeof r) == sizeof r ? 0 : 1);
     }
     close(ends[1]);
@@ -136,6 +139,7 @@ int main(void) {
     kv_set_verbosity(-1);
     if (!mkdtemp(dir)) return 1;
     most = record(dir, model, tasks, most);
+    if (first < 2) first = 2;
     if (first > most) first = most;
     printf("a sweep of %s into a store, %s, %u cores\n", specs[0], kv_cpu_model(), kv_cpu_count());
     printf(" items  threads  open_s     run_s     cpu_s  cpu_ms_an_item  cpu_us_a_token  peak_MB  "
@@ -143,10 +147,10 @@ int main(void) {
     // One thread, then two: of the first items, in turn, the better of two each.
     struct run one = {.run_s = INFINITY}, two = one;
     for (int turn = 0; turn < 2 && kv_cpu_count() > 1; turn++) {
-        struct run a = in_a_child(dir, model, first / 2, 1), b;
+        struct run a = in_a_child(dir, model, first / 2, most, 1), b;
         char *again = kv_format_text("rm -f '%s'/*.db*", dir);
         if (system(again)) return 1;
-        b = in_a_child(dir, model, first / 2, 2);
+        b = in_a_child(dir, model, first / 2, most, 2);
         if (system(again)) return 1;
         free(again);
         if (a.run_s < one.run_s) one = a;
@@ -162,7 +166,7 @@ int main(void) {
     }
     struct run before = {0};
     for (size_t n = first; n <= most; n *= 2) {
-        struct run r = in_a_child(dir, model, n, jobs);
+        struct run r = in_a_child(dir, model, n, most, jobs);
         print_row(n, jobs, &r);
         if (before.run_s > 0) {
             double growth = r.cpu_s / before.cpu_s,
