@@ -43,7 +43,7 @@ BENCHES  := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/bench/bench_*.c sim/*/bench
 ASSETS   := $(sort $(wildcard sim/store/schema.sql reports/draw/*.gp reports/page/*.html reports/claims/*.claim sim/cost/devices/*.json \
               traces/samples/sentences.jsonl traces/samples/text.txt policies/template.c policies/cells/*.safetensors))
 
-.PHONY: all deps model models data demo figures check test scratch firsthour same bench install symbols asan ubsan tsan lint format commands cuda clean help
+.PHONY: all deps model models data demo figures check test scratch firsthour same bench install symbols asan ubsan tsan lint format commands cuda mpi clean help
 .DEFAULT_GOAL := all
 
 all: $(BUILD)/kvsim ## build kvsim (the default)
@@ -143,7 +143,7 @@ NVCC      ?= nvcc
 CUDA_ARCH ?= sm_90
 cuda: ## build kvsim-cuda and kvsim-cuda-cells (time decode steps on a GPU) and --compute cublas (needs nvcc; CUDA_ARCH=sm_90)
 	@if command -v $(NVCC) >/dev/null 2>&1; then \
-	  $(MAKE) --no-print-directory $(BUILD)/kvsim-cuda $(BUILD)/kvsim-cuda-cells $(BUILD)/libkvsim-cublas.so; \
+	  $(MAKE) --no-print-directory $(BUILD)/kvsim-cuda $(BUILD)/kvsim-cuda-cells $(BUILD)/kvsim-cuda-limits $(BUILD)/libkvsim-cublas.so; \
 	  else echo "nvcc is not here: kvsim-cuda, kvsim-cuda-cells and libkvsim-cublas.so are not built"; fi
 $(BUILD)/kvsim-cuda: sim/cuda/decode.cu $(wildcard sim/cuda/*.cuh)
 	@mkdir -p $(@D)
@@ -154,13 +154,28 @@ $(BUILD)/kvsim-cuda-cells: sim/cuda/cells.cu $(wildcard sim/cuda/*.cuh)
 	@mkdir -p $(@D)
 	$(Q)$(NVCC) -O3 -std=c++17 -arch=$(CUDA_ARCH) -Xcompiler -Wall -o $@ $< -lcublas
 
+$(BUILD)/kvsim-cuda-limits: sim/cuda/bench/limits.cu sim/model/accelerator.h sim/test/figure.h
+	@mkdir -p $(@D)
+	$(SAY) NVCC $<
+	$(Q)$(NVCC) -O2 -std=c++17 -arch=$(CUDA_ARCH) -I. -Xcompiler -Wall -o $@ $< -lcublas -ldl
+
 $(BUILD)/libkvsim-cublas.so: sim/cuda/products.cu sim/model/accelerator.h
 	@mkdir -p $(@D)
 	$(SAY) NVCC $<
 	$(Q)$(NVCC) -O2 -std=c++17 -arch=$(CUDA_ARCH) -I. -shared -Xcompiler -Wall,-fPIC -o $@ $< -lcublas
 
-bench: all model $(BENCHES) ## measure speeds, as ratios within one run
-	@for b in $(BENCHES); do echo "== $$b"; MODEL=$(MODEL) KVSIM_DATA='$(KVSIM_DATA)' $$b || exit 1; done
+MPICC     ?= mpicc
+mpi: ## build libkvsim-mpi.so beside kvsim: a sweep that ranks share (needs mpicc: libopenmpi-dev or libmpich-dev)
+	@if command -v $(MPICC) >/dev/null 2>&1; then $(MAKE) --no-print-directory $(BUILD)/libkvsim-mpi.so; \
+	  else echo "mpicc is not here (libopenmpi-dev or libmpich-dev brings it): libkvsim-mpi.so is not built"; fi
+
+$(BUILD)/libkvsim-mpi.so: sim/mpi/ranks.c sim/base/ranks.h
+	@mkdir -p $(@D)
+	$(SAY) MPI $@
+	$(Q)$(MPICC) -std=c17 -D_GNU_SOURCE $(WARN) -O2 -g -I. -shared -fPIC -o $@ $<
+
+bench: all model $(BENCHES) ## measure speeds, each as a share of a limit of the same run, beside those kept last (work/bench.json)
+	@BUILD=$(BUILD) MODEL=$(MODEL) KVSIM_DATA='$(KVSIM_DATA)' sh sim/test/bench.sh $(BENCHES)
 
 asan ubsan tsan: ## run the tests under a sanitizer, in a build of its own, on fewer items
 	@KVSIM_TEST_LIGHT=1 $(MAKE) --no-print-directory test BUILD=build/$@ OPT='-O1 -g' \

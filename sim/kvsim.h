@@ -28,6 +28,7 @@
 #include "sim/base/version.h" // which kvsim this is
 #include "sim/base/talk.h"    // how much is said on stderr
 #include "sim/base/work.h"    // stopping what runs
+#include "sim/base/ranks.h"   // processes that share what runs
 #include "sim/base/spec.h"    // specs as texts, and expansions of several at once
 
 // A model, a benchmark, and the recording of one over the other.
@@ -54,6 +55,7 @@
 
 // Results: made, kept, summed up with intervals, traded off against each other.
 #include "sim/store/store.h"         // the store, an SQLite file
+#include "sim/store/merge.h"         // one store of several
 #include "analysis/studies/sweep.h"  // many specs into a store
 #include "analysis/stats/stats.h"    // intervals and tests
 #include "analysis/stats/evidence.h" // equivalence, items needed, rounding

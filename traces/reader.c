@@ -10,6 +10,8 @@
 #include <jansson.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "traces/angles.h"
 #include "traces/layout.h"
@@ -205,6 +207,14 @@ static int read_info(const json_t *j, struct kv_trace_info *in, const char *path
 
 // ---- shards ---------------------------------------------------------------------------
 
+// Gives back the memory that mapped bytes took when they were read; of what shares a page with
+// others, nothing.
+static void let_go(const void *data, size_t n) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), at = (uintptr_t)data,
+              from = (at + page - 1) / page * page, to = (at + n) / page * page;
+    if (from < to) (void)madvise((void *)from, to - from, MADV_DONTNEED);
+}
+
 static int check_sum(const struct shard *s, struct kv_error *e) {
     char hex[17];
     kv_hex64(kv_hash(s->file.map.data, s->file.map.n, 0), hex);
@@ -332,6 +342,7 @@ static int bind_shard(struct kv_trace *t, const struct shard *s, size_t at, stru
             rc = kv_item_check_numbers(&t->info, &t->items[i], UINT32_MAX, s->path, e);
         if (rc) return rc;
     }
+    if (s->file.map.n <= check_on_open_bytes) let_go(s->file.map.data, s->file.map.n);
     return 0;
 }
 
@@ -465,6 +476,11 @@ const float *kv_trace_channels(const struct kv_trace *t) {
 int kv_trace_check_item(const struct kv_trace *t, size_t i, uint32_t keep, struct kv_error *e) {
     KV_GUARD(e);
     return kv_item_check_numbers(&t->info, &t->items[i], keep, t->info.path, e);
+}
+
+void kv_trace_item_read(const struct kv_trace *t, size_t i) {
+    const struct kv_trace_item *it = &t->items[i];
+    if (it->final) let_go(it->final, (size_t)it->n_final * t->info.shape.hidden * sizeof(float));
 }
 
 int kv_trace_verify(const struct kv_trace *t, struct kv_error *e) {

@@ -146,6 +146,9 @@ KV_MUST_CHECK int kv_trace_check_model(const struct kv_trace_info *info, const s
 // opening. Errors: KV_EFAIL naming item, column, layer, token and value.
 KV_MUST_CHECK int kv_trace_check_item(const struct kv_trace *t, size_t i, uint32_t keep,
                                       struct kv_error *e);
+// Lets the system have the memory back that reading an item's final states took, so that a replay
+// of a whole recording holds no more than a few items; they can be read again at any time.
+void kv_trace_item_read(const struct kv_trace *t, size_t i);
 // Reads every byte, compares checksums and tests that every number is finite. The message names
 // shard and both sums, or item, column, layer, token and value.
 KV_MUST_CHECK int kv_trace_verify(const struct kv_trace *t, struct kv_error *e);

@@ -6,11 +6,13 @@
 
 #include "sim/store/label.h"
 #include "sim/store/store.h"
+#include "analysis/studies/party.h"
 #include "analysis/studies/sweep_files.h"
 #include "analysis/studies/tally.h"
 #include "sim/base/cpu.h"
 #include "analysis/studies/sweep_specs.h"
 #include "sim/base/guard.h"
+#include "sim/base/hash.h"
 #include "sim/base/memory.h"
 #include "sim/base/talk.h"
 #include "sim/base/version.h"
@@ -44,6 +46,8 @@ struct kv_sweep {
     uint32_t redraw;
     struct kv_sweep_files *files; // NULL where none is asked for
     bool matched;                 // budgets over the items judged are met
+    struct kv_party *party;       // those who share the work; NULL = nobody
+    struct kv_progress *progress; // of all of them
 };
 
 // ---- opening --------------------------------------------------------------------------
@@ -99,6 +103,23 @@ static int open_all(struct kv_sweep *s, struct kv_error *e) {
     return rc;
 }
 
+// What must be the same on all ranks, for their rows to be those of one process.
+static int agree(struct kv_sweep *s, int rc, struct kv_error *e) {
+    char about[400] = "";
+    if (rc == 0) {
+        uint64_t specs = 0;
+        for (size_t i = 0; i < s->specs.n; i++)
+            specs = kv_hash(s->specs.at[i].canonical, strlen(s->specs.at[i].canonical), specs);
+        snprintf(about, sizeof about,
+                 "kvsim %s %s with %s kernels, products by %.80s, on recording %.40s with specs "
+                 "%016llx",
+                 KV_VERSION, KV_COMMIT, kv_cpu_level_name(kv_cpu_level()),
+                 kv_compute_blas(s->model), kv_trace_info(s->trace)->digest,
+                 (unsigned long long)specs);
+    }
+    return kv_party_agree(s->party, rc, about, e);
+}
+
 int kv_sweep_open(struct kv_sweep **out, const struct kv_sweep_options *o, struct kv_error *e) {
     *out = NULL;
     KV_GUARD(e);
@@ -109,7 +130,9 @@ int kv_sweep_open(struct kv_sweep **out, const struct kv_sweep_options *o, struc
     if (o->published)
         for (s->o.n_modes = 0; s->o.n_modes < KV_N_MODES; s->o.n_modes++)
             s->o.modes[s->o.n_modes] = (enum kv_mode)s->o.n_modes;
+    if (o->ranks) s->party = kv_party_new(o->ranks);
     rc = open_all(s, e);
+    if (s->party) rc = agree(s, rc, e);
     if (rc)
         kv_sweep_close(s);
     else
@@ -122,6 +145,7 @@ void kv_sweep_close(struct kv_sweep *s) {
     kv_tally_free(s->tally);
     kv_sweep_files_close(s->files);
     kv_store_abandon(s->store);
+    kv_party_free(s->party);
     free(s->run);
     free(s->done);
     free(s->now);
@@ -157,17 +181,29 @@ size_t kv_sweep_held(const struct kv_sweep *s) {
 
 static bool wanted(void *self, size_t item, size_t spec) {
     const struct kv_sweep *s = self;
-    return !s->done || !s->done[spec * s->stride + item];
+    return kv_shard_holds(&s->o.shard, item - s->o.items.first) &&
+           (!s->done || !s->done[spec * s->stride + item]);
+}
+
+static bool claim(void *self, size_t item) {
+    return kv_party_claim(((struct kv_sweep *)self)->party, item);
 }
 
 static int take(void *self, size_t item, size_t spec, const struct kv_outcome *o,
                 struct kv_error *e) {
     const struct kv_sweep *s = self;
     size_t which = s->which[spec];
+    kv_progress_step(s->progress, 1);
     kv_tally_add(s->tally, which, item, s->fidelity, s->mode, o);
     if (s->files) kv_sweep_files_take(s->files, item, o);
     if (s->o.take) s->o.take(s->o.listener, which, item, s->fidelity, s->mode, o);
     return s->store ? kv_store_put(s->store, s->run[spec], (uint32_t)item, o, e) : 0;
+}
+
+// From this rank's replay.
+static int take_shared(void *self, size_t item, size_t spec, const struct kv_outcome *o,
+                       struct kv_error *e) {
+    return kv_party_take(((struct kv_sweep *)self)->party, item, spec, o, e);
 }
 
 static void decided(void *self, size_t item, size_t spec, const uint8_t *cells) {
@@ -224,6 +260,9 @@ static int open_runs(struct kv_sweep *s, struct kv_error *e) {
         bool *done = s->done + i * s->stride;
         int rc = kv_store_run(s->store, &key, &s->run[i], e);
         if (rc == 0 && name) rc = kv_store_name(s->store, spec->canonical, name, e);
+        if (rc == 0 && s->o.shard.parts)
+            rc = kv_store_put_shard(s->store, s->run[i], &s->o.shard, s->o.items.first,
+                                    s->o.items.n, e);
         if (rc == 0) rc = kv_store_done(s->store, s->run[i], done, s->stride, NULL, e);
         if (rc) return rc;
         for (size_t k = 0; k < s->o.items.n; k++) s->n_held += done[s->o.items.first + k];
@@ -244,8 +283,10 @@ static struct kv_replay job_of(struct kv_sweep *s) {
                               .first_item = s->o.items.first,
                               .n_items = s->o.items.n,
                               .audit = s->o.audit,
+                              .quiet = s->party != NULL,
                               .wanted = wanted,
-                              .take = take,
+                              .claim = s->party ? claim : NULL,
+                              .take = s->party ? take_shared : take,
                               .decided = s->files ? decided : NULL,
                               .scored = s->files ? scored : NULL,
                               .self = s};
@@ -323,22 +364,49 @@ static void say_mismatches(const struct kv_sweep *s) {
 
 // ---- one after the other --------------------------------------------------------------
 
+static int replay(struct kv_sweep *s, struct kv_replay *job, struct kv_error *e) {
+    return s->fidelity == KV_FISHER ? kv_replay_fisher(job, table_kind(s), s->o.jobs, e)
+                                    : kv_replay_exact(job, s->o.jobs, e);
+}
+
+// The same by all ranks. Rank 0 makes tables that are missing before the others look for them.
+static int replay_together(struct kv_sweep *s, struct kv_replay *job, struct kv_error *e) {
+    const struct kv_party_work work = {s->o.items.first, s->o.items.n, take, s};
+    const bool leads = kv_party_leads(s->party);
+    size_t left = 0;
+    int rc = leads ? kv_replay_open_tables(job, table_kind(s), s->o.jobs, e) : 0;
+    rc = kv_party_share(s->party, s->done, s->n_now * s->stride, rc, e);
+    if (rc == 0) rc = kv_party_begin(s->party, &work, e);
+    if (rc) return rc;
+    for (size_t i = 0; i < s->o.items.n; i++)
+        for (size_t k = 0; k < s->n_now; k++) left += wanted(s, s->o.items.first + i, k);
+    if (leads) s->progress = kv_progress_start("replaying", left, "item-specs");
+    if (!leads) rc = kv_replay_open_tables(job, table_kind(s), s->o.jobs, e);
+    if (rc == 0) rc = replay(s, job, e);
+    rc = kv_party_end(s->party, rc, job->counts, s->n_now, e);
+    kv_progress_end(s->progress);
+    s->progress = NULL;
+    return rc;
+}
+
 // One fidelity, mode and redraw.
 static int run_once(struct kv_sweep *s, struct kv_error *e) {
     int rc = choose_specs(s, e);
     if (rc || s->n_now == 0) return rc;
-    if (s->store) {
+    if (s->store || s->party) {
         free(s->done);
         s->done = NULL;
         s->done = kv_alloc(s->n_now * s->stride, sizeof *s->done);
-        if ((rc = open_runs(s, e))) return rc;
     }
+    if (s->store) rc = open_runs(s, e);
+    if (s->party) rc = kv_party_agree(s->party, rc, NULL, e);
+    if (rc) return rc;
     struct kv_replay job = job_of(s);
     job.counts = kv_alloc(s->n_now, sizeof *job.counts);
-    rc = kv_replay_open_tables(&job, table_kind(s), s->o.jobs, e);
-    if (rc == 0)
-        rc = s->fidelity == KV_FISHER ? kv_replay_fisher(&job, table_kind(s), s->o.jobs, e)
-                                      : kv_replay_exact(&job, s->o.jobs, e);
+    if (s->party)
+        rc = replay_together(s, &job, e);
+    else if ((rc = kv_replay_open_tables(&job, table_kind(s), s->o.jobs, e)) == 0)
+        rc = replay(s, &job, e);
     kv_replay_close_tables(&job);
     for (size_t i = 0; i < s->n_now && rc == 0; i++) remark(s, i, &job.counts[i]);
     free(job.counts);
@@ -393,12 +461,13 @@ static int run_outcomes(struct kv_sweep *s, struct kv_error *e) {
     if (!s->now) s->now = kv_alloc(s->specs.n, sizeof *s->now);
     if (!s->which) s->which = kv_alloc(s->specs.n, sizeof *s->which);
     int rc = match(s, e);
+    if (s->party) rc = kv_party_agree(s->party, rc, NULL, e);
     return rc ? rc : run_modes(s, e);
 }
 
 int kv_sweep_run(struct kv_sweep *s, struct kv_error *e) {
     KV_GUARD(e);
-    const char *db = s->o.db;
+    const char *db = s->party && !kv_party_leads(s->party) ? NULL : s->o.db;
     kv_tally_free(s->tally);
     s->tally = NULL;
     s->n_held = 0;
@@ -407,6 +476,7 @@ int kv_sweep_run(struct kv_sweep *s, struct kv_error *e) {
     if (rc == 0 && db)
         rc = kv_store_trace(s->store, kv_trace_info(s->trace), kv_trace_item, s->trace,
                             &s->trace_id, e);
+    if (s->party) rc = kv_party_agree(s->party, rc, NULL, e);
     if (rc == 0) rc = kv_sweep_files_open(&s->files, &s->o, s->trace, s->specs.at, s->specs.n, e);
     if (rc == 0) rc = run_outcomes(s, e);
     if (rc == 0 && s->files) rc = kv_sweep_files_write(s->files, e);

@@ -25,9 +25,11 @@
 #define KV_ANALYSIS_STUDIES_SWEEP_H
 
 #include "analysis/stats/stats.h"
+#include "sim/base/ranks.h"
 #include "sim/model/compute.h"
 #include "sim/replay/attention.h"
 #include "sim/replay/replay.h"
+#include "sim/store/merge.h"
 #include "traces/range.h"
 
 KV_BEGIN_DECLS
@@ -70,6 +72,11 @@ struct kv_sweep_options {
     // "NAME=SPEC": more specs, which the store and its tables call by these names from now on.
     const char *const *named;
     size_t n_named;
+    // A part of the items, for sweeps whose stores kv_store_merge joins; parts 0 = all of them.
+    struct kv_shard shard;
+    // Processes that share the sweep, each of which asks for it by the same options; NULL = this
+    // one is alone. Rank 0 alone writes the store and has lines; needs a store.
+    const struct kv_ranks *ranks;
 };
 
 // Exact replay, inline, once, of all items, on one thread with seed 1; trace, model and specs are

@@ -31,5 +31,8 @@ int kv_sweep_check(const struct kv_sweep_options *o, struct kv_error *e) {
         return kv_fail(e, KV_EUSAGE, "feedback",
                        "closed feedback reads a run, and fisher replay has none; use --fidelity "
                        "exact");
+    if ((o->shard.parts || o->ranks) && (!o->db || o->attention))
+        return kv_fail(e, KV_EUSAGE, o->ranks ? "mpi" : "shard",
+                       "outcomes that are shared come together in a store, which is not asked for");
     return kv_sweep_files_check(o, e);
 }

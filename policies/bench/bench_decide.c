@@ -9,6 +9,7 @@
 #include "sim/base/work.h"
 #include "sim/model/safetensors.h"
 #include "sim/replay/replay.h"
+#include "sim/test/figure.h"
 
 enum { TOKENS = 4096 };
 
@@ -98,6 +99,9 @@ int main(void) {
     for (size_t i = 0; i < sizeof specs / sizeof *specs; i++) {
         double speed = tokens_a_second(specs[i], &item, cells);
         if (i == 0) base = speed;
+        if (i)
+            bench_figure(speed / 1e6, "Mtokens/s", "policy static", base / 1e6, "decide, %s",
+                         specs[i] == mlp ? "mlp 4-128-128-4" : specs[i]);
         printf("%-22s %15.2f %10.1f %%\n", specs[i] == mlp ? "mlp 4-128-128-4" : specs[i],
                speed / 1e6, 100 * speed / base);
     }

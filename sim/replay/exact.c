@@ -396,6 +396,7 @@ static int replay_item(void *self, unsigned worker, size_t index, struct kv_erro
     size_t *specs = kv_alloc(r->n_specs, sizeof *specs);
     for (size_t j = 0; j < r->n_specs; j++)
         if (!r->wanted || r->wanted(r->self, i, j)) specs[n++] = j;
+    if (n && r->claim && !r->claim(r->self, i)) n = 0;
     struct prompt prompt = {0};
     uint32_t rows = r->mode == KV_INLINE     ? 0
                     : r->mode == KV_PREFILL1 ? it->n_context
@@ -408,6 +409,7 @@ static int replay_item(void *self, unsigned worker, size_t index, struct kv_erro
     }
     prompt_fini(&prompt);
     free(specs);
+    if (n) kv_trace_item_read(r->trace, i);
     if (rc == 0) kv_progress_step(g->progress, n);
     return rc;
 }

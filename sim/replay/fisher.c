@@ -79,6 +79,12 @@ struct fisher {
     pthread_mutex_t lock;
 };
 
+static bool mine(const struct kv_replay *r, size_t item) {
+    bool any = !r->wanted;
+    for (size_t j = 0; j < r->n_specs && !any; j++) any = r->wanted(r->self, item, j);
+    return any && r->claim(r->self, item);
+}
+
 static int fisher_item(void *self, unsigned worker, size_t index, struct kv_error *e) {
     struct fisher *f = self;
     const struct kv_replay *r = f->r;
@@ -87,7 +93,8 @@ static int fisher_item(void *self, unsigned worker, size_t index, struct kv_erro
     uint8_t *cells = kv_alloc(it->n_tokens * kv_cells(&kv_trace_info(r->trace)->shape), 1);
     int rc = kv_trace_check_item(r->trace, i, KV_KEEP_SENS, e);
     (void)worker;
-    for (size_t j = 0; j < r->n_specs && rc == 0; j++) {
+    const size_t n = !r->claim || mine(r, i) ? r->n_specs : 0;
+    for (size_t j = 0; j < n && rc == 0; j++) {
         const struct kv_replay_spec *spec = &r->specs[j];
         if (r->wanted && !r->wanted(r->self, i, j)) continue;
         if ((rc = kv_decide(r, j, i, cells, e))) break;

@@ -44,6 +44,9 @@ struct kv_replay {
     size_t first_item, n_items;     // the part of the trace to replay
     // Says which pairs are wanted (NULL = all); called before an item is run, from any worker.
     bool (*wanted)(void *self, size_t item, size_t spec);
+    // Says whether an item some of which is wanted is this process's to run, where several share a
+    // trace (NULL = every one is); asked once an item, from any worker, just before it is run.
+    bool (*claim)(void *self, size_t item);
     // Takes an outcome (which it may keep parts of by copying); from any worker, one at a time.
     int (*take)(void *self, size_t item, size_t spec, const struct kv_outcome *o,
                 struct kv_error *e);

@@ -511,3 +511,17 @@ WHERE NOT EXISTS (SELECT 1 FROM point AS b
                   WHERE b.setting = a.setting AND b.value >= a.value AND b.cost <= a.cost
                     AND (b.value > a.value OR b.cost < a.cost))
 ORDER BY s.trace, a.setting, s.effective_bits DESC, s.family;
+
+-- version 5
+
+-- A part of a run that a sweep with --shard was to fill: of the items first .. first + n - 1 every
+-- `parts`-th, beginning with the `part`-th. `kvsim merge` takes the rows away of what is whole, so
+-- that a merged store is the one that a single sweep makes.
+CREATE TABLE shard (
+    run INTEGER NOT NULL REFERENCES run (id),
+    parts INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    part INTEGER NOT NULL,
+    PRIMARY KEY (run, parts, first, n, part)
+) WITHOUT ROWID;

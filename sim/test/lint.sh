@@ -73,6 +73,7 @@ sim              reports
 sim/cli          reports
 sim/examples     sim/kvsim.h
 sim/cuda         sim/model/accelerator.h
+sim/mpi          sim/base/ranks.h
 ROOMS
 xargs grep -H '^#include "' <"$scratch/house" | sed 's/:#include "/ /; s/".*//
     s|^\(.*/\)\([^/ ]*\) \([^/]*\)$|\1\2 \1\3|' >"$scratch/includes"
@@ -84,8 +85,8 @@ complain 'an include against the arrows' <"$scratch/upward"
 awk '{for (i = 2; i <= NF; i++) print $1, $i}' "$scratch/rooms" | cat - "$scratch/includes" |
     awk -f "$here/circles.awk" | sort >"$scratch/circles"
 complain 'includes run in a circle' <"$scratch/circles"
-# Templates and examples are built by others.
-grep '\.c$' "$scratch/house" | grep -v '^policies/template[a-z_]*\.c$\|^sim/examples/' >"$scratch/linked"
+# Templates and examples are built by others, and sim/mpi where there is an MPI.
+grep '\.c$' "$scratch/house" | grep -v '^policies/template[a-z_]*\.c$\|^sim/examples/\|^sim/mpi/' >"$scratch/linked"
 sh "$here/links.sh" "$BUILD" <"$scratch/linked" >"$scratch/links" 2>"$scratch/unbuilt"
 head -n 5 "$scratch/unbuilt" | complain 'not built (make all)'
 awk -f "$here/circles.awk" "$scratch/links" | sort >"$scratch/knots"

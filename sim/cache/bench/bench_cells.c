@@ -5,6 +5,7 @@
 #include "sim/base/print.h"
 #include "sim/cache/bench/bench_steps.h"
 #include "sim/cost/timing.h"
+#include "sim/test/figure.h"
 
 #include <getopt.h>
 #include <unistd.h>
@@ -233,6 +234,10 @@ static void print_rows(const struct trial *t) {
         for (enum variant v = 0; v < N; v++) {
             double x[N_COLUMNS];
             numbers(t, c, v, x);
+            if (v == CELLS || v == UNIFORM)
+                bench_figure(read_pct(t, c, v) / 100 * t->bytes_per_ns, "GB/s", "a streaming read",
+                             t->bytes_per_ns, "%s, %u tokens, attend %s", t->name,
+                             t->o->contexts[c], names[v]);
             printf("%-5s  %7u  %-14s", t->name, t->o->contexts[c], names[v]);
             for (size_t i = 0; i < N_COLUMNS; i++) {
                 int width = (int)strlen(columns[i].name);

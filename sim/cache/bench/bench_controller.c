@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the controller of widths costs in whole decode steps at 2k tokens, in each of its forms.
 #include "sim/cache/bench/bench_steps.h"
+#include "sim/test/figure.h"
 
 // Forms take turns; steps in which the system took a core away are left out while LEAST are there.
 enum { TOKENS = 2048, ROUNDS = 12, MOST = 60, LEAST = 9, STEPS = 2, SAMPLES = MOST * STEPS };
@@ -101,6 +102,10 @@ static int bench(const char *name, struct kv_shape s) {
     for (size_t f = 0; f < N; f++) {
         double policy = middle_us(time[f], n, KV_PART_POLICY);
         double put = middle_us(time[f], n, KV_PART_APPEND);
+        if (f)
+            bench_figure(1e6 / middle_us(time[f], n, KV_N_PARTS), "steps/s",
+                         "steps of given widths", 1e6 / given, "%s, controller %s", name,
+                         forms[f].name);
         printf("%-24s  %7.2f  %9.0f  %9.0f  %14.2f  %4.1f\n", forms[f].name,
                middle_us(time[f], n, KV_N_PARTS) / 1e3, policy, put,
                100 * (policy + put - append) / given, mean_bits[f]);

@@ -5,6 +5,7 @@
 #include "sim/cache/bench/bench_steps.h"
 #include "sim/cache/team.h"
 #include "sim/cost/timing.h"
+#include "sim/test/figure.h"
 
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -123,7 +124,7 @@ static int fill(struct kv_cache **c, const struct kv_shape *s, uint8_t bits, con
     return 0;
 }
 
-static void print_rows(const struct kv_shape *s, struct kv_cache *const *cache,
+static void print_rows(const char *name, const struct kv_shape *s, struct kv_cache *const *cache,
                        const struct samples *samples, const double *instructions, unsigned threads,
                        double bandwidth, double mhz) {
     printf(" bits  x_fp16  values_per_ns  GB_per_s  of_read_pct  cache_MB  allocated_MB  "
@@ -136,6 +137,8 @@ static void print_rows(const struct kv_shape *s, struct kv_cache *const *cache,
         snprintf(label, sizeof label, widths[w] ? "%u" : "mixed", widths[w]);
         if (threads == 1 && isfinite(instructions[w]))
             snprintf(counted, sizeof counted, "%.3f", instructions[w] / values / s->n_layers);
+        bench_figure(rate, "GB/s", "a streaming read", bandwidth, "%s, %u threads, attend %s bits",
+                     name, threads, label);
         printf("%5s  %6.2f  %13.1f  %8.1f  %11.0f  %8.0f  %12.0f  %16.3f  %22s  %12zu\n", label,
                middle(&samples[0]) / t, values / t, rate, 100 * rate / bandwidth, held / 1e6,
                (double)kv_cache_bytes_allocated(cache[w]) / 1e6, t / values * mhz / 1e3, counted,
@@ -189,7 +192,7 @@ static int bench(const char *name, struct kv_shape s, unsigned threads) {
            "streaming read %.1f GB/s, core at %.0f MHz\n",
            name, s.n_kv_heads, s.head_dim, s.n_heads / s.n_kv_heads, TOKENS, LAYERS_READ, threads,
            bandwidth, mhz);
-    print_rows(&s, cache, samples, instructions, threads, bandwidth, mhz);
+    print_rows(name, &s, cache, samples, instructions, threads, bandwidth, mhz);
     if (counter >= 0) close(counter);
     for (size_t w = 0; w < N; w++) kv_cache_free(cache[w]);
     for (unsigned i = 0; i < threads; i++) {

@@ -324,6 +324,7 @@ static void without_gnuplot_the_report_says_how_to_get_it(void **state) {
 static void make_older(struct kv_store *s) {
     static const char *const steps[] = {"DROP VIEW frontier",
                                         "DROP VIEW summary",
+                                        "DROP TABLE shard",
                                         "ALTER TABLE run DROP COLUMN label",
                                         "ALTER TABLE policy_spec DROP COLUMN name",
                                         "CREATE VIEW summary AS SELECT 1",

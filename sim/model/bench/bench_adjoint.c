@@ -8,6 +8,7 @@
 #include "sim/base/memory.h"
 #include "sim/base/work.h"
 #include "sim/model/adjoint.h"
+#include "sim/test/figure.h"
 
 enum { CONTEXT = 96, CHOICES = 4, CHOICE = 36, TOKENS = CONTEXT + CHOICES * CHOICE, DRAWS = 4 };
 
@@ -84,6 +85,10 @@ int main(void) {
     }
     printf("backward pass, %d tokens, %d draws; plain forward pass: %.2f s\n", TOKENS, DRAWS,
            plain / 3);
+    bench_figure(3 * DRAWS / back[0], "passes/s", "a plain forward pass", 3 / plain,
+                 "backward, whole tape");
+    bench_figure(3 * DRAWS / back[1], "passes/s", "a plain forward pass", 3 / plain,
+                 "backward, thrifty tape");
     printf("%-34s %10s %10s\n", "", "whole", "thrifty");
     printf("%-34s %10.2f %10.2f   (at most 2.5 is asked of a whole tape)\n",
            "a draw, of the plain pass", back[0] / plain / DRAWS, back[1] / plain / DRAWS);

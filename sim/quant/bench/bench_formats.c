@@ -8,6 +8,7 @@
 #include "sim/base/work.h"
 #include "sim/quant/ggml_blocks.h"
 #include "sim/quant/grid.h"
+#include "sim/test/figure.h"
 
 #include <stdlib.h>
 
@@ -96,6 +97,10 @@ static void bench(const char *spec, double bits, struct work *w, bool judge) {
     double m = rate(copy, w, 0.1), c = rate(encode, w, 0.1), d = rate(decode, w, 0.1);
     printf("%-15s %2g  %7.1f  %7.2f %5.0f%%  %7.2f %5.0f%%", spec, bits, m, c, 100.0 * c / m, d,
            100.0 * d / m);
+    if (w->n_floats > (1u << 20)) { // beyond the caches
+        bench_figure(c, "GB/s", "memcpy", m, "%s %g bits, encode", spec, bits);
+        bench_figure(d, "GB/s", "memcpy", m, "%s %g bits, decode", spec, bits);
+    }
     if (judge && has_judge(w->f, w->block.width))
         printf("  %6.2f  %6.2f", rate(encode_judge, w, 0.05), rate(decode_judge, w, 0.05));
     putchar('\n');

@@ -13,6 +13,7 @@
 #include "sim/base/work.h"
 #include "sim/replay/sums.h"
 #include "traces/record.h"
+#include "sim/test/figure.h"
 
 static const struct {
     const char *spec, *what;
@@ -212,6 +213,8 @@ int main(void) {
     for (size_t i = 0; i < N_POLICIES; i++) {
         exact = exact_s(&b, i);
         double fisher = fisher_s(&b, i, &sum), adding = sum_s(&b, i, &sum);
+        bench_figure(1 / fisher, "item-specs/s", "exact replay", 1 / exact, "fisher, %s",
+                     policies[i].what);
         printf("%-28s %10.1f %10.2f %10.2f %10.0f\n", policies[i].what, 1e3 * exact, 1e6 * fisher,
                1e6 * adding, exact / fisher);
     }

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+# Measures what reports/scale.md tabulates, on a machine at rest: about 12 minutes on two cores for all of it.
+#     make all mpi build/sim/model/bench/bench_blas build/sim/replay/bench/bench_replay build/sim/replay/bench/bench_scale build/sim/cli/test/make_gguf
+#     MODEL=... KVSIM_DATA=... [LLAMA=.../llama-perplexity] sh reports/scale/measure.sh [blas|replay|scale|ranks|kills|llama]...
+# ITEMS (60): of the sweeps by ranks and of the comparison. BENCH_ITEMS: of bench_replay (200), bench_scale (400).
+set -eu
+: "${BUILD:=build}" "${MODEL:=data/SmolLM2-135M-Instruct.Q4_1.gguf}" "${KVSIM_DATA:?names the folder of hellaswag_val.jsonl.gz}"
+: "${ITEMS:=60}" "${LLAMA:=}"
+export MODEL KVSIM_DATA
+# Open MPI's words for: as root too, and as many ranks as are asked for.
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+kvsim=$BUILD/kvsim
+tasks=$KVSIM_DATA/hellaswag_val.jsonl.gz
+work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT
+[ $# -gt 0 ] || set -- blas replay scale ranks kills llama
+trace() { # trace N: records N items, once
+    [ -f "$work/t$1/manifest.json" ] || "$kvsim" record -q -m "$MODEL" -t "hellaswag:$tasks" -n "$1" --keep final -o "$work/t$1"
+}
+now() { date +%s.%N; }
+cpu_s() { # cpu_s COMMAND...: user and system seconds of it
+    ("$@" >"$work/out.log" 2>&1 || { cat "$work/out.log" >&2 && exit 1; }
+        times) | awk 'NR == 2 { for (i = 1; i <= 2; i++) { split($i, t, "m"); s += 60 * t[1] + t[2] } print s }'
+}
+rows() { # rows DB: every row of results in key order
+    for table in trace item policy_spec run shard outcome_item outcome_choice outcome_share; do
+        "$kvsim" sql -q --tsv "SELECT * FROM $table ORDER BY 1, 2, 3, 4" --db "$1"
+    done
+}
+stored() { "$kvsim" sql -q --tsv 'SELECT COUNT(*) FROM outcome_item' --db "$1" 2>/dev/null | tail -n 1; }
+
+blas() { "$BUILD/sim/model/bench/bench_blas"; }
+replay() { "$BUILD/sim/replay/bench/bench_replay"; }
+scale() { "$BUILD/sim/replay/bench/bench_scale"; }
+
+specs='static:bits={4,8}@sym'
+ranks() { # the wall clock of a sweep from start to rows stored, the model's loading included
+    trace "$ITEMS"
+    for turn in 1 2; do
+        for n in 1 2; do
+            rm -f "$work"/r$n.db*
+            start=$(now)
+            mpirun -n $n "$kvsim" sweep -q -j 1 "$work/t$ITEMS" "$specs" -m "$MODEL" --db "$work/r$n.db" --mpi
+            echo "$n $(now) $start" >>"$work/ranks.txt"
+        done
+    done
+    rows "$work/r1.db" >"$work/r1.tsv"
+    rows "$work/r2.db" >"$work/r2.tsv"
+    awk '{ s = $2 - $3; if (!($1 in best) || s < best[$1]) best[$1] = s }
+        END { printf "ranks  wall_s  (-j 1, better of 2)\n    1  %6.1f\n    2  %6.1f  %.2f times as fast (at least 1.9 is asked)\n",
+              best[1], best[2], best[1] / best[2] }' "$work/ranks.txt"
+    cmp "$work/r1.tsv" "$work/r2.tsv" && echo "rows of 2 ranks: those of one, byte for byte ($(stored "$work/r2.db") outcomes)"
+}
+
+kills() { # 20 deaths, every other one rank 0's, of ranks that share a sweep of a tiny model
+    KILLS=20 sh sim/cli/test/test_many.sh >"$work/kills.log" || { cat "$work/kills.log" && return 1; }
+    sed -n '/killed/,/one process$/p' "$work/kills.log"
+}
+
+# HellaSwag as llama.cpp's perplexity tool takes it: six lines an item, of the items that were recorded.
+llama_file() {
+    "$kvsim" sql -q --tsv 'SELECT id FROM item ORDER BY item' --db "$1" | tail -n +2 >"$work/ids"
+    python3 - "$tasks" "$work/ids" <<'PY'
+import gzip, json, sys
+wanted = {line.strip() for line in open(sys.argv[2])}
+for line in gzip.open(sys.argv[1], 'rt'):
+    item = json.loads(line)
+    if str(item['ind']) in wanted:
+        print(item['activity_label'] + ': ' + item['ctx'], item['label'], *item['endings'], sep='\n')
+PY
+}
+llama() {
+    [ -x "$LLAMA" ] || { echo "llama.cpp: LLAMA names no llama-perplexity" && return; }
+    trace "$ITEMS"
+    four='static@{q4_0,q8_0,q5_0,q4_1}'
+    ours=$(cpu_s "$kvsim" sweep -q -j 1 "$work/t$ITEMS" "$four" -m "$MODEL" --db "$work/four.db")
+    llama_file "$work/four.db" >"$work/hellaswag.txt"
+    theirs=$(cpu_s "$LLAMA" -m "$MODEL" --hellaswag --hellaswag-tasks "$ITEMS" -f "$work/hellaswag.txt" \
+        -ctk q4_0 -ctv q4_0 -fa on -t 1 -tb 1)
+    grep -E "^ *$ITEMS[[:space:]]" "$work/out.log" | tail -n 1 || true
+    awk -v a="$ours" -v b="$theirs" -v n="$ITEMS" 'BEGIN {
+        printf "CPU seconds an item and policy, %d items, one thread, loading included\n", n
+        printf "kvsim, 4 specs     %.3f\nllama.cpp, q4_0    %.3f\nshare              %.2f  (at most .5 is asked)\n", a / n / 4, b / n, a / 4 / b }'
+}
+
+echo "$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1), $(nproc) cores; load before: $(cut -d ' ' -f 1 /proc/loadavg)"
+for part in "$@"; do
+    start=$(now)
+    printf '\n== %s\n' "$part"
+    $part
+    awk -v a="$start" -v b="$(now)" 'BEGIN { printf "(%.0f s)\n", b - a }'
+done
