@@ -163,12 +163,6 @@ static void add_times(struct kv_frontier_figure *f) {
 
 // ---- a figure -------------------------------------------------------------------------
 
-bool kv_frontier_error_below(const struct kv_frontier_figure *f) {
-    bool any = false;
-    for (size_t i = 0; i < f->n_panels; i++) any |= f->panels[i].error > 0;
-    return any && f->canvas_x < KV_CANVAS_X;
-}
-
 void kv_frontier_lay(struct kv_frontier_figure *f, double panel_y) {
     bool line = kv_frontier_error_below(f);
     // More points than names need room.

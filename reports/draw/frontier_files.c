@@ -210,6 +210,12 @@ static void add_legend(struct kv_text *t, const struct kv_frontier_figure *f) {
     kv_script_array(t, "legend_y", y, KV_N_LEGEND, sizeof *y);
 }
 
+bool kv_frontier_error_below(const struct kv_frontier_figure *f) {
+    bool any = false;
+    for (size_t i = 0; i < f->n_panels; i++) any |= f->panels[i].error > 0;
+    return any && f->canvas_x < KV_CANVAS_X;
+}
+
 char *kv_frontier_settings(const struct kv_frontier_figure *f) {
     const struct kv_frontier_panel *p = f->panels;
     struct kv_text t = {0};
