@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # Rebuilds the figures of the README and of reports/*.md: figures.sh DEMO-FOLDER [STORE], with BUILD in the environment.
 # The frontier comes from what `make demo` made; the study's figure from work/study, where the commands
-# of fidelity.md leave it, that of learned cells from work/cells, of families from work/families; the picture is the first
+# of fidelity.md leave it, that of learned cells from work/cells, of families from work/families; reports/figures/studies.sh draws
+# those whose numbers stand in a page; the picture is the first
 # screen of the report of STORE (default: the demo's).
 set -eu
 demo=$1 store=${2:-$1/demo.db} to=reports/figures
+sh reports/figures/studies.sh
 out=$demo/figures study=work/study cells=work/cells/report
 cp "$demo/report/frontier_bits.svg" "$to/"
 if [ -f "$study/fidelity.svg" ]; then

@@ -166,7 +166,7 @@ static size_t middle(const struct kv_trace *trace, const size_t *items, size_t n
 }
 
 static void say_why(struct kv_widths *w, const struct kv_error *e) {
-    snprintf(w->why, sizeof w->why, "%s", e->msg);
+    snprintf(w->why, sizeof w->why, "%s%s%s", e->where, *e->where ? ": " : "", e->msg);
 }
 
 // Asks the specs named by of[n], which share their tables: those of the form that their runs went

@@ -164,11 +164,13 @@ static void add_times(struct kv_frontier_figure *f) {
 // ---- a figure -------------------------------------------------------------------------
 
 void kv_frontier_lay(struct kv_frontier_figure *f, double panel_y) {
+    bool line = kv_frontier_error_below(f);
     // More points than names need room.
     double height = PANEL + 4 * fmax(0, (double)f->set->n - 16), top = f->title ? 60 : 4;
     f->layout = (struct kv_layout){.canvas_x = f->canvas_x,
                                    .left = KV_FRONTIER_LEFT,
                                    .right = RIGHT,
+                                   .foot = KV_FOOT + (line ? KV_ERROR_LINE : 0),
                                    .head = top + kv_frontier_legend(f, top) + 12};
     f->layout.panel_y = panel_y > 0 ? panel_y : fmin(height, TALLEST_PANEL);
     f->canvas_y = f->plot_y = kv_layout_height(&f->layout, f->n_panels);

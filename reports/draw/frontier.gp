@@ -74,10 +74,10 @@ do for [p = 1:panels] {
         set arrow 3 from first at_ceiling, graph 0 to first at_ceiling, graph 1 nohead lc rgb green lw 1 dt 3 back
     }
 
-    # One bar for all points, since the latency model is off for all alike: beside the axis's title.
+    # One bar for all points, since the latency model is off for all alike: beside the axis's title, or below it.
     far = x_error[p]
     if (far > 0) {
-        bar_y = panel_bottom - 37.0 / canvas_y
+        bar_y = panel_bottom - 1.0 * error_below / canvas_y
         bar_from = x_to - far * (x_from + x_to)
         set arrow 4 from first bar_from, screen bar_y to first x_to, screen bar_y heads size screen 0.003, 90 lc rgb grey lw 1
         set label 7 sprintf("model ±%.1f %%", 100 * far) at first bar_from, screen bar_y right offset -0.8, 0 textcolor rgb grey

@@ -210,6 +210,12 @@ static void add_legend(struct kv_text *t, const struct kv_frontier_figure *f) {
     kv_script_array(t, "legend_y", y, KV_N_LEGEND, sizeof *y);
 }
 
+bool kv_frontier_error_below(const struct kv_frontier_figure *f) {
+    bool any = false;
+    for (size_t i = 0; i < f->n_panels; i++) any |= f->panels[i].error > 0;
+    return any && f->canvas_x < KV_CANVAS_X;
+}
+
 char *kv_frontier_settings(const struct kv_frontier_figure *f) {
     const struct kv_frontier_panel *p = f->panels;
     struct kv_text t = {0};
@@ -220,12 +226,8 @@ char *kv_frontier_settings(const struct kv_frontier_figure *f) {
     kv_script_array(&t, "reference", &p->reference, f->n_panels, sizeof *p);
     kv_script_array(&t, "chance", &p->chance, f->n_panels, sizeof *p);
     kv_script_array(&t, "ceiling", &p->ceiling, f->n_panels, sizeof *p);
-    // Beside the axis's title there is room for the error's bar where a figure is a page wide.
-    double none[KV_FRONTIER_PANELS];
-    for (size_t i = 0; i < KV_FRONTIER_PANELS; i++) none[i] = NAN;
-    bool broad = f->canvas_x >= KV_CANVAS_X;
-    kv_script_array(&t, "x_error", broad ? &p->error : none, f->n_panels,
-                    broad ? sizeof *p : sizeof *none);
+    kv_script_array(&t, "x_error", &p->error, f->n_panels, sizeof *p);
+    kv_text_addf(&t, "error_below = %d\n", 37 + (kv_frontier_error_below(f) ? KV_ERROR_LINE : 0));
     add_titles(&t, f);
     return kv_text_take(&t);
 }

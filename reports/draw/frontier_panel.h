@@ -60,6 +60,10 @@ void kv_frontier_add_panel(struct kv_frontier_figure *f, bool divergence, size_t
 // Lays out a figure whose panels, set, title and canvas_x are given, panels `panel_y` high (0 = as
 // the points need).
 void kv_frontier_lay(struct kv_frontier_figure *f, double panel_y);
+// Whether the bar of the latency model's error takes a line of its own below the axis's title, so
+// many pixels high; a figure as wide as a page has room for it beside the title.
+enum { KV_ERROR_LINE = 22 };
+bool kv_frontier_error_below(const struct kv_frontier_figure *f);
 // Writes and draws it. file: name of the files.
 KV_MUST_CHECK int kv_frontier_write(struct kv_frontier_figure *f, const char *file,
                                     const char *formats, struct kv_error *e);

@@ -13,7 +13,7 @@ static double or_else(double size, double usual) {
 }
 
 struct kv_axes kv_axes_new(const struct kv_layout *l, size_t i) {
-    double top = or_else(l->head, KV_HEAD) + (double)i * (l->panel_y + KV_FOOT);
+    double top = or_else(l->head, KV_HEAD) + (double)i * (l->panel_y + or_else(l->foot, KV_FOOT));
     return (struct kv_axes){.left = or_else(l->left, KV_LEFT_MARGIN),
                             .right = or_else(l->canvas_x, KV_CANVAS_X) - l->right,
                             .top = top,
@@ -25,7 +25,7 @@ struct kv_axes kv_axes_new(const struct kv_layout *l, size_t i) {
 }
 
 double kv_layout_height(const struct kv_layout *l, size_t n) {
-    return or_else(l->head, KV_HEAD) + (double)n * (l->panel_y + KV_FOOT);
+    return or_else(l->head, KV_HEAD) + (double)n * (l->panel_y + or_else(l->foot, KV_FOOT));
 }
 
 // ---- axes -----------------------------------------------------------------------------

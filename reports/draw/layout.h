@@ -16,12 +16,13 @@
 
 // Sizes that figures of panels share unless they say otherwise, in pixels: the canvas's width; its
 // head has room for title, subtitle and legend, the foot of a panel for its tics and axis title.
-enum { KV_CANVAS_X = 1000, KV_LEFT_MARGIN = 74, KV_HEAD = 92, KV_FOOT = 58 };
+enum { KV_CANVAS_X = 1000, KV_LEFT_MARGIN = 74, KV_HEAD = 92, KV_FOOT = 66 };
 
 struct kv_layout {
     double canvas_x, left, head; // 0 = the sizes above
     double right;                // margin
     double panel_y;              // height of a panel's plot area
+    double foot;                 // below a panel; 0 = KV_FOOT
 };
 
 // A panel's plot area, in pixels from the canvas's left and top, and the ranges of its axes.

@@ -59,10 +59,10 @@ static void add_time(struct kv_text *t, const struct kv_page *p, const struct kv
     kv_text_addf(t, " (");
     if (whole) kv_text_addf(t, "16 bit: %.2f", whole->at[last].step_ns / 1e6);
     if (!isnan(d->error_median))
-        kv_text_addf(t, "%sits model errs by %.1f %% in the median", whole ? "; " : "",
+        kv_text_addf(t, "%sthe latency model errs by %.1f %% in the median", whole ? "; " : "",
                      100 * d->error_median);
     else
-        kv_text_addf(t, "%show far its model errs is not known", whole ? "; " : "");
+        kv_text_addf(t, "%show far the latency model errs is not known", whole ? "; " : "");
     kv_text_addf(t,
                  r->at[last].extrapolated ? ", and this lies beyond what it was fitted to)" : ")");
 }

@@ -29,35 +29,49 @@ static void add_points(struct kv_text *t, const struct kv_paired *d) {
     kv_html_interval(t, d->n ? d->difference : NAN, d->interval, true);
 }
 
-static void add_result(struct kv_text *t, const struct kv_page_part *part, const struct kv_row *r) {
+static void add_result(struct kv_text *t, const struct kv_page_part *part, const struct kv_row *r,
+                       bool shuffled) {
     kv_text_addf(t, "<tr><th scope=\"row\">");
     kv_html_text(t, r->s.task);
     kv_text_addf(t, " <small>");
     kv_page_setting(t, part);
     kv_text_addf(t, "</small></th>");
     kv_html_bounded(t, 4, r->kl.mean, r->kl.interval);
-    kv_html_number(t, 4, r->shuffle.n_runs ? r->shuffle.kl.mean : NAN);
+    if (shuffled) kv_html_number(t, 4, r->shuffle.n_runs ? r->shuffle.kl.mean : NAN);
     kv_html_number(t, 2, r->s.effective_bits);
     kv_html_interval(t, r->s.acc[KV_ACC], r->interval[KV_ACC], false);
     add_points(t, &r->to16[KV_ACC]);
     add_points(t, &r->static4.acc);
-    add_points(t, &r->shuffle.acc);
+    if (shuffled) add_points(t, &r->shuffle.acc);
     kv_text_addf(t, "</tr>\n");
+}
+
+static bool has_shuffle(const struct kv_page *p, const char *spec) {
+    for (size_t i = 0; i < p->n_parts; i++)
+        for (size_t k = 0; k < p->parts[i].set.n; k++)
+            if (strcmp(p->parts[i].set.rows[k].s.spec, spec) == 0 &&
+                p->parts[i].set.rows[k].shuffle.n_runs)
+                return true;
+    return false;
 }
 
 static void add_results(struct kv_text *t, const struct kv_page *p, const char *spec) {
     const struct kv_versus *four = NULL, *null = NULL;
+    bool shuffled = has_shuffle(p, spec);
     kv_html_wide(t, "Results of this policy");
-    kv_text_addf(t, "<table><thead><tr><th scope=\"col\">items</th><th scope=\"col\">KL, nats</th>"
-                    "<th scope=\"col\">KL to its shuffle</th><th scope=\"col\">effective bits</th>"
-                    "<th scope=\"col\">accuracy, %%</th><th scope=\"col\">to 16 bit, points</th>"
-                    "<th scope=\"col\">to static 4 bit</th>"
-                    "<th scope=\"col\">to its own shuffle</th></tr></thead><tbody>\n");
+    kv_text_addf(t,
+                 "<table><thead><tr><th scope=\"col\">items</th><th scope=\"col\">KL, nats</th>");
+    if (shuffled) kv_text_addf(t, "<th scope=\"col\">KL to its shuffle</th>");
+    kv_text_addf(t,
+                 "<th scope=\"col\">effective bits</th><th scope=\"col\">accuracy, %%</th>"
+                 "<th scope=\"col\">to 16 bit, points</th><th scope=\"col\">to static 4 bit</th>");
+    if (shuffled) kv_text_addf(t, "<th scope=\"col\">to its own shuffle</th>");
+    kv_text_addf(t, "</tr></thead><tbody>\n");
     for (size_t i = 0; i < p->n_parts; i++)
         for (size_t k = 0; k < p->parts[i].set.n; k++) {
             const struct kv_row *r = &p->parts[i].set.rows[k];
             if (strcmp(r->s.spec, spec) != 0) continue;
-            add_result(t, &p->parts[i], r);
+            add_result(t, &p->parts[i], r, shuffled);
             if (r->static4.n_runs) four = &r->static4;
             if (r->shuffle.n_runs) null = &r->shuffle;
         }

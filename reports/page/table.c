@@ -107,6 +107,18 @@ static void add_ceiling(struct kv_text *t, const struct kv_page *p, const struct
     kv_text_addf(t, ".");
 }
 
+// The sign that some times carry.
+static void add_beyond(struct kv_text *t, const struct kv_page *p,
+                       const struct kv_frontier_set *set) {
+    for (size_t i = 0; p->all->device && i < set->n; i++)
+        for (size_t k = 0; k < p->all->n_contexts; k++)
+            if (set->rows[i].at[k].extrapolated) {
+                kv_text_addf(t, " A time with * lies beyond the contexts, widths or cache types "
+                                "that the device was measured at.");
+                return;
+            }
+}
+
 // What the numbers leave out, and at what length quality was measured.
 static void add_notes(struct kv_text *t, const struct kv_page *p,
                       const struct kv_frontier_set *set) {
@@ -160,6 +172,7 @@ void kv_page_table(struct kv_text *t, const struct kv_page *p, const struct kv_p
                      x.front.n_items);
     kv_text_addf(t, ".");
     add_ceiling(t, p, &set->rows[0]);
+    add_beyond(t, p, set);
     add_notes(t, p, set);
     kv_text_addf(t, "</p>\n");
     kv_html_wide(t, "Results");

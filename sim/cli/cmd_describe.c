@@ -188,14 +188,11 @@ static int print_fields(const struct kv_format *f, enum kv_output how, struct kv
         for (uint32_t w = 0; w < f->n_widths; w++) {
             all.now.side = (enum kv_side)side;
             all.now.width_bits = f->width_bits[w];
-            all.now.unit_bytes = kv_format_size(f, (enum kv_side)side, w).bytes;
-            if (f->type->encode) kv_format_fields(f, (enum kv_side)side, w, take_field, &all);
+            size_t from = all.n;
+            uint32_t bytes = kv_format_fields(f, (enum kv_side)side, w, take_field, &all);
+            for (; from < all.n; from++) all.at[from].unit_bytes = bytes;
         }
-    int rc = all.n
-                 ? kv_table_print_rows(fields, all.at, all.n, sizeof *all.at, how, e)
-                 : kv_fail(e, KV_EFAIL, "describe",
-                           "format %s lays out whole tensors: its units have no bytes of their own",
-                           f->type->name);
+    int rc = kv_table_print_rows(fields, all.at, all.n, sizeof *all.at, how, e);
     free(all.at);
     return rc;
 }

@@ -238,10 +238,10 @@ static void fill_device(struct kv_device *dev, const struct kv_design *d,
     set_text(&dev->weights, kv_strdup(r->weights));
     char threads[32] = ""; // a GPU has none
     if (r->threads)
-        snprintf(threads, sizeof threads, "%u thread%s, ", r->threads, r->threads > 1 ? "s" : "");
+        snprintf(threads, sizeof threads, ", %u thread%s", r->threads, r->threads > 1 ? "s" : "");
     set_text(&dev->summary,
-             kv_format_text("%s, %s weights, %s%s", *r->shape_name ? r->shape_name : "model",
-                            r->weights, threads, runs->machine));
+             kv_format_text("%s, %s weights%s%s%s", *r->shape_name ? r->shape_name : "model",
+                            r->weights, threads, *runs->machine ? ", " : "", runs->machine));
     set_text(&dev->provenance,
              kv_format_text("%s%skvsim calibrate", runs->command, *runs->command ? "; " : ""));
     set_text(&dev->runs_meta, kv_format_text("%s; %s; %.0f MHz", runs->engine, runs->compiler,

@@ -113,7 +113,7 @@ struct kv_format_type {
                   size_t n_units, uint8_t *q);
     void (*close)(struct kv_format *f); // NULL when self stays NULL
     // Says where the numbers of a unit lie, at a width below 16 (or the only one). NULL under
-    // whole_encode, where no unit has bytes of its own.
+    // whole_encode, where no unit has bytes of its own: whole_fields does.
     void (*fields)(const struct kv_format *f, enum kv_side side, uint32_t width, kv_field_fn *take,
                    void *self);
     // Or, under KV_SCOPE_TENSOR, instead of encode, decode and codes; size() then says what a unit
@@ -126,6 +126,9 @@ struct kv_format_type {
                          float *y);
     void (*whole_codes)(const struct kv_format *f, const struct kv_whole *t, const uint8_t *in,
                         uint8_t *q);
+    // As fields, of the bytes of one tensor; values are counted as x is laid out.
+    void (*whole_fields)(const struct kv_format *f, const struct kv_whole *t, kv_field_fn *take,
+                         void *self);
     uint32_t revision; // raised when the same spec codes otherwise than before: kept tables differ
     enum kv_published_mode published_mode; // in which its source reads what it stores
 };
@@ -173,9 +176,11 @@ void kv_format_encode(const struct kv_format *f, const struct kv_block *b, const
 void kv_format_decode(const struct kv_format *f, const struct kv_block *b, const uint8_t *codes,
                       size_t n_units, float *y);
 // Calls take for each run of numbers that a unit of this width is made of, metadata first: together
-// they are its code and metadata bits. None where the format codes whole tensors itself. (fields.c)
-void kv_format_fields(const struct kv_format *f, enum kv_side side, uint32_t width,
-                      kv_field_fn *take, void *self);
+// they are its code and metadata bits. Returns the unit's bytes. Where the format codes whole
+// tensors itself, of one of KV_NOMINAL_TOKENS tokens, all at this width. (fields.c)
+enum { KV_NOMINAL_TOKENS = 128 };
+uint32_t kv_format_fields(const struct kv_format *f, enum kv_side side, uint32_t width,
+                          kv_field_fn *take, void *self);
 
 // Turns a head in place by RoPE: pair i by position x angle[i], [d / 2] radians; a negative
 // position turns back.

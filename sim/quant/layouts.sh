@@ -10,8 +10,8 @@ A byte is drawn from its bit 7 to its bit 0; numbers have their lowest bit first
 bit 0 of the next. `0` to `9` and `A` to `V` stand for the code of value 0 to 31, small letters for metadata: `s` scale, `m`
 minimum or mean, `z` zero or zero point, `n` norm, `t` step, `p` place of an outlier, `o` outlier. Under a diagram: all numbers of
 the unit, each run with its first bit. Values are counted as a head has them, in the format's order of channels; of `kivi`'s keys,
-a unit of 32 tokens, value 64 t + c is channel c of token t. `zipcache` lays out whole tensors and has no unit; `hadamard` and
-`rotatekv` code rotated values.
+a unit of 32 tokens, value 64 t + c is channel c of token t. `zipcache` lays out whole tensors: drawn is one of 128 tokens of
+three heads, value 192 t + 64 h + c (`kvsim dump` writes the map of each). `hadamard` and `rotatekv` code rotated values.
 TEXT
 for format in $("$1" list formats --tsv | awk -F'\t' 'NR > 1 { print $1 }'); do
     "$1" describe "$format" --fields --tsv 2>/dev/null | awk -F'\t' -v format="$format" '

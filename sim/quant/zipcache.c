@@ -12,8 +12,6 @@ static const struct kv_param params[] = {
      "tokens after the prompt stay exact until so many have gathered"},
     {0}};
 
-enum { NOMINAL_TOKENS = 128 }; // of a set, for the size of a unit alone
-
 static int zip_open(struct kv_format *f, const struct kv_format_setting *s,
                     const struct kv_args *args, struct kv_error *e) {
     static const uint8_t bits[] = {2, 4, 8, 16};
@@ -24,13 +22,13 @@ static int zip_open(struct kv_format *f, const struct kv_format_setting *s,
     return 0;
 }
 
-// A unit with its share of what a set of 128 tokens of all heads shares.
+// A unit with its share of what a set of as many tokens of all heads shares.
 static struct kv_unit_size zip_unit(const struct kv_format *f, enum kv_side side, uint32_t width) {
     uint32_t d = f->setting.shape.head_dim, heads = f->setting.shape.n_kv_heads,
              bits = f->width_bits[width],
-             meta = side == KV_KEY
-                        ? (32 * d + NOMINAL_TOKENS - 1) / NOMINAL_TOKENS
-                        : (32 + heads - 1) / heads + (16 * d + NOMINAL_TOKENS - 1) / NOMINAL_TOKENS;
+             meta = side == KV_KEY ? (32 * d + KV_NOMINAL_TOKENS - 1) / KV_NOMINAL_TOKENS
+                                   : (32 + heads - 1) / heads +
+                                         (16 * d + KV_NOMINAL_TOKENS - 1) / KV_NOMINAL_TOKENS;
     if (bits == 16) return kv_half_size(d);
     return (struct kv_unit_size){
         .values = d, .code_bits = d * bits, .meta_bits = meta, .bytes = (d * bits + meta + 7) / 8};
@@ -280,6 +278,124 @@ static void zip_codes(const struct kv_format *f, const struct kv_whole *t, const
     read_back(f, t, in, NULL, q);
 }
 
+// ---- where things lie -----------------------------------------------------------------------
+
+// Cells that scales are of, first to last, as far apart as each other; apart 0: they are not.
+struct spread {
+    uint32_t first, n, apart;
+};
+
+static void spread_to(struct spread *s, uint32_t cell) {
+    uint32_t last = s->first + (s->n ? (s->n - 1) * s->apart : 0);
+    if (s->n == 0)
+        *s = (struct spread){cell, 0, 1};
+    else if (s->n == 1)
+        s->apart = cell - last;
+    else if (cell - last != s->apart)
+        s->apart = 0;
+    s->n++;
+}
+
+// Numbers of the channels of one head, each of every cell of a spread; covers 0 where those do not
+// lie evenly: which cells they are, the cells' codes tell.
+static void take_channels(const struct kv_format *f, const struct spread *of, const char *what,
+                          uint32_t at, uint32_t step, kv_field_fn *take, void *self) {
+    uint32_t d = f->setting.shape.head_dim;
+    take(self, &(struct kv_field){.what = what,
+                                  .type = "fp16",
+                                  .bits = 16,
+                                  .n = d,
+                                  .at = at,
+                                  .step = step,
+                                  .value = of->apart ? of->first * d : 0,
+                                  .next = of->apart ? 1 : 0,
+                                  .covers = of->apart ? of->n : 0,
+                                  .apart = of->apart * d});
+}
+
+// Heights of values' channels.
+static uint32_t take_peaks(const struct kv_format *f, const struct kv_whole *t, kv_field_fn *take,
+                           void *self) {
+    uint32_t heads = f->setting.shape.n_kv_heads, at = 0;
+    for (uint32_t h = 0; t->side == KV_VALUE && h < heads; h++) {
+        struct spread of = {0};
+        for (uint32_t i = h; i < t->n * heads; i += heads)
+            if (t->width[i] != KV_EVICT && f->width_bits[t->width[i]] < 16) spread_to(&of, i);
+        if (of.n == 0) continue;
+        take_channels(f, &of, "scale of a channel", at, 16, take, self);
+        at += 16 * f->setting.shape.head_dim;
+    }
+    return at;
+}
+
+// Cells between a row of a set and the next, where rows are whole tokens that lie evenly; else 0.
+static uint32_t row_step(const struct set *s, uint32_t heads) {
+    uint32_t step = s->n > heads ? s->cell[heads] - s->cell[0] : heads;
+    if (s->cell[0] % heads || s->n != s->rows * heads) return 0;
+    for (uint32_t k = 0; k < s->n; k++)
+        if (s->cell[k] != s->cell[0] + k / heads * step + k % heads) return 0;
+    return step;
+}
+
+// Scales and minima of a set: of keys by head and channel, of values by row.
+static void take_pairs(const struct kv_format *f, const struct set *s, enum kv_side side,
+                       uint32_t at, kv_field_fn *take, void *self) {
+    static const char *const what[] = {"scale", "minimum"};
+    uint32_t d = f->setting.shape.head_dim, heads = f->setting.shape.n_kv_heads;
+    uint32_t step = row_step(s, heads);
+    for (uint32_t h = 0; side == KV_KEY && h < heads; h++) {
+        struct spread of = {0};
+        for (size_t k = 0; k < s->n; k++)
+            if (s->cell[k] % heads == h) spread_to(&of, s->cell[k]);
+        if (of.n == 0) continue;
+        for (uint32_t i = 0; i < 2; i++)
+            take_channels(f, &of, what[i], at + 16 * i, 32, take, self);
+        at += 32 * d;
+    }
+    for (uint32_t i = 0; side == KV_VALUE && i < 2;
+         i++) // of whole tokens, or of cells as they come
+        take(self, &(struct kv_field){.what = what[i],
+                                      .type = "fp16",
+                                      .bits = 16,
+                                      .n = (uint32_t)s->rows,
+                                      .at = at + 16 * i,
+                                      .step = 32,
+                                      .value = step ? s->cell[0] * d : 0,
+                                      .next = step * d,
+                                      .covers = step ? heads * d : 0,
+                                      .apart = step ? 1 : 0});
+}
+
+// A run of codes for each run of cells that follow each other.
+static void take_cells(const struct set *s, uint32_t d, uint32_t at, kv_field_fn *take,
+                       void *self) {
+    for (size_t k = 0, end; k < s->n; k = end) {
+        for (end = k + 1; end < s->n && s->cell[end] == s->cell[end - 1] + 1;) end++;
+        take(self, &(struct kv_field){.what = "code",
+                                      .type = s->bits == 16 ? "fp16" : "uint",
+                                      .bits = s->bits,
+                                      .n = (uint32_t)(end - k) * d,
+                                      .at = at + (uint32_t)k * d * s->bits,
+                                      .step = s->bits,
+                                      .value = s->cell[k] * d,
+                                      .next = 1,
+                                      .covers = 1,
+                                      .apart = 1});
+    }
+}
+
+static void zip_fields(const struct kv_format *f, const struct kv_whole *t, kv_field_fn *take,
+                       void *self) {
+    uint32_t d = f->setting.shape.head_dim, at = take_peaks(f, t, take, self);
+    for (uint32_t w = 0; w < f->n_widths; w++) {
+        struct set s = set_of(f, t, w);
+        if (s.n && s.bits < 16) take_pairs(f, &s, t->side, at, take, self);
+        take_cells(&s, d, at + 32 * (uint32_t)pairs_of(&s, t->side, d), take, self);
+        at += 8 * (uint32_t)bytes_of(&s, t->side, d);
+        free(s.cell);
+    }
+}
+
 const struct kv_format_type kv_format_type_zipcache = {
     .name = "zipcache",
     .summary = "ZipCache: keys by channel over all tokens of a width, values by token with their "
@@ -309,5 +425,6 @@ const struct kv_format_type kv_format_type_zipcache = {
     .whole_encode = zip_encode,
     .whole_decode = zip_decode,
     .whole_codes = zip_codes,
+    .whole_fields = zip_fields,
     .published_mode = KV_PUBLISHED_PREFILL,
 };

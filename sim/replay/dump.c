@@ -152,6 +152,12 @@ static void add_units(struct maker *m, const struct rows *r, size_t from, size_t
     free(unit);
 }
 
+static void keep_field(void *self, const struct kv_field *x) {
+    struct kv_dump *d = self;
+    d->fields = kv_grow(d->fields, d->n_fields + 1, sizeof *d->fields);
+    d->fields[d->n_fields++] = *x;
+}
+
 // A format that lays out a tensor itself: one unit for all that it codes, and float32 ones.
 static void add_whole(struct maker *m, const struct rows *r, size_t from, size_t to) {
     const struct kv_format *f = m->f;
@@ -180,6 +186,10 @@ static void add_whole(struct maker *m, const struct rows *r, size_t from, size_t
                                                     .held = KV_HELD_TENSOR});
         f->type->whole_encode(f, &t, x, out);
         free(x);
+        struct kv_dump_unit *u = &m->d->units[m->d->n_units - 1];
+        u->first_field = m->d->n_fields;
+        f->type->whole_fields(f, &t, keep_field, m->d);
+        u->n_fields = m->d->n_fields - u->first_field;
     }
     free(width);
 }
@@ -420,6 +430,7 @@ int kv_dump_new(struct kv_dump **out, const struct kv_replay *r, size_t which, s
 void kv_dump_free(struct kv_dump *d) {
     if (!d) return;
     free(d->units);
+    free(d->fields);
     free(d->cells);
     free(d->tokens);
     free(d->tags);

@@ -36,7 +36,8 @@ struct kv_dump_unit {
     uint32_t layer, head, n_heads;
     enum kv_side side;
     enum kv_held held;
-    uint8_t bits; // of the width; 0: several (KV_HELD_TENSOR)
+    uint8_t bits;                 // of the width; 0: several (KV_HELD_TENSOR)
+    size_t first_field, n_fields; // of a tensor: in the dump's list of fields
 };
 
 // Bits of one token; those of a unit count at its first token.
@@ -53,6 +54,8 @@ struct kv_dump {
     uint32_t n_tokens, n_context; // of the sequence, and of them the context's
     size_t n_units;
     struct kv_dump_unit *units;
+    size_t n_fields;
+    struct kv_field *fields; // of tensors, each of which has a layout of its own
     uint8_t *cells;
     uint64_t n_bytes;
     struct kv_dump_token *tokens; // [n_tokens]
@@ -74,10 +77,10 @@ KV_MUST_CHECK int kv_dump_new(struct kv_dump **d, const struct kv_replay *r, siz
                               size_t item, uint32_t choice, struct kv_error *e);
 void kv_dump_free(struct kv_dump *d); // NULL is fine
 
-// Writes about.json, cells.bin, cells.hex, units.tsv, fields.tsv and, where there are tags,
-// tags.bin, tags.hex and tags.tsv into a folder, which is made. hex: $readmemh text, words of
-// word_bytes (1 to 64), the lowest byte last. sim/test/conformance/README.md says what each holds.
-// (dump_files.c)
+// Writes about.json, cells.bin, cells.hex, units.tsv, fields.tsv, where there are tensors
+// tensors.tsv and, where there are tags, tags.bin, tags.hex and tags.tsv into a folder, which is
+// made. hex: $readmemh text, words of word_bytes (1 to 64), the lowest byte last.
+// sim/test/conformance/README.md says what each holds. (dump_files.c)
 KV_MUST_CHECK int kv_dump_write(const struct kv_dump *d, const char *dir, uint32_t word_bytes,
                                 struct kv_error *e);
 

@@ -80,11 +80,17 @@ struct kind {
     uint32_t bits;
 };
 
+#define FIELD_COLUMNS "what\ttype\tbits\tn\tat_bits\tstep_bits\tvalue\tnext\tcovers\tapart\n"
+
+static void add_numbers(struct kv_text *t, const struct kv_field *x) {
+    kv_text_addf(t, "%s\t%s\t%u\t%u\t%u\t%u\t%u\t%u\t%u\t%u\n", x->what, x->type, x->bits, x->n,
+                 x->at, x->step, x->value, x->next, x->covers, x->apart);
+}
+
 static void add_field(void *self, const struct kv_field *x) {
     const struct kind *k = self;
-    kv_text_addf(k->to, "%s\t%s\t%u\t%s\t%s\t%u\t%u\t%u\t%u\t%u\t%u\t%u\t%u\n", side_name(k->side),
-                 kv_held_names[k->held], k->bits, x->what, x->type, x->bits, x->n, x->at, x->step,
-                 x->value, x->next, x->covers, x->apart);
+    kv_text_addf(k->to, "%s\t%s\t%u\t", side_name(k->side), kv_held_names[k->held], k->bits);
+    add_numbers(k->to, x);
 }
 
 static bool occurs(const struct kv_dump *d, const struct kind *k) {
@@ -111,19 +117,29 @@ static void add_exact(const struct kv_dump *d, const struct kind *k, const char 
 static int write_fields(const struct kv_dump *d, const char *dir, struct kv_error *e) {
     const struct kv_format *f = d->spec->format;
     struct kv_text t = {0};
-    kv_text_addf(&t,
-                 "side\theld\twidth_bits\twhat\ttype\tbits\tn\tat_bits\tstep_bits\tvalue\tnext\t"
-                 "covers\tapart\n");
+    kv_text_addf(&t, "side\theld\twidth_bits\t" FIELD_COLUMNS);
     for (int side = 0; side < 2; side++) {
         struct kind k = {&t, (enum kv_side)side, KV_HELD_CODED, 0};
         for (uint32_t w = 0; w < f->n_widths; w++) {
             k.bits = f->width_bits[w];
-            if (occurs(d, &k)) kv_format_fields(f, k.side, w, add_field, &k);
+            if (occurs(d, &k)) (void)kv_format_fields(f, k.side, w, add_field, &k);
         }
         add_exact(d, &(struct kind){&t, k.side, KV_HELD_FP16, 16}, "fp16");
         add_exact(d, &(struct kind){&t, k.side, KV_HELD_FLOAT32, 32}, "fp32");
     }
     return write_text(dir, "fields.tsv", &t, e);
+}
+
+// Tensors are laid out each in its own way.
+static int write_tensors(const struct kv_dump *d, const char *dir, struct kv_error *e) {
+    struct kv_text t = {0};
+    kv_text_addf(&t, "unit_at_bytes\t" FIELD_COLUMNS);
+    for (size_t i = 0; i < d->n_units; i++)
+        for (size_t k = 0; k < d->units[i].n_fields; k++) {
+            kv_text_addf(&t, "%llu\t", (unsigned long long)d->units[i].at);
+            add_numbers(&t, &d->fields[d->units[i].first_field + k]);
+        }
+    return write_text(dir, "tensors.tsv", &t, e);
 }
 
 static int write_tags(const struct kv_dump *d, const char *dir, uint32_t word, struct kv_error *e) {
@@ -185,6 +201,7 @@ int kv_dump_write(const struct kv_dump *d, const char *dir, uint32_t word, struc
     if (rc == 0) rc = write_bytes(dir, "cells", d->cells, d->n_bytes, word, e);
     if (rc == 0) rc = write_units(d, dir, e);
     if (rc == 0) rc = write_fields(d, dir, e);
+    if (rc == 0 && d->n_fields) rc = write_tensors(d, dir, e);
     if (rc == 0 && d->n_tag_numbers) rc = write_tags(d, dir, word, e);
     return rc ? rc : write_about(d, dir, word, e);
 }

@@ -127,6 +127,14 @@ static void issue_16_the_latency_models_error_is_drawn_and_bounds_the_axis(void 
     assert_int_equal(sscanf(strstr(text, "array x_low[2]"), "array x_low[2] = [%lf", &low), 1);
     assert_int_equal(sscanf(strstr(text, "array x_high[2]"), "array x_high[2] = [%lf", &high), 1);
     assert_true(low < 10 && high > 10.1 && high - low >= 12 * 0.05 * 10);
+    assert_non_null(strstr(text, "error_below = 37\n"));
+    free(text);
+    free(path);
+    // a narrow figure has it too, on a line of its own for which each panel's foot grows
+    path = kv_format_text("%s/frontier_latency-narrow.gp", f->dir);
+    assert_int_equal(kv_read_file(path, &text, &n, &e), 0);
+    assert_non_null(strstr(text, "array x_error[2] = [0.05, 0.05]"));
+    assert_non_null(strstr(text, "error_below = 59\n"));
     f->all.device = NULL;
     kv_device_free(d);
     free(text);

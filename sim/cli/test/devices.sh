@@ -99,6 +99,8 @@ refused "issue 13 A2: runs of several ways are no device" 1 \
     calibrate --runs "$dir/bench.jsonl"
 check "issue 13 A2: --where chooses, repeated or after a comma, values with commas too" "1.5 1.0" \
     "$(for w in 'gpu_info=GPU B, GPU C,flash_attn=0' 'flash_attn=true'; do "$kvsim" calibrate --runs "$dir/bench.jsonl" --where "$w" --where 'gpu_info=GPU B, GPU C' -q --tsv | awk '$1 == "base_ns" { printf "%.1f ", $2 / 1e6 }'; done | sed 's/ $//')"
+check "a device of runs without a machine's name has no stray comma in its summary" "135m, Q4_1 weights, 4 threads" \
+    "$("$kvsim" calibrate --runs reports/your-device/llama-bench.md --device own --out "$dir/named.json" -q >/dev/null; sed -n 's/.*"summary": "\([^"]*\)".*/\1/p' "$dir/named.json")"
 refused "issue 13 A2: a condition that no run meets" 1 \
     "kvsim: calibrate: --where: flash_attn is never '2'; it is '0' (18 runs) or '1' (18 runs)" \
     calibrate --runs "$dir/bench.jsonl" --where flash_attn=2

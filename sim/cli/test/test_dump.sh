@@ -61,6 +61,23 @@ done
 check 'what kvsim code decodes them to codes to the same bytes' \
     sh -c "'$kvsim' code sym --bits 3 --dim 32 <decoded.f32 | cmp - plain/cells.bin"
 
+# ---- tensors
+
+for spec in static:bits=4@zipcache random:by=cell@zipcache; do
+    "$kvsim" dump t $spec --item 1 --choice 2 -o tensors -q >/dev/null
+    check "$spec: each tensor's fields are its bits, each number once" awk -F'\t' '
+        FNR == 1 { next }
+        FILENAME ~ /tensors.tsv/ { bits[$1] += $4 * $5; for (i = 0; i < $5; i++) if (seen[$1, $6 + i * $7]++) exit 1; next }
+        $9 == "tensor" { n++; if (bits[$1] != $11 + $12) exit 1 }
+        END { if (!n) exit 1 }' tensors/tensors.tsv tensors/units.tsv
+done
+# what a reader makes of the map alone: the codes of the first unit of keys at 4 bits, by shell arithmetic
+"$kvsim" dump t static:bits=4@zipcache --item 1 -o tensors -q >/dev/null
+check 'the first code of a tensor lies where the map says' test "$(awk -F'\t' '$1 == 0 && $2 == "code" { print $6 / 8; exit }' tensors/tensors.tsv)" \
+    -eq "$(awk -F'\t' '$1 == 0 && $9 == "tensor" { print $12 / 8; exit }' tensors/units.tsv)"
+"$kvsim" dump t static:bits=4@sym --item 0 -o plain -q >/dev/null
+check 'a format of units has no map of tensors' test ! -e plain/tensors.tsv
+
 # ---- mistakes
 
 expect 2 'kvsim: dump: --item I is needed: which item of the trace' 'no item' dump t static
@@ -76,7 +93,5 @@ expect 1 'kvsim: nothing: is not a trace folder (kvsim record makes one)' 'a rec
 : >file
 expect 1 'kvsim: file: is not a folder' 'a file where a folder is wanted' dump t static --item 0 -o file
 expect 2 "kvsim: dump: unknown option '--items'; did you mean '--item'?" 'items for item' dump t static --items 0
-expect 1 'kvsim: describe: format zipcache lays out whole tensors: its units have no bytes of their own' \
-    'fields of a format without units' describe zipcache --fields
 expect 2 'kvsim: describe: static is a policy; --fields is of formats' 'fields of a policy' describe static --fields
 finish

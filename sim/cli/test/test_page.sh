@@ -71,6 +71,8 @@ mkdir drawn
     "$kvsim" calibrate -q --runs "$root/sim/cost/devices/epyc-avx2-2core-q4.json" --figures drawn >/dev/null
 check 'nor in those of other verbs' sh -c "test -s drawn/headroom.svg -a -s drawn/device_lines.svg && '$crossings' drawn/*.svg >found.txt"
 sed 's/^/# /' found.txt | tail -n 3
+check "figures of studies show the numbers of their pages' tables" sh -c \
+    "cd '$root' && sh reports/figures/studies.sh --data '$work/studies' && for f in '$work'/studies/*.tsv; do cmp \$f reports/figures/\${f##*/} || exit 1; done"
 check 'nor in those of the house' sh -c "'$crossings' '$root'/reports/figures/*.svg >found.txt"
 sed 's/^/# /' found.txt | tail -n 3
 # Spoiled: every name of the first panel stands where its point is.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Properties of all formats: sizes, buffers, errors of half a step, falling errors, stable codes.
 #include "sim/base/memory.h"
+#include "sim/quant/pack.h"
 #include "sim/quant/code.h"
 #include "sim/quant/test/guard.h"
 
@@ -337,7 +338,7 @@ static void test_fields(void **state) {
             kv_format_encode(f, &b, x, 1, unit);
             memset(&t, 0, sizeof t);
             t.unit = unit, t.whole = true;
-            kv_format_fields(f, b.side, b.width, tell, &t);
+            assert_int_equal(kv_format_fields(f, b.side, b.width, tell, &t), size.bytes);
             assert_int_equal(t.n_bits, size.code_bits + size.meta_bits);
             for (uint32_t v = 0; v < size.values; v++)
                 assert_int_equal(t.bits_of[v], f->width_bits[b.width]);
@@ -348,6 +349,76 @@ static void test_fields(void **state) {
         }
         kv_format_close(f);
     }
+}
+
+// A tensor decoded by nothing but its map of fields.
+struct read_back {
+    const uint8_t *bytes;
+    float *code, *scale, *minimum, *height;
+    uint32_t *bits_of;
+    uint64_t n_bits;
+    bool even; // each number says whose it is
+};
+
+static void read_field(void *self, const struct kv_field *x) {
+    struct read_back *r = self;
+    float *to = x->what[0] == 'c'               ? r->code
+                : x->what[0] == 'm'             ? r->minimum
+                : strcmp(x->what, "scale") == 0 ? r->scale
+                                                : r->height;
+    r->even = r->even && x->covers > 0;
+    for (uint32_t i = 0; i < x->n; i++) {
+        uint32_t raw = 0;
+        for (uint32_t b = 0, at = x->at + i * x->step; b < x->bits; b++, at++)
+            raw |= (uint32_t)(r->bytes[at / 8] >> at % 8 & 1u) << b;
+        r->n_bits += x->bits;
+        const uint8_t half[] = {(uint8_t)raw, (uint8_t)(raw >> 8)};
+        float v = strcmp(x->type, "fp16") == 0 ? kv_get_half(half) : (float)raw;
+        for (uint32_t k = 0; k < x->covers; k++) {
+            to[x->value + i * x->next + k * x->apart] = v;
+            if (to == r->code) r->bits_of[x->value + i * x->next] += x->bits;
+        }
+    }
+}
+
+static void test_whole_fields(void **state) {
+    enum { TOKENS = 12, VALUES = TOKENS * HEADS * DIM };
+    static float x[VALUES], y[VALUES], part[4][VALUES];
+    static uint32_t bits_of[VALUES];
+    static uint8_t bytes[4 * VALUES];
+    uint8_t width[TOKENS * HEADS];
+    (void)state;
+    struct kv_format *f = open_format("zipcache");
+    uint32_t d = f->setting.shape.head_dim;
+    // all at one width, tokens in turn at two, and cells as they come with some not stored
+    for (int mix = 0; mix < 5; mix++)
+        for (int side = 0; side < 2; side++) {
+            for (uint32_t i = 0; i < TOKENS * HEADS; i++)
+                width[i] = mix < 3              ? (uint8_t)mix
+                           : mix == 3           ? (uint8_t)(i / HEADS % 2)
+                           : i * i / 3 % 5 == 4 ? KV_EVICT
+                                                : (uint8_t)(i * i / 3 % 5);
+            struct kv_whole t = {0, (enum kv_side)side, TOKENS, width};
+            struct kv_whole_size size = f->type->whole_size(f, &t);
+            bell(x, TOKENS * HEADS * d, 11);
+            f->type->whole_encode(f, &t, x, bytes);
+            memset(y, 0, sizeof y);
+            f->type->whole_decode(f, &t, bytes, y);
+            memset(bits_of, 0, sizeof bits_of);
+            for (uint32_t i = 0; i < VALUES; i++) part[3][i] = 1;
+            struct read_back r = {bytes, part[0], part[1], part[2], part[3], bits_of, 0, true};
+            f->type->whole_fields(f, &t, read_field, &r);
+            assert_int_equal(r.n_bits, size.code_bits + size.meta_bits);
+            for (uint32_t i = 0; i < TOKENS * HEADS * d; i++)
+                assert_int_equal(bits_of[i],
+                                 width[i / d] == KV_EVICT ? 0 : f->width_bits[width[i / d]]);
+            assert_int_equal(r.even, mix < 4);
+            for (uint32_t i = 0; r.even && i < TOKENS * HEADS * d; i++) {
+                float v = part[0][i] * part[1][i] + part[2][i];
+                assert_true(y[i] == v * part[3][i]);
+            }
+        }
+    kv_format_close(f);
 }
 
 static void test_extremes(void **state) {
@@ -492,6 +563,7 @@ int main(void) {
         {"codes of decoded data do not change where the format promises it", test_stable, 0, 0, 0},
         {"codes for entropies fit their width", test_codes, 0, 0, 0},
         {"fields are all bits of a unit, each once, and its codes", test_fields, 0, 0, 0},
+        {"a tensor decodes by nothing but its map of fields", test_whole_fields, 0, 0, 0},
         {"zeros decode to zero and odd values break nothing", test_extremes, 0, 0, 0},
         {"kivi stores 3.52 bits a key and 7.16 a value at 100 tokens", test_kivi_ledger, 0, 0, 0},
         {"kivi codes a key channel over 32 tokens as asym codes 32 values", test_kivi_channels, 0,

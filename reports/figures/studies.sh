@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+# Figures of the studies whose numbers stand in a table of their page, drawn from that table, so that page and figure
+# cannot differ: studies.sh [FOLDER] writes NAME.tsv and NAME.svg (default: reports/figures), studies.sh --data FOLDER the
+# data alone; and the fit of your-device.md from the runs that it is about (BUILD: build).
+set -eu
+BUILD=${BUILD:-build} here=reports/figures draw=1 to=reports/figures
+[ "${1-}" != --data ] || { draw='' && shift; }
+[ $# -eq 0 ] || to=$1
+mkdir -p "$to"
+
+# table PAGE HEAD: the cells of the table whose first line begins with HEAD, a line a row.
+table() {
+    awk -F '|' -v head="| $2" '
+        index($0, head) == 1 { on = 1; getline; next }
+        !/^\|/ { on = 0 }
+        on { for (i = 2; i < NF; i++) { gsub(/^ +| +$|[*`]/, "", $i); printf "%s%s", $i, i < NF - 1 ? "\t" : "\n" } }' "reports/$1"
+}
+# draw NAME WIDTH HEIGHT
+draw() {
+    [ -z "$draw" ] || gnuplot -e "format = 'svg'; name = '$to/$1'; data = '$to/$1.tsv'; canvas_x = $2; canvas_y = $3" \
+        reports/draw/style.gp "$here/$1.gp"
+}
+
+# A factor of two levels tells both: "x (a against b)", of "one, against other".
+table attribution.md 'factor | level' | awk -F '\t' '
+    BEGIN { print "place\tname\ttimes\tlow\thigh\tfactor" }
+    function row(name, times, low, high) { printf "%g\t%s\t%s\t%s\t%s\t%d\n", place++, name, times, low, high, factors }
+    $1 != "" { factor = $1; sub(/ \(.*/, "", factor) }
+    $1 ~ /scorer/ { next }
+    $1 != "" { factors++; if (factors > 1) place += 0.5 }
+    $5 ~ /against/ {
+        split($2, name, ", against "); split($5, part, /[( )]+/)
+        row(factor ": " name[1], part[2], "", ""); row(factor ": " name[2], part[4], "", ""); next
+    }
+    { n = split($5, part, /[][, ]+/); row(factor ": " $2, part[1], part[2], part[3]) }' >"$to/attribution.tsv"
+draw attribution 860 520
+
+# What the recording assumes (open, prefill), and what the run itself does (closed, requant).
+{
+    echo "name	assumed	run"
+    table assumptions.md 'threshold on' | awk -F '\t' '{ split($1, n, ","); print "widths by " n[1] ", 2 to 16 bits\t" $4 "\t" $5 }'
+    table assumptions.md 'format, 32 items' | awk -F '\t' '{ sub(/^static:bits=/, "", $1); split($1, n, /[@:]/); print n[2] " at " n[1] " bits\t" $4 "\t" $5 }'
+} >"$to/assumptions.tsv"
+draw assumptions 860 330
+
+table plans.md 'runtime | exported as' | awk -F '\t' '
+    BEGIN { print "name\tbits\tnats\tagainst\tlow\thigh" }
+    { split($6, part, /[][, ]+/); print $1 "\t" $3 "\t" $5 "\t" part[1] "\t" part[2] "\t" part[3] }' | sort -s -t '	' -k 3,3g >"$to/plans.tsv"
+draw plans 860 340
+
+[ -z "$draw" ] || {
+    "$BUILD/kvsim" calibrate -q --runs reports/your-device/llama-bench.md --device your-device --figures work/your-device >/dev/null
+    cp work/your-device/your-device_lines.svg "$to/your-device.svg"
+}
