@@ -9,7 +9,9 @@ enum { THREADS = 256, ROOM = 200 * 1024 }; // shared memory that one block may h
 struct KvFormats {
     kv_plain_format *plain; // on the device
     float *turns;
-    uint32_t n, n_layers, head_dim, n_positions, kv_dim, unit_values, centred;
+    float *zeros; // [rows][n_kv_heads][zero_floats], grown as batches ask
+    size_t has_zeros;
+    uint32_t n_layers, head_dim, n_positions, kv_dim, n_kv_heads, unit_values, centred, zero_floats;
 };
 
 // The threads of a block, in teams of a warp; blockIdx.y of gridDim.y shares a branch.
@@ -63,17 +65,17 @@ int kv_cuda_hold_formats(KvFormats **out, const kv_plain_format *plain, uint32_t
                          const float *turns, uint32_t n_positions) {
     KvFormats *h = (KvFormats *)calloc(1, sizeof *h);
     if (!h) return cudaErrorMemoryAllocation;
-    h->n = n;
     h->n_layers = plain->n_layers;
     h->head_dim = plain->head_dim;
     h->kv_dim = plain->n_kv_heads * plain->head_dim;
     h->n_positions = n_positions;
-    for (uint32_t i = 0; i < n; i++)
-        for (int side = 0; side < 2; side++) {
-            uint32_t values = plain[i].tensor ? h->head_dim : plain[i].at[side][0].values;
-            h->unit_values = values > h->unit_values ? values : h->unit_values;
-            h->centred |= plain[i].centred[side];
-        }
+    h->n_kv_heads = plain->n_kv_heads;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t values = kv_team_floats(&plain[i]), zeros = kv_zero_floats(&plain[i]);
+        h->unit_values = values > h->unit_values ? values : h->unit_values;
+        h->zero_floats = zeros > h->zero_floats ? zeros : h->zero_floats;
+        h->centred |= plain[i].centred[0] | plain[i].centred[1] | plain[i].tensor;
+    }
     size_t bytes = (size_t)h->n_layers * n_positions * h->head_dim * sizeof *turns;
     cudaError_t rc = cudaMalloc(&h->plain, n * sizeof *plain);
     if (!rc) rc = cudaMemcpy(h->plain, plain, n * sizeof *plain, cudaMemcpyHostToDevice);
@@ -93,26 +95,41 @@ void kv_cuda_free_formats(KvFormats *h) {
     if (!h) return;
     cudaFree(h->plain);
     cudaFree(h->turns);
+    cudaFree(h->zeros);
     free(h);
 }
 
+static int make_zeros(KvFormats *h, const KvCode *job) {
+    size_t n = (size_t)job->rows * h->n_kv_heads * h->zero_floats;
+    if (h->zero_floats == 0 || n <= h->has_zeros) return 0;
+    cudaFree(h->zeros);
+    h->zeros = nullptr, h->has_zeros = 0;
+    cudaError_t rc = cudaMalloc(&h->zeros, n * sizeof *h->zeros);
+    if (rc == 0) h->has_zeros = n;
+    return rc;
+}
+
 // As many teams as share a block's memory, and as many blocks a branch as have something to do.
-int kv_cuda_code_rows(const KvFormats *h, const KvCode *job, const KvBranch *branches,
+int kv_cuda_code_rows(KvFormats *h, const KvCode *asked, const KvBranch *branches,
                       uint32_t n_branches, cudaStream_t stream) {
     uint32_t teams = THREADS / 32;
-    const bool tallied = job->tally != nullptr;
+    const bool tallied = asked->tally != nullptr;
     if (n_branches == 0) return 0;
+    int rc = h->zero_floats && asked->rows == 0 ? cudaErrorInvalidValue : make_zeros(h, asked);
+    if (rc) return rc;
+    KvCode job = *asked;
+    job.zeros = h->zeros;
     while (teams > 1 &&
            kv_rows_room(h->kv_dim, h->unit_values, teams, h->centred, tallied) > ROOM / 3)
         teams /= 2;
-    uint32_t rows = job->longest ? job->longest : 512, parts = (rows + 127) / 128;
+    uint32_t rows = job.longest ? job.longest : 512, parts = (rows + 127) / 128;
     size_t room = kv_rows_room(h->kv_dim, h->unit_values, teams, h->centred, tallied);
     code_branches<<<dim3(n_branches, parts < 64 ? parts : 64), 32 * teams, room, stream>>>(
-        *h, *job, branches);
+        *h, job, branches);
     return cudaGetLastError();
 }
 
-int kv_cuda_code(const KvFormats *held, uint32_t layer, int side, const float *x, float *y,
+int kv_cuda_code(KvFormats *held, uint32_t layer, int side, const float *x, float *y,
                  const uint8_t *cells, const KvBranch *branches, uint32_t n_branches,
                  cudaStream_t stream) {
     KvCode job = {};

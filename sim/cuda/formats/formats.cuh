@@ -38,10 +38,28 @@ struct KvCode {
     unsigned long long *tally; // [tallies][KV_MAX_WIDTHS][256] counts of codes are added; or NULL
     uint32_t *bad;    // becomes row + 1 where a decision is no width of its format, or cells
                       // of a unit differ in width; the host sets it to 0; or NULL
+    uint32_t rows;    // of the arrays: needed where a format of hqq's kind is held
+    float *zeros;     // the launch's own
     uint32_t longest; // rows of the longest branch, where known; 0: not
 };
 
 struct KvFormats;
+
+// Floats of a team's unit in shared memory that a format asks for, a multiple of 4.
+static inline uint32_t kv_team_floats(const kv_plain_format *f) {
+    uint32_t most = 0;
+    for (int side = 0; side < 2; side++)
+        most = f->at[side][0].values > most ? f->at[side][0].values : most;
+    if (f->tensor) // two values each, and what threads tell each other; or the heads' places
+        most = 2 * f->head_dim + 4 > f->n_kv_heads ? 2 * f->head_dim + 4 : f->n_kv_heads;
+    return (most + 3) / 4 * 4;
+}
+
+// Steps and zeros of a head's vector that such a format refines; 0: none.
+static inline uint32_t kv_zero_floats(const kv_plain_format *f) {
+    const kv_plain_width *w = &f->at[0][0];
+    return w->rule == KV_PLAIN_REFINED ? 2 * (w->values / w->group) : 0;
+}
 
 #ifdef __CUDACC__
 // turns: host memory, [n_layers][n_positions][head_dim / 2][2] of kv_plain_turns, for formats with
@@ -50,10 +68,10 @@ int kv_cuda_hold_formats(KvFormats **held, const kv_plain_format *plain, uint32_
                          const float *turns, uint32_t n_positions);
 void kv_cuda_free_formats(KvFormats *held);
 // Non-zero: a cudaError_t.
-int kv_cuda_code_rows(const KvFormats *held, const KvCode *job, const KvBranch *branches,
+int kv_cuda_code_rows(KvFormats *held, const KvCode *job, const KvBranch *branches,
                       uint32_t n_branches, cudaStream_t stream);
 // The same with nothing counted and nothing refused.
-int kv_cuda_code(const KvFormats *held, uint32_t layer, int side, const float *x, float *y,
+int kv_cuda_code(KvFormats *held, uint32_t layer, int side, const float *x, float *y,
                  const uint8_t *cells, const KvBranch *branches, uint32_t n_branches,
                  cudaStream_t stream);
 #endif

@@ -72,6 +72,14 @@ static const char *const specs[] = {
     "center(asym:group=layer):tokens=100",
     "center(asym-zp):side=pre",
     "center(rotatekv):side=pre",
+    "hqq",
+    "hqq:group=16,steps=3",
+    "hqq:order=ggml,group=2",
+    "hqq:steps=0,sinks=3",
+    "hadamard(hqq)",
+    "zipcache",
+    "zipcache:gap=3",
+    "zipcache:gap=2,sinks=2",
 };
 
 enum { HEADS = 4, LAYERS = 2, ROWS = 37, POSITIONS = 64 };
@@ -177,6 +185,7 @@ static void test_units(void **) {
         for (uint32_t d : {32u, 64u, 128u, 96u}) {
             if (d == 96 && strstr(text, "turbo")) continue;
             open_spec s(text, d, KV_ORDER_GGML);
+            if (s.plain.tensor) continue;
             for (int side = 0; side < 2; side++)
                 for (uint32_t w = 0; w < s.f->n_widths; w++)
                     for (uint32_t kind = 0; kind < KINDS; kind++)
@@ -224,11 +233,12 @@ static void check_rows(const char *text, const open_spec &s, uint32_t side, uint
     std::vector<uint64_t> histogram(256 * KV_MAX_WIDTHS);
     std::vector<unsigned long long> tally(2 * 256 * KV_MAX_WIDTHS);
     void *scratch = kv_alloc(kv_code_scratch_bytes(s.f), 1);
-    uint32_t values = s.plain.at[side][0].values, bad = 0;
+    uint32_t values = kv_team_floats(&s.plain), bad = 0;
+    std::vector<float> zeros((size_t)ROWS * HEADS * kv_zero_floats(&s.plain));
     std::vector<float> memory(kv_rows_room(dim, values, 1, true, true) / 4 + 1);
     KvCode job = {};
     job.layer = layer, job.side = (int)side, job.x = x.data(), job.y = own.data();
-    job.cells = cells.data(), job.tally = tally.data(), job.bad = &bad;
+    job.cells = cells.data(), job.tally = tally.data(), job.bad = &bad, job.zeros = zeros.data();
     for (uint32_t hop = 0; hop < 2; hop++) {
         for (uint32_t b = 0; b < 4; b++) {
             kv_vectors r = kv_branch_rows(&s.f->setting.shape, layer, (kv_side)side, n_context,
