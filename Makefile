@@ -171,10 +171,10 @@ $(BUILD)/kvsim-cuda-formats: sim/cuda/formats/conform.cu sim/cuda/formats/format
 	$(Q)$(NVCC) -O3 -std=c++17 -arch=$(CUDA_ARCH) -fmad=false -I. -Xcompiler -Wall,-ffp-contract=off -o $@ \
 	  sim/cuda/formats/conform.cu sim/cuda/formats/formats.cu $(BUILD)/libkvsim.a $(filter-out -pthread,$(LDLIBS))
 
-$(BUILD)/libkvsim-cublas.so: sim/cuda/products.cu sim/model/accelerator.h
+$(BUILD)/libkvsim-cublas.so: sim/cuda/products.cu $(wildcard sim/cuda/back*.cuh) sim/cuda/formats/team.cuh sim/model/accelerator.h
 	@mkdir -p $(@D)
 	$(SAY) NVCC $<
-	$(Q)$(NVCC) -O2 -std=c++17 -arch=$(CUDA_ARCH) -I. -shared -Xcompiler -Wall,-fPIC -o $@ $< -lcublas
+	$(Q)$(NVCC) -O2 -std=c++17 --extended-lambda -arch=$(CUDA_ARCH) -I. -shared -Xcompiler -Wall,-fPIC -o $@ $< -lcublas
 
 bench: all model $(BENCHES) ## measure speeds, as ratios within one run
 	@for b in $(BENCHES); do echo "== $$b"; MODEL=$(MODEL) KVSIM_DATA='$(KVSIM_DATA)' $$b || exit 1; done

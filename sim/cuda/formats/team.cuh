@@ -29,6 +29,7 @@ struct KvAlone {
     KV_MEMBER void sync() const {}
     KV_MEMBER uint32_t most(uint32_t v) const { return v; }
     KV_MEMBER uint32_t least(uint32_t v) const { return v; }
+    KV_MEMBER float sum(float v) const { return v; } // in an order that is always the same
 };
 
 #ifdef __CUDACC__
@@ -61,6 +62,12 @@ struct KvWarp {
 #else
         return v;
 #endif
+    }
+    KV_MEMBER float sum(float v) const {
+#ifdef __CUDA_ARCH__
+        for (int step = 16; step > 0; step /= 2) v += __shfl_xor_sync(0xFFFFFFFFu, v, step);
+#endif
+        return v;
     }
 };
 #endif
