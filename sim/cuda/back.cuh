@@ -227,18 +227,19 @@ template <class G> struct KvBack {
         const float *s = scores, *w = weights;
         float *to = evict;
         const uint32_t n_kv = kv_heads, per = group, hs = heads;
-        g.each(
-            draws * n * n_kv, KV_EACH(size_t at) {
+        g.teams(
+            draws * n * n_kv, KV_EACH(typename G::Team t, size_t at) {
                 size_t draw = at / (n * n_kv), row = at / n_kv % n, head = at % n_kv;
                 float sum = 0;
-                for (size_t i = row + 1; i < n; i++) {
+                for (size_t i = row + 1 + t.lane(); i < n; i += t.size()) {
                     if (!see.counts((uint32_t)i, (uint32_t)row)) continue;
                     for (uint32_t q_ = 0; q_ < per; q_++) {
                         size_t of = ((head * per + q_) * n + i) * n + row;
                         sum -= s[draw * hs * n * n + of] / fmaxf(1 - w[of], 1e-4f);
                     }
                 }
-                to[at] = sum;
+                sum = t.sum(sum);
+                if (t.lane() == 0) to[at] = sum;
             });
     }
 

@@ -17,13 +17,16 @@ template <class F> __global__ void back_teams(size_t n, F f) {
     if (team < n) f(KvWarp(), team);
 }
 
-// Memory by slot, grown as items ask; a thread keeps it.
+// Memory by slot, grown as items ask, and page-locked memory that copies pass through; a thread
+// keeps them.
 struct BackRooms {
     float *at[KV_BACK_SLOTS] = {};
     size_t has[KV_BACK_SLOTS] = {};
-    std::vector<float> host;
+    float *staged = nullptr, *got = nullptr;
+    size_t stage = 0, used = 0, room_of_got = 0; // used: floats on their way since the last wait
     ~BackRooms() {
         for (float *p : at) cudaFree(p);
+        cudaFreeHost(staged), cudaFreeHost(got);
     }
 };
 
@@ -43,7 +46,7 @@ struct CublasBack {
 
     float *room(int slot, size_t n) {
         if (n > rooms.has[slot]) {
-            note(cudaStreamSynchronize(stream));
+            wait();
             cudaFree(rooms.at[slot]);
             rooms.at[slot] = nullptr, rooms.has[slot] = 0;
             n += n / 4;
@@ -52,10 +55,29 @@ struct CublasBack {
         }
         return rooms.at[slot];
     }
+    bool wait() {
+        rooms.used = 0;
+        return note(cudaStreamSynchronize(stream));
+    }
+    bool lock(float **at, size_t *has, size_t n) {
+        if (n <= *has) return true;
+        cudaFreeHost(*at);
+        *at = nullptr, *has = 0;
+        if (!note(cudaMallocHost(reinterpret_cast<void **>(at), n * sizeof(float)))) return false;
+        *has = n;
+        return true;
+    }
     float *up(int slot, const float *host, size_t n) {
+        enum { STAGE = 8 << 20 }; // floats
         float *to = room(slot, n);
-        if (!what)
-            note(cudaMemcpyAsync(to, host, n * sizeof(float), cudaMemcpyHostToDevice, stream));
+        if (!what && rooms.used + n > rooms.stage)
+            if (wait())
+                lock(&rooms.staged, &rooms.stage, n > STAGE ? n : static_cast<size_t>(STAGE));
+        if (what) return to;
+        float *from = rooms.staged + rooms.used;
+        rooms.used += n;
+        memcpy(from, host, n * sizeof(float));
+        note(cudaMemcpyAsync(to, from, n * sizeof(float), cudaMemcpyHostToDevice, stream));
         return to;
     }
     uint32_t *place(const uint32_t *position, const uint32_t *begin, const uint32_t *counted,
@@ -69,12 +91,10 @@ struct CublasBack {
     }
     const float *down(const float *a, size_t n, const float *b, size_t m) {
         if (what) return nullptr;
-        if (rooms.host.size() < n + m) rooms.host.resize(n + m);
-        float *to = rooms.host.data();
-        note(cudaMemcpyAsync(to, a, n * sizeof(float), cudaMemcpyDeviceToHost, stream));
-        note(cudaMemcpyAsync(to + n, b, m * sizeof(float), cudaMemcpyDeviceToHost, stream));
-        note(cudaStreamSynchronize(stream));
-        return what ? nullptr : to;
+        if (!lock(&rooms.got, &rooms.room_of_got, n + m)) return nullptr;
+        note(cudaMemcpyAsync(rooms.got, a, n * sizeof(float), cudaMemcpyDeviceToHost, stream));
+        note(cudaMemcpyAsync(rooms.got + n, b, m * sizeof(float), cudaMemcpyDeviceToHost, stream));
+        return wait() ? rooms.got : nullptr;
     }
     void zero(float *to, size_t n) {
         if (!what) note(cudaMemsetAsync(to, 0, n * sizeof(float), stream));

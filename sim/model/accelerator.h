@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Matrix products on other hardware: a shared library that holds a model's weights and multiplies.
-// Everything else of a run (norms, attention, formats, scores) stays where it is. One model at a
-// time.
+// Everything else of a run (norms, attention, formats, scores) stays where it is, but for the way
+// back of a recording, which a library may offer whole. One model at a time.
 //
 //     if (kv_accelerator_open(model, "build/libkvsim-cublas.so", &e)) ...
 //     ... kv_forward, kv_adjoint as before ...
