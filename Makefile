@@ -38,6 +38,9 @@ LIB_OBJ  := $(PLAIN:%.c=$(BUILD)/%.o) $(foreach l,$(LEVELS),$(ISA:%.isa.c=$(BUIL
 CLI_OBJ  := $(patsubst %.c,$(BUILD)/%.o,$(wildcard sim/cli/*.c))
 TESTS    := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/test/test_*.c sim/*/test/test_*.c traces/test/test_*.c \
               policies/test/test_*.c analysis/test/test_*.c reports/*/test/test_*.c))
+# The GPU's formats, by one thread: C++ as CUDA's is, with this house's C.
+TWINS    := $(patsubst %.cc,$(BUILD)/%,$(wildcard sim/cuda/test/test_*.cc))
+TESTS    += $(TWINS)
 TOOLS    := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/cli/test/make_*.c reports/draw/test/crossings.c))
 BENCHES  := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/bench/bench_*.c sim/*/bench/bench_*.c policies/bench/bench_*.c))
 ASSETS   := $(sort $(wildcard sim/store/schema.sql reports/draw/*.gp reports/page/*.html reports/claims/*.claim sim/cost/devices/*.json \
@@ -93,6 +96,12 @@ $(BUILD)/%: %.c $(BUILD)/libkvsim.a
 	$(SAY) LD $@
 	$(Q)$(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libkvsim.a -lcmocka $(LDLIBS)
 
+$(TWINS): $(BUILD)/%: %.cc $(BUILD)/libkvsim.a
+	@mkdir -p $(@D)
+	$(SAY) LD $@
+	$(Q)$(CXX) -std=c++20 -D_GNU_SOURCE -Wall -Wextra -Werror $(OPT) -ffp-contract=off -pthread -I. $(SANITIZE) -MMD -MP $(LDFLAGS) \
+	  -o $@ $< $(BUILD)/libkvsim.a -lcmocka $(LDLIBS)
+
 # ---- set-up ----------------------------------------------------------------------------------------
 
 deps: ## install the Debian/Ubuntu packages that are missing (or say which)
@@ -141,10 +150,11 @@ same: model ## compare what two commits print, draw and record, byte for byte (O
 
 NVCC      ?= nvcc
 CUDA_ARCH ?= sm_90
-cuda: ## build kvsim-cuda and kvsim-cuda-cells (time decode steps on a GPU) and --compute cublas (needs nvcc; CUDA_ARCH=sm_90)
+cuda: ## build kvsim-cuda, kvsim-cuda-cells (time decode steps), kvsim-cuda-formats (judges them) and --compute cublas (needs nvcc; CUDA_ARCH=sm_90)
 	@if command -v $(NVCC) >/dev/null 2>&1; then \
-	  $(MAKE) --no-print-directory $(BUILD)/kvsim-cuda $(BUILD)/kvsim-cuda-cells $(BUILD)/kvsim-cuda-limits $(BUILD)/libkvsim-cublas.so; \
-	  else echo "nvcc is not here: kvsim-cuda, kvsim-cuda-cells and libkvsim-cublas.so are not built"; fi
+	  $(MAKE) --no-print-directory $(BUILD)/kvsim-cuda $(BUILD)/kvsim-cuda-cells $(BUILD)/kvsim-cuda-formats \
+	    $(BUILD)/kvsim-cuda-limits $(BUILD)/libkvsim-cublas.so; \
+	  else echo "nvcc is not here: kvsim-cuda, kvsim-cuda-cells, kvsim-cuda-formats, kvsim-cuda-limits and libkvsim-cublas.so are not built"; fi
 $(BUILD)/kvsim-cuda: sim/cuda/decode.cu $(wildcard sim/cuda/*.cuh)
 	@mkdir -p $(@D)
 	$(SAY) NVCC $<
@@ -159,10 +169,17 @@ $(BUILD)/kvsim-cuda-limits: sim/cuda/bench/limits.cu sim/model/accelerator.h sim
 	$(SAY) NVCC $<
 	$(Q)$(NVCC) -O2 -std=c++17 -arch=$(CUDA_ARCH) -I. -Xcompiler -Wall -o $@ $< -lcublas -ldl
 
-$(BUILD)/libkvsim-cublas.so: sim/cuda/products.cu sim/model/accelerator.h
+# No product is fused with a sum: codes are the CPU's, bit for bit.
+$(BUILD)/kvsim-cuda-formats: sim/cuda/formats/conform.cu sim/cuda/formats/formats.cu $(wildcard sim/cuda/formats/*.cuh sim/quant/*.h) $(BUILD)/libkvsim.a
 	@mkdir -p $(@D)
 	$(SAY) NVCC $<
-	$(Q)$(NVCC) -O2 -std=c++17 -arch=$(CUDA_ARCH) -I. -shared -Xcompiler -Wall,-fPIC -o $@ $< -lcublas
+	$(Q)$(NVCC) -O3 -std=c++17 -arch=$(CUDA_ARCH) -fmad=false -I. -Xcompiler -Wall,-ffp-contract=off -o $@ \
+	  sim/cuda/formats/conform.cu sim/cuda/formats/formats.cu $(BUILD)/libkvsim.a $(filter-out -pthread,$(LDLIBS))
+
+$(BUILD)/libkvsim-cublas.so: sim/cuda/products.cu $(wildcard sim/cuda/back*.cuh) sim/cuda/formats/team.cuh sim/model/accelerator.h
+	@mkdir -p $(@D)
+	$(SAY) NVCC $<
+	$(Q)$(NVCC) -O2 -std=c++17 --extended-lambda -arch=$(CUDA_ARCH) -I. -shared -Xcompiler -Wall,-fPIC -o $@ $< -lcublas
 
 MPICC     ?= mpicc
 mpi: ## build libkvsim-mpi.so beside kvsim: a sweep that ranks share (needs mpicc: libopenmpi-dev or libmpich-dev)

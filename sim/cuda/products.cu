@@ -14,6 +14,7 @@
 extern "C" {
 #include "sim/model/accelerator.h"
 }
+#include "sim/cuda/back_cublas.cuh"
 
 namespace {
 
@@ -127,13 +128,28 @@ int multiply(bool transposed, size_t rows, size_t n, size_t k, const float *x, c
     return 0;
 }
 
+// A stream and a handle of its own: products of the same thread go on beside it.
+int back(const kv_back_job *job, char *why, size_t room) {
+    thread_local Lane lane;
+    thread_local BackRooms rooms;
+    if (!lane.handle) {
+        TRY(cudaStreamCreateWithFlags(&lane.stream, cudaStreamNonBlocking));
+        TRY(cublasCreate(&lane.handle));
+        TRY(cublasSetStream(lane.handle, lane.stream));
+    }
+    CublasBack on{lane.stream, lane.handle, rooms, find};
+    int rc = kv_back_run(on, job);
+    if (rc == 1) snprintf(why, room, "%s", on.what ? on.what : "no reason is known");
+    return rc;
+}
+
 void stop(void) {
     for (const Held &h : held) cudaFree(h.device);
     held.clear();
 }
 
-const kv_accelerator cublas = {
-    KV_ACCELERATOR_ABI, "cublas", hardware, 16384, start, hold, multiply, stop};
+const kv_accelerator cublas = {KV_ACCELERATOR_ABI, "cublas", hardware, 16384, start, hold,
+                               multiply,           stop,     back};
 
 } // namespace
 

@@ -4,8 +4,11 @@
 
 #include <stdlib.h>
 
+#include "sim/base/guard.h"
 #include "sim/base/half.h"
 #include "sim/base/memory.h"
+#include "sim/model/accelerator.h"
+#include "sim/model/back.h"
 #include "sim/model/kernels.h"
 #include "sim/model/layer.h"
 #include "sim/model/scratch.h"
@@ -286,11 +289,28 @@ static void back_layer(struct back *b, size_t draw, uint32_t l, float *dx, struc
     k->rms_norm_back(dx, d_norm, tape->x, w->attn_norm, rows, h, m->rms_eps);
 }
 
+// On the accelerator that holds the weights, unless it cannot take the item. A device that fails
+// ends the call, as in product.c.
+static bool back_elsewhere(struct back *b, struct kv_scratch *s) {
+    char why[256] = "";
+    const struct kv_accelerator *a = b->m->accelerator;
+    if (!a || !a->back) return false;
+    int rc = kv_back_hand_over(b->m, b->job, &b->at, s, a->back, why, sizeof why);
+    if (rc && rc != KV_BACK_TOO_LONG)
+        kv_raise(KV_EFAIL, a->hardware, "going back over %u tokens failed: %s",
+                 b->job->tree->n_tokens, why);
+    return rc == 0;
+}
+
 void kv_adjoint(const struct kv_model *m, const struct kv_adjoint *job, struct kv_scratch *s) {
     struct back b = {.m = m, .job = job};
     size_t n = (size_t)job->tree->n_tokens * m->shape.hidden,
            n_kv = (size_t)m->shape.n_kv_heads * m->shape.head_dim;
     kv_paths_init(&b.at, job->tree);
+    if (back_elsewhere(&b, s)) {
+        kv_paths_fini(&b.at);
+        return;
+    }
     take_buffers(&b, s);
     float *dx = kv_scratch_floats(s, KV_BUF_X, job->n_draws * n);
     memset(dx, 0, job->n_draws * n * sizeof *dx);

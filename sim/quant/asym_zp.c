@@ -53,5 +53,6 @@ const struct kv_format_type kv_format_type_asym_zp = {
     .decode = kv_gridded_decode,
     .codes = kv_gridded_codes,
     .fields = kv_gridded_fields,
+    .plain = kv_gridded_plain,
     .close = kv_free_self,
 };

@@ -67,4 +67,5 @@ const struct kv_format_type kv_format_type_center = {
     .decode = center_decode,
     .codes = kv_wrapped_codes,
     .fields = kv_wrapped_fields,
+    .plain = kv_plain_inner,
 };

@@ -85,6 +85,7 @@ struct kv_field {
 typedef void kv_field_fn(void *self, const struct kv_field *field);
 
 struct kv_format;
+struct kv_plain_width;
 
 // A row of the table of formats (formats.def): a kind of format before its parameters are known.
 struct kv_format_type {
@@ -129,6 +130,10 @@ struct kv_format_type {
     // As fields, of the bytes of one tensor; values are counted as x is laid out.
     void (*whole_fields)(const struct kv_format *f, const struct kv_whole *t, kv_field_fn *take,
                          void *self);
+    // Optional: writes down in plain numbers how a side is coded at a width below 16 (or the only
+    // one); values, sizes and bits stand there already. NULL: it cannot be (plain.h).
+    void (*plain)(const struct kv_format *f, enum kv_side side, uint32_t width,
+                  struct kv_plain_width *to);
     uint32_t revision; // raised when the same spec codes otherwise than before: kept tables differ
     enum kv_published_mode published_mode; // in which its source reads what it stores
 };

@@ -2,6 +2,7 @@
 // Formats fp16 and bf16: 16-bit floats as stored by an unquantized cache.
 #include "sim/quant/pack.h"
 #include "sim/quant/own.h"
+#include "sim/quant/plain.h"
 
 static int half_open(struct kv_format *f, const struct kv_format_setting *s,
                      const struct kv_args *args, struct kv_error *e) {
@@ -34,6 +35,12 @@ static void fp16_fields(const struct kv_format *f, enum kv_side side, uint32_t w
     kv_take_codes(take, self, "fp16", 16, kv_unit_values(f, side), 0);
 }
 
+static void fp16_plain(const struct kv_format *f, enum kv_side side, uint32_t width,
+                       struct kv_plain_width *to) {
+    (void)f, (void)side, (void)width;
+    to->rule = KV_PLAIN_HALF;
+}
+
 const struct kv_format_type kv_format_type_fp16 = {
     .name = "fp16",
     .summary = "IEEE binary16",
@@ -49,6 +56,7 @@ const struct kv_format_type kv_format_type_fp16 = {
     .encode = fp16_encode,
     .decode = fp16_decode,
     .fields = fp16_fields,
+    .plain = fp16_plain,
 };
 
 static void bf16_encode(const struct kv_format *f, const struct kv_block *b, const float *x,
@@ -71,6 +79,12 @@ static void bf16_fields(const struct kv_format *f, enum kv_side side, uint32_t w
     kv_take_codes(take, self, "bf16", 16, kv_unit_values(f, side), 0);
 }
 
+static void bf16_plain(const struct kv_format *f, enum kv_side side, uint32_t width,
+                       struct kv_plain_width *to) {
+    (void)f, (void)side, (void)width;
+    to->rule = KV_PLAIN_BF16;
+}
+
 const struct kv_format_type kv_format_type_bf16 = {
     .name = "bf16",
     .summary = "bfloat16: float32's upper half",
@@ -86,4 +100,5 @@ const struct kv_format_type kv_format_type_bf16 = {
     .encode = bf16_encode,
     .decode = bf16_decode,
     .fields = bf16_fields,
+    .plain = bf16_plain,
 };

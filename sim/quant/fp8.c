@@ -3,6 +3,7 @@
 #include "sim/base/memory.h"
 #include "sim/quant/pack.h"
 #include "sim/quant/own.h"
+#include "sim/quant/plain.h"
 
 #include <stdlib.h>
 
@@ -139,6 +140,18 @@ static void fp8_close(struct kv_format *f) {
     free(f->self);
 }
 
+static void fp8_plain(const struct kv_format *f, enum kv_side side, uint32_t width,
+                      struct kv_plain_width *to) {
+    const struct fp8 *self = f->self;
+    (void)side, (void)width;
+    to->rule = KV_PLAIN_SMALL;
+    to->fraction_bits = self->kind->fraction_bits;
+    to->bias = self->kind->bias;
+    to->largest = self->kind->largest;
+    to->step = self->kind->step;
+    to->scaled = self->scaled;
+}
+
 #define KIND(NAME, SUMMARY, GUARDS)                                                                \
     const struct kv_format_type kv_format_type_fp8_##NAME = {                                      \
         .name = "fp8_" #NAME,                                                                      \
@@ -158,6 +171,7 @@ static void fp8_close(struct kv_format *f) {
         .decode = fp8_decode,                                                                      \
         .codes = fp8_codes,                                                                        \
         .fields = fp8_fields,                                                                      \
+        .plain = fp8_plain,                                                                        \
         .close = fp8_close,                                                                        \
     };
 

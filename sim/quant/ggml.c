@@ -4,6 +4,7 @@
 #include "sim/base/memory.h"
 #include "sim/quant/pack.h"
 #include "sim/quant/own.h"
+#include "sim/quant/plain.h"
 
 #include <stdlib.h>
 
@@ -147,6 +148,14 @@ static void ggml_fields(const struct kv_format *f, enum kv_side side, uint32_t w
         take_block(s->at[width], 8 * bytes * b, KV_GGML_BLOCK * b, take, self);
 }
 
+static void ggml_plain(const struct kv_format *f, enum kv_side side, uint32_t width,
+                       struct kv_plain_width *to) {
+    (void)side;
+    to->rule = KV_PLAIN_BLOCKS;
+    to->group = KV_GGML_BLOCK;
+    to->block_type = ((const struct ggml_state *)f->self)->at[width];
+}
+
 static void ggml_close(struct kv_format *f) {
     free(f->self);
 }
@@ -179,6 +188,7 @@ const struct kv_format_type kv_format_type_ggml = {
     .decode = ggml_decode,
     .codes = ggml_codes,
     .fields = ggml_fields,
+    .plain = ggml_plain,
     .close = ggml_close,
     .published_mode = KV_PUBLISHED_INLINE, // a prompt's later batches read the cache
 };
@@ -207,6 +217,7 @@ const struct kv_format_type kv_format_type_ggml = {
         .decode = ggml_decode,                                                                     \
         .codes = ggml_codes,                                                                       \
         .fields = ggml_fields,                                                                     \
+        .plain = ggml_plain,                                                                       \
         .close = ggml_close,                                                                       \
         .published_mode = KV_PUBLISHED_INLINE,                                                     \
     };

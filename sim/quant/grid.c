@@ -6,6 +6,7 @@
 #include "sim/quant/grid_isa.h"
 #include "sim/quant/own.h"
 #include "sim/quant/pack.h"
+#include "sim/quant/plain.h"
 
 #include <stdlib.h>
 
@@ -100,4 +101,19 @@ void kv_gridded_fields(const struct kv_format *f, enum kv_side side, uint32_t wi
     const struct kv_grid *g = &((const struct kv_gridded *)f->self)->grid[side][width];
     kv_grid_take_meta(g, take, self);
     kv_take_codes(take, self, "uint", g->bits, g->values, kv_grid_size(g).meta_bits);
+}
+
+void kv_gridded_plain(const struct kv_format *f, enum kv_side side, uint32_t width,
+                      struct kv_plain_width *to) {
+    const struct kv_grid *g = &((const struct kv_gridded *)f->self)->grid[side][width];
+    to->rule = KV_PLAIN_GRID;
+    to->group = g->group;
+    to->grid_rule = g->rule;
+    to->wide = g->wide;
+    to->offset = g->offset;
+    to->levels = g->levels;
+    to->lo = g->lo;
+    to->hi = g->hi;
+    to->clip = g->clip;
+    to->scale_min = g->scale_min;
 }

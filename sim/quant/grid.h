@@ -33,6 +33,8 @@ void kv_gridded_codes(const struct kv_format *f, const struct kv_block *b, const
                       size_t n_units, uint8_t *q);
 void kv_gridded_fields(const struct kv_format *f, enum kv_side side, uint32_t width,
                        kv_field_fn *take, void *self);
+void kv_gridded_plain(const struct kv_format *f, enum kv_side side, uint32_t width,
+                      struct kv_plain_width *to);
 // Says where the metadata of a grid's groups lies: of values that follow each other.
 void kv_grid_take_meta(const struct kv_grid *g, kv_field_fn *take, void *self);
 

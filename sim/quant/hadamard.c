@@ -3,6 +3,7 @@
 #include "sim/base/memory.h"
 #include "sim/quant/own.h"
 #include "sim/quant/rotate.h"
+#include "sim/quant/plain.h"
 
 #include <stdlib.h>
 
@@ -83,6 +84,14 @@ static void hadamard_decode(const struct kv_format *f, const struct kv_block *b,
     }
 }
 
+static void hadamard_plain(const struct kv_format *f, enum kv_side side, uint32_t width,
+                           struct kv_plain_width *to) {
+    const struct hadamard *self = f->self;
+    kv_plain_inner(f, side, width, to);
+    if (rotates(f, &(struct kv_block){.side = side, .width = width}))
+        kv_plain_rotation(to, self->size);
+}
+
 const struct kv_format_type kv_format_type_hadamard = {
     .name = "hadamard",
     .summary = "rotates each head by a Walsh-Hadamard matrix before another format: hadamard(q4_0)",
@@ -103,5 +112,6 @@ const struct kv_format_type kv_format_type_hadamard = {
     .decode = hadamard_decode,
     .codes = kv_wrapped_codes,
     .fields = kv_wrapped_fields,
+    .plain = hadamard_plain,
     .close = kv_free_self,
 };

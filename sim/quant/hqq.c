@@ -5,6 +5,8 @@
 #include "sim/quant/grid.h"
 #include "sim/quant/own.h"
 #include "sim/quant/pack.h"
+#include "sim/quant/plain.h"
+#include "sim/quant/power.h"
 
 #include <stdlib.h>
 
@@ -52,12 +54,6 @@ static float code_of(float x, float inverse, float zero, float top) {
     return q < 0.0f ? 0.0f : q > top ? top : q;
 }
 
-// sign(e) max(|e| - |e|^(p - 1) / beta, 0) with p = 0.7 and beta = 10: the proximal step of |e|^p.
-static float shrunk(float e) {
-    double a = fabs((double)e), left = a > 0.0 ? a - pow(a, -0.3) / 10.0 : 0.0;
-    return left <= 0.0 ? 0.0f : e < 0.0f ? (float)-left : (float)left;
-}
-
 // All groups of a tensor at one width.
 struct groups {
     size_t n, size;
@@ -95,7 +91,7 @@ static double move_zeros(struct groups *g) {
         for (size_t i = k * g->size; i < (k + 1) * g->size; i++) {
             float q = code_of(g->x[i], inverse, zero, g->top), e = g->x[i] - (q - zero) / inverse;
             error += fabs((double)e);
-            sum += (double)(q - (g->x[i] - shrunk(e)) * inverse);
+            sum += (double)(q - (g->x[i] - kv_shrink(e)) * inverse);
         }
         g->zero[k] = (float)(sum / (double)g->size);
     }
@@ -178,6 +174,15 @@ static void hqq_fields(const struct kv_format *f, enum kv_side side, uint32_t wi
     kv_take_codes(take, self, "uint", f->width_bits[width], size.values, size.meta_bits);
 }
 
+static void hqq_plain(const struct kv_format *f, enum kv_side side, uint32_t width,
+                      struct kv_plain_width *to) {
+    const struct hqq *self = f->self;
+    (void)side, (void)width;
+    to->rule = KV_PLAIN_REFINED;
+    to->group = self->group;
+    to->steps = self->steps;
+}
+
 const struct kv_format_type kv_format_type_hqq = {
     .name = "hqq",
     .summary = "half-quadratic quantization: a uniform grid with a refined float zero",
@@ -201,6 +206,8 @@ const struct kv_format_type kv_format_type_hqq = {
     .decode = hqq_decode,
     .codes = hqq_codes,
     .fields = hqq_fields,
+    .plain = hqq_plain,
     .close = kv_free_self,
-    .revision = 1, // 0 grew beta, stopped each group by itself and dropped the last zero
+    .revision = 2, // 0 grew beta, stopped each group by itself and dropped the last zero; 1 took
+                   // the C library's power
 };

@@ -3,6 +3,7 @@
 #include "sim/base/memory.h"
 #include "sim/quant/grid.h"
 #include "sim/quant/own.h"
+#include "sim/quant/plain.h"
 
 static const struct kv_param params[] = {
     {"group", KV_INT, "32", 1, 256, NULL, NULL,
@@ -99,6 +100,12 @@ static void kivi_fields(const struct kv_format *f, enum kv_side side, uint32_t w
     }
 }
 
+static void kivi_plain(const struct kv_format *f, enum kv_side side, uint32_t width,
+                       struct kv_plain_width *to) {
+    kv_gridded_plain(f, side, width, to);
+    to->by_channel = side == KV_KEY;
+}
+
 const struct kv_format_type kv_format_type_kivi = {
     .name = "kivi",
     .summary = "KIVI: keys by channel over groups of tokens, values by token, newest tokens exact",
@@ -119,6 +126,7 @@ const struct kv_format_type kv_format_type_kivi = {
     .decode = kivi_decode,
     .codes = kv_gridded_codes,
     .fields = kivi_fields,
+    .plain = kivi_plain,
     .close = kv_free_self,
     .published_mode = KV_PUBLISHED_PREFILL,
 };

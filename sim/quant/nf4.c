@@ -5,6 +5,7 @@
 #include "sim/quant/grid.h"
 #include "sim/quant/own.h"
 #include "sim/quant/pack.h"
+#include "sim/quant/plain.h"
 
 // Appendix E of the QLoRA paper.
 static const float normal_float[16] = {
@@ -111,6 +112,17 @@ static void nf4_fields(const struct kv_format *f, enum kv_side side, uint32_t wi
     kv_take_codes(take, self, "uint", 4, size.values, size.meta_bits);
 }
 
+static void nf4_plain(const struct kv_format *f, enum kv_side side, uint32_t width,
+                      struct kv_plain_width *to) {
+    const struct nf4 *self = f->self;
+    (void)side, (void)width;
+    to->rule = KV_PLAIN_LEVELS;
+    to->group = self->group;
+    to->n_levels = self->book.n;
+    memcpy(to->level, self->book.level, sizeof to->level);
+    memcpy(to->middle, self->book.middle, sizeof to->middle);
+}
+
 const struct kv_format_type kv_format_type_nf4 = {
     .name = "nf4",
     .summary = "NormalFloat: 16 levels at the quantiles of a normal distribution, by max|x|",
@@ -129,5 +141,6 @@ const struct kv_format_type kv_format_type_nf4 = {
     .decode = nf4_decode,
     .codes = nf4_codes,
     .fields = nf4_fields,
+    .plain = nf4_plain,
     .close = kv_free_self,
 };

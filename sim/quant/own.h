@@ -23,6 +23,11 @@ void kv_take_codes(kv_field_fn *take, void *self, const char *type, uint32_t bit
                    uint32_t at);
 void kv_take_groups(kv_field_fn *take, void *self, const char *what, const char *type,
                     uint32_t bits, uint32_t n, uint32_t at, uint32_t step, uint32_t size);
+// For `plain`: a rotation around what stands there already, and what a wrapper's inner format says.
+// (plain.c)
+void kv_plain_rotation(struct kv_plain_width *to, size_t size);
+void kv_plain_inner(const struct kv_format *f, enum kv_side side, uint32_t w,
+                    struct kv_plain_width *to);
 // Copies a head's channels from one order to the other. d even; y must not be x.
 void kv_reorder(const float *x, float *y, size_t d, enum kv_order from, enum kv_order to);
 

@@ -4,6 +4,7 @@
 #include "sim/quant/grid.h"
 #include "sim/quant/own.h"
 #include "sim/quant/pack.h"
+#include "sim/quant/plain.h"
 
 static const struct kv_param params[] = {
     {"group", KV_CHOICE, "head", 0, 0, "head/layer", NULL,
@@ -158,6 +159,16 @@ static void qaq_fields(const struct kv_format *f, enum kv_side side, uint32_t wi
     kv_take_codes(take, self, "uint", f->width_bits[width], size.values, size.meta_bits);
 }
 
+static void qaq_plain(const struct kv_format *f, enum kv_side side, uint32_t width,
+                      struct kv_plain_width *to) {
+    const struct qaq *q = f->self;
+    (void)side, (void)width;
+    to->rule = KV_PLAIN_OUTLIERS;
+    to->low = q->low;
+    to->high = q->high;
+    to->index_bytes = q->index_bytes;
+}
+
 const struct kv_format_type kv_format_type_qaq = {
     .name = "qaq",
     .summary = "QAQ: a grid about the mean of the inliers; outliers kept in fp16 with their place",
@@ -178,6 +189,7 @@ const struct kv_format_type kv_format_type_qaq = {
     .decode = qaq_decode,
     .codes = qaq_codes,
     .fields = qaq_fields,
+    .plain = qaq_plain,
     .close = kv_free_self,
     .revision = 1, // 0 counted outliers by interpolated quantiles: other numbers at some shares
     .published_mode = KV_PUBLISHED_PREFILL1,

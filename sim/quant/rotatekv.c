@@ -5,6 +5,7 @@
 #include "sim/quant/grid.h"
 #include "sim/quant/own.h"
 #include "sim/quant/rotate.h"
+#include "sim/quant/plain.h"
 
 static const struct kv_param params[] = {
     {"clip", KV_FLOAT, "0.8", 0.5, 1, NULL, NULL,
@@ -80,6 +81,12 @@ static void rotatekv_decode(const struct kv_format *f, const struct kv_block *b,
         kv_rotate(y, n_units * kv_unit_values(f, b->side), self->rotation[b->side]);
 }
 
+static void rotatekv_plain(const struct kv_format *f, enum kv_side side, uint32_t width,
+                           struct kv_plain_width *to) {
+    kv_gridded_plain(f, side, width, to);
+    kv_plain_rotation(to, ((const struct rotatekv *)f->self)->rotation[side]);
+}
+
 const struct kv_format_type kv_format_type_rotatekv = {
     .name = "rotatekv",
     .summary = "RotateKV: keys before RoPE rotated over grouped heads, then asym-zp",
@@ -99,6 +106,7 @@ const struct kv_format_type kv_format_type_rotatekv = {
     .decode = rotatekv_decode,
     .codes = kv_gridded_codes,
     .fields = kv_gridded_fields,
+    .plain = rotatekv_plain,
     .close = kv_free_self,
     .published_mode = KV_PUBLISHED_INLINE,
 };

@@ -6,6 +6,7 @@
 #include "sim/quant/pack.h"
 #include "sim/quant/rotate.h"
 #include "sim/quant/own.h"
+#include "sim/quant/plain.h"
 
 // Positive halves of the least-squares quantizers of a standard normal variable, 2 to 16 levels:
 // Max 1960, IRE Trans. Information Theory 6(1), table I.
@@ -120,6 +121,17 @@ static void turbo_fields(const struct kv_format *f, enum kv_side side, uint32_t 
     kv_take_codes(take, self, "uint", f->width_bits[width], size.values, size.meta_bits);
 }
 
+static void turbo_plain(const struct kv_format *f, enum kv_side side, uint32_t width,
+                        struct kv_plain_width *to) {
+    const struct kv_book *book = &((const struct turbo *)f->self)->book[f->width_bits[width] - 1];
+    (void)side;
+    to->rule = KV_PLAIN_NORM;
+    to->n_levels = book->n;
+    memcpy(to->level, book->level, sizeof to->level);
+    memcpy(to->middle, book->middle, sizeof to->middle);
+    to->levels = 1.0f / sqrtf((float)f->setting.shape.head_dim); // its own rotation's
+}
+
 const struct kv_format_type kv_format_type_turbo = {
     .name = "turbo",
     .summary = "TurboQuant for least error: norm, and rotated direction on normal levels",
@@ -139,5 +151,6 @@ const struct kv_format_type kv_format_type_turbo = {
     .decode = turbo_decode,
     .codes = turbo_codes,
     .fields = turbo_fields,
+    .plain = turbo_plain,
     .close = kv_free_self,
 };

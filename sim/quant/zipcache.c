@@ -4,6 +4,7 @@
 #include "sim/base/memory.h"
 #include "sim/quant/own.h"
 #include "sim/quant/pack.h"
+#include "sim/quant/plain.h"
 
 #include <stdlib.h>
 
@@ -396,6 +397,12 @@ static void zip_fields(const struct kv_format *f, const struct kv_whole *t, kv_f
     }
 }
 
+static void zip_plain(const struct kv_format *f, enum kv_side side, uint32_t width,
+                      struct kv_plain_width *to) {
+    (void)f, (void)side, (void)width;
+    to->rule = KV_PLAIN_CHANNELS;
+}
+
 const struct kv_format_type kv_format_type_zipcache = {
     .name = "zipcache",
     .summary = "ZipCache: keys by channel over all tokens of a width, values by token with their "
@@ -426,5 +433,6 @@ const struct kv_format_type kv_format_type_zipcache = {
     .whole_decode = zip_decode,
     .whole_codes = zip_codes,
     .whole_fields = zip_fields,
+    .plain = zip_plain,
     .published_mode = KV_PUBLISHED_PREFILL,
 };

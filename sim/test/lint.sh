@@ -72,7 +72,8 @@ reports          reports/page reports/table
 sim              reports
 sim/cli          reports
 sim/examples     sim/kvsim.h
-sim/cuda         sim/model/accelerator.h
+sim/cuda/formats sim/quant
+sim/cuda         sim/model/accelerator.h sim/cuda/formats
 sim/mpi          sim/base/ranks.h
 ROOMS
 xargs grep -H '^#include "' <"$scratch/house" | sed 's/:#include "/ /; s/".*//

@@ -33,6 +33,6 @@ refused() { expect "$1" "$2" "$3" replay -q t static:bits=4@sym -m good.gguf --c
 library -DNO_DEVICE
 refused 1 "kvsim: $work/loops.so: cannot start: no CUDA-capable device is detected" 'a machine without a GPU' cublas
 library -DABI=9
-refused 1 "kvsim: $work/loops.so: was not built for accelerator ABI 1" 'a library of another ABI' cublas
+refused 1 "kvsim: $work/loops.so: was not built for accelerator ABI 2" 'a library of another ABI' cublas
 refused 2 'kvsim: --compute: tf32: f32 or cublas is expected' 'another word' tf32
 finish
