@@ -208,6 +208,5 @@ const struct kv_format_type kv_format_type_hqq = {
     .fields = hqq_fields,
     .plain = hqq_plain,
     .close = kv_free_self,
-    .revision = 2, // 0 grew beta, stopped each group by itself and dropped the last zero; 1 took
-                   // the C library's power
+    .revision = 1, // 0 grew beta, stopped each group by itself and dropped the last zero
 };
