@@ -19,6 +19,7 @@ struct plain_loops {
     std::vector<float> rooms[KV_BACK_SLOTS], got;
     std::vector<uint32_t> places;
     int failed() const { return 0; }
+    bool full() const { return false; }
     float *room(int slot, size_t n) {
         if (rooms[slot].size() < n) rooms[slot].resize(n, NAN);
         return rooms[slot].data();
