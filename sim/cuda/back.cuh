@@ -318,6 +318,18 @@ template <class G> struct KvBack {
         return 0;
     }
 
+    // What layers will ask for, so that memory ends before anything was taken.
+    void reserve() {
+        const size_t act = all * j->ffn, width = nq + 2 * nkv;
+        g.room(KV_SLOT_IN, all * h), g.room(KV_SLOT_TAPE_X, rows * h);
+        g.room(KV_SLOT_TAPE_Q, rows * nq), g.room(KV_SLOT_TAPE_K, rows * nkv);
+        g.room(KV_SLOT_TAPE_V, rows * nkv), g.room(KV_SLOT_TAPE_MIDDLE, rows * h);
+        g.room(KV_SLOT_TAPE_GATEUP, rows * 2 * j->ffn), g.room(KV_SLOT_DELTA, all * h);
+        g.room(KV_SLOT_RAW, rows * (h > nq ? h : nq)), g.room(KV_SLOT_ACT, act);
+        g.room(KV_SLOT_GATEUP, 2 * act), g.room(KV_SLOT_NORM, all * h);
+        g.room(KV_SLOT_QKV, all * width), g.room(KV_SLOT_HEADS, all * (nq + nkv));
+    }
+
     int run() {
         rows = j->rows, draws = j->n_draws, all = rows * draws, h = j->hidden, d = j->head_dim;
         heads = j->n_heads, kv_heads = j->n_kv_heads, group = heads / kv_heads;
@@ -338,6 +350,8 @@ template <class G> struct KvBack {
         weights = g.room(KV_SLOT_WEIGHTS, heads * rows * rows);
         counted = j->counted ? g.room(KV_SLOT_COUNTED, heads * rows * rows) : nullptr;
         scores = g.room(KV_SLOT_SCORES, draws * heads * rows * rows);
+        reserve();
+        if (g.full()) return KV_BACK_TOO_LONG;
         const float *df = g.up(KV_SLOT_IN, j->d_final, all * h),
                     *x = g.up(KV_SLOT_TAPE_X, j->x, rows * h);
         g.zero(dx, all * h);

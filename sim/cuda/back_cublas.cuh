@@ -37,12 +37,18 @@ struct CublasBack {
     BackRooms &rooms;
     const float *(*find)(const float *);
     const char *what = nullptr; // the first that failed
+    cudaError_t first = cudaSuccess;
 
     bool note(cudaError_t rc) {
-        if (rc != cudaSuccess && !what) what = cudaGetErrorString(rc);
+        if (rc != cudaSuccess && !what) what = cudaGetErrorString(rc), first = rc;
         return rc == cudaSuccess;
     }
     int failed() const { return what != nullptr; }
+    // Out of memory, which is forgotten by the device at once.
+    bool full() const {
+        if (first == cudaErrorMemoryAllocation) cudaGetLastError();
+        return first == cudaErrorMemoryAllocation;
+    }
 
     float *room(int slot, size_t n) {
         if (n > rooms.has[slot]) {

@@ -128,7 +128,7 @@ int multiply(bool transposed, size_t rows, size_t n, size_t k, const float *x, c
     return 0;
 }
 
-// A stream and a handle of its own: products of the same thread go on beside it.
+// Out of memory for an item is not the device's end: the host goes back over it.
 int back(const kv_back_job *job, char *why, size_t room) {
     thread_local Lane lane;
     thread_local BackRooms rooms;
