@@ -17,7 +17,7 @@ void kv_targets_init(struct kv_targets *t, const struct kv_trace_item *it) {
                              .ref = kv_alloc(it->n_tokens + it->n_choices, sizeof *t->ref),
                              .choice = kv_alloc(it->n_tokens + it->n_choices, sizeof *t->choice)};
     if (it->n_choices == 0)
-        for (uint32_t f = 0; f < it->n_final; f++) add_target(t, 0, f, it->ids[f + 1]);
+        for (uint32_t f = 0; f < it->n_final; f++) add_target(t, 0, f, it->ids[it->final_rows[f] + 1]);
     uint32_t row = 1; // scored row 0 is the branch point; the choices' rows follow in order
     for (uint32_t c = 0; c < it->n_choices; c++) {
         add_target(t, c, 0, it->ids[it->first[c]]);
