@@ -360,6 +360,7 @@ static void divergence_and_log_probs_equal_float64(void **state) {
     static double p[VOCAB], q[VOCAB];
     float ref[ROWS * 48], other[ROWS * 48];
     double kl[ROWS], itself[ROWS];
+    bool other_top[ROWS];
     struct kv_target targets[ROWS], same[ROWS];
     (void)state;
     fill(ref, ROWS * 48, 1), fill(other, ROWS * 48, 2);
@@ -367,19 +368,23 @@ static void divergence_and_log_probs_equal_float64(void **state) {
     for (uint32_t i = 0; i < ROWS; i++)
         same[i] = targets[i] = (struct kv_target){.row = i, .id = i * 260};
     kv_head_reference(m, ref, ROWS, s, &r);
-    kv_head_compare(m, &r, other, s, kl, targets, ROWS);
-    kv_head_compare(m, &r, ref, s, itself, same, ROWS);
+    kv_head_compare(m, &r, other, s, kl, targets, ROWS, other_top);
+    kv_head_compare(m, &r, ref, s, itself, same, ROWS, NULL);
     for (uint32_t i = 0; i < ROWS; i++) {
         double want = 0, entropy = 0, top = 0;
         float entropy_nats, confidence;
+        size_t likeliest = 0, other_likeliest = 0;
         slow_log_softmax(p, m, ref + i * 48);
         slow_log_softmax(q, m, other + i * 48);
         for (size_t v = 0; v < VOCAB; v++) {
             want += exp(p[v]) * (p[v] - q[v]);
             entropy -= exp(p[v]) * p[v];
             top = fmax(top, exp(p[v]));
+            if (p[v] > p[likeliest]) likeliest = v;
+            if (q[v] > q[other_likeliest]) other_likeliest = v;
         }
         near(want, kl[i], 1e-5);
+        assert_int_equal(likeliest != other_likeliest, other_top[i]);
         near(q[targets[i].id], targets[i].logprob, 1e-5);
         near(p[targets[i].id], kv_reference_logprob(m, &r, i, targets[i].id), 1e-5);
         kv_reference_features(m, &r, i, &entropy_nats, &confidence);
