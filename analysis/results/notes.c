@@ -9,6 +9,13 @@
 
 bool kv_measured_at(const struct kv_row *row, double context) {
     double at = row->s.context_tokens;
+    struct kv_depths d = kv_depths_of(context);
+    for (size_t i = 0; i < row->n_windows; i++)
+        for (uint32_t k = 0; k < row->window[i].n; k++)
+            if (row->window[i].token[k].row + 1u > d.above &&
+                row->window[i].token[k].row + 1u <= d.upto)
+                return true;
+    if (row->n_windows) return false;
     return isnan(at) || (at * KV_SAME_CONTEXT >= context && at <= context * KV_SAME_CONTEXT);
 }
 

@@ -10,7 +10,8 @@
 // Contexts within this factor count as the same.
 #define KV_SAME_CONTEXT 1.5
 
-// Whether a row's quality was measured on sequences of about this length.
+// Whether a row's quality was measured on sequences of about this length: of text windows, whether
+// positions in the bucket of that context were scored (depths.h).
 bool kv_measured_at(const struct kv_row *row, double context);
 // "quality was measured at 44 tokens (mean), not 4096", where it was not measured at some of the
 // contexts; the mean is of the sequences' lengths.

@@ -115,6 +115,25 @@ NUMBER(rounding_text, 100 * row->of->split.rounding_share, 0)
 NUMBER(rounding_kl_text, 100 * row->of->split_kl.rounding_share, 0)
 CELL(kl, add_range(t, true, row->of->kl.mean, row->of->kl.interval))
 NUMBER(kl_text, row->of->kl.mean, 4)
+#define TOKENS(name, m)                                                                            \
+    CELL(name, add_range(t, row->of->tokens.n, row->of->tokens.at[m].value,                        \
+                         row->of->tokens.at[m].interval))                                          \
+    NUMBER(name##_text, row->of->tokens.n ? row->of->tokens.at[m].value : NAN, 4)
+TOKENS(median, KV_TOKEN_KL_MEDIAN)
+TOKENS(kl99, KV_TOKEN_KL_99)
+TOKENS(kl999, KV_TOKEN_KL_999)
+TOKENS(same_top, KV_TOKEN_SAME_TOP)
+TOKENS(rms_dp, KV_TOKEN_RMS_DP)
+#define DEPTHS(name, decimals)                                                                     \
+    static void name(struct kv_table *t, const void *its_row) {                                    \
+        const struct kv_shown *c = its_row;                                                        \
+        for (size_t k = 0; k < c->all->n_contexts; k++) {                                          \
+            const struct kv_token_summary *s = &c->of->depth[k];                                   \
+            kv_table_number(t, s->n ? s->at[KV_TOKEN_KL_MEAN].value : NAN, decimals);              \
+        }                                                                                          \
+    }
+DEPTHS(depths, 6)
+DEPTHS(depths_text, 4)
 NUMBER(agree, row->of->s.agree, 6)
 NUMBER(agree_text, row->of->s.agree, 3)
 NUMBER(nominal, row->of->s.nominal_bits, 6)
@@ -214,6 +233,28 @@ const struct kv_show_column kv_show_columns[] = {
     {{"kl_nats_low", KV_RIGHT, NULL}, KV_SHOW_MACHINE, NULL},
     {{"kl_nats_high", KV_RIGHT, NULL}, KV_SHOW_MACHINE, NULL},
     {{"kl_nats", KV_RIGHT, kl_text}, KV_SHOW_TEXT, NULL},
+    {{"kl_median", KV_RIGHT, median}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
+    {{"kl_median_low", KV_RIGHT, NULL}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
+    {{"kl_median_high", KV_RIGHT, NULL}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
+    {{"kl_median", KV_RIGHT, median_text}, KV_SHOW_TEXT | KV_SHOW_TOKENS | KV_SHOW_WIDE, NULL},
+    {{"kl_99", KV_RIGHT, kl99}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
+    {{"kl_99_low", KV_RIGHT, NULL}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
+    {{"kl_99_high", KV_RIGHT, NULL}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
+    {{"kl_99", KV_RIGHT, kl99_text}, KV_SHOW_TEXT | KV_SHOW_TOKENS, NULL},
+    {{"kl_999", KV_RIGHT, kl999}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
+    {{"kl_999_low", KV_RIGHT, NULL}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
+    {{"kl_999_high", KV_RIGHT, NULL}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
+    {{"kl_999", KV_RIGHT, kl999_text}, KV_SHOW_TEXT | KV_SHOW_TOKENS | KV_SHOW_WIDE, NULL},
+    {{"same_top", KV_RIGHT, same_top}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
+    {{"same_top_low", KV_RIGHT, NULL}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
+    {{"same_top_high", KV_RIGHT, NULL}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
+    {{"same_top", KV_RIGHT, same_top_text}, KV_SHOW_TEXT | KV_SHOW_TOKENS, NULL},
+    {{"rms_dp", KV_RIGHT, rms_dp}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
+    {{"rms_dp_low", KV_RIGHT, NULL}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
+    {{"rms_dp_high", KV_RIGHT, NULL}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
+    {{"rms_dp", KV_RIGHT, rms_dp_text}, KV_SHOW_TEXT | KV_SHOW_TOKENS, NULL},
+    {{"kl_at_%g", KV_RIGHT, depths}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
+    {{"kl@%g", KV_RIGHT, depths_text}, KV_SHOW_TEXT | KV_SHOW_TOKENS, NULL},
     {{"agree", KV_RIGHT, agree}, KV_SHOW_MACHINE, NULL},
     {{"agree", KV_RIGHT, agree_text}, KV_SHOW_TEXT | KV_SHOW_WIDE, NULL},
     {{"nominal_bits", KV_RIGHT, nominal}, KV_SHOW_MACHINE, NULL},

@@ -113,7 +113,8 @@ static int attend_as_it_ages(struct kv_layer_run *p, size_t width, struct kv_err
         bool in_context = from < t->n_context;
         int aged = job->age(job->self, p->layer, in_context ? from : t->n_context, e);
         if (aged < 0) return aged;
-        if (aged && p->view.k_coded && p->k_t[1]) kv_paths_transpose(&p->at, width, p->view.k_coded, p->k_t[1]);
+        if (aged && p->view.k_coded && p->k_t[1])
+            kv_paths_transpose(&p->at, width, p->view.k_coded, p->k_t[1]);
         to = in_context ? (from / job->age_tokens + 1) * job->age_tokens : t->n_tokens;
         if (in_context && to > t->n_context) to = t->n_context;
         attend_rows(p, from, to);

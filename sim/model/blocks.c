@@ -44,9 +44,9 @@ static void take_queries(const struct block *b) {
     const struct kv_shape *sh = &b->p->m->shape;
     float scale = 1.0f / sqrtf((float)b->d), *to = b->q;
     for (uint32_t row = b->from; row < b->to; row++) {
-        const float *q = b->p->q + ((row - b->p->job->first_row) * (size_t)sh->n_heads +
-                                    b->head * b->group) *
-                                       b->d;
+        const float *q =
+            b->p->q +
+            ((row - b->p->job->first_row) * (size_t)sh->n_heads + b->head * b->group) * b->d;
         for (size_t i = 0; i < b->group * b->d; i++) *to++ = q[i] * scale;
     }
 }
@@ -170,8 +170,7 @@ static void attend_block(struct kv_layer_run *p, uint32_t from, uint32_t to) {
     b.out = kv_scratch_floats(p->scratch, KV_BUF_BLOCK_OUT, KV_BLOCK_ROWS * b.group * b.d);
     b.w = kv_scratch_floats(p->scratch, KV_BUF_BLOCK, KV_BLOCK_ROWS * b.group * b.ld);
     bool apart = b.least[KV_KEY] < b.most[KV_KEY] || b.least[KV_VALUE] < b.most[KV_VALUE];
-    if (apart)
-        b.exact = kv_scratch_floats(p->scratch, KV_BUF_BLOCK_EXACT, b.n_rows * b.ld_exact);
+    if (apart) b.exact = kv_scratch_floats(p->scratch, KV_BUF_BLOCK_EXACT, b.n_rows * b.ld_exact);
     for (b.head = 0; b.head < sh->n_kv_heads; b.head++) {
         take_queries(&b);
         score(&b);

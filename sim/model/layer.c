@@ -130,7 +130,8 @@ void kv_layer_add_mixed(const struct kv_layer_run *p, const float *mixed, size_t
         n = kv_layer_rows(p, rows - at);
         kv_product(&w->out, mixed + at * w->out.cols, n, delta, s);
         add_bias(delta, w->out_bias, n, h);
-        add_part(p->m, delta, w->attn_post_norm, p->tape ? taped(p->tape->attn_delta, at * h) : NULL, n, x + at * h);
+        add_part(p->m, delta, w->attn_post_norm,
+                 p->tape ? taped(p->tape->attn_delta, at * h) : NULL, n, x + at * h);
     }
 }
 
