@@ -13,7 +13,7 @@ const char *const kv_token_measure_names[] = {"kl_mean",  "kl_median", "kl_99", 
                                               "same_top", "rms_dp",    NULL};
 const struct kv_depths kv_all_depths = {0, UINT32_MAX};
 
-enum { LEAST_BLOCKS = 20, LEAST_RUN = 8, FIRST_BUCKET = 256 };
+enum { LEAST_BLOCKS = 20, TOO_FEW_BLOCKS = 10, LEAST_RUN = 8, FIRST_BUCKET = 256 };
 static const struct kv_interval nothing = {NAN, NAN};
 
 struct kv_depths kv_depths_of(double context) {
@@ -237,14 +237,15 @@ static void put_means(struct kv_token_summary *out, const struct sample *s, stru
     for (int m = 0; m < N_MEANS; m++) {
         struct kv_token_estimate *to = &out->at[measure[m]];
         to->value = whole[m].mean;
-        if (s->n_blocks > 1) to->interval = studentized(whole[m], d->t[m], d->n_t[m], confidence);
+        if (s->n_blocks >= TOO_FEW_BLOCKS) to->interval = studentized(whole[m], d->t[m], d->n_t[m], confidence);
     }
     if (s->paired) return;
     struct kv_token_estimate *same = &out->at[KV_TOKEN_SAME_TOP], *rms = &out->at[KV_TOKEN_RMS_DP],
                              *kl = &out->at[KV_TOKEN_KL_MEAN];
     if (kl->interval.low < 0) kl->interval.low = 0;
     if (same->interval.high > 1) same->interval.high = 1;
-    if (whole[SAME].error == 0 && whole[SQUARE].error > 0) // all alike says little of few blocks
+    if (s->n_blocks >= TOO_FEW_BLOCKS && whole[SAME].error == 0 &&
+        whole[SQUARE].error > 0) // all alike says little of few blocks
         same->interval = kv_wilson(same->value, (double)s->n_blocks, confidence);
     rms->value = root(rms->value);
     if (isnan(rms->interval.low)) return;
@@ -271,7 +272,7 @@ static void put_rms_difference(struct kv_token_summary *out, const struct sample
     }
     free(times);
     out->at[KV_TOKEN_RMS_DP].value = mean[0] - mean[1];
-    if (s->n_blocks > 1)
+    if (s->n_blocks >= TOO_FEW_BLOCKS)
         out->at[KV_TOKEN_RMS_DP].interval = kv_percentile_interval(
             d->t[SQUARE], d->n, kv_expanded_confidence((double)s->n_blocks, confidence));
 }
@@ -291,7 +292,7 @@ static void put_quantiles(struct kv_token_summary *out, const struct sample *s, 
             continue;
         }
         to->value = q[0][f] - q[1][f];
-        if (s->n_blocks > 1) to->interval = kv_percentile_interval(d->quantile[f], d->n, wide);
+        if (s->n_blocks >= TOO_FEW_BLOCKS) to->interval = kv_percentile_interval(d->quantile[f], d->n, wide);
     }
 }
 
@@ -309,7 +310,7 @@ static struct kv_token_summary summarize(const struct kv_token_window *a,
     out.n = s.n;
     out.n_blocks = s.n_blocks;
     if (s.n > 0) {
-        struct draws d = {.n = s.n_blocks > 1 ? draws : 0};
+        struct draws d = {.n = s.n_blocks >= TOO_FEW_BLOCKS ? draws : 0};
         struct ratio whole[N_MEANS];
         for (int m = 0; m < N_MEANS; m++) whole[m] = ratio_of(&s, m, NULL);
         for (int m = 0; m < N_MEANS; m++) d.t[m] = kv_alloc(draws + 1, sizeof(double));

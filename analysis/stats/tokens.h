@@ -60,6 +60,7 @@ size_t kv_token_least(enum kv_token_measure m);
 
 // Blocks are whole windows; where fewer than 20 hold positions of these depths, runs of equal
 // length that their positions are cut into, 20 in all or a few more, none shorter than 8 positions.
+// Fewer than 10 blocks give no interval.
 // Resamples are drawn with the seed. Where memory runs out: all NAN.
 struct kv_token_summary kv_token_summary(const struct kv_token_window *windows, size_t n,
                                          struct kv_depths depths, uint64_t seed, size_t draws,

@@ -140,6 +140,9 @@ static void print_notes(const struct table *x, bool priced) {
     char *note = priced ? kv_context_note(rows, x->n, x->all->context, x->all->n_contexts) : NULL;
     if (note) kv_table_note(x->how, "%s", note);
     free(note);
+    note = priced ? kv_depth_note(rows, x->n, x->all->context, x->all->n_contexts) : NULL;
+    if (note) kv_table_note(x->how, "%s", note);
+    free(note);
     free(rows);
 }
 
