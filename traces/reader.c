@@ -278,8 +278,8 @@ static int bind_column(struct kv_trace *t, const struct shard *s, const struct k
                    c->name, (unsigned long long)tensor->dims[0]);
 }
 
-// The row that follows `row` among the scored ones of an item with choices (struct kv_trace_item); start from
-// UINT32_MAX. n_tokens: there is none.
+// The row that follows `row` among the scored ones of an item with choices (struct kv_trace_item);
+// start from UINT32_MAX. n_tokens: there is none.
 static uint32_t next_scored(const struct kv_trace_item *it, uint32_t row) {
     if (row == UINT32_MAX) return it->n_context - 1;
     row++;

@@ -37,7 +37,8 @@ struct kv_worst_token {
     char *before, *token; // NULL where the recording or its tokenizer is not at hand
 };
 // The `most` positions of each row with the largest KL. traces: folders to look for the rows'
-// recordings in (NULL: where the store says they were); model: whose tokenizer spells them, or NULL.
+// recordings in (NULL: where the store says they were); model: whose tokenizer spells them, or
+// NULL.
 struct kv_worst_token *kv_rows_worst(const struct kv_rows *rows, struct kv_store *s, size_t most,
                                      const char *traces, const char *model, size_t *n_out);
 void kv_worst_tokens_free(struct kv_worst_token *w, size_t n);

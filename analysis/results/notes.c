@@ -11,7 +11,8 @@
 static double tokens_seen(const struct kv_row *row) {
     double sum = 0, n = 0;
     for (size_t i = 0; i < row->n_windows; i++)
-        for (uint32_t k = 0; k < row->window[i].n; k++, n++) sum += row->window[i].token[k].row + 1.0;
+        for (uint32_t k = 0; k < row->window[i].n; k++, n++)
+            sum += row->window[i].token[k].row + 1.0;
     return n > 0 ? sum / n : row->s.context_tokens;
 }
 

@@ -237,7 +237,8 @@ static void put_means(struct kv_token_summary *out, const struct sample *s, stru
     for (int m = 0; m < N_MEANS; m++) {
         struct kv_token_estimate *to = &out->at[measure[m]];
         to->value = whole[m].mean;
-        if (s->n_blocks >= TOO_FEW_BLOCKS) to->interval = studentized(whole[m], d->t[m], d->n_t[m], confidence);
+        if (s->n_blocks >= TOO_FEW_BLOCKS)
+            to->interval = studentized(whole[m], d->t[m], d->n_t[m], confidence);
     }
     if (s->paired) return;
     struct kv_token_estimate *same = &out->at[KV_TOKEN_SAME_TOP], *rms = &out->at[KV_TOKEN_RMS_DP],
@@ -292,7 +293,8 @@ static void put_quantiles(struct kv_token_summary *out, const struct sample *s, 
             continue;
         }
         to->value = q[0][f] - q[1][f];
-        if (s->n_blocks >= TOO_FEW_BLOCKS) to->interval = kv_percentile_interval(d->quantile[f], d->n, wide);
+        if (s->n_blocks >= TOO_FEW_BLOCKS)
+            to->interval = kv_percentile_interval(d->quantile[f], d->n, wide);
     }
 }
 

@@ -39,8 +39,7 @@ static char *data_of(const struct kv_depth_row *d, size_t n, struct kv_text *nam
 static int draw(const struct kv_frontier_set *set, const char *file, bool narrow, double canvas_y,
                 const char *names, size_t rows, const char *data, struct kv_error *e) {
     const struct kv_summary *s = &set->rows[0].s;
-    char *subtitle = kv_format_text("%s: %s", s->task, s->model),
-         *safe = kv_gnuplot_text(subtitle),
+    char *subtitle = kv_format_text("%s: %s", s->task, s->model), *safe = kv_gnuplot_text(subtitle),
          *settings = kv_format_text("rows = %zu\narray name_of[%zu]\n%ssubtitle_text = \"%.*s\"\n"
                                     "key_below = %d\n",
                                     rows, rows, names, narrow ? 50 : 120, safe, narrow);

@@ -22,18 +22,18 @@ static void add_estimate(struct kv_text *t, const struct kv_token_estimate *x) {
 }
 
 void kv_page_depths(struct kv_text *t, const struct kv_page_part *part) {
-    static const char *const heads[] = {"policy",      "context", "positions", "mean KL",
-                                        "median",      "99 %",    "99.9 %",    "same top",
-                                        "RMS &Delta;p"};
+    static const char *const heads[] = {"policy", "context", "positions", "mean KL",     "median",
+                                        "99 %",   "99.9 %",  "same top",  "RMS &Delta;p"};
     size_t n;
     struct kv_depth_row *d = kv_rows_by_depth(part->set.rows, part->set.n, &n);
     if (n) {
-        kv_text_addf(t, "<h4>By depth</h4>\n<p class=\"soft\">Scored positions by how many tokens "
-                        "they see: divergence from 16 bit in nats, share whose likeliest token is "
-                        "the same, root mean square change of the next token's probability; in "
-                        "brackets 95 %% intervals from resampled blocks of tokens. The 99 %% quantile "
-                        "asks for 1,000 positions, the 99.9 %% one for 10,000: below that stands a "
-                        "bound by order statistics.</p>\n");
+        kv_text_addf(t,
+                     "<h4>By depth</h4>\n<p class=\"soft\">Scored positions by how many tokens "
+                     "they see: divergence from 16 bit in nats, share whose likeliest token is "
+                     "the same, root mean square change of the next token's probability; in "
+                     "brackets 95 %% intervals from resampled blocks of tokens. The 99 %% quantile "
+                     "asks for 1,000 positions, the 99.9 %% one for 10,000: below that stands a "
+                     "bound by order statistics.</p>\n");
         kv_html_wide(t, "By depth");
         kv_text_addf(t, "<table class=\"sort\"><thead><tr>");
         for (size_t k = 0; k < sizeof heads / sizeof *heads; k++)

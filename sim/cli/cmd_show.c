@@ -25,7 +25,8 @@ static const struct kv_option options[] = {
     {"scorers", 0, NULL, NULL, "how the ranking changes with the scorer, instead"},
     {"by", 0, "depth", NULL, "divergence of text windows by depth, instead"},
     {"worst", 0, "N", NULL, "the N tokens of each row that diverge most, in their text, instead"},
-    {"model", 'm', "FILE", NULL, "whose tokenizer spells them (default: $KVSIM_MODEL, then data/*.gguf)"},
+    {"model", 'm', "FILE", NULL,
+     "whose tokenizer spells them (default: $KVSIM_MODEL, then data/*.gguf)"},
     {0}};
 
 enum { WIDE_TERMINAL = 130 };
@@ -265,8 +266,8 @@ static int show(struct kv_cli *c, struct kv_error *e) {
     if (!code) kv_rows_frontier(rows.row, rows.n, on);
     if (!code)
         code =
-            kv_opt(c, "by") || kv_opt(c, "worst") ? show_tokens(c, &rows, s, e) :
-            kv_for_readers(c->output) ? show_text(&rows, s, c, colour, on, e)
+            kv_opt(c, "by") || kv_opt(c, "worst") ? show_tokens(c, &rows, s, e)
+            : kv_for_readers(c->output)           ? show_text(&rows, s, c, colour, on, e)
             : kv_opt_given(c, "scorers")
                 ? kv_scorers_print(rows.row, rows.n, c->output, e)
                 : print_rows(

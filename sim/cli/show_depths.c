@@ -45,8 +45,7 @@ static char *estimate_text(const struct kv_token_estimate *x) {
                          : kv_format_text("%.4f to %.4f", i->low, i->high);
 }
 
-#define TOLD(X, T, name, m)                                                                        \
-    X(T, name, KV_RIGHT, kv_table_take(t, estimate_text(&row->d.s.at[m])))
+#define TOLD(X, T, name, m) X(T, name, KV_RIGHT, kv_table_take(t, estimate_text(&row->d.s.at[m])))
 #define FOR_READERS(X, T)                                                                          \
     X(T, spec, KV_TEXT(row->d.row->label))                                                         \
     X(T, context, KV_RIGHT,                                                                        \
@@ -62,8 +61,9 @@ KV_TABLE_COLUMNS(told, line, FOR_READERS)
 
 static int none(const char *db, struct kv_error *e) {
     return kv_fail(e, KV_EFAIL, db,
-                   "holds no scored positions of text windows, which replays of text keep: sweep a "
-                   "recording of text:FILE,window=N again");
+                   "holds no scored positions of text windows, which replays of text keep since "
+                   "schema 5: sweep "
+                   "a recording of text:FILE,window=N into another store");
 }
 
 int kv_depths_print(const struct kv_rows *rows, const char *db, enum kv_output how,

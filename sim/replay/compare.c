@@ -18,7 +18,8 @@ void kv_targets_init(struct kv_targets *t, const struct kv_trace_item *it) {
                              .choice = kv_alloc(it->n_tokens + it->n_choices, sizeof *t->choice),
                              .other_top = kv_alloc(it->n_final, sizeof *t->other_top)};
     if (it->n_choices == 0)
-        for (uint32_t f = 0; f < it->n_final; f++) add_target(t, 0, f, it->ids[it->final_rows[f] + 1]);
+        for (uint32_t f = 0; f < it->n_final; f++)
+            add_target(t, 0, f, it->ids[it->final_rows[f] + 1]);
     uint32_t row = 1; // scored row 0 is the branch point; the choices' rows follow in order
     for (uint32_t c = 0; c < it->n_choices; c++) {
         add_target(t, c, 0, it->ids[it->first[c]]);
@@ -80,11 +81,11 @@ static void list_tokens(const struct kv_trace_item *it, const struct kv_targets 
     o->token = kv_alloc(t->n, sizeof *o->token);
     o->n_tokens = (uint32_t)t->n;
     for (size_t i = 0; i < t->n; i++)
-        o->token[i] = (struct kv_token_outcome){
-            .row = it->final_rows[i],
-            .kl_nats = (float)kl_nats[i],
-            .dp = (float)(exp(t->list[i].logprob) - exp(t->ref[i])),
-            .other_top = t->other_top[i]};
+        o->token[i] =
+            (struct kv_token_outcome){.row = it->final_rows[i],
+                                      .kl_nats = (float)kl_nats[i],
+                                      .dp = (float)(exp(t->list[i].logprob) - exp(t->ref[i])),
+                                      .other_top = t->other_top[i]};
 }
 
 void kv_compare_outcome(const struct kv_trace_item *it, const struct kv_targets *t,

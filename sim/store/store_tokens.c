@@ -87,8 +87,8 @@ static int read_all(struct kv_store *s, sqlite3_stmt *st, struct kv_window_token
         const char *id = (const char *)sqlite3_column_text(st, 1);
         *w = (struct kv_window_tokens){.item = (uint32_t)sqlite3_column_int64(st, 0),
                                        .id = kv_strdup(id ? id : "")};
-        w->token = kv_tokens_unpack(sqlite3_column_blob(st, 2),
-                                    (size_t)sqlite3_column_bytes(st, 2), &w->n);
+        w->token = kv_tokens_unpack(sqlite3_column_blob(st, 2), (size_t)sqlite3_column_bytes(st, 2),
+                                    &w->n);
         if (!w->token)
             return kv_fail(e, KV_EFAIL, s->path, "the scored positions of item %u are damaged",
                            w->item);
