@@ -124,16 +124,11 @@ TOKENS(kl99, KV_TOKEN_KL_99)
 TOKENS(kl999, KV_TOKEN_KL_999)
 TOKENS(same_top, KV_TOKEN_SAME_TOP)
 TOKENS(rms_dp, KV_TOKEN_RMS_DP)
-#define DEPTHS(name, decimals)                                                                     \
-    static void name(struct kv_table *t, const void *its_row) {                                    \
-        const struct kv_shown *c = its_row;                                                        \
-        for (size_t k = 0; k < c->all->n_contexts; k++) {                                          \
-            const struct kv_token_summary *s = &c->of->depth[k];                                   \
-            kv_table_number(t, s->n ? s->at[KV_TOKEN_KL_MEAN].value : NAN, decimals);              \
-        }                                                                                          \
-    }
-DEPTHS(depths, 6)
-DEPTHS(depths_text, 4)
+static double depth_kl(const struct kv_token_summary *s) {
+    return s->n ? s->at[KV_TOKEN_KL_MEAN].value : NAN;
+}
+PRICES(depths, (void)l; kv_table_number(t, depth_kl(&c->of->depth[k]), 6))
+PRICES(depths_text, (void)l; kv_table_number(t, depth_kl(&c->of->depth[k]), 4))
 NUMBER(agree, row->of->s.agree, 6)
 NUMBER(agree_text, row->of->s.agree, 3)
 NUMBER(nominal, row->of->s.nominal_bits, 6)
@@ -193,6 +188,13 @@ SAME(redraws, a->s.n_redraws == b->s.n_redraws)
 SAME(count, a->s.n_items == b->s.n_items && a->n_left_out + b->n_left_out == 0 &&
                 a->n_redraws_out + b->n_redraws_out == 0)
 
+#define TOKEN_COLUMNS(name, cell, wide)                                                            \
+    {{name, KV_RIGHT, cell}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},                              \
+        {{name "_low", KV_RIGHT, NULL}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},                   \
+        {{name "_high", KV_RIGHT, NULL}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL}, {                \
+        {name, KV_RIGHT, cell##_text}, KV_SHOW_TEXT | KV_SHOW_TOKENS | (wide), NULL                \
+    }
+
 const struct kv_show_column kv_show_columns[] = {
     {{"spec", KV_LEFT, spec}, KV_SHOW_MACHINE, NULL},
     {{"spec", KV_LEFT, label}, KV_SHOW_TEXT, NULL},
@@ -233,26 +235,11 @@ const struct kv_show_column kv_show_columns[] = {
     {{"kl_nats_low", KV_RIGHT, NULL}, KV_SHOW_MACHINE, NULL},
     {{"kl_nats_high", KV_RIGHT, NULL}, KV_SHOW_MACHINE, NULL},
     {{"kl_nats", KV_RIGHT, kl_text}, KV_SHOW_TEXT, NULL},
-    {{"kl_median", KV_RIGHT, median}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
-    {{"kl_median_low", KV_RIGHT, NULL}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
-    {{"kl_median_high", KV_RIGHT, NULL}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
-    {{"kl_median", KV_RIGHT, median_text}, KV_SHOW_TEXT | KV_SHOW_TOKENS | KV_SHOW_WIDE, NULL},
-    {{"kl_99", KV_RIGHT, kl99}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
-    {{"kl_99_low", KV_RIGHT, NULL}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
-    {{"kl_99_high", KV_RIGHT, NULL}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
-    {{"kl_99", KV_RIGHT, kl99_text}, KV_SHOW_TEXT | KV_SHOW_TOKENS, NULL},
-    {{"kl_999", KV_RIGHT, kl999}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
-    {{"kl_999_low", KV_RIGHT, NULL}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
-    {{"kl_999_high", KV_RIGHT, NULL}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
-    {{"kl_999", KV_RIGHT, kl999_text}, KV_SHOW_TEXT | KV_SHOW_TOKENS | KV_SHOW_WIDE, NULL},
-    {{"same_top", KV_RIGHT, same_top}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
-    {{"same_top_low", KV_RIGHT, NULL}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
-    {{"same_top_high", KV_RIGHT, NULL}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
-    {{"same_top", KV_RIGHT, same_top_text}, KV_SHOW_TEXT | KV_SHOW_TOKENS, NULL},
-    {{"rms_dp", KV_RIGHT, rms_dp}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
-    {{"rms_dp_low", KV_RIGHT, NULL}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
-    {{"rms_dp_high", KV_RIGHT, NULL}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
-    {{"rms_dp", KV_RIGHT, rms_dp_text}, KV_SHOW_TEXT | KV_SHOW_TOKENS, NULL},
+    TOKEN_COLUMNS("kl_median", median, KV_SHOW_WIDE),
+    TOKEN_COLUMNS("kl_99", kl99, 0),
+    TOKEN_COLUMNS("kl_999", kl999, KV_SHOW_WIDE),
+    TOKEN_COLUMNS("same_top", same_top, 0),
+    TOKEN_COLUMNS("rms_dp", rms_dp, 0),
     {{"kl_at_%g", KV_RIGHT, depths}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
     {{"kl@%g", KV_RIGHT, depths_text}, KV_SHOW_TEXT | KV_SHOW_TOKENS, NULL},
     {{"agree", KV_RIGHT, agree}, KV_SHOW_MACHINE, NULL},
