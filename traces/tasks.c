@@ -378,7 +378,7 @@ static const struct kv_param hellaswag_params[] = {
      "lm-evaluation-harness's text, or ctx as it stands"},
     {0}};
 static const struct kv_param text_params[] = {
-    {"window", KV_INT, "512", 64, 1 << 20, NULL, "tokens",
+    {"window", KV_INT, "512", 64, 999999, NULL, "tokens",
      "tokens of an item, up to the model's own context"},
     {"score", KV_TEXT, "1", 0, 0, NULL, NULL,
      "1/N: of each N positions one is scored, drawn with the seed"},
