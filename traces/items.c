@@ -182,9 +182,23 @@ static int tokenize(struct tree_builder *b, const struct kv_model *m,
     return 0;
 }
 
+// Of each one_in of n positions in a row, the last run perhaps being shorter, one: every depth has
+// the same share. Returns how many.
+static size_t draw_rows(size_t n, uint32_t one_in, uint64_t seed, uint32_t *rows) {
+    size_t n_rows = 0;
+    for (size_t from = 0; from < n; from += one_in) {
+        size_t run = n - from < one_in ? n - from : one_in,
+               at = run > 1 ? (size_t)(kv_draw(seed, n_rows, 0) * (double)run) : 0;
+        rows[n_rows++] = (uint32_t)(from + at);
+    }
+    return n_rows;
+}
+
+// one_in, seed: which rows of a text are scored.
 static void add_item(struct kv_items *items, const struct kv_model *m, const struct tree_builder *b,
                      const char *id, const struct kv_task_item *item, size_t n_context,
-                     const struct counts *counts, const float *context_rarity) {
+                     const struct counts *counts, const float *context_rarity, uint32_t one_in,
+                     uint64_t seed) {
     struct kv_trace_item *t = &items->items[items->n];
     size_t n = b->n_ids, n_final = 0;
     *t = (struct kv_trace_item){.index = (uint32_t)items->n,
@@ -209,7 +223,7 @@ static void add_item(struct kv_items *items, const struct kv_model *m, const str
     }
     // Scored rows: see struct kv_trace_item.
     if (item->n_choices == 0)
-        for (size_t i = 0; i + 1 < n; i++) rows[n_final++] = (uint32_t)i;
+        n_final = draw_rows(n - 1, one_in, seed + t->key, rows);
     else {
         rows[n_final++] = (uint32_t)n_context - 1;
         for (size_t c = 0; c < item->n_choices; c++)
@@ -267,7 +281,14 @@ static int cut_windows(struct kv_items *items, const struct kv_model *m,
         list.items[i].id = kv_format_text("%zu", i);
         list.items[i].source = tasks->items[0].source;
     }
+    uint32_t one_in = tasks->score_one_in ? tasks->score_one_in : 1;
     if (rc == 0) rc = choose(&list, o, chosen, &items->subset, e);
+    if (rc == 0 && one_in > 1) {
+        char *words = items->subset;
+        items->subset = kv_format_text("%s, one of %u positions scored (seed %llu)", words, one_in,
+                                       (unsigned long long)o->seed);
+        free(words);
+    }
     for (size_t i = 0; i < n_windows && rc == 0; i++) {
         uint32_t first = (uint32_t)(window + bos);
         struct tree_builder b = {.ids = sequence, .n_ids = first, .first = &first};
@@ -275,7 +296,8 @@ static int cut_windows(struct kv_items *items, const struct kv_model *m,
         count_context(counts, b.ids, first, rarity);
         if (!chosen[i]) continue;
         make_room(items);
-        add_item(items, m, &b, list.items[i].id, &list.items[i], first, counts, rarity);
+        add_item(items, m, &b, list.items[i].id, &list.items[i], first, counts, rarity, one_in,
+                 o->seed);
     }
     for (size_t i = 0; i < n_windows; i++) free(list.items[i].id);
     free(list.items);
@@ -302,7 +324,8 @@ static int tokenize_items(struct kv_items *items, const struct kv_model *m,
         count_context(counts, b.ids, n_context, rarity);
         if (!chosen[i]) continue;
         make_room(items);
-        add_item(items, m, &b, tasks->items[i].id, &tasks->items[i], n_context, counts, rarity);
+        add_item(items, m, &b, tasks->items[i].id, &tasks->items[i], n_context, counts, rarity, 1,
+                 o->seed);
     }
     free(rarity);
     free(chosen);

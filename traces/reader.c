@@ -288,15 +288,15 @@ static int bind_column(struct kv_trace *t, const struct shard *s, const struct k
                    c->name, (unsigned long long)tensor->dims[0]);
 }
 
-// The row that follows `row` among the scored ones of an item (struct kv_trace_item); start from
-// UINT32_MAX. n_tokens: there is none.
+// The row that follows `row` among the scored ones of an item with choices (struct kv_trace_item);
+// start from UINT32_MAX. n_tokens: there is none.
 static uint32_t next_scored(const struct kv_trace_item *it, uint32_t row) {
-    if (row == UINT32_MAX && it->n_choices) return it->n_context - 1;
+    if (row == UINT32_MAX) return it->n_context - 1;
     row++;
-    // A choice's last row, like a text's, predicts nothing.
+    // A choice's last row predicts nothing.
     for (uint32_t c = 0; c < it->n_choices; c++)
         if (row + 1 == it->first[c + 1]) row++;
-    return it->n_choices == 0 && row + 1 == it->n_tokens ? it->n_tokens : row;
+    return row;
 }
 
 // Boundaries must be ascending and inside the item, scored rows those of the definition, ids inside
@@ -314,9 +314,12 @@ static int check_item(const struct kv_trace *t, const struct kv_trace_item *it, 
     }
     good = good && (uint64_t)it->n_context + longest <= t->info.shape.max_tokens;
     uint32_t row = UINT32_MAX;
-    for (uint32_t i = 0; good && i < it->n_final; i++)
+    if (it->n_choices == 0) // any of a text's rows may be left out, but not the order
+        for (uint32_t i = 0; good && i < it->n_final; i++, row = it->final_rows[i - 1])
+            good = it->final_rows[i] + 1 < it->n_tokens && (i == 0 || it->final_rows[i] > row);
+    for (uint32_t i = 0; good && it->n_choices && i < it->n_final; i++)
         good = (row = next_scored(it, row)) < it->n_tokens && it->final_rows[i] == row;
-    good = good && next_scored(it, row) >= it->n_tokens;
+    good = good && (it->n_choices == 0 || next_scored(it, row) >= it->n_tokens);
     for (uint32_t i = 0; good && i < it->n_tokens; i++)
         good = it->ids[i] < t->info.shape.vocab && it->kinds[i] < KV_N_KINDS;
     if (good) return 0;

@@ -378,7 +378,11 @@ static const struct kv_param hellaswag_params[] = {
      "lm-evaluation-harness's text, or ctx as it stands"},
     {0}};
 static const struct kv_param text_params[] = {
-    {"window", KV_INT, "512", 64, 2048, NULL, "tokens", "tokens of an item"}, {0}};
+    {"window", KV_INT, "512", 64, 999999, NULL, "tokens",
+     "tokens of an item, up to the model's own context"},
+    {"score", KV_TEXT, "1", 0, 0, NULL, NULL,
+     "1/N: of each N positions one is scored, drawn with the seed"},
+    {0}};
 static const struct kv_param no_params[] = {{0}};
 
 // Kinds by enum kv_task_kind.
@@ -511,6 +515,16 @@ static int parse_pairs(struct kv_spec *spec, char *text, const char *what, struc
     return KV_OK;
 }
 
+// "1/16", or "1" for every position.
+static int read_share(struct kv_tasks *t, const char *text, const char *what, struct kv_error *e) {
+    const char *n = strncmp(text, "1/", 2) == 0 ? text + 2 : text;
+    bool number = *n && strlen(n) < 5 && strspn(n, "0123456789") == strlen(n);
+    t->score_one_in = number ? (uint32_t)atoi(n) : 0;
+    if (t->score_one_in > 0 && (n != text || t->score_one_in == 1)) return KV_OK;
+    return kv_fail(e, KV_EUSAGE, what, "score=%.60s: 1 or 1/N with N from 1 to 9999 is expected",
+                   text);
+}
+
 static int apply_pairs(struct kv_tasks *t, struct source *s, char *pairs, struct kv_error *e) {
     char what[32];
     struct kv_spec spec = {0};
@@ -524,6 +538,7 @@ static int apply_pairs(struct kv_tasks *t, struct source *s, char *pairs, struct
         s->harness = kv_number(args, "prompt") == 0;
     }
     if (!rc && t->kind == KV_TASK_TEXT) t->window_tokens = (uint32_t)kv_number(args, "window");
+    if (!rc && t->kind == KV_TASK_TEXT) rc = read_share(t, kv_arg(args, "score")->text, what, e);
     kv_args_free(args);
     free(spec.keys);
     free(spec.values);

@@ -32,6 +32,7 @@ struct kv_tasks {
     char *path;
     char *prompt;           // "harness", "text"; "" where there is no choice
     uint32_t window_tokens; // for text
+    uint32_t score_one_in;  // for text: of so many positions in a row one is scored
     char digest[17];        // XXH64 of the unpacked bytes
     size_t n_items;
     struct kv_task_item *items;

@@ -37,7 +37,8 @@ extern const char
 // One item: a context and its choices as one token tree. Rows: the context's tokens, then choice
 // after choice. Choice c covers rows [first[c], first[c + 1]); a text window has no choices. Scored
 // rows are those whose next-token distribution is judged: for an item with choices the last context
-// row once a choice, and each choice row but the last; for text all rows but the last.
+// row once a choice, and each choice row but the last; for text all rows but the last, or a sample
+// of them (tasks.h: score_one_in).
 struct kv_trace_item {
     uint32_t index; // in the trace
     const char *id; // of the benchmark file

@@ -101,3 +101,53 @@ size_t kv_compare(const struct kv_pairs *j, const struct kv_comparing *how,
     for (int k = 0; k < KV_N_SCORERS; k++) n += compare_accuracy(&out[n], j, k, how);
     return n + compare_divergence(&out[n], j, how);
 }
+
+// ---- scored positions -----------------------------------------------------------------
+
+static bool same_rows(const struct kv_window_tokens *a, const struct kv_window_tokens *b) {
+    bool same = a->item == b->item && a->n == b->n;
+    for (uint32_t i = 0; same && i < a->n; i++) same = a->token[i].row == b->token[i].row;
+    return same;
+}
+
+size_t kv_compare_tokens(const struct kv_window_tokens *a, size_t n_a,
+                         const struct kv_window_tokens *b, size_t n_b,
+                         const struct kv_comparing *how,
+                         struct kv_compared out[KV_N_TOKEN_MEASURES]) {
+    struct kv_token_window *x = kv_alloc(n_a + 1, sizeof *x), *y = kv_alloc(n_a + 1, sizeof *y);
+    size_t n = 0, n_out = 0;
+    for (size_t i = 0, k = 0; i < n_a; i++) {
+        while (k < n_b && b[k].item < a[i].item) k++;
+        if (k == n_b || !same_rows(&a[i], &b[k])) continue;
+        x[n] = (struct kv_token_window){a[i].token, a[i].n};
+        y[n++] = (struct kv_token_window){b[k].token, b[k].n};
+    }
+    struct kv_token_summary of_a = kv_token_summary(x, n, kv_all_depths, how->seed, 0, confidence),
+                            of_b = kv_token_summary(y, n, kv_all_depths, how->seed, 0, confidence),
+                            apart = kv_token_difference(x, y, n, kv_all_depths, how->seed,
+                                                        how->draws, confidence);
+    for (int m = KV_TOKEN_KL_MEDIAN; m < KV_N_TOKEN_MEASURES;
+         m++) { // the mean stands there already
+        if (isnan(apart.at[m].value)) continue;
+        out[n_out++] = (struct kv_compared){.quantity = kv_token_measure_names[m],
+                                            .divergence = true,
+                                            .n = apart.n,
+                                            .a = of_a.at[m].value,
+                                            .b = of_b.at[m].value,
+                                            .difference = apart.at[m].value,
+                                            .interval = apart.at[m].interval,
+                                            .bootstrap = {NAN, NAN},
+                                            .only_a = NAN,
+                                            .only_b = NAN,
+                                            .exact_p = NAN,
+                                            .mid_p = NAN,
+                                            .margin = NAN,
+                                            .tost_p = NAN,
+                                            .not_worse_p = NAN,
+                                            .items_needed = NAN,
+                                            .smallest_seen = NAN};
+    }
+    free(x);
+    free(y);
+    return n_out;
+}

@@ -7,9 +7,32 @@
 #include "sim/base/memory.h"
 #include "traces/trace.h"
 
+// Mean length of the sequences that were judged; of text, of what the scored positions see.
+static double tokens_seen(const struct kv_row *row) {
+    double sum = 0, n = 0;
+    for (size_t i = 0; i < row->n_windows; i++)
+        for (uint32_t k = 0; k < row->window[i].n; k++, n++)
+            sum += row->window[i].token[k].row + 1.0;
+    return n > 0 ? sum / n : row->s.context_tokens;
+}
+
 bool kv_measured_at(const struct kv_row *row, double context) {
-    double at = row->s.context_tokens;
+    double at = tokens_seen(row);
     return isnan(at) || (at * KV_SAME_CONTEXT >= context && at <= context * KV_SAME_CONTEXT);
+}
+
+char *kv_depth_note(const struct kv_row *const *rows, size_t n, const double *context,
+                    size_t n_contexts) {
+    struct kv_text t = {0};
+    for (size_t k = 0; k < n_contexts; k++) {
+        bool any = false;
+        struct kv_depths d = kv_depths_of(context[k]);
+        for (size_t i = 0; i < n; i++) any = any || rows[i]->depth[k].n > 0;
+        if (any)
+            kv_text_addf(&t, "%s at %g: of positions that see %u to %u tokens", t.n ? ";" : "KL",
+                         context[k], d.above + 1, d.upto);
+    }
+    return t.n ? kv_text_take(&t) : NULL;
 }
 
 char *kv_context_note(const struct kv_row *const *rows, size_t n, const double *context,
@@ -17,8 +40,8 @@ char *kv_context_note(const struct kv_row *const *rows, size_t n, const double *
     struct kv_text elsewhere = {0};
     double sum = 0, known = 0;
     for (size_t i = 0; i < n; i++) {
-        if (isnan(rows[i]->s.context_tokens)) continue;
-        sum += rows[i]->s.context_tokens;
+        if (isnan(tokens_seen(rows[i]))) continue;
+        sum += tokens_seen(rows[i]);
         known++;
     }
     for (size_t k = 0; k < n_contexts; k++) {

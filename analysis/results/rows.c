@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "analysis/results/depths.h"
 #include "analysis/results/find.h"
 #include "analysis/results/versus.h"
 #include "sim/base/guard.h"
@@ -134,6 +135,7 @@ static int fill_row(struct kv_rows *rows, struct kv_row *row, struct kv_store *s
     row->split = row->split_kl = kv_split_variance(NULL, NULL, 0);
     if (row->s.n_redraws > 1) code = split_row(row, items, n, s, e);
     kv_item_results_free(items, n);
+    if (!code) code = kv_row_read_tokens(row, rows, s, e);
     if (code) return code;
     for (size_t i = 0; rows->device && i < rows->n_contexts; i++)
         row->at[i] = kv_device_step(rows->device, &row->s.ledger, rows->context[i], 0);
@@ -248,6 +250,7 @@ void kv_row_fini(struct kv_row *row) {
     free(row->left_out);
     free(row->left_out_ids);
     free(row->redraws_out_ids);
+    kv_row_free_tokens(row);
     free(row->static4.label);
     free(row->shuffle.label);
 }

@@ -14,6 +14,7 @@
 #define KV_ANALYSIS_RESULTS_ROWS_H
 
 #include "analysis/stats/evidence.h"
+#include "analysis/stats/tokens.h"
 #include "sim/store/store.h"
 #include "sim/cost/cost.h"
 
@@ -55,6 +56,11 @@ struct kv_row {
     // many, and the items' ids.
     size_t n_redraws_out, n_redraws_in_all;
     char *redraws_out_ids;
+    // Scored positions of text windows, [n_windows]: together, and in the bucket of each context
+    // (depths.h; n = 0: none stands there).
+    struct kv_window_tokens *window;
+    size_t n_windows;
+    struct kv_token_summary tokens, depth[KV_MAX_CONTEXTS];
     struct kv_versus static4; // static 4 bit in the same format, where there is one
     struct kv_versus shuffle; // the same widths on the wrong tokens, all seeds there are
 };

@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "analysis/results/depths.h"
 #include "analysis/results/notes.h"
 #include "analysis/studies/pick_words.h"
 #include "sim/base/guard.h"
@@ -90,6 +91,13 @@ static struct kv_pick_row measure(const struct kv_row *row, const struct kv_pick
                             .bytes = row->s.bytes_per_token * o->context,
                             .ms = row->at[0].step_ns > 0 ? row->at[0].step_ns / 1e6 : NAN};
     r.kl = kv_ratio_interval(row->item_kl, row->item_scored, row->s.n_trace_items, confidence);
+    struct kv_token_summary at;
+    if (kv_row_at_depth(row, o->context, confidence, &at)) {
+        r.positions = at.n;
+        r.kl = (struct kv_mean){.n = row->n_windows,
+                                .mean = at.at[KV_TOKEN_KL_MEAN].value,
+                                .interval = at.at[KV_TOKEN_KL_MEAN].interval};
+    }
     r.acc = kv_wilson(row->s.acc[KV_ACC], (double)row->s.n_judged, confidence);
     judge(&r, o);
     return r;

@@ -43,6 +43,7 @@ KV_MUST_CHECK int kv_pick_read_bytes(struct kv_pick_options *o, const char *text
 struct kv_pick_row {
     const struct kv_row *row;
     struct kv_mean kl;      // nats a scored token, at the confidence asked for
+    size_t positions;       // that kl is of, in the bucket of the context (depths.h); 0: of all
     struct kv_interval acc; // Wilson's, at that confidence
     double bytes, ms;       // of the cache, and a token
     bool keeps;             // every bound

@@ -41,7 +41,12 @@ static void add_quality(struct kv_text *t, const struct kv_pick_row *r,
     if (!isnan(o->acc_least))
         kv_text_addf(t, ", accuracy %.3f [%.3f, %.3f]", r->row->s.acc[KV_ACC], r->acc.low,
                      r->acc.high);
-    kv_text_addf(t, " on %zu items", r->kl.n);
+    struct kv_depths d = kv_depths_of(o->context);
+    if (r->positions)
+        kv_text_addf(t, " at %zu positions that see %u to %u tokens", r->positions, d.above + 1,
+                     d.upto);
+    else
+        kv_text_addf(t, " on %zu items", r->kl.n);
 }
 
 static void add_cost(struct kv_text *t, const struct kv_pick_row *r, const struct kv_pick *p,
@@ -119,7 +124,7 @@ static void add_unknown(struct kv_text *t, const struct kv_pick_row *r, const st
                         const struct kv_rows *rows, const struct kv_pick_options *o,
                         const struct kv_shape *shape) {
     struct kv_text all = {0};
-    if (!kv_measured_at(r->row, o->context))
+    if (!r->positions && !kv_measured_at(r->row, o->context))
         kv_text_addf(&all, "; the quality at %g tokens, since it was measured at %.0f (mean)",
                      o->context, r->row->s.context_tokens);
     if (rows->device && !isnan(r->ms)) add_unpriced(&all, r, rows->device, o->context, shape);

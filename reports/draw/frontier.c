@@ -61,6 +61,20 @@ static void fill_divergence(struct kv_frontier_panel *p, const struct kv_frontie
     }
 }
 
+// Against the time at a context stands the divergence at that depth, where rows know it.
+static void deepen(struct kv_frontier_panel *p, const struct kv_frontier_set *set, size_t context,
+                   double floor) {
+    for (size_t i = 0; i < set->n; i++) {
+        const struct kv_token_summary *s = &set->rows[i].depth[context];
+        const struct kv_token_estimate *kl = &s->at[KV_TOKEN_KL_MEAN];
+        if (s->n == 0) continue;
+        p->y[i] = fmax(kl->value, floor);
+        p->low[i] = isnan(kl->interval.low) ? p->y[i] : fmax(kl->interval.low, floor);
+        p->high[i] = isnan(kl->interval.low) ? p->y[i] : fmax(kl->interval.high, floor);
+        p->hollow[i] = false;
+    }
+}
+
 // A third of the least divergence above zero: where zero is drawn on a logarithmic axis.
 static double divergence_floor(const struct kv_frontier_set *set) {
     double least = INFINITY;
@@ -140,10 +154,11 @@ void kv_frontier_add_panel(struct kv_frontier_figure *f, bool divergence, size_t
         p->x[i] = times ? r->at[context].step_ns / 1e6 : r->s.effective_bits;
         p->hollow[i] = times && !kv_measured_at(r, p->context);
     }
-    if (divergence)
+    if (divergence) {
         fill_divergence(p, set, f->floor);
-    else
-        fill_accuracy(p, set);
+        if (times) deepen(p, set, context, f->floor);
+    }
+    if (!divergence) fill_accuracy(p, set);
     find_frontier(p, set->n, divergence);
 }
 

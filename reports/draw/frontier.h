@@ -22,6 +22,7 @@ struct kv_drawn {
     char *name, *narrow;
     double plot_y, narrow_y; // heights of head and panels in pixels; a list of names may follow
     bool times;              // against time, not bits
+    bool depths;             // divergence by depth (depths.h)
 };
 
 // Draws frontier_bits and, with a device, frontier_latency into the set's folder: what

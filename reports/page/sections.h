@@ -16,6 +16,8 @@ void kv_page_table(struct kv_text *t, const struct kv_page *p, const struct kv_p
 void kv_page_scorers(struct kv_text *t, const struct kv_page_part *part);
 // How much of an item's spread is rounding, where the store holds redraws; else nothing.
 void kv_page_redraws(struct kv_text *t, const struct kv_page_part *part);
+// Scored positions of text windows by depth, where the store holds them; else nothing.
+void kv_page_depths(struct kv_text *t, const struct kv_page_part *part);
 // A section for each policy: what it is, how it does everywhere, what it decided, an item drawn.
 void kv_page_policies(struct kv_text *t, const struct kv_page *p);
 // Where everything comes from and how to make it again.

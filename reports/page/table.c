@@ -128,6 +128,9 @@ static void add_notes(struct kv_text *t, const struct kv_page *p,
         p->all->device ? kv_context_note(rows, set->n, p->all->context, p->all->n_contexts) : NULL;
     if (note) kv_text_addf(t, " %c%s.", note[0] - 'a' + 'A', note + 1);
     free(note);
+    note = p->all->device ? kv_depth_note(rows, set->n, p->all->context, p->all->n_contexts) : NULL;
+    if (note) kv_text_addf(t, " In the figures against time: %s.", note);
+    free(note);
     for (size_t i = 0; i < set->n; i++) {
         if (!(note = kv_left_out_note(rows[i]))) continue;
         kv_text_addf(t, " Left out of #%zu: ", i + 1);

@@ -36,6 +36,7 @@ bool kv_variant_read(const char *text, enum kv_form *form, enum kv_feedback *fee
 
 void kv_outcome_fini(struct kv_outcome *o) {
     free(o->choice);
+    free(o->token);
     *o = (struct kv_outcome){0};
 }
 
@@ -49,6 +50,7 @@ bool kv_outcome_judged(struct kv_outcome *o) {
     bool finite = isfinite(o->kl_nats);
     for (uint32_t c = 0; c < n; c++) finite = finite && finite_choice(&o->choice[c]);
     if (finite) return true;
+    o->n_tokens = 0;
     o->kl_nats = o->margin = NAN;
     for (int s = 0; s < KV_N_SCORERS; s++) o->pick[s] = o->pick_ref[s] = -1;
     for (uint32_t c = 0; c < n; c++) {

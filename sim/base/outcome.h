@@ -66,6 +66,14 @@ struct kv_ledger {
     uint8_t type[2][KV_WIDTH_BINS];
 };
 
+// One scored position of a text window against the 16-bit run.
+struct kv_token_outcome {
+    uint32_t row;   // whose next token is scored: it stands after row + 1 tokens
+    float kl_nats;  // KL(16 bit || policy)
+    float dp;       // probability of the next token minus that of the 16-bit run
+    bool other_top; // the likeliest token is another one
+};
+
 struct kv_outcome {
     uint32_t n_choices;               // 0 for text: then choice[0] holds the window
     struct kv_choice_outcome *choice; // owned
@@ -76,6 +84,8 @@ struct kv_outcome {
     double kl_nats; // a scored token: sum of KL / number of scored positions; NAN: not finite
     uint32_t n_scored;
     struct kv_ledger ledger;
+    uint32_t n_tokens;              // of text, where the fidelity knows them; else 0
+    struct kv_token_outcome *token; // [n_tokens] by row, owned
 };
 
 void kv_outcome_fini(struct kv_outcome *o);

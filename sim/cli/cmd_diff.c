@@ -106,11 +106,26 @@ static int print_runs(struct kv_store *s, const struct kv_summary *const run[2],
     return code;
 }
 
+// What the scored positions of text windows add to n comparisons in x.
+static int add_tokens(struct kv_store *s, const struct kv_summary *const run[2],
+                      const struct kv_comparing *how, struct kv_compared *x, size_t *n,
+                      struct kv_error *e) {
+    struct kv_window_tokens *w[2] = {NULL, NULL};
+    size_t n_w[2] = {0, 0};
+    int code = kv_store_tokens(s, run[0]->run_group, &w[0], &n_w[0], e);
+    if (!code) code = kv_store_tokens(s, run[1]->run_group, &w[1], &n_w[1], e);
+    if (!code) *n += kv_compare_tokens(w[0], n_w[0], w[1], n_w[1], how, x + *n);
+    for (int i = 0; i < 2; i++) kv_window_tokens_free(w[i], n_w[i]);
+    return code;
+}
+
 static int print(struct kv_store *s, const struct kv_summary *const run[2],
                  const struct kv_pairs *j, const struct kv_comparing *how, enum kv_output output,
                  struct kv_error *e) {
     struct kv_compared x[KV_MAX_COMPARED];
     size_t n = kv_compare(j, how, x);
+    int rc = add_tokens(s, run, how, x, &n, e);
+    if (rc) return rc;
     if (!kv_for_readers(output)) return kv_table_print_rows(columns, x, n, sizeof *x, output, e);
     int code = print_runs(s, run, output, e);
     if (code) return code;

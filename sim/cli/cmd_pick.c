@@ -42,6 +42,7 @@ struct row {
     X(T, kl_high, KV_NUMBER(row->r->kl.interval.high, 6))                                          \
     X(T, acc, KV_NUMBER(row->r->row->s.acc[KV_ACC], 4))                                            \
     X(T, acc_low, KV_NUMBER(row->r->acc.low, 4))                                                   \
+    X(T, kl_positions, KV_COUNT(row->r->positions))                                                \
     X(T, n, KV_COUNT(row->r->kl.n))                                                                \
     X(T, bytes, KV_NUMBER(row->r->bytes, 0))                                                       \
     X(T, ms_per_token, KV_NUMBER(row->r->ms, 4))                                                   \

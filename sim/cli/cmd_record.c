@@ -124,7 +124,8 @@ static int record(struct kv_cli *c, struct kv_error *e) {
 static const struct kv_option options[] = {
     {"model", 'm', "MODEL", NULL, "GGUF file or Hugging Face folder"},
     {"tasks", 't', "TASKS", "samples",
-     "samples, a file, or kind:FILE[,prompt=harness|text][,window=512] with kind hellaswag, arc, "
+     "samples, a file, or kind:FILE[,prompt=harness|text][,window=512][,score=1/16] with kind "
+     "hellaswag, arc, "
      "openbookqa, text"},
     {"out", 'o', "DIR", NULL, "trace folder to write"},
     {"draw", 'n', "N", "0", "draw so many items with the seed; 0 = all"},

@@ -12,6 +12,7 @@
 #include "sim/cli/opening.h"
 #include "sim/cli/row_options.h"
 #include "sim/cli/terminal.h"
+#include "sim/model/path.h"
 
 static const struct kv_option options[] = {
     KV_ROWS_OPTIONS,
@@ -22,6 +23,10 @@ static const struct kv_option options[] = {
     {"trace", 0, "LIST", NULL, "recordings to ask (default: where the store says they were)"},
     {"sort", 0, "KEY", "bits", "order of rows: bits, acc, kl, ms (at the last context) or spec"},
     {"scorers", 0, NULL, NULL, "how the ranking changes with the scorer, instead"},
+    {"by", 0, "depth", NULL, "divergence of text windows by depth, instead"},
+    {"worst", 0, "N", NULL, "the N tokens of each row that diverge most, in their text, instead"},
+    {"model", 'm', "FILE", NULL,
+     "whose tokenizer spells them (default: $KVSIM_MODEL, then data/*.gguf)"},
     {0}};
 
 enum { WIDE_TERMINAL = 130 };
@@ -55,7 +60,9 @@ static unsigned left_out(const struct table *x) {
     size_t width = kv_terminal_width();
     unsigned out = (x->all->device ? 0u : KV_SHOW_PRICED) | (x->layers ? 0u : KV_SHOW_LAYERS) |
                    (any_redrawn(x->rows, x->n) ? 0u : KV_SHOW_REDRAWN);
-    bool shuffled = false;
+    bool shuffled = false, tokens = false;
+    for (size_t i = 0; i < x->n; i++) tokens = tokens || x->rows[i].n_windows;
+    if (!tokens) out |= KV_SHOW_TOKENS;
     if (!kv_for_readers(x->how)) return out;
     for (size_t i = 0; i < x->n; i++) shuffled = shuffled || x->rows[i].shuffle.n_runs;
     return out | (x->paired ? KV_SHOW_PRICED : KV_SHOW_PAIRED) | (shuffled ? 0u : KV_SHOW_NULLED) |
@@ -132,6 +139,9 @@ static void print_notes(const struct table *x, bool priced) {
         free(note);
     }
     char *note = priced ? kv_context_note(rows, x->n, x->all->context, x->all->n_contexts) : NULL;
+    if (note) kv_table_note(x->how, "%s", note);
+    free(note);
+    note = priced ? kv_depth_note(rows, x->n, x->all->context, x->all->n_contexts) : NULL;
     if (note) kv_table_note(x->how, "%s", note);
     free(note);
     free(rows);
@@ -226,12 +236,28 @@ static int show_text(const struct kv_rows *all, struct kv_store *s, const struct
     return code ? code : kv_flush_stdout(e);
 }
 
+// What is asked for instead of the table.
+static int show_tokens(const struct kv_cli *c, const struct kv_rows *rows, struct kv_store *s,
+                       struct kv_error *e) {
+    long most = 0;
+    if (kv_opt(c, "by")) return kv_depths_print(rows, kv_opt(c, "db"), c->output, e);
+    int code = kv_opt_int(c, "worst", 1, 1000, &most, e);
+    char *model = kv_model_path(kv_opt(c, "model"));
+    if (!code)
+        code = kv_worst_print(rows, s, (size_t)most, kv_opt(c, "trace"), model, kv_opt(c, "db"),
+                              c->output, e);
+    free(model);
+    return code;
+}
+
 static int show(struct kv_cli *c, struct kv_error *e) {
     struct kv_rows_options how;
     struct kv_rows rows;
     struct kv_store *s;
     bool colour;
     int code = kv_wants_colour(kv_opt(c, "color"), &colour, e);
+    if (!code && kv_opt(c, "by") && strcmp(kv_opt(c, "by"), "depth") != 0)
+        code = kv_fail(e, KV_EUSAGE, "--by", "'%.60s': depth is expected", kv_opt(c, "by"));
     if (!code) code = kv_opt_rows(c, &how, e);
     if (!code) code = kv_opt_blame(c, kv_rows_open(&rows, &s, &how, e), e);
     if (code) return code;
@@ -240,7 +266,8 @@ static int show(struct kv_cli *c, struct kv_error *e) {
     if (!code) kv_rows_frontier(rows.row, rows.n, on);
     if (!code)
         code =
-            kv_for_readers(c->output) ? show_text(&rows, s, c, colour, on, e)
+            kv_opt(c, "by") || kv_opt(c, "worst") ? show_tokens(c, &rows, s, e)
+            : kv_for_readers(c->output)           ? show_text(&rows, s, c, colour, on, e)
             : kv_opt_given(c, "scorers")
                 ? kv_scorers_print(rows.row, rows.n, c->output, e)
                 : print_rows(

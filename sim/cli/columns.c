@@ -115,6 +115,20 @@ NUMBER(rounding_text, 100 * row->of->split.rounding_share, 0)
 NUMBER(rounding_kl_text, 100 * row->of->split_kl.rounding_share, 0)
 CELL(kl, add_range(t, true, row->of->kl.mean, row->of->kl.interval))
 NUMBER(kl_text, row->of->kl.mean, 4)
+#define TOKENS(name, m)                                                                            \
+    CELL(name, add_range(t, row->of->tokens.n, row->of->tokens.at[m].value,                        \
+                         row->of->tokens.at[m].interval))                                          \
+    NUMBER(name##_text, row->of->tokens.n ? row->of->tokens.at[m].value : NAN, 4)
+TOKENS(median, KV_TOKEN_KL_MEDIAN)
+TOKENS(kl99, KV_TOKEN_KL_99)
+TOKENS(kl999, KV_TOKEN_KL_999)
+TOKENS(same_top, KV_TOKEN_SAME_TOP)
+TOKENS(rms_dp, KV_TOKEN_RMS_DP)
+static double depth_kl(const struct kv_token_summary *s) {
+    return s->n ? s->at[KV_TOKEN_KL_MEAN].value : NAN;
+}
+PRICES(depths, (void)l; kv_table_number(t, depth_kl(&c->of->depth[k]), 6))
+PRICES(depths_text, (void)l; kv_table_number(t, depth_kl(&c->of->depth[k]), 4))
 NUMBER(agree, row->of->s.agree, 6)
 NUMBER(agree_text, row->of->s.agree, 3)
 NUMBER(nominal, row->of->s.nominal_bits, 6)
@@ -174,6 +188,13 @@ SAME(redraws, a->s.n_redraws == b->s.n_redraws)
 SAME(count, a->s.n_items == b->s.n_items && a->n_left_out + b->n_left_out == 0 &&
                 a->n_redraws_out + b->n_redraws_out == 0)
 
+#define TOKEN_COLUMNS(name, cell, wide)                                                            \
+    {{name, KV_RIGHT, cell}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},                              \
+        {{name "_low", KV_RIGHT, NULL}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},                   \
+        {{name "_high", KV_RIGHT, NULL}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL}, {                \
+        {name, KV_RIGHT, cell##_text}, KV_SHOW_TEXT | KV_SHOW_TOKENS | (wide), NULL                \
+    }
+
 const struct kv_show_column kv_show_columns[] = {
     {{"spec", KV_LEFT, spec}, KV_SHOW_MACHINE, NULL},
     {{"spec", KV_LEFT, label}, KV_SHOW_TEXT, NULL},
@@ -214,6 +235,13 @@ const struct kv_show_column kv_show_columns[] = {
     {{"kl_nats_low", KV_RIGHT, NULL}, KV_SHOW_MACHINE, NULL},
     {{"kl_nats_high", KV_RIGHT, NULL}, KV_SHOW_MACHINE, NULL},
     {{"kl_nats", KV_RIGHT, kl_text}, KV_SHOW_TEXT, NULL},
+    TOKEN_COLUMNS("kl_median", median, KV_SHOW_WIDE),
+    TOKEN_COLUMNS("kl_99", kl99, 0),
+    TOKEN_COLUMNS("kl_999", kl999, KV_SHOW_WIDE),
+    TOKEN_COLUMNS("same_top", same_top, 0),
+    TOKEN_COLUMNS("rms_dp", rms_dp, 0),
+    {{"kl_at_%g", KV_RIGHT, depths}, KV_SHOW_MACHINE | KV_SHOW_TOKENS, NULL},
+    {{"kl@%g", KV_RIGHT, depths_text}, KV_SHOW_TEXT | KV_SHOW_TOKENS, NULL},
     {{"agree", KV_RIGHT, agree}, KV_SHOW_MACHINE, NULL},
     {{"agree", KV_RIGHT, agree_text}, KV_SHOW_TEXT | KV_SHOW_WIDE, NULL},
     {{"nominal_bits", KV_RIGHT, nominal}, KV_SHOW_MACHINE, NULL},

@@ -9,7 +9,8 @@
 // When a column is printed. KV_SHOW_WIDE: in text only on a wide terminal; KV_SHOW_PRICED: only
 // with a device, once a context; KV_SHOW_NULLED: in text only where a row has its own shuffle
 // beside it; KV_SHOW_LAYERS: when asked for; KV_SHOW_REDRAWN: only where a row was redrawn;
-// KV_SHOW_PAIRED: in text only with --paired, which leaves out prices.
+// KV_SHOW_PAIRED: in text only with --paired, which leaves out prices; KV_SHOW_TOKENS: only where a
+// row holds scored positions of text windows.
 enum kv_when {
     KV_SHOW_WIDE = 1,
     KV_SHOW_TEXT = 2,
@@ -18,7 +19,8 @@ enum kv_when {
     KV_SHOW_NULLED = 16,
     KV_SHOW_LAYERS = 32,
     KV_SHOW_REDRAWN = 64,
-    KV_SHOW_PAIRED = 128
+    KV_SHOW_PAIRED = 128,
+    KV_SHOW_TOKENS = 256
 };
 
 // What a cell is given.
@@ -36,7 +38,15 @@ struct kv_show_column {
     bool (*same)(const struct kv_row *a, const struct kv_row *b);
 };
 extern const struct kv_show_column kv_show_columns[]; // ends with {0}
-enum { KV_MAX_COLUMNS = 96 };
+enum { KV_MAX_COLUMNS = 128 };
+
+// Prints rows by depth, and the tokens of each row that diverge most, of the store db. model: whose
+// tokenizer spells them, or NULL. (show_depths.c)
+KV_MUST_CHECK int kv_depths_print(const struct kv_rows *rows, const char *db, enum kv_output how,
+                                  struct kv_error *e);
+KV_MUST_CHECK int kv_worst_print(const struct kv_rows *rows, struct kv_store *s, size_t most,
+                                 const char *traces, const char *model, const char *db,
+                                 enum kv_output how, struct kv_error *e);
 
 // Prints rows[n] of one trace with their places by each scorer, and in text how far rankings agree.
 // (show_scorers.c)

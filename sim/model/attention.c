@@ -95,6 +95,11 @@ static void attend_row(struct kv_layer_run *p, uint32_t row, size_t head) {
 }
 
 static void attend_rows(struct kv_layer_run *p, uint32_t from, uint32_t to) {
+    uint32_t context = p->job->tree->n_context;
+    if (p->by_blocks && from < context) {
+        kv_layer_attend_blocks(p, from, to < context ? to : context);
+        from = to < context ? to : context;
+    }
     for (size_t h = 0; h < p->m->shape.n_kv_heads; h++)
         for (uint32_t row = from; row < to; row++) attend_row(p, row, h);
 }
@@ -108,7 +113,8 @@ static int attend_as_it_ages(struct kv_layer_run *p, size_t width, struct kv_err
         bool in_context = from < t->n_context;
         int aged = job->age(job->self, p->layer, in_context ? from : t->n_context, e);
         if (aged < 0) return aged;
-        if (aged && p->view.k_coded) kv_paths_transpose(&p->at, width, p->view.k_coded, p->k_t[1]);
+        if (aged && p->view.k_coded && p->k_t[1])
+            kv_paths_transpose(&p->at, width, p->view.k_coded, p->k_t[1]);
         to = in_context ? (from / job->age_tokens + 1) * job->age_tokens : t->n_tokens;
         if (in_context && to > t->n_context) to = t->n_context;
         attend_rows(p, from, to);
@@ -118,8 +124,8 @@ static int attend_as_it_ages(struct kv_layer_run *p, size_t width, struct kv_err
 
 int kv_layer_attend(struct kv_layer_run *p, struct kv_error *e) {
     size_t width = (size_t)p->m->shape.n_kv_heads * p->m->shape.head_dim;
-    if (p->view.k_exact) kv_paths_transpose(&p->at, width, p->view.k_exact, p->k_t[0]);
-    if (p->view.k_coded) kv_paths_transpose(&p->at, width, p->view.k_coded, p->k_t[1]);
+    if (p->view.k_exact && p->k_t[0]) kv_paths_transpose(&p->at, width, p->view.k_exact, p->k_t[0]);
+    if (p->view.k_coded && p->k_t[1]) kv_paths_transpose(&p->at, width, p->view.k_coded, p->k_t[1]);
     if (p->job->age) return attend_as_it_ages(p, width, e);
     attend_rows(p, p->job->first_row, p->job->tree->n_tokens);
     return 0;

@@ -63,7 +63,6 @@ int kv_forward(const struct kv_model *m, const struct kv_forward *job, struct kv
     float *x = kv_scratch_floats(s, KV_BUF_X, rows * h);
     float *q = kv_scratch_floats(s, KV_BUF_Q, rows * n_q),
           *mixed = kv_scratch_floats(s, KV_BUF_MIXED, rows * n_q);
-    float *up = kv_scratch_floats(s, KV_BUF_GATEUP, rows * 2 * sh->ffn);
     struct kv_layer_kv kv = kv_layer_take_kv(m, t->n_tokens, s);
     embed(m, job, x);
     for (uint32_t l = 0; l < sh->n_layers && rc == 0; l++) {
@@ -85,14 +84,12 @@ int kv_forward(const struct kv_model *m, const struct kv_forward *job, struct kv
         if (p.tape) {
             keep(p.tape, m, rows, x, q, &p.view);
             p.out = mixed = p.tape->mixed;
-            up = p.tape->gateup;
             job->tape->holds = l;
         }
         if ((rc = kv_layer_attend(&p, e))) break;
         kv_layer_add_mixed(&p, mixed, rows, x, s);
         if (p.tape) memcpy(p.tape->middle, x, rows * h * sizeof *x);
-        kv_layer_gate_up(&p, x, rows, up, s);
-        kv_layer_add_down(&p, up, rows, x, s);
+        kv_layer_feed_forward(&p, p.tape ? p.tape->gateup : NULL, rows, x, s);
     }
     if (job->tape) memcpy(job->tape->x, x, rows * h * sizeof *x);
     if (rc == 0) kv_kernels()->rms_norm(job->final, x, m->final_norm, rows, h, m->rms_eps);

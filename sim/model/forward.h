@@ -169,14 +169,15 @@ double kv_reference_logprob(const struct kv_model *m, const struct kv_reference 
 // Divergence of other final states of the same rows from the reference: kl_nats[n_rows] = KL(ref ||
 // these), log_ratio[n_rows] = log of (Z / Z_ref). logit_delta[n_rows]: logit minus reference logit
 // of the row's next token, for targets [n_targets] given as (row, id) pairs. Tiles of the
-// vocabulary; logits are not kept.
+// vocabulary; logits are not kept. other_top[n_rows] (or NULL): whether the two distributions have
+// their largest probability (the first of equal ones) at different tokens.
 struct kv_target {
     uint32_t row, id;
     double logprob; // out
 };
 void kv_head_compare(const struct kv_model *m, const struct kv_reference *r, const float *final,
                      struct kv_scratch *s, double *kl_nats, struct kv_target *targets,
-                     size_t n_targets);
+                     size_t n_targets, bool *other_top);
 
 // Entropy and largest probability of the distribution at a row of the reference.
 void kv_reference_features(const struct kv_model *m, const struct kv_reference *r, size_t row,

@@ -85,15 +85,17 @@ double kv_reference_logprob(const struct kv_model *m, const struct kv_reference 
 
 void kv_head_compare(const struct kv_model *m, const struct kv_reference *r, const float *final,
                      struct kv_scratch *s, double *kl_nats, struct kv_target *targets,
-                     size_t n_targets) {
+                     size_t n_targets, bool *other_top) {
     size_t vocab = m->shape.vocab, n_rows = r->n_rows;
     float *tile = kv_scratch_floats(s, KV_BUF_LOGITS, n_rows * tile_rows(m));
     struct running {
         double max_d, sum_pe, sum_pd;
         bool finite;
+        float best;
+        size_t top;
     } *sums = kv_alloc(n_rows, sizeof *sums);
     for (size_t i = 0; i < n_rows; i++) {
-        sums[i].max_d = -INFINITY;
+        sums[i].max_d = sums[i].best = -INFINITY;
         sums[i].finite = kv_all_finite(final + i * m->shape.hidden, m->shape.hidden);
     }
     for (size_t from = 0, n; from < vocab; from += n) {
@@ -110,6 +112,11 @@ void kv_head_compare(const struct kv_model *m, const struct kv_reference *r, con
                              (double)t.sum_pe * exp((double)t.max_d - max);
             sums[i].sum_pd += (double)t.sum_pd;
             sums[i].max_d = max;
+            size_t top = other_top ? kv_kernels()->largest(tile + i * n, n) : n;
+            if (top < n && tile[i * n + top] > sums[i].best) {
+                sums[i].best = tile[i * n + top];
+                sums[i].top = from + top;
+            }
         }
         for (size_t j = 0; j < n_targets; j++)
             if (targets[j].id >= from && targets[j].id < from + n) {
@@ -122,6 +129,8 @@ void kv_head_compare(const struct kv_model *m, const struct kv_reference *r, con
         sums[i].max_d += log(sums[i].sum_pe / r->sum_p[i]);
         if (!sums[i].finite || isnan(r->log_z[i])) sums[i].max_d = NAN;
         kl_nats[i] = kv_not_negative(sums[i].max_d - sums[i].sum_pd / r->sum_p[i]);
+        if (other_top)
+            other_top[i] = kv_kernels()->largest(r->logit + i * vocab, vocab) != sums[i].top;
     }
     for (size_t j = 0; j < n_targets; j++) {
         struct kv_target *t = &targets[j];

@@ -64,6 +64,10 @@ struct kv_attend_back {
 
 struct kv_kernels {
     void (*attend)(const struct kv_attend *a);
+    // w[n] becomes its softmax; up to KV_TILE - 1 floats behind it are overwritten.
+    void (*softmax)(float *w, size_t n);
+    void (*add)(float *to, const float *x, size_t n); // to[n] += x[n]
+    size_t (*largest)(const float *x, size_t n); // index of the first maximum; n: a NaN is there
     // y[r][i] = x[r][i] / sqrt(mean(x[r]^2) + eps) * gain[i]   (Zhang and Sennrich 2019)
     void (*rms_norm)(float *y, const float *x, const float *gain, size_t rows, size_t n, float eps);
     // y[r][i] = silu(g[r][i]) * g[r][n + i] for g of rows [2 n]   (Shazeer 2020, SwiGLU)

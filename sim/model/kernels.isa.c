@@ -157,6 +157,37 @@ static void exp_shifted(float *y, const float *x, size_t n, float shift) {
     for (size_t j = i; j < n; j++) y[j] = last[j - i];
 }
 
+static void softmax(float *w, size_t n) {
+    size_t padded = (n + LANES - 1) / LANES * LANES;
+    for (size_t j = n; j < padded; j++) w[j] = -INFINITY;
+    vec m = all(-INFINITY), total = {0};
+    for (size_t j = 0; j < padded; j += LANES) m = vmax(m, load(w + j));
+    float max = max_lanes(m);
+    for (size_t j = 0; j < padded; j += LANES) {
+        vec e = vexp(load(w + j) - all(max));
+        total += e;
+        store(w + j, e);
+    }
+    vec inverse = all(1.0f / sum_lanes(total));
+    for (size_t j = 0; j < padded; j += LANES) store(w + j, load(w + j) * inverse);
+}
+
+static void add_rows(float *to, const float *x, size_t n) {
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) store(to + i, load(to + i) + load(x + i));
+    for (; i < n; i++) to[i] += x[i];
+}
+
+static size_t largest(const float *x, size_t n) {
+    vec m = all(-INFINITY);
+    size_t i = 0, at = 0;
+    for (; i + LANES <= n; i += LANES) m = vmax(m, load(x + i));
+    float top = max_lanes(m);
+    for (; i < n; i++) top = x[i] > top ? x[i] : top;
+    while (at < n && !(x[at] >= top)) at++;
+    return at;
+}
+
 static void attend(const struct kv_attend *a) {
     size_t t = 0;
     for (size_t i = 0; i < a->n_spans; i++) {
@@ -166,23 +197,11 @@ static void attend(const struct kv_attend *a) {
         t += s->count;
     }
     for (size_t g = 0; g < a->n_q; g++) {
-        float *w = a->weights + g * a->ld_w, max, sum;
+        float *w = a->weights + g * a->ld_w;
         if (a->masked)
             for (size_t j = 0; j < a->len; j++)
                 if (a->masked[j]) w[j] = -INFINITY;
-        size_t padded = (a->len + LANES - 1) / LANES * LANES;
-        for (size_t j = a->len; j < padded; j++) w[j] = -INFINITY;
-        vec m = all(-INFINITY), total = {0};
-        for (size_t j = 0; j < padded; j += LANES) m = vmax(m, load(w + j));
-        max = max_lanes(m);
-        for (size_t j = 0; j < padded; j += LANES) {
-            vec e = vexp(load(w + j) - all(max));
-            total += e;
-            store(w + j, e);
-        }
-        sum = sum_lanes(total);
-        vec inverse = all(1.0f / sum);
-        for (size_t j = 0; j < padded; j += LANES) store(w + j, load(w + j) * inverse);
+        softmax(w, a->len);
     }
     memset(a->out, 0, a->n_q * a->dim * sizeof *a->out);
     t = 0;
@@ -380,6 +399,9 @@ static void geglu_back(float *dg, const float *dy, const float *g, size_t rows, 
 extern const struct kv_kernels KV_ISA_NAME(kv_kernels);
 const struct kv_kernels KV_ISA_NAME(kv_kernels) = {
     .attend = attend,
+    .softmax = softmax,
+    .add = add_rows,
+    .largest = largest,
     .rms_norm = rms_norm,
     .swiglu = swiglu,
     .geglu = geglu,

@@ -14,6 +14,13 @@ void kv_layer_run_init(struct kv_layer_run *p, struct kv_scratch *s) {
     const struct kv_shape *sh = &p->m->shape;
     size_t keys = (size_t)sh->n_kv_heads * sh->head_dim * p->at.ld,
            group = sh->n_heads / sh->n_kv_heads;
+    p->by_blocks = p->at.longest > KV_AT_ONCE_TOKENS;
+    p->scratch = s;
+    p->masked = kv_alloc(p->at.longest + 1, 1);
+    if (p->by_blocks) {
+        p->received = kv_alloc(p->at.longest + 1, sizeof(float));
+        if (p->job->tree->n_choices == 0) return; // no row attends by itself
+    }
     p->k_t[0] = kv_scratch_floats(s, KV_BUF_KEYS_EXACT, keys);
     p->k_t[1] = kv_scratch_floats(s, KV_BUF_KEYS_CODED, keys);
     // Columns between segments are read but never used; stale NaNs there would be harmless but
@@ -22,11 +29,11 @@ void kv_layer_run_init(struct kv_layer_run *p, struct kv_scratch *s) {
     memset(p->k_t[1], 0, keys * sizeof(float));
     p->weights = kv_scratch_floats(s, KV_BUF_WEIGHTS_ROW, group * p->at.ld_row);
     p->q_scaled = kv_scratch_floats(s, KV_BUF_Q_SCALED, group * sh->head_dim);
-    p->masked = kv_alloc(p->at.longest + 1, 1);
 }
 
 void kv_layer_run_fini(struct kv_layer_run *p) {
     free(p->masked);
+    free(p->received);
     kv_paths_fini(&p->at);
 }
 
@@ -56,20 +63,22 @@ static void norm_heads(const struct kv_model *m, float *to, const float *from, c
     if (keep) memcpy(keep, from, bytes);
 }
 
-// Splits the fused product into Q (rotated in place of `q`) and this layer's K and V rows.
-static void split_qkv(const struct kv_layer_run *p, const float *qkv, float *q,
-                      struct kv_layer_kv *kv) {
+// Splits the fused product of n of the rows computed, from the `from`-th on, into Q (rotated in
+// place of `q`) and this layer's K and V rows.
+static void split_qkv(const struct kv_layer_run *p, size_t from, size_t n, const float *qkv,
+                      float *q, struct kv_layer_kv *kv) {
     const struct kv_shape *sh = &p->m->shape;
     const struct kv_layer_weights *w = &p->m->layers[p->layer];
     size_t nq = (size_t)sh->n_heads * sh->head_dim, nk = (size_t)sh->n_kv_heads * sh->head_dim;
     float gain = kv_query_gain(p->m), *q_raw = p->tape ? p->tape->q_raw : NULL,
           *k_raw = p->tape ? p->tape->k_raw : NULL;
-    for (uint32_t row = p->job->first_row; row < p->job->tree->n_tokens;
-         row++, qkv += nq + 2 * nk, q += nq) {
+    q += from * nq;
+    for (size_t i = 0, row = p->job->first_row + from; i < n;
+         i++, row++, qkv += nq + 2 * nk, q += nq) {
         uint32_t position = p->at.position[row];
         norm_heads(p->m, q, qkv, w->q_norm, sh->n_heads, q_raw ? q_raw + row * nq : NULL);
         kv_rope_turn(p->m, p->layer, q, sh->n_heads, position, 1);
-        for (size_t i = 0; i < nq && gain != 1; i++) q[i] *= gain;
+        for (size_t j = 0; j < nq && gain != 1; j++) q[j] *= gain;
         norm_heads(p->m, kv->k_raw + row * nk, qkv + nq, w->k_norm, sh->n_kv_heads,
                    k_raw ? k_raw + row * nk : NULL);
         memcpy(kv->k + row * nk, kv->k_raw + row * nk, nk * sizeof *q);
@@ -81,12 +90,18 @@ static void split_qkv(const struct kv_layer_run *p, const float *qkv, float *q,
 void kv_layer_project(const struct kv_layer_run *p, const float *x, size_t rows, float *q,
                       struct kv_layer_kv *kv, struct kv_scratch *s) {
     const struct kv_layer_weights *w = &p->m->layers[p->layer];
-    float *norm = kv_scratch_floats(s, KV_BUF_NORM, rows * p->m->shape.hidden),
-          *qkv = kv_scratch_floats(s, KV_BUF_QKV, rows * w->qkv.rows);
-    kv_kernels()->rms_norm(norm, x, w->attn_norm, rows, p->m->shape.hidden, p->m->rms_eps);
-    kv_product(&w->qkv, norm, rows, qkv, s);
-    add_bias(qkv, w->qkv_bias, rows, w->qkv.rows);
-    split_qkv(p, qkv, q, kv);
+    size_t h = p->m->shape.hidden, some = kv_layer_rows(p, rows),
+           kept = p->job->observe ? rows : some; // who observes sees the norm of all rows
+    float *norm = kv_scratch_floats(s, KV_BUF_NORM, kept * h),
+          *qkv = kv_scratch_floats(s, KV_BUF_QKV, some * w->qkv.rows);
+    for (size_t at = 0, n; at < rows; at += n) {
+        n = kv_layer_rows(p, rows - at);
+        float *to = kept == rows ? norm + at * h : norm;
+        kv_kernels()->rms_norm(to, x + at * h, w->attn_norm, n, h, p->m->rms_eps);
+        kv_product(&w->qkv, to, n, qkv, s);
+        add_bias(qkv, w->qkv_bias, n, w->qkv.rows);
+        split_qkv(p, at, n, qkv, q, kv);
+    }
 }
 
 // ---- onto the residual stream ---------------------------------------------------------
@@ -101,18 +116,28 @@ static void add_part(const struct kv_model *m, float *delta, const float *norm, 
     for (size_t i = 0; i < n; i++) x[i] += delta[i];
 }
 
+// A member of the tape from an offset on; NULL where there is none.
+static float *taped(float *member, size_t at) {
+    return member ? member + at : NULL;
+}
+
 void kv_layer_add_mixed(const struct kv_layer_run *p, const float *mixed, size_t rows, float *x,
                         struct kv_scratch *s) {
     const struct kv_layer_weights *w = &p->m->layers[p->layer];
     size_t h = p->m->shape.hidden;
-    float *delta = kv_scratch_floats(s, KV_BUF_DELTA, rows * h);
-    kv_product(&w->out, mixed, rows, delta, s);
-    add_bias(delta, w->out_bias, rows, h);
-    add_part(p->m, delta, w->attn_post_norm, p->tape ? p->tape->attn_delta : NULL, rows, x);
+    float *delta = kv_scratch_floats(s, KV_BUF_DELTA, kv_layer_rows(p, rows) * h);
+    for (size_t at = 0, n; at < rows; at += n) {
+        n = kv_layer_rows(p, rows - at);
+        kv_product(&w->out, mixed + at * w->out.cols, n, delta, s);
+        add_bias(delta, w->out_bias, n, h);
+        add_part(p->m, delta, w->attn_post_norm,
+                 p->tape ? taped(p->tape->attn_delta, at * h) : NULL, n, x + at * h);
+    }
 }
 
-void kv_layer_gate_up(const struct kv_layer_run *p, const float *x, size_t rows, float *up,
-                      struct kv_scratch *s) {
+// One chunk of what follows; p->by_blocks cuts no further.
+static void gate_up(const struct kv_layer_run *p, const float *x, size_t rows, float *up,
+                    struct kv_scratch *s) {
     const struct kv_layer_weights *w = &p->m->layers[p->layer];
     float *norm = kv_scratch_floats(s, KV_BUF_NORM, rows * p->m->shape.hidden);
     kv_kernels()->rms_norm(norm, x, w->ffn_norm, rows, p->m->shape.hidden, p->m->rms_eps);
@@ -120,8 +145,8 @@ void kv_layer_gate_up(const struct kv_layer_run *p, const float *x, size_t rows,
     add_bias(up, w->gateup_bias, rows, w->gateup.rows);
 }
 
-void kv_layer_down(const struct kv_layer_run *p, const float *up, size_t rows, float *delta,
-                   struct kv_scratch *s) {
+static void down(const struct kv_layer_run *p, const float *up, size_t rows, float *delta,
+                 struct kv_scratch *s) {
     const struct kv_layer_weights *w = &p->m->layers[p->layer];
     const struct kv_kernels *k = kv_kernels();
     size_t ffn = p->m->shape.ffn;
@@ -131,10 +156,33 @@ void kv_layer_down(const struct kv_layer_run *p, const float *up, size_t rows, f
     add_bias(delta, w->down_bias, rows, p->m->shape.hidden);
 }
 
-void kv_layer_add_down(const struct kv_layer_run *p, const float *up, size_t rows, float *x,
-                       struct kv_scratch *s) {
-    float *delta = kv_scratch_floats(s, KV_BUF_DELTA, rows * p->m->shape.hidden);
-    kv_layer_down(p, up, rows, delta, s);
-    add_part(p->m, delta, p->m->layers[p->layer].ffn_post_norm, p->tape ? p->tape->ffn_delta : NULL,
-             rows, x);
+void kv_layer_gate_up(const struct kv_layer_run *p, const float *x, size_t rows, float *up,
+                      struct kv_scratch *s) {
+    for (size_t at = 0, n; at < rows; at += n) {
+        n = kv_layer_rows(p, rows - at);
+        gate_up(p, x + at * p->m->shape.hidden, n, up + at * 2 * p->m->shape.ffn, s);
+    }
+}
+
+void kv_layer_down(const struct kv_layer_run *p, const float *up, size_t rows, float *delta,
+                   struct kv_scratch *s) {
+    for (size_t at = 0, n; at < rows; at += n) {
+        n = kv_layer_rows(p, rows - at);
+        down(p, up + at * 2 * p->m->shape.ffn, n, delta + at * p->m->shape.hidden, s);
+    }
+}
+
+void kv_layer_feed_forward(const struct kv_layer_run *p, float *up, size_t rows, float *x,
+                           struct kv_scratch *s) {
+    size_t h = p->m->shape.hidden, some = kv_layer_rows(p, rows);
+    float *own = up ? NULL : kv_scratch_floats(s, KV_BUF_GATEUP, some * 2 * p->m->shape.ffn),
+          *delta = kv_scratch_floats(s, KV_BUF_DELTA, some * h);
+    for (size_t at = 0, n; at < rows; at += n) {
+        n = kv_layer_rows(p, rows - at);
+        float *to = up ? up + at * 2 * p->m->shape.ffn : own;
+        gate_up(p, x + at * h, n, to, s);
+        down(p, to, n, delta, s);
+        add_part(p->m, delta, p->m->layers[p->layer].ffn_post_norm,
+                 p->tape ? taped(p->tape->ffn_delta, at * h) : NULL, n, x + at * h);
+    }
 }

@@ -8,6 +8,12 @@
 
 #include "sim/model/paths.h"
 
+// A sequence of up to KV_AT_ONCE_TOKENS (a window of 2,048 behind BOS) is computed whole: a product
+// covers all its rows, a query attends by itself. A longer one goes through the products by chunks
+// of rows and through attention by blocks of queries, so that nothing of tokens x tokens, nor of
+// tokens x the feed-forward width, is ever held. Both sizes are fixed: bits depend on them.
+enum { KV_AT_ONCE_TOKENS = 2049, KV_CHUNK_ROWS = 1024, KV_BLOCK_ROWS = 32 };
+
 struct kv_layer_run {
     const struct kv_model *m;
     const struct kv_forward *job;
@@ -21,10 +27,21 @@ struct kv_layer_run {
     float *weights;  // [group][ld_w]
     float *q_scaled; // [group][d]
     uint8_t *masked; // [longest path]
+    bool by_blocks;  // the sequence is longer than KV_AT_ONCE_TOKENS; then also:
+    struct kv_scratch *scratch;
+    float *received; // [longest path] weights summed over queries, for statistics
 };
 // Sets paths and takes buffers of the scratch for m and job, which are set.
 void kv_layer_run_init(struct kv_layer_run *p, struct kv_scratch *s);
 void kv_layer_run_fini(struct kv_layer_run *p);
+
+// How many of the rows that are left a product covers.
+static inline size_t kv_layer_rows(const struct kv_layer_run *p, size_t left) {
+    return p->by_blocks && left > KV_CHUNK_ROWS ? KV_CHUNK_ROWS : left;
+}
+
+// Attention of the context rows [from, to) in a sequence that goes by blocks. (blocks.c)
+void kv_layer_attend_blocks(struct kv_layer_run *p, uint32_t from, uint32_t to);
 
 // Buffers of the scratch for n tokens' keys and values.
 struct kv_layer_kv kv_layer_take_kv(const struct kv_model *m, size_t n, struct kv_scratch *s);
@@ -50,7 +67,9 @@ void kv_layer_gate_up(const struct kv_layer_run *p, const float *x, size_t rows,
 // What of the feed-forward part is added to the residual stream, [rows][hidden], before its norm.
 void kv_layer_down(const struct kv_layer_run *p, const float *up, size_t rows, float *delta,
                    struct kv_scratch *s);
-void kv_layer_add_down(const struct kv_layer_run *p, const float *up, size_t rows, float *x,
-                       struct kv_scratch *s);
+// The feed-forward part of all rows onto the residual stream. up: [rows][2 ffn] where the products
+// of a taped pass stay; NULL: in the scratch.
+void kv_layer_feed_forward(const struct kv_layer_run *p, float *up, size_t rows, float *x,
+                           struct kv_scratch *s);
 
 #endif

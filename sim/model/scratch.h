@@ -29,6 +29,10 @@ enum kv_buffer {
     KV_BUF_DK, // gradients of keys and values
     KV_BUF_DQ,
     KV_BUF_EVICT,
+    KV_BUF_BLOCK_Q, // queries, weights and exactly read weights of a block of rows
+    KV_BUF_BLOCK,
+    KV_BUF_BLOCK_EXACT,
+    KV_BUF_BLOCK_OUT,
     KV_N_BUFFERS
 };
 

@@ -15,9 +15,11 @@ static void add_target(struct kv_targets *t, uint32_t choice, uint32_t row, uint
 void kv_targets_init(struct kv_targets *t, const struct kv_trace_item *it) {
     *t = (struct kv_targets){.list = kv_alloc(it->n_tokens + it->n_choices, sizeof *t->list),
                              .ref = kv_alloc(it->n_tokens + it->n_choices, sizeof *t->ref),
-                             .choice = kv_alloc(it->n_tokens + it->n_choices, sizeof *t->choice)};
+                             .choice = kv_alloc(it->n_tokens + it->n_choices, sizeof *t->choice),
+                             .other_top = kv_alloc(it->n_final, sizeof *t->other_top)};
     if (it->n_choices == 0)
-        for (uint32_t f = 0; f < it->n_final; f++) add_target(t, 0, f, it->ids[f + 1]);
+        for (uint32_t f = 0; f < it->n_final; f++)
+            add_target(t, 0, f, it->ids[it->final_rows[f] + 1]);
     uint32_t row = 1; // scored row 0 is the branch point; the choices' rows follow in order
     for (uint32_t c = 0; c < it->n_choices; c++) {
         add_target(t, c, 0, it->ids[it->first[c]]);
@@ -30,6 +32,7 @@ void kv_targets_fini(struct kv_targets *t) {
     free(t->list);
     free(t->ref);
     free(t->choice);
+    free(t->other_top);
 }
 
 // The reference is computed once for each cut of rows.
@@ -54,7 +57,8 @@ void kv_compare_final(const struct kv_model *m, struct kv_scratch *s,
                 part[i].row -= (uint32_t)from;
                 targets[j].ref[which[i]] = kv_reference_logprob(m, &ref, part[i].row, part[i].id);
             }
-            kv_head_compare(m, &ref, scored[j] + from * h, s, kl_nats[j] + from, part, n_part);
+            kv_head_compare(m, &ref, scored[j] + from * h, s, kl_nats[j] + from, part, n_part,
+                            targets[j].other_top + from);
             for (size_t i = 0; i < n_part; i++) targets[j].list[which[i]].logprob = part[i].logprob;
         }
     }
@@ -69,6 +73,19 @@ static uint32_t common_prefix(const struct kv_trace_item *it) {
             if (it->first[c] + n >= it->first[c + 1]) return 0;
             if (it->ids[it->first[c] + n] != it->ids[it->first[0] + n]) return n;
         }
+}
+
+// A text's scored positions one by one: its windows are long, and divergence goes by depth.
+static void list_tokens(const struct kv_trace_item *it, const struct kv_targets *t,
+                        const double *kl_nats, struct kv_outcome *o) {
+    o->token = kv_alloc(t->n, sizeof *o->token);
+    o->n_tokens = (uint32_t)t->n;
+    for (size_t i = 0; i < t->n; i++)
+        o->token[i] =
+            (struct kv_token_outcome){.row = it->final_rows[i],
+                                      .kl_nats = (float)kl_nats[i],
+                                      .dp = (float)(exp(t->list[i].logprob) - exp(t->ref[i])),
+                                      .other_top = t->other_top[i]};
 }
 
 void kv_compare_outcome(const struct kv_trace_item *it, const struct kv_targets *t,
@@ -94,6 +111,7 @@ void kv_compare_outcome(const struct kv_trace_item *it, const struct kv_targets 
         o->choice[c].chars = it->chars[c];
         o->choice[c].bytes = it->bytes[c];
     }
+    if (it->n_choices == 0) list_tokens(it, t, kl_nats, o);
     o->n_scored = (uint32_t)t->n;
     o->kl_nats = kl_sum / (double)t->n;
     kv_outcome_score(o);

@@ -339,7 +339,13 @@ static int name_item(const struct kv_trace_item *it, int rc, struct kv_error *e)
 
 // ---- one item, all specs --------------------------------------------------------------
 
-enum { SPECS_AT_ONCE = 32 }; // bounds the final states held for judging
+enum { SPECS_AT_ONCE = 32 }; // bounds the final states held for judging, as do these bytes
+static const size_t most_states_bytes = (size_t)256 << 20;
+
+static size_t specs_at_once(const struct kv_trace_item *it, size_t hidden) {
+    size_t fit = most_states_bytes / (it->n_final * hidden * sizeof(float) + 1);
+    return fit < 1 ? 1 : fit < SPECS_AT_ONCE ? fit : SPECS_AT_ONCE;
+}
 
 static int replay_specs(struct engine *g, struct kv_scratch *s, size_t i, const size_t *specs,
                         size_t n, const struct prompt *prompt, struct kv_error *e) {
@@ -403,8 +409,9 @@ static int replay_item(void *self, unsigned worker, size_t index, struct kv_erro
                                              : it->n_context - 1;
     int rc = kv_trace_check_item(r->trace, i, KV_KEEP_FINAL, e);
     if (rc == 0 && n && rows) rc = run_prompt(g, g->scratch[worker], it, rows, &prompt, e);
-    for (size_t from = 0; from < n && rc == 0; from += SPECS_AT_ONCE) {
-        size_t some = n - from < SPECS_AT_ONCE ? n - from : SPECS_AT_ONCE;
+    size_t most = specs_at_once(it, r->model->shape.hidden);
+    for (size_t from = 0; from < n && rc == 0; from += most) {
+        size_t some = n - from < most ? n - from : most;
         rc = replay_specs(g, g->scratch[worker], i, specs + from, some, &prompt, e);
     }
     prompt_fini(&prompt);

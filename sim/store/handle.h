@@ -17,6 +17,7 @@ enum kv_statement {
     KV_DO_PUT_ITEM,
     KV_DO_PUT_CHOICE,
     KV_DO_PUT_SHARE,
+    KV_DO_PUT_TOKENS,
     KV_N_STATEMENTS
 };
 
@@ -58,6 +59,10 @@ KV_MUST_CHECK int kv_store_step(struct kv_store *s, sqlite3_stmt *st, const char
                                 struct kv_error *e);
 KV_MUST_CHECK int kv_store_statement(struct kv_store *s, enum kv_statement which, const char *what,
                                      struct kv_error *e);
+// Tokens as outcome_tokens holds them, and back (store_tokens.c). Callers free. Unpacking gives
+// NULL for bytes that are none.
+uint8_t *kv_tokens_pack(const struct kv_token_outcome *token, uint32_t n, size_t *n_bytes);
+struct kv_token_outcome *kv_tokens_unpack(const uint8_t *bytes, size_t n_bytes, uint32_t *n);
 // Ends a transaction that has begun without keeping it.
 void kv_store_rollback(struct kv_store *s);
 

@@ -525,3 +525,15 @@ CREATE TABLE shard (
     part INTEGER NOT NULL,
     PRIMARY KEY (run, parts, first, n, part)
 ) WITHOUT ROWID;
+
+-- Of a text window, what each scored position gave. tokens, little-endian: two 32-bit numbers, how
+-- many positions there are and whether gaps follow; the gaps from each position to the one before
+-- (from -1 for the first) in 16 bits, left out where all are 1; KL(16 bit || policy) of each in
+-- nats, float32, its sign bit set where another token is the likeliest; the change of the next
+-- token's probability, float32.
+CREATE TABLE outcome_tokens (
+    run INTEGER NOT NULL REFERENCES run (id),
+    item INTEGER NOT NULL,
+    tokens BLOB NOT NULL,
+    PRIMARY KEY (run, item)
+) WITHOUT ROWID;

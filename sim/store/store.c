@@ -225,7 +225,7 @@ int kv_store_open_memory(struct kv_store **out, struct kv_error *e) {
 
 void kv_store_abandon(struct kv_store *s) {
     if (!s) return;
-    for (size_t i = 0; i < s->n_pending; i++) free(s->pending[i].outcome.choice);
+    for (size_t i = 0; i < s->n_pending; i++) kv_outcome_fini(&s->pending[i].outcome);
     for (size_t i = 0; i < KV_N_STATEMENTS; i++) sqlite3_finalize(s->statement[i]);
     sqlite3_close_v2(s->db);
     pthread_mutex_destroy(&s->lock);

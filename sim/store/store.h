@@ -171,6 +171,17 @@ KV_MUST_CHECK int kv_store_choices(struct kv_store *s, long long run_group,
                                    struct kv_choice_result **rows, size_t *n, struct kv_error *e);
 void kv_choice_results_free(struct kv_choice_result *rows, size_t n);
 
+// A group's scored positions of each text window, ascending by item, of the run itself (redraw 0).
+// Windows stored by a kvsim that kept none are not there.
+struct kv_window_tokens {
+    uint32_t item, n;
+    char *id;
+    struct kv_token_outcome *token; // [n] by row
+};
+KV_MUST_CHECK int kv_store_tokens(struct kv_store *s, long long run_group,
+                                  struct kv_window_tokens **rows, size_t *n, struct kv_error *e);
+void kv_window_tokens_free(struct kv_window_tokens *rows, size_t n);
+
 // The setting that the specs of each trace were made for, to find a spec by any spelling. Caller
 // frees the array.
 struct kv_store_setting {

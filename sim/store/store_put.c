@@ -76,6 +76,20 @@ static int write_shares(struct kv_store *s, const struct kv_pending *p, struct k
     return code;
 }
 
+static int write_tokens(struct kv_store *s, const struct kv_pending *p, struct kv_error *e) {
+    if (p->outcome.n_tokens == 0) return 0;
+    sqlite3_stmt *st = NULL;
+    size_t n;
+    int code = kv_store_prepare(s, KV_DO_PUT_TOKENS, &st, e);
+    if (code) return code;
+    uint8_t *packed = kv_tokens_pack(p->outcome.token, p->outcome.n_tokens, &n);
+    sqlite3_bind_int64(st, 1, p->run);
+    sqlite3_bind_int64(st, 2, p->item);
+    sqlite3_bind_blob64(st, 3, packed, n, SQLITE_TRANSIENT);
+    free(packed);
+    return kv_store_step(s, st, "store an outcome", e);
+}
+
 static int flush_locked(struct kv_store *s, struct kv_error *e) {
     if (s->n_pending == 0) return 0;
     int code = kv_store_statement(s, KV_DO_BEGIN, "store outcomes", e);
@@ -83,13 +97,14 @@ static int flush_locked(struct kv_store *s, struct kv_error *e) {
         code = write_item(s, &s->pending[i], e);
         if (!code) code = write_choices(s, &s->pending[i], e);
         if (!code) code = write_shares(s, &s->pending[i], e);
+        if (!code) code = write_tokens(s, &s->pending[i], e);
     }
     if (!code) code = kv_store_statement(s, KV_DO_COMMIT, "store outcomes", e);
     if (code) {
         kv_store_rollback(s);
         return code;
     }
-    for (size_t i = 0; i < s->n_pending; i++) free(s->pending[i].outcome.choice);
+    for (size_t i = 0; i < s->n_pending; i++) kv_outcome_fini(&s->pending[i].outcome);
     s->n_pending = 0;
     return 0;
 }
@@ -105,12 +120,14 @@ int kv_store_put(struct kv_store *s, long long run, uint32_t item, const struct 
     struct kv_outcome kept = *o;
     size_t bytes = (o->n_choices ? o->n_choices : 1) * sizeof *o->choice;
     if (o->choice) kept.choice = memcpy(kv_alloc(bytes, 1), o->choice, bytes);
+    bytes = o->n_tokens * sizeof *o->token;
+    if (o->token) kept.token = memcpy(kv_alloc(bytes + 1, 1), o->token, bytes);
     (void)kv_outcome_judged(&kept); // whoever made it, a store holds no infinity
     KV_LOCK(&s->lock);
     // A batch that could not be written stays; there is no room for more.
     int code = s->n_pending == KV_BATCH_ITEMS ? flush_locked(s, e) : 0;
     if (code) {
-        free(kept.choice);
+        kv_outcome_fini(&kept);
         return code;
     }
     s->pending[s->n_pending++] = (struct kv_pending){run, item, kept};

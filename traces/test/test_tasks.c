@@ -299,7 +299,9 @@ static void wrong_specs_are_wrong_usage(void **state) {
     } cases[] = {
         {"hellaswag:", ",promt=text", "unknown key 'promt'; did you mean 'prompt'?"},
         {"hellaswag:", ",prompt=raw", "prompt=raw: prompt must be one of harness/text"},
-        {"text:", ",window=3000", "window=3000: window must be a whole number from 64 to 2048"},
+        {"text:", ",window=63", "window=63: window must be a whole number from 64 to 999999"},
+        {"text:", ",score=1/0", "score=1/0: 1 or 1/N with N from 1 to 9999 is expected"},
+        {"text:", ",score=0.5", "score=0.5: 1 or 1/N with N from 1 to 9999 is expected"},
         {"text:", ",window", "'window' is no key=value; a path may not hold a comma"},
         {"arc:", ",prompt=text", "unknown key 'prompt'; it has none"},
     };

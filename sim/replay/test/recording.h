@@ -83,6 +83,8 @@ static inline int keep_outcome(void *self, size_t item, size_t spec, const struc
     size_t n = o->n_choices ? o->n_choices : 1;
     (void)e;
     *to = *o;
+    to->token = NULL;
+    to->n_tokens = 0;
     to->choice = memcpy(kv_alloc(n, sizeof *o->choice), o->choice, n * sizeof *o->choice);
     return 0;
 }

@@ -276,7 +276,7 @@ static void no_divergence_becomes_zero_from_nan(void **state) {
             double kl[3];
             struct kv_target at = {.row = 1, .id = 2};
             other[h + i] = odd[k];
-            kv_head_compare(m, &ref, other, s, kl, &at, 1);
+            kv_head_compare(m, &ref, other, s, kl, &at, 1, NULL);
             assert_true(kl[0] == 0 && isnan(kl[1]) && kl[2] == 0);
             assert_true(isnan(at.logprob));
             other[h + i] = final[h + i];
