@@ -46,7 +46,9 @@ struct kv_engine_branch {
 struct kv_engine_tile {
     uint32_t row, n, position, context, n_context, own;
 };
-enum { KV_ENGINE_RAW = 1 }; // flags of a run: what is read exact is not even rounded to fp16
+// Flags of a run: what is read exact is not even rounded to fp16; some of its rows read exact
+// values.
+enum { KV_ENGINE_RAW = 1, KV_ENGINE_READS_EXACT = 2 };
 #define KV_ENGINE_NO_ROW 0xFFFFFFFFu
 #define KV_ENGINE_RECORDED 0xFFFFFFFEu
 

@@ -155,7 +155,7 @@ static void append_item(const struct batches *b, struct layout *l, const struct 
     if (!rows) return;
     struct kv_tree tree = {rows, rows, 0, NULL, it->ids};
     l->prompt = l->b.n_stored;
-    append_run(l, rows, 0);
+    append_run(l, rows, KV_ENGINE_READS_EXACT);
     uint32_t first = l->b.n_rows, *upto = append_rows(l, &tree, 0, rows, l->prompt);
     memset(upto, 0, 2 * (size_t)rows * sizeof *upto);
     append_tiles(b, l, &tree, 0, rows, first, l->prompt, l->prompt);
@@ -169,8 +169,11 @@ static void append_spec(const struct batches *b, struct layout *l, const struct 
     struct kv_tree t = {it->n_tokens, it->n_context, it->n_choices, it->first, it->ids};
     uint32_t prompt = kv_prompt_rows(b->r->mode, it), stored = l->b.n_stored, first = l->b.n_rows;
     uint32_t *all = kv_alloc(2 * (size_t)it->n_tokens, sizeof *all);
-    l->b.reads_exact |= kv_lay_out_reads(b->r, spec, &t, all);
-    uint32_t run = append_run(l, it->n_tokens, *spec->format_text ? 0 : KV_ENGINE_RAW);
+    bool exact = kv_lay_out_reads(b->r, spec, &t, all);
+    l->b.reads_exact |= exact;
+    uint32_t run = append_run(l, it->n_tokens,
+                              (uint8_t)((*spec->format_text ? 0 : KV_ENGINE_RAW) |
+                                        (exact ? KV_ENGINE_READS_EXACT : 0)));
     uint32_t *upto = append_rows(l, &t, prompt, it->n_tokens, stored);
     memcpy(upto, all + 2 * prompt, 2 * (size_t)(it->n_tokens - prompt) * sizeof *upto);
     free(all);
@@ -393,6 +396,21 @@ static bool may_serve(const struct kv_replay *r, const struct kv_replay_spec *sp
            !kv_by_layers(spec) && !(r->closed && kv_reads_run(spec));
 }
 
+// Says which specs the caller runs. Under bf16 there are none: the caller's passes are float32.
+static int say_left(const struct kv_replay *r, const bool *served, struct kv_error *e) {
+    size_t n = 0, last = 0;
+    for (size_t j = 0; j < r->n_specs; j++)
+        if (!served[j]) n++, last = j;
+    if (n && r->model->engine_bf16)
+        return kv_fail(e, KV_EUSAGE, r->specs[last].canonical,
+                       "mode %s of it is not computed in bf16; take --compute cuda",
+                       kv_mode_names[r->mode]);
+    if (n && !r->quiet)
+        kv_say("%zu of %zu specs go through the model on this CPU, with products on the GPU (%s%s)",
+               n, r->n_specs, r->specs[last].canonical, n > 1 ? ", ..." : "");
+    return 0;
+}
+
 int kv_replay_batches(const struct kv_replay *r, unsigned jobs, struct kv_progress *progress,
                       bool *served, struct kv_error *e) {
     const struct kv_shape *s = &r->model->shape;
@@ -404,6 +422,7 @@ int kv_replay_batches(const struct kv_replay *r, unsigned jobs, struct kv_progre
     size_t n = 0;
     for (size_t j = 0; j < r->n_specs; j++) served[j] = may_serve(r, &r->specs[j]);
     int rc = hold_formats(&b, served, e);
+    if (rc == 0) rc = say_left(r, served, e);
     for (size_t i = r->first_item; i < r->first_item + r->n_items && rc == 0; i++)
         for (size_t j = 0; j < r->n_specs; j++)
             if (served[j] && (!r->wanted || r->wanted(r->self, i, j)))

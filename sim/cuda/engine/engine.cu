@@ -16,7 +16,13 @@ namespace {
 #ifdef KV_EMULATED
 constexpr uint32_t PIECE = 16, HEAD_ROWS = 8, LANES = 1;
 #else
-constexpr uint32_t PIECE = 8192, HEAD_ROWS = 512, LANES = 3;
+#ifndef KV_PIECE // rows of a product
+#define KV_PIECE 8192
+#endif
+#ifndef KV_LANES // batches at once on a GPU: one computes while others copy
+#define KV_LANES 3
+#endif
+constexpr uint32_t PIECE = KV_PIECE, HEAD_ROWS = 256, LANES = KV_LANES;
 #endif
 
 static_assert(sizeof(kv_engine_branch) == sizeof(KvBranch), "one layout");
@@ -106,12 +112,16 @@ class Batch {
         q_dim = m.n_heads * m.head_dim;
     }
     void run() {
+        l.begin();
         bring();
+        l.phase(KvLane::COPIES);
         KV_LAUNCH(kv_embed, dim3(b.n_rows), dim3(KV_ROW_THREADS), 0, l.stream, g.embed, ids, m.hidden,
                   m.embed_scale, x);
         for (uint32_t i = 0; i < m.n_layers; i++) layer(i);
         score();
+        l.phase(KvLane::SCORES);
         fetch();
+        l.phase(KvLane::COPIES);
     }
 
   private:
@@ -181,19 +191,29 @@ class Batch {
         const dim3 row(b.n_rows), threads(KV_ROW_THREADS);
         cudaStream_t s = l.stream;
         KV_LAUNCH(kv_norm, row, threads, 0, s, x, w.attn_norm, m.hidden, m.rms_eps, norm);
+        l.phase(KvLane::ROWS);
         l.product(w.qkv, norm, rows, q_dim + 2 * kv_dim, m.hidden, qkv, PIECE);
+        l.phase(KvLane::PRODUCTS);
         KvSplit split = {m.n_heads, m.n_kv_heads, m.head_dim, m.pairwise, m.rms_eps, m.query_scale,
                          w.qkv_bias, w.q_norm, w.k_norm, g.cos[w.rope], g.sin[w.rope], position,
                          stored_as, qkv, q, k_raw, k, v};
         KV_LAUNCH(kv_split, row, threads, 0, s, split);
+        l.phase(KvLane::ROWS);
         store(i, w);
+        l.phase(KvLane::CODES);
         attend(i, w);
+        l.phase(KvLane::ATTENTION);
         l.product(w.out, mixed, rows, m.hidden, q_dim, delta, PIECE);
+        l.phase(KvLane::PRODUCTS);
         KV_LAUNCH(kv_add, row, threads, 0, s, delta, w.out_bias, w.attn_post_norm, m.hidden, m.rms_eps, x);
         KV_LAUNCH(kv_norm, row, threads, 0, s, x, w.ffn_norm, m.hidden, m.rms_eps, norm);
+        l.phase(KvLane::ROWS);
         l.product(w.gateup, norm, rows, 2 * (size_t)m.ffn, m.hidden, gateup, PIECE);
+        l.phase(KvLane::PRODUCTS);
         KV_LAUNCH(kv_gate, row, threads, 0, s, gateup, w.gateup_bias, m.ffn, m.gelu, act);
+        l.phase(KvLane::ROWS);
         l.product(w.down, act, rows, m.hidden, m.ffn, delta, PIECE);
+        l.phase(KvLane::PRODUCTS);
         KV_LAUNCH(kv_add, row, threads, 0, s, delta, w.down_bias, w.ffn_post_norm, m.hidden, m.rms_eps, x);
         kv_try(cudaGetLastError());
     }
@@ -213,7 +233,7 @@ class Batch {
             KV_LAUNCH(kv_copy_rows, dim3(b.n_copied), threads, 0, l.stream, copied, kv_dim, k_raw, k, v);
         if (b.reads_exact) {
             KV_LAUNCH(kv_round, stored, threads, 0, l.stream, k, v, run_of, flags, kv_dim, k_exact, v_exact);
-            KV_LAUNCH(kv_check, stored, threads, 0, l.stream, k_exact, v_exact, run_of, kv_dim, not_finite);
+            KV_LAUNCH(kv_check, stored, threads, 0, l.stream, k_exact, v_exact, run_of, flags, KV_ENGINE_READS_EXACT, kv_dim, not_finite);
         }
         if (b.n_branches == 0) return;
         // Rows of runs that code nothing are compared as if coded: exact, so that nothing stale is.
@@ -228,7 +248,7 @@ class Batch {
                       m.n_kv_heads, m.head_dim, m.pairwise, g.cos[w.rope], g.sin[w.rope], k_coded);
         }
         code(i, 1, v, v_coded, 0, b.n_branches);
-        KV_LAUNCH(kv_check, stored, threads, 0, l.stream, k_coded, v_coded, run_of, kv_dim, not_finite);
+        KV_LAUNCH(kv_check, stored, threads, 0, l.stream, k_coded, v_coded, run_of, flags, 0u, kv_dim, not_finite);
     }
 
     template <int D> void attend_heads(const KvAttend &a) {

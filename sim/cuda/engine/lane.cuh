@@ -5,6 +5,8 @@
 
 #include "sim/cuda/engine/launch.cuh"
 
+#include <chrono>
+#include <cstdio>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -77,10 +79,34 @@ struct KvLane {
     KvLane(const KvLane &) = delete;
     KvLane &operator=(const KvLane &) = delete;
     ~KvLane() {
+#ifdef KV_TIMED
+        const char *names[] = {"copies", "rows", "products", "codes", "attention", "scores"};
+        for (int i = 0; i < PHASES; i++) fprintf(stderr, "%s %.3f s\n", names[i], spent[i]);
+#endif
         kv_cuda_free_formats(formats);
         if (blas) cublasDestroy(blas);
         if (stream) cudaStreamDestroy(stream);
     }
+
+    // Built with -DKV_TIMED, each phase is waited for and its seconds are said at the end.
+    enum Phase { COPIES, ROWS, PRODUCTS, CODES, ATTENTION, SCORES, PHASES };
+#ifdef KV_TIMED
+    double spent[PHASES] = {}, since = now();
+    static double now() {
+        return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
+            .count();
+    }
+    void begin() { since = now(); }
+    void phase(Phase p) {
+        kv_try(cudaStreamSynchronize(stream));
+        double t = now();
+        spent[p] += t - since;
+        since = t;
+    }
+#else
+    void begin() {}
+    void phase(Phase) {}
+#endif
 
     void hold(const kv_plain_format *plain, uint32_t n, const float *turns, uint32_t n_positions) {
         kv_cuda_free_formats(formats);

@@ -136,10 +136,11 @@ __global__ void kv_turn_branches(const kv_engine_branch *branches, uint32_t n_kv
     }
 }
 
-// Marks runs that read what is not finite.
-__global__ void kv_check(const float *k, const float *v, const uint32_t *run, uint32_t width,
-                         uint8_t *not_finite) {
+// Marks runs that read what is not finite; of those whose flags have all bits of `asked`.
+__global__ void kv_check(const float *k, const float *v, const uint32_t *run, const uint8_t *flags,
+                         uint32_t asked, uint32_t width, uint8_t *not_finite) {
     size_t at = (size_t)blockIdx.x * width;
+    if ((flags[run[blockIdx.x]] & asked) != asked) return;
     bool bad = false;
     for (uint32_t i = threadIdx.x; i < width; i += blockDim.x)
         bad |= !isfinite(k[at + i]) || !isfinite(v[at + i]);
