@@ -41,7 +41,7 @@ TESTS    := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/test/test_*.c sim/*/test/te
 # The GPU's formats, by one thread: C++ as CUDA's is, with this house's C.
 TWINS    := $(patsubst %.cc,$(BUILD)/%,$(wildcard sim/cuda/test/test_*.cc))
 TESTS    += $(TWINS)
-TOOLS    := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/cli/test/make_*.c reports/draw/test/crossings.c))
+TOOLS    := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/cli/test/make_*.c reports/draw/test/crossings.c)) $(BUILD)/libkvsim-cuda-emulated.so
 BENCHES  := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/bench/bench_*.c sim/*/bench/bench_*.c policies/bench/bench_*.c))
 ASSETS   := $(sort $(wildcard sim/store/schema.sql reports/draw/*.gp reports/page/*.html reports/claims/*.claim sim/cost/devices/*.json \
               traces/samples/sentences.jsonl traces/samples/text.txt policies/template.c policies/cells/*.safetensors))
@@ -150,11 +150,11 @@ same: model ## compare what two commits print, draw and record, byte for byte (O
 
 NVCC      ?= nvcc
 CUDA_ARCH ?= sm_90
-cuda: ## build kvsim-cuda, kvsim-cuda-cells (time decode steps), kvsim-cuda-formats (judges them) and --compute cublas (needs nvcc; CUDA_ARCH=sm_90)
+cuda: ## build kvsim-cuda, kvsim-cuda-cells (time decode steps), kvsim-cuda-formats (judges them), --compute cublas and cuda (needs nvcc; CUDA_ARCH=sm_90)
 	@if command -v $(NVCC) >/dev/null 2>&1; then \
 	  $(MAKE) --no-print-directory $(BUILD)/kvsim-cuda $(BUILD)/kvsim-cuda-cells $(BUILD)/kvsim-cuda-formats \
-	    $(BUILD)/kvsim-cuda-limits $(BUILD)/libkvsim-cublas.so; \
-	  else echo "nvcc is not here: kvsim-cuda, kvsim-cuda-cells, kvsim-cuda-formats, kvsim-cuda-limits and libkvsim-cublas.so are not built"; fi
+	    $(BUILD)/kvsim-cuda-limits $(BUILD)/libkvsim-cublas.so $(BUILD)/libkvsim-cuda.so; \
+	  else echo "nvcc is not here: kvsim-cuda, kvsim-cuda-cells, kvsim-cuda-formats, kvsim-cuda-limits, libkvsim-cublas.so and libkvsim-cuda.so are not built"; fi
 $(BUILD)/kvsim-cuda: sim/cuda/decode.cu $(wildcard sim/cuda/*.cuh)
 	@mkdir -p $(@D)
 	$(SAY) NVCC $<
@@ -180,6 +180,27 @@ $(BUILD)/libkvsim-cublas.so: sim/cuda/products.cu $(wildcard sim/cuda/back*.cuh)
 	@mkdir -p $(@D)
 	$(SAY) NVCC $<
 	$(Q)$(NVCC) -O2 -std=c++17 --extended-lambda -arch=$(CUDA_ARCH) -I. -shared -Xcompiler -Wall,-fPIC -o $@ $< -lcublas
+
+# Codes as above; the rest may fuse.
+ENGINE := $(wildcard sim/cuda/engine/*.cuh sim/cuda/formats/*.cuh) sim/model/engine.h sim/quant/plain.h
+$(BUILD)/cuda/formats.o: NVCC_FLAGS := -fmad=false
+$(BUILD)/cuda/products.o: NVCC_FLAGS := -DKV_PRODUCTS_NAME='"cuda"' --extended-lambda
+$(BUILD)/cuda/engine.o: sim/cuda/engine/engine.cu $(ENGINE)
+$(BUILD)/cuda/formats.o: sim/cuda/formats/formats.cu $(ENGINE)
+$(BUILD)/cuda/products.o: sim/cuda/products.cu $(wildcard sim/cuda/back*.cuh) sim/model/accelerator.h
+$(BUILD)/cuda/%.o:
+	@mkdir -p $(@D)
+	$(SAY) NVCC $<
+	$(Q)$(NVCC) -O3 -std=c++17 -arch=$(CUDA_ARCH) $(NVCC_FLAGS) -I. -Xcompiler -Wall,-fPIC -c -o $@ $<
+$(BUILD)/libkvsim-cuda.so: $(BUILD)/cuda/engine.o $(BUILD)/cuda/formats.o $(BUILD)/cuda/products.o
+	$(SAY) NVCC $@
+	$(Q)$(NVCC) -arch=$(CUDA_ARCH) -shared -o $@ $^ -lcublas
+
+# The same engine on one CPU thread, for tests.
+$(BUILD)/libkvsim-cuda-emulated.so: sim/cuda/test/emulated.cc sim/cuda/test/emulate.h sim/cuda/engine/engine.cu $(ENGINE)
+	@mkdir -p $(@D)
+	$(SAY) CXX $@
+	$(Q)$(CXX) -std=c++17 -O2 -g -DKV_EMULATED -ffp-contract=off -I. -shared -fPIC -o $@ $<
 
 MPICC     ?= mpicc
 mpi: ## build libkvsim-mpi.so beside kvsim: a sweep that ranks share (needs mpicc: libopenmpi-dev or libmpich-dev)

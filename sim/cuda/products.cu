@@ -3,8 +3,12 @@
 // build/libkvsim-cublas.so, which `--compute cublas` loads. A thread has its own stream, handle and
 // page-locked buffers, so that copies of one overlap products of others. For one GPU model and
 // cuBLAS the same product gives the same bits.
+#ifdef KV_EMULATED
+#include "sim/cuda/test/emulate.h"
+#else
 #include <cublas_v2.h>
 #include <cuda_runtime.h>
+#endif
 
 #include <algorithm>
 #include <cstdio>
@@ -14,7 +18,16 @@
 extern "C" {
 #include "sim/model/accelerator.h"
 }
+#ifdef KV_EMULATED
+#define KV_BACK nullptr // the host goes back
+#else
 #include "sim/cuda/back_cublas.cuh"
+#define KV_BACK back
+#endif
+
+#ifndef KV_PRODUCTS_NAME // what a run's arithmetic is called
+#define KV_PRODUCTS_NAME "cublas"
+#endif
 
 namespace {
 
@@ -128,6 +141,7 @@ int multiply(bool transposed, size_t rows, size_t n, size_t k, const float *x, c
     return 0;
 }
 
+#ifndef KV_EMULATED
 // Out of memory for an item is not the device's end: the host goes back over it.
 int back(const kv_back_job *job, char *why, size_t room) {
     thread_local Lane lane;
@@ -142,14 +156,15 @@ int back(const kv_back_job *job, char *why, size_t room) {
     if (rc == 1) snprintf(why, room, "%s", on.what ? on.what : "no reason is known");
     return rc;
 }
+#endif
 
 void stop(void) {
     for (const Held &h : held) cudaFree(h.device);
     held.clear();
 }
 
-const kv_accelerator cublas = {KV_ACCELERATOR_ABI, "cublas", hardware, 16384, start, hold,
-                               multiply,           stop,     back};
+const kv_accelerator cublas = {KV_ACCELERATOR_ABI, KV_PRODUCTS_NAME, hardware, 16384, start, hold,
+                               multiply,           stop,             KV_BACK};
 
 } // namespace
 

@@ -10,38 +10,47 @@
 #include <unistd.h>
 
 #include "sim/model/accelerator.h"
+#include "sim/model/engine.h"
 
-const char *const kv_compute_names[] = {"f32", "cublas", NULL};
+const char *const kv_compute_names[] = {"f32", "cublas", "cuda", "cuda-bf16", NULL};
 
-static char *library_path(void) {
-    const char *named = getenv("KVSIM_CUBLAS");
+// $KVSIM_CUBLAS or $KVSIM_CUDA, else the library beside the program.
+static char *library_path(const char *variable, const char *name) {
+    const char *named = getenv(variable);
     char self[4096];
     ssize_t n = named ? 0 : readlink("/proc/self/exe", self, sizeof self - 1);
     if (named) return kv_strdup(named);
     self[n > 0 ? n : 0] = '\0';
     char *slash = strrchr(self, '/');
-    return kv_format_text("%.*s/libkvsim-cublas.so", slash ? (int)(slash - self) : 1,
-                          slash ? self : ".");
+    return kv_format_text("%.*s/%s", slash ? (int)(slash - self) : 1, slash ? self : ".", name);
 }
 
 int kv_model_compute(struct kv_model *m, enum kv_compute how, struct kv_error *e) {
     KV_GUARD(e);
     if (how == KV_COMPUTE_F32) return 0;
-    char *path = library_path();
-    int rc = access(path, F_OK) == 0
-                 ? kv_accelerator_open(m, path, e)
-                 : kv_fail(e, KV_EFAIL, path,
-                           "is not there: `make cuda` builds it where nvcc is, and $KVSIM_CUBLAS "
-                           "may name it");
-    if (rc == 0) kv_say("products on %s", m->accelerator->hardware);
+    bool products = how == KV_COMPUTE_CUBLAS;
+    const char *variable = products ? "KVSIM_CUBLAS" : "KVSIM_CUDA";
+    char *path = library_path(variable, products ? "libkvsim-cublas.so" : "libkvsim-cuda.so");
+    int rc = 0;
+    if (access(path, F_OK))
+        rc = kv_fail(e, KV_EFAIL, path,
+                     "is not there: `make cuda` builds it where nvcc is, and $%s may name it",
+                     variable);
+    if (rc == 0 && !products) rc = kv_engine_attach(m, path, how == KV_COMPUTE_CUDA_BF16, e);
+    if (rc == 0) rc = kv_accelerator_open(m, path, e);
+    if (rc == 0) kv_say("%s on %s", products ? "products" : "passes", kv_compute_blas(m));
     free(path);
     return rc;
 }
 
 const char *kv_compute_name(const struct kv_model *m) {
-    return m && m->accelerator ? m->accelerator->name : kv_compute_names[KV_COMPUTE_F32];
+    return m && m->engine_bf16   ? kv_compute_names[KV_COMPUTE_CUDA_BF16]
+           : m && m->accelerator ? m->accelerator->name
+                                 : kv_compute_names[KV_COMPUTE_F32];
 }
 
 const char *kv_compute_blas(const struct kv_model *m) {
-    return m && m->accelerator ? m->accelerator->hardware : kv_blas_core();
+    return m && m->engine        ? m->engine->hardware
+           : m && m->accelerator ? m->accelerator->hardware
+                                 : kv_blas_core();
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Opens, closes and makes models: which loader a path needs, RoPE tables, published shapes.
 #include "sim/model/accelerator.h"
+#include "sim/model/engine.h"
 #include "sim/model/model.h"
 
 #include <errno.h>
@@ -91,6 +92,7 @@ static void free_matrix(struct kv_matrix *w) {
 
 void kv_model_close(struct kv_model *m) {
     if (!m) return;
+    kv_engine_detach(m);
     if (m->accelerator) m->accelerator->stop();
     for (size_t i = 0; i < m->n_layers; i++) {
         struct kv_layer_weights *l = &m->layers[i];

@@ -16,6 +16,7 @@ KV_BEGIN_DECLS
 
 struct kv_tokenizer;
 struct kv_accelerator;
+struct kv_engine;
 struct kv_architecture;
 
 enum kv_weights_as { KV_WEIGHTS_F32, KV_WEIGHTS_BF16 };
@@ -92,6 +93,9 @@ struct kv_model {
     struct kv_matrix head;  // [vocab][hidden]; the same memory as embed when tied
     bool tied;
     const struct kv_accelerator *accelerator; // NULL = none (sim/model/accelerator.h)
+    const struct kv_engine *engine; // runs whole coded passes (sim/model/engine.h); NULL = none
+    void *engine_self;
+    bool engine_bf16;
     struct kv_tokenizer *tokenizer;
     bool add_bos; // each sequence begins with bos
     uint32_t bos; // 0 without add_bos

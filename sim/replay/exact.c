@@ -10,10 +10,12 @@
 #include "sim/base/work.h"
 #include "sim/quant/code.h"
 #include "sim/replay/ask.h"
+#include "sim/replay/batches.h"
 #include "sim/replay/closed.h"
 #include "sim/replay/compare.h"
 #include "sim/replay/ledger.h"
 #include "sim/replay/pass.h"
+#include "sim/replay/reads.h"
 #include "sim/replay/requant.h"
 #include "traces/features.h"
 
@@ -24,6 +26,7 @@ struct engine {
     struct kv_scratch **scratch; // [jobs]
     pthread_mutex_t lock;        // around r->take
     struct kv_progress *progress;
+    bool *batched; // [n_specs] those that an engine has run (batches.h), or NULL
 };
 
 // ---- the prompt of the prefill modes --------------------------------------------------
@@ -95,35 +98,6 @@ static void prompt_fini(struct prompt *p) {
 
 // ---- one spec on one item -------------------------------------------------------------
 
-// Which positions each row reads coded. Returns whether some row reads an exact one.
-static bool lay_out_reads(const struct kv_replay *r, const struct kv_replay_spec *spec,
-                          const struct kv_tree *t, uint32_t *upto) {
-    bool exact = false, closed = r->closed && kv_reads_run(spec);
-    size_t newest = closed ? (size_t)spec->delay_tokens + 1 : r->self_exact;
-    for (uint32_t row = 0; row < t->n_tokens; row++) {
-        uint32_t position = kv_tree_position(t, row);
-        for (int side = 0; side < 2; side++) {
-            upto[2 * row + (uint32_t)side] =
-                (uint32_t)kv_coded_upto(spec->format, (enum kv_side)side,
-                                        row < t->n_context ? 0 : t->n_context, position, newest);
-            exact |= upto[2 * row + (uint32_t)side] <= position;
-        }
-    }
-    return exact;
-}
-
-// Order-0 entropy of all codes made, bits a code; NAN when some width's codes were not counted.
-static double entropy_of(const uint64_t *histogram, size_t n_widths) {
-    double codes = 0, bits = 0;
-    for (size_t w = 0; w < n_widths; w++) {
-        double n = 0;
-        for (int i = 0; i < 256; i++) n += (double)histogram[256 * w + (size_t)i];
-        if (n > 0) bits += n * kv_entropy_bits(histogram + 256 * w);
-        codes += n;
-    }
-    return codes > 0 ? bits / codes : NAN;
-}
-
 // Entropy and confidence of the rows that a pass computed, scored rows and the others apart as in a
 // recording.
 static void predict(const struct kv_model *m, struct kv_scratch *s, const struct kv_trace_item *it,
@@ -164,7 +138,7 @@ static int run_spec(const struct engine *g, struct kv_scratch *s, const struct k
         uint64_t *histogram = kv_alloc(256 * spec->run.n_widths, sizeof *histogram);
         int rc = kv_requant_run(g->r, s, it, spec, cells, prompt->layers,
                                 g->r->redraw ? disturbance : 0, scored, histogram, e);
-        *entropy_bits = entropy_of(histogram, spec->run.n_widths);
+        *entropy_bits = kv_codes_entropy_bits(histogram, spec->run.n_widths);
         free(histogram);
         if (prompt->not_finite) forget(it, h, scored);
         return rc;
@@ -178,7 +152,7 @@ static int run_spec(const struct engine *g, struct kv_scratch *s, const struct k
     p.cells = cells;
     p.code_scratch = kv_alloc(kv_code_scratch_bytes(spec->format), 1);
     p.histogram = kv_alloc(256 * spec->run.n_widths, sizeof *p.histogram);
-    p.reads_exact = lay_out_reads(g->r, spec, &tree, upto);
+    p.reads_exact = kv_lay_out_reads(g->r, spec, &tree, upto);
     if (layered) {
         layered->exact_rows = prompt->rows;
         layered->tree = &tree;
@@ -222,7 +196,7 @@ static int run_spec(const struct engine *g, struct kv_scratch *s, const struct k
         memcpy(scored + f * h, from, h * sizeof *scored);
     }
     if (p.not_finite || prompt->not_finite) forget(it, h, scored);
-    *entropy_bits = entropy_of(p.histogram, spec->run.n_widths);
+    *entropy_bits = kv_codes_entropy_bits(p.histogram, spec->run.n_widths);
     kv_pass_fini(&p);
     free(stats.variance);
     free(final);
@@ -401,12 +375,11 @@ static int replay_item(void *self, unsigned worker, size_t index, struct kv_erro
     const struct kv_trace_item *it = kv_trace_item(r->trace, i);
     size_t *specs = kv_alloc(r->n_specs, sizeof *specs);
     for (size_t j = 0; j < r->n_specs; j++)
-        if (!r->wanted || r->wanted(r->self, i, j)) specs[n++] = j;
+        if (!(g->batched && g->batched[j]) && (!r->wanted || r->wanted(r->self, i, j)))
+            specs[n++] = j;
     if (n && r->claim && !r->claim(r->self, i)) n = 0;
     struct prompt prompt = {0};
-    uint32_t rows = r->mode == KV_INLINE     ? 0
-                    : r->mode == KV_PREFILL1 ? it->n_context
-                                             : it->n_context - 1;
+    uint32_t rows = kv_prompt_rows(r->mode, it);
     int rc = kv_trace_check_item(r->trace, i, KV_KEEP_FINAL, e);
     if (rc == 0 && n && rows) rc = run_prompt(g, g->scratch[worker], it, rows, &prompt, e);
     size_t most = specs_at_once(it, r->model->shape.hidden);
@@ -452,10 +425,15 @@ int kv_replay_exact(const struct kv_replay *r, unsigned jobs, struct kv_error *e
     pthread_mutex_init(&g.lock, NULL);
     for (unsigned w = 0; w < jobs; w++) g.scratch[w] = kv_scratch_new();
     if (!r->quiet) g.progress = kv_progress_start("replaying", total, "item-specs");
-    rc = kv_parallel(r->n_items, jobs, replay_item, &g, e);
+    if (r->model->engine) {
+        g.batched = kv_alloc(r->n_specs, sizeof *g.batched);
+        rc = kv_replay_batches(r, jobs, g.progress, g.batched, e);
+    }
+    if (rc == 0) rc = kv_parallel(r->n_items, jobs, replay_item, &g, e);
     kv_progress_end(g.progress);
     for (unsigned w = 0; w < jobs; w++) kv_scratch_free(g.scratch[w]);
     free(g.scratch);
+    free(g.batched);
     pthread_mutex_destroy(&g.lock);
     return rc;
 }

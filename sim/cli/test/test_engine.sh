@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+# --compute cuda with the GPU's own kernels run by one CPU thread: whole passes in every mode it serves come to the
+# CPU's divergences, picks, bits and entropies; what it leaves to the CPU is said; rows stand apart in the store.
+root=$PWD
+. sim/cli/test/lib/tap.sh
+tiny good
+export KVSIM_CUDA="$build/libkvsim-cuda-emulated.so"
+[ -f "$KVSIM_CUDA" ] || { skip 'the engine on a CPU' 'it is not built' && finish; }
+
+cat >specs.sweep <<'END'
+none
+static:bits=16@sym
+static:bits={2,4}@asym:group=32
+static:bits=4@kivi:group=4,residual=8,sinks=2
+static:bits=4@{rotatekv,turbo,q4_0,zipcache}
+static:bits=4@center(asym:group=32):side=pre
+random:bits=2/8,by=cell@sym:window=5
+sinks:keep=2,window=9@asym:group=32
+END
+# Items and specs of both arithmetics side by side: how many there are, and how many differ by more than codes that rounding noise flips.
+differ() {
+    "$kvsim" sql --db "$1" --tsv "SELECT COUNT(*), SUM(ABS(a.kl_nats - b.kl_nats) > 1e-6 + 1e-2 * a.kl_nats OR
+        a.effective_bits IS NOT b.effective_bits OR ABS(a.entropy_bits - b.entropy_bits) > 1e-3 OR a.pick_acc IS NOT b.pick_acc)
+        FROM outcome_item a JOIN run r ON r.id = a.run JOIN run s ON s.spec = r.spec AND s.trace = r.trace AND s.mode = r.mode
+        JOIN outcome_item b ON b.run = s.id AND b.item = a.item WHERE r.compute = 'f32' AND s.compute = 'cuda'" | tail -n 1
+}
+"$kvsim" record -q -m good.gguf -t samples -n 1 --keep final -o t || exit 1
+for mode in inline prefill prefill1; do
+    "$kvsim" sweep -q t specs.sweep -m good.gguf --mode $mode --db $mode.db || exit 1
+    "$kvsim" sweep -q t specs.sweep -m good.gguf --mode $mode --db $mode.db --compute cuda 2>err.log || exit 1
+    check "mode $mode: twelve specs come to the CPU's figures" test "$(differ $mode.db)" = "$(printf '12\t0')"
+done
+"$kvsim" sweep -q t specs.sweep -m good.gguf --db again.db --compute cuda 2>/dev/null || exit 1
+for db in inline again; do
+    "$kvsim" sql --db $db.db --tsv "SELECT s.spec, o.* FROM outcome_item o JOIN run r ON r.id = o.run JOIN policy_spec s ON s.id = r.spec
+        WHERE r.compute = 'cuda' ORDER BY s.spec" | cut -f 1,3- >$db.rows
+done
+check 'a second run gives the same bits' cmp -s inline.rows again.rows
+head -c 3000 "$root/traces/samples/text.txt" >text
+"$kvsim" record -q -m good.gguf -t text:text,window=64 -n 1 --keep final -o w || exit 1
+for compute in f32 cuda; do "$kvsim" sweep -q w 'static:bits={2,4}@asym:group=32' -m good.gguf --db w.db --compute $compute 2>/dev/null || exit 1; done
+check 'windows of text too' test "$(differ w.db)" = "$(printf '2\t0')"
+same() { "$kvsim" show --db w.db --tsv | awk -F '\t' 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == "same_top") at = i } NR > 1 { print $1, $at }' | sort -u; }
+check 'whose likeliest tokens agree' test "$(same | wc -l)" -eq 2
+"$kvsim" replay t static:bits=4@sym -m good.gguf --mode requant --compute cuda >/dev/null 2>err.log
+check 'what goes through the CPU is said' grep -q 'go through the model on this CPU' err.log
+"$kvsim" replay -q t static:bits=4@sym -m good.gguf --compute cuda-bf16 --tsv >bf16 2>/dev/null
+check 'bf16 is computed' awk -F '\t' 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == "kl_nats") at = i } NR == 2 { exit !($at > 0 && $at < 1) }' bf16
+expect 2 'kvsim: static:k=4,v=4@sym:group=head,levels=full,order=ggml,scale=fp16,sinks=0,window=0: mode requant of it is not computed in bf16; take --compute cuda' \
+    'nothing of a bf16 sweep goes through the CPU' replay -q t static:bits=4@sym -m good.gguf --mode requant --compute cuda-bf16
+export KVSIM_CUDA=nowhere.so
+expect 1 'kvsim: nowhere.so: is not there: `make cuda` builds it where nvcc is, and $KVSIM_CUDA may name it' 'a library that is missing' \
+    replay -q t static:bits=4@sym -m good.gguf --compute cuda
+finish
