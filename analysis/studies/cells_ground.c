@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "analysis/studies/cells_again.h"
 #include "sim/base/finite.h"
 #include "sim/base/memory.h"
 #include "sim/base/talk.h"
@@ -346,11 +347,14 @@ int kv_cells_ground_open(struct kv_cells_ground *g, struct kv_error *e) {
         rc = kv_cells_width(g, g->o->widths[w], &index, e);
     if (rc == 0) rc = list_items(g, e);
     if (rc == 0) rc = sum_channels(g, e);
+    if (rc == 0 && g->again)
+        memcpy(g->channel, g->again->channel,
+               kv_cells_places(&g->of) * g->shape.head_dim * sizeof *g->channel);
     if (rc == 0) kv_say("reading %zu items, %zu tokens", g->n_items, g->n_tokens);
     if (rc == 0) rc = read_items(g, e);
     if (rc) return rc;
     scale_targets(g);
-    return standardise_all(g, e);
+    return g->again ? kv_cells_again_features(g, e) : standardise_all(g, e);
 }
 
 struct kv_cells_data kv_cells_ground_data(const struct kv_cells_ground *g) {

@@ -21,6 +21,8 @@ static const struct kv_option options[] = {
      "layer, token"},
     {"widths", 0, "LIST", "2/3/4/5/6/8", "cells: widths to choose from"},
     {"passes", 0, "N", "14", "cells: passes over the tokens"},
+    {"again", 0, "FILE", NULL,
+     "cells: train nothing; take FILE's weights and measure their budgets on these traces"},
     {"items-out", 0, "FILE", NULL, "cells: write trace, task, id and part of every item there"},
     // of mlp
     {"figures", 0, "DIR", NULL, "mlp: folder for the learning curve of each network"},

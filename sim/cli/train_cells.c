@@ -66,6 +66,7 @@ static int read_options(const struct kv_cli *c, struct kv_cells_training *o, str
     o->fit.jobs = c->jobs;
     o->out = kv_opt_given(c, "out") ? kv_opt(c, "out") : KV_TRAIN_CELLS_OUT;
     o->items_out = kv_opt(c, "items-out");
+    o->again = kv_opt(c, "again");
     int rc = read_features(kv_opt(c, "features"), &o->groups, e);
     if (rc == 0) rc = read_widths(kv_opt(c, "widths"), o, e);
     if (rc == 0) rc = kv_opt_int(c, "net", 0, KV_CELLS_MOST_HIDDEN, &net, e);
