@@ -129,7 +129,8 @@ static bool differs(const struct cells *c) {
 static struct kv_cells_offer offer(const struct cells *c) {
     size_t heads = c->choice.grain == KV_CHOICE_CELL ? 1 : c->run.shape.n_kv_heads;
     struct kv_cells_offer o = {.n_widths = c->choice.n_widths, .spread = c->choice.grain};
-    o.values = (double)(heads * c->run.shape.head_dim) * (c->choice.grain == KV_CHOICE_LAYER ? 2 : 1);
+    o.values =
+        (double)(heads * c->run.shape.head_dim) * (c->choice.grain == KV_CHOICE_LAYER ? 2 : 1);
     for (size_t w = 0; w < o.n_widths; w++) {
         o.width[w] = c->run.width_bits[c->choice.width[w]];
         o.bits[w] = o.values * kv_cells_choice_bits(&c->choice, w);

@@ -437,7 +437,8 @@ double kv_cells_spread_lambda(const struct kv_cells_weights *m, const struct kv_
     double ratio[KV_MAX_WIDTHS], low = -80, high = 80;
     double *loss = malloc(n * FINE * sizeof *loss);
     if (!loss) return NAN;
-    for (size_t w = 0; w < o->n_widths; w++) ratio[w] = exp(kv_cells_ratio(m, o->spread, o->width[w]));
+    for (size_t w = 0; w < o->n_widths; w++)
+        ratio[w] = exp(kv_cells_ratio(m, o->spread, o->width[w]));
     for (size_t l = 0; l < n; l++)
         unfold(m->spread +
                    ((o->spread * KV_CELLS_STEPS + step) * n + l) * (size_t)KV_CELLS_QUANTILES,

@@ -46,8 +46,8 @@ struct kv_cells_weights {
     const float *lambda, *budget_bits; // [n_budgets]
     const float *step_bits;            // [n_budgets][KV_CELLS_STEPS][n_layers]
     // Of files that tell them, else NULL. Logs of what cells that share a width lose together at
-    // width `spread_width`: by grain, step and layer the quantiles at kv_cells_quantile(); by class of
-    // position and place the mean. ratio: log of the loss at each width of training over that.
+    // width `spread_width`: by grain, step and layer the quantiles at kv_cells_quantile(); by class
+    // of position and place the mean. ratio: log of the loss at each width of training over that.
     const float *spread; // [KV_CELLS_SPREADS][KV_CELLS_STEPS][n_layers][KV_CELLS_QUANTILES]
     const float *ratio;  // [KV_CELLS_SPREADS][n_listed], of the format meant
     const float *table;  // [KV_CELLS_CLASSES][places]

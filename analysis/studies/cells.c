@@ -140,6 +140,7 @@ static int train(struct kv_cells_ground *g, struct kv_cells_trained *r, struct k
                       : kv_cells_fit(m, &d, g->learns, g->n_learns, &g->o->fit, e);
     if (rc == 0) rc = measure_worth(g, m, r, e);
     if (rc == 0) rc = measure_budgets(g, m, budget, &n, e);
+    if (rc == 0 && g->again) rc = kv_cells_again_budgets(g, budget, n, e);
     if (rc == 0) rc = kv_cells_write(g, m, budget, n, r, e);
     if (rc == 0 && g->o->items_out) rc = kv_cells_write_items(g, g->o->items_out, e);
     while (n) kv_cells_budget_fini(&budget[--n]);

@@ -90,3 +90,45 @@ int kv_cells_again_model(const struct kv_cells_ground *g, struct kv_cells_model 
     kv_tensors_close(&file);
     return rc;
 }
+
+static int take_curve(struct kv_tensors *file, size_t i, size_t layers, struct kv_cells_budget *b,
+                      struct kv_error *e) {
+    char prefix[32] = "budget", name[48];
+    const struct {
+        const char *name;
+        size_t columns;
+        float *to;
+    } parts[] = {{"lambda", 0, b->lambda},
+                 {"bits", 0, b->bits},
+                 {"step_bits", KV_CELLS_STEPS * layers, b->step_bits}};
+    if (i) snprintf(prefix, sizeof prefix, "budget.%zu", i);
+    for (size_t k = 0; k < 3; k++) {
+        size_t columns = parts[k].columns, shape[2] = {KV_CELLS_BUDGETS, columns};
+        const float *x;
+        snprintf(name, sizeof name, "%s.%s", prefix, parts[k].name);
+        int rc = kv_tensors_take(file, name, columns ? 2 : 1, shape, &x, e);
+        if (rc) return rc;
+        memcpy(parts[k].to, x, KV_CELLS_BUDGETS * (columns ? columns : 1) * sizeof *x);
+    }
+    return 0;
+}
+
+int kv_cells_again_budgets(const struct kv_cells_ground *g, struct kv_cells_budget *budget,
+                           size_t n, struct kv_error *e) {
+    const char *at = g->again->formats;
+    struct kv_tensors file;
+    int rc = kv_tensors_open(&file, g->again->file.path, e);
+    if (rc) return rc;
+    for (size_t i = 0; i < n && rc == 0; i++) {
+        size_t length = strcspn(at, " ");
+        if (strlen(budget[i].format) != length || memcmp(budget[i].format, at, length) != 0)
+            rc = kv_fail(e, KV_EFAIL, g->again->file.path,
+                         "tells budgets of %s, the recordings have cells of %s", g->again->formats,
+                         g->format->canonical);
+        else
+            rc = take_curve(&file, i, g->shape.n_layers, &budget[i], e);
+        at += length + (at[length] == ' ');
+    }
+    kv_tensors_close(&file);
+    return rc;
+}

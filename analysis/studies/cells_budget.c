@@ -135,8 +135,8 @@ struct sample {
     size_t *run;    // [n_runs + 1] tokens of one item
     const float *f; // [n][P] correction
     size_t width[KV_MAX_WIDTHS];
-    float *damage;  // [n][P][n_widths]
-    double *weight; // [n]
+    float *damage;         // [n][P][n_widths]
+    double *weight;        // [n]
     uint8_t *step, *class; // [n]
 };
 

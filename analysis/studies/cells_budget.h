@@ -17,7 +17,7 @@ struct kv_cells_budget {
     // The same of the tokens at positions [16 k, 16 k + 16), the last step's from 48 on: a
     // sequence's first tokens take more. [KV_CELLS_BUDGETS][KV_CELLS_STEPS][n_layers], owned.
     float *step_bits;
-    char *format; // canonical, of the cache that the bits are of; owned
+    char *format;                   // canonical, of the cache that the bits are of; owned
     struct kv_cells_spread *spread; // owned; NULL: not measured
 };
 

@@ -184,7 +184,7 @@ int kv_cells_write(const struct kv_cells_ground *g, const struct kv_cells_model 
                                     "cache_formats", formats,
                                     "overhead_bits", overhead,
                                     "trained_on",    origin,
-                                    "budgets_on",    on,
+                                    "spread_on",     on,
                                     "command",       made};
     float *bias = kv_alloc(kv_cells_places(&g->of), sizeof *bias);
     float *ratio = ratios(g, budgets, n);

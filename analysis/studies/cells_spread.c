@@ -69,8 +69,8 @@ static void measure_layer(const struct kv_cells_choices *c, size_t grain, size_t
     for (size_t t = 0; t < c->n; t++) {
         if (!empty && c->step && c->step[t] != step) continue;
         for (size_t u = 0; u < by.units; u++)
-            x[n++] = (struct weighed){log_of(unit_loss(c, &by, t, layer, u, middle)),
-                                      weight_of(c, t)};
+            x[n++] =
+                (struct weighed){log_of(unit_loss(c, &by, t, layer, u, middle)), weight_of(c, t)};
     }
     qsort(x, n, sizeof *x, by_loss);
     cut(x, n, out);
