@@ -168,6 +168,9 @@ static int set_budget(struct cells *c, struct kv_error *e) {
         for (size_t l = 0; l < n; l++) // shared as was learned, the mean as aimed at
             layer[l] = fmin(fmax(layer[l] + aim - sum, least), most);
     }
+    // A set's bits are met as a whole: no step of a sequence must keep the budget by itself.
+    for (size_t k = 0; c->hold == HOLD_MATCHED && k < KV_CELLS_STEPS; k++)
+        c->lambda[k] = c->lambda[KV_CELLS_STEPS - 1];
     return 0;
 }
 

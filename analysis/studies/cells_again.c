@@ -34,32 +34,6 @@ int kv_cells_again_open(struct kv_cells_weights *w, const struct kv_trace *trace
     return read_settings(w, o, e);
 }
 
-static float *copied(const float *x, size_t n) {
-    float *y = kv_alloc(n, sizeof *y);
-    if (n) memcpy(y, x, n * sizeof *y);
-    return y;
-}
-
-static void rescale(float *x, size_t n_rows, size_t columns, const float *mean,
-                    const float *deviation) {
-    for (size_t r = 0; r < n_rows; r++)
-        for (size_t k = 0; k < columns; k++)
-            x[r * columns + k] = (x[r * columns + k] - mean[k]) / deviation[k];
-}
-
-int kv_cells_again_features(struct kv_cells_ground *g, struct kv_error *e) {
-    const struct kv_cells_weights *w = g->again;
-    size_t columns = kv_cells_places(&g->of) / 2 * g->of.n_attention, n_t = g->of.n_token;
-    (void)e;
-    g->attention_mean = copied(w->attention_mean, columns);
-    g->attention_deviation = copied(w->attention_deviation, columns);
-    g->token_mean = copied(w->token_mean, n_t);
-    g->token_deviation = copied(w->token_deviation, n_t);
-    rescale(g->attention, g->n_tokens, columns, g->attention_mean, g->attention_deviation);
-    rescale(g->token, g->n_tokens, n_t, g->token_mean, g->token_deviation);
-    return 0;
-}
-
 int kv_cells_again_model(const struct kv_cells_ground *g, struct kv_cells_model *m,
                          struct kv_error *e) {
     const struct kv_cells_weights *w = g->again;

@@ -10,8 +10,6 @@
 // weights, one for another model or shape than the trace's.
 KV_MUST_CHECK int kv_cells_again_open(struct kv_cells_weights *w, const struct kv_trace *trace,
                                       struct kv_cells_training *o, struct kv_error *e);
-// Standardises features as the file does.
-KV_MUST_CHECK int kv_cells_again_features(struct kv_cells_ground *g, struct kv_error *e);
 // The file's parameters, over the biases of the ground.
 KV_MUST_CHECK int kv_cells_again_model(const struct kv_cells_ground *g, struct kv_cells_model *m,
                                        struct kv_error *e);
