@@ -78,54 +78,6 @@ struct memory {
 
 // ---- opening --------------------------------------------------------------------------
 
-// weights=shipped: the first file that fits the shape (fit compares the model); shipped/NAME: that
-// one.
-static int open_shipped(struct cells *c, const char *wanted, struct kv_error *e) {
-    static const char folder[] = "policies/cells/";
-    struct kv_shipped file;
-    for (size_t i = 0; c->run.shipped && c->run.shipped(folder, i, &file); i++) {
-        const char *name = file.path + strlen(folder);
-        struct kv_tensors t;
-        struct kv_error why;
-        snprintf(c->source, sizeof c->source, "shipped/%.*s", (int)strcspn(name, "."), name);
-        if (strchr(wanted, '/') && strcmp(wanted, c->source) != 0) continue;
-        int rc = kv_tensors_read(&t, file.path, file.data, file.n, e);
-        if (rc) return rc;
-        if (kv_cells_weights_open(&c->model, &t, &c->run.shape, c->run.format_text, &why) == 0)
-            return 0;
-        kv_cells_weights_close(&c->model);
-        c->model = (struct kv_cells_weights){0};
-    }
-    return kv_fail(e, KV_EFAIL, "policy cells",
-                   "no weights for a model of this shape travel with kvsim%s%s; train some (kvsim "
-                   "train cells) "
-                   "and name them: cells:weights=FILE",
-                   strchr(wanted, '/') ? " as " : "", strchr(wanted, '/') ? wanted : "");
-}
-
-static int open_weights(struct cells *c, const struct kv_args *args, struct kv_error *e) {
-    const char *path = kv_arg(args, "weights")->text;
-    const struct kv_value *digest = kv_arg(args, "digest");
-    int rc;
-    if (strcmp(path, "shipped") == 0 || strncmp(path, "shipped/", 8) == 0)
-        rc = open_shipped(c, path, e);
-    else {
-        struct kv_tensors t;
-        if (strlen(path) >= sizeof c->source)
-            return kv_fail(e, KV_EUSAGE, "policy cells", "weights: a path below %zu characters",
-                           sizeof c->source);
-        snprintf(c->source, sizeof c->source, "%s", path);
-        rc = kv_tensors_open(&t, path, e);
-        if (rc == 0)
-            rc = kv_cells_weights_open(&c->model, &t, &c->run.shape, c->run.format_text, e);
-    }
-    if (rc) return rc;
-    if (digest->given && strcmp(digest->text, c->model.file.digest) != 0)
-        return kv_fail(e, KV_EFAIL, c->model.file.path, "has digest %s, not %s as the spec says",
-                       c->model.file.digest, digest->text);
-    return 0;
-}
-
 // Those given; or of training's those that the format offers.
 static int choose_widths(struct cells *c, const struct kv_value *given, struct kv_error *e) {
     int rc = 0;
@@ -164,6 +116,28 @@ static uint32_t cells_options(void *self) {
     return (uint32_t)((const struct cells *)self)->choice.n_widths;
 }
 
+// Whether grain or widths are others than those of training, whose curve then says little.
+static bool differs(const struct cells *c) {
+    static const char *const grains[] = {"cell", "kv", "layer"};
+    bool other = strcmp(c->model.grain, grains[c->choice.grain]) != 0 ||
+                 c->choice.n_widths != c->model.n_listed;
+    for (size_t w = 0; w < c->choice.n_widths && !other; w++)
+        other = c->run.width_bits[c->choice.width[w]] != c->model.listed[w];
+    return other;
+}
+
+static struct kv_cells_offer offer(const struct cells *c) {
+    size_t heads = c->choice.grain == KV_CHOICE_CELL ? 1 : c->run.shape.n_kv_heads;
+    struct kv_cells_offer o = {.n_widths = c->choice.n_widths, .spread = c->choice.grain};
+    o.values =
+        (double)(heads * c->run.shape.head_dim) * (c->choice.grain == KV_CHOICE_LAYER ? 2 : 1);
+    for (size_t w = 0; w < o.n_widths; w++) {
+        o.width[w] = c->run.width_bits[c->choice.width[w]];
+        o.bits[w] = o.values * kv_cells_choice_bits(&c->choice, w);
+    }
+    return o;
+}
+
 // The budget without tags, as lambda and as the share of each layer, by steps of a
 // sequence: a sequence's first tokens are worth more, and what is short must keep the budget too.
 static int set_budget(struct cells *c, struct kv_error *e) {
@@ -180,16 +154,23 @@ static int set_budget(struct cells *c, struct kv_error *e) {
             "bits=%g cannot be met: with tags of %.3f bits a value, these widths take %.3f to %.3f",
             c->bits, c->tag_bits, least + c->tag_bits, most + c->tag_bits);
     size_t n = s->n_layers;
+    const struct kv_cells_offer o = offer(c);
+    bool by_spread = c->model.spread && differs(c);
     c->share = malloc(KV_CELLS_STEPS * n * sizeof *c->share);
     if (!c->share) return kv_fail(e, KV_ENOMEM, "policy cells", "out of memory");
     for (size_t k = 0; k < KV_CELLS_STEPS; k++) {
         double *layer = c->share + k * n, sum = 0;
         double aim = target - (k + 1 < KV_CELLS_STEPS ? SHORT_OF_BITS : 0);
-        c->lambda[k] = kv_cells_lambda(&c->model, k, aim - more, layer);
+        c->lambda[k] = by_spread ? kv_cells_spread_lambda(&c->model, &o, k, aim, layer)
+                                 : kv_cells_lambda(&c->model, k, aim - more, layer);
+        if (isnan(c->lambda[k])) return kv_fail(e, KV_ENOMEM, "policy cells", "out of memory");
         for (size_t l = 0; l < n; l++) sum += layer[l] / (double)n;
         for (size_t l = 0; l < n; l++) // shared as was learned, the mean as aimed at
             layer[l] = fmin(fmax(layer[l] + aim - sum, least), most);
     }
+    // A set's bits are met as a whole: no step of a sequence must keep the budget by itself.
+    for (size_t k = 0; c->hold == HOLD_MATCHED && k < KV_CELLS_STEPS; k++)
+        c->lambda[k] = c->lambda[KV_CELLS_STEPS - 1];
     return 0;
 }
 
@@ -209,7 +190,7 @@ static int cells_open(void **self, const struct kv_run *run, const struct kv_arg
     c->scale_given = kv_arg(args, "scale")->given;
     if (2u * run->shape.n_kv_heads > KV_CELLS_ROW)
         return kv_fail(e, KV_EFAIL, "policy cells", "serves up to %d KV heads", KV_CELLS_ROW / 2);
-    int rc = open_weights(c, args, e);
+    int rc = kv_cells_weights_find(&c->model, run, args, c->source, sizeof c->source, e);
     if (rc) return rc;
     if (!kv_arg(args, "grain")->given) { // as trained
         static const char *const grains[] = {"cell", "kv", "layer"};
@@ -236,14 +217,7 @@ static void cells_close(void *self) {
 
 // The weights must be of the model that was recorded.
 static int cells_fit(void *self, const struct kv_fitting *f, struct kv_error *e) {
-    const struct cells *c = self;
-    if (f->struct_bytes < sizeof *f || !f->model_digest ||
-        strcmp(f->model_digest, c->model.model_digest) == 0)
-        return 0;
-    return kv_fail(e, KV_EFAIL, c->model.file.path,
-                   "holds weights for model %s (digest %s), not for %s (digest %s); train some: "
-                   "kvsim train cells",
-                   c->model.model_name, c->model.model_digest, f->model_name, f->model_digest);
+    return kv_cells_weights_fit(&((const struct cells *)self)->model, f, e);
 }
 
 // ---- deciding -------------------------------------------------------------------------

@@ -29,6 +29,17 @@ static int read_groups(struct kv_cells_weights *m, struct kv_error *e) {
     return 0;
 }
 
+static void read_widths(struct kv_cells_weights *m) {
+    char *end;
+    for (const char *at = m->widths; *at && m->n_listed < KV_MAX_WIDTHS; at = end + (*end == '/')) {
+        double bits = strtod(at, &end);
+        if (end == at) break;
+        size_t n = m->n_listed, w = m->spread_width;
+        if (n && fabs(bits - 4) < fabs(m->listed[w] - 4)) m->spread_width = n;
+        m->listed[m->n_listed++] = bits;
+    }
+}
+
 static int read_texts(struct kv_cells_weights *m, struct kv_error *e) {
     char format[24], overhead[24], *end;
     kv_tensors_text(&m->file, "format", format, sizeof format);
@@ -45,6 +56,7 @@ static int read_texts(struct kv_cells_weights *m, struct kv_error *e) {
     if (end == overhead || !isfinite(m->overhead_bits) || m->overhead_bits < 0)
         return kv_fail(e, KV_EFAIL, m->file.path,
                        "does not say its format's bits beyond the codes (overhead_bits)");
+    read_widths(m);
     return read_groups(m, e);
 }
 
@@ -151,6 +163,27 @@ static int take_budgets(struct kv_cells_weights *m, struct kv_error *e) {
     return rc ? rc : take_all(m, more, 2, e);
 }
 
+// What serves other grains and widths; a file that was written before has none of it.
+static int take_spread(struct kv_cells_weights *m, struct kv_error *e) {
+    const struct kv_shape *s = &m->shape;
+    size_t places = 2 * (size_t)s->n_layers * s->n_kv_heads, formats = 0;
+    for (const char *at = m->formats; *at; at += *at == ' ') {
+        formats++;
+        at += strcspn(at, " ");
+    }
+    if (!kv_tensors_has(&m->file, "spread")) return 0;
+    const struct wanted w[] = {
+        {"spread",
+         {KV_CELLS_SPREADS * KV_CELLS_STEPS, (size_t)s->n_layers * KV_CELLS_QUANTILES},
+         2,
+         &m->spread},
+        {"spread.ratio", {formats * KV_CELLS_SPREADS, m->n_listed}, 2, &m->ratio},
+        {"table", {KV_CELLS_CLASSES, places}, 2, &m->table}};
+    int rc = take_all(m, w, 3, e);
+    if (rc == 0) m->ratio += m->budgets_of * KV_CELLS_SPREADS * m->n_listed;
+    return rc;
+}
+
 static int take_tensors(struct kv_cells_weights *m, struct kv_error *e) {
     const struct kv_shape *s = &m->shape;
     size_t heads = (size_t)s->n_layers * s->n_kv_heads, places = 2 * heads;
@@ -158,6 +191,7 @@ static int take_tensors(struct kv_cells_weights *m, struct kv_error *e) {
                                     {"bias", {places}, 1, &m->bias}};
     int rc = take_all(m, always, 2, e);
     if (rc == 0) rc = take_budgets(m, e);
+    if (rc == 0) rc = take_spread(m, e);
     const struct wanted linear = {"linear", {places, m->n_x}, 2, &m->linear},
                         probe = {"probe", {places, s->hidden}, 2, &m->probe};
     const struct wanted attention[] = {
@@ -187,6 +221,66 @@ void kv_cells_weights_close(struct kv_cells_weights *m) {
     free(m->second);
     free(m->place);
     kv_tensors_close(&m->file);
+}
+
+// weights=shipped: the first file that fits the shape (fit compares the model); shipped/NAME: that
+// one.
+static int open_shipped(struct kv_cells_weights *m, const struct kv_run *run, const char *wanted,
+                        char *source, size_t room, struct kv_error *e) {
+    static const char folder[] = "policies/cells/";
+    struct kv_shipped file;
+    for (size_t i = 0; run->shipped && run->shipped(folder, i, &file); i++) {
+        const char *name = file.path + strlen(folder);
+        struct kv_tensors t;
+        struct kv_error why;
+        snprintf(source, room, "shipped/%.*s", (int)strcspn(name, "."), name);
+        if (strchr(wanted, '/') && strcmp(wanted, source) != 0) continue;
+        int rc = kv_tensors_read(&t, file.path, file.data, file.n, e);
+        if (rc) return rc;
+        if (kv_cells_weights_open(m, &t, &run->shape, run->format_text, &why) == 0) return 0;
+        kv_cells_weights_close(m);
+        *m = (struct kv_cells_weights){0};
+    }
+    return kv_fail(e, KV_EFAIL, "policy cells",
+                   "no weights for a model of this shape travel with kvsim%s%s; train some (kvsim "
+                   "train cells) "
+                   "and name them: cells:weights=FILE",
+                   strchr(wanted, '/') ? " as " : "", strchr(wanted, '/') ? wanted : "");
+}
+
+int kv_cells_weights_find(struct kv_cells_weights *m, const struct kv_run *run,
+                          const struct kv_args *args, char *source, size_t room,
+                          struct kv_error *e) {
+    const char *path = kv_arg(args, "weights")->text;
+    const struct kv_value *digest = kv_arg(args, "digest");
+    int rc;
+    if (strcmp(path, "shipped") == 0 || strncmp(path, "shipped/", 8) == 0)
+        rc = open_shipped(m, run, path, source, room, e);
+    else {
+        struct kv_tensors t;
+        if (strlen(path) >= room)
+            return kv_fail(e, KV_EUSAGE, "policy cells", "weights: a path below %zu characters",
+                           room);
+        snprintf(source, room, "%s", path);
+        rc = kv_tensors_open(&t, path, e);
+        if (rc == 0) rc = kv_cells_weights_open(m, &t, &run->shape, run->format_text, e);
+    }
+    if (rc) return rc;
+    if (digest->given && strcmp(digest->text, m->file.digest) != 0)
+        return kv_fail(e, KV_EFAIL, m->file.path, "has digest %s, not %s as the spec says",
+                       m->file.digest, digest->text);
+    return 0;
+}
+
+int kv_cells_weights_fit(const struct kv_cells_weights *m, const struct kv_fitting *f,
+                         struct kv_error *e) {
+    if (f->struct_bytes < sizeof *f || !f->model_digest ||
+        strcmp(f->model_digest, m->model_digest) == 0)
+        return 0;
+    return kv_fail(e, KV_EFAIL, m->file.path,
+                   "holds weights for model %s (digest %s), not for %s (digest %s); train some: "
+                   "kvsim train cells",
+                   m->model_name, m->model_digest, f->model_name, f->model_digest);
 }
 
 // ---- computing ------------------------------------------------------------------------
@@ -292,4 +386,71 @@ double kv_cells_lambda(const struct kv_cells_weights *m, size_t step, double bit
         layer[l] = (1 - t) * (double)m->step_bits[(i * KV_CELLS_STEPS + step) * layers + l] +
                    t * (double)m->step_bits[(j * KV_CELLS_STEPS + step) * layers + l];
     return exp((1 - t) * log((double)m->lambda[i]) + t * log((double)m->lambda[j]));
+}
+
+// ---- other grains and widths than those of training ------------------------------------
+
+double kv_cells_ratio(const struct kv_cells_weights *m, size_t spread, double width) {
+    for (size_t w = 0; w < m->n_listed; w++)
+        if (m->listed[w] == width) return (double)m->ratio[spread * m->n_listed + w];
+    double from = exp2(m->listed[m->spread_width]) - 1, to = exp2(width) - 1;
+    return 2 * log(from / to);
+}
+
+enum { FINE = 96, HALVINGS = 60 }; // losses that stand for a layer's tokens
+
+// Losses of one layer's units, evenly over their quantiles.
+static void unfold(const float *quantile, double *loss) {
+    for (size_t i = 0, q = 0; i < FINE; i++) {
+        double at = ((double)i + 0.5) / FINE;
+        while (q + 2 < KV_CELLS_QUANTILES && at > kv_cells_quantile(q + 1)) q++;
+        double from = kv_cells_quantile(q), to = kv_cells_quantile(q + 1);
+        double t = fmin(fmax((at - from) / (to - from), 0), 1);
+        loss[i] = exp((1 - t) * (double)quantile[q] + t * (double)quantile[q + 1]);
+    }
+}
+
+// Bits a value of each layer at a lambda; returns their mean.
+static double spread_bits(const struct kv_cells_offer *o, const double *ratio, const double *loss,
+                          size_t n_layers, double lambda, double *layer) {
+    double all = 0;
+    for (size_t l = 0; l < n_layers; l++) {
+        double bits = 0;
+        for (size_t i = 0; i < FINE; i++) {
+            size_t best = 0;
+            double least = INFINITY;
+            for (size_t w = 0; w < o->n_widths; w++) {
+                double cost = loss[l * FINE + i] * ratio[w] + lambda * o->bits[w];
+                if (cost < least) least = cost, best = w;
+            }
+            bits += o->bits[best];
+        }
+        layer[l] = bits / FINE / o->values;
+        all += layer[l] / (double)n_layers;
+    }
+    return all;
+}
+
+double kv_cells_spread_lambda(const struct kv_cells_weights *m, const struct kv_cells_offer *o,
+                              size_t step, double bits, double *layer) {
+    size_t n = m->shape.n_layers;
+    double ratio[KV_MAX_WIDTHS], low = -80, high = 80;
+    double *loss = malloc(n * FINE * sizeof *loss);
+    if (!loss) return NAN;
+    for (size_t w = 0; w < o->n_widths; w++)
+        ratio[w] = exp(kv_cells_ratio(m, o->spread, o->width[w]));
+    for (size_t l = 0; l < n; l++)
+        unfold(m->spread +
+                   ((o->spread * KV_CELLS_STEPS + step) * n + l) * (size_t)KV_CELLS_QUANTILES,
+               loss + l * FINE);
+    for (int i = 0; i < HALVINGS; i++) { // bits never rise with lambda
+        double middle = (low + high) / 2;
+        if (spread_bits(o, ratio, loss, n, exp(middle), layer) > bits)
+            low = middle;
+        else
+            high = middle;
+    }
+    spread_bits(o, ratio, loss, n, exp(high), layer);
+    free(loss);
+    return exp(high);
 }

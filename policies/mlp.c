@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// mlp: a token's width is the class that a small network picks from four features. The controller
+// mlp: a token's width, or that of each of its layers or cells (grain=), is the class that a small
+// network picks from four features. The controller
 // of Don't Waste Bits; `kvsim train mlp` makes its weights.
 #include "policies/weights.h"
 #include "sim/base/blas.h"
@@ -15,6 +16,9 @@ enum { BLOCK = 64, INPUTS = 4 };
 static const struct kv_param params[] = {
     {"weights", KV_TEXT, NULL, 0, 0, NULL, NULL, "safetensors file of the network"},
     {"bits", KV_LIST, "2/4/8/16", 1, 16, NULL, "bits", "width of each class, in the net's order"},
+    {"grain", KV_CHOICE, "token", 0, 0, "token/layer/kv/cell", NULL,
+     "what shares a class: a token, as in the paper; a layer of it; a layer's K or V; nothing. The "
+     "network then has its classes once for each"},
     {"digest", KV_TEXT, "", 0, 0, NULL, NULL, "of the file; checked where it is given"},
     {0}};
 
@@ -24,7 +28,9 @@ static const uint32_t inputs[INPUTS] = {KV_ENTROPY_NATS, KV_RARITY_NATS, KV_ATTN
 struct controller {
     struct kv_net net;
     char path[256];
-    size_t n, cells;
+    size_t n, cells, units, widest; // classes; cells and units of a token; outputs of a layer
+    struct kv_shape shape;
+    enum kv_net_grain grain;
     double bits[KV_MAX_WIDTHS];
     uint8_t index[KV_MAX_WIDTHS];
 };
@@ -38,6 +44,9 @@ static int mlp_open(void **self, const struct kv_run *run, const struct kv_args 
     *self = c;
     c->n = bits->n_list;
     c->cells = kv_cells(&run->shape);
+    c->shape = run->shape;
+    c->grain = (enum kv_net_grain)kv_number(args, "grain");
+    c->units = kv_net_units(&c->shape, c->grain);
     if (strlen(path) >= sizeof c->path)
         return kv_fail(e, KV_EUSAGE, "policy mlp", "weights: a path below %zu characters",
                        sizeof c->path);
@@ -53,10 +62,15 @@ static int mlp_open(void **self, const struct kv_run *run, const struct kv_args 
                        "was trained on other inputs than policy mlp gives it (%s, where rarity "
                        "counts the distinct tokens seen); train it again",
                        KV_NET_INPUTS);
-    if (c->n > KV_MAX_WIDTHS || c->net.width[0] != INPUTS || c->net.width[KV_NET_LAYERS] != c->n)
-        return kv_fail(e, KV_EUSAGE, path,
-                       "maps %zu inputs to %zu classes where %d and %zu (bits=%s) are expected",
-                       c->net.width[0], c->net.width[KV_NET_LAYERS], INPUTS, c->n, bits->text);
+    if (c->n > KV_MAX_WIDTHS || c->net.width[0] != INPUTS ||
+        c->net.width[KV_NET_LAYERS] != c->n * c->units)
+        return kv_fail(
+            e, KV_EUSAGE, path,
+            "maps %zu inputs to %zu classes where %d and %zu (bits=%s, grain=%s) are expected",
+            c->net.width[0], c->net.width[KV_NET_LAYERS], INPUTS, c->n * c->units, bits->text,
+            kv_net_grains[c->grain]);
+    for (size_t l = 0; l <= KV_NET_LAYERS; l++)
+        if (c->net.width[l] > c->widest) c->widest = c->net.width[l];
     for (size_t i = 0; i < c->n; i++) {
         int index = kv_width_index(run, bits->list[i]);
         if (index < 0) return kv_width_refused(run, bits->list[i], e);
@@ -73,21 +87,40 @@ static void layer(const struct kv_net *net, size_t l, const float *x, float *y) 
     kv_sgemm(false, true, BLOCK, out, in, x, in, net->weight[l], in, 1, y, out);
 }
 
+// Features of a block's rows; the others are 0.
+static int load(const struct kv_item *item, size_t first, size_t rows, float *x,
+                struct kv_error *e) {
+    memset(x, 0, BLOCK * INPUTS * sizeof *x);
+    for (size_t r = 0; r < rows; r++)
+        for (size_t i = 0; i < INPUTS; i++) {
+            x[r * INPUTS + i] = item->tokens[first + r].feature[inputs[i]];
+            if (!isfinite(x[r * INPUTS + i]))
+                return kv_fail(e, KV_EFAIL, "policy mlp", "a feature of token %zu is no number",
+                               first + r);
+        }
+    return 0;
+}
+
+// The best class of each unit, the first of equal ones, for its cells.
+static void pick(const struct controller *c, const float *score, uint8_t *cells) {
+    for (size_t cell = 0; cell < c->cells; cell++) {
+        const float *of = score + kv_net_unit(&c->shape, c->grain, cell) * c->n;
+        size_t best = 0;
+        for (size_t i = 1; i < c->n; i++)
+            if (of[i] > of[best]) best = i;
+        cells[cell] = c->index[best];
+    }
+}
+
 static int mlp_decide(void *self, const struct kv_item *item, size_t first, size_t n,
                       uint8_t *cells, struct kv_error *e) {
     const struct controller *c = self;
-    float a[BLOCK * KV_NET_MAX_WIDTH], b[BLOCK * KV_NET_MAX_WIDTH];
-    for (size_t done = 0; done < n; done += BLOCK) {
+    float *a = malloc(2 * BLOCK * c->widest * sizeof *a), *b = a + BLOCK * c->widest;
+    int rc = a ? 0 : kv_fail(e, KV_ENOMEM, "mlp", "out of memory");
+    for (size_t done = 0; done < n && rc == 0; done += BLOCK) {
         size_t rows = n - done < BLOCK ? n - done : BLOCK;
-        memset(a, 0, BLOCK * INPUTS * sizeof *a);
-        for (size_t r = 0; r < rows; r++)
-            for (size_t i = 0; i < INPUTS; i++) {
-                float x = item->tokens[first + done + r].feature[inputs[i]];
-                if (!isfinite(x))
-                    return kv_fail(e, KV_EFAIL, "policy mlp", "a feature of token %zu is no number",
-                                   first + done + r);
-                a[r * INPUTS + i] = x;
-            }
+        rc = load(item, first + done, rows, a, e);
+        if (rc) break;
         for (size_t l = 0; l < KV_NET_LAYERS; l++) {
             float *x = l % 2 ? b : a, *y = l % 2 ? a : b;
             layer(&c->net, l, x, y);
@@ -95,14 +128,11 @@ static int mlp_decide(void *self, const struct kv_item *item, size_t first, size
                 y[i] = y[i] > 0 ? y[i] : 0;
         }
         const float *score = KV_NET_LAYERS % 2 ? b : a;
-        for (size_t r = 0; r < rows; r++, cells += c->cells) {
-            size_t best = 0; // the first of equal ones
-            for (size_t i = 1; i < c->n; i++)
-                if (score[r * c->n + i] > score[r * c->n + best]) best = i;
-            memset(cells, c->index[best], c->cells);
-        }
+        for (size_t r = 0; r < rows; r++, cells += c->cells)
+            pick(c, score + r * c->n * c->units, cells);
     }
-    return 0;
+    free(a);
+    return rc;
 }
 
 // The weights' digest is part of the policy: another file under the same name is another policy.
@@ -112,8 +142,24 @@ static void mlp_canonical(void *self, const struct kv_run *run, char *text, size
     int n = snprintf(text, room, "mlp:bits=");
     for (size_t i = 0; i < c->n && n > 0 && (size_t)n < room; i++)
         n += snprintf(text + n, room - (size_t)n, "%s%g", i ? "/" : "", c->bits[i]);
-    if (n > 0 && (size_t)n < room)
-        snprintf(text + n, room - (size_t)n, ",digest=%s,weights=%s", c->net.file.digest, c->path);
+    if (n > 0 && (size_t)n < room) // a token's grain goes without saying: as stores have it
+        n += snprintf(text + n, room - (size_t)n, ",digest=%s%s%s", c->net.file.digest,
+                      c->grain == KV_NET_TOKEN ? "" : ",grain=",
+                      c->grain == KV_NET_TOKEN ? "" : kv_net_grains[c->grain]);
+    if (n > 0 && (size_t)n < room) snprintf(text + n, room - (size_t)n, ",weights=%s", c->path);
+}
+
+static uint32_t mlp_varies(void *self) {
+    switch (((const struct controller *)self)->grain) {
+    case KV_NET_CELL:
+        return KV_VARIES_TOKEN | KV_VARIES_LAYER | KV_VARIES_HEAD | KV_VARIES_KV;
+    case KV_NET_KV:
+        return KV_VARIES_TOKEN | KV_VARIES_LAYER | KV_VARIES_KV;
+    case KV_NET_LAYER:
+        return KV_VARIES_TOKEN | KV_VARIES_LAYER;
+    default:
+        return KV_VARIES_TOKEN;
+    }
 }
 
 static uint32_t mlp_options(void *self) {
@@ -135,7 +181,8 @@ const struct kv_policy kv_policy_mlp = {
                 "not given there)",
     .tag = "faithful",
     .params = params,
-    .varies = KV_VARIES_TOKEN,
+    .varies = KV_VARIES_TOKEN | KV_VARIES_LAYER | KV_VARIES_HEAD | KV_VARIES_KV,
+    .varies_as_opened = mlp_varies,
     .needs = KV_NEED(KV_ENTROPY_NATS) | KV_NEED(KV_RARITY_NATS) | KV_NEED(KV_ATTN_VAR) |
              KV_NEED(KV_CONFIDENCE),
     .open = mlp_open,

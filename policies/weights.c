@@ -4,6 +4,8 @@
 
 #include <stdlib.h>
 
+const char *const kv_net_grains[] = {"token", "layer", "kv", "cell", NULL};
+
 static int take_layer(struct kv_net *net, size_t l, struct kv_error *e) {
     char name[16];
     size_t shape[2] = {0, l ? net->width[l] : 0};

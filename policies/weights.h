@@ -9,7 +9,26 @@
 
 #include "policies/tensors.h"
 
-enum { KV_NET_LAYERS = 3, KV_NET_MAX_WIDTH = 512 };
+enum { KV_NET_LAYERS = 3, KV_NET_MAX_WIDTH = 2048 };
+
+// What shares a class: the token, a layer of it, the KV heads of a layer's K or V, nothing. A
+// network has its classes once for each of these, one after the other.
+enum kv_net_grain { KV_NET_TOKEN, KV_NET_LAYER, KV_NET_KV, KV_NET_CELL };
+extern const char *const kv_net_grains[]; // "token", "layer", "kv", "cell", NULL
+static inline size_t kv_net_units(const struct kv_shape *s, enum kv_net_grain grain) {
+    return grain == KV_NET_TOKEN   ? 1
+           : grain == KV_NET_LAYER ? s->n_layers
+           : grain == KV_NET_KV    ? 2 * (size_t)s->n_layers
+                                   : kv_cells(s);
+}
+// Of a cell, in the order of decisions.
+static inline size_t kv_net_unit(const struct kv_shape *s, enum kv_net_grain grain, size_t cell) {
+    size_t layer = cell / (2 * (size_t)s->n_kv_heads);
+    return grain == KV_NET_TOKEN   ? 0
+           : grain == KV_NET_LAYER ? layer
+           : grain == KV_NET_KV    ? 2 * layer + cell % 2
+                                   : cell;
+}
 
 // What a controller reads, in the words of its file's metadata (`inputs`). Rarity is that with V
 // the distinct tokens seen: networks trained on the older one, which says rarity_nats alone, are

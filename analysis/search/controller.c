@@ -52,10 +52,12 @@ void kv_label_oracle(const double *damage, size_t n, size_t n_classes, double bo
 // ---- the trained network -----------------------------------------------------------------
 
 void kv_train_pick(const struct kv_train_result *r, const float *x, size_t n, uint8_t *picked) {
-    const size_t width[] = {KV_TRAIN_INPUTS, r->hidden, r->hidden, r->n_classes};
-    double *value = kv_alloc(2 * 512, sizeof *value);
+    size_t classes = r->n_classes * r->n_units, widest = classes > r->hidden ? classes : r->hidden;
+    const size_t width[] = {KV_TRAIN_INPUTS, r->hidden, r->hidden, classes};
+    if (widest < KV_TRAIN_INPUTS) widest = KV_TRAIN_INPUTS;
+    double *value = kv_alloc(2 * widest, sizeof *value);
     for (size_t t = 0; t < n; t++) {
-        double *in = value, *out = value + 512;
+        double *in = value, *out = value + widest;
         for (size_t i = 0; i < KV_TRAIN_INPUTS; i++) in[i] = (double)x[t * KV_TRAIN_INPUTS + i];
         for (size_t l = 0; l < 3; l++) {
             for (size_t k = 0; k < width[l + 1]; k++) {
@@ -68,9 +70,11 @@ void kv_train_pick(const struct kv_train_result *r, const float *x, size_t n, ui
             in = out;
             out = swap;
         }
-        picked[t] = 0;
-        for (size_t k = 1; k < r->n_classes; k++)
-            if (in[k] > in[picked[t]]) picked[t] = (uint8_t)k;
+        for (size_t u = 0; u < r->n_units; u++, in += r->n_classes, picked++) {
+            *picked = 0;
+            for (size_t k = 1; k < r->n_classes; k++)
+                if (in[k] > in[*picked]) *picked = (uint8_t)k;
+        }
     }
     free(value);
 }

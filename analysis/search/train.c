@@ -147,6 +147,20 @@ static double token_loss(const struct kv_train_data *d, const struct kv_train_op
            o->gamma * (1 - quality);
 }
 
+static size_t units(const struct kv_train_data *d) {
+    return d->n_units ? d->n_units : 1;
+}
+
+// Loss of all units of a token, their mean; label, score and delta of the first.
+static double row_loss(const struct kv_train_data *d, const struct kv_train_options *o,
+                       const float *score, const uint8_t *label, float *delta) {
+    double loss = 0;
+    for (size_t u = 0; u < units(d); u++)
+        loss += token_loss(d, o, score + u * d->n_classes, label[u],
+                           delta ? delta + u * d->n_classes : NULL);
+    return loss / (double)units(d);
+}
+
 static size_t pick(const float *score, size_t n) {
     size_t best = 0;
     for (size_t k = 1; k < n; k++)
@@ -175,7 +189,7 @@ static void split(const struct kv_train_data *d, const struct kv_train_options *
     size_t *tokens = kv_alloc(d->n_items, sizeof *tokens), run = (size_t)round(1 / o->holdout);
     for (size_t i = 0; i < d->n_items; i++) items[i].item = (uint32_t)i;
     for (size_t t = 0; t < d->n_tokens; t++) {
-        items[d->item[t]].mean += d->label[t];
+        for (size_t u = 0; u < units(d); u++) items[d->item[t]].mean += d->label[t * units(d) + u];
         tokens[d->item[t]]++;
     }
     for (size_t i = 0; i < d->n_items; i++)
@@ -229,7 +243,7 @@ static void load(struct trainer *t, const uint32_t *tokens, size_t n) {
 }
 
 static double train_epoch(struct trainer *t, size_t epoch) {
-    size_t classes = t->d->n_classes;
+    size_t n_units = units(t->d), classes = t->d->n_classes * n_units;
     double loss = 0;
     for (size_t i = t->n[KV_TRAIN_LEARNS]; i-- > 1;) {
         size_t j = (size_t)(kv_draw(t->o->seed, 1000 + epoch, i) * (double)(i + 1));
@@ -243,10 +257,11 @@ static double train_epoch(struct trainer *t, size_t epoch) {
         load(t, t->of[KV_TRAIN_LEARNS] + from, n);
         forward(&t->net, n);
         for (size_t r = 0; r < n; r++)
-            loss += token_loss(t->d, t->o, t->net.value[t->net.layers] + r * classes,
-                               t->d->label[t->of[KV_TRAIN_LEARNS][from + r]],
-                               t->net.delta[t->net.layers] + r * classes);
-        for (size_t i = 0; i < n * classes; i++) t->net.delta[t->net.layers][i] /= (float)n;
+            loss += row_loss(t->d, t->o, t->net.value[t->net.layers] + r * classes,
+                             t->d->label + t->of[KV_TRAIN_LEARNS][from + r] * n_units,
+                             t->net.delta[t->net.layers] + r * classes);
+        for (size_t i = 0; i < n * classes; i++)
+            t->net.delta[t->net.layers][i] /= (float)(n * n_units);
         backward(&t->net, n);
         adam(&t->net, t->o->rate);
     }
@@ -256,7 +271,7 @@ static double train_epoch(struct trainer *t, size_t epoch) {
 // Mean loss and accuracy on the tokens of a part; with `confusion`, what was picked for what.
 static double judge(struct trainer *t, enum kv_train_part part, double *accuracy,
                     size_t (*confusion)[KV_TRAIN_MAX_CLASSES]) {
-    size_t classes = t->d->n_classes, right = 0, all = t->n[part];
+    size_t classes = t->d->n_classes, n_units = units(t->d), right = 0, all = t->n[part];
     const uint32_t *tokens = t->of[part];
     double loss = 0;
     for (size_t from = 0; from < all; from += t->o->batch) {
@@ -264,15 +279,17 @@ static double judge(struct trainer *t, enum kv_train_part part, double *accuracy
         load(t, tokens + from, n);
         forward(&t->net, n);
         for (size_t r = 0; r < n; r++) {
-            const float *score = t->net.value[t->net.layers] + r * classes;
-            uint8_t label = t->d->label[tokens[from + r]];
-            size_t picked = pick(score, classes);
-            loss += token_loss(t->d, t->o, score, label, NULL);
-            right += picked == label;
-            if (confusion) confusion[label][picked]++;
+            const float *score = t->net.value[t->net.layers] + r * classes * n_units;
+            const uint8_t *label = t->d->label + tokens[from + r] * n_units;
+            loss += row_loss(t->d, t->o, score, label, NULL);
+            for (size_t u = 0; u < n_units; u++) {
+                size_t picked = pick(score + u * classes, classes);
+                right += picked == label[u];
+                if (confusion) confusion[label[u]][picked]++;
+            }
         }
     }
-    *accuracy = (double)right / (double)all;
+    *accuracy = (double)right / (double)(all * n_units);
     return loss / (double)all;
 }
 
@@ -331,19 +348,23 @@ static void measure_importance(struct trainer *t, struct kv_train_result *r) {
 static double majority_accuracy(const struct trainer *t) {
     size_t count[KV_TRAIN_MAX_CLASSES] = {0}, most = 0, right = 0;
     const uint32_t *reported = t->of[KV_TRAIN_REPORTED];
+    size_t n_units = units(t->d);
     for (size_t k = 0; k < t->n[KV_TRAIN_LEARNS]; k++)
-        count[t->d->label[t->of[KV_TRAIN_LEARNS][k]]]++;
+        for (size_t u = 0; u < n_units; u++)
+            count[t->d->label[t->of[KV_TRAIN_LEARNS][k] * n_units + u]]++;
     for (size_t c = 1; c < t->d->n_classes; c++)
         if (count[c] > count[most]) most = c;
-    for (size_t k = 0; k < t->n[KV_TRAIN_REPORTED]; k++) right += t->d->label[reported[k]] == most;
-    return (double)right / (double)t->n[KV_TRAIN_REPORTED];
+    for (size_t k = 0; k < t->n[KV_TRAIN_REPORTED]; k++)
+        for (size_t u = 0; u < n_units; u++)
+            right += t->d->label[reported[k] * n_units + u] == most;
+    return (double)right / (double)(t->n[KV_TRAIN_REPORTED] * n_units);
 }
 
 // Accuracy of a softmax without hidden layers, trained the same way on the same tokens.
 static int train_linear(struct trainer *t, double *accuracy, struct kv_error *e) {
     struct trainer linear = *t;
     struct kv_train_result r = {0};
-    net_init(&linear.net, 1, 0, t->d->n_classes, t->o->batch, t->o->seed);
+    net_init(&linear.net, 1, 0, t->d->n_classes * units(t->d), t->o->batch, t->o->seed);
     int rc = fit(&linear, "training the linear one", &r, e);
     if (rc == 0) judge(&linear, KV_TRAIN_REPORTED, accuracy, NULL);
     net_fini(&linear.net);
@@ -401,7 +422,7 @@ static void deal(struct trainer *t, const uint8_t *part) {
 }
 
 static int train_all(struct trainer *t, struct kv_train_result *r, struct kv_error *e) {
-    net_init(&t->net, LAYERS, t->o->hidden, t->d->n_classes, t->o->batch, t->o->seed);
+    net_init(&t->net, LAYERS, t->o->hidden, t->d->n_classes * units(t->d), t->o->batch, t->o->seed);
     int rc = fit(t, "training", r, e);
     if (rc == 0) {
         measure_importance(t, r);
@@ -420,8 +441,10 @@ int kv_train(const struct kv_train_data *d, const struct kv_train_options *o,
     if (rc) return rc;
     struct trainer t = {
         .d = d, .o = o, .x = kv_alloc(d->n_tokens * KV_TRAIN_INPUTS, sizeof(float))};
-    *r = (struct kv_train_result){
-        .n_classes = d->n_classes, .hidden = o->hidden, .part = kv_alloc(d->n_items, 1)};
+    *r = (struct kv_train_result){.n_classes = d->n_classes,
+                                  .hidden = o->hidden,
+                                  .part = kv_alloc(d->n_items, 1),
+                                  .n_units = units(d)};
     split(d, o, r->part);
     deal(&t, r->part);
     memcpy(r->n, t.n, sizeof r->n);

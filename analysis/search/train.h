@@ -21,9 +21,10 @@ enum { KV_TRAIN_INPUTS = 4, KV_TRAIN_MAX_CLASSES = KV_MAX_WIDTHS };
 struct kv_train_data {
     size_t n_tokens, n_items, n_classes;
     const float *x;       // [n_tokens][4] entropy, rarity, attention variance, confidence
-    const uint8_t *label; // [n_tokens]
+    const uint8_t *label; // [n_tokens][n_units]
     const uint32_t *item; // [n_tokens] which item a token is of: items are split, not tokens
     double latency[KV_TRAIN_MAX_CLASSES], quality[KV_TRAIN_MAX_CLASSES]; // of each class, 0..1
+    size_t n_units; // parts of a token that have a class each; 0: the token alone, 1
 };
 
 struct kv_train_options {
@@ -52,7 +53,7 @@ struct kv_epoch {
 struct kv_train_result {
     size_t n_classes, hidden;
     float *weight[3],
-        *bias[3]; // over raw features; [hidden][4], [hidden][hidden], [classes][hidden]
+        *bias[3]; // over raw features; [hidden][4], [hidden][hidden], [units * classes][hidden]
     struct kv_epoch *epochs;
     size_t n_epochs, best_epoch; // counted from 0
     size_t n[KV_TRAIN_N_PARTS];  // tokens of each part
@@ -65,6 +66,7 @@ struct kv_train_result {
     // How much accuracy falls and loss rises when a feature's values change places among the
     // reported tokens (Breiman, Machine Learning 45, 2001), mean of five permutations.
     double accuracy_drop[KV_TRAIN_INPUTS], loss_rise[KV_TRAIN_INPUTS];
+    size_t n_units; // at least 1
 };
 
 // Errors: no tokens, fewer than three items, an option out of range (named), a feature that is no
@@ -73,7 +75,7 @@ KV_MUST_CHECK int kv_train(const struct kv_train_data *d, const struct kv_train_
                            struct kv_train_result *r, struct kv_error *e);
 void kv_train_result_free(struct kv_train_result *r);
 
-// Classes the network picks for n tokens, x [n][4].
+// Classes the network picks for n tokens, x [n][4]: picked [n][n_units].
 void kv_train_pick(const struct kv_train_result *r, const float *x, size_t n, uint8_t *picked);
 
 // mean [n]: each token's mean of the four features, each scaled to 0..1 over all n tokens.

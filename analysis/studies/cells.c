@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "analysis/studies/cells_again.h"
 #include "analysis/studies/cells_file.h"
 #include "sim/base/files.h"
 #include "sim/base/guard.h"
@@ -135,9 +136,11 @@ static int train(struct kv_cells_ground *g, struct kv_cells_trained *r, struct k
     size_t n = 0;
     struct kv_cells_model *m = kv_cells_new(&g->of, g->o->fit.seed);
     const struct kv_cells_data d = kv_cells_ground_data(g);
-    int rc = kv_cells_fit(m, &d, g->learns, g->n_learns, &g->o->fit, e);
+    int rc = g->again ? kv_cells_again_model(g, m, e)
+                      : kv_cells_fit(m, &d, g->learns, g->n_learns, &g->o->fit, e);
     if (rc == 0) rc = measure_worth(g, m, r, e);
     if (rc == 0) rc = measure_budgets(g, m, budget, &n, e);
+    if (rc == 0 && g->again) rc = kv_cells_again_budgets(g, budget, n, e);
     if (rc == 0) rc = kv_cells_write(g, m, budget, n, r, e);
     if (rc == 0 && g->o->items_out) rc = kv_cells_write_items(g, g->o->items_out, e);
     while (n) kv_cells_budget_fini(&budget[--n]);
@@ -151,13 +154,20 @@ int kv_cells_train(const struct kv_trace *const *traces, size_t n_traces,
                    struct kv_error *e) {
     *r = (struct kv_cells_trained){0};
     KV_GUARD(e);
-    struct kv_cells_ground g = {.o = o, .traces = traces, .n_traces = n_traces};
+    struct kv_cells_training own = *o;
+    struct kv_cells_weights weights = {0};
+    struct kv_cells_ground g = {.o = &own, .traces = traces, .n_traces = n_traces};
     int rc = check(o, e);
+    if (rc == 0 && o->again && n_traces) {
+        rc = kv_cells_again_open(&weights, traces[0], &own, e);
+        g.again = &weights;
+    }
     if (rc == 0) rc = kv_cells_ground_open(&g, e);
     r->path = kv_strdup(o->out);
     if (rc == 0) count(&g, r);
     if (rc == 0) rc = train(&g, r, e);
     kv_cells_ground_fini(&g);
+    kv_cells_weights_close(&weights);
     if (rc) kv_cells_trained_fini(r);
     return rc;
 }

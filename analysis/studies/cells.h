@@ -41,6 +41,10 @@ struct kv_cells_training {
     const char *out;             // weights, safetensors
     const char *items_out;       // trace digest, task, id, part of each item, TSV; or NULL
     const char *command;         // what the file says that made it
+    // A file of weights that is not trained but read: written are its weights and curves, and what
+    // it may lack, measured on these traces: the spread of losses that other grains and widths go
+    // by, and the table of policy frozen. Inputs, net, grain and widths are the file's. Or NULL.
+    const char *again;
 };
 // attention and probe, a net of 64, grain cell, widths 2/3/4/5/6/8, a tenth held out.
 void kv_cells_training_defaults(struct kv_cells_training *o);

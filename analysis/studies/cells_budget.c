@@ -122,6 +122,7 @@ void kv_cells_budget_fini(struct kv_cells_budget *budget) {
     free(budget->layer_bits);
     free(budget->step_bits);
     free(budget->format);
+    kv_cells_spread_free(budget->spread);
     *budget = (struct kv_cells_budget){0};
 }
 
@@ -134,9 +135,9 @@ struct sample {
     size_t *run;    // [n_runs + 1] tokens of one item
     const float *f; // [n][P] correction
     size_t width[KV_MAX_WIDTHS];
-    float *damage;  // [n][P][n_widths]
-    double *weight; // [n]
-    uint8_t *step;  // [n]
+    float *damage;         // [n][P][n_widths]
+    double *weight;        // [n]
+    uint8_t *step, *class; // [n]
 };
 
 static int ascending(const void *a, const void *b) {
@@ -166,7 +167,8 @@ static void draw_sample(struct sample *s) {
 }
 
 // What a row counts in the ledger's mean over items, and where it stands in its sequence.
-static void place_row(const struct kv_trace_item *it, uint32_t row, double *weight, uint8_t *step) {
+static void place_row(const struct kv_trace_item *it, uint32_t row, double *weight, uint8_t *step,
+                      uint8_t *class) {
     uint32_t position = row;
     *weight = 0;
     for (uint32_t c = 0; c < it->n_choices; c++) {
@@ -176,6 +178,7 @@ static void place_row(const struct kv_trace_item *it, uint32_t row, double *weig
         if (here || row < it->n_context) *weight += 1.0 / it->n_choices / (it->n_context + n);
     }
     if (it->n_choices == 0) *weight = 1.0 / it->n_tokens;
+    *class = (uint8_t)kv_cells_class(position);
     position /= KV_CELLS_STEP_TOKENS;
     *step = (uint8_t)(position < KV_CELLS_STEPS ? position : KV_CELLS_STEPS - 1);
 }
@@ -192,7 +195,8 @@ static int measure_run(void *self, unsigned worker, size_t at, struct kv_error *
     (void)worker;
     for (size_t i = 0; i < n; i++) {
         rows[i] = (uint32_t)(s->token[from + i] - item->first);
-        place_row(item->item, rows[i], &s->weight[from + i], &s->step[from + i]);
+        place_row(item->item, rows[i], &s->weight[from + i], &s->step[from + i],
+                  &s->class[from + i]);
     }
     for (size_t w = 0; w < n_widths && rc == 0; w++) {
         rc = kv_cells_errors(g, item->item, rows, n, s->width[w], error, e);
@@ -227,6 +231,7 @@ int kv_cells_budget_measure(const struct kv_cells_ground *g, const struct kv_cel
     s.f = f;
     s.weight = kv_alloc(s.n, sizeof *s.weight);
     s.step = kv_alloc(s.n, 1);
+    s.class = kv_alloc(s.n, 1);
     s.damage = kv_alloc(s.n * places * g->o->n_widths, sizeof *s.damage);
     const struct kv_cells_data d = kv_cells_ground_data(g);
     const struct kv_cells_rows rows = {.n = s.n, .token = s.token};
@@ -239,10 +244,12 @@ int kv_cells_budget_measure(const struct kv_cells_ground *g, const struct kv_cel
                                        .damage = s.damage,
                                        .bits = (const double(*)[KV_MAX_WIDTHS])bits,
                                        .weight = s.weight,
-                                       .step = s.step};
+                                       .step = s.step,
+                                       .class = s.class};
     if (rc == 0) kv_cells_budget_curve(&c, budget);
+    if (rc == 0) budget->spread = kv_cells_spread_measure(&c, kv_cells_middle(g->o));
     budget->format = kv_strdup(g->format->canonical);
-    void *owned[] = {s.token, s.run, f, s.damage, s.weight, s.step};
+    void *owned[] = {s.token, s.run, f, s.damage, s.weight, s.step, s.class};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     return rc;
 }

@@ -17,7 +17,18 @@ struct kv_cells_budget {
     // The same of the tokens at positions [16 k, 16 k + 16), the last step's from 48 on: a
     // sequence's first tokens take more. [KV_CELLS_BUDGETS][KV_CELLS_STEPS][n_layers], owned.
     float *step_bits;
-    char *format; // canonical, of the cache that the bits are of; owned
+    char *format;                   // canonical, of the cache that the bits are of; owned
+    struct kv_cells_spread *spread; // owned; NULL: not measured
+};
+
+// What other grains, other widths and a frozen table go by (policies/cells_weights.h): losses at
+// one width as quantiles by grain, step and layer, as means by class of position and place, and the
+// ratio of the other widths' to them. All logs.
+struct kv_cells_spread {
+    float *quantile; // [KV_CELLS_SPREADS][KV_CELLS_STEPS][n_layers][KV_CELLS_QUANTILES], owned
+    float *table;    // [KV_CELLS_CLASSES][P], owned
+    float *ratio;    // [KV_CELLS_SPREADS][n_widths] over width `middle` of the same format, owned
+    float level[KV_CELLS_SPREADS]; // mean log loss at that width
 };
 
 // What the rule is told: n tokens.
@@ -29,6 +40,7 @@ struct kv_cells_choices {
     const double (*bits)[KV_MAX_WIDTHS]; // [2] K, V: allocated bits a value at each width, rising
     const double *weight;                // [n] of each token in the means; NULL: all alike
     const uint8_t *step;                 // [n] below KV_CELLS_STEPS; NULL: all 0
+    const uint8_t *class;                // [n] below KV_CELLS_CLASSES; for a spread
 };
 
 // Mean bits a value at one lambda; layer_bits [n_layers] and step_bits [KV_CELLS_STEPS][n_layers]
@@ -40,6 +52,12 @@ double kv_cells_bits_at(const struct kv_cells_choices *c, double lambda, double 
 // equal steps of log lambda. Free with
 // kv_cells_budget_fini.
 void kv_cells_budget_curve(const struct kv_cells_choices *c, struct kv_cells_budget *budget);
+
+// The spread, of the losses at width `middle`. A step or class without tokens has all tokens'.
+struct kv_cells_spread *kv_cells_spread_measure(const struct kv_cells_choices *c, size_t middle);
+void kv_cells_spread_free(struct kv_cells_spread *s); // NULL is fine
+// Index of the width nearest to 4 bits.
+size_t kv_cells_middle(const struct kv_cells_training *o);
 
 // Frees what a curve owns.
 void kv_cells_budget_fini(struct kv_cells_budget *budget);

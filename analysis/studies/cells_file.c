@@ -9,7 +9,7 @@
 #include "sim/base/memory.h"
 #include "sim/model/safetensors.h"
 
-enum { MAX_TENSORS = 32, N_META = 11 };
+enum { MAX_TENSORS = 32, N_META = 12 };
 
 struct tensors {
     size_t n;
@@ -35,7 +35,7 @@ static void add_list(struct tensors *t, const char *name, const float *data, siz
 
 static void list_tensors(const struct kv_cells_ground *g, const struct kv_cells_model *m,
                          const float *bias, const struct kv_cells_budget *budgets, size_t n,
-                         struct tensors *t) {
+                         const float *ratio, struct tensors *t) {
     size_t places = kv_cells_places(&g->of), n_x = kv_cells_features_of(&g->of), net = g->of.net;
     add(t, "channel", g->channel, places, g->shape.head_dim);
     add_list(t, "bias", bias, places);
@@ -64,6 +64,26 @@ static void list_tensors(const struct kv_cells_ground *g, const struct kv_cells_
         snprintf(name, sizeof name, "%s.step_bits", prefix);
         add(t, name, budgets[i].step_bits, KV_CELLS_BUDGETS, KV_CELLS_STEPS * g->shape.n_layers);
     }
+    const struct kv_cells_spread *s = n ? budgets[0].spread : NULL;
+    if (!s) return;
+    add(t, "spread", s->quantile, KV_CELLS_SPREADS * KV_CELLS_STEPS,
+        (size_t)g->shape.n_layers * KV_CELLS_QUANTILES);
+    add(t, "table", s->table, KV_CELLS_CLASSES, places);
+    add(t, "spread.ratio", ratio, n * KV_CELLS_SPREADS, g->o->n_widths);
+}
+
+// Of each format, over the first one's losses at the middle width: formats lie apart by a factor.
+static float *ratios(const struct kv_cells_ground *g, const struct kv_cells_budget *budgets,
+                     size_t n) {
+    size_t row = g->o->n_widths;
+    float *ratio = kv_alloc(n * KV_CELLS_SPREADS * row, sizeof *ratio);
+    for (size_t i = 0; i < n; i++)
+        for (size_t grain = 0; grain < KV_CELLS_SPREADS; grain++)
+            for (size_t w = 0; w < row; w++)
+                ratio[(i * KV_CELLS_SPREADS + grain) * row + w] =
+                    budgets[i].spread->ratio[grain * row + w] + budgets[i].spread->level[grain] -
+                    budgets[0].spread->level[grain];
+    return ratio;
 }
 
 // ---- what the file says of itself ----------------------------------------------------------
@@ -99,6 +119,24 @@ static char *origin_text(const struct kv_cells_ground *g) {
     return kv_text_take(&t);
 }
 
+// What the file read again says of itself; a new one's own text.
+static char *earlier_text(const struct kv_cells_ground *g, const char *key, const char *own) {
+    char text[2048];
+    if (!g->again) return kv_strdup(own);
+    kv_tensors_text(&g->again->file, key, text, sizeof text);
+    return kv_strdup(text);
+}
+
+// The command that made it; of one read again, the one that trained it and this one.
+static char *command_text(const struct kv_cells_ground *g) {
+    const char *own = g->o->command ? g->o->command : "";
+    char *earlier = earlier_text(g, "command", own);
+    if (!g->again) return earlier;
+    char *both = kv_format_text("%s; %s", earlier, own);
+    free(earlier);
+    return both;
+}
+
 // FNV-1a, 64 bit, as policies name their weights.
 static uint64_t digest_of(const uint8_t *data, size_t n) {
     uint64_t h = 0xCBF29CE484222325u;
@@ -132,7 +170,8 @@ int kv_cells_write(const struct kv_cells_ground *g, const struct kv_cells_model 
     const struct kv_trace_info *in = kv_trace_info(g->traces[0]);
     struct kv_unit_size u = kv_format_size(g->format, KV_KEY, (uint32_t)g->width_4);
     char *inputs = groups_text(g->o->groups), *net = kv_format_text("%u", g->of.net);
-    char *widths = widths_text(g->o), *origin = origin_text(g);
+    char *widths = widths_text(g->o), *on = origin_text(g);
+    char *origin = earlier_text(g, "trained_on", on), *made = command_text(g);
     char *formats = formats_text(budgets, n);
     char *overhead = kv_format_text("%g", 8.0 * u.bytes / u.values - 4);
     const char *meta[2 * N_META] = {"format",        "kvsim-cells 1",
@@ -145,14 +184,17 @@ int kv_cells_write(const struct kv_cells_ground *g, const struct kv_cells_model 
                                     "cache_formats", formats,
                                     "overhead_bits", overhead,
                                     "trained_on",    origin,
-                                    "command",       g->o->command ? g->o->command : ""};
+                                    "spread_on",     on,
+                                    "command",       made};
     float *bias = kv_alloc(kv_cells_places(&g->of), sizeof *bias);
-    for (size_t p = 0; p < kv_cells_places(&g->of); p++) bias[p] = g->bias[p] + m->bias[p];
+    float *ratio = ratios(g, budgets, n);
+    for (size_t p = 0; p < kv_cells_places(&g->of); p++)
+        bias[p] = g->again ? g->again->bias[p] : g->bias[p] + m->bias[p];
     struct tensors t = {0};
-    list_tensors(g, m, bias, budgets, n, &t);
+    list_tensors(g, m, bias, budgets, n, ratio, &t);
     int rc = write_tensors(&t, meta, r, e);
     r->spec = kv_format_text("cells:weights=%s@%s", r->path, in->cells_format);
-    void *owned[] = {inputs, net, widths, origin, overhead, formats, bias};
+    void *owned[] = {inputs, net, widths, origin, overhead, formats, bias, ratio, on, made};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     return rc;
 }

@@ -10,9 +10,10 @@
 // `net.4` (weight, bias) with a net; `attention.mean`, `attention.deviation` [n_layers *
 // n_kv_heads][6]; `token.mean`, `token.deviation` [n_token]; `budget.lambda`, `budget.bits` [49],
 // `budget.step_bits` [49][4 * n_layers] of the first budget, `budget.1.lambda`... of the next: one
-// a format of `cache_formats` (n, with blanks between). Parts that the model lacks are absent.
-// Metadata says what the policy must know (`format`, `inputs`, `net`, `grain`, `widths`,
-// `cache_format`) and what made it. Fills digest, bytes and spec of *r.
+// a format of `cache_formats` (n, with blanks between); `spread` [12][12 * n_layers],
+// `spread.ratio` [3 n][n_widths] and `table` [6][P] (policies/cells_weights.h). Parts that the
+// model lacks are absent. Metadata says what the policy must know (`format`, `inputs`, `net`,
+// `grain`, `widths`, `cache_format`) and what made it. Fills digest, bytes and spec of *r.
 KV_MUST_CHECK int kv_cells_write(const struct kv_cells_ground *g, const struct kv_cells_model *m,
                                  const struct kv_cells_budget *budgets, size_t n,
                                  struct kv_cells_trained *r, struct kv_error *e);

@@ -306,6 +306,31 @@ static int standardise_all(struct kv_cells_ground *g, struct kv_error *e) {
     return kv_parallel(columns, g->o->fit.jobs, standardise_attention, g, e);
 }
 
+static float *copied(const float *x, size_t n) {
+    float *y = kv_alloc(n, sizeof *y);
+    if (n) memcpy(y, x, n * sizeof *y);
+    return y;
+}
+
+static void rescale(float *x, size_t n_rows, size_t columns, const float *mean,
+                    const float *deviation) {
+    for (size_t r = 0; r < n_rows; r++)
+        for (size_t k = 0; k < columns; k++)
+            x[r * columns + k] = (x[r * columns + k] - mean[k]) / deviation[k];
+}
+
+// As the file that is read again does.
+static void standardise_again(struct kv_cells_ground *g) {
+    const struct kv_cells_weights *w = g->again;
+    size_t columns = kv_cells_places(&g->of) / 2 * g->of.n_attention, n_t = g->of.n_token;
+    g->attention_mean = copied(w->attention_mean, columns);
+    g->attention_deviation = copied(w->attention_deviation, columns);
+    g->token_mean = copied(w->token_mean, n_t);
+    g->token_deviation = copied(w->token_deviation, n_t);
+    rescale(g->attention, g->n_tokens, columns, g->attention_mean, g->attention_deviation);
+    rescale(g->token, g->n_tokens, n_t, g->token_mean, g->token_deviation);
+}
+
 // t = s / mean s of the place over the tokens trained on, at most 200. A place that nothing ever
 // depended on has no mean to stand by: the least that is told, and no targets.
 static void scale_targets(struct kv_cells_ground *g) {
@@ -346,11 +371,16 @@ int kv_cells_ground_open(struct kv_cells_ground *g, struct kv_error *e) {
         rc = kv_cells_width(g, g->o->widths[w], &index, e);
     if (rc == 0) rc = list_items(g, e);
     if (rc == 0) rc = sum_channels(g, e);
+    if (rc == 0 && g->again)
+        memcpy(g->channel, g->again->channel,
+               kv_cells_places(&g->of) * g->shape.head_dim * sizeof *g->channel);
     if (rc == 0) kv_say("reading %zu items, %zu tokens", g->n_items, g->n_tokens);
     if (rc == 0) rc = read_items(g, e);
     if (rc) return rc;
     scale_targets(g);
-    return standardise_all(g, e);
+    if (!g->again) return standardise_all(g, e);
+    standardise_again(g);
+    return 0;
 }
 
 struct kv_cells_data kv_cells_ground_data(const struct kv_cells_ground *g) {

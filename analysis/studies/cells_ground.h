@@ -32,7 +32,8 @@ struct kv_cells_ground {
     float *token_mean, *token_deviation;         // [n_token]
     uint32_t *learns, *held;                     // tokens, ascending
     size_t n_learns, n_held;
-    uint64_t left_out; // cells without a coding error
+    uint64_t left_out;                    // cells without a coding error
+    const struct kv_cells_weights *again; // of a file whose budgets are measured again, or NULL
 };
 
 // Checks the traces against each other, sums the channel weights, splits the items, reads every

@@ -4,7 +4,6 @@
 
 #include <stdlib.h>
 
-#include "policies/weights.h"
 #include "sim/base/cache_types.h"
 #include "sim/base/files.h"
 #include "sim/base/guard.h"
@@ -29,10 +28,15 @@ struct ground {
     uint8_t *label;
     uint32_t *item;
     double *rank;                       // [n_tokens] what the threshold rule compares
-    double *damage;                     // [n_tokens][n_bits]
+    double *damage;                     // [n_tokens][n_units][n_bits]
     char *widths;                       // "2/4/8/16"
     size_t width[KV_TRAIN_MAX_CLASSES]; // of each in the format's table
 };
+
+// Whether a token has several widths.
+static bool is_split(const struct ground *g) {
+    return g->o->grain != KV_NET_TOKEN;
+}
 
 // ---- what is trained on ---------------------------------------------------------------
 
@@ -58,24 +62,27 @@ static int find_widths(struct ground *g, struct kv_error *e) {
     return rc;
 }
 
-// A token's damage at each width, all its cells stored so.
+// A token's damage at each width, all cells of a unit stored so.
 static void add_damage(const struct ground *g, const float *table, size_t row, double *damage) {
-    size_t cells = kv_cells(&kv_trace_info(g->trace)->shape);
+    const struct kv_shape *s = &kv_trace_info(g->trace)->shape;
+    size_t cells = kv_cells(s);
     for (size_t k = 0; k < g->o->n_bits; k++)
         for (size_t cell = 0; cell < cells; cell++)
-            damage[k] += (double)table[(row * g->format->n_widths + g->width[k]) * cells + cell];
+            damage[kv_net_unit(s, g->o->grain, cell) * g->o->n_bits + k] +=
+                (double)table[(row * g->format->n_widths + g->width[k]) * cells + cell];
 }
 
 static void gather(struct ground *g) {
     static const size_t inputs[KV_TRAIN_INPUTS] = {KV_ENTROPY_NATS, KV_RARITY_NATS, KV_ATTN_VAR,
                                                    KV_CONFIDENCE};
     const struct kv_trace_info *in = kv_trace_info(g->trace);
-    size_t n = 0;
+    size_t n = 0, units = kv_net_units(&in->shape, g->o->grain);
+    g->data.n_units = units;
     g->x = kv_alloc(in->n_tokens * KV_TRAIN_INPUTS, sizeof *g->x);
-    g->label = kv_alloc(in->n_tokens, sizeof *g->label);
+    g->label = kv_alloc(in->n_tokens * units, sizeof *g->label);
     g->item = kv_alloc(in->n_tokens, sizeof *g->item);
     g->rank = kv_alloc(in->n_tokens, sizeof *g->rank);
-    if (g->table) g->damage = kv_alloc(in->n_tokens * g->o->n_bits, sizeof *g->damage);
+    if (g->table) g->damage = kv_alloc(in->n_tokens * units * g->o->n_bits, sizeof *g->damage);
     for (size_t i = 0; i < in->n_items; i++) {
         const struct kv_trace_item *it = kv_trace_item(g->trace, i);
         for (size_t row = 0; row < it->n_tokens; row++, n++) {
@@ -83,7 +90,8 @@ static void gather(struct ground *g) {
             for (size_t f = 0; f < KV_TRAIN_INPUTS; f++)
                 g->x[n * KV_TRAIN_INPUTS + f] = it->features[row * KV_N_FEATURES + inputs[f]];
             if (g->table)
-                add_damage(g, kv_cell_table_item(g->table, i), row, g->damage + n * g->o->n_bits);
+                add_damage(g, kv_cell_table_item(g->table, i), row,
+                           g->damage + n * units * g->o->n_bits);
         }
     }
     kv_train_feature_means(g->x, n, g->rank);
@@ -152,9 +160,17 @@ static int prepare(struct ground *g, const struct kv_controller *c, size_t n, st
     for (size_t i = 0; i < n; i++) {
         quality |= !g->o->quality && c[i].gamma > 0;
         oracle |= c[i].labels == KV_TRAIN_LABELS_ORACLE;
+        if (is_split(g) && c[i].labels != KV_TRAIN_LABELS_ORACLE)
+            return kv_fail(e, KV_EUSAGE, "labels",
+                           "labels by quartile are a token's; grain %s needs oracle",
+                           kv_net_grains[g->o->grain]);
     }
     int rc = kv_format_open(&g->format, g->o->format, &setting, e);
     if (rc == 0) rc = find_widths(g, e);
+    if (rc == 0 && g->o->n_bits * kv_net_units(&in->shape, g->o->grain) > KV_NET_MAX_WIDTH)
+        rc = kv_fail(e, KV_EUSAGE, "grain", "%s of this model: %zu outputs, of at most %d",
+                     kv_net_grains[g->o->grain],
+                     g->o->n_bits * kv_net_units(&in->shape, g->o->grain), KV_NET_MAX_WIDTH);
     if (rc) return rc;
     // What the picks are worth is told where the trace can tell.
     rc = kv_cell_table_open(&g->table, g->trace, g->format, KV_TABLE_ISO, g->o->jobs, &why);
@@ -190,7 +206,7 @@ static int write_weights(const struct kv_train_result *r, const char *path, cons
                          size_t n_meta, struct kv_error *e) {
     static const char *const names[] = {"0.weight", "0.bias",   "2.weight",
                                         "2.bias",   "4.weight", "4.bias"};
-    const size_t width[] = {KV_TRAIN_INPUTS, r->hidden, r->hidden, r->n_classes};
+    const size_t width[] = {KV_TRAIN_INPUTS, r->hidden, r->hidden, r->n_classes * r->n_units};
     struct kv_tensor tensors[6];
     char *header;
     size_t header_bytes;
@@ -225,8 +241,9 @@ static int save(const struct ground *g, const struct kv_controller *c, struct kv
                           "bits",   g->widths,
                           "made",   made,
                           "trace",  kv_trace_info(g->trace)->digest,
-                          "tool",   "kvsim " KV_VERSION};
-    int rc = write_weights(&c->result, c->path, meta, 5, e);
+                          "tool",   "kvsim " KV_VERSION,
+                          "grain",  kv_net_grains[g->o->grain]};
+    int rc = write_weights(&c->result, c->path, meta, is_split(g) ? 6 : 5, e);
     free(made);
     return rc;
 }
@@ -245,20 +262,21 @@ static void measure_worth(const struct ground *g, const uint8_t *picked, struct 
 }
 
 const char *kv_controller_verdict(const struct kv_controller *c) {
-    return c->worth.n == 0              ? "not told: no sensitivities"
-           : kv_worth_better(&c->worth) ? "better than the threshold rule"
-                                        : "no better than the threshold rule";
+    return c->worth.n == 0 && c->result.n_units > 1 ? "not told: a token has several widths"
+           : c->worth.n == 0                        ? "not told: no sensitivities"
+           : kv_worth_better(&c->worth)             ? "better than the threshold rule"
+                                                    : "no better than the threshold rule";
 }
 
 static void count_picks(const struct ground *g, struct kv_controller *c) {
-    size_t n = g->data.n_tokens;
+    size_t n = g->data.n_tokens * c->result.n_units;
     uint8_t *picked = kv_alloc(n, 1);
-    kv_train_pick(&c->result, g->x, n, picked);
+    kv_train_pick(&c->result, g->x, g->data.n_tokens, picked);
     memset(c->share, 0, sizeof c->share);
     c->mean_bits = 0;
     for (size_t t = 0; t < n; t++) c->share[picked[t]] += 1.0 / (double)n;
     for (size_t k = 0; k < g->o->n_bits; k++) c->mean_bits += c->share[k] * g->o->bits[k];
-    if (g->table) measure_worth(g, picked, c);
+    if (g->table && !is_split(g)) measure_worth(g, picked, c);
     free(picked);
 }
 
@@ -270,14 +288,17 @@ static int train(struct ground *g, struct kv_controller *c, bool several, struct
     if (c->labels == KV_TRAIN_LABELS_QUARTILE)
         kv_label_quartiles(g->x, g->data.n_tokens, g->o->n_bits, g->label);
     else
-        kv_label_oracle(g->damage, g->data.n_tokens, g->o->n_bits, g->o->bound, g->label);
+        kv_label_oracle(g->damage, g->data.n_tokens * g->data.n_units, g->o->n_bits,
+                        g->o->bound / (double)g->data.n_units, g->label);
     int rc = kv_train(&g->data, &o, &c->result, e);
     if (rc) return rc;
     c->path = several
                   ? kv_format_text("%s/%s-a%g-b%g-g%g.safetensors", g->o->out,
                                    kv_train_labels_names[c->labels], c->alpha, c->beta, c->gamma)
                   : kv_strdup(g->o->out);
-    c->spec = kv_format_text("mlp:bits=%s,weights=%s@%s", g->widths, c->path, g->o->format);
+    c->spec =
+        kv_format_text("mlp:bits=%s%s%s,weights=%s@%s", g->widths, is_split(g) ? ",grain=" : "",
+                       is_split(g) ? kv_net_grains[g->o->grain] : "", c->path, g->o->format);
     count_picks(g, c);
     return save(g, c, e);
 }

@@ -12,6 +12,7 @@
 
 #include "analysis/search/train.h"
 #include "analysis/studies/worth.h"
+#include "policies/weights.h"
 #include "traces/trace.h"
 
 // What a token should get: by quartile of the mean of its features, or the narrowest width whose
@@ -28,10 +29,11 @@ struct kv_controller_options {
     const double *latency, *quality;
     const char *device;            // NULL = the first that is shipped
     double context;                // tokens at which its latency counts
-    double bound;                  // nats, of oracle labels: damage a token may do
+    double bound;                  // nats, of oracle labels: damage a token may do, its units alike
     struct kv_train_options train; // all but the weights of the loss
     const char *out;               // file of the weights; a folder when several are trained
     unsigned jobs;                 // threads
+    enum kv_net_grain grain;       // what shares a class; other than a token's: oracle labels
 };
 
 struct kv_controller {
@@ -40,7 +42,8 @@ struct kv_controller {
     char *path, *spec;           // out: the file written; the policy that reads it
     struct kv_train_result result;
     double share[KV_TRAIN_MAX_CLASSES], mean_bits; // of the widths that it picks on all tokens
-    struct kv_worth worth; // on the reported items; n 0: the trace holds no sensitivities
+    struct kv_worth worth; // on the reported items; n 0: the trace holds no sensitivities, or
+                           // a token has several widths, which the threshold rule has not
 };
 
 // "better than the threshold rule", "no better than ...", or that it cannot be told.

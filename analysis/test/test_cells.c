@@ -403,6 +403,50 @@ static void bits_follow_from_what_a_bit_may_cost(void **state) {
     assert_true(layer == 4.75 && by_step[0] == 5 && by_step[1] == 4.75 && by_step[2] == 4);
 }
 
+// Two tokens of one layer and two heads of 1 channel, losses at the middle width: K 1, V 2, K 4,
+// V 8 and e times as much. A quarter as much a width further.
+static void losses_spread_by_grain_class_and_width(void **state) {
+    (void)state;
+    static const float at[2][4] = {{1, 2, 4, 8},
+                                   {2.718281828f, 5.436563657f, 10.87312731f, 21.74625463f}};
+    float damage[2][4][3];
+    for (size_t t = 0; t < 2; t++)
+        for (size_t p = 0; p < 4; p++)
+            for (size_t w = 0; w < 3; w++)
+                damage[t][p][w] = at[t][p] * (float)pow(4, 1 - (double)w);
+    static const double bits[2][KV_MAX_WIDTHS] = {{3, 4, 5}, {3, 4, 5}};
+    static const uint8_t step[] = {0, 3}, class[] = {0, 5};
+    struct kv_shape shape = {.n_layers = 1, .n_heads = 2, .n_kv_heads = 2, .head_dim = 1};
+    struct kv_cells_choices c = {.shape = &shape,
+                                 .n = 2,
+                                 .n_widths = 3,
+                                 .damage = &damage[0][0][0],
+                                 .bits = bits,
+                                 .step = step,
+                                 .class = class};
+    struct kv_cells_spread *s = kv_cells_spread_measure(&c, 1);
+    enum { Q = KV_CELLS_QUANTILES, STEPS = KV_CELLS_STEPS };
+#define QUANTILE(grain, step, q) ((double)s->quantile[((grain)*STEPS + (step)) * Q + (q)])
+    assert_true(fabs(QUANTILE(0, 0, 0)) < 1e-6 && fabs(QUANTILE(0, 0, Q - 1) - log(8)) < 1e-6);
+    assert_true(fabs(QUANTILE(0, 3, 0) - 1) < 1e-6); // the second token's alone
+    assert_true(fabs(QUANTILE(0, 1, 0)) < 1e-6 &&    // no token: all of them
+                fabs(QUANTILE(0, 1, Q - 1) - 1 - log(8)) < 1e-6);
+    assert_true(fabs(QUANTILE(1, 0, 0) - log(5)) < 1e-6 && // keys 1 + 4, values 2 + 8
+                fabs(QUANTILE(1, 0, Q - 1) - log(10)) < 1e-6);
+    assert_true(fabs(QUANTILE(2, 0, 3) - log(15)) < 1e-6);
+#undef QUANTILE
+    for (size_t grain = 0; grain < KV_CELLS_SPREADS; grain++)
+        for (size_t w = 0; w < 3; w++)
+            assert_true(fabs((double)s->ratio[grain * 3 + w] - (1 - (double)w) * log(4)) < 1e-5);
+    for (size_t p = 0; p < 4; p++) {
+        assert_true(fabs((double)s->table[p] - log((double)at[0][p])) < 1e-6);
+        assert_true(fabs((double)s->table[5 * 4 + p] - log((double)at[1][p])) < 1e-6);
+        assert_true(fabs((double)s->table[2 * 4 + p] -
+                         log(((double)at[0][p] + (double)at[1][p]) / 2)) < 1e-6);
+    }
+    kv_cells_spread_free(s);
+}
+
 // ---- the study ------------------------------------------------------------------------
 
 enum { ITEMS = 12 };
@@ -488,6 +532,41 @@ static void a_file_holds_what_the_policy_reads(void **state) {
             sum += (double)m[p * tiny_shape.head_dim + k];
         assert_true(fabs(sum / tiny_shape.head_dim - 1) < 1e-5);
     }
+    shape_is(&s, "spread", 12, 12 * tiny_shape.n_layers);
+    shape_is(&s, "table", 6, places);
+    // Read again on the same recording, it is the same file but for what made it.
+    struct kv_cells_training o;
+    struct kv_cells_trained again;
+    struct kv_safetensors other;
+    struct kv_trace *trace;
+    must(kv_trace_open(&trace, t.trace, &e), &e);
+    kv_cells_training_defaults(&o);
+    char *path = file_in(t.dir, "again.safetensors");
+    o.out = path;
+    o.again = one.path;
+    o.holdout = 0.25;
+    must(kv_cells_train((const struct kv_trace *const[]){trace}, 1, &o, &again, &e), &e);
+    must(kv_safetensors_open(&other, path, &e), &e);
+    assert_true(fabs(again.deviance - one.deviance) < 1e-6);
+    for (size_t i = 0; i < s.n; i++) {
+        const struct kv_tensor *x = &s.tensors[i], *y = kv_safetensors_find(&other, x->name);
+        assert_non_null(y);
+        assert_int_equal(x->n_bytes, y->n_bytes);
+        bool measured = strncmp(x->name, "spread", 6) == 0 || strcmp(x->name, "table") == 0;
+        for (size_t k = 0; k < x->n_bytes / 4; k++) {
+            double u = (double)((const float *)(const void *)x->data)[k],
+                   v = (double)((const float *)(const void *)y->data)[k];
+            // Measured through a bias that was rounded once more.
+            assert_true(measured ? fabs(u - v) <= 0.02 * (1 + fabs(u)) : u == v);
+        }
+    }
+    assert_string_equal(kv_safetensors_meta(&other, "command"), "kvsim train cells tiny.trace; ");
+    assert_string_equal(kv_safetensors_meta(&other, "trained_on"),
+                        kv_safetensors_meta(&s, "trained_on"));
+    kv_safetensors_close(&other);
+    kv_cells_trained_fini(&again);
+    kv_trace_close(trace);
+    free(path);
     kv_safetensors_close(&s);
     kv_cells_trained_fini(&one);
     kv_cells_trained_fini(&two);
@@ -558,6 +637,7 @@ int main(void) {
         cmocka_unit_test(windows_learn_as_well_as_draws_from_everything),
         cmocka_unit_test(a_loss_that_is_no_number_ends_training),
         cmocka_unit_test(bits_follow_from_what_a_bit_may_cost),
+        cmocka_unit_test(losses_spread_by_grain_class_and_width),
         cmocka_unit_test(a_file_holds_what_the_policy_reads),
         cmocka_unit_test(recordings_of_different_shapes_are_refused),
     };

@@ -82,6 +82,31 @@ static void the_spec_of_a_controller_asks_the_file_that_was_written(void **state
     free(out);
 }
 
+static void a_width_for_each_layer_is_learned_from_oracle_labels(void **state) {
+    (void)state;
+    char *out = file_in(tiny.dir, "layers.safetensors");
+    struct kv_controller c = {.labels = KV_TRAIN_LABELS_ORACLE, .alpha = 1};
+    struct kv_controller_options o = options(out);
+    struct kv_format_setting setting = kv_trace_setting(kv_trace_info(trace));
+    struct kv_replay_spec spec;
+    struct kv_error e = {0};
+    o.grain = KV_NET_LAYER;
+    train(&c, 1, &o);
+    assert_int_equal(c.result.n_units, setting.shape.n_layers);
+    char *expected = kv_format_text("mlp:bits=2/4/16,grain=layer,weights=%s@sym", out);
+    assert_string_equal(c.spec, expected);
+    assert_int_equal(kv_replay_spec_open(&spec, c.spec, &setting, 1, &e), 0);
+    kv_replay_spec_close(&spec);
+    assert_string_equal(kv_controller_verdict(&c), "not told: a token has several widths");
+    kv_controllers_fini(&c, 1);
+    c = (struct kv_controller){.labels = KV_TRAIN_LABELS_QUARTILE, .alpha = 1};
+    assert_int_equal(kv_controllers_train(&c, 1, trace, &o, &e), KV_EUSAGE);
+    assert_string_equal(e.msg, "labels by quartile are a token's; grain layer needs oracle");
+    kv_controllers_fini(&c, 1);
+    free(expected);
+    free(out);
+}
+
 static void the_same_seed_writes_the_same_bytes(void **state) {
     (void)state;
     char *path[2] = {file_in(tiny.dir, "a"), file_in(tiny.dir, "b")}, *text[2];
@@ -209,6 +234,7 @@ static void widths_must_rise_and_be_offered(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_spec_of_a_controller_asks_the_file_that_was_written),
+        cmocka_unit_test(a_width_for_each_layer_is_learned_from_oracle_labels),
         cmocka_unit_test(the_same_seed_writes_the_same_bytes),
         cmocka_unit_test(several_stand_in_a_folder_with_a_sweep_of_their_specs),
         cmocka_unit_test(picks_are_worth_what_the_sensitivities_say_of_them),

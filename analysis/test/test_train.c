@@ -92,6 +92,30 @@ static void a_label_that_one_feature_tells_is_learned_over_raw_features(void **s
     kv_train_result_free(&r);
 }
 
+// Two units a token: the first has the label that feature 0 tells, the second the opposite.
+static void units_of_a_token_learn_a_class_each(void **state) {
+    (void)state;
+    static struct set s;
+    static uint8_t both[2 * TOKENS], picked[2 * TOKENS];
+    make_set(&s);
+    for (size_t t = 0; t < TOKENS; t++) {
+        both[2 * t] = s.label[t];
+        both[2 * t + 1] = (uint8_t)(3 - s.label[t]);
+    }
+    s.d.label = both;
+    s.d.n_units = 2;
+    struct kv_train_result r = run(&s, 1, 0, 0);
+    kv_train_pick(&r, s.x, TOKENS, picked);
+    size_t right[2] = {0}, counted = 0;
+    for (size_t i = 0; i < 2 * TOKENS; i++) right[i % 2] += picked[i] == both[i];
+    assert_true(right[0] > 0.9 * TOKENS && right[1] > 0.9 * TOKENS);
+    assert_true(r.accuracy > 0.9 && r.n_units == 2);
+    for (size_t i = 0; i < 4; i++)
+        for (size_t k = 0; k < 4; k++) counted += r.confusion[i][k];
+    assert_int_equal(counted, 2 * r.n[KV_TRAIN_REPORTED]);
+    kv_train_result_free(&r);
+}
+
 static void only_the_feature_that_tells_is_worth_something(void **state) {
     (void)state;
     static struct set s;
@@ -218,6 +242,7 @@ static void oracle_labels_take_the_narrowest_width_under_the_bound(void **state)
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_label_that_one_feature_tells_is_learned_over_raw_features),
+        cmocka_unit_test(units_of_a_token_learn_a_class_each),
         cmocka_unit_test(only_the_feature_that_tells_is_worth_something),
         cmocka_unit_test(latency_alone_asks_for_the_fastest_width_and_quality_alone_for_the_best),
         cmocka_unit_test(the_same_seed_gives_the_same_weights),

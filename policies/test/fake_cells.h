@@ -10,7 +10,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "policies/policy.h"
+#include "policies/cells_weights.h"
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
 #include "sim/model/safetensors.h"
@@ -22,7 +22,7 @@ struct fake_cells {
     struct kv_shape shape;
     const char *inputs, *digest;
     size_t n_token;
-    bool attention, probe, net;
+    bool attention, probe, net, spread;
     uint64_t seed;
 };
 
@@ -47,6 +47,14 @@ static inline float fake_number(const struct fake_cells *c, const char *name, si
     if (strcmp(name, "budget.bits") == 0) return (float)(9 - 0.7 * (double)i);
     if (strcmp(name, "budget.step_bits") == 0)
         return (float)(9 - 0.7 * (double)(i / (4 * c->shape.n_layers)) + 0.2 * u);
+    if (strcmp(name, "spread") == 0) // of each layer and step, log losses from -1 to 10
+        return (float)(i % KV_CELLS_QUANTILES) - 1;
+    if (strcmp(name, "spread.ratio") == 0) { // halving a step quarters a loss
+        static const double width[] = {2, 3, 4, 5, 6, 8};
+        return (float)((4 - width[i % 6]) * log(4));
+    }
+    if (strcmp(name, "table") == 0) // what comes first loses more
+        return (float)(4 * u - 2 * (double)(i / (2 * c->shape.n_layers * c->shape.n_kv_heads)));
     if (strstr(name, "deviation") || strcmp(name, "channel") == 0) return (float)(1 + 0.5 * u);
     return (float)(strcmp(name, "probe") == 0 ? 0.1 * u : u);
 }
@@ -81,6 +89,11 @@ static inline void write_cells(const char *path, const struct fake_cells *c) {
     fake_tensor(&f, "budget.lambda", FAKE_BUDGETS, 0);
     fake_tensor(&f, "budget.bits", FAKE_BUDGETS, 0);
     fake_tensor(&f, "budget.step_bits", FAKE_BUDGETS, 4 * s->n_layers);
+    if (c->spread) {
+        fake_tensor(&f, "spread", 12, KV_CELLS_QUANTILES * s->n_layers);
+        fake_tensor(&f, "spread.ratio", 3, 6);
+        fake_tensor(&f, "table", KV_CELLS_CLASSES, places);
+    }
     const char *const meta[] = {"format",        "kvsim-cells 1",  "inputs",        c->inputs,
                                 "grain",         "cell",           "widths",        "2/3/4/5/6/8",
                                 "cache_formats", "asym:group=32",  "overhead_bits", "1",

@@ -375,6 +375,111 @@ static void grains_share_their_widths(void **state) {
     kv_replay_spec_close(&layer);
 }
 
+// ---- other grains and widths --------------------------------------------------------------
+
+// Losses e^-1 to e^10, evenly over the layer's units; widths 3 and 5 differ by a factor of 16 and
+// by 2 bits a value. At lambda the wide one is taken by those that save more than its bits.
+static void lambda_follows_from_how_losses_spread(void **state) {
+    struct fake_cells c = shipped_inputs();
+    struct kv_tensors file;
+    struct kv_cells_weights m;
+    struct kv_error e;
+    double layer[LAYERS];
+    (void)state;
+    c.spread = true;
+    write_cells(path, &c);
+    assert_int_equal(kv_tensors_open(&file, path, &e), 0);
+    assert_int_equal(kv_cells_weights_open(&m, &file, &c.shape, NULL, &e), 0);
+    const struct kv_cells_offer o = {
+        .n_widths = 2, .width = {3, 5}, .bits = {4 * DIM, 6 * DIM}, .values = DIM};
+    // Half of them wide: the median loss, e^4.5, saves (4 - 1/4) of itself for 2 DIM bits.
+    double lambda = kv_cells_spread_lambda(&m, &o, 1, 5, layer);
+    assert_true(fabs(log(lambda / (exp(4.5) * (4 - 0.25) / (2 * DIM)))) < 0.15);
+    for (size_t l = 0; l < LAYERS; l++) assert_true(fabs(layer[l] - 5) < 0.03);
+    // Nine tenths: the loss that a tenth lies below.
+    lambda = kv_cells_spread_lambda(&m, &o, 1, 5.8, layer);
+    double tenth = -1 + 11 * (0.1 - 0.01) / 0.98;
+    assert_true(fabs(log(lambda / (exp(tenth) * (4 - 0.25) / (2 * DIM)))) < 0.15);
+    assert_true(fabs(kv_cells_ratio(&m, 0, 8) + 4 * log(4)) < 1e-5);
+    assert_true(fabs(kv_cells_ratio(&m, 0, 7) - 2 * log(15.0 / 127)) < 1e-12); // not of training
+    kv_cells_weights_close(&m);
+}
+
+// Only a file with a spread changes what another grain or other widths start from; what was trained
+// keeps its curve.
+static void a_file_with_a_spread_serves_other_grains_and_widths(void **state) {
+    static uint8_t with[TOKENS * LAYERS * PLACES], without[sizeof with];
+    static const char *const keys[] = {"hold=none", "hold=none,widths=3/5",
+                                       "hold=none,grain=layer"};
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        struct fake_cells c = shipped_inputs();
+        for (size_t k = 0; k < 2; k++) {
+            c.spread = k;
+            write_cells(path, &c);
+            struct kv_replay_spec spec = open_cells(keys[i]);
+            struct fake *f = fake_new(&spec.run, TOKENS, 0, 0, 5);
+            ask_all(&spec, f, false, 1e3, k ? with : without);
+            fake_free(f);
+            kv_replay_spec_close(&spec);
+        }
+        assert_true((memcmp(with, without, sizeof with) == 0) == (i == 0));
+    }
+}
+
+// ---- frozen -------------------------------------------------------------------------------
+
+static unsigned frozen_bits(const struct kv_replay_spec *spec, const struct fake *f, size_t token,
+                            size_t cell) {
+    return spec->run.width_bits[f->cells[token * kv_cells(&spec->run.shape) + cell]];
+}
+
+static void a_frozen_table_goes_by_class_and_place_and_takes_the_budget(void **state) {
+    struct fake_cells c = shipped_inputs();
+    struct kv_error e;
+    (void)state;
+    c.spread = true;
+    write_cells(path, &c);
+    char *text = kv_format_text("frozen:bits=5,weights=%s@asym:group=32", path);
+    struct kv_replay_spec spec = fake_spec(text);
+    struct fake *f = fake_new(&spec.run, 100, 0, 0, 5);
+    size_t places = LAYERS * PLACES;
+    assert_int_equal(kv_ask(spec.policy, spec.self, &f->item, f->cells, &e), 0);
+    assert_int_equal(spec.varies,
+                     KV_VARIES_POSITION | KV_VARIES_LAYER | KV_VARIES_HEAD | KV_VARIES_KV);
+    double sum[3] = {0}; // positions 0 to 15, 16 to 31, 48 on
+    for (size_t p = 0; p < places; p++) {
+        for (size_t t = 1; t < 100; t++) {
+            size_t same = t < 4 ? 1 : t < 16 ? 4 : t < 32 ? 16 : t < 48 ? 32 : 48;
+            assert_int_equal(frozen_bits(&spec, f, t, p), frozen_bits(&spec, f, same, p));
+        }
+        for (size_t t = 0; t < 16; t++) sum[0] += frozen_bits(&spec, f, t, p) / 16.0;
+        sum[1] += frozen_bits(&spec, f, 20, p);
+        sum[2] += frozen_bits(&spec, f, 99, p);
+    }
+    // One bit a value for scale and minimum; no step above the budget, none far below it.
+    for (size_t i = 0; i < 3; i++) {
+        double bits = 1 + sum[i] / (double)places;
+        assert_true(bits <= 5 + 1e-9 && bits > 4.8);
+    }
+    fake_free(f);
+    kv_replay_spec_close(&spec);
+    free(text);
+    c.spread = false;
+    write_cells(path, &c);
+    text = kv_format_text("frozen:bits=5,weights=%s@asym:group=32", path);
+    assert_int_equal(kv_replay_spec_open(&spec, text, &fake_setting, 1, &e), KV_EFAIL);
+    assert_string_equal(e.msg,
+                        "holds no table by class and place; kvsim train cells --again adds one");
+    free(text);
+    text = kv_format_text("frozen:bits=9.5,weights=%s@asym:group=32", path);
+    c.spread = true;
+    write_cells(path, &c);
+    assert_int_equal(kv_replay_spec_open(&spec, text, &fake_setting, 1, &e), KV_EUSAGE);
+    assert_string_equal(e.msg, "bits=9.5 cannot be met: these widths take 3.000 to 9.000");
+    free(text);
+}
+
 // ---- files and specs ------------------------------------------------------------------
 
 static void the_canonical_form_comes_back_and_pins_the_file(void **state) {
@@ -478,6 +583,9 @@ int main(void) {
         cmocka_unit_test(hold_run_comes_back_to_the_budget_from_any_start),
         cmocka_unit_test(hold_hard_is_never_above_its_bound),
         cmocka_unit_test(grains_share_their_widths),
+        cmocka_unit_test(lambda_follows_from_how_losses_spread),
+        cmocka_unit_test(a_file_with_a_spread_serves_other_grains_and_widths),
+        cmocka_unit_test(a_frozen_table_goes_by_class_and_place_and_takes_the_budget),
         cmocka_unit_test(the_canonical_form_comes_back_and_pins_the_file),
         cmocka_unit_test(files_and_settings_that_cannot_be_are_refused),
         cmocka_unit_test(without_a_pass_there_is_no_answer),

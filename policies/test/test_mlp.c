@@ -39,6 +39,58 @@ static void the_network_picks_the_class_that_the_sum_by_hand_picks(void **state)
     unlink(path);
 }
 
+// Units' classes stand one after the other: unit u prefers class u % 4, and a token's four features
+// change nothing.
+static float by_unit(size_t layer, bool bias, size_t r, size_t c) {
+    (void)c;
+    return layer == 2 && bias && r % 4 == r / 4 % 4;
+}
+
+static void each_grain_gives_a_unit_the_class_of_its_own_outputs(void **state) {
+    static const struct {
+        const char *name;
+        size_t units, unit_of[12]; // of 3 layers of 2 heads, keys and values
+        uint32_t varies;
+    } grains[] = {
+        {"layer", 3, {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2}, KV_VARIES_TOKEN | KV_VARIES_LAYER},
+        {"kv",
+         6,
+         {0, 1, 0, 1, 2, 3, 2, 3, 4, 5, 4, 5},
+         KV_VARIES_TOKEN | KV_VARIES_LAYER | KV_VARIES_KV},
+        {"cell",
+         12,
+         {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11},
+         KV_VARIES_TOKEN | KV_VARIES_LAYER | KV_VARIES_KV | KV_VARIES_HEAD}};
+    static const unsigned bits[] = {2, 4, 8, 16};
+    char path[64];
+    (void)state;
+    make_path(path, sizeof path);
+    for (size_t g = 0; g < 3; g++) {
+        const size_t width[] = {4, 2, 2, 4 * grains[g].units};
+        write_net(path, width, by_unit);
+        char *text = kv_format_text("mlp:grain=%s,weights=%s", grains[g].name, path), *whole;
+        struct kv_replay_spec spec = fake_spec(text);
+        struct fake *f = fake_new(&spec.run, 70, 0, 0, 1);
+        struct kv_error e;
+        fake_ask(&spec, f);
+        assert_int_equal(spec.varies, grains[g].varies);
+        for (size_t t = 0; t < 70; t++)
+            for (size_t k = 0; k < 12; k++)
+                assert_int_equal(fake_bits(&spec, f, t, k), bits[grains[g].unit_of[k] % 4]);
+        fake_free(f);
+        kv_replay_spec_close(&spec);
+        assert_int_equal(kv_spec_canonical(text, &fake_setting, &whole, &e), 0);
+        assert_non_null(strstr(whole, grains[g].name));
+        free(whole);
+        free(text);
+        text = kv_format_text("mlp:weights=%s", path); // a token's
+        assert_int_equal(kv_replay_spec_open(&spec, text, &fake_setting, 1, &e), KV_EUSAGE);
+        assert_non_null(strstr(e.msg, "grain=token"));
+        free(text);
+    }
+    unlink(path);
+}
+
 static void a_token_gets_the_same_width_alone_and_among_others(void **state) {
     const size_t width[] = {4, 128, 128, 4};
     char path[64], text[128];
@@ -159,6 +211,7 @@ static void a_network_trained_on_another_rarity_is_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_network_picks_the_class_that_the_sum_by_hand_picks),
+        cmocka_unit_test(each_grain_gives_a_unit_the_class_of_its_own_outputs),
         cmocka_unit_test(a_token_gets_the_same_width_alone_and_among_others),
         cmocka_unit_test(a_feature_that_is_no_number_is_refused_and_named),
         cmocka_unit_test(the_canonical_form_names_the_file_by_its_contents),

@@ -12,15 +12,18 @@ static const struct kv_option options[] = {
     {"holdout", 0, "SHARE", NULL,
      "of mlp (default 0.2) the share of the items that pick the epoch, and of those that are only "
      "reported on; of cells (0.1) that of the tokens, by item, that are only reported on"},
+    {"grain", 0, "GRAIN", NULL,
+     "what shares a width: cell (nothing), kv (the heads of a token's K or V in a layer), layer, "
+     "token; of cells cell, of mlp token where it is not given; of mlp others by oracle labels"},
     // of cells
     {"features", 0, "LIST", "attention,probe",
      "cells: what is known of a cell: place, paper, token, attention, probe"},
     {"net", 0, "N", "64", "cells: units of each hidden layer; 0: no network, linear alone"},
-    {"grain", 0, "GRAIN", "cell",
-     "cells: what shares a width: cell (nothing), kv (the heads of a token's K or V in a layer), "
-     "layer, token"},
     {"widths", 0, "LIST", "2/3/4/5/6/8", "cells: widths to choose from"},
     {"passes", 0, "N", "14", "cells: passes over the tokens"},
+    {"again", 0, "FILE", NULL,
+     "cells: train nothing; take FILE's weights and budgets and measure on these traces what other "
+     "grains and widths start from, and the table of policy frozen"},
     {"items-out", 0, "FILE", NULL, "cells: write trace, task, id and part of every item there"},
     // of mlp
     {"figures", 0, "DIR", NULL, "mlp: folder for the learning curve of each network"},

@@ -66,11 +66,13 @@ static int read_options(const struct kv_cli *c, struct kv_cells_training *o, str
     o->fit.jobs = c->jobs;
     o->out = kv_opt_given(c, "out") ? kv_opt(c, "out") : KV_TRAIN_CELLS_OUT;
     o->items_out = kv_opt(c, "items-out");
+    o->again = kv_opt(c, "again");
     int rc = read_features(kv_opt(c, "features"), &o->groups, e);
     if (rc == 0) rc = read_widths(kv_opt(c, "widths"), o, e);
     if (rc == 0) rc = kv_opt_int(c, "net", 0, KV_CELLS_MOST_HIDDEN, &net, e);
     if (rc == 0) rc = kv_opt_int(c, "passes", 1, 10000, &passes, e);
-    if (rc == 0) rc = kv_opt_named(c, "grain", kv_cells_grains, &grain, e);
+    if (rc == 0 && kv_opt_given(c, "grain"))
+        rc = kv_opt_named(c, "grain", kv_cells_grains, &grain, e);
     if (rc == 0) rc = kv_opt_float(c, "rate", 1e-9, 1, &o->fit.rate, e);
     if (rc == 0 && kv_opt_given(c, "holdout"))
         rc = kv_opt_float(c, "holdout", 0.001, 0.5, &o->holdout, e);

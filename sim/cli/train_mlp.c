@@ -60,7 +60,11 @@ static int read_options(const struct kv_cli *c, struct kv_controller_options *o,
                                         .out = kv_opt_given(c, "out") ? kv_opt(c, "out")
                                                                       : KV_TRAIN_MLP_OUT,
                                         .jobs = c->jobs};
-    int rc = kv_opt_numbers(c, "bits", 1, 16, x->bits, KV_TRAIN_MAX_CLASSES, &o->n_bits, e);
+    int grain = KV_NET_TOKEN;
+    int rc = kv_opt_given(c, "grain") ? kv_opt_named(c, "grain", kv_net_grains, &grain, e) : 0;
+    o->grain = (enum kv_net_grain)grain;
+    if (rc == 0)
+        rc = kv_opt_numbers(c, "bits", 1, 16, x->bits, KV_TRAIN_MAX_CLASSES, &o->n_bits, e);
     if (rc == 0) rc = read_shares(c, "latency", o->n_bits, x->latency, &o->latency, e);
     if (rc == 0) rc = read_shares(c, "quality", o->n_bits, x->quality, &o->quality, e);
     if (rc == 0) rc = kv_opt_float(c, "context", 1, 1e9, &o->context, e);

@@ -65,8 +65,14 @@ expect 2 'kvsim: --grain: head: cell, kv, layer or token is expected' 'a grain t
     train cells a.trace --grain head -o x.safetensors
 expect 2 'kvsim: train: --alpha is an option of mlp, not of cells' "the other kind's option" \
     train cells a.trace --alpha 2 -o x.safetensors
-expect 2 'kvsim: train: --grain is an option of cells, not of mlp' 'and the other way round' \
+expect 2 'kvsim: train: --net is an option of cells, not of mlp' 'and the other way round' \
+    train mlp a.trace --net 4 -o x.safetensors
+expect 2 "kvsim: --labels: labels by quartile are a token's; grain kv needs oracle" 'a grain that labels do not have' \
     train mlp a.trace --grain kv -o x.safetensors
+check 'weights are read again, their spread measured on other recordings' "$kvsim" train cells b.trace -q --again one.safetensors -o x.safetensors
+"$kvsim" record -q -m good.gguf -t samples --stride 24 --keep final -o judge || exit 1
+check 'and the policies take them at another grain, and frozen' "$kvsim" replay -q judge 'cells:bits=5,grain=kv,weights=x.safetensors@asym:group=32' \
+    'frozen:bits=5,weights=x.safetensors@asym:group=32' -m good.gguf
 expect 2 "kvsim: train: 'oracle': mlp and cells are what can be trained" 'what cannot be trained' train oracle a.trace
 expect 2 'kvsim: train: mlp is trained on one trace' 'mlp on two traces' train mlp a.trace b.trace
 expect 1 'kvsim: nowhere/x.safetensors: cannot be written: No such file or directory' 'a file in no folder' \
