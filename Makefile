@@ -200,7 +200,7 @@ $(BUILD)/libkvsim-cuda.so: $(BUILD)/cuda/engine.o $(BUILD)/cuda/formats.o $(BUIL
 $(BUILD)/libkvsim-cuda-emulated.so: sim/cuda/test/emulated.cc sim/cuda/test/emulate.h sim/cuda/engine/engine.cu $(ENGINE)
 	@mkdir -p $(@D)
 	$(SAY) CXX $@
-	$(Q)$(CXX) -std=c++17 -O2 -g -DKV_EMULATED -ffp-contract=off -I. -shared -fPIC -o $@ $<
+	$(Q)$(CXX) -std=c++17 -O2 -g -include sim/cuda/test/emulate.h -ffp-contract=off -I. -shared -fPIC -o $@ $<
 
 MPICC     ?= mpicc
 mpi: ## build libkvsim-mpi.so beside kvsim: a sweep that ranks share (needs mpicc: libopenmpi-dev or libmpich-dev)

@@ -58,6 +58,7 @@
 #include "sim/store/merge.h"         // one store of several
 #include "analysis/studies/sweep.h"  // many specs into a store
 #include "analysis/stats/stats.h"    // intervals and tests
+#include "analysis/stats/tokens.h"   // what scored tokens of text add up to
 #include "analysis/stats/evidence.h" // equivalence, items needed, rounding
 #include "analysis/results/rows.h"   // a store's rows with all that is said of them
 #include "analysis/results/front.h"  // who is on the frontier, and how surely

@@ -3,12 +3,8 @@
 // build/libkvsim-cublas.so, which `--compute cublas` loads. A thread has its own stream, handle and
 // page-locked buffers, so that copies of one overlap products of others. For one GPU model and
 // cuBLAS the same product gives the same bits.
-#ifdef KV_EMULATED
-#include "sim/cuda/test/emulate.h"
-#else
 #include <cublas_v2.h>
 #include <cuda_runtime.h>
-#endif
 
 #include <algorithm>
 #include <cstdio>
@@ -18,12 +14,7 @@
 extern "C" {
 #include "sim/model/accelerator.h"
 }
-#ifdef KV_EMULATED
-#define KV_BACK nullptr // the host goes back
-#else
 #include "sim/cuda/back_cublas.cuh"
-#define KV_BACK back
-#endif
 
 #ifndef KV_PRODUCTS_NAME // what a run's arithmetic is called
 #define KV_PRODUCTS_NAME "cublas"
@@ -164,7 +155,7 @@ void stop(void) {
 }
 
 const kv_accelerator cublas = {KV_ACCELERATOR_ABI, KV_PRODUCTS_NAME, hardware, 16384, start, hold,
-                               multiply,           stop,             KV_BACK};
+                               multiply,           stop,             back};
 
 } // namespace
 

@@ -73,6 +73,7 @@ sim              reports
 sim/cli          reports
 sim/examples     sim/kvsim.h
 sim/cuda/formats sim/quant
+sim/cuda/engine  sim/model/engine.h sim/cuda/formats
 sim/cuda         sim/model/accelerator.h sim/cuda/formats
 sim/mpi          sim/base/ranks.h
 ROOMS

@@ -26,9 +26,9 @@ static void panels_stand_below_each_other(void **state) {
     struct kv_axes first = kv_axes_new(&layout, 0), second = kv_axes_new(&layout, 1);
     (void)state;
     assert_true(first.top == 92 && first.bottom == 392);
-    assert_true(second.top == 450 && second.bottom == 750);
+    assert_true(second.top == 458 && second.bottom == 758);
     assert_true(first.left == 74 && first.right == 974);
-    assert_true(kv_layout_height(&layout, 2) == 808); // a foot below the last
+    assert_true(kv_layout_height(&layout, 2) == 824); // a foot below the last
 }
 
 static void axes_map_to_pixels_and_back(void **state) {

@@ -20,7 +20,7 @@ constexpr uint32_t PIECE = 16, HEAD_ROWS = 8, LANES = 1;
 #define KV_PIECE 8192
 #endif
 #ifndef KV_LANES // batches at once on a GPU: one computes while others copy
-#define KV_LANES 3
+#define KV_LANES 2
 #endif
 constexpr uint32_t PIECE = KV_PIECE, HEAD_ROWS = 256, LANES = KV_LANES;
 #endif

@@ -3,9 +3,7 @@
 #ifndef KV_CUDA_ENGINE_LAUNCH_CUH
 #define KV_CUDA_ENGINE_LAUNCH_CUH
 
-#ifdef KV_EMULATED
-#include "sim/cuda/test/emulate.h"
-#else
+#ifndef KV_EMULATED // else test/emulate.h came first
 #include <cublas_v2.h>
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>

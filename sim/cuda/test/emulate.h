@@ -5,6 +5,8 @@
 #ifndef KV_CUDA_TEST_EMULATE_H
 #define KV_CUDA_TEST_EMULATE_H
 
+#define KV_EMULATED
+
 #include <math.h>
 #include <setjmp.h>
 #include <stdint.h>
