@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where the numbers of a coded unit lie: what formats say of it has two shapes.
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/quant/own.h"
 
@@ -45,6 +46,7 @@ static uint32_t whole_fields(const struct kv_format *f, enum kv_side side, uint3
 
 uint32_t kv_format_fields(const struct kv_format *f, enum kv_side side, uint32_t width,
                           kv_field_fn *take, void *self) {
+    KV_GUARD_ELSE(return 0);
     if (f->type->whole_fields) return whole_fields(f, side, width, take, self);
     if (f->width_bits[width] == 16 && f->n_widths > 1) // fp16 storage in every format of several
         kv_take_codes(take, self, "fp16", 16, kv_unit_values(f, side), 0);

@@ -110,6 +110,7 @@ static int flush_locked(struct kv_store *s, struct kv_error *e) {
 }
 
 int kv_store_flush(struct kv_store *s, struct kv_error *e) {
+    KV_GUARD(e);
     KV_LOCK(&s->lock);
     return flush_locked(s, e);
 }
