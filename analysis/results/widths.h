@@ -16,8 +16,8 @@ enum { KV_N_PLACES = 12 }; // equal parts of a sequence
 // Bits are nominal bits of the decided widths: 0 = dropped, 32 = float32. Windows and sinks that a
 // format keeps exact besides are not in them.
 struct kv_widths {
-    bool known; // the policy could be asked; else why says so
-    char why[648]; // "PLACE: what", as an error is printed
+    bool known;                                // the policy could be asked; else why says so
+    char why[648];                             // "PLACE: what", as an error is printed
     size_t n_items, n_tokens;                  // asked about
     bool by_token, by_layer, by_head, by_side; // along which axes decisions differed
     double mean[2];                            // K and V

@@ -37,7 +37,8 @@ int kv_opt_blame(const struct kv_cli *c, int rc, struct kv_error *e);
 #define KV_COMPUTE_OPTION                                                                          \
     {                                                                                              \
         "compute", 0, "HOW", "f32",                                                                \
-            "f32 on this CPU; on a GPU (`make cuda`) cublas for products, cuda or cuda-bf16 for passes"                   \
+            "f32 on this CPU; on a GPU (`make cuda`) cublas for products, cuda or cuda-bf16 for "  \
+            "passes"                                                                               \
     }
 
 #endif

@@ -37,7 +37,8 @@ static inline float4 make_float4(float x, float y, float z, float w) {
 struct KvFibres {
     enum State { READY, WAITING, DONE };
     struct Fibre {
-        ucontext_t at; // where it begins; from then on it goes by jumps, which ask nothing of the kernel
+        ucontext_t
+            at; // where it begins; from then on it goes by jumps, which ask nothing of the kernel
         jmp_buf paused;
         bool begun;
         State state;
@@ -267,8 +268,9 @@ static void kv_gemm(int op, int m, int n, int k, const T *a, int lda, const T *b
         for (int i = 0; i < m; i++) {
             float sum = 0;
             for (int x = 0; x < k; x++)
-                sum += kv_wide(op == CUBLAS_OP_T ? a[(size_t)i * lda + x] : a[(size_t)x * lda + i]) *
-                       kv_wide(b[(size_t)j * ldb + x]);
+                sum +=
+                    kv_wide(op == CUBLAS_OP_T ? a[(size_t)i * lda + x] : a[(size_t)x * lda + i]) *
+                    kv_wide(b[(size_t)j * ldb + x]);
             c[(size_t)j * ldc + i] = sum;
         }
 }
