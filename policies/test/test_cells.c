@@ -445,6 +445,7 @@ static void a_frozen_table_goes_by_class_and_place_and_takes_the_budget(void **s
     struct fake *f = fake_new(&spec.run, 100, 0, 0, 5);
     size_t places = LAYERS * PLACES;
     assert_int_equal(kv_ask(spec.policy, spec.self, &f->item, f->cells, &e), 0);
+    assert_int_equal(kv_audit(&spec, &f->item, f->cells, &e), 0);
     assert_int_equal(spec.varies,
                      KV_VARIES_POSITION | KV_VARIES_LAYER | KV_VARIES_HEAD | KV_VARIES_KV);
     double sum[3] = {0}; // positions 0 to 15, 16 to 31, 48 on

@@ -3,6 +3,7 @@
 // not. Outcomes that were stored are safe; what is left to do is to say who it was.
 #include "sim/cli/last_resort.h"
 
+#include <dlfcn.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -46,13 +47,25 @@ static const char *culprit(void) {
     return getpid() == home ? kv_plugin_running() : NULL;
 }
 
-static void on_exit_call(void) {
+// The program's symbols come before the C library's where a plug-in is loaded, so that it meets
+// these; what enters the kernel by itself meets nobody. A handler of atexit() would not do: of two
+// workers that call exit() at once the first takes it, and the second ends the program meanwhile.
+void exit(int code) {
     const char *plugin = culprit();
     if (plugin) blame(plugin, "exit()");
+    void *own = dlsym(RTLD_NEXT, "exit");
+    void (*library_exit)(int);
+    memcpy(&library_exit, &own, sizeof own);
+    library_exit(code);
+    kv_end_at_once(code);
 }
 
-// These run no handlers. The program's symbols come before the C library's where a plug-in is
-// loaded, so that it meets these; what enters the kernel by itself meets nobody.
+void quick_exit(int code) {
+    const char *plugin = culprit();
+    if (plugin) blame(plugin, "quick_exit()");
+    kv_end_at_once(code);
+}
+
 void _exit(int code) {
     const char *plugin = culprit();
     if (plugin) blame(plugin, "_exit()");
@@ -78,6 +91,4 @@ void kv_last_resort(void) {
     home = getpid();
     sigemptyset(&a.sa_mask);
     for (size_t i = 0; i < N_FAULTS; i++) sigaction(faults[i].number, &a, &before[i]);
-    atexit(on_exit_call);
-    (void)at_quick_exit(on_exit_call);
 }

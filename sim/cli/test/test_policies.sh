@@ -76,7 +76,7 @@ check 'issue 13 A9: one that declares what it reads passes' "$kvsim" replay t ./
 
 # ---- C14
 
-for way in 'exit(0):exit()' 'quick_exit(0):exit()' 'abort():abort()' '*(volatile int *)8 = 1:SIGSEGV' 'raise(SIGFPE):SIGFPE'; do
+for way in 'exit(0):exit()' 'quick_exit(0):quick_exit()' 'abort():abort()' '*(volatile int *)8 = 1:SIGSEGV' 'raise(SIGFPE):SIGFPE'; do
     plugin ends "${way%:*}" '.varies = KV_VARIES_TOKEN'
     says 1 "kvsim: ./ends.so: the plug-in ended the program by .*${way##*:}" \
         "issue 13 C14: a plug-in that does ${way%:*} is named, with code 1" replay t 'shuffle(./ends.so)' --fidelity fisher
