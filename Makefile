@@ -28,7 +28,7 @@ CFLAGS += -std=c17 -D_GNU_SOURCE $(WARN) $(OPT) -ffp-contract=off -pthread -I. $
 LDLIBS := -lgsl -lsqlite3 -ljansson -lpcre2-8 -lxxhash -lz -ldl -lm -pthread
 
 X86      := $(filter x86_64,$(shell uname -m))
-SOURCES  := $(wildcard sim/base/*.c sim/model/*.c sim/quant/*.c sim/cache/*.c sim/replay/*.c sim/cost/*.c sim/store/*.c sim/runtimes/*.c \
+SOURCES  := $(wildcard sim/base/*.c sim/model/*.c sim/quant/*.c sim/cache/*.c sim/replay/*.c sim/generate/*.c sim/cost/*.c sim/store/*.c sim/runtimes/*.c \
               traces/*.c policies/*.c analysis/*/*.c reports/*.c reports/*/*.c)
 SOURCES  := $(filter-out policies/template% analysis/test/%,$(SOURCES))
 ISA      := $(filter %.isa.c,$(SOURCES))
