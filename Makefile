@@ -63,7 +63,7 @@ $(BUILD)/libkvsim.a: $(LIB_OBJ)
 $(BUILD)/sim/model/%.o $(BUILD)/sim/cache/%.o: CFLAGS += -ffp-contract=fast
 # The commit is part of what a store says of a run: those who name it follow it.
 $(shell [ "$$(cat $(BUILD)/commit 2>/dev/null)" = '$(COMMIT)' ] || { mkdir -p $(BUILD) && echo '$(COMMIT)' >$(BUILD)/commit; })
-STAMPED := $(addprefix $(BUILD)/,sim/cli/cmd_bench.o sim/cli/cmd_version.o analysis/studies/sweep.o)
+STAMPED := $(addprefix $(BUILD)/,sim/cli/cmd_bench.o sim/cli/cmd_version.o analysis/studies/sweep.o analysis/studies/generation_run.o)
 $(STAMPED): CFLAGS += -DKV_COMMIT='"$(COMMIT)"'
 $(STAMPED): $(BUILD)/commit
 $(BUILD)/%.o: %.c
