@@ -453,14 +453,25 @@ SUMS(3, 4)
 SUMS(4, 4)
 #endif
 
+// Asks for part `i` of `parts` of the bytes that come next, while sums keep the processor busy:
+// weights come from memory once, and waiting for them would take longer than adding them up.
+static inline void fetch_part(const float *next, size_t floats, size_t i, size_t parts) {
+    enum { LINE = 16 }; // floats of a cache line
+    size_t lines = floats / LINE, from = lines * i / parts, to = lines * (i + 1) / parts;
+    for (size_t l = from; l < to; l++) __builtin_prefetch(next + l * LINE, 0, 2);
+}
+
 static void product(const float *x, size_t rows, const float *w, size_t outputs, size_t n, float *y,
                     size_t ld_y) {
+    size_t parts = (rows + PRODUCT_ROWS - 1) / PRODUCT_ROWS;
     for (size_t o = 0, some; o < outputs; o += some) {
         some = outputs - o >= PRODUCT_OUTPUTS ? PRODUCT_OUTPUTS : 1;
         for (size_t r = 0, now; r < rows; r += now) {
             now = rows - r >= PRODUCT_ROWS ? PRODUCT_ROWS : rows - r;
             const float *xr = x + r * n, *wo = w + o * n;
             float *to = y + r * ld_y + o;
+            if (o + 2 * some <= outputs)
+                fetch_part(wo + some * n, some * n, r / PRODUCT_ROWS, parts);
 #define CASE(R, O)                                                                                 \
     if (now == (R) && some == (O)) sums_##R##_##O(xr, wo, n, to, ld_y)
             CASE(1, 1);
