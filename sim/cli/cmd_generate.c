@@ -8,44 +8,45 @@
 #include "sim/base/talk.h"
 #include "sim/cli/opening.h"
 
-#define ROWS(X, T)                                                                                 \
+#define FOR_ALL(X, T)                                                                              \
     X(T, spec, KV_TEXT(row->g->spec))                                                              \
     X(T, task, KV_TEXT(row->g->task))                                                              \
     X(T, mode, KV_TEXT(row->g->mode))                                                              \
-    X(T, temperature, KV_NUMBER(row->g->temperature, 2))                                           \
     X(T, prompts, KV_COUNT(row->n))                                                                \
-    X(T, tokens, KV_COUNT(row->tokens))                                                            \
-    X(T, parted, KV_COUNT(row->n_parted))                                                          \
     X(T, first_other, KV_NUMBER(isfinite(row->median) ? row->median : NAN, 0))                     \
-    X(T, equal_16, KV_NUMBER(row->at[0].share, 3))                                                 \
-    X(T, equal_32, KV_NUMBER(row->at[1].share, 3))                                                 \
     X(T, equal_64, KV_NUMBER(row->at[2].share, 3))                                                 \
-    X(T, equal_64_low, KV_NUMBER(row->at[2].interval.low, 3))                                      \
-    X(T, equal_64_high, KV_NUMBER(row->at[2].interval.high, 3))                                    \
-    X(T, equal_128, KV_NUMBER(row->at[3].share, 3))                                                \
-    X(T, agreement, KV_NUMBER(row->agreement, 3))                                                  \
     X(T, kl_own, KV_NUMBER(row->all.own, 5))                                                       \
     X(T, kl_forced, KV_NUMBER(row->all.forced, 5))                                                 \
     X(T, ratio, KV_NUMBER(row->all.ratio, 3))                                                      \
     X(T, ratio_low, KV_NUMBER(row->all.interval.low, 3))                                           \
-    X(T, ratio_high, KV_NUMBER(row->all.interval.high, 3))                                         \
+    X(T, ratio_high, KV_NUMBER(row->all.interval.high, 3))
+#define READ(X, T) FOR_ALL(X, T) X(T, label, KV_TEXT(row->g->label))
+#define MORE(X, T)                                                                                 \
+    FOR_ALL(X, T)                                                                                  \
+    X(T, temperature, KV_NUMBER(row->g->temperature, 2))                                           \
+    X(T, tokens, KV_COUNT(row->tokens))                                                            \
+    X(T, parted, KV_COUNT(row->n_parted))                                                          \
+    X(T, equal_16, KV_NUMBER(row->at[0].share, 3))                                                 \
+    X(T, equal_32, KV_NUMBER(row->at[1].share, 3))                                                 \
+    X(T, equal_64_low, KV_NUMBER(row->at[2].interval.low, 3))                                      \
+    X(T, equal_64_high, KV_NUMBER(row->at[2].interval.high, 3))                                    \
+    X(T, equal_128, KV_NUMBER(row->at[3].share, 3))                                                \
+    X(T, agreement, KV_NUMBER(row->agreement, 3))                                                  \
     X(T, ratio_parted, KV_NUMBER(row->parted.ratio, 3))                                            \
     X(T, ratio_parted_low, KV_NUMBER(row->parted.interval.low, 3))                                 \
     X(T, ratio_parted_high, KV_NUMBER(row->parted.interval.high, 3))                               \
     X(T, broken, KV_COUNT(row->n_broken))                                                          \
     X(T, label, KV_TEXT(row->g->label))
-KV_TABLE_COLUMNS(columns, kv_generation_row, ROWS)
+KV_TABLE_COLUMNS(read, kv_generation_row, READ)
+KV_TABLE_COLUMNS(columns, kv_generation_row, MORE)
 
 static const struct kv_note notes[] = {
-    {"parted", "prompts whose text became another than the 16-bit run's"},
     {"first_other", "median number of the first other token (Kaplan-Meier)"},
     {"equal_64", "share of prompts whose first 64 tokens are the 16-bit run's (Kaplan-Meier)"},
-    {"agreement", "share of positions with the 16-bit run's token"},
     {"kl_own", "KL(16 bit || policy), nats a token, along the policy's own tokens"},
     {"kl_forced", "the same along the 16-bit run's tokens, at the same positions"},
     {"ratio", "kl_own / kl_forced, with a bootstrap interval over prompts: above 1, errors add up"},
     {"ratio_parted", "the same behind the first other token alone"},
-    {"broken", "prompts on which the policy's run met something not finite"},
     {0}};
 
 static int read_options(const struct kv_cli *c, struct kv_generation_options *o, char **model,
@@ -74,7 +75,7 @@ static int read_options(const struct kv_cli *c, struct kv_generation_options *o,
     return 0;
 }
 
-// What the store holds by now, of other commands too.
+// All that the store holds by now.
 static int print(const struct kv_cli *c, const char *db, struct kv_error *e) {
     struct kv_generation_table t = {0};
     struct kv_store *s = NULL;
@@ -83,7 +84,9 @@ static int print(const struct kv_cli *c, const char *db, struct kv_error *e) {
     if (rc == 0) rc = kv_generation_table(s, c->seed, &t, e);
     if (rc == 0 && dir) rc = kv_generation_draw(&t, dir, "svg", e);
     if (rc == 0 && dir) kv_say("drawn: %s/generation.svg", dir);
-    if (rc == 0) rc = kv_table_print_rows(columns, t.row, t.n, sizeof *t.row, c->output, e);
+    if (rc == 0)
+        rc = kv_table_print_rows(kv_for_readers(c->output) ? read : columns, t.row, t.n,
+                                 sizeof *t.row, c->output, e);
     kv_generation_table_fini(&t);
     kv_store_abandon(s);
     return rc;
@@ -96,8 +99,8 @@ static int generate(struct kv_cli *c, struct kv_error *e) {
     int rc = read_options(c, &o, &model, e);
     if (rc == 0) rc = kv_opt_blame(c, kv_generation_run(&o, &done, e), e);
     if (rc == 0)
-        kv_say("done: %zu sequences were generated and %zu were there; all are in %s",
-               done.generated, done.held, o.db);
+        kv_say("done: %zu sequences generated, %zu were there; all are in %s", done.generated,
+               done.held, o.db);
     if (rc == 0) rc = print(c, o.db, e);
     free(model);
     return rc;
@@ -114,8 +117,7 @@ static const struct kv_option options[] = {
     {"stop", 0, "TEXT", NULL, "text that ends a sequence"},
     {"past-end", 0, NULL, NULL, "goes on behind the model's own end of text"},
     {"mode", 0, "NAME", "inline",
-     "when coded values are read: inline; prefill: the prompt attends exactly; prefill1: and "
-     "predicts the first token"},
+     "when coded values are read: inline; prefill, prefill1: not by the prompt"},
     {"self", 0, "HOW", "coded", "a token's own query reads its K and V coded or exact"},
     {"db", 0, "FILE", "kvsim.db", "store of results: what it holds is not generated again"},
     {"out", 'o', "DIR", NULL, "also draws the survival curves there"},
