@@ -16,7 +16,7 @@ static int earlier(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-// sum: Greenwood's, of events / (at risk (at risk - events)).
+// sum: Greenwood's, of events / (at risk (at risk - events)). n: things whose fate is known.
 static struct kv_interval around(double share, double sum, size_t n, double confidence) {
     if (share >= 1) return kv_clopper_pearson((unsigned)n, (unsigned)n, confidence);
     if (share <= 0) return kv_clopper_pearson(0, (unsigned)n, confidence);
@@ -29,6 +29,7 @@ struct kv_survival *kv_survival_new(const double *time, const bool *ended, size_
     struct kv_survival *s = kv_alloc(1, sizeof *s);
     struct watched *w = kv_alloc(n + 1, sizeof *w);
     double share = 1, sum = 0;
+    size_t lost = 0; // watched no longer
     s->n = n;
     s->confidence = confidence;
     s->point = kv_alloc(n + 1, sizeof *s->point);
@@ -41,16 +42,17 @@ struct kv_survival *kv_survival_new(const double *time, const bool *ended, size_
             events += w[next].ended;
             s->times[next] = w[next].time;
         }
+        lost += next - i - events;
         if (events == 0) continue;
         share *= (double)(at_risk - events) / (double)at_risk;
         if (at_risk > events)
             sum += (double)events / ((double)at_risk * (double)(at_risk - events));
-        s->point[s->n_points++] =
-            (struct kv_survival_point){.time = w[i].time,
-                                       .at_risk = at_risk,
-                                       .events = events,
-                                       .share = share,
-                                       .interval = around(share, sum, at_risk, confidence)};
+        s->point[s->n_points++] = (struct kv_survival_point){
+            .time = w[i].time,
+            .at_risk = at_risk,
+            .events = events,
+            .share = share,
+            .interval = around(share, sum, n - (lost - (next - i - events)), confidence)};
     }
     free(w);
     return s;

@@ -15,7 +15,8 @@ KV_BEGIN_DECLS
 // and its interval, by Greenwood's variance on the scale log(-log share), which stays within 0..1
 // (Kalbfleisch and Prentice, The Statistical Analysis of Failure Time Data, 1980, section 1.3).
 // Where nothing has happened yet (share 1) or nothing is left (share 0) that scale ends: the
-// interval is then the exact one of 0 or all of the n at risk (Clopper and Pearson 1934).
+// interval is then the exact one of none or all of those that were not lost from sight before
+// (Clopper and Pearson 1934).
 struct kv_survival_point {
     double time;
     size_t at_risk, events;

@@ -53,6 +53,22 @@ static void a_curve_of_nothing_or_of_one_kind_has_honest_ends(void **state) {
     struct kv_survival_point p = kv_survival_at(s, 10);
     assert_true(p.share == 0 && p.interval.low == 0 && p.interval.high > 0.4);
     kv_survival_free(s);
+    // The last of 20 is alone at risk, and the interval is that of 0 of 20; 0 of 17 without 3.
+    double one_by_one[20];
+    bool each[20];
+    for (size_t i = 0; i < 20; i++) {
+        one_by_one[i] = (double)i;
+        each[i] = true;
+    }
+    for (int lost = 0; lost < 2; lost++) {
+        for (size_t i = 0; i < 3 && lost; i++) each[i] = false;
+        s = kv_survival_new(one_by_one, each, 20, 0.95);
+        p = kv_survival_at(s, 19);
+        assert_true(p.share == 0);
+        assert_true(fabs(p.interval.high - kv_clopper_pearson(0, lost ? 17 : 20, 0.95).high) <
+                    1e-12);
+        kv_survival_free(s);
+    }
     s = kv_survival_new(times, none, 4, 0.95);
     p = kv_survival_at(s, 3);
     assert_true(p.share == 1 && p.interval.high == 1 && p.interval.low < 0.6);

@@ -35,6 +35,10 @@
     X(T, ratio_parted, KV_NUMBER(row->parted.ratio, 3))                                            \
     X(T, ratio_parted_low, KV_NUMBER(row->parted.interval.low, 3))                                 \
     X(T, ratio_parted_high, KV_NUMBER(row->parted.interval.high, 3))                               \
+    X(T, ratio_q1, KV_NUMBER(row->quarter[0].ratio, 3))                                            \
+    X(T, ratio_q2, KV_NUMBER(row->quarter[1].ratio, 3))                                            \
+    X(T, ratio_q3, KV_NUMBER(row->quarter[2].ratio, 3))                                            \
+    X(T, ratio_q4, KV_NUMBER(row->quarter[3].ratio, 3))                                            \
     X(T, broken, KV_COUNT(row->n_broken))                                                          \
     X(T, label, KV_TEXT(row->g->label))
 KV_TABLE_COLUMNS(read, kv_generation_row, READ)
@@ -46,7 +50,7 @@ static const struct kv_note notes[] = {
     {"kl_own", "KL(16 bit || policy), nats a token, along the policy's own tokens"},
     {"kl_forced", "the same along the 16-bit run's tokens, at the same positions"},
     {"ratio", "kl_own / kl_forced, with a bootstrap interval over prompts: above 1, errors add up"},
-    {"ratio_parted", "the same behind the first other token alone"},
+    {"ratio_parted", "the same behind the first other token alone; ratio_q1..q4: by quarters"},
     {0}};
 
 static int read_options(const struct kv_cli *c, struct kv_generation_options *o, char **model,
