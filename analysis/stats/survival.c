@@ -4,6 +4,7 @@
 #include <gsl/gsl_cdf.h>
 #include <stdlib.h>
 
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 
 struct watched {
@@ -26,6 +27,7 @@ static struct kv_interval around(double share, double sum, size_t n, double conf
 
 struct kv_survival *kv_survival_new(const double *time, const bool *ended, size_t n,
                                     double confidence) {
+    KV_GUARD_ELSE(return NULL);
     struct kv_survival *s = kv_alloc(1, sizeof *s);
     struct watched *w = kv_alloc(n + 1, sizeof *w);
     double share = 1, sum = 0;

@@ -249,17 +249,23 @@ static int run(struct job *j, struct kv_generation_done *done, struct kv_error *
     return rc;
 }
 
+// Guarded, so that the store is let go of whatever happens in it.
+static int open_and_run(struct job *j, struct kv_generation_done *done, struct kv_error *e) {
+    KV_GUARD(e);
+    int rc = open_all(j, e);
+    return rc ? rc : run(j, done, e);
+}
+
 int kv_generation_run(const struct kv_generation_options *o, struct kv_generation_done *done,
                       struct kv_error *e) {
-    struct job j = {.o = o};
     KV_GUARD(e);
+    struct job j = {.o = o};
     *done = (struct kv_generation_done){0};
     if (o->tokens == 0) return kv_fail(e, KV_EUSAGE, "tokens", "at least 1 is expected");
     if (!o->model)
         return kv_fail(e, KV_EUSAGE, "model",
                        "a model is needed: a GGUF file or a Hugging Face folder");
-    int rc = open_all(&j, e);
-    if (rc == 0) rc = run(&j, done, e);
+    int rc = open_and_run(&j, done, e);
     close_all(&j);
     return rc;
 }

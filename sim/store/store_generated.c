@@ -72,6 +72,7 @@ int kv_store_generation(struct kv_store *s, const struct kv_generation_key *k, l
 
 int kv_store_generated_has(struct kv_store *s, long long generation, uint64_t key, bool *there,
                            struct kv_error *e) {
+    KV_GUARD(e);
     char hex[17];
     long long n = 0;
     kv_hex64(key, hex);
