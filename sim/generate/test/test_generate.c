@@ -201,6 +201,26 @@ static void steps_read_what_a_pass_over_all_tokens_reads(void **state) {
     }
 }
 
+// What other architectures do beyond a Llama: biases, norms of heads and of what is added, sliding
+// windows, scaled embeddings.
+static void steps_take_what_each_architecture_may_have(void **state) {
+    static const struct kv_random_model how[] = {
+        {.architecture = "qwen2", .biases = true},
+        {.architecture = "qwen3"},
+        {.architecture = "gemma3", .window = 24, .window_pattern = 2},
+    };
+    struct kv_model *llama = model;
+    (void)state;
+    for (size_t i = 0; i < sizeof how / sizeof *how; i++) {
+        model = kv_model_random_as(&tiny_shape, KV_ORDER_HF, true, 5, &how[i]);
+        assert_non_null(model);
+        double d = off(NULL, PROMPT + TOKENS);
+        kv_model_close(model);
+        model = llama;
+        if (d > 1e-3) fail_msg("%s: off by %g", how[i].architecture, d);
+    }
+}
+
 static void a_policy_that_ages_is_asked_as_tokens_arrive(void **state) {
     (void)state;
     const uint32_t ends[] = {PROMPT + 1, 128, 129, 130, PROMPT + TOKENS};
@@ -359,6 +379,7 @@ int main(void) {
         cmocka_unit_test(a_row_of_a_product_does_not_know_of_the_others),
         cmocka_unit_test(company_changes_no_bit),
         cmocka_unit_test(steps_read_what_a_pass_over_all_tokens_reads),
+        cmocka_unit_test(steps_take_what_each_architecture_may_have),
         cmocka_unit_test(a_policy_that_ages_is_asked_as_tokens_arrive),
         cmocka_unit_test(what_is_lowered_shows_in_the_widths),
         cmocka_unit_test(a_sequence_ends_where_its_rules_say),
