@@ -42,6 +42,10 @@ KV_MUST_CHECK bool kv_variant_read(const char *text, enum kv_form *form,
 enum kv_scorer { KV_ACC, KV_ACC_NORM, KV_ACC_BYTES, KV_ACC_TOKEN, KV_N_SCORERS };
 extern const char *const kv_scorer_names[]; // "acc", "acc_norm", "acc_bytes", "acc_token", NULL
 
+// Whether a choice is what greedy decoding would have written: each of its tokens is the likeliest
+// one after those before it (the first of equal ones). Some fidelities and engines cannot know.
+enum kv_exact_match { KV_MATCH_UNKNOWN, KV_MATCH_NO, KV_MATCH_YES };
+
 struct kv_choice_outcome {
     double logprob;     // sum over the choice's tokens
     double logprob_ref; // of the 16-bit run
@@ -51,6 +55,7 @@ struct kv_choice_outcome {
     // empty).
     double logprob_after_prefix, logprob_ref_after_prefix;
     uint32_t tokens_after_prefix;
+    enum kv_exact_match greedy, greedy_ref; // of the policy, of the 16-bit run
 };
 
 // Bits stored for one sequence (context + choice), mean over the item's choices, per cached value

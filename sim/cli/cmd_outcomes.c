@@ -29,6 +29,14 @@ COUNT(tokens, outcome.tokens)
 COUNT(chars, outcome.chars)
 COUNT(bytes, outcome.bytes)
 COUNT(tokens_after_prefix, outcome.tokens_after_prefix)
+static void add_greedy(struct kv_table *t, enum kv_exact_match greedy) {
+    if (greedy == KV_MATCH_UNKNOWN)
+        kv_table_text(t, NULL);
+    else
+        kv_table_count(t, greedy == KV_MATCH_YES);
+}
+CELL(greedy, add_greedy(t, row->of->outcome.greedy))
+CELL(greedy16, add_greedy(t, row->of->outcome.greedy_ref))
 REAL(logprob, logprob)
 REAL(logprob16, logprob_ref)
 REAL(kl_nats, kl_nats)
@@ -48,6 +56,8 @@ static const struct kv_table_column columns[] = {
     {"item", KV_RIGHT, item},
     {"logprob_after_prefix", KV_RIGHT, logprob_after_prefix},
     {"tokens_after_prefix", KV_RIGHT, tokens_after_prefix},
+    {"greedy", KV_RIGHT, greedy},
+    {"greedy16", KV_RIGHT, greedy16},
     {0}};
 
 static int print(const struct kv_choice_result *rows, size_t n, enum kv_output how,

@@ -537,3 +537,14 @@ CREATE TABLE outcome_tokens (
     tokens BLOB NOT NULL,
     PRIMARY KEY (run, item)
 ) WITHOUT ROWID;
+
+-- version 6
+
+-- (Taken by another change.)
+
+-- version 7
+
+-- greedy: 1 where each token of the choice was the likeliest one after those before it, which is
+-- what greedy decoding writes; NULL where the fidelity cannot know. greedy_ref: of the 16-bit run.
+ALTER TABLE outcome_choice ADD COLUMN greedy INTEGER;
+ALTER TABLE outcome_choice ADD COLUMN greedy_ref INTEGER;

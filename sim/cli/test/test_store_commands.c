@@ -322,7 +322,9 @@ static void without_gnuplot_the_report_says_how_to_get_it(void **state) {
 
 // Takes out what the schemas after the second added.
 static void make_older(struct kv_store *s) {
-    static const char *const steps[] = {"DROP TABLE outcome_tokens",
+    static const char *const steps[] = {"ALTER TABLE outcome_choice DROP COLUMN greedy_ref",
+                                        "ALTER TABLE outcome_choice DROP COLUMN greedy",
+                                        "DROP TABLE outcome_tokens",
                                         "DROP VIEW frontier",
                                         "DROP VIEW summary",
                                         "DROP TABLE shard",
