@@ -9,8 +9,7 @@
 #include "sim/base/memory.h"
 #include "traces/python_random.h"
 
-static const char strict[] = "#### (\\-?[0-9\\.\\,]+)",
-                  flexible[] = "(-?[$0-9.,]{2,})|(-?[0-9]+)";
+static const char strict[] = "#### (\\-?[0-9\\.\\,]+)", flexible[] = "(-?[$0-9.,]{2,})|(-?[0-9]+)";
 
 const char *const kv_gsm8k_stops[] = {"Question:", "</s>", "<|im_end|>", NULL};
 

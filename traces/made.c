@@ -20,9 +20,9 @@ enum { N_CHOICES = 4, NUMBER = 6 }; // digits of a number and the zero behind
 struct maker {
     const struct kv_model *m;
     const struct kv_tasks *from;
-    char *text;       // twice, so that a passage may begin anywhere
-    size_t n_text;    // once
-    size_t *sentence; // where sentences of both begin, ascending
+    char *text;                  // twice, so that a passage may begin anywhere
+    size_t n_text;               // once
+    size_t *sentence;            // where sentences of both begin, ascending
     size_t n_sentences, n_first; // in all, in the first
     char **word;                 // [n_words] of the text, all different; NULL where there is none
     size_t n_words;
@@ -184,8 +184,8 @@ static char *id_text(const struct maker *k, size_t place, double depth, size_t i
 // ---- needle ---------------------------------------------------------------------------
 
 struct needle {
-    size_t start;          // of the passage
-    const size_t *word;    // ends of its words
+    size_t start;       // of the passage
+    const size_t *word; // ends of its words
     char name[7], number[N_CHOICES][NUMBER];
     double depth;
 };

@@ -7,10 +7,14 @@
 #include "traces/made.h"
 
 #define DEPTHS                                                                                     \
-    {"depths", KV_LIST, "0/25/50/75/100", 0, 100, NULL, "%",                                       \
-     "how much of the context stands before the fact"}
-#define N {"n", KV_INT, "12", 1, 100000, NULL, "items", "of each length and depth"}
-#define SEED {"seed", KV_INT, "1", 0, 1e15, NULL, NULL, "of facts and passages"}
+    {                                                                                              \
+        "depths", KV_LIST, "0/25/50/75/100", 0, 100, NULL, "%",                                    \
+            "how much of the context stands before the fact"                                       \
+    }
+#define N                                                                                          \
+    { "n", KV_INT, "12", 1, 100000, NULL, "items", "of each length and depth" }
+#define SEED                                                                                       \
+    { "seed", KV_INT, "1", 0, 1e15, NULL, NULL, "of facts and passages" }
 
 const struct kv_param kv_needle_params[] = {
     {"lengths", KV_LIST, "512/1024/2048", 16, 1e6, NULL, "tokens", "of the contexts, at most"},
@@ -80,4 +84,9 @@ int kv_places_take(struct kv_tasks *t, const struct kv_args *args, const char *w
     free(t->prompt);
     t->prompt = kv_text_take(&said);
     return 0;
+}
+
+size_t kv_tasks_count(const struct kv_tasks *t) {
+    const struct kv_task_places *p = t->places;
+    return p ? (p->n_lengths + p->n_pairs) * p->n_depths * p->n : t->n_items;
 }

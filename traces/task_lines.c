@@ -30,8 +30,8 @@ int kv_task_line_fail(const struct kv_task_source *s, struct kv_error *e, const 
     return kv_fail(e, KV_EFAIL, where, "%s", text);
 }
 
-static int get_text(const struct kv_task_source *s, const json_t *from, const char *key, const char **text,
-                    struct kv_error *e) {
+static int get_text(const struct kv_task_source *s, const json_t *from, const char *key,
+                    const char **text, struct kv_error *e) {
     const json_t *v = json_object_get(from, key);
     *text = json_string_value(v);
     if (!v) return kv_task_line_fail(s, e, "the field \"%s\" is missing", key);
@@ -52,9 +52,11 @@ static int check_choices(const struct kv_task_source *s, const struct kv_task_it
 static int check_count(const struct kv_task_source *s, const json_t *list, const char *key,
                        struct kv_error *e) {
     size_t n = json_array_size(list);
-    if (!json_is_array(list)) return kv_task_line_fail(s, e, "the field \"%s\" is missing or no list", key);
+    if (!json_is_array(list))
+        return kv_task_line_fail(s, e, "the field \"%s\" is missing or no list", key);
     if (n < 2 || n > MAX_CHOICES)
-        return kv_task_line_fail(s, e, "\"%s\" has %zu entries; 2 to %d are read", key, n, MAX_CHOICES);
+        return kv_task_line_fail(s, e, "\"%s\" has %zu entries; 2 to %d are read", key, n,
+                                 MAX_CHOICES);
     return KV_OK;
 }
 
@@ -88,8 +90,8 @@ static char *id_of(const json_t *line, const char *key, size_t number) {
     return kv_format_text("%zu", number);
 }
 
-static int read_hellaswag(const struct kv_task_source *s, const json_t *line, struct kv_task_item *item,
-                          struct kv_error *e) {
+static int read_hellaswag(const struct kv_task_source *s, const json_t *line,
+                          struct kv_task_item *item, struct kv_error *e) {
     const char *activity, *ctx_a = "", *ctx_b = "", *ctx = "";
     const json_t *endings = json_object_get(line, "endings"), *ending;
     int rc = get_text(s, line, "activity_label", &activity, e);
@@ -124,7 +126,8 @@ static int read_hellaswag(const struct kv_task_source *s, const json_t *line, st
     json_int_t gold = label_of(label);
     if (!label) return kv_task_line_fail(s, e, "the field \"label\" is missing");
     if (gold < 0 || (size_t)gold >= item->n_choices)
-        return kv_task_line_fail(s, e, "\"label\" is none of the endings 0 to %zu", item->n_choices - 1);
+        return kv_task_line_fail(s, e, "\"label\" is none of the endings 0 to %zu",
+                                 item->n_choices - 1);
     item->gold = (int)gold;
     return KV_OK;
 }
@@ -151,7 +154,7 @@ static int find_choices(const struct kv_task_source *s, const json_t *choices, s
     if (!rc) rc = check_count(s, c->labels, "choices.label", e);
     if (!rc && json_array_size(c->labels) != c->n)
         rc = kv_task_line_fail(s, e, "choices has %zu texts, but %zu labels", c->n,
-                       json_array_size(c->labels));
+                               json_array_size(c->labels));
     return rc;
 }
 
@@ -164,8 +167,8 @@ static bool label_text(const json_t *v, char text[24]) {
     return true;
 }
 
-static int read_choice(const struct kv_task_source *s, const struct choices *c, size_t i, const char **text,
-                       char label[24], struct kv_error *e) {
+static int read_choice(const struct kv_task_source *s, const struct choices *c, size_t i,
+                       const char **text, char label[24], struct kv_error *e) {
     const json_t *one = json_array_get(c->list, i);
     const json_t *mark = c->list ? json_object_get(one, "label") : json_array_get(c->labels, i);
     if (c->list) {
@@ -176,7 +179,8 @@ static int read_choice(const struct kv_task_source *s, const struct choices *c, 
     }
     if (!mark) return kv_task_line_fail(s, e, "the field \"label\" is missing");
     if (!label_text(mark, label))
-        return kv_task_line_fail(s, e, "the field \"label\" is neither a short text nor a whole number");
+        return kv_task_line_fail(s, e,
+                                 "the field \"label\" is neither a short text nor a whole number");
     return KV_OK;
 }
 
@@ -212,8 +216,8 @@ static int find_question(const struct kv_task_source *s, const json_t *line, con
 
 // ARC and OpenBookQA share a layout; labels are A, B, ... or 1, 2, ..., so the key is looked up
 // among the item's own.
-static int read_question(const struct kv_task_source *s, const json_t *line, struct kv_task_item *item,
-                         bool arc, struct kv_error *e) {
+static int read_question(const struct kv_task_source *s, const json_t *line,
+                         struct kv_task_item *item, bool arc, struct kv_error *e) {
     const char *stem, *text;
     char key[24], label[24];
     struct choices choices;
@@ -222,9 +226,10 @@ static int read_question(const struct kv_task_source *s, const json_t *line, str
     const json_t *answer = json_object_get(line, "answerKey");
     if (!answer) return kv_task_line_fail(s, e, "the field \"answerKey\" is missing");
     if (!label_text(answer, key))
-        return kv_task_line_fail(s, e,
-                         "the field \"answerKey\" is neither a short text nor a whole number");
-    if (!*key) return kv_task_line_fail(s, e, "answerKey is empty: this set's answers are not published");
+        return kv_task_line_fail(
+            s, e, "the field \"answerKey\" is neither a short text nor a whole number");
+    if (!*key)
+        return kv_task_line_fail(s, e, "answerKey is empty: this set's answers are not published");
     item->id = id_of(line, "id", s->line - 1);
     item->source = kv_strdup("");
     item->context = arc ? kv_format_text("Question: %s\nAnswer:", stem) : kv_strdup(stem);

@@ -75,6 +75,9 @@ struct kv_tasks {
 KV_MUST_CHECK int kv_tasks_load(struct kv_tasks **t, const char *spec, struct kv_error *e);
 void kv_tasks_free(struct kv_tasks *t);
 
+// How many items there are, or will be once they are made.
+size_t kv_tasks_count(const struct kv_tasks *t);
+
 // The items of t's places, for a model's tokenizer: equal for equal seeds; t stays as it is.
 // Choice 0 is the answer, the others are numbers of its kind: with a needle some that stand
 // nowhere, with recall those of other pairs. Errors: a length that the question and its fact alone

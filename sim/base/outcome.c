@@ -57,7 +57,7 @@ bool kv_outcome_judged(struct kv_outcome *o) {
         struct kv_choice_outcome *x = &o->choice[c];
         x->logprob = x->logprob_after_prefix = x->kl_nats = NAN;
         x->logprob_ref = x->logprob_ref_after_prefix = NAN;
-        x->greedy = x->greedy_ref = KV_MATCH_UNKNOWN;
+        x->match = x->match_ref = KV_MATCH_UNKNOWN;
     }
     return false;
 }

@@ -55,7 +55,7 @@ struct kv_choice_outcome {
     // empty).
     double logprob_after_prefix, logprob_ref_after_prefix;
     uint32_t tokens_after_prefix;
-    enum kv_exact_match greedy, greedy_ref; // of the policy, of the 16-bit run
+    enum kv_exact_match match, match_ref; // of the policy, of the 16-bit run
 };
 
 // Bits stored for one sequence (context + choice), mean over the item's choices, per cached value

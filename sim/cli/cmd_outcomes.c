@@ -35,8 +35,8 @@ static void add_greedy(struct kv_table *t, enum kv_exact_match greedy) {
     else
         kv_table_count(t, greedy == KV_MATCH_YES);
 }
-CELL(greedy, add_greedy(t, row->of->outcome.greedy))
-CELL(greedy16, add_greedy(t, row->of->outcome.greedy_ref))
+CELL(greedy, add_greedy(t, row->of->outcome.match))
+CELL(greedy16, add_greedy(t, row->of->outcome.match_ref))
 REAL(logprob, logprob)
 REAL(logprob16, logprob_ref)
 REAL(kl_nats, kl_nats)

@@ -126,7 +126,8 @@ static const struct kv_option options[] = {
     {"tasks", 't', "TASKS", "samples",
      "samples, a file, or kind:FILE[,prompt=harness|text][,window=512][,score=1/16] with kind "
      "hellaswag, arc, "
-     "openbookqa, text"},
+     "openbookqa, text, gsm8k[,shots=5,from=FILE], needle[,lengths=,depths=,n=,seed=]; or "
+     "recall[,pairs=...]"},
     {"out", 'o', "DIR", NULL, "trace folder to write"},
     {"draw", 'n', "N", "0", "draw so many items with the seed; 0 = all"},
     {"stride", 0, "K", "0", "take every K-th item instead"},

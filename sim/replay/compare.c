@@ -95,8 +95,8 @@ static void list_tokens(const struct kv_trace_item *it, const struct kv_targets 
 }
 
 // A choice is decoded greedily until one of its tokens is not the likeliest.
-static void follow(enum kv_exact_match *greedy, bool top) {
-    if (*greedy != KV_MATCH_NO) *greedy = top ? KV_MATCH_YES : KV_MATCH_NO;
+static void follow(enum kv_exact_match *match, bool top) {
+    if (*match != KV_MATCH_NO) *match = top ? KV_MATCH_YES : KV_MATCH_NO;
 }
 
 void kv_compare_outcome(const struct kv_trace_item *it, const struct kv_targets *t,
@@ -114,8 +114,8 @@ void kv_compare_outcome(const struct kv_trace_item *it, const struct kv_targets 
         c->kl_nats += kl_nats[t->list[i].row];
         kl_sum += kl_nats[t->list[i].row];
         if (t->tops) {
-            follow(&c->greedy, t->list[i].top);
-            follow(&c->greedy_ref, t->list[i].ref_top);
+            follow(&c->match, t->list[i].top);
+            follow(&c->match_ref, t->list[i].ref_top);
         }
         if (c->tokens++ < prefix) continue;
         c->logprob_after_prefix += t->list[i].logprob;

@@ -61,8 +61,8 @@ static int write_choices(struct kv_store *s, const struct kv_pending *p, struct 
         sqlite3_bind_int64(st, 9, c->bytes);
         sqlite3_bind_double(st, 10, c->logprob_after_prefix);
         sqlite3_bind_int64(st, 11, c->tokens_after_prefix);
-        bind_greedy(st, 12, c->greedy);
-        bind_greedy(st, 13, c->greedy_ref);
+        bind_greedy(st, 12, c->match);
+        bind_greedy(st, 13, c->match_ref);
         code = kv_store_step(s, st, "store an outcome", e);
     }
     return code;

@@ -350,8 +350,8 @@ static int take_choice(void *self, size_t n, const char *const *names, const str
                                             .bytes = (uint32_t)v[10].n,
                                             .logprob_after_prefix = v[11].x,
                                             .tokens_after_prefix = (uint32_t)v[12].n,
-                                            .greedy = greedy_of(&v[13]),
-                                            .greedy_ref = greedy_of(&v[14])};
+                                            .match = greedy_of(&v[13]),
+                                            .match_ref = greedy_of(&v[14])};
     return 0;
 }
 
