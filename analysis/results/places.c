@@ -37,8 +37,8 @@ static double mean(const double *x, size_t n) {
 
 static struct kv_place_result judge(const struct kv_place_item *items, size_t n) {
     struct kv_place_result r = {.place = items[0].place, .n = n};
-    double *column = kv_alloc(5 * n, sizeof *column), *match16 = column + n,
-           *margin = match16 + n, *margin16 = margin + n, *change = margin16 + n;
+    double *column = kv_alloc(5 * n, sizeof *column), *match16 = column + n, *margin = match16 + n,
+           *margin16 = margin + n, *change = margin16 + n;
     for (size_t i = 0; i < n; i++) {
         column[i] = items[i].match;
         match16[i] = items[i].match16;
@@ -186,8 +186,8 @@ int kv_row_read_places(struct kv_row *row, const struct kv_item_result *items, s
         if (!kv_place_read(items[i].source, &x->place)) continue;
         while (from < n_choices && c[from].item < items[i].item) from++;
         for (size_t to; from < n_choices && c[from].item == items[i].item; from = to, redraws++) {
-            for (to = from; to < n_choices && c[to].item == c[from].item &&
-                            c[to].redraw == c[from].redraw;)
+            for (to = from;
+                 to < n_choices && c[to].item == c[from].item && c[to].redraw == c[from].redraw;)
                 to++;
             add_redraw(x, c + from, to - from);
         }

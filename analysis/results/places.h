@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What rows say by place: of tasks whose facts stand at a depth of a context of some length (needle,
-// recall), how often the answer is what greedy decoding writes, by how much it leads, and where that
-// first differs from 16 bit.
+// What rows say by place: of tasks whose facts stand at a depth of a context of some length
+// (needle, recall), how often the answer is what greedy decoding writes, by how much it leads, and
+// where that first differs from 16 bit.
 #ifndef KV_ANALYSIS_RESULTS_PLACES_H
 #define KV_ANALYSIS_RESULTS_PLACES_H
 
@@ -45,15 +45,18 @@ struct kv_place_result {
 // frees.
 struct kv_place_result *kv_places_judge(const struct kv_place_item *items, size_t n, size_t *n_out);
 
-// The first place (shortest context, then least depth) that differs, by match or by margin. n: none.
+// The first place (shortest context, then least depth) that differs, by match or by margin. n:
+// none.
 size_t kv_places_first(const struct kv_place_result *p, size_t n, bool by_match);
 // That in words, with what the tests could have seen: "by match first at length 512, depth 25 %
 // (Holm p 0.003); by margin nowhere ...". Caller frees.
 char *kv_places_text(const struct kv_place_result *p, size_t n);
 
 #define KV_PLACES_LEGEND                                                                           \
-    "match: items whose answer greedy decoding writes whole; margin: log-prob of the answer minus "  \
-    "the best other choice's, nats, its difference to 16 bit with a 95 %% t interval; p: of exact "   \
+    "match: items whose answer greedy decoding writes whole; margin: log-prob of the answer "      \
+    "minus "                                                                                       \
+    "the best other choice's, nats, its difference to 16 bit with a 95 %% t interval; p: of "      \
+    "exact "                                                                                       \
     "McNemar and paired t tests against 16 bit, Holm-adjusted over the places of a row"
 
 struct kv_row;

@@ -47,8 +47,7 @@ int kv_places_print(const struct kv_rows *rows, const char *db, enum kv_output h
             const struct line line = {&rows->row[i], &rows->row[i].place[k], told};
             kv_table_add_rows(t, columns, &line, 1, sizeof line);
         }
-    if (n == 0)
-        return kv_fail(e, KV_EFAIL, db, "holds no exact replays of needle or recall tasks");
+    if (n == 0) return kv_fail(e, KV_EFAIL, db, "holds no exact replays of needle or recall tasks");
     int code = kv_table_print(t, how, e);
     for (size_t i = 0; !code && told && i < rows->n; i++) {
         char *text = kv_places_text(rows->row[i].place, rows->row[i].n_places);

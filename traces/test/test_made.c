@@ -85,8 +85,9 @@ static bool same_items(const struct kv_tasks *a, const struct kv_tasks *b) {
 }
 
 static void the_seed_alone_decides(void **state) {
-    static const char *const kinds[] = {"needle:samples-text,lengths=400,n=3,seed=",
-                                        "recall,pairs=9,n=3,seed=", "recall:samples-text,n=2,seed="};
+    static const char *const kinds[] = {
+        "needle:samples-text,lengths=400,n=3,seed=", "recall,pairs=9,n=3,seed=",
+        "recall:samples-text,n=2,seed="};
     for (size_t k = 0; k < 3; k++) {
         char *one = kv_format_text("%s1", kinds[k]), *two = kv_format_text("%s2", kinds[k]);
         struct kv_tasks *a = made(*state, one), *b = made(*state, one), *c = made(*state, two);
@@ -223,7 +224,8 @@ static void what_cannot_be_made_is_refused(void **state) {
     refuses(*state, "needle:samples-text,lengths=900000", message);
     free(message);
     kv_tasks_free(t);
-    refuses(*state, "recall,lengths=20", "length=20: the question and its fact alone have more tokens");
+    refuses(*state, "recall,lengths=20",
+            "length=20: the question and its fact alone have more tokens");
 }
 
 int main(void) {

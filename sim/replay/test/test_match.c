@@ -34,7 +34,7 @@ static uint32_t greedy(const float *final) {
     for (uint32_t v = 0; v < m->shape.vocab; v++) {
         double sum = 0;
         for (size_t i = 0; i < hidden; i++)
-            sum += (double)m->head.f32[v * hidden + i] * (double)final[i];
+            sum += (double)m->head.f32[v * hidden + i] * (double) final[i];
         if (sum > most) most = sum, best = v;
     }
     return best;
