@@ -168,9 +168,16 @@ static size_t take_kind(char **path) {
     return N_KINDS;
 }
 
+static int no_file(size_t kind, struct kv_error *e) {
+    return kv_fail(e, KV_EUSAGE, "tasks", "%s needs a file: %s:FILE", kinds[kind].name,
+                   kinds[kind].name);
+}
+
 // "helaswag:FILE" where no such file is: the kind is a typo.
 static int check_kind(const char *path, struct kv_error *e) {
     size_t n = strcspn(path, ":");
+    for (size_t i = 0; i < N_KINDS; i++)
+        if (strcmp(kinds[i].name, path) == 0 && !file_exists(path)) return no_file(i, e);
     if (path[n] != ':' || memchr(path, '/', n) || file_exists(path)) return KV_OK;
     char *name = kv_strdup(path);
     name[n] = 0;
@@ -359,7 +366,7 @@ static int read_bytes(const char *path, struct kv_task_source *s, size_t *kind, 
         *text = kv_strdup("");
         return KV_OK;
     }
-    int rc = *kind == N_KINDS ? check_kind(path, e) : KV_OK;
+    int rc = *kind == N_KINDS ? check_kind(path, e) : *path ? KV_OK : no_file(*kind, e);
     return rc ? rc : kv_read_file(path, text, n, e);
 }
 

@@ -62,8 +62,9 @@ static void matches_are_tested_exactly_and_adjusted_over_places(void **state) {
     assert_int_equal(kv_places_first(p, n, true), 1);
     assert_int_equal(kv_places_first(p, n, false), n);
     char *text = kv_places_text(p, n);
-    assert_string_equal(text, "by match first at length 512, depth 100 % (p 0.0029), which takes 10 "
-                              "of 12 items lost and none won; by margin nowhere");
+    assert_string_equal(text,
+                        "by match first at length 512, depth 100 % (p 0.0029), which takes 10 "
+                        "of 12 items lost and none won; by margin nowhere");
     free(text);
     free(p);
 }
@@ -129,8 +130,9 @@ static void few_items_are_said_to_be_too_few(void **state) {
         if (items[i].margin16 < 15) items[few++] = items[i]; // 5 of each
     struct kv_place_result *p = kv_places_judge(items, few, &n);
     char *text = kv_places_text(p, n);
-    assert_string_equal(text, "by match nowhere, where 5 items a place are too few for it; by margin "
-                              "nowhere");
+    assert_string_equal(text,
+                        "by match nowhere, where 5 items a place are too few for it; by margin "
+                        "nowhere");
     free(text);
     free(p);
 }

@@ -18,6 +18,8 @@ void kv_page_scorers(struct kv_text *t, const struct kv_page_part *part);
 void kv_page_redraws(struct kv_text *t, const struct kv_page_part *part);
 // Scored positions of text windows by depth, where the store holds them; else nothing.
 void kv_page_depths(struct kv_text *t, const struct kv_page_part *part);
+// Needle and recall tasks by length and depth, where the store holds them; else nothing.
+void kv_page_places(struct kv_text *t, const struct kv_page_part *part);
 // A section for each policy: what it is, how it does everywhere, what it decided, an item drawn.
 void kv_page_policies(struct kv_text *t, const struct kv_page *p);
 // Where everything comes from and how to make it again.
