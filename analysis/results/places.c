@@ -8,19 +8,19 @@
 #include "analysis/results/rows.h"
 #include "sim/base/memory.h"
 
-bool kv_place_read(const char *source, struct kv_place *p) {
-    *p = (struct kv_place){0};
+bool kv_place_read(const char *source, struct kv_fact_place *p) {
+    *p = (struct kv_fact_place){0};
     return sscanf(source, "length=%u,depth=%lf", &p->length, &p->depth) == 2 ||
            sscanf(source, "pairs=%u,depth=%lf", &p->pairs, &p->depth) == 2;
 }
 
-static int compare(const struct kv_place *a, const struct kv_place *b) {
+static int compare(const struct kv_fact_place *a, const struct kv_fact_place *b) {
     if (a->pairs != b->pairs) return a->pairs < b->pairs ? -1 : 1;
     if (a->length != b->length) return a->length < b->length ? -1 : 1;
     return (a->depth > b->depth) - (a->depth < b->depth);
 }
 
-static bool same_length(const struct kv_place *a, const struct kv_place *b) {
+static bool same_length(const struct kv_fact_place *a, const struct kv_fact_place *b) {
     return a->pairs == b->pairs && a->length == b->length;
 }
 
@@ -107,7 +107,7 @@ size_t kv_places_first(const struct kv_place_result *p, size_t n, bool by_match)
 
 static void add_first(struct kv_text *t, const struct kv_place_result *p, size_t n, bool by_match) {
     size_t at = kv_places_first(p, n, by_match);
-    const struct kv_place *x = at < n ? &p[at].place : NULL;
+    const struct kv_fact_place *x = at < n ? &p[at].place : NULL;
     if (!x)
         kv_text_addf(t, "%s nowhere", by_match ? "by match" : "by margin");
     else
@@ -149,10 +149,6 @@ char *kv_places_text(const struct kv_place_result *p, size_t n) {
 
 // ---- from a store ---------------------------------------------------------------------
 
-static double as_share(enum kv_exact_match m) {
-    return m == KV_MATCH_UNKNOWN ? NAN : m == KV_MATCH_YES;
-}
-
 // Adds one redraw of an item, whose choices c[n] are.
 static void add_redraw(struct kv_place_item *to, const struct kv_choice_result *c, size_t n) {
     double rival = -INFINITY, rival16 = -INFINITY;
@@ -165,15 +161,15 @@ static void add_redraw(struct kv_place_item *to, const struct kv_choice_result *
         rival = fmax(rival, c[i].outcome.logprob);
         rival16 = fmax(rival16, c[i].outcome.logprob_ref);
     }
-    to->match += gold ? as_share(gold->match) : NAN;
-    to->match16 += gold ? as_share(gold->match_ref) : NAN;
+    to->match += gold ? kv_match_share(gold->match) : NAN;
+    to->match16 += gold ? kv_match_share(gold->match_ref) : NAN;
     to->margin += gold ? gold->logprob - rival : NAN;
     to->margin16 += gold ? gold->logprob_ref - rival16 : NAN;
 }
 
 int kv_row_read_places(struct kv_row *row, const struct kv_item_result *items, size_t n,
                        struct kv_store *s, struct kv_error *e) {
-    struct kv_place first;
+    struct kv_fact_place first;
     struct kv_choice_result *c;
     size_t n_choices, n_out = 0;
     if (n == 0 || !kv_place_read(items[0].source, &first)) return 0;

@@ -12,17 +12,17 @@ KV_BEGIN_DECLS
 
 // Where a fact stands: in so many tokens, or among so many pairs (the other is 0), behind `depth` %
 // of them.
-struct kv_place {
+struct kv_fact_place {
     uint32_t length, pairs;
     double depth;
 };
 // Reads an item's source, "length=512,depth=25" or "pairs=8,depth=25". False: it names no place.
-bool kv_place_read(const char *source, struct kv_place *p);
+bool kv_place_read(const char *source, struct kv_fact_place *p);
 
 // One item there: 1 where all tokens of the answer are the likeliest, else 0 (a share where it was
 // redrawn; NAN: unknown), and the log-prob of the answer minus the best other choice's, nats.
 struct kv_place_item {
-    struct kv_place place;
+    struct kv_fact_place place;
     double match, match16, margin, margin16;
 };
 
@@ -32,7 +32,7 @@ struct kv_place_item {
 #define KV_PLACE_LEVEL 0.01 // of what counts as a difference
 
 struct kv_place_result {
-    struct kv_place place;
+    struct kv_fact_place place;
     size_t n;
     double match, match16;        // means; NAN where unknown
     struct kv_paired match_to16;  // exact McNemar

@@ -32,7 +32,7 @@ static void fill(struct kv_place_item *items, const unsigned lost[PLACES], const
 }
 
 static void a_source_names_a_place(void **state) {
-    struct kv_place p;
+    struct kv_fact_place p;
     (void)state;
     assert_true(kv_place_read("length=512,depth=12.5", &p));
     assert_true(p.length == 512 && p.pairs == 0 && p.depth == 12.5);

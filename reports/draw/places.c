@@ -25,7 +25,7 @@ static void add_number(double *list, size_t *n, double x) {
     ++*n;
 }
 
-static double size_of(const struct kv_place *p) {
+static double size_of(const struct kv_fact_place *p) {
     return p->pairs ? p->pairs : p->length;
 }
 
@@ -39,7 +39,7 @@ static struct axes find_axes(const struct kv_frontier_set *set) {
     struct axes a = {0};
     for (size_t i = 0; i < set->n; i++)
         for (size_t k = 0; k < set->rows[i].n_places; k++) {
-            const struct kv_place *p = &set->rows[i].place[k].place;
+            const struct kv_fact_place *p = &set->rows[i].place[k].place;
             add_number(a.size, &a.n_sizes, size_of(p));
             add_number(a.depth, &a.n_depths, p->depth);
             a.pairs = p->pairs > 0;
@@ -57,7 +57,8 @@ static char *tics(const double *list, size_t n) {
 static void add_cell(struct kv_text *t, const struct axes *a, size_t panel,
                      const struct kv_place_result *r, bool reference, double most) {
     double margin = reference ? 0 : r->margin_to16.mean, match = reference ? r->match16 : r->match;
-    bool differs = !reference && (r->match_holm < KV_PLACE_LEVEL || r->margin_holm < KV_PLACE_LEVEL);
+    bool differs =
+        !reference && (r->match_holm < KV_PLACE_LEVEL || r->margin_holm < KV_PLACE_LEVEL);
     kv_text_addf(t, "%zu\t%zu\t%zu\t%g\t", panel, index_of(a->depth, a->n_depths, r->place.depth),
                  index_of(a->size, a->n_sizes, size_of(&r->place)), margin);
     if (isfinite(match)) kv_text_addf(t, "%.0f", 100 * match);
@@ -111,9 +112,10 @@ static int draw(const struct kv_frontier_set *set, const char *file, bool narrow
          *depth_tics = tics(a->depth, a->n_depths), *size_tics = tics(a->size, a->n_sizes);
     *canvas_y = HEAD + (double)down * step;
     char *legend = kv_format_text(
-        narrow ? "%s by depth in %%"
-               : "%s of context by depth in %%; numbers: answers that greedy decoding writes whole, "
-                 "%%; *: p < .01 against 16 bit",
+        narrow
+            ? "%s by depth in %%"
+            : "%s of context by depth in %%; numbers: answers that greedy decoding writes whole, "
+              "%%; *: p < .01 against 16 bit",
         a->pairs ? "pairs" : "tokens");
     char *settings = kv_format_text(
         "panels = %zu\narray name_of[%zu]\n%ssubtitle_text = \"%.*s\"\nacross = %zu\ndepths = %zu\n"
@@ -154,7 +156,8 @@ int kv_places_draw(const struct kv_frontier_set *set, struct kv_drawn *drawn, si
         ++*n_drawn;
         code = draw(set, drawn->name, false, &drawn->plot_y, &a, most, list, panels, data, e);
         if (!code)
-            code = draw(set, drawn->narrow, true, &drawn->narrow_y, &a, most, list, panels, data, e);
+            code =
+                draw(set, drawn->narrow, true, &drawn->narrow_y, &a, most, list, panels, data, e);
     }
     free(list);
     free(data);

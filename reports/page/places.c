@@ -26,8 +26,9 @@ static void add_share(struct kv_text *t, double share) {
 }
 
 void kv_page_places(struct kv_text *t, const struct kv_page_part *part) {
-    static const char *const heads[] = {"policy", "places", "items", "16 bit", "written whole",
-                                        "differs from 16 bit at p &lt; .01"};
+    static const char *const heads[] = {"policy",        "places",
+                                        "items",         "16 bit",
+                                        "written whole", "differs from 16 bit at p &lt; .01"};
     bool any = false;
     for (size_t i = 0; i < part->set.n; i++) any = any || part->set.rows[i].n_places;
     if (!any) return;

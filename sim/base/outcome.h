@@ -45,6 +45,9 @@ extern const char *const kv_scorer_names[]; // "acc", "acc_norm", "acc_bytes", "
 // Whether a choice is what greedy decoding would have written: each of its tokens is the likeliest
 // one after those before it (the first of equal ones). Some fidelities and engines cannot know.
 enum kv_exact_match { KV_MATCH_UNKNOWN, KV_MATCH_NO, KV_MATCH_YES };
+static inline double kv_match_share(enum kv_exact_match m) { // 0 or 1; NAN: unknown
+    return m == KV_MATCH_UNKNOWN ? NAN : m == KV_MATCH_YES;
+}
 
 struct kv_choice_outcome {
     double logprob;     // sum over the choice's tokens

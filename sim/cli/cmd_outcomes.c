@@ -29,14 +29,8 @@ COUNT(tokens, outcome.tokens)
 COUNT(chars, outcome.chars)
 COUNT(bytes, outcome.bytes)
 COUNT(tokens_after_prefix, outcome.tokens_after_prefix)
-static void add_greedy(struct kv_table *t, enum kv_exact_match greedy) {
-    if (greedy == KV_MATCH_UNKNOWN)
-        kv_table_text(t, NULL);
-    else
-        kv_table_count(t, greedy == KV_MATCH_YES);
-}
-CELL(greedy, add_greedy(t, row->of->outcome.match))
-CELL(greedy16, add_greedy(t, row->of->outcome.match_ref))
+CELL(greedy, kv_table_number(t, kv_match_share(row->of->outcome.match), 0))
+CELL(greedy16, kv_table_number(t, kv_match_share(row->of->outcome.match_ref), 0))
 REAL(logprob, logprob)
 REAL(logprob16, logprob_ref)
 REAL(kl_nats, kl_nats)

@@ -25,8 +25,7 @@ static const struct kv_option options[] = {
     {"sort", 0, "KEY", "bits", "order of rows: bits, acc, kl, ms (at the last context) or spec"},
     {"scorers", 0, NULL, NULL, "how the ranking changes with the scorer, instead"},
     {"by", 0, "WHAT", NULL,
-     "depth: divergence of text windows by depth; place: needle and recall by length and depth; "
-     "instead"},
+     "depth: divergence of text by depth; place: needle and recall by length and depth; instead"},
     {"worst", 0, "N", NULL, "the N tokens of each row that diverge most, in their text, instead"},
     {"model", 'm', "FILE", NULL,
      "whose tokenizer spells them (default: $KVSIM_MODEL, then data/*.gguf)"},

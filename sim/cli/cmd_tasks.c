@@ -152,10 +152,7 @@ static int tokenize(struct kv_items **items, struct kv_tasks **tasks, const char
     int rc = kv_model_open(&m, model_path, KV_WEIGHTS_BF16, e);
     if (rc) return rc;
     if ((*tasks)->places) rc = kv_tasks_make(&made, *tasks, m, e);
-    if (made) {
-        kv_tasks_free(*tasks);
-        *tasks = made;
-    }
+    if (made) kv_tasks_free(*tasks), *tasks = made;
     if (!rc) rc = kv_items_new(items, m, *tasks, &(struct kv_record_options){0}, e);
     kv_model_close(m);
     return rc;

@@ -13,18 +13,12 @@ struct line {
     const struct kv_place_result *at;
     bool told; // to a reader
 };
-static void add_size(struct kv_table *t, uint32_t n) { // 0: the other one is given
-    if (n)
-        kv_table_count(t, n);
-    else
-        kv_table_text(t, NULL);
-}
-
 #define DIGITS(n) (row->told ? (n) : -1)
+#define SIZE(of) (row->at->place.of ? (double)row->at->place.of : NAN) // or the other is given
 #define BY_PLACE(X, T)                                                                             \
     X(T, spec, KV_TEXT(row->told ? row->of->label : row->of->s.spec))                              \
-    X(T, length, KV_RIGHT, add_size(t, row->at->place.length))                                     \
-    X(T, pairs, KV_RIGHT, add_size(t, row->at->place.pairs))                                       \
+    X(T, length, KV_NUMBER(SIZE(length), DIGITS(0)))                                               \
+    X(T, pairs, KV_NUMBER(SIZE(pairs), DIGITS(0)))                                                 \
     X(T, depth, KV_NUMBER(row->at->place.depth, DIGITS(0)))                                        \
     X(T, n, KV_COUNT(row->at->n))                                                                  \
     X(T, match16, KV_NUMBER(row->at->match16, DIGITS(2)))                                          \
