@@ -422,7 +422,7 @@ static int say_left(const struct kv_replay *r, const bool *served, struct kv_err
         if (!served[j]) n++, last = j;
     if (n && r->model->engine_bf16)
         return kv_fail(e, KV_EUSAGE, r->specs[last].canonical,
-                       "mode %s of it is not computed in bf16; take --compute cuda",
+                       "mode %s of it is not computed in bf16; take --precision f32",
                        kv_mode_names[r->mode]);
     if (n && !r->quiet)
         kv_say("%zu of %zu specs go through the model on this CPU, with products on the GPU (%s%s)",
