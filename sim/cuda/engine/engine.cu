@@ -72,7 +72,7 @@ struct Gpu {
         KvBuffer<float> wide;
         __nv_bfloat16 *to = own<__nv_bfloat16>(n);
         kv_try(cudaMemcpy(wide.room(n), from, n * sizeof(float), cudaMemcpyHostToDevice));
-        KV_LAUNCH(kv_narrow, dim3(1024), dim3(256), 0, nullptr, wide.room(n), n, to);
+        kv_narrow_all(wide.room(n), n, to, nullptr);
         kv_try(cudaDeviceSynchronize());
         w.bf16 = to;
         return w;
