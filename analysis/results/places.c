@@ -133,14 +133,15 @@ char *kv_places_text(const struct kv_place_result *p, size_t n) {
         if (p[i].n < least) least = p[i].n;
     }
     if (judged) {
-        unsigned lost = least_lost(judged);
         add_first(&t, p, n, true);
-        kv_text_addf(&t, lost > least ? ", where %zu items a place are too few for it" : "", least);
-        if (lost <= least)
-            kv_text_addf(&t, ", which takes %u of %zu items lost and none won", lost, least);
         kv_text_addf(&t, "; ");
     }
     add_first(&t, p, n, false);
+    unsigned lost = judged ? least_lost(judged) : 0;
+    if (judged && lost <= least)
+        kv_text_addf(&t, "; a match tells from %u of %zu items lost, none won", lost, least);
+    else if (judged)
+        kv_text_addf(&t, "; %zu items a place are too few for a match to tell", least);
     if (judged < n)
         kv_text_addf(&t, "; %zu of %zu places by margin alone (16 bit matches below %g %%)",
                      n - judged, n, 100 * KV_PLACE_LEAST_MATCH);
