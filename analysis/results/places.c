@@ -126,8 +126,9 @@ static unsigned least_lost(size_t n_places) {
 
 char *kv_places_text(const struct kv_place_result *p, size_t n) {
     struct kv_text t = {0};
-    size_t judged = 0, least = SIZE_MAX;
+    size_t judged = 0, unknown = 0, least = SIZE_MAX;
     for (size_t i = 0; i < n; i++) {
+        unknown += isnan(p[i].match16);
         if (isnan(p[i].match_holm)) continue;
         judged++;
         if (p[i].n < least) least = p[i].n;
@@ -142,9 +143,10 @@ char *kv_places_text(const struct kv_place_result *p, size_t n) {
         kv_text_addf(&t, "; a match tells from %u of %zu items lost, none won", lost, least);
     else if (judged)
         kv_text_addf(&t, "; %zu items a place are too few for a match to tell", least);
-    if (judged < n)
+    if (judged + unknown < n)
         kv_text_addf(&t, "; %zu of %zu places by margin alone (16 bit matches below %g %%)",
-                     n - judged, n, 100 * KV_PLACE_LEAST_MATCH);
+                     n - judged - unknown, n, 100 * KV_PLACE_LEAST_MATCH);
+    if (unknown) kv_text_addf(&t, "; matches of %zu of %zu places are not known", unknown, n);
     return kv_text_take(&t);
 }
 

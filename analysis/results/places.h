@@ -48,8 +48,8 @@ struct kv_place_result *kv_places_judge(const struct kv_place_item *items, size_
 // The first place (shortest context, then least depth) that differs, by match or by margin. n:
 // none.
 size_t kv_places_first(const struct kv_place_result *p, size_t n, bool by_match);
-// That in words, with what the tests could have seen: "by match first at length 512, depth 25 %
-// (Holm p 0.003); by margin nowhere ...". Caller frees.
+// That in words, with what a match could have told: "by match first at length 512, depth 25 %
+// (p 0.003); by margin nowhere; ...". Caller frees.
 char *kv_places_text(const struct kv_place_result *p, size_t n);
 
 #define KV_PLACES_LEGEND                                                                           \

@@ -62,9 +62,8 @@ static void matches_are_tested_exactly_and_adjusted_over_places(void **state) {
     assert_int_equal(kv_places_first(p, n, true), 1);
     assert_int_equal(kv_places_first(p, n, false), n);
     char *text = kv_places_text(p, n);
-    assert_string_equal(text,
-                        "by match first at length 512, depth 100 % (p 0.0029), which takes 10 "
-                        "of 12 items lost and none won; by margin nowhere");
+    assert_string_equal(text, "by match first at length 512, depth 100 % (p 0.0029); by margin "
+                              "nowhere; a match tells from 10 of 12 items lost, none won");
     free(text);
     free(p);
 }
@@ -116,6 +115,13 @@ static void items_without_a_finite_margin_count_nowhere(void **state) {
     struct kv_place_result *p = kv_places_judge(items, ITEMS * PLACES, &n);
     assert_int_equal(n, PLACES - 1);
     free(p);
+    fill(items, (const unsigned[]){0, 0, 0, 0}, (const double[]){0, 0, 0, 0}, 1);
+    for (size_t i = 0; i < ITEMS * PLACES; i++) items[i].match = items[i].match16 = NAN;
+    p = kv_places_judge(items, ITEMS * PLACES, &n);
+    char *text = kv_places_text(p, n);
+    assert_string_equal(text, "by margin nowhere; matches of 4 of 4 places are not known");
+    free(text);
+    free(p);
     p = kv_places_judge(items, 0, &n);
     assert_int_equal(n, 0);
     free(p);
@@ -131,8 +137,8 @@ static void few_items_are_said_to_be_too_few(void **state) {
     struct kv_place_result *p = kv_places_judge(items, few, &n);
     char *text = kv_places_text(p, n);
     assert_string_equal(text,
-                        "by match nowhere, where 5 items a place are too few for it; by margin "
-                        "nowhere");
+                        "by match nowhere; by margin nowhere; 5 items a place are too few for "
+                        "a match to tell");
     free(text);
     free(p);
 }
