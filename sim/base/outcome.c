@@ -80,7 +80,7 @@ static double score(const struct kv_choice_outcome *c, enum kv_scorer scorer, bo
 static int32_t best(const struct kv_outcome *o, enum kv_scorer scorer, bool reference) {
     int32_t pick = -1;
     double top = -INFINITY;
-    for (uint32_t c = 0; c < o->n_choices; c++) {
+    for (uint32_t c = 0; c < o->n_choices && o->n_choices > 1; c++) { // of one there is no pick
         double s = score(&o->choice[c], scorer, reference);
         if (s > top) top = s, pick = (int32_t)c;
     }
