@@ -88,7 +88,7 @@ static void make_room(const struct batches *b, size_t from, size_t to, struct la
     l->targets = kv_alloc(targets, sizeof *l->targets);
     l->b.n_references = (uint32_t)references;
     l->b.kl_nats = kv_alloc(slots * references, sizeof(double));
-    l->b.other_top = kv_alloc(slots * references, 1);
+    l->b.top = kv_alloc((slots + 1) * references, sizeof(uint32_t));
     l->b.logprob = kv_alloc(slots * targets, sizeof(double));
     l->b.logprob_ref = kv_alloc(targets, sizeof(double));
     l->b.not_finite = kv_alloc(runs, 1);
@@ -99,7 +99,7 @@ static void free_room(struct layout *l) {
     void *all[] = {l->flags,   l->cells,        l->ids,           l->position,   l->stored_as,
                    l->upto,    l->run,          l->copied,        l->branches,   l->tiles,
                    l->targets, l->scored,       l->references,    l->b.kl_nats,  l->b.logprob,
-                   l->b.tally, l->b.not_finite, l->b.logprob_ref, l->b.other_top};
+                   l->b.tally, l->b.not_finite, l->b.logprob_ref, l->b.top};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
 }
 
@@ -244,19 +244,23 @@ static int take_outcome(struct batches *b, const struct layout *l, size_t pair, 
     const struct kv_replay_spec *spec = &r->specs[which];
     const double *kl = l->b.kl_nats + slot * l->b.n_references + reference,
                  *logprob = l->b.logprob + slot * l->b.n_targets + target;
-    const uint8_t *other_top = l->b.other_top + slot * l->b.n_references + reference;
+    const uint32_t *top = l->b.top + slot * l->b.n_references + reference,
+                   *ref_top = l->b.top + (size_t)l->b.n_slots * l->b.n_references + reference;
     double *own = kv_alloc(it->n_final, sizeof *own);
     struct kv_targets targets;
     struct kv_outcome o = {0};
     kv_targets_init(&targets, it);
     for (uint32_t f = 0; f < it->n_final; f++) {
         own[f] = finite ? kl[f] : NAN;
-        targets.other_top[f] = other_top[f];
+        targets.other_top[f] = top[f] != ref_top[f];
     }
     for (size_t i = 0; i < targets.n; i++) {
         targets.list[i].logprob = finite ? logprob[i] : NAN;
         targets.ref[i] = l->b.logprob_ref[target + i];
+        targets.list[i].top = top[targets.list[i].row] == targets.list[i].id;
+        targets.list[i].ref_top = ref_top[targets.list[i].row] == targets.list[i].id;
     }
+    targets.tops = true;
     kv_ledger_count(spec, it, cells, &o.ledger);
     o.ledger.entropy_bits =
         kv_codes_entropy_bits(l->b.tally + (size_t)run * KV_MAX_WIDTHS * 256, spec->run.n_widths);

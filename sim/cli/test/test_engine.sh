@@ -35,6 +35,10 @@ for db in inline again; do
     "$kvsim" sql --db $db.db --tsv "SELECT s.spec, o.* FROM outcome_item o JOIN run r ON r.id = o.run JOIN policy_spec s ON s.id = r.spec
         WHERE r.compute = 'cuda' ORDER BY s.spec" | cut -f 1,3- >$db.rows
 done
+check 'and to its matches with what greedy decoding writes' test "$("$kvsim" sql --db inline.db --tsv "SELECT COUNT(*) > 40, SUM(a.greedy IS NULL),
+    SUM(a.greedy_ref IS NOT b.greedy_ref) FROM outcome_choice a JOIN run r ON r.id = a.run JOIN run s ON s.spec = r.spec
+    JOIN outcome_choice b ON b.run = s.id AND b.item = a.item AND b.choice = a.choice WHERE r.compute = 'cpu' AND s.compute = 'cuda'" |
+    tail -n 1)" = "$(printf '1\t0\t0')"
 check 'a second run gives the same bits' cmp -s inline.rows again.rows
 head -c 3000 "$root/traces/samples/text.txt" >text
 "$kvsim" record -q -m good.gguf -t text:text,window=64 -n 1 --keep final -o w || exit 1

@@ -138,7 +138,8 @@ class Batch {
     const kv_engine_target *targets;
     const float *references;
     uint32_t *bad;
-    uint8_t *not_finite, *other_top;
+    uint32_t *top;
+    uint8_t *not_finite;
     unsigned long long *tally;
     float *x, *norm, *qkv, *q, *k_raw, *k, *v, *k_exact, *v_exact, *k_coded, *v_coded, *mixed, *delta,
         *gateup, *act;
@@ -170,7 +171,7 @@ class Batch {
         bad = l.bad.zeros(1, s);
         not_finite = l.not_finite.zeros(b.n_runs, s);
         tally = l.tally.zeros((size_t)b.n_runs * KV_MAX_WIDTHS * 256, s);
-        other_top = l.other_top.room((size_t)b.n_slots * b.n_references + HEAD_ROWS);
+        top = l.top.room(((size_t)b.n_slots + 1) * b.n_references + HEAD_ROWS);
         kl = l.kl.room((size_t)b.n_slots * b.n_references + HEAD_ROWS);
         logprob = l.logprob.room(((size_t)b.n_slots + 1) * b.n_targets + 1);
         x = padded(l.x, m.hidden);
@@ -297,7 +298,8 @@ class Batch {
                           b.n_references, m.hidden, m.rms_eps, first, state);
                 l.product(g.head, state, HEAD_ROWS, m.vocab, m.hidden, logits, HEAD_ROWS);
                 KV_LAUNCH(kv_compare, dim3(have), threads, 0, s, logits, state, reference, log_z, sum_p, m.vocab,
-                          m.hidden, kl + at + first, log_ratio, other_top + at + first);
+                          m.hidden, kl + at + first, log_ratio, top + at + first,
+                          top + (size_t)b.n_slots * b.n_references + first);
                 KV_LAUNCH(kv_targets, some, few, 0, s, targets, b.n_targets, first, have, logits, reference, log_z,
                           log_ratio, m.vocab, logprob + (size_t)slot * b.n_targets);
             }
@@ -310,7 +312,7 @@ class Batch {
     }
     void fetch() {
         back(b.kl_nats, kl, (size_t)b.n_slots * b.n_references);
-        back(b.other_top, other_top, (size_t)b.n_slots * b.n_references);
+        back(b.top, top, ((size_t)b.n_slots + 1) * b.n_references);
         back(b.logprob, logprob, (size_t)b.n_slots * b.n_targets);
         back(b.logprob_ref, logprob + (size_t)b.n_slots * b.n_targets, b.n_targets);
         back(b.not_finite, not_finite, b.n_runs);

@@ -64,7 +64,7 @@ __device__ inline float kv_block_first_largest(const float *l, uint32_t n, float
 __global__ void kv_compare(const float *logits, const float *state, const float *reference,
                            const double *log_z, const double *sum_p, uint32_t vocab,
                            uint32_t hidden, double *kl_nats, double *log_ratio,
-                           uint8_t *other_top) {
+                           uint32_t *likeliest, uint32_t *likeliest_ref) {
     __shared__ float room[33];
     __shared__ double wide[33];
     const size_t row = blockIdx.x;
@@ -85,9 +85,10 @@ __global__ void kv_compare(const float *logits, const float *state, const float 
         pd += p * d;
     }
     double all_pe = kv_block_sum((double)pe, wide), all_pd = kv_block_sum((double)pd, wide);
-    bool other = kv_block_first_largest(l, vocab, room) != kv_block_first_largest(r, vocab, room);
+    const float at = kv_block_first_largest(l, vocab, room), ref_at = kv_block_first_largest(r, vocab, room);
     if (threadIdx.x) return;
-    other_top[row] = other;
+    likeliest[row] = (uint32_t)at;
+    likeliest_ref[row] = (uint32_t)ref_at;
     double ratio = (double)top + log(all_pe / sum_p[row]), kl = ratio - all_pd / sum_p[row];
     if (bad > 0 || isnan(log_z[row])) ratio = kl = NAN;
     log_ratio[row] = ratio;

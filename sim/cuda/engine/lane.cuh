@@ -60,8 +60,8 @@ struct KvLane {
     cudaStream_t stream = nullptr;
     cublasHandle_t blas = nullptr;
     KvFormats *formats = nullptr;
-    KvBuffer<uint32_t> ids, position, stored_as, upto, run, copied, scored, bad;
-    KvBuffer<uint8_t> flags, cells, not_finite, other_top;
+    KvBuffer<uint32_t> ids, position, stored_as, upto, run, copied, scored, bad, top;
+    KvBuffer<uint8_t> flags, cells, not_finite;
     KvBuffer<kv_engine_branch> branches;
     KvBuffer<kv_engine_tile> tiles;
     KvBuffer<kv_engine_target> targets;
