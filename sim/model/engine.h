@@ -82,9 +82,9 @@ struct kv_engine_batch {
     const uint32_t *scored; // [n_slots][n_references]
     const struct kv_engine_target *targets;
     // Out.
-    double *kl_nats;     // [n_slots][n_references] NAN where a state or a logit is not finite
-    // The likeliest token, the first of equal ones: [n_slots + 1][n_references], of what is compared
-    // with each reference, and behind them of the references.
+    double *kl_nats; // [n_slots][n_references] NAN where a state or a logit is not finite
+    // The likeliest token, the first of equal ones: [n_slots + 1][n_references], of what is
+    // compared with each reference, and behind them of the references.
     uint32_t *top;
     double *logprob;     // [n_slots][n_targets]
     double *logprob_ref; // [n_targets]

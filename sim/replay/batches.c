@@ -96,9 +96,9 @@ static void make_room(const struct batches *b, size_t from, size_t to, struct la
 }
 
 static void free_room(struct layout *l) {
-    void *all[] = {l->flags,   l->cells,        l->ids,           l->position,   l->stored_as,
-                   l->upto,    l->run,          l->copied,        l->branches,   l->tiles,
-                   l->targets, l->scored,       l->references,    l->b.kl_nats,  l->b.logprob,
+    void *all[] = {l->flags,   l->cells,        l->ids,           l->position,  l->stored_as,
+                   l->upto,    l->run,          l->copied,        l->branches,  l->tiles,
+                   l->targets, l->scored,       l->references,    l->b.kl_nats, l->b.logprob,
                    l->b.tally, l->b.not_finite, l->b.logprob_ref, l->b.top};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
 }
