@@ -47,6 +47,23 @@ bits = [row["nominal_bits"] for row in list(json.load(open("out/lines.json")).va
 assert bits == sorted(set(bits)) and bits[0] == 2 and bits[-1] == 5, bits'
 fi
 
+# ---- scales of an FP8 cache, as a checkpoint's tensors
+
+scales='import json, numpy as np
+from safetensors.numpy import load_file
+manifest, got = json.load(open("t/manifest.json")), load_file("fp8.safetensors")
+shards = [load_file("t/" + shard["file"]) for shard in manifest["shards"]]
+for x in "kv":
+    largest = np.abs(np.concatenate([shard[x] for shard in shards]).astype(np.float32)).max(axis=(0, 2, 3))
+    for layer, value in enumerate(largest / np.float32(448)):
+        scale = got.pop(f"model.layers.{layer}.self_attn.{x}_proj.{x}_scale")
+        assert scale.shape == () and scale.dtype == np.float32 and scale == value, (x, layer, scale, value)
+assert not got, got'
+if has 'scales of an FP8 cache' numpy safetensors; then
+    "$kvsim" export static:bits=8@fp8_e4m3 --to modelopt -t t --no-exact --scales fp8.safetensors -q >/dev/null
+    check "scales of an FP8 cache are numpy's absmax / 448 of each layer" "$python" -c "$scales"
+fi
+
 # ---- results.json under lm-evaluation-harness
 
 if has "results under lm-evaluation-harness's make_table and its type of results" lm_eval pytablewriter pydantic; then
