@@ -9,7 +9,8 @@
 
 struct kv_cache_scales {
     uint32_t n_layers;
-    float *of; // [n_layers][2] K, V: what a stored code is multiplied by; 0 = the layer is not coded
+    float
+        *of; // [n_layers][2] K, V: what a stored code is multiplied by; 0 = the layer is not coded
 };
 // The largest magnitude of a layer's recorded keys (after RoPE) and of its values over the items
 // [first, first + n) / 448, the largest e4m3. Errors: KV_EUSAGE where the runtime's plan takes no
