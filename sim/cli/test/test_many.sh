@@ -35,6 +35,9 @@ expect 1 'kvsim: merged.db: is there already, and merge makes a store of its own
     merge part1.db -o merged.db
 expect 2 "kvsim: --shard: '4/3' is no shard; I/N is expected, 1/4 for the first of four" 'a shard that is none' \
     sweep t "$specs" -m good.gguf --db x.db --shard 4/3
+for i in 1 2 3; do "$kvsim" sweep t static:bits=4@sym -m good.gguf --items 0-1 --db small$i.db --shard $i/3 2>err.log; done
+check 'a shard of which no item is says so' grep -q '^done: this shard holds no item; small3.db says so when it is merged$' err.log
+check 'and is not missed with it' sh -c "'$kvsim' merge small1.db small2.db small3.db -o small.db 2>&1 | grep -q '^small.db: 2 outcomes' && ! '$kvsim' merge small1.db small2.db small3.db -o again.db 2>&1 | grep missing"
 sweep other.db --redraws 1 --seed 1 --items 0-5 || exit 1
 check 'items that two stores hold alike are no conflict' "$kvsim" merge part1.db other.db -o both.db
 
