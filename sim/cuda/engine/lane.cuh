@@ -67,7 +67,7 @@ struct KvLane {
     KvBuffer<kv_engine_target> targets;
     KvBuffer<unsigned long long> tally;
     KvBuffer<float> x, norm, qkv, q, k_raw, k, v, k_exact, v_exact, k_coded, v_coded, mixed, delta,
-        gateup, act, references, state, reference_logits, logits;
+        gateup, act, references, state, reference_logits, logits, likeliest;
     KvBuffer<double> log_z, sum_p, kl, log_ratio, logprob;
     KvBuffer<__nv_bfloat16> narrow;
 
