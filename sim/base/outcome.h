@@ -32,8 +32,9 @@ KV_MUST_CHECK bool kv_variant_read(const char *text, enum kv_form *form,
                                    enum kv_feedback *feedback);
 
 // What did a run's matrix products is a text, since any accelerator may name itself ("cublas"):
-// this one is the CPU.
-#define KV_COMPUTE_CPU "f32"
+// these are the CPU, and a GPU in another precision than float32.
+#define KV_COMPUTE_CPU "cpu"
+#define KV_COMPUTE_IN_BF16 "cuda-bf16"
 
 // ---- what comes of it -----------------------------------------------------------------
 

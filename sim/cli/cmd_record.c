@@ -77,7 +77,7 @@ static int record(struct kv_cli *c, struct kv_error *e) {
                                   .jobs = c->jobs};
     char *formats = NULL, *one;
     const char *table_formats[64];
-    enum kv_compute compute = KV_COMPUTE_F32;
+    enum kv_compute compute = KV_COMPUTE_HOST;
     long n, stride, tape_mb;
     if (!model_path)
         return kv_fail(e, KV_EUSAGE, "record",

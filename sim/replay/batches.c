@@ -53,7 +53,7 @@ struct layout {
     size_t item_reference, item_target; // of the item at hand
 };
 
-// Room for a batch's runs. prompts: whether items have one that their runs share.
+// Room for a batch's runs and the prompts that an item's runs share.
 static void make_room(const struct batches *b, size_t from, size_t to, struct layout *l) {
     const struct kv_shape *s = &b->r->model->shape;
     size_t runs = 0, rows = 0, segments = 0, references = 0, targets = 0, slots = 0, slot = 0;
@@ -204,7 +204,7 @@ static void append_spec(const struct batches *b, struct layout *l, const struct 
 }
 
 // Branches whose keys are coded before RoPE go behind the others.
-static void sort_branches(const struct batches *b, struct layout *l, const bool *before_rope) {
+static void sort_branches(struct layout *l, const bool *before_rope) {
     struct kv_engine_branch *sorted = kv_alloc(l->b.n_branches, sizeof *sorted);
     size_t n = 0;
     for (int last = 0; last < 2; last++)
@@ -214,7 +214,6 @@ static void sort_branches(const struct batches *b, struct layout *l, const bool 
         l->b.n_before_rope += before_rope[l->branches[i].format];
     memcpy(l->branches, sorted, n * sizeof *sorted);
     free(sorted);
-    (void)b;
 }
 
 // ---- a batch --------------------------------------------------------------------------
@@ -298,7 +297,7 @@ static int run_pairs(struct batches *b, size_t from, size_t to, struct kv_error 
         if (rc == 0) append_spec(b, &l, it, which, slot);
     }
     if (rc == 0) {
-        sort_branches(b, &l, before_rope);
+        sort_branches(&l, before_rope);
         l.b.flags = l.flags, l.b.cells = l.cells, l.b.ids = l.ids, l.b.position = l.position;
         l.b.stored_as = l.stored_as, l.b.coded_upto = l.upto, l.b.run = l.run;
         l.b.copied = (const uint32_t(*)[2])l.copied;
@@ -355,7 +354,7 @@ static int run_batch(void *self, unsigned worker, size_t index, struct kv_error 
 
 // ---- all of them ----------------------------------------------------------------------
 
-// Formats for the engine; which[n_specs]. A spec whose format it cannot take is not served.
+// Hands the formats to the engine. A spec whose format it cannot take is not served.
 static int hold_formats(struct batches *b, bool *served, struct kv_error *e) {
     const struct kv_replay *r = b->r;
     const struct kv_shape *s = &r->model->shape;
@@ -422,7 +421,7 @@ static int say_left(const struct kv_replay *r, const bool *served, struct kv_err
         if (!served[j]) n++, last = j;
     if (n && r->model->engine_bf16)
         return kv_fail(e, KV_EUSAGE, r->specs[last].canonical,
-                       "mode %s of it is not computed in bf16; take --compute cuda",
+                       "mode %s of it is not computed in bf16; take --precision f32",
                        kv_mode_names[r->mode]);
     if (n && !r->quiet)
         kv_say("%zu of %zu specs go through the model on this CPU, with products on the GPU (%s%s)",

@@ -514,6 +514,9 @@ ORDER BY s.trace, a.setting, s.effective_bits DESC, s.family;
 
 -- version 5
 
+-- What computed a run is called by its place, and by its precision where that is not float32.
+UPDATE run SET compute = 'cpu' WHERE compute = 'f32';
+
 -- A part of a run that a sweep with --shard was to fill: of the items first .. first + n - 1 every
 -- `parts`-th, beginning with the `part`-th. `kvsim merge` takes the rows away of what is whole, so
 -- that a merged store is the one that a single sweep makes.

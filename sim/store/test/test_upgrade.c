@@ -36,7 +36,7 @@ static void make_version_1(const char *path) {
         "INSERT INTO item VALUES (1, 0, 'a', 's', 0, 2, 2, 4, 'k', 'c'),"
         " (1, 1, 'b', 's', 1, 2, 2, 4, 'l', 'd');"
         "INSERT INTO policy_spec VALUES (1, 'none', 'none', '', 'baseline', 0);"
-        "INSERT INTO run VALUES (7, 1, 1, 'exact', 'inline', 'coded', 'cpu', '', 1, 0, '1', 'c',"
+        "INSERT INTO run VALUES (7, 1, 1, 'exact', 'inline', 'coded', 'f32', '', 1, 0, '1', 'c',"
         " 'base', 'b');"
         "INSERT INTO outcome_item (run, item, kl_nats, n_scored) VALUES (7, 0, 0.5, 1),"
         " (7, 1, 0.25, 1);"
