@@ -100,15 +100,18 @@ static void set_metrics(json_t *file, const char *key, const struct metric *m, s
 
 // What stands beside the results of every key.
 static void set_rest(json_t *file, const char *key, const char *alias, const struct kv_row *r) {
-    json_t *config = part_of(file, "configs", key), *samples = part_of(file, "n-samples", key);
-    set_text(part_of(file, "results", key), "alias", alias);
+    json_t *config = part_of(file, "configs", key), *samples = part_of(file, "n-samples", key),
+           *results = part_of(file, "results", key);
+    const json_int_t n = (json_int_t)(r->s.n_items - r->n_left_out);
+    set_text(results, "name", key);
+    set_text(results, "alias", alias);
+    json_object_set_new(results, "sample_len", json_integer(n));
     set_text(config, "task", r->s.task);
     set_text(config, "model_name", r->s.model);
     set_text(config, "subset", r->s.subset);
     set_text(config, "trace_digest", r->s.trace_digest);
     json_object_set_new(samples, "original", json_integer((json_int_t)r->s.n_trace_items));
-    json_object_set_new(samples, "effective",
-                        json_integer((json_int_t)(r->s.n_items - r->n_left_out)));
+    json_object_set_new(samples, "effective", json_integer(n));
     json_object_set_new(inside(file, "n-shot"), key, json_integer(0));
     set_text(inside(file, "versions"), key, r->s.version);
 }
@@ -143,7 +146,9 @@ static void add_row(json_t *file, const char *key, const char *alias, const stru
     json_t *config = part_of(file, "configs", key);
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         set_text(config, texts[i].key, texts[i].value);
-    json_object_set_new(config, "seed", json_integer((json_int_t)r->s.seed));
+    char *seed = kv_format_text("%llu", (unsigned long long)r->s.seed); // configs hold no numbers
+    set_text(config, "seed", seed);
+    free(seed);
 }
 
 static char *as_json(const struct kv_rows *rows) {

@@ -2,6 +2,7 @@
 // Puts a report together: rows into parts, claims judged, figures drawn, policies asked, the page.
 #include "reports/draw/depths.h"
 #include "reports/draw/generation.h"
+#include "reports/draw/places.h"
 #include "reports/report.h"
 #include "reports/draw/gnuplot.h"
 #include "reports/harness.h"
@@ -177,6 +178,9 @@ static int draw(struct kv_page *page, struct kv_page_part *parts, const struct k
         code = kv_frontier_draw(&parts[i].set, parts[i].figures, &parts[i].n_figures, e);
         if (!code)
             code = kv_depths_draw(&parts[i].set, &parts[i].figures[parts[i].n_figures],
+                                  &parts[i].n_figures, e);
+        if (!code)
+            code = kv_places_draw(&parts[i].set, &parts[i].figures[parts[i].n_figures],
                                   &parts[i].n_figures, e);
         kv_progress_step(progress, 1);
         if (!code && kv_interrupted()) code = kv_fail(e, KV_EINTR, "report", "interrupted");

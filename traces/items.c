@@ -339,6 +339,15 @@ static int tokenize_items(struct kv_items *items, const struct kv_model *m,
 
 int kv_items_new(struct kv_items **out, const struct kv_model *m, const struct kv_tasks *tasks,
                  const struct kv_record_options *o, struct kv_error *e) {
+    if (tasks->places) { // there are no items yet
+        struct kv_tasks *made;
+        *out = NULL;
+        int failed = kv_tasks_make(&made, tasks, m, e);
+        if (failed) return failed;
+        failed = kv_items_new(out, m, made, o, e);
+        kv_tasks_free(made);
+        return failed;
+    }
     struct kv_items *items = kv_alloc(1, sizeof *items);
     struct counts counts = {.seen = kv_alloc(m->shape.vocab, sizeof(uint32_t))};
     items->arena = kv_alloc(1, sizeof(struct arena));

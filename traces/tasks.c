@@ -1,270 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reads benchmark files into items, with the prompts of lm-evaluation-harness.
-//
-// Prompts: lm_eval/tasks/hellaswag/utils.py, arc/arc_easy.yaml, openbookqa/openbookqa.yaml in
-// https://github.com/EleutherAI/lm-evaluation-harness. Its Python strips and capitalizes by
-// Unicode; so does this, with one-to-one letters of Latin, Greek and Cyrillic. Not done: "ß",
-// ligatures and the final sigma, none of which occurs where HellaSwag's validation file is
-// capitalized (all of its 10,042 ctx_b are ASCII there).
+// Reads benchmark files into items: which kind a file is, its parameters, its lines.
 #include "traces/tasks.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "sim/base/args.h"
+#include "sim/base/assets.h"
 #include "sim/base/files.h"
 #include "sim/base/guard.h"
 #include "sim/base/hash.h"
 #include "sim/base/memory.h"
 #include "sim/base/spec.h"
 #include "sim/base/talk.h"
-#include "sim/base/assets.h"
 #include "sim/base/utf8.h"
+#include "traces/gsm8k.h"
 #include "traces/harness_text.h"
-
-#define MAX_CHOICES 16
-
-// One file being read: where it is, for messages, and what is asked of it.
-struct source {
-    const char *path;
-    const char *unit; // what is counted: "line", or "item" of an array
-    size_t line;      // from 1
-    bool sample;      // shipped with kvsim
-    bool harness;
-};
-
-// ---- messages -------------------------------------------------------------------------
-
-// "path: line N", the end of a path too long for a message being its telling part.
-KV_PRINTF(3, 4)
-static int fail_line(const struct source *s, struct kv_error *e, const char *format, ...) {
-    char where[192], text[400];
-    size_t n = strlen(s->path);
-    va_list ap;
-    snprintf(where, sizeof where, "%s%s: %s %zu", n > 150 ? "..." : "",
-             n > 150 ? s->path + n - 147 : s->path, s->unit, s->line);
-    va_start(ap, format);
-    vsnprintf(text, sizeof text, format, ap);
-    va_end(ap);
-    return kv_fail(e, KV_EFAIL, where, "%s", text);
-}
-
-static int get_text(const struct source *s, const json_t *from, const char *key, const char **text,
-                    struct kv_error *e) {
-    const json_t *v = json_object_get(from, key);
-    *text = json_string_value(v);
-    if (!v) return fail_line(s, e, "the field \"%s\" is missing", key);
-    if (!*text) return fail_line(s, e, "the field \"%s\" is not a text", key);
-    return KV_OK;
-}
-
-// ---- items ----------------------------------------------------------------------------
-
-static int check_choices(const struct source *s, const struct kv_task_item *item,
-                         struct kv_error *e) {
-    if (kv_is_blank(item->context)) return fail_line(s, e, "the context is empty");
-    for (size_t i = 0; i < item->n_choices; i++)
-        if (kv_is_blank(item->choices[i])) return fail_line(s, e, "choice %zu is empty", i);
-    return KV_OK;
-}
-
-static int check_count(const struct source *s, const json_t *list, const char *key,
-                       struct kv_error *e) {
-    size_t n = json_array_size(list);
-    if (!json_is_array(list)) return fail_line(s, e, "the field \"%s\" is missing or no list", key);
-    if (n < 2 || n > MAX_CHOICES)
-        return fail_line(s, e, "\"%s\" has %zu entries; 2 to %d are read", key, n, MAX_CHOICES);
-    return KV_OK;
-}
-
-// A whole number or a text that spells one, as datasets write labels; -1 for anything else.
-static json_int_t label_of(const json_t *v) {
-    if (json_is_integer(v)) return json_integer_value(v);
-    const char *text = json_string_value(v);
-    if (!text || !*text || strspn(text, "0123456789") != strlen(text) || strlen(text) > 9)
-        return -1;
-    return strtol(text, NULL, 10);
-}
-
-// "activitynet~v_..." names its source; files without source_id tell it by ctx_b, which only
-// ActivityNet's captions have. Our own samples are neither unless they say so.
-static char *source_of(const struct source *s, const json_t *line, const char *ctx_b) {
-    const char *id = json_string_value(json_object_get(line, "source_id"));
-    const char *named = json_string_value(json_object_get(line, "source"));
-    if (id) {
-        char *source = kv_strdup(id);
-        source[strcspn(source, "~")] = 0;
-        return source;
-    }
-    if (named || s->sample) return kv_strdup(named ? named : "");
-    return kv_strdup(*ctx_b ? "activitynet" : "wikihow");
-}
-
-static char *id_of(const json_t *line, const char *key, size_t number) {
-    const json_t *id = json_object_get(line, key);
-    if (json_is_string(id)) return kv_strdup(json_string_value(id));
-    if (json_is_integer(id)) return kv_format_text("%lld", (long long)json_integer_value(id));
-    return kv_format_text("%zu", number);
-}
-
-static int read_hellaswag(const struct source *s, const json_t *line, struct kv_task_item *item,
-                          struct kv_error *e) {
-    const char *activity, *ctx_a = "", *ctx_b = "", *ctx = "";
-    const json_t *endings = json_object_get(line, "endings"), *ending;
-    int rc = get_text(s, line, "activity_label", &activity, e);
-    if (!rc && s->harness) rc = get_text(s, line, "ctx_a", &ctx_a, e);
-    if (!rc && s->harness) rc = get_text(s, line, "ctx_b", &ctx_b, e);
-    if (!rc && !s->harness) rc = get_text(s, line, "ctx", &ctx, e);
-    if (!rc) rc = check_count(s, endings, "endings", e);
-    if (rc) return rc;
-    if (!s->harness) {
-        const char *b = json_string_value(json_object_get(line, "ctx_b"));
-        ctx_b = b ? b : "";
-    }
-    item->id = id_of(line, "ind", s->line - 1);
-    item->source = source_of(s, line, ctx_b);
-    struct kv_text query = {0};
-    kv_text_addf(&query, "%s: %s", activity, s->harness ? ctx_a : ctx);
-    if (s->harness) {
-        kv_text_add(&query, " ", 1);
-        kv_add_capitalized(&query, ctx_b);
-    }
-    char *raw = kv_text_take(&query);
-    item->context = s->harness ? kv_harness_text(raw) : kv_strdup(raw);
-    free(raw);
-    item->choices = kv_alloc(json_array_size(endings), sizeof *item->choices);
-    for (size_t i = 0; i < json_array_size(endings); i++) {
-        ending = json_array_get(endings, i);
-        const char *text = json_string_value(ending);
-        if (!text) return fail_line(s, e, "ending %zu is not a text", i);
-        item->choices[item->n_choices++] = s->harness ? kv_harness_text(text) : kv_strdup(text);
-    }
-    const json_t *label = json_object_get(line, "label");
-    json_int_t gold = label_of(label);
-    if (!label) return fail_line(s, e, "the field \"label\" is missing");
-    if (gold < 0 || (size_t)gold >= item->n_choices)
-        return fail_line(s, e, "\"label\" is none of the endings 0 to %zu", item->n_choices - 1);
-    item->gold = (int)gold;
-    return KV_OK;
-}
-
-// A choice's text and label: of a list of {text, label} in the official files, of an object of two
-// lists in what `datasets` exports. NULL where there is none.
-struct choices {
-    const json_t *list, *texts, *labels; // either the first or the two others
-    size_t n;
-};
-
-static int find_choices(const struct source *s, const json_t *choices, struct choices *c,
-                        struct kv_error *e) {
-    *c = (struct choices){0};
-    if (!json_is_object(choices)) {
-        c->list = choices;
-        c->n = json_array_size(choices);
-        return check_count(s, choices, "choices", e);
-    }
-    c->texts = json_object_get(choices, "text");
-    c->labels = json_object_get(choices, "label");
-    c->n = json_array_size(c->texts);
-    int rc = check_count(s, c->texts, "choices.text", e);
-    if (!rc) rc = check_count(s, c->labels, "choices.label", e);
-    if (!rc && json_array_size(c->labels) != c->n)
-        rc = fail_line(s, e, "choices has %zu texts, but %zu labels", c->n,
-                       json_array_size(c->labels));
-    return rc;
-}
-
-// A label or key as it is compared: a text, or the digits of a whole number.
-static bool label_text(const json_t *v, char text[24]) {
-    const char *as_text = json_string_value(v);
-    if (json_is_integer(v)) return snprintf(text, 24, "%lld", (long long)json_integer_value(v)) > 0;
-    if (!as_text || strlen(as_text) >= 24) return false;
-    strcpy(text, as_text);
-    return true;
-}
-
-static int read_choice(const struct source *s, const struct choices *c, size_t i, const char **text,
-                       char label[24], struct kv_error *e) {
-    const json_t *one = json_array_get(c->list, i);
-    const json_t *mark = c->list ? json_object_get(one, "label") : json_array_get(c->labels, i);
-    if (c->list) {
-        int rc = get_text(s, one, "text", text, e);
-        if (rc) return rc;
-    } else if (!(*text = json_string_value(json_array_get(c->texts, i)))) {
-        return fail_line(s, e, "text %zu of the choices is not a text", i);
-    }
-    if (!mark) return fail_line(s, e, "the field \"label\" is missing");
-    if (!label_text(mark, label))
-        return fail_line(s, e, "the field \"label\" is neither a short text nor a whole number");
-    return KV_OK;
-}
-
-// All labels have been read.
-static int check_labels_differ(const struct source *s, const struct choices *c,
-                               struct kv_error *e) {
-    const char *text;
-    char a[24], b[24];
-    for (size_t i = 0; i < c->n; i++)
-        for (size_t k = 0; k < i; k++) {
-            int rc = read_choice(s, c, i, &text, a, e);
-            if (!rc) rc = read_choice(s, c, k, &text, b, e);
-            if (!rc && strcmp(a, b) == 0)
-                rc = fail_line(s, e, "the label \"%.20s\" stands at two choices", a);
-            if (rc) return rc;
-        }
-    return KV_OK;
-}
-
-// The question and its choices, wherever the line has them: {question: {stem, choices}} in the
-// official files; {question or question_stem, choices} in the hub's.
-static int find_question(const struct source *s, const json_t *line, const char **stem,
-                         struct choices *c, struct kv_error *e) {
-    const json_t *question = json_object_get(line, "question");
-    const json_t *from = json_is_object(question) ? question : line;
-    const char *key = from == question                         ? "stem"
-                      : json_object_get(line, "question_stem") ? "question_stem"
-                                                               : "question";
-    int rc = get_text(s, from, key, stem, e);
-    if (!rc && kv_is_blank(*stem)) rc = fail_line(s, e, "the stem is empty");
-    return rc ? rc : find_choices(s, json_object_get(from, "choices"), c, e);
-}
-
-// ARC and OpenBookQA share a layout; labels are A, B, ... or 1, 2, ..., so the key is looked up
-// among the item's own.
-static int read_question(const struct source *s, const json_t *line, struct kv_task_item *item,
-                         bool arc, struct kv_error *e) {
-    const char *stem, *text;
-    char key[24], label[24];
-    struct choices choices;
-    int rc = find_question(s, line, &stem, &choices, e);
-    if (rc) return rc;
-    const json_t *answer = json_object_get(line, "answerKey");
-    if (!answer) return fail_line(s, e, "the field \"answerKey\" is missing");
-    if (!label_text(answer, key))
-        return fail_line(s, e,
-                         "the field \"answerKey\" is neither a short text nor a whole number");
-    if (!*key) return fail_line(s, e, "answerKey is empty: this set's answers are not published");
-    item->id = id_of(line, "id", s->line - 1);
-    item->source = kv_strdup("");
-    item->context = arc ? kv_format_text("Question: %s\nAnswer:", stem) : kv_strdup(stem);
-    item->choices = kv_alloc(choices.n, sizeof *item->choices);
-    item->gold = -1;
-    struct kv_text labels = {0};
-    for (size_t i = 0; i < choices.n && !rc; i++) {
-        rc = read_choice(s, &choices, i, &text, label, e);
-        if (rc) break;
-        kv_text_addf(&labels, "%s%.20s", i ? ", " : "", label);
-        if (strcmp(label, key) == 0 && item->gold < 0) item->gold = (int)i;
-        item->choices[item->n_choices++] = kv_strdup(text);
-    }
-    char *all = kv_text_take(&labels);
-    if (!rc) rc = check_labels_differ(s, &choices, e);
-    if (!rc && item->gold < 0)
-        rc = fail_line(s, e, "answerKey \"%.20s\" is none of the labels %.200s", key, all);
-    free(all);
-    return rc;
-}
+#include "traces/made.h"
+#include "traces/task_lines.h"
 
 // The next item, owned by t also when half filled; memory grows with items, not with lines.
 static struct kv_task_item *add_item(struct kv_tasks *t, size_t *room) {
@@ -276,21 +29,13 @@ static struct kv_task_item *add_item(struct kv_tasks *t, size_t *room) {
     return &t->items[t->n_items++];
 }
 
-static int read_item(struct source *s, struct kv_tasks *t, size_t *room, const json_t *line,
+static int read_item(struct kv_task_source *s, struct kv_tasks *t, size_t *room, const json_t *line,
                      struct kv_error *e) {
-    struct kv_task_item *item = add_item(t, room);
-    int rc;
-    if (!json_is_object(line))
-        rc = fail_line(s, e, "a JSON object was expected");
-    else if (t->kind == KV_TASK_HELLASWAG)
-        rc = read_hellaswag(s, line, item, e);
-    else
-        rc = read_question(s, line, item, t->kind == KV_TASK_ARC, e);
-    return rc ? rc : check_choices(s, item, e);
+    return kv_task_line_read(s, t->kind, line, add_item(t, room), e);
 }
 
-static int bad_json(const struct source *s, const json_error_t *bad, struct kv_error *e) {
-    return fail_line(s, e, "this is not JSON: %.200s at byte %d", bad->text, bad->position);
+static int bad_json(const struct kv_task_source *s, const json_error_t *bad, struct kv_error *e) {
+    return kv_task_line_fail(s, e, "this is not JSON: %.200s at byte %d", bad->text, bad->position);
 }
 
 // Files joined by `cat` have their byte order marks inside.
@@ -300,8 +45,8 @@ static void skip_marks(const char **text, size_t *n) {
     while (*n >= 3 && memcmp(*text + *n - 3, mark, 3) == 0) *n -= 3;
 }
 
-static int read_line(struct source *s, struct kv_tasks *t, size_t *room, const char *text, size_t n,
-                     struct kv_error *e) {
+static int read_line(struct kv_task_source *s, struct kv_tasks *t, size_t *room, const char *text,
+                     size_t n, struct kv_error *e) {
     json_error_t bad;
     skip_marks(&text, &n);
     json_t *line = json_loadb(text, n, JSON_REJECT_DUPLICATES, &bad);
@@ -312,7 +57,7 @@ static int read_line(struct source *s, struct kv_tasks *t, size_t *room, const c
 }
 
 // A whole file as one JSON array; "line" is then an item's place in it.
-static int read_array(struct source *s, struct kv_tasks *t, const char *text, size_t n,
+static int read_array(struct kv_task_source *s, struct kv_tasks *t, const char *text, size_t n,
                       struct kv_error *e) {
     json_error_t bad;
     size_t room = 0, i;
@@ -338,7 +83,7 @@ static bool blank_line(const char *s, size_t n) {
     return n == 0;
 }
 
-static int read_lines(struct source *s, struct kv_tasks *t, const char *text, size_t n,
+static int read_lines(struct kv_task_source *s, struct kv_tasks *t, const char *text, size_t n,
                       struct kv_error *e) {
     size_t room = 0;
     for (size_t at = 0; at < n;) {
@@ -354,15 +99,15 @@ static int read_lines(struct source *s, struct kv_tasks *t, const char *text, si
     return t->n_items ? KV_OK : kv_fail(e, KV_EFAIL, s->path, "there are no items");
 }
 
-static int read_text(struct source *s, struct kv_tasks *t, const char *text, size_t n,
+static int read_text(struct kv_task_source *s, struct kv_tasks *t, const char *text, size_t n,
                      struct kv_error *e) {
     const char *zero = memchr(text, 0, n);
     size_t valid = zero ? (size_t)(zero - text) : kv_utf8_valid(text, n);
     for (size_t i = 0; i < valid; i++) s->line += text[i] == '\n';
     s->line++;
     if (valid < n)
-        return fail_line(s, e, "byte %zu of the text (0x%02x) is %s", valid,
-                         (unsigned char)text[valid], zero ? "zero" : "not UTF-8");
+        return kv_task_line_fail(s, e, "byte %zu of the text (0x%02x) is %s", valid,
+                                 (unsigned char)text[valid], zero ? "zero" : "not UTF-8");
     if (kv_is_blank(text)) return kv_fail(e, KV_EFAIL, s->path, "there are no items: it is empty");
     t->items = kv_alloc(1, sizeof *t->items);
     t->n_items = 1;
@@ -383,16 +128,20 @@ static const struct kv_param text_params[] = {
     {"score", KV_TEXT, "1", 0, 0, NULL, NULL,
      "1/N: of each N positions one is scored, drawn with the seed"},
     {0}};
+static const struct kv_param gsm8k_params[] = {
+    {"shots", KV_INT, "", 0, 64, NULL, NULL,
+     "solved problems before each question: 5 where `from` is given, else 0"},
+    {"from", KV_TEXT, "", 0, 0, NULL, NULL, "the file that they are drawn from"},
+    {0}};
 static const struct kv_param no_params[] = {{0}};
 
 // Kinds by enum kv_task_kind.
 static const struct {
     const char *name;
     const struct kv_param *params;
-} kinds[] = {{"hellaswag", hellaswag_params},
-             {"arc", no_params},
-             {"openbookqa", no_params},
-             {"text", text_params}};
+} kinds[] = {{"hellaswag", hellaswag_params}, {"arc", no_params},      {"openbookqa", no_params},
+             {"text", text_params},           {"gsm8k", gsm8k_params}, {"needle", kv_needle_params},
+             {"recall", kv_recall_params}};
 #define N_KINDS (sizeof kinds / sizeof *kinds)
 
 // Files shipped in the program.
@@ -410,17 +159,25 @@ static bool file_exists(const char *path) {
 // Takes a kind off the front of *path: its index, or N_KINDS when there is none.
 static size_t take_kind(char **path) {
     size_t n = strcspn(*path, ":");
-    for (size_t i = 0; i < N_KINDS && (*path)[n]; i++)
+    for (size_t i = 0; i < N_KINDS; i++)
         if (strlen(kinds[i].name) == n && memcmp(kinds[i].name, *path, n) == 0) {
-            *path += n + 1;
+            if (!(*path)[n] && i != KV_TASK_RECALL) break; // which needs no file
+            *path += n + ((*path)[n] != 0);
             return i;
         }
     return N_KINDS;
 }
 
+static int no_file(size_t kind, struct kv_error *e) {
+    return kv_fail(e, KV_EUSAGE, "tasks", "%s needs a file: %s:FILE", kinds[kind].name,
+                   kinds[kind].name);
+}
+
 // "helaswag:FILE" where no such file is: the kind is a typo.
 static int check_kind(const char *path, struct kv_error *e) {
     size_t n = strcspn(path, ":");
+    for (size_t i = 0; i < N_KINDS; i++)
+        if (strcmp(kinds[i].name, path) == 0 && !file_exists(path)) return no_file(i, e);
     if (path[n] != ':' || memchr(path, '/', n) || file_exists(path)) return KV_OK;
     char *name = kv_strdup(path);
     name[n] = 0;
@@ -430,7 +187,9 @@ static int check_kind(const char *path, struct kv_error *e) {
     int rc = near ? kv_fail(e, KV_EUSAGE, "tasks", "unknown kind '%.60s'; did you mean '%s'?", name,
                             near)
                   : kv_fail(e, KV_EUSAGE, "tasks",
-                            "unknown kind '%.60s'; it is hellaswag, arc, openbookqa or text", name);
+                            "unknown kind '%.60s'; it is hellaswag, arc, openbookqa, text, gsm8k, "
+                            "needle or recall",
+                            name);
     free(name);
     return rc;
 }
@@ -449,8 +208,8 @@ static size_t first_letter(const char *text, size_t n) {
 }
 
 // What the text is instead of JSON, if its first bytes tell; else the parser's own words.
-static int not_json(const struct source *s, const char *text, size_t n, const json_error_t *bad,
-                    struct kv_error *e) {
+static int not_json(const struct kv_task_source *s, const char *text, size_t n,
+                    const json_error_t *bad, struct kv_error *e) {
     const char *kind = kv_file_kind(text, n, NULL);
     if (kind && text[first_letter(text, n)] != '{' && text[first_letter(text, n)] != '[')
         return kv_fail(e, KV_EFAIL, s->path, "this is no benchmark file: %s", kind);
@@ -467,7 +226,7 @@ static int recognize(const char *path, const char *text, size_t n, size_t *kind,
     }
     size_t begin = first_letter(text, n);
     if (begin == n) return kv_fail(e, KV_EFAIL, path, "there are no items: it is empty");
-    struct source s = {.path = path, .unit = "line", .line = 1};
+    struct kv_task_source s = {.path = path, .unit = "line", .line = 1};
     for (size_t i = 0; i < begin; i++) s.line += text[i] == '\n';
     const char *newline = memchr(text + begin, '\n', n - begin);
     bool array = text[begin] == '[';
@@ -486,6 +245,8 @@ static int recognize(const char *path, const char *text, size_t n, size_t *kind,
     else if (json_object_get(question, "choices") ||
              (json_is_string(question) && json_object_get(first, "choices")))
         *kind = id_is_two_numbers(id) ? KV_TASK_OPENBOOKQA : KV_TASK_ARC;
+    else if (json_is_string(question) && json_is_string(json_object_get(first, "answer")))
+        *kind = KV_TASK_GSM8K;
     else
         known = false;
     bool empty = array && json_array_size(line) == 0;
@@ -495,7 +256,7 @@ static int recognize(const char *path, const char *text, size_t n, size_t *kind,
     return kv_fail(e, KV_EFAIL, path,
                    "this is not recognized: its first %s has neither \"endings\" nor "
                    "\"question\" or \"question_stem\" with \"choices\"; say hellaswag:, arc:, "
-                   "openbookqa: or text: before the path",
+                   "openbookqa:, gsm8k: or text: before the path",
                    array ? "item" : "line");
 }
 
@@ -525,7 +286,44 @@ static int read_share(struct kv_tasks *t, const char *text, const char *what, st
                    text);
 }
 
-static int apply_pairs(struct kv_tasks *t, struct source *s, char *pairs, struct kv_error *e) {
+// What is asked of GSM8K's prompts.
+struct shots {
+    size_t n;
+    char *from; // file, or NULL
+};
+
+static int take_shots(struct shots *shots, const struct kv_args *args, const char *what,
+                      struct kv_error *e) {
+    const struct kv_value *n = kv_arg(args, "shots"), *from = kv_arg(args, "from");
+    shots->n = n->given ? (size_t)n->number : from->given ? 5 : 0;
+    if (shots->n && !*from->text)
+        return kv_fail(e, KV_EUSAGE, what,
+                       "shots=%zu needs from=FILE, the problems to draw them from", shots->n);
+    if (from->given && shots->n == 0)
+        return kv_fail(e, KV_EUSAGE, what, "from=%.60s: shots=0 draws none of it", from->text);
+    if (shots->n) shots->from = kv_strdup(from->text);
+    return KV_OK;
+}
+
+static int add_shots(struct kv_tasks *t, const struct shots *shots, struct kv_error *e) {
+    struct kv_tasks *from;
+    char *spec = kv_format_text("gsm8k:%s", shots->from);
+    int rc = kv_tasks_load(&from, spec, e);
+    free(spec);
+    if (rc) return rc;
+    rc = kv_gsm8k_add_shots(t, from, shots->n, e);
+    free(t->prompt);
+    t->prompt = kv_format_text("shots=%zu of %s", shots->n, from->digest);
+    kv_tasks_free(from);
+    return rc;
+}
+
+static bool is_made(enum kv_task_kind kind) {
+    return kind == KV_TASK_NEEDLE || kind == KV_TASK_RECALL;
+}
+
+static int apply_pairs(struct kv_tasks *t, struct kv_task_source *s, struct shots *shots,
+                       char *pairs, struct kv_error *e) {
     char what[32];
     struct kv_spec spec = {0};
     struct kv_args *args = NULL;
@@ -539,6 +337,8 @@ static int apply_pairs(struct kv_tasks *t, struct source *s, char *pairs, struct
     }
     if (!rc && t->kind == KV_TASK_TEXT) t->window_tokens = (uint32_t)kv_number(args, "window");
     if (!rc && t->kind == KV_TASK_TEXT) rc = read_share(t, kv_arg(args, "score")->text, what, e);
+    if (!rc && t->kind == KV_TASK_GSM8K) rc = take_shots(shots, args, what, e);
+    if (!rc && is_made(t->kind)) rc = kv_places_take(t, args, what, e);
     kv_args_free(args);
     free(spec.keys);
     free(spec.values);
@@ -546,21 +346,27 @@ static int apply_pairs(struct kv_tasks *t, struct source *s, char *pairs, struct
 }
 
 // Reads the file or the sample of that name; *kind becomes the sample's.
-static int read_bytes(const char *path, struct source *s, size_t *kind, char **text, size_t *n,
-                      struct kv_error *e) {
+static int read_bytes(const char *path, struct kv_task_source *s, size_t *kind, char **text,
+                      size_t *n, struct kv_error *e) {
     for (size_t i = 0; i < N_SAMPLES; i++) {
-        if (*kind != N_KINDS || strcmp(path, samples[i].name) != 0) continue;
+        bool within = samples[i].kind == KV_TASK_TEXT && *kind < N_KINDS && is_made(*kind);
+        if ((*kind != N_KINDS && !within) || strcmp(path, samples[i].name) != 0) continue;
         const struct kv_asset *asset = kv_asset_find(samples[i].asset);
         if (!asset) return kv_fail(e, KV_EFAIL, path, "this build holds no %s", samples[i].asset);
         struct kv_text copy = {0};
         kv_text_add(&copy, (const char *)asset->data, asset->n);
         *n = copy.n;
         *text = kv_text_take(&copy);
-        *kind = samples[i].kind;
+        if (!within) *kind = samples[i].kind;
         s->sample = true;
         return KV_OK;
     }
-    int rc = *kind == N_KINDS ? check_kind(path, e) : KV_OK;
+    if (*kind == KV_TASK_RECALL && !*path) { // makes its own
+        *n = 0;
+        *text = kv_strdup("");
+        return KV_OK;
+    }
+    int rc = *kind == N_KINDS ? check_kind(path, e) : *path ? KV_OK : no_file(*kind, e);
     return rc ? rc : kv_read_file(path, text, n, e);
 }
 
@@ -611,10 +417,11 @@ static int check_encoding(const char *path, const char **text, size_t *n, struct
     return KV_OK;
 }
 
-static int read_items(struct source *s, struct kv_tasks *t, const char *text, size_t n,
+static int read_items(struct kv_task_source *s, struct kv_tasks *t, const char *text, size_t n,
                       struct kv_error *e) {
     size_t begin = first_letter(text, n);
-    if (t->kind == KV_TASK_TEXT) return read_text(s, t, text, n, e);
+    if (t->kind == KV_TASK_RECALL && n == 0 && !*s->path) return KV_OK;
+    if (t->kind == KV_TASK_TEXT || is_made(t->kind)) return read_text(s, t, text, n, e);
     if (begin < n && text[begin] == '[') return read_array(s, t, text, n, e);
     return read_lines(s, t, text, n, e);
 }
@@ -626,7 +433,8 @@ int kv_tasks_load(struct kv_tasks **out, const char *spec, struct kv_error *e) {
     char *pairs = strchr(copy, ',');
     if (pairs) *pairs++ = 0;
     size_t n = 0, kind = take_kind(&path);
-    struct source s = {.path = path, .unit = "line"};
+    struct kv_task_source s = {.path = path, .unit = "line"};
+    struct shots shots = {0};
     struct kv_tasks *t = kv_alloc(1, sizeof *t);
     int rc = read_bytes(path, &s, &kind, &text, &n, e);
     const char *body = text;
@@ -636,15 +444,18 @@ int kv_tasks_load(struct kv_tasks **out, const char *spec, struct kv_error *e) {
     if (rc) goto done;
     t->kind = (enum kv_task_kind)kind;
     t->name = kv_strdup(name_of(kind, path));
-    t->path = kv_strdup(path);
+    t->path = kv_strdup(*path ? path : t->name);
     t->prompt = kv_strdup("");
     kv_hex64(kv_hash(text, n, 0), t->digest);
-    rc = apply_pairs(t, &s, pairs, e);
+    rc = apply_pairs(t, &s, &shots, pairs, e);
+    if (!rc && !*path) kv_hex64(kv_hash(t->prompt, strlen(t->prompt), 0), t->digest);
     if (!rc) rc = read_items(&s, t, body, n_body, e);
+    if (!rc && shots.n) rc = add_shots(t, &shots, e);
     if (!rc) warn_of_doubles(t);
 done:
     free(text);
     free(copy);
+    free(shots.from);
     if (rc) {
         kv_tasks_free(t);
         return rc;
@@ -662,7 +473,9 @@ void kv_tasks_free(struct kv_tasks *t) {
         free(item->id);
         free(item->source);
         free(item->context);
+        free(item->answer);
     }
+    free(t->places);
     free(t->items);
     free(t->name);
     free(t->path);

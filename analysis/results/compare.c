@@ -60,6 +60,28 @@ static bool compare_accuracy(struct kv_compared *c, const struct kv_pairs *j, in
     return true;
 }
 
+// A measure of divergence, of which no accuracy can be told.
+static struct kv_compared of_divergence(const char *quantity, size_t n, double a, double b,
+                                        double difference, struct kv_interval interval) {
+    return (struct kv_compared){.quantity = quantity,
+                                .divergence = true,
+                                .n = n,
+                                .a = a,
+                                .b = b,
+                                .difference = difference,
+                                .interval = interval,
+                                .bootstrap = {NAN, NAN},
+                                .only_a = NAN,
+                                .only_b = NAN,
+                                .exact_p = NAN,
+                                .mid_p = NAN,
+                                .margin = NAN,
+                                .tost_p = NAN,
+                                .not_worse_p = NAN,
+                                .items_needed = NAN,
+                                .smallest_seen = NAN};
+}
+
 static bool compare_divergence(struct kv_compared *c, const struct kv_pairs *j,
                                const struct kv_comparing *how) {
     double *d = kv_alloc(j->n + 1, sizeof *d), *share_a = kv_alloc(j->n + 1, sizeof *d);
@@ -72,23 +94,8 @@ static bool compare_divergence(struct kv_compared *c, const struct kv_pairs *j,
         share_a[i] = j->kl_a[i] * j->n_scored[i] / tokens.mean;
         share_b[i] = j->kl_b[i] * j->n_scored[i] / tokens.mean;
     }
-    *c = (struct kv_compared){.quantity = "kl_nats",
-                              .divergence = true,
-                              .n = m.n,
-                              .a = a.mean,
-                              .b = a.mean - m.mean,
-                              .difference = m.mean,
-                              .interval = m.interval,
-                              .bootstrap = bootstrap(j, share_a, share_b, how),
-                              .only_a = NAN,
-                              .only_b = NAN,
-                              .exact_p = NAN,
-                              .mid_p = NAN,
-                              .margin = NAN,
-                              .tost_p = NAN,
-                              .not_worse_p = NAN,
-                              .items_needed = NAN,
-                              .smallest_seen = NAN};
+    *c = of_divergence("kl_nats", m.n, a.mean, a.mean - m.mean, m.mean, m.interval);
+    c->bootstrap = bootstrap(j, share_a, share_b, how);
     free(d);
     free(share_a);
     free(share_b);
@@ -129,23 +136,8 @@ size_t kv_compare_tokens(const struct kv_window_tokens *a, size_t n_a,
     for (int m = KV_TOKEN_KL_MEDIAN; m < KV_N_TOKEN_MEASURES;
          m++) { // the mean stands there already
         if (isnan(apart.at[m].value)) continue;
-        out[n_out++] = (struct kv_compared){.quantity = kv_token_measure_names[m],
-                                            .divergence = true,
-                                            .n = apart.n,
-                                            .a = of_a.at[m].value,
-                                            .b = of_b.at[m].value,
-                                            .difference = apart.at[m].value,
-                                            .interval = apart.at[m].interval,
-                                            .bootstrap = {NAN, NAN},
-                                            .only_a = NAN,
-                                            .only_b = NAN,
-                                            .exact_p = NAN,
-                                            .mid_p = NAN,
-                                            .margin = NAN,
-                                            .tost_p = NAN,
-                                            .not_worse_p = NAN,
-                                            .items_needed = NAN,
-                                            .smallest_seen = NAN};
+        out[n_out++] = of_divergence(kv_token_measure_names[m], apart.n, of_a.at[m].value,
+                                     of_b.at[m].value, apart.at[m].value, apart.at[m].interval);
     }
     free(x);
     free(y);

@@ -27,7 +27,9 @@ static int mark(const struct kv_rows *rows, const struct kv_store_setting *setti
         if (means(text, &rows->row[i], settings, n_settings, &no_spec)) any = kept[i] = true;
     if (any) return 0;
     if (no_spec.code) return *e = no_spec, no_spec.code;
-    return kv_fail(e, KV_EFAIL, "--rows", "the store holds no row of %s", text);
+    return kv_fail(e, KV_EFAIL, "--rows", "the store holds no row of %s%s%s%s", text,
+                   strchr(text, '*') ? "" : "; '", strchr(text, '*') ? "" : text,
+                   strchr(text, '*') ? "" : "*' are all that begin so");
 }
 
 int kv_rows_keep(struct kv_rows *rows, struct kv_store *s, const char *const *texts, size_t n,

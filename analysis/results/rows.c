@@ -134,6 +134,7 @@ static int fill_row(struct kv_rows *rows, struct kv_row *row, struct kv_store *s
     judge(row, items, n);
     row->split = row->split_kl = kv_split_variance(NULL, NULL, 0);
     if (row->s.n_redraws > 1) code = split_row(row, items, n, s, e);
+    if (!code) code = kv_row_read_places(row, items, n, s, e);
     kv_item_results_free(items, n);
     if (!code) code = kv_row_read_tokens(row, rows, s, e);
     if (code) return code;
@@ -251,6 +252,7 @@ void kv_row_fini(struct kv_row *row) {
     free(row->left_out_ids);
     free(row->redraws_out_ids);
     kv_row_free_tokens(row);
+    free(row->place);
     free(row->static4.label);
     free(row->shuffle.label);
 }

@@ -13,6 +13,7 @@
 #ifndef KV_ANALYSIS_RESULTS_ROWS_H
 #define KV_ANALYSIS_RESULTS_ROWS_H
 
+#include "analysis/results/places.h"
 #include "analysis/stats/evidence.h"
 #include "analysis/stats/tokens.h"
 #include "sim/store/store.h"
@@ -61,6 +62,9 @@ struct kv_row {
     struct kv_window_tokens *window;
     size_t n_windows;
     struct kv_token_summary tokens, depth[KV_MAX_CONTEXTS];
+    // Places of facts at a depth of a context (places.h), [n_places]; 0: its items name none.
+    struct kv_place_result *place;
+    size_t n_places;
     struct kv_versus static4; // static 4 bit in the same format, where there is one
     struct kv_versus shuffle; // the same widths on the wrong tokens, all seeds there are
 };

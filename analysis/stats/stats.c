@@ -117,6 +117,12 @@ struct kv_mean kv_mean_interval(const double *x, size_t n, double confidence) {
     return m;
 }
 
+double kv_mean_p(const struct kv_mean *m) {
+    if (isnan(m->standard_error)) return NAN;
+    if (!(m->standard_error > 0)) return m->mean == 0;
+    return 2 * gsl_cdf_tdist_Q(fabs(m->mean) / m->standard_error, (double)(m->n - 1));
+}
+
 struct kv_mean kv_ratio_interval(const double *x, const double *w, size_t n, double confidence) {
     struct kv_mean m = {.mean = NAN, .sd = NAN};
     double sum = 0, weight = 0, squares = 0;

@@ -66,6 +66,9 @@ struct kv_mean {
     struct kv_interval interval;
 };
 struct kv_mean kv_mean_interval(const double *x, size_t n, double confidence);
+// Two-sided p of the t test that such a mean is 0; NAN for fewer than two values. Where they do not
+// vary it is 1 for a mean of 0 and 0 for any other.
+double kv_mean_p(const struct kv_mean *m);
 
 // sum(x w) / sum(w) with the interval of a ratio estimate (Cochran, Sampling Techniques, 1977,
 // section 2.11): the divergence a scored token, where items hold unequally many tokens. Items where

@@ -8,6 +8,7 @@
 #include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/replay/spec.h"
+#include "sim/runtimes/scales.h"
 #include "sim/store/label.h"
 
 struct kv_export_options kv_export_defaults(void) {
@@ -150,11 +151,14 @@ static char *words_of(const struct kv_export *x, const char *label) {
     return kv_text_take(&t);
 }
 
-static void put_words(struct kv_export *x, const struct kv_format_setting *setting) {
+static void put_words(struct kv_export *x, const struct kv_format_setting *setting,
+                      const char *scales) {
     const char *spec = x->served.spec;
     char *label;
     kv_spec_labels(&spec, &setting, 1, &label);
-    x->sentence = words_of(x, label);
+    char *words = words_of(x, label);
+    x->sentence = scales ? kv_format_text("%s; %s", words, scales) : kv_strdup(words);
+    free(words);
     free(label);
 }
 
@@ -166,21 +170,55 @@ static void measure(struct kv_export_side *side, const struct kv_cache_plan *p) 
         p->allocated_bits * (double)kv_cells(&p->setting.shape) * p->setting.shape.head_dim / 8;
 }
 
+// The trace, and the items that the options name.
+static int open_items(struct kv_trace **t, struct kv_item_range *items,
+                      const struct kv_export_options *o, struct kv_error *e) {
+    int rc = kv_trace_open(t, o->trace, e);
+    if (rc) return rc;
+    *items = o->items;
+    if (!items->n) *items = (struct kv_item_range){0, kv_trace_info(*t)->n_items};
+    rc = kv_item_range_check(items, kv_trace_info(*t)->n_items, "items", e);
+    if (rc) kv_trace_close(*t);
+    return rc;
+}
+
 static int plan_of(struct kv_cache_plan *p, const struct kv_export_options *o,
                    const struct kv_format_setting *setting, struct kv_error *e) {
     struct kv_error first;
+    struct kv_item_range items;
     struct kv_trace *t;
     int rc = kv_cache_plan_of_spec(p, o->spec, setting, &first);
     if (rc == 0) return 0;
     *e = first;
     if (!o->trace || strcmp(first.where, "export") != 0) return rc;
     // It tells tokens apart: their mean is what can be exported.
-    rc = kv_trace_open(&t, o->trace, e);
+    rc = open_items(&t, &items, o, e);
     if (rc) return rc;
-    struct kv_item_range items = o->items;
-    if (!items.n) items = (struct kv_item_range){0, kv_trace_info(t)->n_items};
-    rc = kv_item_range_check(&items, kv_trace_info(t)->n_items, "items", e);
-    if (rc == 0) rc = kv_cache_plan_of_items(p, o->spec, t, items.first, items.n, o->jobs, e);
+    rc = kv_cache_plan_of_items(p, o->spec, t, items.first, items.n, o->jobs, e);
+    kv_trace_close(t);
+    return rc;
+}
+
+// *words: what was written, for the sentence. Caller frees.
+static int write_scales(const struct kv_served *s, const struct kv_export_options *o, char **words,
+                        struct kv_error *e) {
+    struct kv_cache_scales scales = {0};
+    struct kv_item_range items;
+    struct kv_trace *t;
+    if (!o->trace)
+        return kv_fail(e, KV_EUSAGE, "scales", "they are measured on a recording: --trace DIR");
+    int rc = open_items(&t, &items, o, e);
+    if (rc) return rc;
+    rc = kv_cache_scales_of(&scales, s, t, items.first, items.n, e);
+    if (rc == 0) rc = kv_cache_scales_write(&scales, o->scales, e);
+    if (rc == 0) {
+        char *ranges = kv_cache_scales_words(&scales);
+        *words =
+            kv_format_text("scales of %zu items (%s) are in %s, and the replay has scales of 1",
+                           items.n, ranges, o->scales);
+        free(ranges);
+    }
+    kv_cache_scales_fini(&scales);
     kv_trace_close(t);
     return rc;
 }
@@ -226,8 +264,11 @@ static int run(struct kv_export *x, const struct kv_export_options *o, struct kv
     rc = kv_snap(&x->plan, runtime, &plan, e);
     if (rc == 0) rc = write_plan(x, o, &plan, e);
     kv_cache_plan_fini(&plan);
+    char *scales = NULL;
+    if (rc == 0 && o->scales) rc = write_scales(&x->plan, o, &scales, e);
     if (rc == 0 && o->trace && o->replay) rc = replay(x, o, e);
-    if (rc == 0) put_words(x, &setting);
+    if (rc == 0) put_words(x, &setting, scales);
+    free(scales);
     return rc;
 }
 

@@ -24,8 +24,11 @@ struct kv_export_options {
     const char *shape;
     const char *trace, *model;  // NULL = none; model alone tells the shape
     struct kv_item_range items; // to replay; none = all
-    bool replay;                // both plans, where there is a trace
-    bool strict;                // refuse what would be snapped
+    // Where scales of an FP8 cache go, of the trace's items (sim/runtimes/scales.h); NULL =
+    // nowhere. The replay has scales of 1.
+    const char *scales;
+    bool replay; // both plans, where there is a trace
+    bool strict; // refuse what would be snapped
     unsigned jobs;
 };
 // Replaying, not strict, one thread.
@@ -47,7 +50,7 @@ struct kv_export {
 };
 // Errors: those of kv_snap and kv_cache_plan_of_spec; KV_EUSAGE for an unknown runtime, a shape
 // that is none, nothing that tells the shape; KV_EFAIL under strict, naming what would change;
-// those of exact replay.
+// those of exact replay and of kv_cache_scales_of.
 KV_MUST_CHECK int kv_export_run(struct kv_export *x, const struct kv_export_options *o,
                                 struct kv_error *e);
 void kv_export_fini(struct kv_export *x);

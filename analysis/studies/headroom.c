@@ -256,7 +256,7 @@ static int read_entry(const struct kv_headroom *h, struct kv_headroom_entry *x, 
 
 // Whether a row of the store is what the study ran.
 static bool is_ours(const struct kv_headroom *h, const struct kv_summary *row) {
-    enum kv_compute compute = row->fidelity == KV_EXACT ? h->o.compute : KV_COMPUTE_F32;
+    enum kv_compute compute = row->fidelity == KV_EXACT ? h->o.compute : KV_COMPUTE_HOST;
     return strcmp(row->trace_digest, h->digest) == 0 && row->seed == h->o.plan.seed &&
            row->mode == KV_INLINE && row->self == KV_SELF_CODED &&
            strcmp(row->compute, kv_compute_names[compute]) == 0 &&

@@ -133,7 +133,7 @@ static bool find_model(struct checker *c) {
     const struct kv_trace_info *in = kv_trace_info(c->trace);
     if (c->model) return true;
     int rc =
-        kv_tolerate(kv_recorded_model_open(&c->model, in, c->o->model, KV_COMPUTE_F32, &e), &e);
+        kv_tolerate(kv_recorded_model_open(&c->model, in, c->o->model, KV_COMPUTE_HOST, &e), &e);
     if (rc == 0 && (rc = kv_trace_check_model(in, c->model, &e))) {
         kv_model_close(c->model);
         c->model = NULL;

@@ -268,6 +268,17 @@ static void the_t_interval_is_that_of_scipy(void **state) {
     near(r.mean, m.mean, 1e-15);
     near(r.interval.low, m.interval.low, 1e-14);
     assert_true(isnan(kv_mean_interval(x, 1, 0.95).interval.low));
+    // Two degrees of freedom: p = 1 - t / sqrt(2 + t^2), t = sqrt(7).
+    struct kv_mean few = kv_mean_interval((const double[]){1, 2, 4}, 3, 0.95);
+    assert_true(fabs(kv_mean_p(&few) - 0.118082896312) < 1e-9);
+    few = kv_mean_interval((const double[]){-1, -2, -4}, 3, 0.95);
+    assert_true(fabs(kv_mean_p(&few) - 0.118082896312) < 1e-9);
+    few = kv_mean_interval((const double[]){0, 0, 0}, 3, 0.95);
+    assert_true(kv_mean_p(&few) == 1);
+    few = kv_mean_interval((const double[]){2, 2, 2}, 3, 0.95);
+    assert_true(kv_mean_p(&few) == 0);
+    few = kv_mean_interval((const double[]){2}, 1, 0.95);
+    assert_true(isnan(kv_mean_p(&few)));
     assert_true(isnan(kv_mean_interval(x, 0, 0.95).mean));
 }
 

@@ -23,6 +23,7 @@ struct kv_drawn {
     double plot_y, narrow_y; // heights of head and panels in pixels; a list of names may follow
     bool times;              // against time, not bits
     bool depths;             // divergence by depth (depths.h)
+    bool places;             // facts by length and depth (places.h)
 };
 
 // Draws frontier_bits and, with a device, frontier_latency into the set's folder: what

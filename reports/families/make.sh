@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # What reports/families.md is made of: formats, plans and learned cells on SmolLM2, Qwen2.5 and Gemma 3. Usage, from the
 # repository's root: make.sh STEP... with BUILD, MODEL (another model lies beside it, `make models`), KVSIM_DATA and, for a
-# GPU, COMPUTE=cublas in the environment; FAMILIES names those to do (default: all three); traces and the store go to
+# GPU, COMPUTE=cuda in the environment; FAMILIES names those to do (default: all three); traces and the store go to
 # work/families. A recording that is finished stays, and a sweep goes on where it stopped. Steps:
 #   record    what is judged: 300 HellaSwag items (hellaswag.ids) and 16 windows of 1,024 tokens of WikiText; what plans learn from:
 #             160 items of other contexts (train.ids); what cells learn from: those, 200 more (cells-train.ids, no context that
@@ -13,7 +13,7 @@
 #   table     the tables of reports/families.md: divergence, ranks and their agreement, and how far from the other program;
 #             and the figure (work/families/families.svg)
 set -eu
-kvsim=$BUILD/kvsim lists=reports/families cells=policies/cells to=work/families compute="--compute ${COMPUTE:-f32}"
+kvsim=$BUILD/kvsim lists=reports/families cells=policies/cells to=work/families compute="--compute ${COMPUTE:-cpu}"
 hellaswag=hellaswag:$KVSIM_DATA/hellaswag_val.jsonl.gz text=text:$KVSIM_DATA/wikitext2_test.raw.txt
 mkdir -p $to
 

@@ -48,6 +48,19 @@ table plans.md 'runtime | exported as' | awk -F '\t' '
     { split($6, part, /[][, ]+/); print $1 "\t" $3 "\t" $5 "\t" part[1] "\t" part[2] "\t" part[3] }' | sort -s -t '	' -k 3,3g >"$to/plans.tsv"
 draw plans 860 340
 
+# A bucket stands at the most that its positions see; "KL (low to high)" where there is an interval.
+head=$(grep -m 1 '^| tokens seen' reports/long.md)
+table long.md 'tokens seen' | awk -F '\t' -v head="$head" '
+    BEGIN { print "row\tcontext\tkl\tlow\thigh\tname"; n = split(head, name, / *\| */); gsub(/`/, "", head); split(head, name, / *\| */) }
+    { most = $1; sub(/.* /, "", most); gsub(/,/, "", most)
+      for (i = 3; i <= NF; i++) { split($i, part, /[ ()]+/); print i - 2 "\t" most "\t" part[1] "\t" part[2] "\t" part[4] "\t" name[i + 1] } }' | sort -s -n -k 1,1 >"$to/long.tsv"
+draw long 860 440
+
+# Devices that are shipped, on their own runs.
+[ -z "$draw" ] || for device in epyc-avx2-2core-q4 h100-135m h100-1.7b; do
+    "$BUILD/kvsim" calibrate -q --runs sim/cost/devices/$device.json --device $device --figures work/devices >/dev/null
+    cp work/devices/${device}_lines.svg "$to/latency_$device.svg"
+done
 [ -z "$draw" ] || {
     "$BUILD/kvsim" calibrate -q --runs reports/your-device/llama-bench.md --device your-device --figures work/your-device >/dev/null
     cp work/your-device/your-device_lines.svg "$to/your-device.svg"

@@ -15,12 +15,15 @@
 static int add_figure(struct kv_text *t, const struct kv_page *p, const struct kv_drawn *drawn,
                       struct kv_error *e) {
     const char *label =
-        drawn->depths  ? "Divergence from 16 bit against the tokens that a position sees; the "
-                         "table by depth below holds the numbers"
-        : drawn->times ? "Divergence from 16 bit, and accuracy, against milliseconds a token, "
-                         "a panel for each context; the table below holds the numbers"
-                       : "Divergence from 16 bit, and accuracy, against effective bits; the "
-                         "table below holds the numbers";
+        drawn->places   ? "Answers written whole, and their margin to 16 bit, by length of the "
+                          "context and depth of the fact in it; the table by length and depth below "
+                          "says where policies first differ"
+        : drawn->depths ? "Divergence from 16 bit against the tokens that a position sees; the "
+                          "table by depth below holds the numbers"
+        : drawn->times  ? "Divergence from 16 bit, and accuracy, against milliseconds a token, "
+                          "a panel for each context; the table below holds the numbers"
+                        : "Divergence from 16 bit, and accuracy, against effective bits; the "
+                          "table below holds the numbers";
     kv_text_addf(t, "<figure>\n");
     int code = kv_page_drawing(t, p, drawn->name, drawn->plot_y, "broad", label, e);
     if (!code) code = kv_page_drawing(t, p, drawn->narrow, drawn->narrow_y, "narrow", label, e);
@@ -78,6 +81,7 @@ static int add_part(struct kv_text *t, const struct kv_page *p, size_t i, struct
     kv_page_scorers(t, part);
     kv_page_redraws(t, part);
     kv_page_depths(t, part);
+    kv_page_places(t, part);
     if (closes) kv_text_addf(t, "</section>\n");
     return code;
 }

@@ -12,7 +12,7 @@
 // Rows that are drawn together, with the names of their figures: one recording, one setting.
 struct kv_page_part {
     struct kv_frontier_set set;
-    struct kv_drawn figures[3];
+    struct kv_drawn figures[4];
     size_t n_figures;
     char *paper; // the files of the panel for a paper; NULL = none
 };

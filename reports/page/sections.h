@@ -18,6 +18,8 @@ void kv_page_scorers(struct kv_text *t, const struct kv_page_part *part);
 void kv_page_redraws(struct kv_text *t, const struct kv_page_part *part);
 // Scored positions of text windows by depth, where the store holds them; else nothing.
 void kv_page_depths(struct kv_text *t, const struct kv_page_part *part);
+// Needle and recall tasks by length and depth, where the store holds them; else nothing.
+void kv_page_places(struct kv_text *t, const struct kv_page_part *part);
 // One of the two widths in which a figure is drawn, read from DIR/NAME.svg; style decides which is
 // seen. label: what it shows, in words.
 KV_MUST_CHECK int kv_page_drawing(struct kv_text *t, const struct kv_page *p, const char *name,

@@ -120,7 +120,9 @@ static void add_sweep(struct kv_text *t, const struct kv_page *p, const struct k
     kv_text_addf(t, "kvsim sweep %s.trace", s->trace_digest);
     kv_text_addf(t, " --fidelity %s --mode %s --self %s", kv_fidelity_names[s->fidelity],
                  kv_mode_names[s->mode], kv_self_names[s->self]);
-    if (strcmp(s->compute, KV_COMPUTE_CPU) != 0) kv_text_addf(t, " --compute %s", s->compute);
+    bool bf16 = strcmp(s->compute, KV_COMPUTE_IN_BF16) == 0;
+    if (strcmp(s->compute, KV_COMPUTE_CPU) != 0)
+        kv_text_addf(t, " --compute %s", bf16 ? "cuda --precision bf16" : s->compute);
     size_t redraws = 1;
     for (size_t i = 0; i < part->set.n; i++)
         if (part->set.rows[i].s.n_redraws > redraws) redraws = part->set.rows[i].s.n_redraws;

@@ -2,7 +2,9 @@
 # Measures what reports/scale.md tabulates, on a machine at rest: about 12 minutes on two cores for all of it.
 #     make all mpi build/sim/model/bench/bench_blas build/sim/replay/bench/bench_replay build/sim/replay/bench/bench_scale build/sim/cli/test/make_gguf
 #     MODEL=... KVSIM_DATA=... [LLAMA=.../llama-perplexity] sh reports/scale/measure.sh [blas|replay|scale|ranks|kills|llama]...
+# and on a machine with a GPU, after `make cuda`, about 8 minutes on an H200 with 16 cores: ... measure.sh gpu
 # ITEMS (60): of the sweeps by ranks and of the comparison. BENCH_ITEMS: of bench_replay (200), bench_scale (400).
+# GPU_ITEMS (1000 2500 5000 10042): the first so many of HellaSwag, of the sweeps on a GPU.
 set -eu
 : "${BUILD:=build}" "${MODEL:=data/SmolLM2-135M-Instruct.Q4_1.gguf}" "${KVSIM_DATA:?names the folder of hellaswag_val.jsonl.gz}"
 : "${ITEMS:=60}" "${LLAMA:=}"
@@ -54,6 +56,31 @@ ranks() { # the wall clock of a sweep from start to rows stored, the model's loa
 kills() { # 20 deaths, every other one rank 0's, of ranks that share a sweep of a tiny model
     KILLS=20 sh sim/cli/test/test_many.sh >"$work/kills.log" || { cat "$work/kills.log" && return 1; }
     sed -n '/killed/,/one process$/p' "$work/kills.log"
+}
+
+# Wall clock from start to rows stored, the model's loading included. Items grow longer along the file, so tokens count.
+gpu() {
+    eight='static:bits={4,8}@sym static:bits={3,4,5}@asym:group=32 static@{q4_0,q5_0,q8_0}'
+    [ -x "$BUILD/kvsim-cuda-limits" ] && "$BUILD/kvsim-cuda-limits" "$BUILD/libkvsim-cublas.so"
+    most=0
+    for n in ${GPU_ITEMS:-1000 2500 5000 10042}; do most=$n; done
+    gzip -dc "$tasks" | head -n "$most" | sed 's/.*"ind": *\([0-9]*\).*/\1/' >"$work/gpu.ids"
+    "$kvsim" record -q -m "$MODEL" -t "hellaswag:$tasks" --ids "$work/gpu.ids" --keep final --compute cuda -o "$work/gpu"
+    echo 'items  tokens   first_s  second_s  s_a_policy  us_a_token_and_policy  same_rows'
+    for n in ${GPU_ITEMS:-1000 2500 5000 10042}; do
+        for turn in 1 2; do
+            rm -f "$work"/g$turn.db*
+            start=$(now)
+            # shellcheck disable=SC2086 # eight words
+            "$kvsim" sweep -q "$work/gpu" $eight -m "$MODEL" --items "0-$((n - 1))" --compute cuda --db "$work/g$turn.db"
+            echo "$start $(now)" >"$work/g$turn.time"
+            rows "$work/g$turn.db" >"$work/g$turn.tsv"
+        done
+        same=no && cmp -s "$work/g1.tsv" "$work/g2.tsv" && same=yes
+        tokens=$("$kvsim" sql -q --tsv "SELECT SUM(n_tokens) FROM item WHERE item < $n" --db "$work/g1.db" | tail -n 1)
+        cat "$work/g1.time" "$work/g2.time" | awk -v n="$n" -v tokens="$tokens" -v same=$same '{ s[NR] = $2 - $1 }
+            END { printf "%5d  %7d  %7.1f  %8.1f  %10.2f  %21.2f  %s\n", n, tokens, s[1], s[2], s[2] / 8, s[2] / 8 / tokens * 1e6, same }'
+    done
 }
 
 # HellaSwag as llama.cpp's perplexity tool takes it: six lines an item, of the items that were recorded.

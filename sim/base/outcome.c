@@ -57,6 +57,7 @@ bool kv_outcome_judged(struct kv_outcome *o) {
         struct kv_choice_outcome *x = &o->choice[c];
         x->logprob = x->logprob_after_prefix = x->kl_nats = NAN;
         x->logprob_ref = x->logprob_ref_after_prefix = NAN;
+        x->match = x->match_ref = KV_MATCH_UNKNOWN;
     }
     return false;
 }
@@ -79,7 +80,7 @@ static double score(const struct kv_choice_outcome *c, enum kv_scorer scorer, bo
 static int32_t best(const struct kv_outcome *o, enum kv_scorer scorer, bool reference) {
     int32_t pick = -1;
     double top = -INFINITY;
-    for (uint32_t c = 0; c < o->n_choices; c++) {
+    for (uint32_t c = 0; c < o->n_choices && o->n_choices > 1; c++) { // of one there is no pick
         double s = score(&o->choice[c], scorer, reference);
         if (s > top) top = s, pick = (int32_t)c;
     }

@@ -32,8 +32,9 @@ KV_MUST_CHECK bool kv_variant_read(const char *text, enum kv_form *form,
                                    enum kv_feedback *feedback);
 
 // What did a run's matrix products is a text, since any accelerator may name itself ("cublas"):
-// this one is the CPU.
-#define KV_COMPUTE_CPU "f32"
+// these are the CPU, and a GPU in another precision than float32.
+#define KV_COMPUTE_CPU "cpu"
+#define KV_COMPUTE_IN_BF16 "cuda-bf16"
 
 // ---- what comes of it -----------------------------------------------------------------
 
@@ -41,6 +42,13 @@ KV_MUST_CHECK bool kv_variant_read(const char *text, enum kv_form *form,
 // byte; TOKEN: per token after the prefix that all choices share (llama.cpp's --hellaswag).
 enum kv_scorer { KV_ACC, KV_ACC_NORM, KV_ACC_BYTES, KV_ACC_TOKEN, KV_N_SCORERS };
 extern const char *const kv_scorer_names[]; // "acc", "acc_norm", "acc_bytes", "acc_token", NULL
+
+// Whether a choice is what greedy decoding would have written: each of its tokens is the likeliest
+// one after those before it (the first of equal ones). Some fidelities and engines cannot know.
+enum kv_exact_match { KV_MATCH_UNKNOWN, KV_MATCH_NO, KV_MATCH_YES };
+static inline double kv_match_share(enum kv_exact_match m) { // 0 or 1; NAN: unknown
+    return m == KV_MATCH_UNKNOWN ? NAN : m == KV_MATCH_YES;
+}
 
 struct kv_choice_outcome {
     double logprob;     // sum over the choice's tokens
@@ -51,6 +59,7 @@ struct kv_choice_outcome {
     // empty).
     double logprob_after_prefix, logprob_ref_after_prefix;
     uint32_t tokens_after_prefix;
+    enum kv_exact_match match, match_ref; // of the policy, of the 16-bit run
 };
 
 // Bits stored for one sequence (context + choice), mean over the item's choices, per cached value

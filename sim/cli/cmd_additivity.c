@@ -87,6 +87,7 @@ static int additivity(struct kv_cli *c, struct kv_error *e) {
 static const struct kv_option options[] = {
     {"model", 'm', "MODEL", NULL, "the model the trace was recorded from (default: as in replay)"},
     KV_COMPUTE_OPTION,
+    KV_PRECISION_OPTION,
     {"format", 'f', "FORMAT", "asym:group=32", "the format of flipped parts"},
     {"bits", 'b', "LIST", "2,3,4", "widths that parts are flipped to, from 16"},
     {"units", 0, "LIST", "layer,position", "what is flipped: layer, keys, values, position"},

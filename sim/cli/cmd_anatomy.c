@@ -127,6 +127,7 @@ static const struct kv_option options[] = {
     {"table", 0, "WHICH", "all", "places, remedies, or all (as TSV and JSON: places)"},
     {"out", 'o', "DIR", NULL, "also draw DIR/anatomy.svg and .png: heat maps by layer and channel"},
     KV_COMPUTE_OPTION,
+    KV_PRECISION_OPTION,
     {0}};
 
 const struct kv_command kv_cmd_anatomy = {

@@ -19,6 +19,8 @@ static const struct kv_option options[] = {
      "of the model, where no trace tells it: 135m, 360m, 1.7b, or layers x KV heads x head: "
      "30x3x64"},
     {"items", 0, "A-B", NULL, "only items A to B of the trace, counted from 0"},
+    {"scales", 0, "FILE", NULL,
+     "of an FP8 cache: its scales by layer, of the trace's items, as safetensors"},
     {"no-exact", 0, NULL, NULL, "compare bits alone"},
     {"strict", 0, NULL, NULL, "refuse a plan that the runtime does not serve as it is"},
     {0}};
@@ -62,12 +64,14 @@ static int export(struct kv_cli *c, struct kv_error *e) {
     o.trace = kv_opt(c, "trace");
     o.model = model ? model : kv_opt(c, "model");
     o.shape = kv_opt(c, "shape");
+    o.scales = kv_opt(c, "scales");
     o.replay = !kv_opt_given(c, "no-exact");
     o.strict = kv_opt_given(c, "strict");
     o.jobs = c->jobs;
     int rc = o.runtime ? kv_opt_range(c, "items", &o.items, e)
                        : kv_fail(e, KV_EUSAGE, "export", "--to RUNTIME is needed");
     if (rc == 0 && out) rc = kv_check_output(out, e);
+    if (rc == 0 && o.scales) rc = kv_check_output(o.scales, e);
     if (rc == 0) rc = kv_opt_blame(c, kv_export_run(&x, &o, e), e);
     if (rc == 0) rc = print(&x, out, c->output, e);
     kv_export_fini(&x);

@@ -64,6 +64,7 @@ static int headroom(struct kv_cli *c, struct kv_error *e) {
 static const struct kv_option options[] = {
     {"model", 'm', "MODEL", NULL, "the trace's model (default: as in replay)"},
     KV_COMPUTE_OPTION,
+    KV_PRECISION_OPTION,
     {"format", 'f', "FORMAT", "asym:group=32", "the format of all plans"},
     {"bits", 'b', "LIST", "3,4,5",
      "budgets: the allocated bits of uniform storage at these widths"},

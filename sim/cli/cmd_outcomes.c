@@ -29,6 +29,8 @@ COUNT(tokens, outcome.tokens)
 COUNT(chars, outcome.chars)
 COUNT(bytes, outcome.bytes)
 COUNT(tokens_after_prefix, outcome.tokens_after_prefix)
+CELL(greedy, kv_table_number(t, kv_match_share(row->of->outcome.match), 0))
+CELL(greedy16, kv_table_number(t, kv_match_share(row->of->outcome.match_ref), 0))
 REAL(logprob, logprob)
 REAL(logprob16, logprob_ref)
 REAL(kl_nats, kl_nats)
@@ -48,6 +50,8 @@ static const struct kv_table_column columns[] = {
     {"item", KV_RIGHT, item},
     {"logprob_after_prefix", KV_RIGHT, logprob_after_prefix},
     {"tokens_after_prefix", KV_RIGHT, tokens_after_prefix},
+    {"greedy", KV_RIGHT, greedy},
+    {"greedy16", KV_RIGHT, greedy16},
     {0}};
 
 static int print(const struct kv_choice_result *rows, size_t n, enum kv_output how,

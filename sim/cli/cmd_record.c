@@ -77,7 +77,7 @@ static int record(struct kv_cli *c, struct kv_error *e) {
                                   .jobs = c->jobs};
     char *formats = NULL, *one;
     const char *table_formats[64];
-    enum kv_compute compute = KV_COMPUTE_F32;
+    enum kv_compute compute = KV_COMPUTE_HOST;
     long n, stride, tape_mb;
     if (!model_path)
         return kv_fail(e, KV_EUSAGE, "record",
@@ -126,7 +126,8 @@ static const struct kv_option options[] = {
     {"tasks", 't', "TASKS", "samples",
      "samples, a file, or kind:FILE[,prompt=harness|text][,window=512][,score=1/16] with kind "
      "hellaswag, arc, "
-     "openbookqa, text"},
+     "openbookqa, text, gsm8k[,shots=5,from=FILE], needle[,lengths=,depths=,n=,seed=]; or "
+     "recall[,pairs=...]"},
     {"out", 'o', "DIR", NULL, "trace folder to write"},
     {"draw", 'n', "N", "0", "draw so many items with the seed; 0 = all"},
     {"stride", 0, "K", "0", "take every K-th item instead"},

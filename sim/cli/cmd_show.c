@@ -4,6 +4,7 @@
 
 #include "analysis/results/notes.h"
 #include "analysis/results/widths.h"
+#include "sim/base/args.h"
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
 #include "sim/base/print.h"
@@ -23,7 +24,8 @@ static const struct kv_option options[] = {
     {"trace", 0, "LIST", NULL, "recordings to ask (default: where the store says they were)"},
     {"sort", 0, "KEY", "bits", "order of rows: bits, acc, kl, ms (at the last context) or spec"},
     {"scorers", 0, NULL, NULL, "how the ranking changes with the scorer, instead"},
-    {"by", 0, "depth", NULL, "divergence of text windows by depth, instead"},
+    {"by", 0, "WHAT", NULL,
+     "depth: divergence of text by depth; place: needle and recall by length and depth; instead"},
     {"worst", 0, "N", NULL, "the N tokens of each row that diverge most, in their text, instead"},
     {"model", 'm', "FILE", NULL,
      "whose tokenizer spells them (default: $KVSIM_MODEL, then data/*.gguf)"},
@@ -240,6 +242,8 @@ static int show_text(const struct kv_rows *all, struct kv_store *s, const struct
 static int show_tokens(const struct kv_cli *c, const struct kv_rows *rows, struct kv_store *s,
                        struct kv_error *e) {
     long most = 0;
+    if (kv_opt(c, "by") && strcmp(kv_opt(c, "by"), "place") == 0)
+        return kv_places_print(rows, kv_opt(c, "db"), c->output, e);
     if (kv_opt(c, "by")) return kv_depths_print(rows, kv_opt(c, "db"), c->output, e);
     int code = kv_opt_int(c, "worst", 1, 1000, &most, e);
     char *model = kv_model_path(kv_opt(c, "model"));
@@ -256,8 +260,10 @@ static int show(struct kv_cli *c, struct kv_error *e) {
     struct kv_store *s;
     bool colour;
     int code = kv_wants_colour(kv_opt(c, "color"), &colour, e);
-    if (!code && kv_opt(c, "by") && strcmp(kv_opt(c, "by"), "depth") != 0)
-        code = kv_fail(e, KV_EUSAGE, "--by", "'%.60s': depth is expected", kv_opt(c, "by"));
+    static const char *const subjects[] = {"depth", "place", NULL};
+    if (!code && kv_opt(c, "by") && kv_index_of(kv_opt(c, "by"), subjects) < 0)
+        code =
+            kv_fail(e, KV_EUSAGE, "--by", "'%.60s': depth or place is expected", kv_opt(c, "by"));
     if (!code) code = kv_opt_rows(c, &how, e);
     if (!code) code = kv_opt_blame(c, kv_rows_open(&rows, &s, &how, e), e);
     if (code) return code;

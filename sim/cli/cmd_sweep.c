@@ -12,6 +12,10 @@ static void say_done(const struct kv_sweep *s, const char *db) {
     size_t n, replayed = 0, held = kv_sweep_held(s);
     const struct kv_sweep_line *lines = kv_sweep_lines(s, &n);
     for (size_t i = 0; i < n; i++) replayed += lines[i].n;
+    if (!held && !replayed) {
+        kv_say("done: this shard holds no item; %s says so when it is merged", db);
+        return;
+    }
     if (held)
         kv_say("done: %zu outcomes were replayed and %zu were there; all are in %s", replayed, held,
                db);

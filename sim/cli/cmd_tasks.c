@@ -5,6 +5,7 @@
 #include "sim/base/utf8.h"
 #include "sim/base/memory.h"
 #include "sim/cli/options.h"
+#include "traces/gsm8k.h"
 #include "traces/items.h"
 #include "traces/tasks.h"
 
@@ -135,13 +136,24 @@ static void add_characters(struct facts *f, const struct kv_tasks *tasks) {
     add_range(f, "choice_characters", &choice);
 }
 
-// Tokenizes all items as `record` would.
-static int tokenize(struct kv_items **items, const struct kv_tasks *tasks, const char *model_path,
+static void add_items(struct facts *f, const struct kv_tasks *tasks) {
+    add_choices(f, tasks);
+    add_sources(f, tasks);
+    add_characters(f, tasks);
+    if (tasks->kind == KV_TASK_GSM8K)
+        add_mean(f, "commonest_answer_%", 100 * kv_gsm8k_floor(tasks, NULL));
+}
+
+// Tokenizes all items as `record` would; those that are made for a model replace the tasks.
+static int tokenize(struct kv_items **items, struct kv_tasks **tasks, const char *model_path,
                     struct kv_error *e) {
     struct kv_model *m;
+    struct kv_tasks *made = NULL;
     int rc = kv_model_open(&m, model_path, KV_WEIGHTS_BF16, e);
     if (rc) return rc;
-    rc = kv_items_new(items, m, tasks, &(struct kv_record_options){0}, e);
+    if ((*tasks)->places) rc = kv_tasks_make(&made, *tasks, m, e);
+    if (made) kv_tasks_free(*tasks), *tasks = made;
+    if (!rc) rc = kv_items_new(items, m, *tasks, &(struct kv_record_options){0}, e);
     kv_model_close(m);
     return rc;
 }
@@ -169,7 +181,7 @@ static int tasks(struct kv_cli *c, struct kv_error *e) {
     struct kv_tasks *loaded;
     struct kv_items *items = NULL;
     int rc = kv_tasks_load(&loaded, c->args[0], e);
-    if (!rc && kv_opt(c, "model")) rc = tokenize(&items, loaded, kv_opt(c, "model"), e);
+    if (!rc && kv_opt(c, "model")) rc = tokenize(&items, &loaded, kv_opt(c, "model"), e);
     if (!rc) {
         struct facts f = {0};
         add_text(&f, "kind", loaded->name);
@@ -177,10 +189,8 @@ static int tasks(struct kv_cli *c, struct kv_error *e) {
         if (*loaded->prompt) add_text(&f, "prompt", loaded->prompt);
         if (loaded->window_tokens) add_count(&f, "window", loaded->window_tokens);
         add_text(&f, "digest", loaded->digest);
-        add_count(&f, "items", loaded->n_items);
-        add_choices(&f, loaded);
-        add_sources(&f, loaded);
-        add_characters(&f, loaded);
+        add_count(&f, "items", kv_tasks_count(loaded));
+        if (!loaded->places) add_items(&f, loaded);
         if (items) add_tokens(&f, items, loaded->kind == KV_TASK_TEXT);
         rc = kv_table_print_rows(columns, f.at, f.n, sizeof *f.at, c->output, e);
         free(f.at);

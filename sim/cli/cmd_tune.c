@@ -132,6 +132,7 @@ static const struct kv_option options[] = {
     {"context", 'c', "N", "2048", "context in tokens at which a budget in ms is meant"},
     {"model", 'm', "MODEL", NULL, "the trace's model, for exact replay (default: as in replay)"},
     KV_COMPUTE_OPTION,
+    KV_PRECISION_OPTION,
     {"no-exact", 0, NULL, NULL, "print predictions without confirming them"},
     {0}};
 

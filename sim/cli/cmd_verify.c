@@ -25,7 +25,7 @@ static int verify_trace(const struct kv_cli *c, const char *path, struct kv_erro
     rc = kv_trace_verify(t, e);
     const struct kv_trace_info *in = kv_trace_info(t);
     const char *model = kv_opt(c, "model");
-    if (rc == 0 && model) rc = kv_recorded_model_open(&m, in, model, KV_COMPUTE_F32, e);
+    if (rc == 0 && model) rc = kv_recorded_model_open(&m, in, model, KV_COMPUTE_HOST, e);
     if (rc == 0 && model) rc = kv_trace_check_model(in, m, e);
     if (rc == 0) {
         kv_print("%s: a whole trace of %s over %s (%s): %zu items, %zu tokens\n", path,

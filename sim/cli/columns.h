@@ -48,6 +48,11 @@ KV_MUST_CHECK int kv_worst_print(const struct kv_rows *rows, struct kv_store *s,
                                  const char *traces, const char *model, const char *db,
                                  enum kv_output how, struct kv_error *e);
 
+// Prints the rows of needle and recall by length and depth, and where each first differs from 16
+// bit. (show_places.c)
+KV_MUST_CHECK int kv_places_print(const struct kv_rows *rows, const char *db, enum kv_output how,
+                                  struct kv_error *e);
+
 // Prints rows[n] of one trace with their places by each scorer, and in text how far rankings agree.
 // (show_scorers.c)
 KV_MUST_CHECK int kv_scorers_print(const struct kv_row *rows, size_t n, enum kv_output how,

@@ -99,6 +99,7 @@ static const struct {
               {"self", kv_self_names, NULL},
               {"feedback", kv_feedback_names, NULL},
               {"compute", kv_compute_names, NULL},
+              {"precision", kv_precision_names, NULL},
               {"form", kv_form_names, NULL},
               {"color", colours, NULL},
               {"sort", orders, NULL},

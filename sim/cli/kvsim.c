@@ -93,6 +93,18 @@ static int read_output(struct kv_cli *cli, struct kv_error *e) {
     return 0;
 }
 
+static int wrong_number(const struct kv_cli *cli, struct kv_error *e) {
+    const struct kv_command *c = cli->command;
+    const struct kv_option *o = c->options;
+    const char *gap = *c->usage ? " " : "";
+    if (cli->n_args < c->min_args)
+        return kv_fail(e, KV_EUSAGE, c->name, "usage: kvsim %s%s%s", c->name, gap, c->usage);
+    while (o && o->name && strcmp(o->name, "db") != 0) o++; // what is often meant by a bare file
+    return kv_fail(e, KV_EUSAGE, c->name, "'%s' is one argument too many; usage: kvsim %s%s%s%s",
+                   cli->args[c->max_args], c->name, gap, c->usage,
+                   o && o->name ? " --db FILE" : "");
+}
+
 static int run(struct kv_cli *cli, int argc, char **argv, struct kv_error *e) {
     KV_GUARD(e);
     const struct kv_command *c = cli->command;
@@ -109,9 +121,7 @@ static int run(struct kv_cli *cli, int argc, char **argv, struct kv_error *e) {
     cli->seed = (uint64_t)seed;
     if ((rc = read_output(cli, e))) return rc;
     kv_set_verbosity(kv_opt_given(cli, "quiet") ? -1 : kv_opt_given(cli, "verbose") ? 1 : 0);
-    if (cli->n_args < c->min_args || cli->n_args > c->max_args)
-        return kv_fail(e, KV_EUSAGE, c->name, "usage: kvsim %s%s%s", c->name, *c->usage ? " " : "",
-                       c->usage);
+    if (cli->n_args < c->min_args || cli->n_args > c->max_args) return wrong_number(cli, e);
     struct kv_progress *alive = kv_progress_start(c->name, 0, "");
     rc = c->run(cli, e);
     kv_progress_end(alive);

@@ -49,8 +49,13 @@ int kv_opt_range(const struct kv_cli *c, const char *name, struct kv_item_range 
 }
 
 int kv_opt_compute(const struct kv_cli *c, enum kv_compute *how, struct kv_error *e) {
-    int index = KV_COMPUTE_F32, rc = kv_opt_named(c, "compute", kv_compute_names, &index, e);
-    *how = (enum kv_compute)index;
+    int index = KV_COMPUTE_HOST, bf16 = 0;
+    int rc = kv_opt_named(c, "compute", kv_compute_names, &index, e);
+    if (rc == 0) rc = kv_opt_named(c, "precision", kv_precision_names, &bf16, e);
+    if (rc == 0 && bf16 && index != KV_COMPUTE_CUDA)
+        rc = kv_fail(e, KV_EUSAGE, "--precision", "bf16 goes with --compute cuda, not with %s",
+                     kv_compute_names[index]);
+    *how = bf16 ? KV_COMPUTE_CUDA_BF16 : (enum kv_compute)index;
     return rc;
 }
 

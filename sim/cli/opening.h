@@ -23,7 +23,7 @@ KV_MUST_CHECK int kv_opt_form(const struct kv_cli *c, enum kv_form *form, struct
 KV_MUST_CHECK int kv_opt_range(const struct kv_cli *c, const char *name, struct kv_item_range *r,
                                struct kv_error *e);
 
-// Where --compute wants matrix products: f32 without it.
+// Where --compute wants matrix products and in what --precision: here in float32 without them.
 KV_MUST_CHECK int kv_opt_compute(const struct kv_cli *c, enum kv_compute *how, struct kv_error *e);
 // Opens the model that exact replay of a trace runs: by kv_model_path of --model, its products
 // where --compute says. KV_EUSAGE when there is none.
@@ -36,9 +36,10 @@ int kv_opt_blame(const struct kv_cli *c, int rc, struct kv_error *e);
 
 #define KV_COMPUTE_OPTION                                                                          \
     {                                                                                              \
-        "compute", 0, "HOW", "f32",                                                                \
-            "f32 on this CPU; on a GPU (`make cuda`) cublas for products, cuda or cuda-bf16 for "  \
-            "passes"                                                                               \
+        "compute", 0, "WHERE", "cpu",                                                              \
+            "cpu, or on a GPU (`make cuda`) cublas for products, cuda for passes"                  \
     }
+#define KV_PRECISION_OPTION                                                                        \
+    { "precision", 0, "TYPE", "f32", "of --compute cuda in exact replay: f32 or bf16" }
 
 #endif

@@ -24,7 +24,7 @@
          "policies read the recording's features (open) or those of the run they steer (closed)"}, \
         {"redraws", 0, "R", "1",                                                                   \
          "repeat under a seeded relative disturbance of 1e-6, to see rounding noise"},             \
-        KV_COMPUTE_OPTION,                                                                         \
+        KV_COMPUTE_OPTION, KV_PRECISION_OPTION,                                                    \
         {"items", 0, "A-B", NULL, "only items A to B of the trace, counted from 0"},               \
         {"as", 0, "NAME=SPEC", NULL,                                                               \
          "replay this spec too, and call it NAME in tables, figures and pages; may be repeated"},  \

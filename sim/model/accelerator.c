@@ -2,9 +2,7 @@
 // Loading a library of matrix products and giving it a model's weights.
 #include "sim/model/accelerator.h"
 
-#include <dlfcn.h>
-
-#include "policies/policy.h"
+#include "sim/base/library.h"
 #include "sim/model/model.h"
 
 static int hold(struct kv_matrix *w, const struct kv_accelerator *a, const char *path,
@@ -32,13 +30,10 @@ int kv_accelerator_open(struct kv_model *m, const char *path, struct kv_error *e
     if (!m->head.f32)
         return kv_fail(e, KV_EUSAGE, path, "multiplies float32 weights; this model is held as %s",
                        m->weights_as);
-    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL); // stays loaded: threads may still be in it
-    if (!library) return kv_fail(e, KV_EFAIL, path, "cannot be loaded: %s", dlerror());
-    void *symbol = dlsym(library, "kv_accelerator_entry");
-    kv_accelerator_entry_fn *entry;
-    memcpy(&entry, &symbol, sizeof entry); // ISO C has no cast from object to function pointers
-    if (!symbol) return kv_fail(e, KV_EFAIL, path, "exports no kv_accelerator_entry");
-    const struct kv_accelerator *a = entry(KV_ACCELERATOR_ABI);
+    void (*entry)(void);
+    int rc = kv_library_load(path, false, "kv_accelerator_entry", NULL, &entry, e);
+    if (rc) return rc;
+    const struct kv_accelerator *a = ((kv_accelerator_entry_fn *)entry)(KV_ACCELERATOR_ABI);
     if (!a || a->abi != KV_ACCELERATOR_ABI)
         return kv_fail(e, KV_EFAIL, path, "was not built for accelerator ABI %d",
                        KV_ACCELERATOR_ABI);

@@ -1,36 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 // Finds and names what does a model's matrix products.
-#include "sim/base/guard.h"
 #include "sim/model/compute.h"
-#include "sim/base/blas.h"
-#include "sim/base/memory.h"
-#include "sim/base/talk.h"
 
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "sim/base/blas.h"
+#include "sim/base/guard.h"
+#include "sim/base/library.h"
+#include "sim/base/outcome.h"
+#include "sim/base/talk.h"
 #include "sim/model/accelerator.h"
 #include "sim/model/engine.h"
 
-const char *const kv_compute_names[] = {"f32", "cublas", "cuda", "cuda-bf16", NULL};
-
-// $KVSIM_CUBLAS or $KVSIM_CUDA, else the library beside the program.
-static char *library_path(const char *variable, const char *name) {
-    const char *named = getenv(variable);
-    char self[4096];
-    ssize_t n = named ? 0 : readlink("/proc/self/exe", self, sizeof self - 1);
-    if (named) return kv_strdup(named);
-    self[n > 0 ? n : 0] = '\0';
-    char *slash = strrchr(self, '/');
-    return kv_format_text("%.*s/%s", slash ? (int)(slash - self) : 1, slash ? self : ".", name);
-}
+const char *const kv_compute_names[] = {"cpu", "cublas", "cuda", NULL};
+const char *const kv_precision_names[] = {"f32", "bf16", NULL};
 
 int kv_model_compute(struct kv_model *m, enum kv_compute how, struct kv_error *e) {
     KV_GUARD(e);
-    if (how == KV_COMPUTE_F32) return 0;
+    if (how == KV_COMPUTE_HOST) return 0;
     bool products = how == KV_COMPUTE_CUBLAS;
     const char *variable = products ? "KVSIM_CUBLAS" : "KVSIM_CUDA";
-    char *path = library_path(variable, products ? "libkvsim-cublas.so" : "libkvsim-cuda.so");
+    char *path = kv_library_path(variable, products ? "libkvsim-cublas.so" : "libkvsim-cuda.so");
     int rc = 0;
     if (access(path, F_OK))
         rc = kv_fail(e, KV_EFAIL, path,
@@ -44,9 +35,9 @@ int kv_model_compute(struct kv_model *m, enum kv_compute how, struct kv_error *e
 }
 
 const char *kv_compute_name(const struct kv_model *m) {
-    return m && m->engine_bf16   ? kv_compute_names[KV_COMPUTE_CUDA_BF16]
+    return m && m->engine_bf16   ? KV_COMPUTE_IN_BF16
            : m && m->accelerator ? m->accelerator->name
-                                 : kv_compute_names[KV_COMPUTE_F32];
+                                 : KV_COMPUTE_CPU;
 }
 
 const char *kv_compute_blas(const struct kv_model *m) {

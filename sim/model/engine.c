@@ -2,9 +2,9 @@
 // Loading a library that runs whole passes, and describing a model to it.
 #include "sim/model/engine.h"
 
-#include <dlfcn.h>
 #include <stdlib.h>
 
+#include "sim/base/library.h"
 #include "sim/base/memory.h"
 #include "sim/model/layer.h"
 
@@ -59,13 +59,10 @@ int kv_engine_attach(struct kv_model *m, const char *path, bool bf16, struct kv_
     if (!m->head.f32)
         return kv_fail(e, KV_EUSAGE, path, "takes float32 weights; this model is held as %s",
                        m->weights_as);
-    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL); // stays loaded: threads may still be in it
-    if (!library) return kv_fail(e, KV_EFAIL, path, "cannot be loaded: %s", dlerror());
-    void *symbol = dlsym(library, "kv_engine_entry");
-    kv_engine_entry_fn *entry;
-    memcpy(&entry, &symbol, sizeof entry); // ISO C has no cast from object to function pointers
-    if (!symbol) return kv_fail(e, KV_EFAIL, path, "exports no kv_engine_entry");
-    const struct kv_engine *engine = entry(KV_ENGINE_ABI);
+    void (*entry)(void);
+    int rc = kv_library_load(path, false, "kv_engine_entry", NULL, &entry, e);
+    if (rc) return rc;
+    const struct kv_engine *engine = ((kv_engine_entry_fn *)entry)(KV_ENGINE_ABI);
     if (!engine || engine->abi != KV_ENGINE_ABI)
         return kv_fail(e, KV_EFAIL, path, "was not built for engine ABI %d", KV_ENGINE_ABI);
     struct kv_engine_layer *layers = kv_alloc(m->n_layers, sizeof *layers);

@@ -16,7 +16,7 @@
 
 #include "sim/quant/plain.h"
 
-#define KV_ENGINE_ABI 1
+#define KV_ENGINE_ABI 2
 
 // Weights in host memory, as sim/model/model.h says; NULL: the architecture has none.
 struct kv_engine_layer {
@@ -82,8 +82,10 @@ struct kv_engine_batch {
     const uint32_t *scored; // [n_slots][n_references]
     const struct kv_engine_target *targets;
     // Out.
-    double *kl_nats;     // [n_slots][n_references] NAN where a state or a logit is not finite
-    uint8_t *other_top;  // [n_slots][n_references] another token is the likeliest
+    double *kl_nats; // [n_slots][n_references] NAN where a state or a logit is not finite
+    // The likeliest token, the first of equal ones: [n_slots + 1][n_references], of what is
+    // compared with each reference, and behind them of the references.
+    uint32_t *top;
     double *logprob;     // [n_slots][n_targets]
     double *logprob_ref; // [n_targets]
     uint8_t *not_finite; // [n_runs] something that attention read was not

@@ -177,10 +177,12 @@ double kv_reference_logprob(const struct kv_model *m, const struct kv_reference 
 // these), log_ratio[n_rows] = log of (Z / Z_ref). logit_delta[n_rows]: logit minus reference logit
 // of the row's next token, for targets [n_targets] given as (row, id) pairs. Tiles of the
 // vocabulary; logits are not kept. other_top[n_rows] (or NULL): whether the two distributions have
-// their largest probability (the first of equal ones) at different tokens.
+// their largest probability (the first of equal ones) at different tokens. Where it is asked for,
+// targets are told, too, whether they are the likeliest token at their row.
 struct kv_target {
     uint32_t row, id;
-    double logprob; // out
+    double logprob;    // out
+    bool top, ref_top; // out: the likeliest of these states, of the reference; with other_top
 };
 void kv_head_compare(const struct kv_model *m, const struct kv_reference *r, const float *final,
                      struct kv_scratch *s, double *kl_nats, struct kv_target *targets,

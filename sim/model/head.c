@@ -110,7 +110,7 @@ void kv_head_compare(const struct kv_model *m, const struct kv_reference *r, con
         double max_d, sum_pe, sum_pd;
         bool finite;
         float best;
-        size_t top;
+        size_t top, ref_top;
     } *sums = kv_alloc(n_rows, sizeof *sums);
     for (size_t i = 0; i < n_rows; i++) {
         sums[i].max_d = sums[i].best = -INFINITY;
@@ -147,12 +147,15 @@ void kv_head_compare(const struct kv_model *m, const struct kv_reference *r, con
         sums[i].max_d += log(sums[i].sum_pe / r->sum_p[i]);
         if (!sums[i].finite || isnan(r->log_z[i])) sums[i].max_d = NAN;
         kl_nats[i] = kv_not_negative(sums[i].max_d - sums[i].sum_pd / r->sum_p[i]);
-        if (other_top)
-            other_top[i] = kv_kernels()->largest(r->logit + i * vocab, vocab) != sums[i].top;
+        if (!other_top) continue;
+        sums[i].ref_top = kv_kernels()->largest(r->logit + i * vocab, vocab);
+        other_top[i] = sums[i].ref_top != sums[i].top;
     }
     for (size_t j = 0; j < n_targets; j++) {
         struct kv_target *t = &targets[j];
         t->logprob += kv_reference_logprob(m, r, t->row, t->id) - sums[t->row].max_d;
+        t->top = other_top && sums[t->row].top == t->id;
+        t->ref_top = other_top && sums[t->row].ref_top == t->id;
     }
     free(sums);
 }

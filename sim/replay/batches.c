@@ -53,7 +53,7 @@ struct layout {
     size_t item_reference, item_target; // of the item at hand
 };
 
-// Room for a batch's runs. prompts: whether items have one that their runs share.
+// Room for a batch's runs and the prompts that an item's runs share.
 static void make_room(const struct batches *b, size_t from, size_t to, struct layout *l) {
     const struct kv_shape *s = &b->r->model->shape;
     size_t runs = 0, rows = 0, segments = 0, references = 0, targets = 0, slots = 0, slot = 0;
@@ -88,7 +88,7 @@ static void make_room(const struct batches *b, size_t from, size_t to, struct la
     l->targets = kv_alloc(targets, sizeof *l->targets);
     l->b.n_references = (uint32_t)references;
     l->b.kl_nats = kv_alloc(slots * references, sizeof(double));
-    l->b.other_top = kv_alloc(slots * references, 1);
+    l->b.top = kv_alloc((slots + 1) * references, sizeof(uint32_t));
     l->b.logprob = kv_alloc(slots * targets, sizeof(double));
     l->b.logprob_ref = kv_alloc(targets, sizeof(double));
     l->b.not_finite = kv_alloc(runs, 1);
@@ -96,10 +96,10 @@ static void make_room(const struct batches *b, size_t from, size_t to, struct la
 }
 
 static void free_room(struct layout *l) {
-    void *all[] = {l->flags,   l->cells,        l->ids,           l->position,   l->stored_as,
-                   l->upto,    l->run,          l->copied,        l->branches,   l->tiles,
-                   l->targets, l->scored,       l->references,    l->b.kl_nats,  l->b.logprob,
-                   l->b.tally, l->b.not_finite, l->b.logprob_ref, l->b.other_top};
+    void *all[] = {l->flags,   l->cells,        l->ids,           l->position,  l->stored_as,
+                   l->upto,    l->run,          l->copied,        l->branches,  l->tiles,
+                   l->targets, l->scored,       l->references,    l->b.kl_nats, l->b.logprob,
+                   l->b.tally, l->b.not_finite, l->b.logprob_ref, l->b.top};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
 }
 
@@ -204,7 +204,7 @@ static void append_spec(const struct batches *b, struct layout *l, const struct 
 }
 
 // Branches whose keys are coded before RoPE go behind the others.
-static void sort_branches(const struct batches *b, struct layout *l, const bool *before_rope) {
+static void sort_branches(struct layout *l, const bool *before_rope) {
     struct kv_engine_branch *sorted = kv_alloc(l->b.n_branches, sizeof *sorted);
     size_t n = 0;
     for (int last = 0; last < 2; last++)
@@ -214,7 +214,6 @@ static void sort_branches(const struct batches *b, struct layout *l, const bool 
         l->b.n_before_rope += before_rope[l->branches[i].format];
     memcpy(l->branches, sorted, n * sizeof *sorted);
     free(sorted);
-    (void)b;
 }
 
 // ---- a batch --------------------------------------------------------------------------
@@ -245,19 +244,23 @@ static int take_outcome(struct batches *b, const struct layout *l, size_t pair, 
     const struct kv_replay_spec *spec = &r->specs[which];
     const double *kl = l->b.kl_nats + slot * l->b.n_references + reference,
                  *logprob = l->b.logprob + slot * l->b.n_targets + target;
-    const uint8_t *other_top = l->b.other_top + slot * l->b.n_references + reference;
+    const uint32_t *top = l->b.top + slot * l->b.n_references + reference,
+                   *ref_top = l->b.top + (size_t)l->b.n_slots * l->b.n_references + reference;
     double *own = kv_alloc(it->n_final, sizeof *own);
     struct kv_targets targets;
     struct kv_outcome o = {0};
     kv_targets_init(&targets, it);
     for (uint32_t f = 0; f < it->n_final; f++) {
         own[f] = finite ? kl[f] : NAN;
-        targets.other_top[f] = other_top[f];
+        targets.other_top[f] = top[f] != ref_top[f];
     }
     for (size_t i = 0; i < targets.n; i++) {
         targets.list[i].logprob = finite ? logprob[i] : NAN;
         targets.ref[i] = l->b.logprob_ref[target + i];
+        targets.list[i].top = top[targets.list[i].row] == targets.list[i].id;
+        targets.list[i].ref_top = ref_top[targets.list[i].row] == targets.list[i].id;
     }
+    targets.tops = true;
     kv_ledger_count(spec, it, cells, &o.ledger);
     o.ledger.entropy_bits =
         kv_codes_entropy_bits(l->b.tally + (size_t)run * KV_MAX_WIDTHS * 256, spec->run.n_widths);
@@ -298,7 +301,7 @@ static int run_pairs(struct batches *b, size_t from, size_t to, struct kv_error 
         if (rc == 0) append_spec(b, &l, it, which, slot);
     }
     if (rc == 0) {
-        sort_branches(b, &l, before_rope);
+        sort_branches(&l, before_rope);
         l.b.flags = l.flags, l.b.cells = l.cells, l.b.ids = l.ids, l.b.position = l.position;
         l.b.stored_as = l.stored_as, l.b.coded_upto = l.upto, l.b.run = l.run;
         l.b.copied = (const uint32_t(*)[2])l.copied;
@@ -355,7 +358,7 @@ static int run_batch(void *self, unsigned worker, size_t index, struct kv_error 
 
 // ---- all of them ----------------------------------------------------------------------
 
-// Formats for the engine; which[n_specs]. A spec whose format it cannot take is not served.
+// Hands the formats to the engine. A spec whose format it cannot take is not served.
 static int hold_formats(struct batches *b, bool *served, struct kv_error *e) {
     const struct kv_replay *r = b->r;
     const struct kv_shape *s = &r->model->shape;
@@ -422,7 +425,7 @@ static int say_left(const struct kv_replay *r, const bool *served, struct kv_err
         if (!served[j]) n++, last = j;
     if (n && r->model->engine_bf16)
         return kv_fail(e, KV_EUSAGE, r->specs[last].canonical,
-                       "mode %s of it is not computed in bf16; take --compute cuda",
+                       "mode %s of it is not computed in bf16; take --precision f32",
                        kv_mode_names[r->mode]);
     if (n && !r->quiet)
         kv_say("%zu of %zu specs go through the model on this CPU, with products on the GPU (%s%s)",

@@ -59,9 +59,15 @@ void kv_compare_final(const struct kv_model *m, struct kv_scratch *s,
             }
             kv_head_compare(m, &ref, scored[j] + from * h, s, kl_nats[j] + from, part, n_part,
                             targets[j].other_top + from);
-            for (size_t i = 0; i < n_part; i++) targets[j].list[which[i]].logprob = part[i].logprob;
+            for (size_t i = 0; i < n_part; i++) {
+                struct kv_target *to = &targets[j].list[which[i]];
+                to->logprob = part[i].logprob;
+                to->top = part[i].top;
+                to->ref_top = part[i].ref_top;
+            }
         }
     }
+    for (size_t j = 0; j < n_specs; j++) targets[j].tops = true;
     free(part);
     free(which);
 }
@@ -88,6 +94,11 @@ static void list_tokens(const struct kv_trace_item *it, const struct kv_targets 
                                       .other_top = t->other_top[i]};
 }
 
+// A choice is decoded greedily until one of its tokens is not the likeliest.
+static void follow(enum kv_exact_match *match, bool top) {
+    if (*match != KV_MATCH_NO) *match = top ? KV_MATCH_YES : KV_MATCH_NO;
+}
+
 void kv_compare_outcome(const struct kv_trace_item *it, const struct kv_targets *t,
                         const double *kl_nats, struct kv_outcome *o) {
     uint32_t n = it->n_choices ? it->n_choices : 1,
@@ -102,6 +113,10 @@ void kv_compare_outcome(const struct kv_trace_item *it, const struct kv_targets 
         c->logprob_ref += t->ref[i];
         c->kl_nats += kl_nats[t->list[i].row];
         kl_sum += kl_nats[t->list[i].row];
+        if (t->tops) {
+            follow(&c->match, t->list[i].top);
+            follow(&c->match_ref, t->list[i].ref_top);
+        }
         if (c->tokens++ < prefix) continue;
         c->logprob_after_prefix += t->list[i].logprob;
         c->logprob_ref_after_prefix += t->ref[i];

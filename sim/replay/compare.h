@@ -20,6 +20,7 @@ struct kv_targets {
     double *ref;      // [n] log-prob under the 16-bit run
     uint32_t *choice; // [n]
     bool *other_top;  // [n_final] another token is the likeliest than in the 16-bit run
+    bool tops;        // list says of each target whether it is the likeliest token
 };
 
 void kv_targets_init(struct kv_targets *t, const struct kv_trace_item *it);

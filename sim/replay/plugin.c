@@ -8,6 +8,7 @@
 
 #include "sim/base/files.h"
 #include "sim/base/hash.h"
+#include "sim/base/library.h"
 #include "sim/base/memory.h"
 
 bool kv_is_plugin(const char *name) {
@@ -85,16 +86,10 @@ static int load(struct kv_plugin *p, const char *path, struct kv_error *e) {
     if (rc) return rc;
     kv_hex64(kv_hash(map.data, map.n, 0), p->digest);
     kv_map_close(&map);
-    // A bare name would be searched for in the system's library folders.
-    char *file = kv_format_text("%s%s", strchr(path, '/') ? "" : "./", path);
-    p->library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
-    free(file);
-    if (!p->library) return kv_fail(e, KV_EFAIL, path, "cannot be loaded: %s", dlerror());
-    const struct kv_policy *(*entry)(uint32_t);
-    void *symbol = dlsym(p->library, "kv_policy_entry");
-    memcpy(&entry, &symbol, sizeof entry); // ISO C has no cast from object to function pointers
-    if (!symbol) return kv_fail(e, KV_EFAIL, path, "exports no kv_policy_entry");
-    const struct kv_policy *theirs = entry(KV_POLICY_ABI);
+    void (*entry)(void);
+    rc = kv_library_load(path, false, "kv_policy_entry", &p->library, &entry, e);
+    if (rc) return rc;
+    const struct kv_policy *theirs = ((const struct kv_policy *(*)(uint32_t))entry)(KV_POLICY_ABI);
     if (!theirs)
         return kv_fail(e, KV_EFAIL, path, "cannot serve policy ABI %u, which this kvsim has",
                        KV_POLICY_ABI);

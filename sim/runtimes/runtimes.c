@@ -101,29 +101,29 @@ static const struct kv_offer mlx[] = {
 
 // ---- the table ------------------------------------------------------------------------
 
-#define ROW(NAME, FILE, ABOUT, OFFERS, ID, REMARK, PLAIN)                                          \
+#define ROW(NAME, FILE, ABOUT, OFFERS, ID, REMARK, PLAIN, SCALES)                                  \
     {                                                                                              \
         NAME, FILE, ABOUT, OFFERS, sizeof OFFERS / sizeof *OFFERS, kv_write_##ID, kv_read_##ID,    \
-            kv_is_##ID, REMARK, PLAIN                                                              \
+            kv_is_##ID, REMARK, PLAIN, SCALES                                                      \
     }
 static const struct kv_runtime table[] = {
     ROW("llama.cpp", "a command line", "one type for all keys and one for all values", llama, llama,
-        kv_remark_llama, kv_plain_llama),
+        kv_remark_llama, kv_plain_llama, false),
     ROW("ik_llama.cpp", "a command line",
         "types of the first layers, of the last ones and of those between, keys and values apart",
-        ik, ik, NULL, kv_plain_llama),
+        ik, ik, NULL, kv_plain_llama, false),
     ROW("vllm", "a command line", "one coded type, and layers that are left out of it", vllm, vllm,
-        NULL, NULL),
+        NULL, NULL, true),
     ROW("modelopt", "hf_quant_config.json", "FP8 or nothing, layer by layer", modelopt, modelopt,
-        NULL, NULL),
+        NULL, NULL, true),
     ROW("transformers", "generation_config.json", "one width for all keys and values", transformers,
-        transformers, kv_remark_transformers, NULL),
+        transformers, kv_remark_transformers, NULL, false),
     ROW("kvtuner", "YAML", "widths by layer or head, keys and values apart", kvtuner, kvtuner, NULL,
-        NULL),
+        NULL, false),
     ROW("openvino", "JSON of properties", "one precision for keys and one for values", openvino,
-        openvino, NULL, NULL),
+        openvino, NULL, NULL, false),
     ROW("mlx-lm", "a command line", "one width for all keys and values", mlx, mlx, kv_remark_mlx,
-        NULL)};
+        NULL, false)};
 enum { N_RUNTIMES = sizeof table / sizeof *table };
 
 const struct kv_runtime *kv_runtime_at(size_t i) {

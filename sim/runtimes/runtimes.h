@@ -53,6 +53,7 @@ struct kv_runtime {
     const char *(*remark)(const struct kv_served *s); // of this plan; NULL = nothing to say
     // Of offers that code these widths alike the one that its reader finds; NULL = they all differ.
     const struct kv_offer *(*plain)(const struct kv_served *s);
+    bool scales; // a checkpoint may hold one for the keys and one for the values of a layer of e4m3
 };
 
 // ---- plans (cache_plan.c) -------------------------------------------------------------------

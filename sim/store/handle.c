@@ -15,7 +15,7 @@ static const char *const statement_sql[KV_N_STATEMENTS] = {
     [KV_DO_PUT_ITEM] =
         "INSERT OR REPLACE INTO outcome_item VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
     [KV_DO_PUT_CHOICE] =
-        "INSERT OR REPLACE INTO outcome_choice VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO outcome_choice VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     [KV_DO_PUT_TOKENS] = "INSERT OR REPLACE INTO outcome_tokens VALUES (?, ?, ?)",
     [KV_DO_PUT_SHARE] = "INSERT OR REPLACE INTO outcome_share VALUES (?, ?, ?, ?, ?)",
 };

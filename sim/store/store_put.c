@@ -17,6 +17,13 @@ static void bind_pick(sqlite3_stmt *st, int at, int32_t pick) {
         sqlite3_bind_int(st, at, pick);
 }
 
+static void bind_greedy(sqlite3_stmt *st, int at, enum kv_exact_match greedy) {
+    if (greedy == KV_MATCH_UNKNOWN)
+        sqlite3_bind_null(st, at);
+    else
+        sqlite3_bind_int(st, at, greedy == KV_MATCH_YES);
+}
+
 static int write_item(struct kv_store *s, const struct kv_pending *p, struct kv_error *e) {
     const struct kv_outcome *o = &p->outcome;
     sqlite3_stmt *st = NULL;
@@ -54,6 +61,8 @@ static int write_choices(struct kv_store *s, const struct kv_pending *p, struct 
         sqlite3_bind_int64(st, 9, c->bytes);
         sqlite3_bind_double(st, 10, c->logprob_after_prefix);
         sqlite3_bind_int64(st, 11, c->tokens_after_prefix);
+        bind_greedy(st, 12, c->match);
+        bind_greedy(st, 13, c->match_ref);
         code = kv_store_step(s, st, "store an outcome", e);
     }
     return code;

@@ -325,6 +325,10 @@ int kv_store_redraws(struct kv_store *s, long long run_group, struct kv_redraw_r
 
 // ---- choices --------------------------------------------------------------------------
 
+static enum kv_exact_match greedy_of(const struct kv_sql_value *v) {
+    return v->kind == KV_SQL_NULL ? KV_MATCH_UNKNOWN : v->n ? KV_MATCH_YES : KV_MATCH_NO;
+}
+
 static int take_choice(void *self, size_t n, const char *const *names, const struct kv_sql_value *v,
                        struct kv_error *e) {
     struct list *l = self;
@@ -345,7 +349,9 @@ static int take_choice(void *self, size_t n, const char *const *names, const str
                                             .chars = (uint32_t)v[9].n,
                                             .bytes = (uint32_t)v[10].n,
                                             .logprob_after_prefix = v[11].x,
-                                            .tokens_after_prefix = (uint32_t)v[12].n};
+                                            .tokens_after_prefix = (uint32_t)v[12].n,
+                                            .match = greedy_of(&v[13]),
+                                            .match_ref = greedy_of(&v[14])};
     return 0;
 }
 
@@ -356,7 +362,8 @@ int kv_store_choices(struct kv_store *s, long long run_group, struct kv_choice_r
     int code = read_group(
         s, run_group,
         "SELECT o.item, r.redraw, o.choice, i.id, i.gold, o.logprob, o.logprob_ref, o.kl_nats, "
-        "o.tokens, o.chars, o.bytes, o.logprob_after_prefix, o.tokens_after_prefix "
+        "o.tokens, o.chars, o.bytes, o.logprob_after_prefix, o.tokens_after_prefix, o.greedy, "
+        "o.greedy_ref "
         "FROM family AS f JOIN run AS r ON r.id = f.run JOIN outcome_choice AS o ON o.run = f.run "
         "JOIN item AS i ON i.trace = r.trace AND i.item = o.item "
         "WHERE f.family = ? ORDER BY o.item, r.redraw, o.choice",

@@ -16,7 +16,8 @@ for t in "$@" sim/test/test_*.sh sim/cli/test/*.sh; do
     [ "$ok$bad$skip" = 000 ] && bad=1
     echo "$t: $ok passed, $bad failed$([ "$skip" = 0 ] || echo ", $skip skipped")"
     grep -i '# SKIP' "$log" | sed 's/^/    /'
-    [ "$bad" = 0 ] || sed 's/^/    /' "$log" | tail -n 60
+    # What failed with what was said around it, and the end, where a program that died speaks.
+    [ "$bad" = 0 ] || { grep -B 3 -A 12 '^not ok' "$log"; echo ...; tail -n 20 "$log"; } | sed 's/^/    /'
     passed=$((passed + ok)) failed=$((failed + bad)) skipped=$((skipped + skip))
 done
 echo "$passed passed, $failed failed, $skipped skipped"

@@ -248,7 +248,8 @@ static void broken_files_are_refused_with_their_line(void **state) {
             "this is not JSON: '[' or '{' expected near 'hello' at byte 5");
     refuses(state, "", "\n{\"a\": 1}\n", "",
             "this is not recognized: its first line has neither \"endings\" nor \"question\" or "
-            "\"question_stem\" with \"choices\"; say hellaswag:, arc:, openbookqa: or text: before "
+            "\"question_stem\" with \"choices\"; say hellaswag:, arc:, openbookqa:, gsm8k: or "
+            "text: before "
             "the path");
     refuses(state, "hellaswag:", HELLASWAG("R", "A.", "he", "a", "b") "\n{\"ind\": \n", ": line 3",
             "this is not JSON: unexpected token near end of file at byte 8");

@@ -34,5 +34,5 @@ library -DNO_DEVICE
 refused 1 "kvsim: $work/loops.so: cannot start: no CUDA-capable device is detected" 'a machine without a GPU' cublas
 library -DABI=9
 refused 1 "kvsim: $work/loops.so: was not built for accelerator ABI 2" 'a library of another ABI' cublas
-refused 2 'kvsim: --compute: tf32: f32, cublas, cuda or cuda-bf16 is expected' 'another word' tf32
+refused 2 'kvsim: --compute: tf32: cpu, cublas or cuda is expected' 'another word' tf32
 finish

@@ -22,7 +22,7 @@ differ() {
     "$kvsim" sql --db "$1" --tsv "SELECT COUNT(*), SUM(ABS(a.kl_nats - b.kl_nats) > 1e-6 + 1e-2 * a.kl_nats OR
         a.effective_bits IS NOT b.effective_bits OR ABS(a.entropy_bits - b.entropy_bits) > 1e-3 OR a.pick_acc IS NOT b.pick_acc)
         FROM outcome_item a JOIN run r ON r.id = a.run JOIN run s ON s.spec = r.spec AND s.trace = r.trace AND s.mode = r.mode
-        JOIN outcome_item b ON b.run = s.id AND b.item = a.item WHERE r.compute = 'f32' AND s.compute = 'cuda'" | tail -n 1
+        JOIN outcome_item b ON b.run = s.id AND b.item = a.item WHERE r.compute = 'cpu' AND s.compute = 'cuda'" | tail -n 1
 }
 "$kvsim" record -q -m good.gguf -t samples -n 1 --keep final -o t || exit 1
 for mode in inline prefill prefill1; do
@@ -35,19 +35,24 @@ for db in inline again; do
     "$kvsim" sql --db $db.db --tsv "SELECT s.spec, o.* FROM outcome_item o JOIN run r ON r.id = o.run JOIN policy_spec s ON s.id = r.spec
         WHERE r.compute = 'cuda' ORDER BY s.spec" | cut -f 1,3- >$db.rows
 done
+check 'and to its matches with what greedy decoding writes' test "$("$kvsim" sql --db inline.db --tsv "SELECT COUNT(*) > 40, SUM(a.greedy IS NULL),
+    SUM(a.greedy_ref IS NOT b.greedy_ref) FROM outcome_choice a JOIN run r ON r.id = a.run JOIN run s ON s.spec = r.spec
+    JOIN outcome_choice b ON b.run = s.id AND b.item = a.item AND b.choice = a.choice WHERE r.compute = 'cpu' AND s.compute = 'cuda'" |
+    tail -n 1)" = "$(printf '1\t0\t0')"
 check 'a second run gives the same bits' cmp -s inline.rows again.rows
 head -c 3000 "$root/traces/samples/text.txt" >text
 "$kvsim" record -q -m good.gguf -t text:text,window=64 -n 1 --keep final -o w || exit 1
-for compute in f32 cuda; do "$kvsim" sweep -q w 'static:bits={2,4}@asym:group=32' -m good.gguf --db w.db --compute $compute 2>/dev/null || exit 1; done
+for compute in cpu cuda; do "$kvsim" sweep -q w 'static:bits={2,4}@asym:group=32' -m good.gguf --db w.db --compute $compute 2>/dev/null || exit 1; done
 check 'windows of text too' test "$(differ w.db)" = "$(printf '2\t0')"
 same() { "$kvsim" show --db w.db --tsv | awk -F '\t' 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == "same_top") at = i } NR > 1 { print $1, $at }' | sort -u; }
 check 'whose likeliest tokens agree' test "$(same | wc -l)" -eq 2
 "$kvsim" replay t static:bits=4@sym -m good.gguf --mode requant --compute cuda >/dev/null 2>err.log
 check 'what goes through the CPU is said' grep -q 'go through the model on this CPU' err.log
-"$kvsim" replay -q t static:bits=4@sym -m good.gguf --compute cuda-bf16 --tsv >bf16 2>/dev/null
+"$kvsim" replay -q t static:bits=4@sym -m good.gguf --compute cuda --precision bf16 --tsv >bf16 2>/dev/null
 check 'bf16 is computed' awk -F '\t' 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == "kl_nats") at = i } NR == 2 { exit !($at > 0 && $at < 1) }' bf16
-expect 2 'kvsim: static:k=4,v=4@sym:group=head,levels=full,order=ggml,scale=fp16,sinks=0,window=0: mode requant of it is not computed in bf16; take --compute cuda' \
-    'nothing of a bf16 sweep goes through the CPU' replay -q t static:bits=4@sym -m good.gguf --mode requant --compute cuda-bf16
+expect 2 'kvsim: --precision: bf16 goes with --compute cuda, not with cpu' 'bf16 on this CPU' replay -q t none -m good.gguf --precision bf16
+expect 2 'kvsim: static:k=4,v=4@sym:group=head,levels=full,order=ggml,scale=fp16,sinks=0,window=0: mode requant of it is not computed in bf16; take --precision f32' \
+    'nothing of a bf16 sweep goes through the CPU' replay -q t static:bits=4@sym -m good.gguf --mode requant --compute cuda --precision bf16
 export KVSIM_CUDA=nowhere.so
 expect 1 'kvsim: nowhere.so: is not there: `make cuda` builds it where nvcc is, and $KVSIM_CUDA may name it' 'a library that is missing' \
     replay -q t static:bits=4@sym -m good.gguf --compute cuda

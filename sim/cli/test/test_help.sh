@@ -23,7 +23,7 @@ expect 2 "kvsim: unknown command 'replya'; did you mean 'replay'?" 'help of a mi
 expect 2 "kvsim: unknown command 'hlep'; did you mean 'help'?" 'help misspelt is found too' hlep
 expect 2 'kvsim: unknown command '"'juggle'"' (kvsim --help lists them)' 'help of what is near to none' help juggle
 expect 2 'kvsim: help: usage: kvsim help [COMMAND]' 'help of two commands' help replay sweep
-expect 2 'kvsim: show: usage: kvsim show' 'a command that takes no argument' show results.db
+expect 2 "kvsim: show: 'results.db' is one argument too many; usage: kvsim show --db FILE" 'a command that takes no argument' show results.db
 check 'commands.md is what the tables say (make commands)' sh -c "'$kvsim' help --markdown | diff - '$root/sim/cli/commands.md'"
 check 'the table of sim/quant/README.md is too' \
     sh -c "sh '$root/sim/quant/table.sh' '$kvsim' '$root/sim/quant/README.md' | diff - '$root/sim/quant/README.md'"

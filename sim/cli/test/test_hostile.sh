@@ -157,6 +157,23 @@ hostile_rows 'issue 13, hostile' <<'ROWS'
 2 | only read here | kvsim sql "ATTACH 'z.db' AS z" --db s.db
 2 | one statement at a time | kvsim sql 'SELECT 1; SELECT 2' --db s.db
 1 | no such run | kvsim outcomes static:bits=8 --db s.db
+2 | 's.db' is one argument too many; usage: kvsim show --db FILE | kvsim show s.db
+2 | 's.db' is one argument too many; usage: kvsim pick --db FILE | kvsim pick s.db --max kl=1
+2 | 'vllm' is one argument too many; usage: kvsim export SPEC | kvsim export static:bits=4@sym vllm --shape 135m
+2 | depth is expected | kvsim show --by layer --db s.db
+1 | holds no scored positions of text windows | kvsim show --by depth --db s.db
+2 | --worst 0 | kvsim show --worst 0 --db s.db
+1 | 'static:bits=5*' are all that begin so | kvsim report --rows static:bits=5 --db s.db -o r
+2 | 'SVG' is not one of svg, png, pdf | kvsim report --format SVG --db s.db -o r
+2 | 'kl-bits,acc-bits' is not one of | kvsim report --panel kl-bits,acc-bits --db s.db -o r
+2 | '84in' is not a width | kvsim report --panel kl-bits --size 84in --db s.db -o r
+2 | '84mmx60mm' is not a width | kvsim report --panel kl-bits --size 84mmx60mm --db s.db -o r
+2 | '8' is not a width | kvsim report --panel kl-bits --size 8 --db s.db -o r
+2 | '-84mm' is not a width | kvsim report --panel kl-bits --size -84mm --db s.db -o r
+2 | -m MODEL is needed | kvsim anatomy
+2 | did you mean 'sym' | kvsim anatomy t -m good.gguf --format sim
+1 | good.gguf: is not a trace folder | kvsim anatomy good.gguf
+1 | there is no such file or folder | kvsim anatomy t -m nothing.gguf --check
 2 | --context | kvsim show --db s.db -c 0
 2 | --context | kvsim show --db s.db -c 1e99
 0 | warning: nowhere: is not a trace folder | kvsim show --db s.db --layers --trace nowhere

@@ -2,7 +2,9 @@
 # One sweep over several processes: shards that are merged, and ranks of an MPI, where one is installed. The
 # rows are those of one process, whatever was killed on the way.
 repo=$(pwd)
+. sim/cli/test/lib/hostile.sh
 . sim/cli/test/lib/tap.sh
+export kvsim
 tiny good
 
 specs='random:bits=2/4/8,seed=1..4+1@sym'
@@ -33,8 +35,36 @@ expect 1 'kvsim: merged.db: is there already, and merge makes a store of its own
     merge part1.db -o merged.db
 expect 2 "kvsim: --shard: '4/3' is no shard; I/N is expected, 1/4 for the first of four" 'a shard that is none' \
     sweep t "$specs" -m good.gguf --db x.db --shard 4/3
+for i in 1 2 3; do "$kvsim" sweep t static:bits=4@sym -m good.gguf --items 0-1 --db small$i.db --shard $i/3 2>err.log; done
+check 'a shard of which no item is says so' grep -q '^done: this shard holds no item; small3.db says so when it is merged$' err.log
+check 'and is not missed with it' sh -c "'$kvsim' merge small1.db small2.db small3.db -o small.db 2>&1 | grep -q '^small.db: 2 outcomes' && ! '$kvsim' merge small1.db small2.db small3.db -o again.db 2>&1 | grep missing"
 sweep other.db --redraws 1 --seed 1 --items 0-5 || exit 1
 check 'items that two stores hold alike are no conflict' "$kvsim" merge part1.db other.db -o both.db
+
+printf 'nothing' >text.db
+cp part1.db before.db
+hostile_rows 'issue 16, mistakes' <<'ROWS'
+2 | usage: kvsim merge A.db B.db | kvsim merge
+2 | --out: the store to make is needed | kvsim merge part1.db part2.db
+2 | unknown option '--db' | kvsim merge part1.db part2.db --db m.db
+2 | unknown option '--shard' | kvsim merge part1.db -o m.db --shard 1/2
+1 | nothing.db: no such store | kvsim merge part1.db nothing.db -o m.db
+1 | t: a folder | kvsim merge part1.db t -o m.db
+1 | text.db: this is not a kvsim store | kvsim merge part1.db text.db -o m.db
+1 | part1.db: is there already | kvsim merge part1.db part2.db -o part1.db
+1 | nowhere/m.db: cannot be written | kvsim merge part1.db part2.db -o nowhere/m.db
+2 | '0/2' is no shard | kvsim sweep t none --db m.db --shard 0/2
+2 | '1' is no shard | kvsim sweep t none --db m.db --shard 1
+2 | '1-2' is no shard | kvsim sweep t none --db m.db --shard 1-2
+2 | '-1/2' is no shard | kvsim sweep t none --db m.db --shard -1/2
+2 | '1/2/3' is no shard | kvsim sweep t none --db m.db --shard 1/2/3
+2 | 'first' is no shard | kvsim sweep t none --db m.db --shard first
+2 | '1/x' is no shard | kvsim sweep t none --db m.db --shard 1/x
+2 | unknown option '--shard' | kvsim replay t none -m good.gguf --shard 1/2
+2 | --compute: gpu | kvsim sweep t none -m good.gguf --db m.db --compute gpu
+1 | none.so: is not there: `make cuda` builds it | KVSIM_CUDA=none.so kvsim sweep t static:bits=4@sym -m good.gguf --db m.db --compute cuda
+ROWS
+check 'no mistake makes or changes a store' test ! -e m.db.partial -a "$(cksum <part1.db)" = "$(cksum <before.db)"
 
 # ---- ranks
 

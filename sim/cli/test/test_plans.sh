@@ -46,8 +46,8 @@ check 'issue 16: a device of llama-bench is foretold within 2 %, and says so bes
     "'$kvsim' what-if f16 q8_0 kq8_0vq4_0 q4_0 -d mine.json -c 4096 --tsv -q | awk -F'\t' 'NR > 1 { ok += \$NF > 0 && \$NF < 2 && \$13 == \"own\" } END { exit ok != 4 }'"
 check 'issue 16: a rotated type is priced as the type that llama.cpp timed' sh -c \
     "'$kvsim' sweep -q t static:bits=4@q4_0 'static:bits=4@hadamard(q4_0)' -m good.gguf --db r.db --items 0-1 &&
-     '$kvsim' pick --db r.db --max kl=99 -d mine.json -c 4096 --tsv | cut -f12,14 | sed 1d | sort -u | grep -qE '^[0-9.]+	0$' &&
-     test \$('$kvsim' pick --db r.db --max kl=99 -d mine.json -c 4096 --tsv | sed 1d | cut -f12 | sort -u | wc -l) = 1"
+     '$kvsim' pick --db r.db --max kl=99 -d mine.json -c 4096 --tsv | cut -f13,15 | sed 1d | sort -u | grep -qE '^[0-9.]+	0$' &&
+     test \$('$kvsim' pick --db r.db --max kl=99 -d mine.json -c 4096 --tsv | sed 1d | cut -f13 | sort -u | wc -l) = 1"
 check 'issue 16: the answer on it names cost, error, and what is not known' sh -c \
     "'$kvsim' pick --db s.db --device mine.json --context 4096 --max kl=99 --for llama.cpp >answer &&
      grep -q 'on mine (the latency model errs by' answer && grep -q 'Not known: the quality at 4096 tokens' answer &&
@@ -132,6 +132,10 @@ hostile_rows 'issue 16, hostile' <<'ROWS'
 1 | blocks of 32 do not fit | kvsim export static:bits=4@q4_0 --to vllm --shape 4x2x40
 1 | codes no heads of 40 values | kvsim export static:bits=4@sym --to llama.cpp --shape 4x2x40
 1 | codes at 8 bits at most | kvsim export static:bits=16@fp16 --to kvtuner --shape 135m
+2 | --scales: they are measured on a recording | kvsim export static:bits=8@fp8_e4m3 --to vllm --shape 135m --scales x.st
+2 | --scales: llama.cpp takes none with q4_0 q5_0 q8_0 | kvsim export static:bits=8@q8_0 --to llama.cpp -t t --no-exact --scales x.st
+2 | --scales: vllm takes none with int8_per_token_head | kvsim export static:bits=8@sym --to vllm -t t --no-exact --scales x.st
+1 | nowhere/x.st: cannot be written | kvsim export static:bits=8@fp8_e4m3 --to vllm -t t --no-exact --scales nowhere/x.st
 2 | --items: 0-99 | kvsim export static:bits=4 --to vllm -t t -m good.gguf --items 0-99
 # import
 1 | nothing.sh: cannot be opened | kvsim import nothing.sh

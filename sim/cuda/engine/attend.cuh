@@ -68,26 +68,30 @@ template <int D> __global__ void __launch_bounds__(KV_TILE_THREADS) kv_attend(Kv
             low[side] = u < low[side] ? u : low[side];
             high[side] = u > high[side] ? u : high[side];
         }
+    const auto row_of = [&](uint32_t p) -> size_t {
+        return p < t.n_context ? t.context + p : t.own + (p - t.n_context);
+    };
+    // Brings a tile of keys or values into shared memory; zeros behind the end.
+    const auto fetch = [&](const float *rows, uint32_t base) {
+        __syncthreads();
+        for (uint32_t i = tid; i < KV_TILE_KEYS * (D / 4); i += KV_TILE_THREADS) {
+            uint32_t k = i / (D / 4), c = i % (D / 4) * 4, p = base + k;
+            float4 x = make_float4(0, 0, 0, 0);
+            if (p < end) x = *(const float4 *)(rows + (row_of(p) * a.n_kv_heads + head) * D + c);
+            *(float4 *)(ks + k * P + c) = x;
+        }
+        __syncthreads();
+    };
     for (uint32_t base = first; base < end; base += KV_TILE_KEYS) {
         const uint32_t stop = base + KV_TILE_KEYS < end ? base + KV_TILE_KEYS : end;
         for (uint32_t k = tid; k < KV_TILE_KEYS; k += KV_TILE_THREADS) {
             uint32_t p = base + k;
-            size_t row = p < t.n_context ? t.context + p : t.own + (p - t.n_context);
-            gone[k] = p < end && a.cells[((row * a.n_layers + a.layer) * a.n_kv_heads + head) * 2] ==
+            gone[k] = p < end && a.cells[((row_of(p) * a.n_layers + a.layer) * a.n_kv_heads + head) * 2] ==
                                      KV_EVICT;
         }
         for (int copy = 0; copy < 2; copy++) {
             if (copy ? base >= high[0] : stop <= low[0]) continue;
-            __syncthreads();
-            for (uint32_t i = tid; i < KV_TILE_KEYS * (D / 4); i += KV_TILE_THREADS) {
-                uint32_t k = i / (D / 4), c = i % (D / 4) * 4, p = base + k;
-                size_t row = p < t.n_context ? t.context + p : t.own + (p - t.n_context);
-                float4 x = make_float4(0, 0, 0, 0);
-                if (p < end)
-                    x = *(const float4 *)(a.k[copy] + (row * a.n_kv_heads + head) * D + c);
-                *(float4 *)(ks + k * P + c) = x;
-            }
-            __syncthreads();
+            fetch(a.k[copy], base);
             float score[4][4] = {};
             for (int c = 0; c < D; c += 4) {
                 float4 x[4], y[4];
@@ -135,16 +139,7 @@ template <int D> __global__ void __launch_bounds__(KV_TILE_THREADS) kv_attend(Kv
         for (int copy = 0; copy < 2; copy++) {
             if (copy ? base >= high[1] : stop <= low[1]) continue;
             const bool whole = copy ? stop <= low[1] : base >= high[1];
-            __syncthreads();
-            for (uint32_t i = tid; i < KV_TILE_KEYS * (D / 4); i += KV_TILE_THREADS) {
-                uint32_t k = i / (D / 4), c = i % (D / 4) * 4, p = base + k;
-                size_t row = p < t.n_context ? t.context + p : t.own + (p - t.n_context);
-                float4 x = make_float4(0, 0, 0, 0);
-                if (p < end)
-                    x = *(const float4 *)(a.v[copy] + (row * a.n_kv_heads + head) * D + c);
-                *(float4 *)(ks + k * P + c) = x;
-            }
-            __syncthreads();
+            fetch(a.v[copy], base);
             for (int k = 0; k < KV_TILE_KEYS; k += 4) {
                 float w[4][4];
                 for (int i = 0; i < 4; i++) {

@@ -72,7 +72,7 @@ struct Gpu {
         KvBuffer<float> wide;
         __nv_bfloat16 *to = own<__nv_bfloat16>(n);
         kv_try(cudaMemcpy(wide.room(n), from, n * sizeof(float), cudaMemcpyHostToDevice));
-        KV_LAUNCH(kv_narrow, dim3(1024), dim3(256), 0, nullptr, wide.room(n), n, to);
+        kv_narrow_all(wide.room(n), n, to, nullptr);
         kv_try(cudaDeviceSynchronize());
         w.bf16 = to;
         return w;
@@ -138,7 +138,8 @@ class Batch {
     const kv_engine_target *targets;
     const float *references;
     uint32_t *bad;
-    uint8_t *not_finite, *other_top;
+    uint32_t *top;
+    uint8_t *not_finite;
     unsigned long long *tally;
     float *x, *norm, *qkv, *q, *k_raw, *k, *v, *k_exact, *v_exact, *k_coded, *v_coded, *mixed, *delta,
         *gateup, *act;
@@ -170,7 +171,7 @@ class Batch {
         bad = l.bad.zeros(1, s);
         not_finite = l.not_finite.zeros(b.n_runs, s);
         tally = l.tally.zeros((size_t)b.n_runs * KV_MAX_WIDTHS * 256, s);
-        other_top = l.other_top.room((size_t)b.n_slots * b.n_references + HEAD_ROWS);
+        top = l.top.room(((size_t)b.n_slots + 1) * b.n_references + HEAD_ROWS);
         kl = l.kl.room((size_t)b.n_slots * b.n_references + HEAD_ROWS);
         logprob = l.logprob.room(((size_t)b.n_slots + 1) * b.n_targets + 1);
         x = padded(l.x, m.hidden);
@@ -279,7 +280,8 @@ class Batch {
         cudaStream_t s = l.stream;
         float *reference = l.reference_logits.room((size_t)HEAD_ROWS * m.vocab),
               *logits = l.logits.room((size_t)HEAD_ROWS * m.vocab),
-              *state = l.state.room((size_t)HEAD_ROWS * m.hidden);
+              *state = l.state.room((size_t)HEAD_ROWS * m.hidden),
+              *likeliest = l.likeliest.room(HEAD_ROWS);
         double *log_z = l.log_z.room(HEAD_ROWS), *sum_p = l.sum_p.room(HEAD_ROWS),
                *log_ratio = l.log_ratio.room(HEAD_ROWS);
         for (uint32_t first = 0; first < b.n_references; first += HEAD_ROWS) {
@@ -288,7 +290,8 @@ class Batch {
             kv_try(cudaMemcpyAsync(state, references + (size_t)first * m.hidden,
                                    (size_t)have * m.hidden * sizeof *state, cudaMemcpyDeviceToDevice, s));
             l.product(g.head, state, HEAD_ROWS, m.vocab, m.hidden, reference, HEAD_ROWS);
-            KV_LAUNCH(kv_reference_sums, n, threads, 0, s, reference, state, m.vocab, m.hidden, log_z, sum_p);
+            KV_LAUNCH(kv_reference_sums, n, threads, 0, s, reference, state, m.vocab, m.hidden, log_z, sum_p,
+                      likeliest);
             KV_LAUNCH(kv_targets, some, few, 0, s, targets, b.n_targets, first, have, (const float *)nullptr,
                       reference, log_z, (const double *)nullptr, m.vocab, logprob + (size_t)b.n_slots * b.n_targets);
             for (uint32_t slot = 0; slot < b.n_slots; slot++) {
@@ -296,8 +299,9 @@ class Batch {
                 KV_LAUNCH(kv_final_rows, n, dim3(KV_ROW_THREADS), 0, s, scored + at, x, references, g.final_norm,
                           b.n_references, m.hidden, m.rms_eps, first, state);
                 l.product(g.head, state, HEAD_ROWS, m.vocab, m.hidden, logits, HEAD_ROWS);
-                KV_LAUNCH(kv_compare, dim3(have), threads, 0, s, logits, state, reference, log_z, sum_p, m.vocab,
-                          m.hidden, kl + at + first, log_ratio, other_top + at + first);
+                KV_LAUNCH(kv_compare, dim3(have), threads, 0, s, logits, state, reference, log_z, sum_p, likeliest, m.vocab,
+                          m.hidden, kl + at + first, log_ratio, top + at + first,
+                          top + (size_t)b.n_slots * b.n_references + first);
                 KV_LAUNCH(kv_targets, some, few, 0, s, targets, b.n_targets, first, have, logits, reference, log_z,
                           log_ratio, m.vocab, logprob + (size_t)slot * b.n_targets);
             }
@@ -310,7 +314,7 @@ class Batch {
     }
     void fetch() {
         back(b.kl_nats, kl, (size_t)b.n_slots * b.n_references);
-        back(b.other_top, other_top, (size_t)b.n_slots * b.n_references);
+        back(b.top, top, ((size_t)b.n_slots + 1) * b.n_references);
         back(b.logprob, logprob, (size_t)b.n_slots * b.n_targets);
         back(b.logprob_ref, logprob + (size_t)b.n_slots * b.n_targets, b.n_targets);
         back(b.not_finite, not_finite, b.n_runs);

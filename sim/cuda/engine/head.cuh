@@ -28,19 +28,26 @@ __global__ void kv_final_rows(const uint32_t *scored, const float *x, const floa
             to[i] = row == KV_ENGINE_RECORDED ? reference[(size_t)at * n + i] : 0.0f;
 }
 
+// Where the largest logit stands that a block's threads met, each its first; the first of equals.
+__device__ inline float kv_block_first_largest(float most, float at, float *room) {
+    return -kv_block_most(kv_block_most(most, room) == most ? -at : -INFINITY, room);
+}
+
 // log of the sum of exp(logit), and the sum of the probabilities as rounded; NAN where a state or a
-// logit is not finite.
+// logit is not finite. likeliest: the token.
 __global__ void kv_reference_sums(const float *logits, const float *state, uint32_t vocab,
-                                  uint32_t hidden, double *log_z, double *sum_p) {
+                                  uint32_t hidden, double *log_z, double *sum_p,
+                                  float *likeliest) {
     __shared__ float room[33];
     __shared__ double wide[33];
     const float *l = logits + (size_t)blockIdx.x * vocab, *h = state + (size_t)blockIdx.x * hidden;
-    float top = -INFINITY, bad = 0;
+    float top = -INFINITY, at = 0, bad = 0;
     for (uint32_t i = threadIdx.x; i < hidden; i += blockDim.x) bad += !isfinite(h[i]);
     for (uint32_t i = threadIdx.x; i < vocab; i += blockDim.x) {
-        top = fmaxf(top, l[i]);
+        if (l[i] > top) top = l[i], at = (float)i;
         bad += !isfinite(l[i]);
     }
+    at = kv_block_first_largest(top, at, room);
     top = kv_block_most(top, room);
     bad = kv_block_sum(bad, room);
     float part = 0;
@@ -50,32 +57,29 @@ __global__ void kv_reference_sums(const float *logits, const float *state, uint3
     float p = 0;
     for (uint32_t i = threadIdx.x; i < vocab; i += blockDim.x) p += expf(l[i] - (float)z);
     double sum = kv_block_sum((double)p, wide);
-    if (threadIdx.x == 0) log_z[blockIdx.x] = z, sum_p[blockIdx.x] = sum;
-}
-
-// Where the largest of n logits stands; the first of equals. Every thread gets it.
-__device__ inline float kv_block_first_largest(const float *l, uint32_t n, float *room) {
-    float most = -INFINITY, at = 0;
-    for (uint32_t i = threadIdx.x; i < n; i += blockDim.x)
-        if (l[i] > most) most = l[i], at = (float)i;
-    return -kv_block_most(kv_block_most(most, room) == most ? -at : -INFINITY, room);
+    if (threadIdx.x) return;
+    log_z[blockIdx.x] = z;
+    sum_p[blockIdx.x] = sum;
+    likeliest[blockIdx.x] = at;
 }
 
 __global__ void kv_compare(const float *logits, const float *state, const float *reference,
-                           const double *log_z, const double *sum_p, uint32_t vocab,
-                           uint32_t hidden, double *kl_nats, double *log_ratio,
-                           uint8_t *other_top) {
+                           const double *log_z, const double *sum_p, const float *likeliest,
+                           uint32_t vocab, uint32_t hidden, double *kl_nats, double *log_ratio,
+                           uint32_t *tops, uint32_t *ref_tops) {
     __shared__ float room[33];
     __shared__ double wide[33];
     const size_t row = blockIdx.x;
     const float *l = logits + row * vocab, *r = reference + row * vocab, *h = state + row * hidden;
     const float z = (float)log_z[row];
-    float top = -INFINITY, bad = 0;
+    float top = -INFINITY, most = -INFINITY, at = 0, bad = 0;
     for (uint32_t i = threadIdx.x; i < hidden; i += blockDim.x) bad += !isfinite(h[i]);
     for (uint32_t i = threadIdx.x; i < vocab; i += blockDim.x) {
         top = fmaxf(top, l[i] - r[i]);
+        if (l[i] > most) most = l[i], at = (float)i;
         bad += !isfinite(l[i]);
     }
+    at = kv_block_first_largest(most, at, room);
     top = kv_block_most(top, room);
     bad = kv_block_sum(bad, room);
     float pe = 0, pd = 0;
@@ -85,9 +89,9 @@ __global__ void kv_compare(const float *logits, const float *state, const float 
         pd += p * d;
     }
     double all_pe = kv_block_sum((double)pe, wide), all_pd = kv_block_sum((double)pd, wide);
-    bool other = kv_block_first_largest(l, vocab, room) != kv_block_first_largest(r, vocab, room);
     if (threadIdx.x) return;
-    other_top[row] = other;
+    tops[row] = (uint32_t)at;
+    ref_tops[row] = (uint32_t)likeliest[row];
     double ratio = (double)top + log(all_pe / sum_p[row]), kl = ratio - all_pd / sum_p[row];
     if (bad > 0 || isnan(log_z[row])) ratio = kl = NAN;
     log_ratio[row] = ratio;

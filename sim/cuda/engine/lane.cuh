@@ -60,14 +60,14 @@ struct KvLane {
     cudaStream_t stream = nullptr;
     cublasHandle_t blas = nullptr;
     KvFormats *formats = nullptr;
-    KvBuffer<uint32_t> ids, position, stored_as, upto, run, copied, scored, bad;
-    KvBuffer<uint8_t> flags, cells, not_finite, other_top;
+    KvBuffer<uint32_t> ids, position, stored_as, upto, run, copied, scored, bad, top;
+    KvBuffer<uint8_t> flags, cells, not_finite;
     KvBuffer<kv_engine_branch> branches;
     KvBuffer<kv_engine_tile> tiles;
     KvBuffer<kv_engine_target> targets;
     KvBuffer<unsigned long long> tally;
     KvBuffer<float> x, norm, qkv, q, k_raw, k, v, k_exact, v_exact, k_coded, v_coded, mixed, delta,
-        gateup, act, references, state, reference_logits, logits;
+        gateup, act, references, state, reference_logits, logits, likeliest;
     KvBuffer<double> log_z, sum_p, kl, log_ratio, logprob;
     KvBuffer<__nv_bfloat16> narrow;
 
@@ -140,9 +140,19 @@ __global__ void kv_narrow(const float *x, size_t n, __nv_bfloat16 *y) {
         y[i] = __float2bfloat16(x[i]);
 }
 
+// Rounds n numbers to bf16.
+inline void kv_narrow_all(const float *from, size_t n, __nv_bfloat16 *to, cudaStream_t stream) {
+#ifdef KV_EMULATED // a thread costs more than its numbers there
+    const dim3 grid(1);
+#else
+    const dim3 grid(1024);
+#endif
+    KV_LAUNCH(kv_narrow, grid, dim3(256), 0, stream, from, n, to);
+}
+
 inline const __nv_bfloat16 *KvLane::narrowed(const float *from, size_t n) {
     __nv_bfloat16 *to = narrow.room(n);
-    KV_LAUNCH(kv_narrow, dim3(1024), dim3(256), 0, stream, from, n, to);
+    kv_narrow_all(from, n, to, stream);
     return to;
 }
 

@@ -468,6 +468,8 @@ static void divergence_and_log_probs_equal_float64(void **state) {
         }
         near(want, kl[i], 1e-5);
         assert_int_equal(likeliest != other_likeliest, other_top[i]);
+        assert_int_equal(targets[i].id == other_likeliest, targets[i].top);
+        assert_int_equal(targets[i].id == likeliest, targets[i].ref_top);
         near(q[targets[i].id], targets[i].logprob, 1e-5);
         near(p[targets[i].id], kv_reference_logprob(m, &r, i, targets[i].id), 1e-5);
         kv_reference_features(m, &r, i, &entropy_nats, &confidence);

@@ -36,7 +36,7 @@ static void make_version_1(const char *path) {
         "INSERT INTO item VALUES (1, 0, 'a', 's', 0, 2, 2, 4, 'k', 'c'),"
         " (1, 1, 'b', 's', 1, 2, 2, 4, 'l', 'd');"
         "INSERT INTO policy_spec VALUES (1, 'none', 'none', '', 'baseline', 0);"
-        "INSERT INTO run VALUES (7, 1, 1, 'exact', 'inline', 'coded', 'cpu', '', 1, 0, '1', 'c',"
+        "INSERT INTO run VALUES (7, 1, 1, 'exact', 'inline', 'coded', 'f32', '', 1, 0, '1', 'c',"
         " 'base', 'b');"
         "INSERT INTO outcome_item (run, item, kl_nats, n_scored) VALUES (7, 0, 0.5, 1),"
         " (7, 1, 0.25, 1);"
@@ -96,8 +96,73 @@ issue_13_A10_an_older_store_is_read_as_it_is_and_its_runs_go_on_by_cpu_level(voi
     unlink(path);
 }
 
+// A store of schema 5 with one run of an item with two choices.
+static void make_version_5(const char *path) {
+    const struct kv_asset *schema = kv_asset_find("sim/store/schema.sql");
+    const char *text = (const char *)schema->data, *end = strstr(text, "\n-- version 6");
+    char *five = kv_format_text(
+        "%.*s; PRAGMA user_version = 5; PRAGMA application_id = 1802924849;"
+        "INSERT INTO trace VALUES (1, 'd', 'p', 'm', 'x', 'y', 'f32', 'needle', 'h', '',"
+        " 'z', 'all 2', 0, 2, 8, '{\"head_dim\":64}', '0', 'b');"
+        "INSERT INTO item VALUES (1, 0, 'a', 's', 0, 2, 2, 4, 'k', 'c'),"
+        " (1, 1, 'b', 's', 0, 2, 2, 4, 'l', 'd');"
+        "INSERT INTO policy_spec (id, spec, policy, format, tag, oracle) VALUES"
+        " (1, 'none', 'none', '', 'baseline', 0);"
+        "INSERT INTO run (id, spec, trace, fidelity, mode, self, compute, variant, seed, redraw,"
+        " version, git_commit, cpu, blas) VALUES (7, 1, 1, 'exact', 'inline', 'coded', 'f32', '', "
+        "1,"
+        " 0, '1', 'c', 'base', 'b');"
+        "INSERT INTO outcome_item (run, item, kl_nats, n_scored) VALUES (7, 0, 0.5, 1);"
+        "INSERT INTO outcome_choice VALUES (7, 0, 0, -1, -1, 0.5, 2, 5, 5, -1, 2),"
+        " (7, 0, 1, -3, -3, 0.5, 2, 5, 5, -3, 2);",
+        (int)(end - text), text);
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    if (sqlite3_exec(db, five, NULL, NULL, NULL)) fail_msg("%s", sqlite3_errmsg(db));
+    sqlite3_close(db);
+    free(five);
+}
+
+static void a_store_of_schema_5_knows_of_no_match_until_one_is_stored(void **state) {
+    char path[] = "/tmp/kvsim-upgrade-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    close(fd);
+    (void)state;
+    struct kv_choice_result *c;
+    struct kv_error e = {0};
+    size_t n;
+    make_version_5(path);
+    struct kv_choice_outcome choice[2] = {
+        {.logprob = -1, .match = KV_MATCH_YES, .match_ref = KV_MATCH_NO},
+        {.logprob = -2, .match = KV_MATCH_NO, .match_ref = KV_MATCH_YES}};
+    for (int pass = 0; pass < 3; pass++) { // read as it is, written, read again
+        struct kv_store *s = open_store(path, pass == 1 ? KV_STORE_WRITE : KV_STORE_READ);
+        const struct kv_outcome o = {.n_choices = 2, .choice = choice, .kl_nats = 0.1};
+        if (pass == 1 && kv_store_put(s, 7, 1, &o, &e)) fail_msg("%s", e.msg);
+        if (pass == 1 && kv_store_flush(s, &e)) fail_msg("%s", e.msg);
+        if (kv_store_choices(s, 7, &c, &n, &e)) fail_msg("%s", e.msg);
+        assert_int_equal(n, pass ? 4 : 2);
+        for (size_t i = 0; i < n; i++) {
+            bool stored = c[i].item == 1;
+            assert_int_equal(c[i].outcome.match,
+                             stored ? choice[c[i].choice].match : KV_MATCH_UNKNOWN);
+            assert_int_equal(c[i].outcome.match_ref,
+                             stored ? choice[c[i].choice].match_ref : KV_MATCH_UNKNOWN);
+        }
+        kv_choice_results_free(c, n);
+        close_store(s);
+    }
+    char *backup = kv_format_text("%s.bak-v5", path);
+    assert_int_equal(unlink(backup), 0);
+    free(backup);
+    unlink(path);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(
-        issue_13_A10_an_older_store_is_read_as_it_is_and_its_runs_go_on_by_cpu_level)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(
+            issue_13_A10_an_older_store_is_read_as_it_is_and_its_runs_go_on_by_cpu_level),
+        cmocka_unit_test(a_store_of_schema_5_knows_of_no_match_until_one_is_stored)};
     return cmocka_run_group_tests_name("upgrades", tests, NULL, NULL);
 }
