@@ -28,7 +28,7 @@ CFLAGS += -std=c17 -D_GNU_SOURCE $(WARN) $(OPT) -ffp-contract=off -pthread -I. $
 LDLIBS := -lgsl -lsqlite3 -ljansson -lpcre2-8 -lxxhash -lz -ldl -lm -pthread
 
 X86      := $(filter x86_64,$(shell uname -m))
-SOURCES  := $(wildcard sim/base/*.c sim/model/*.c sim/quant/*.c sim/cache/*.c sim/replay/*.c sim/cost/*.c sim/store/*.c sim/runtimes/*.c \
+SOURCES  := $(wildcard sim/base/*.c sim/model/*.c sim/quant/*.c sim/cache/*.c sim/replay/*.c sim/generate/*.c sim/cost/*.c sim/store/*.c sim/runtimes/*.c \
               traces/*.c policies/*.c analysis/*/*.c reports/*.c reports/*/*.c)
 SOURCES  := $(filter-out policies/template% analysis/test/%,$(SOURCES))
 ISA      := $(filter %.isa.c,$(SOURCES))
@@ -63,7 +63,7 @@ $(BUILD)/libkvsim.a: $(LIB_OBJ)
 $(BUILD)/sim/model/%.o $(BUILD)/sim/cache/%.o: CFLAGS += -ffp-contract=fast
 # The commit is part of what a store says of a run: those who name it follow it.
 $(shell [ "$$(cat $(BUILD)/commit 2>/dev/null)" = '$(COMMIT)' ] || { mkdir -p $(BUILD) && echo '$(COMMIT)' >$(BUILD)/commit; })
-STAMPED := $(addprefix $(BUILD)/,sim/cli/cmd_bench.o sim/cli/cmd_version.o analysis/studies/sweep.o)
+STAMPED := $(addprefix $(BUILD)/,sim/cli/cmd_bench.o sim/cli/cmd_version.o analysis/studies/sweep.o analysis/studies/generation_run.o)
 $(STAMPED): CFLAGS += -DKV_COMMIT='"$(COMMIT)"'
 $(STAMPED): $(BUILD)/commit
 $(BUILD)/%.o: %.c

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Puts a report together: rows into parts, claims judged, figures drawn, policies asked, the page.
 #include "reports/draw/depths.h"
+#include "reports/draw/generation.h"
 #include "reports/draw/places.h"
 #include "reports/report.h"
 #include "reports/draw/gnuplot.h"
@@ -220,10 +221,15 @@ static int open_claims(const char *list, struct kv_claim **all, size_t *n, struc
 
 static int write_page(struct kv_page *page, struct kv_page_part *parts, const struct kv_report *r,
                       struct kv_error *e) {
-    struct kv_claim *claims;
+    struct kv_claim *claims = NULL;
     struct kv_verdict *verdicts = NULL;
-    size_t n_claims, n_verdicts = 0;
-    int code = open_claims(r->claims, &claims, &n_claims, e);
+    size_t n_claims = 0, n_verdicts = 0;
+    struct kv_generation_table generations;
+    int code = kv_generation_table(page->store, r->seed, &generations, e);
+    page->generations = &generations;
+    if (!code && generations.n)
+        code = kv_generation_draw(&generations, r->dir, page->parts[0].set.formats, e);
+    if (!code) code = open_claims(r->claims, &claims, &n_claims, e);
     if (!code && n_claims)
         code = kv_verdicts_judge(page->store, claims, n_claims, page->all->device, r->seed, DRAWS,
                                  &verdicts, &n_verdicts, e);
@@ -232,6 +238,7 @@ static int write_page(struct kv_page *page, struct kv_page_part *parts, const st
     if (!code) code = draw(page, parts, r, e);
     kv_verdicts_free(verdicts, n_verdicts);
     kv_claims_free(claims, n_claims);
+    kv_generation_table_fini(&generations);
     return code;
 }
 

@@ -64,4 +64,10 @@
 #include "analysis/results/rows.h"   // a store's rows with all that is said of them
 #include "analysis/results/front.h"  // who is on the frontier, and how surely
 
+// Text generated over coded caches.
+#include "analysis/studies/generation_run.h" // from prompts into a store
+#include "sim/store/generated.h"             // what was generated
+#include "analysis/stats/survival.h"         // how long things stay as they were
+#include "analysis/studies/generation.h"     // when texts part, and whether errors add up
+
 #endif

@@ -4,29 +4,13 @@
 #include "sim/base/files.h"
 #include "sim/base/version.h"
 #include "sim/base/assets.h"
+#include "reports/draw/generation.h"
 #include "reports/page/html.h"
 #include "reports/page/sections.h"
 
 #include <stdlib.h>
 
 // ---- a part ---------------------------------------------------------------------------
-
-// One of the two widths in which a figure is drawn; style decides which is seen.
-static int add_drawing(struct kv_text *t, const struct kv_page *p, const char *name, double plot_y,
-                       const char *class, const char *label, struct kv_error *e) {
-    char *path = kv_format_text("%s/%s.svg", p->dir, name), *svg;
-    size_t n;
-    int code = kv_read_file(path, &svg, &n, e);
-    free(path);
-    if (code) return code;
-    char *prefix = kv_format_text("%s-", name);
-    kv_text_addf(t, "<div class=\"%s\">", class);
-    kv_html_svg(t, svg, prefix, plot_y, label);
-    kv_text_addf(t, "</div>\n");
-    free(prefix);
-    free(svg);
-    return 0;
-}
 
 static int add_figure(struct kv_text *t, const struct kv_page *p, const struct kv_drawn *drawn,
                       struct kv_error *e) {
@@ -41,8 +25,8 @@ static int add_figure(struct kv_text *t, const struct kv_page *p, const struct k
                         : "Divergence from 16 bit, and accuracy, against effective bits; the "
                           "table below holds the numbers";
     kv_text_addf(t, "<figure>\n");
-    int code = add_drawing(t, p, drawn->name, drawn->plot_y, "broad", label, e);
-    if (!code) code = add_drawing(t, p, drawn->narrow, drawn->narrow_y, "narrow", label, e);
+    int code = kv_page_drawing(t, p, drawn->name, drawn->plot_y, "broad", label, e);
+    if (!code) code = kv_page_drawing(t, p, drawn->narrow, drawn->narrow_y, "narrow", label, e);
     kv_text_addf(t, "</figure>\n");
     return code;
 }
@@ -112,6 +96,9 @@ static char *navigation(const struct kv_page *p) {
         kv_html_text(&t, p->parts[i].set.rows[0].s.task);
         kv_text_addf(&t, "</a>\n");
     }
+    for (size_t at = 0; p->generations && at < p->generations->n;
+         at += kv_generation_group(p->generations, at))
+        kv_text_addf(&t, "<a href=\"#g%zu\">generated</a>\n", at + 1);
     return kv_text_take(&t);
 }
 
@@ -145,6 +132,7 @@ int kv_page_write(const struct kv_page *p, struct kv_error *e) {
                    lead = {0};
     int code = page ? 0 : kv_fail(e, KV_EFAIL, "report", "the page's template was not built in");
     for (size_t i = 0; !code && i < p->n_parts; i++) code = add_part(&parts, p, i, e);
+    if (!code) code = kv_page_generations(&parts, p, e);
     if (!code) code = kv_page_provenance(&provenance, p, e);
     kv_page_lead(&lead, p);
     kv_page_verdicts(&verdicts, p);

@@ -5,6 +5,7 @@
 
 #include "analysis/claims/verdicts.h"
 #include "analysis/results/widths.h"
+#include "analysis/studies/generation.h"
 #include "reports/draw/frontier.h"
 #include "sim/base/memory.h"
 
@@ -34,6 +35,7 @@ struct kv_page {
     size_t n_verdicts;
     const struct kv_tokenizer *tokenizer; // of the recordings; NULL = tokens are drawn without text
     char tokenizer_digest[17];
+    const struct kv_generation_table *generations; // drawn in dir; NULL or empty = none
     struct kv_store *store;
     const char *dir, *db; // figures are read from DIR/NAME.svg; the store, for the commands
     uint64_t seed;

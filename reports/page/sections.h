@@ -20,6 +20,14 @@ void kv_page_redraws(struct kv_text *t, const struct kv_page_part *part);
 void kv_page_depths(struct kv_text *t, const struct kv_page_part *part);
 // Needle and recall tasks by length and depth, where the store holds them; else nothing.
 void kv_page_places(struct kv_text *t, const struct kv_page_part *part);
+// One of the two widths in which a figure is drawn, read from DIR/NAME.svg; style decides which is
+// seen. label: what it shows, in words.
+KV_MUST_CHECK int kv_page_drawing(struct kv_text *t, const struct kv_page *p, const char *name,
+                                  double plot_y, const char *class, const char *label,
+                                  struct kv_error *e);
+// A section for each model and task that was generated from, with its figure; else nothing.
+KV_MUST_CHECK int kv_page_generations(struct kv_text *t, const struct kv_page *p,
+                                      struct kv_error *e);
 // A section for each policy: what it is, how it does everywhere, what it decided, an item drawn.
 void kv_page_policies(struct kv_text *t, const struct kv_page *p);
 // Where everything comes from and how to make it again.

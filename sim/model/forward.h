@@ -125,6 +125,9 @@ struct kv_forward {
 // Buffers grow as needed and are reused.
 struct kv_scratch *kv_scratch_new(void);
 void kv_scratch_free(struct kv_scratch *s); // NULL is fine
+// From now on each row of a product has bits that depend on that row and the weights alone, not on
+// the rows beside it: for steps of several sequences at once (step.h). Slower where rows are many.
+void kv_scratch_row_by_row(struct kv_scratch *s, bool on);
 
 KV_MUST_CHECK int kv_forward(const struct kv_model *m, const struct kv_forward *job,
                              struct kv_scratch *s, struct kv_error *e);
@@ -162,6 +165,10 @@ struct kv_reference {
 // scratch's.
 void kv_head_reference(const struct kv_model *m, const float *final, size_t n_rows,
                        struct kv_scratch *s, struct kv_reference *r);
+// KL(row || other) in nats between two rows of the reference; of equal logits exactly 0. NAN where
+// one of them is not finite.
+double kv_reference_divergence(const struct kv_model *m, const struct kv_reference *r, size_t row,
+                               size_t other);
 // Log-prob of a token at a row of the reference.
 double kv_reference_logprob(const struct kv_model *m, const struct kv_reference *r, size_t row,
                             uint32_t id);

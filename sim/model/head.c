@@ -78,6 +78,24 @@ void kv_head_reference(const struct kv_model *m, const float *final, size_t n_ro
     }
 }
 
+double kv_reference_divergence(const struct kv_model *m, const struct kv_reference *r, size_t row,
+                               size_t other) {
+    size_t vocab = m->shape.vocab;
+    double max_d = -INFINITY, sum_pe = 0, sum_pd = 0;
+    if (isnan(r->log_z[row]) || isnan(r->log_z[other])) return NAN;
+    for (size_t from = 0, n; from < vocab; from += n) {
+        n = tile_at(m, from);
+        struct kv_tile_sums t =
+            kv_kernels()->compare(r->logit + other * vocab + from, r->logit + row * vocab + from,
+                                  r->p + row * vocab + from, n);
+        double max = fmax(max_d, (double)t.max_d);
+        sum_pe = sum_pe * exp(max_d - max) + (double)t.sum_pe * exp((double)t.max_d - max);
+        sum_pd += (double)t.sum_pd;
+        max_d = max;
+    }
+    return kv_not_negative(max_d + log(sum_pe / r->sum_p[row]) - sum_pd / r->sum_p[row]);
+}
+
 double kv_reference_logprob(const struct kv_model *m, const struct kv_reference *r, size_t row,
                             uint32_t id) {
     return (double)r->logit[row * m->shape.vocab + id] - r->log_z[row];

@@ -82,6 +82,10 @@ struct kv_kernels {
     struct kv_tile_sums (*compare)(const float *logit, const float *ref, const float *p, size_t n);
     // Sums of p and p * x over a row: entropy needs both.
     void (*dot)(const float *a, const float *b, size_t n, double *sum);
+    // y[r * ld_y + o] = sum over i of x[r * n + i] w[o * n + i]: each sum over the same lanes in
+    // the same order, whatever rows and outputs stand beside it.
+    void (*product)(const float *x, size_t rows, const float *w, size_t outputs, size_t n, float *y,
+                    size_t ld_y);
     void (*attend_back)(const struct kv_attend_back *a);
     // dx += backward of rms_norm at x for dy.
     void (*rms_norm_back)(float *dx, const float *dy, const float *x, const float *gain,

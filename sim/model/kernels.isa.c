@@ -396,6 +396,103 @@ static void geglu_back(float *dg, const float *dy, const float *g, size_t rows, 
     }
 }
 
+// ---- products whose rows do not know of each other ------------------------------------
+
+// Half of the lanes onto the other half until four are left, then one after the other.
+static inline float fold_lanes(vec v) {
+    float t[LANES];
+    store(t, v);
+    for (int half = LANES / 2; half >= 4; half /= 2)
+        for (int i = 0; i < half; i++) t[i] += t[i + half];
+    return (t[0] + t[1]) + (t[2] + t[3]);
+}
+
+static inline vec load_some(const float *p, size_t n) {
+    float t[LANES] = {0};
+    memcpy(t, p, n * sizeof *t);
+    return load(t);
+}
+
+// Registers hold ROWS x OUTPUTS sums; what a sum is does not depend on either.
+enum { PRODUCT_ROWS = 4, PRODUCT_OUTPUTS = LANES == 16 ? 4 : 2 };
+
+#define SUMS(R, O)                                                                                 \
+    static inline void sums_##R##_##O(const float *x, const float *w, size_t n, float *y,          \
+                                      size_t ld_y) {                                               \
+        vec acc[R][O];                                                                             \
+        for (int r = 0; r < (R); r++)                                                              \
+            for (int o = 0; o < (O); o++) acc[r][o] = (vec){0};                                    \
+        size_t i = 0;                                                                              \
+        for (; i + LANES <= n; i += LANES) {                                                       \
+            vec wi[O];                                                                             \
+            for (int o = 0; o < (O); o++) wi[o] = load(w + (size_t)o * n + i);                     \
+            for (int r = 0; r < (R); r++) {                                                        \
+                vec xi = load(x + (size_t)r * n + i);                                              \
+                for (int o = 0; o < (O); o++) acc[r][o] += xi * wi[o];                             \
+            }                                                                                      \
+        }                                                                                          \
+        for (int r = 0; i < n && r < (R); r++)                                                     \
+            for (int o = 0; o < (O); o++)                                                          \
+                acc[r][o] += load_some(x + (size_t)r * n + i, n - i) *                             \
+                             load_some(w + (size_t)o * n + i, n - i);                              \
+        for (int r = 0; r < (R); r++)                                                              \
+            for (int o = 0; o < (O); o++) y[(size_t)r * ld_y + (size_t)o] = fold_lanes(acc[r][o]); \
+    }
+SUMS(1, 1)
+SUMS(2, 1)
+SUMS(3, 1)
+SUMS(4, 1)
+SUMS(1, 2)
+SUMS(2, 2)
+SUMS(3, 2)
+SUMS(4, 2)
+#if defined(__AVX512F__)
+SUMS(1, 4)
+SUMS(2, 4)
+SUMS(3, 4)
+SUMS(4, 4)
+#endif
+
+// Asks for part `i` of `parts` of the bytes that come next, while sums keep the processor busy:
+// weights come from memory once, and waiting for them would take longer than adding them up.
+static inline void fetch_part(const float *next, size_t floats, size_t i, size_t parts) {
+    enum { LINE = 16 }; // floats of a cache line
+    size_t lines = floats / LINE, from = lines * i / parts, to = lines * (i + 1) / parts;
+    for (size_t l = from; l < to; l++) __builtin_prefetch(next + l * LINE, 0, 2);
+}
+
+static void product(const float *x, size_t rows, const float *w, size_t outputs, size_t n, float *y,
+                    size_t ld_y) {
+    size_t parts = (rows + PRODUCT_ROWS - 1) / PRODUCT_ROWS;
+    for (size_t o = 0, some; o < outputs; o += some) {
+        some = outputs - o >= PRODUCT_OUTPUTS ? PRODUCT_OUTPUTS : 1;
+        for (size_t r = 0, now; r < rows; r += now) {
+            now = rows - r >= PRODUCT_ROWS ? PRODUCT_ROWS : rows - r;
+            const float *xr = x + r * n, *wo = w + o * n;
+            float *to = y + r * ld_y + o;
+            if (o + 2 * some <= outputs)
+                fetch_part(wo + some * n, some * n, r / PRODUCT_ROWS, parts);
+#define CASE(R, O)                                                                                 \
+    if (now == (R) && some == (O)) sums_##R##_##O(xr, wo, n, to, ld_y)
+            CASE(1, 1);
+            CASE(2, 1);
+            CASE(3, 1);
+            CASE(4, 1);
+            CASE(1, 2);
+            CASE(2, 2);
+            CASE(3, 2);
+            CASE(4, 2);
+#if defined(__AVX512F__)
+            CASE(1, 4);
+            CASE(2, 4);
+            CASE(3, 4);
+            CASE(4, 4);
+#endif
+#undef CASE
+        }
+    }
+}
+
 extern const struct kv_kernels KV_ISA_NAME(kv_kernels);
 const struct kv_kernels KV_ISA_NAME(kv_kernels) = {
     .attend = attend,
@@ -409,6 +506,7 @@ const struct kv_kernels KV_ISA_NAME(kv_kernels) = {
     .exp_shifted = exp_shifted,
     .compare = compare,
     .dot = dot,
+    .product = product,
     .attend_back = attend_back,
     .rms_norm_back = rms_norm_back,
     .swiglu_back = swiglu_back,

@@ -7,6 +7,7 @@
 #include "sim/base/half.h"
 #include "sim/base/memory.h"
 #include "sim/model/accelerator.h"
+#include "sim/model/kernels.h"
 #include "sim/model/scratch.h"
 
 // ---- scratch --------------------------------------------------------------------------
@@ -30,6 +31,10 @@ float *kv_scratch_floats(struct kv_scratch *s, enum kv_buffer which, size_t n) {
         s->buffer[which].n = n;
     }
     return s->buffer[which].p;
+}
+
+void kv_scratch_row_by_row(struct kv_scratch *s, bool on) {
+    s->row_by_row = on;
 }
 
 // ---- products -------------------------------------------------------------------------
@@ -71,8 +76,11 @@ void kv_product(const struct kv_matrix *w, const float *x, size_t rows, float *y
     if (rows == 0 || elsewhere(true, w, x, rows, y)) return;
     for (size_t at = 0, n; at < w->rows; at += n) {
         n = rows_at_once(w, at);
-        kv_sgemm(false, true, rows, n, w->cols, x, w->cols, as_f32(w, at, n, s), w->cols, 0, y + at,
-                 w->rows);
+        if (s->row_by_row)
+            kv_kernels()->product(x, rows, as_f32(w, at, n, s), n, w->cols, y + at, w->rows);
+        else
+            kv_sgemm(false, true, rows, n, w->cols, x, w->cols, as_f32(w, at, n, s), w->cols, 0,
+                     y + at, w->rows);
     }
 }
 

@@ -41,6 +41,7 @@ struct kv_scratch {
         float *p;
         size_t n;
     } buffer[KV_N_BUFFERS];
+    bool row_by_row; // products as kv_scratch_row_by_row says
 };
 
 // At least n floats; contents are lost when it grows.

@@ -543,7 +543,52 @@ CREATE TABLE outcome_tokens (
 
 -- version 6
 
--- (Taken by another change.)
+-- One spec that generated from the prompts of a benchmark: how, and by which rules. ends: whether a
+-- model's own end of text ends a sequence.
+CREATE TABLE generation (
+    id INTEGER PRIMARY KEY,
+    spec INTEGER NOT NULL REFERENCES policy_spec (id),
+    label TEXT NOT NULL,
+    model_name TEXT NOT NULL,
+    model_digest TEXT NOT NULL,
+    weights_as TEXT NOT NULL,
+    task_name TEXT NOT NULL,
+    task_prompt TEXT NOT NULL,
+    task_digest TEXT NOT NULL,
+    window_tokens INTEGER NOT NULL,
+    mode TEXT NOT NULL,
+    self TEXT NOT NULL,
+    tokens INTEGER NOT NULL,
+    temperature REAL NOT NULL,
+    ends INTEGER NOT NULL,
+    stop TEXT NOT NULL,
+    seed INTEGER NOT NULL,
+    version TEXT NOT NULL,
+    git_commit TEXT NOT NULL,
+    cpu TEXT NOT NULL,
+    UNIQUE (spec, model_digest, weights_as, task_prompt, task_digest, window_tokens, mode, self,
+            tokens, temperature, ends, stop, seed, version, git_commit, cpu)
+);
+
+-- What it generated from a prompt. key: hash of the prompt's tokens. reference, own: JSON lists of
+-- tokens, the 16-bit run's and the policy's; equal: in how many they agree before they part, parted:
+-- whether they do. own_kl, forced_kl: KL(16 bit || policy) in nats before each token, along the
+-- policy's own tokens and along the reference's, null where a state was not finite; broken: the
+-- policy's run ended there.
+CREATE TABLE generated_item (
+    generation INTEGER NOT NULL REFERENCES generation (id),
+    key TEXT NOT NULL,
+    id TEXT NOT NULL,
+    n_prompt INTEGER NOT NULL,
+    reference TEXT NOT NULL,
+    own TEXT NOT NULL,
+    equal INTEGER NOT NULL,
+    parted INTEGER NOT NULL,
+    broken INTEGER NOT NULL,
+    own_kl TEXT NOT NULL,
+    forced_kl TEXT NOT NULL,
+    PRIMARY KEY (generation, key)
+) WITHOUT ROWID;
 
 -- version 7
 

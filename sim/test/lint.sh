@@ -60,11 +60,12 @@ sim/cost         sim/model sim/cache
 sim/replay       traces sim/cost
 sim/store        traces sim/cost sim/replay
 sim/runtimes     sim/replay
+sim/generate     sim/replay
 analysis/stats   sim/replay
 analysis/search  sim/replay
 analysis/results analysis/stats sim/store
 analysis/claims  analysis/results
-analysis/studies analysis/claims analysis/search sim/runtimes
+analysis/studies analysis/claims analysis/search sim/runtimes sim/generate
 reports/draw     analysis/studies
 reports/page     reports/draw
 reports/table    sim/base

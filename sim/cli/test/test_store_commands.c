@@ -329,6 +329,8 @@ static void without_gnuplot_the_report_says_how_to_get_it(void **state) {
 static void make_older(struct kv_store *s) {
     static const char *const steps[] = {"ALTER TABLE outcome_choice DROP COLUMN greedy_ref",
                                         "ALTER TABLE outcome_choice DROP COLUMN greedy",
+                                        "DROP TABLE generated_item",
+                                        "DROP TABLE generation",
                                         "DROP TABLE outcome_tokens",
                                         "DROP VIEW frontier",
                                         "DROP VIEW summary",

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "analysis/studies/generation_run.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "analysis/studies/sweep_specs.h"
+#include "sim/base/cpu.h"
+#include "sim/base/guard.h"
+#include "sim/base/hash.h"
+#include "sim/base/memory.h"
+#include "sim/base/talk.h"
+#include "sim/base/version.h"
+#include "sim/base/work.h"
+#include "sim/generate/generate.h"
+#include "sim/generate/sample.h"
+#include "sim/store/generated.h"
+#include "sim/store/label.h"
+#include "traces/angles.h"
+#include "traces/items.h"
+#include "traces/windows.h"
+
+#ifndef KV_COMMIT
+#define KV_COMMIT "unknown"
+#endif
+
+struct job {
+    const struct kv_generation_options *o;
+    struct kv_model *model;
+    struct kv_tasks *tasks;
+    struct kv_items *items;
+    double *angles;
+    uint32_t *windows;
+    struct kv_spec_list specs;
+    struct kv_generate g;
+    uint32_t *ends;
+    struct kv_store *store;
+    long long *id; // [n_specs]
+    bool *there;   // [n_items][n_specs]
+    struct kv_scratch **scratch;
+    struct kv_progress *progress;
+    pthread_mutex_t lock;
+    size_t made;
+};
+
+// ---- opening --------------------------------------------------------------------------
+
+static int open_specs(struct job *j, struct kv_error *e) {
+    const struct kv_generation_options *o = j->o;
+    j->angles = kv_angles_of_model(j->model);
+    j->windows = kv_windows_of_model(j->model);
+    const struct kv_format_setting setting = {.shape = j->model->shape,
+                                              .order = j->model->order,
+                                              .rope = j->angles,
+                                              .windows = j->windows};
+    int rc = 0;
+    for (size_t i = 0; i < o->n_specs && rc == 0; i++)
+        rc = kv_spec_list_add(&j->specs, o->specs[i], &setting, o->seed, e);
+    if (rc == 0 && j->specs.n == 0) rc = kv_fail(e, KV_EUSAGE, "specs", "there is none");
+    for (size_t i = 0; i < j->specs.n && rc == 0; i++) {
+        rc = kv_held_answers(&j->specs.at[i], o->mode, e);
+        if (rc == 0) rc = kv_held_fit(j->model, &j->specs.at[i], e);
+    }
+    return rc;
+}
+
+static int open_generation(struct job *j, size_t i, struct kv_error *e) {
+    const struct kv_generation_options *o = j->o;
+    const struct kv_replay_spec *spec = &j->specs.at[i];
+    const struct kv_format_setting *setting = &spec->format->setting;
+    const char *text = spec->canonical;
+    char *label;
+    kv_spec_labels(&text, &setting, 1, &label);
+    const struct kv_generation_key key = {
+        .spec = spec->canonical,
+        .policy = spec->policy_name,
+        .format = spec->format_text,
+        .tag = spec->policy->tag,
+        .label = label,
+        .model_name = j->model->name,
+        .model_digest = j->model->digest,
+        .weights_as = j->model->weights_as,
+        .task_name = j->tasks->name,
+        .task_prompt = j->tasks->prompt,
+        .task_digest = j->tasks->digest,
+        .window_tokens = j->tasks->kind == KV_TASK_TEXT ? j->tasks->window_tokens : 0,
+        .mode = o->mode,
+        .self = o->self,
+        .tokens = o->tokens,
+        .temperature = o->temperature,
+        .ends = o->ends,
+        .stop = o->stop,
+        .seed = o->seed,
+        .version = KV_VERSION,
+        .commit = KV_COMMIT,
+        .cpu = kv_cpu_level_name(kv_cpu_level())};
+    int rc = kv_store_generation(j->store, &key, &j->id[i], e);
+    if (rc == 0 && j->specs.name[i])
+        rc = kv_store_name(j->store, spec->canonical, j->specs.name[i], e);
+    free(label);
+    return rc;
+}
+
+// A prompt's tokens name it, whatever choices would follow.
+static uint64_t key_of(const struct kv_trace_item *it) {
+    return kv_hash(it->ids, it->n_context * sizeof *it->ids, 0);
+}
+
+static int open_store(struct job *j, struct kv_error *e) {
+    size_t n = j->specs.n;
+    int rc = kv_store_open(&j->store, j->o->db, KV_STORE_CREATE, e);
+    j->id = kv_alloc(n, sizeof *j->id);
+    j->there = kv_alloc(n * j->items->n + 1, sizeof *j->there);
+    for (size_t i = 0; i < n && rc == 0; i++) rc = open_generation(j, i, e);
+    for (size_t k = 0; k < j->items->n * n && rc == 0; k++)
+        rc = kv_store_generated_has(j->store, j->id[k % n], key_of(&j->items->items[k / n]),
+                                    &j->there[k], e);
+    return rc;
+}
+
+static int check_prompts(const struct job *j, struct kv_error *e) {
+    for (size_t i = 0; i < j->items->n; i++) {
+        const struct kv_trace_item *it = &j->items->items[i];
+        if (it->n_context < 2)
+            return kv_fail(e, KV_EUSAGE, j->tasks->path,
+                           "item %s has a prompt of %u tokens; 2 at least are needed", it->id,
+                           it->n_context);
+        if ((size_t)it->n_context + j->o->tokens > j->model->shape.max_tokens)
+            return kv_fail(e, KV_EUSAGE, j->tasks->path,
+                           "the prompt of item %s has %u tokens; with %u more it is longer than "
+                           "the model's %u",
+                           it->id, it->n_context, j->o->tokens, j->model->shape.max_tokens);
+    }
+    return 0;
+}
+
+static int open_all(struct job *j, struct kv_error *e) {
+    const struct kv_generation_options *o = j->o;
+    const struct kv_record_options draw = {.n = o->n, .seed = o->seed};
+    size_t n_ends = 0;
+    int rc = kv_tasks_load(&j->tasks, o->tasks, e);
+    if (rc == 0) rc = kv_model_open(&j->model, o->model, KV_WEIGHTS_F32, e);
+    if (rc == 0 && !j->model->tokenizer)
+        rc = kv_fail(e, KV_EFAIL, j->model->name, "has no tokenizer");
+    if (rc == 0) rc = open_specs(j, e);
+    if (rc == 0) rc = kv_items_new(&j->items, j->model, j->tasks, &draw, e);
+    if (rc == 0) rc = check_prompts(j, e);
+    if (rc == 0 && o->ends) rc = kv_sample_ends(j->model->tokenizer, &j->ends, &n_ends, e);
+    if (rc == 0) rc = open_store(j, e);
+    j->g = (struct kv_generate){.model = j->model,
+                                .specs = j->specs.at,
+                                .n_specs = j->specs.n,
+                                .mode = o->mode,
+                                .self_exact = o->self == KV_SELF_EXACT,
+                                .tokens = o->tokens,
+                                .temperature = o->temperature,
+                                .seed = o->seed,
+                                .ends = j->ends,
+                                .n_ends = n_ends,
+                                .stop = o->stop};
+    return rc;
+}
+
+static void close_all(struct job *j) {
+    kv_store_abandon(j->store);
+    kv_items_free(j->items);
+    kv_spec_list_fini(&j->specs);
+    kv_model_close(j->model);
+    kv_tasks_free(j->tasks);
+    free(j->angles);
+    free(j->windows);
+    free(j->ends);
+    free(j->id);
+    free(j->there);
+}
+
+// ---- generating -----------------------------------------------------------------------
+
+static int keep(struct job *j, const struct kv_trace_item *it, size_t spec,
+                const struct kv_generated *x, struct kv_error *e) {
+    const struct kv_generated_row row = {.key = key_of(it),
+                                         .id = (char *)it->id,
+                                         .n_prompt = it->n_context,
+                                         .n_reference = x->n_reference,
+                                         .n_own = x->n_own,
+                                         .reference = x->reference,
+                                         .own = x->own,
+                                         .own_kl = x->own_kl,
+                                         .forced_kl = x->forced_kl,
+                                         .equal = x->equal,
+                                         .parted = x->parted,
+                                         .broken = x->broken};
+    KV_LOCK(&j->lock);
+    j->made++;
+    return kv_store_put_generated(j->store, j->id[spec], &row, e);
+}
+
+static int name_item(const struct kv_trace_item *it, int rc, struct kv_error *e) {
+    if (rc == 0 || rc == KV_EINTR || rc == KV_ENOMEM) return rc;
+    struct kv_error why = *e;
+    return kv_fail(e, rc, why.where, "%s (item %s)", why.msg, it->id);
+}
+
+static int generate_item(void *self, unsigned worker, size_t i, struct kv_error *e) {
+    struct job *j = self;
+    const struct kv_trace_item *it = &j->items->items[i];
+    const struct kv_generate_item item = {key_of(it), it->ids, it->n_context};
+    size_t *which = kv_alloc(j->specs.n, sizeof *which), n = 0, made = 0,
+           most = kv_generate_at_once(&j->g, it->n_context);
+    struct kv_generated *out = kv_alloc(most, sizeof *out);
+    int rc = 0;
+    for (size_t s = 0; s < j->specs.n; s++)
+        if (!j->there[i * j->specs.n + s]) which[n++] = s;
+    for (size_t from = 0; from < n && rc == 0; from += most) {
+        size_t some = n - from < most ? n - from : most;
+        rc = name_item(
+            it, kv_generate_item(&j->g, j->scratch[worker], &item, which + from, some, out, e), e);
+        for (size_t s = 0; s < some && rc == 0; s++) {
+            rc = keep(j, it, which[from + s], &out[s], e);
+            made++;
+        }
+        for (size_t s = 0; s < some; s++) kv_generated_fini(&out[s]);
+    }
+    kv_progress_step(j->progress, made);
+    free(out);
+    free(which);
+    return rc;
+}
+
+static int run(struct job *j, struct kv_generation_done *done, struct kv_error *e) {
+    unsigned jobs = j->o->jobs ? j->o->jobs : 1;
+    size_t total = j->items->n * j->specs.n;
+    *done = (struct kv_generation_done){.n_prompts = j->items->n, .n_specs = j->specs.n};
+    for (size_t k = 0; k < total; k++) done->held += j->there[k];
+    j->scratch = kv_alloc(jobs, sizeof(struct kv_scratch *));
+    for (unsigned w = 0; w < jobs; w++) j->scratch[w] = kv_scratch_new();
+    pthread_mutex_init(&j->lock, NULL);
+    if (done->held < total)
+        j->progress = kv_progress_start("generating", total - done->held, "sequences");
+    int rc = done->held < total ? kv_parallel(j->items->n, jobs, generate_item, j, e) : 0;
+    kv_progress_end(j->progress);
+    done->generated = j->made;
+    if (rc == KV_EINTR)
+        kv_fail(e, rc, "generate",
+                "interrupted; what was finished is in %s, and the same command goes on", j->o->db);
+    pthread_mutex_destroy(&j->lock);
+    for (unsigned w = 0; w < jobs; w++) kv_scratch_free(j->scratch[w]);
+    free(j->scratch);
+    return rc;
+}
+
+// Guarded, so that the store is let go of whatever happens in it.
+static int open_and_run(struct job *j, struct kv_generation_done *done, struct kv_error *e) {
+    KV_GUARD(e);
+    int rc = open_all(j, e);
+    return rc ? rc : run(j, done, e);
+}
+
+int kv_generation_run(const struct kv_generation_options *o, struct kv_generation_done *done,
+                      struct kv_error *e) {
+    KV_GUARD(e);
+    struct job j = {.o = o};
+    *done = (struct kv_generation_done){0};
+    if (o->tokens == 0) return kv_fail(e, KV_EUSAGE, "tokens", "at least 1 is expected");
+    if (!o->model)
+        return kv_fail(e, KV_EUSAGE, "model",
+                       "a model is needed: a GGUF file or a Hugging Face folder");
+    int rc = open_and_run(&j, done, e);
+    close_all(&j);
+    return rc;
+}

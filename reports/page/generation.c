@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// The page's section on generated text: how long it stays the 16-bit run's, and whether divergence
+// grows on a policy's own path.
+#include "reports/draw/generation.h"
+
+#include <stdlib.h>
+
+#include "reports/page/html.h"
+#include "reports/page/sections.h"
+
+static void add_cell(struct kv_text *t, double x, const struct kv_interval *i, int decimals) {
+    if (isnan(x))
+        kv_text_addf(t, "<td></td>");
+    else if (!i || isnan(i->low))
+        kv_text_addf(t, "<td>%.*f</td>", decimals, x);
+    else
+        kv_text_addf(t, "<td>%.*f <span class=\"soft\">[%.*f, %.*f]</span></td>", decimals, x,
+                     decimals, i->low, decimals, i->high);
+}
+
+static void add_row(struct kv_text *t, const struct kv_generation_row *r) {
+    kv_text_addf(t, "<tr><th scope=\"row\">");
+    kv_html_spec(t, r->g->label);
+    kv_text_addf(t, "</th><td>%zu</td>", r->n);
+    if (isfinite(r->median))
+        kv_text_addf(t, "<td>%.0f</td>", r->median);
+    else
+        kv_text_addf(t, "<td>none</td>");
+    for (size_t m = 0; m < KV_GENERATION_MARKS; m++)
+        add_cell(t, r->at[m].share, &r->at[m].interval, 2);
+    add_cell(t, r->agreement, &r->agreement_interval, 2);
+    add_cell(t, r->all.own, NULL, 5);
+    add_cell(t, r->all.forced, NULL, 5);
+    add_cell(t, r->all.ratio, &r->all.interval, 2);
+    kv_text_addf(t, "</tr>\n");
+}
+
+static void add_table(struct kv_text *t, const struct kv_generation_table *g, size_t first,
+                      size_t n) {
+    static const char *const heads[] = {"policy",       "prompts",     "first other token",
+                                        "equal at 16",  "equal at 32", "equal at 64",
+                                        "equal at 128", "same tokens", "KL, own path",
+                                        "KL, forced",   "own / forced"};
+    kv_html_wide(t, "Generation");
+    kv_text_addf(t, "<table class=\"sort\"><thead><tr>");
+    for (size_t k = 0; k < sizeof heads / sizeof *heads; k++)
+        kv_text_addf(t, "<th scope=\"col\">%s</th>", heads[k]);
+    kv_text_addf(t, "</tr></thead>\n<tbody>\n");
+    for (size_t i = first; i < first + n; i++) add_row(t, &g->row[i]);
+    kv_text_addf(t, "</tbody></table></div>\n");
+}
+
+static int add_group(struct kv_text *t, const struct kv_page *p, size_t first, size_t n,
+                     struct kv_error *e) {
+    static const char label[] = "Share of prompts whose generated text is still the 16-bit run's, "
+                                "against tokens; the table below holds the numbers";
+    const struct kv_generation *g = p->generations->row[first].g;
+    char *broad = kv_generation_figure(p->generations, first, false),
+         *narrow = kv_generation_figure(p->generations, first, true);
+    kv_text_addf(t, "<section id=\"g%zu\">\n<h2>Generated from ", first + 1);
+    kv_html_text(t, g->task);
+    kv_text_addf(t, "</h2>\n<p>");
+    kv_html_text(t, g->model);
+    kv_text_addf(t,
+                 ", up to %u tokens, %s; mode %s. KL(16 bit || policy) in nats a token, along "
+                 "each policy's own tokens and along the 16-bit run's, at the same positions: a "
+                 "ratio above 1 says that errors add up. In brackets 95 %% intervals "
+                 "(Kaplan-Meier on log(-log); bootstrap over prompts).</p>\n<figure>\n",
+                 g->tokens, g->temperature > 0 ? "drawn with common noise" : "the likeliest each",
+                 g->mode);
+    int code = kv_page_drawing(t, p, broad, kv_generation_height(n, false), "broad", label, e);
+    if (!code)
+        code = kv_page_drawing(t, p, narrow, kv_generation_height(n, true), "narrow", label, e);
+    kv_text_addf(t, "</figure>\n");
+    add_table(t, p->generations, first, n);
+    kv_text_addf(t, "</section>\n");
+    free(broad);
+    free(narrow);
+    return code;
+}
+
+int kv_page_generations(struct kv_text *t, const struct kv_page *p, struct kv_error *e) {
+    int code = 0;
+    for (size_t at = 0, n; p->generations && at < p->generations->n && !code; at += n) {
+        n = kv_generation_group(p->generations, at);
+        code = add_group(t, p, at, n, e);
+    }
+    return code;
+}
