@@ -2,6 +2,7 @@
 // kvsim generate: decodes from prompts over coded caches, each beside its 16-bit companion.
 #include <stdlib.h>
 
+#include "analysis/studies/answers.h"
 #include "analysis/studies/generation.h"
 #include "analysis/studies/generation_run.h"
 #include "reports/draw/generation.h"
@@ -80,17 +81,23 @@ static int read_options(const struct kv_cli *c, struct kv_generation_options *o,
 }
 
 // All that the store holds by now.
-static int print(const struct kv_cli *c, const char *db, struct kv_error *e) {
+static int print(const struct kv_cli *c, const struct kv_generation_options *o,
+                 struct kv_error *e) {
     struct kv_generation_table t = {0};
     struct kv_store *s = NULL;
+    char *answers = NULL;
     const char *dir = kv_opt(c, "out");
-    int rc = kv_store_open(&s, db, KV_STORE_READ, e);
+    int rc = kv_store_open(&s, o->db, KV_STORE_READ, e);
     if (rc == 0) rc = kv_generation_table(s, c->seed, &t, e);
     if (rc == 0 && dir) rc = kv_generation_draw(&t, dir, "svg", e);
     if (rc == 0 && dir) kv_say("drawn: %s/generation.svg", dir);
     if (rc == 0)
         rc = kv_table_print_rows(kv_for_readers(c->output) ? read : columns, t.row, t.n,
                                  sizeof *t.row, c->output, e);
+    if (rc == 0) rc = kv_answers_text(s, o->model, o->tasks, &answers, e);
+    for (char *rest = answers, *line; rc == 0 && (line = strsep(&rest, "\n")) && *line;)
+        kv_table_note(c->output, "%s", line);
+    free(answers);
     kv_generation_table_fini(&t);
     kv_store_abandon(s);
     return rc;
@@ -105,7 +112,7 @@ static int generate(struct kv_cli *c, struct kv_error *e) {
     if (rc == 0)
         kv_say("done: %zu sequences generated, %zu were there; all are in %s", done.generated,
                done.held, o.db);
-    if (rc == 0) rc = print(c, o.db, e);
+    if (rc == 0) rc = print(c, &o, e);
     free(model);
     return rc;
 }
