@@ -14,7 +14,7 @@ KV_BEGIN_DECLS
 // strict: GSM8K's strict-match, or the number that a sequence begins with; flexible: GSM8K's
 // flexible-extract, or the number anywhere. a of kv_paired is the policy, b the 16-bit run.
 struct kv_answers {
-    size_t n; // prompts with a known answer
+    size_t n;                                      // prompts with a known answer
     double strict, strict16, flexible, flexible16; // shares that are right
     struct kv_paired strict_to16, flexible_to16;
 };

@@ -61,21 +61,20 @@ static struct kv_answers judged(void **state, enum kv_task_kind kind, struct kv_
 }
 
 static void problems_are_judged_by_both_filters_up_to_the_harness_s_stops(void **state) {
-    struct kv_task_item items[] = {{.id = "a", .answer = "So.\n#### 1,200"},
-                                   {.id = "b", .answer = "#### 7"},
-                                   {.id = "c"}};
+    struct kv_task_item items[] = {
+        {.id = "a", .answer = "So.\n#### 1,200"}, {.id = "b", .answer = "#### 7"}, {.id = "c"}};
     static const struct said said[] = {
         {"a", " It is 1200.\n#### 1200\n\nQuestion: #### 9", " It is $1,200.", false},
         {"b", " Seven, or 8", " 8\n#### 7", false},
-        {"b", " #### 7", " #### 7", true},           // what is broken answers nothing
-        {"c", "#### 7", "#### 7", false},                   // has no answer
-        {"elsewhere", "#### 7", "#### 7", false}};          // is none of the tasks
+        {"b", " #### 7", " #### 7", true},         // what is broken answers nothing
+        {"c", "#### 7", "#### 7", false},          // has no answer
+        {"elsewhere", "#### 7", "#### 7", false}}; // is none of the tasks
     struct kv_answers a = judged(state, KV_TASK_GSM8K, items, 3, said, 5);
     assert_int_equal(a.n, 3);
-    assert_true(fabs(a.strict - 1. / 3) < 1e-12);     // a
-    assert_true(fabs(a.flexible - 1. / 3) < 1e-12);   // a, whose last number stands before the stop
-    assert_true(fabs(a.strict16 - 2. / 3) < 1e-12);   // both b
-    assert_true(fabs(a.flexible16 - 1) < 1e-12);      // all: $1,200. is 1200
+    assert_true(fabs(a.strict - 1. / 3) < 1e-12);   // a
+    assert_true(fabs(a.flexible - 1. / 3) < 1e-12); // a, whose last number stands before the stop
+    assert_true(fabs(a.strict16 - 2. / 3) < 1e-12); // both b
+    assert_true(fabs(a.flexible16 - 1) < 1e-12);    // all: $1,200. is 1200
     assert_true(a.strict_to16.won == 1 && a.strict_to16.lost == 2);
     assert_true(fabs(a.strict_to16.exact_p - 1) < 1e-12);
 }
