@@ -16,6 +16,7 @@
 #include "sim/model/model.h"
 
 enum { N_CHOICES = 4, NUMBER = 6 }; // digits of a number and the zero behind
+enum { MOST_PAIRS = 10000 };
 
 struct maker {
     const struct kv_model *m;
@@ -336,19 +337,26 @@ static int make_recall(struct maker *k, size_t place, size_t d, size_t i, struct
     const struct kv_task_places *p = k->from->places;
     char *context, choice[N_CHOICES][NUMBER];
     struct recall r = {.depth = p->depths[d]};
-    size_t n = p->n_pairs ? p->pairs[place] : p->lengths[place] / 4;
+    size_t most = k->word && k->n_words < MOST_PAIRS ? k->n_words : MOST_PAIRS, n;
     int rc = 0;
-    if (k->word && n > k->n_words) n = p->n_pairs ? n : k->n_words;
+    // A pair is four tokens at least: its word, a colon, a number, a line's end.
+    n = p->n_pairs ? p->pairs[place] : p->lengths[place] / 4 < most ? p->lengths[place] / 4 : most;
     if (k->word && n > k->n_words)
         return kv_fail(e, KV_EFAIL, k->from->path, "has %zu words of its own; pairs=%zu needs more",
                        k->n_words, n);
-    if (n > 10000)
-        return kv_fail(e, KV_EUSAGE, "tasks recall", "%zu pairs: at most 10000 are made", n);
+    if (n > most)
+        return kv_fail(e, KV_EUSAGE, "tasks recall", "%zu pairs: at most %d are made", n,
+                       MOST_PAIRS);
     draw_pairs(k, i, n, &r);
     if (p->n_pairs)
         context = compose_recall(k, &r, n);
     else
         rc = fit(k, compose_recall, &r, p->lengths[place], n, &n, &context, e);
+    if (rc == 0 && !p->n_pairs && n == most) {
+        free(context);
+        rc = kv_fail(e, KV_EFAIL, k->from->path,
+                     "length=%u holds more than the %zu pairs there are", p->lengths[place], n);
+    }
     if (rc == 0) {
         choose_numbers(k, i, &r, n, choice);
         add_item(k, id_text(k, place, p->depths[d], i), place_text(k, place, p->depths[d]), context,

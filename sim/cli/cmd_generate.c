@@ -5,6 +5,7 @@
 #include "analysis/studies/generation.h"
 #include "analysis/studies/generation_run.h"
 #include "reports/draw/generation.h"
+#include "sim/base/print.h"
 #include "sim/base/talk.h"
 #include "sim/cli/opening.h"
 

@@ -106,4 +106,5 @@ usage ' gsm8k: from=gsm.jsonl: shots=0 draws none of it' 'a file for no examples
 usage ' gsm8k: shots=31: gsm.jsonl holds 30 problems' 'more examples than there are' gsm8k:gsm.jsonl,shots=31,from=gsm.jsonl
 expect 1 'kvsim: text.txt: length=64: the question and its fact alone have more tokens' 'a context without room' tasks $text,lengths=64 -m good.gguf
 expect 1 'kvsim: text.txt: has 9 words of its own; pairs=10 needs more' 'more pairs than words' tasks recall:text.txt,pairs=10 -m good.gguf
+expect 1 'kvsim: text.txt: length=400 holds more than the 9 pairs there are' 'a length for more words than there are' tasks recall:text.txt,lengths=400 -m good.gguf
 finish
