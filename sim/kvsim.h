@@ -69,6 +69,5 @@
 #include "sim/store/generated.h"             // what was generated
 #include "analysis/stats/survival.h"         // how long things stay as they were
 #include "analysis/studies/generation.h"     // when texts part, and whether errors add up
-#include "analysis/studies/answers.h"        // whether what was generated answers
 
 #endif

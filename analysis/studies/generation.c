@@ -138,6 +138,28 @@ static struct kv_generation_row row_of(const struct kv_generation *g, uint64_t s
     return row;
 }
 
+static void add_answers(struct kv_generation_table *t, const struct kv_generation *g, int filter) {
+    double *own = kv_alloc(g->n + 1, sizeof *own), *reference = kv_alloc(g->n + 1, sizeof *own);
+    struct kv_generation_answers a = {.g = g, .filter = kv_answer_filter_names[filter]};
+    for (size_t i = 0; i < g->n; i++) {
+        own[a.n] = kv_match_share(g->item[i].own_answer.right[filter]);
+        reference[a.n] = kv_match_share(g->item[i].reference_answer.right[filter]);
+        if (isnan(own[a.n]) || isnan(reference[a.n])) continue;
+        a.right += own[a.n];
+        a.right16 += reference[a.n++];
+    }
+    if (a.n) {
+        a.right /= (double)a.n;
+        a.right16 /= (double)a.n;
+        a.interval = kv_wilson(a.right, (double)a.n, 0.95);
+        a.to16 = kv_paired_compare(own, reference, a.n, 0.95);
+        t->answers = kv_grow(t->answers, t->n_answers + 1, sizeof *t->answers);
+        t->answers[t->n_answers++] = a;
+    }
+    free(own);
+    free(reference);
+}
+
 int kv_generation_table(struct kv_store *s, uint64_t seed, struct kv_generation_table *t,
                         struct kv_error *e) {
     *t = (struct kv_generation_table){0};
@@ -145,7 +167,10 @@ int kv_generation_table(struct kv_store *s, uint64_t seed, struct kv_generation_
     int rc = kv_store_generations(s, &t->list, &t->n, e);
     if (rc) return rc;
     t->row = kv_alloc(t->n + 1, sizeof *t->row);
-    for (size_t i = 0; i < t->n; i++) t->row[i] = row_of(&t->list[i], seed);
+    for (size_t i = 0; i < t->n; i++) {
+        t->row[i] = row_of(&t->list[i], seed);
+        for (int f = 0; f < KV_N_ANSWER_FILTERS; f++) add_answers(t, &t->list[i], f);
+    }
     return 0;
 }
 
@@ -153,6 +178,7 @@ void kv_generation_table_fini(struct kv_generation_table *t) {
     for (size_t i = 0; t->row && i < t->n; i++) kv_survival_free(t->row[i].curve);
     kv_generations_free(t->list, t->n);
     free(t->row);
+    free(t->answers);
     *t = (struct kv_generation_table){0};
 }
 

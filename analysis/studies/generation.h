@@ -44,10 +44,22 @@ struct kv_generation_row {
     struct kv_generation_ratio quarter[KV_GENERATION_QUARTERS];
 };
 
+// How often one filter finds the right answer in what a policy generated, beside the 16-bit run.
+struct kv_generation_answers {
+    const struct kv_generation *g;
+    const char *filter;
+    size_t n;                    // prompts whose task has an answer
+    double right, right16;       // shares
+    struct kv_interval interval; // of right: Wilson's, 95 %
+    struct kv_paired to16;
+};
+
 struct kv_generation_table {
     struct kv_generation *list; // of the store
     size_t n;
     struct kv_generation_row *row; // [n]
+    struct kv_generation_answers *answers;
+    size_t n_answers; // a row and a filter each, where tasks have answers
 };
 
 // Rows in the store's order. Errors: those of reading.

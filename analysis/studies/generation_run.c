@@ -17,6 +17,7 @@
 #include "sim/store/generated.h"
 #include "sim/store/label.h"
 #include "traces/angles.h"
+#include "traces/gsm8k.h"
 #include "traces/items.h"
 #include "traces/windows.h"
 
@@ -34,6 +35,8 @@ struct job {
     struct kv_spec_list specs;
     struct kv_generate g;
     uint32_t *ends;
+    const char *stops[2]; // the user's
+    char *stop_lines;     // all that stop, as the store keeps them
     struct kv_store *store;
     long long *id; // [n_specs]
     bool *there;   // [n_items][n_specs]
@@ -64,6 +67,19 @@ static int open_specs(struct job *j, struct kv_error *e) {
     return rc;
 }
 
+// The user's text, or where the harness stops.
+static void choose_stops(struct job *j) {
+    struct kv_text lines = {0};
+    if (j->o->stop && *j->o->stop) {
+        j->stops[0] = j->o->stop;
+        j->g.stops = j->stops;
+    } else if (j->tasks->kind == KV_TASK_GSM8K)
+        j->g.stops = kv_gsm8k_stops;
+    for (size_t i = 0; j->g.stops && j->g.stops[i]; i++)
+        kv_text_addf(&lines, "%s%s", i ? "\n" : "", j->g.stops[i]);
+    j->stop_lines = lines.s ? kv_text_take(&lines) : kv_strdup("");
+}
+
 static int open_generation(struct job *j, size_t i, struct kv_error *e) {
     const struct kv_generation_options *o = j->o;
     const struct kv_replay_spec *spec = &j->specs.at[i];
@@ -89,7 +105,8 @@ static int open_generation(struct job *j, size_t i, struct kv_error *e) {
         .tokens = o->tokens,
         .temperature = o->temperature,
         .ends = o->ends,
-        .stop = o->stop,
+        .stop = j->stop_lines,
+        .floor = j->tasks->kind == KV_TASK_GSM8K ? kv_gsm8k_floor(j->tasks, NULL) : NAN,
         .seed = o->seed,
         .version = KV_VERSION,
         .commit = KV_COMMIT,
@@ -134,6 +151,16 @@ static int check_prompts(const struct job *j, struct kv_error *e) {
     return 0;
 }
 
+// Tasks with places become their items.
+static int make_tasks(struct job *j, struct kv_error *e) {
+    struct kv_tasks *made = NULL;
+    int rc = kv_tasks_make(&made, j->tasks, j->model, e);
+    if (rc) return rc;
+    kv_tasks_free(j->tasks);
+    j->tasks = made;
+    return 0;
+}
+
 static int open_all(struct job *j, struct kv_error *e) {
     const struct kv_generation_options *o = j->o;
     const struct kv_record_options draw = {.n = o->n, .seed = o->seed};
@@ -142,11 +169,12 @@ static int open_all(struct job *j, struct kv_error *e) {
     if (rc == 0) rc = kv_model_open(&j->model, o->model, KV_WEIGHTS_F32, e);
     if (rc == 0 && !j->model->tokenizer)
         rc = kv_fail(e, KV_EFAIL, j->model->name, "has no tokenizer");
+    if (rc == 0 && j->tasks->places) rc = make_tasks(j, e);
     if (rc == 0) rc = open_specs(j, e);
     if (rc == 0) rc = kv_items_new(&j->items, j->model, j->tasks, &draw, e);
     if (rc == 0) rc = check_prompts(j, e);
     if (rc == 0 && o->ends) rc = kv_sample_ends(j->model->tokenizer, &j->ends, &n_ends, e);
-    if (rc == 0) rc = open_store(j, e);
+    if (rc) return rc;
     j->g = (struct kv_generate){.model = j->model,
                                 .specs = j->specs.at,
                                 .n_specs = j->specs.n,
@@ -156,9 +184,9 @@ static int open_all(struct job *j, struct kv_error *e) {
                                 .temperature = o->temperature,
                                 .seed = o->seed,
                                 .ends = j->ends,
-                                .n_ends = n_ends,
-                                .stop = o->stop};
-    return rc;
+                                .n_ends = n_ends};
+    choose_stops(j);
+    return open_store(j, e);
 }
 
 static void close_all(struct job *j) {
@@ -170,11 +198,41 @@ static void close_all(struct job *j) {
     free(j->angles);
     free(j->windows);
     free(j->ends);
+    free(j->stop_lines);
     free(j->id);
     free(j->there);
 }
 
 // ---- generating -----------------------------------------------------------------------
+
+// Of GSM8K what the harness's filters find in a text is judged; of a needle or a pair the number
+// that it begins with, or that stands anywhere.
+static struct kv_answered judge(const struct job *j, const struct kv_trace_item *it,
+                                const uint32_t *ids, size_t n, bool broken) {
+    struct kv_answered a = {0};
+    const char *answer = NULL;
+    for (size_t i = 0; i < j->tasks->n_items && !answer; i++)
+        if (strcmp(j->tasks->items[i].id, it->id) == 0) answer = j->tasks->items[i].answer;
+    if (!answer) return a;
+    char *text = kv_sample_text(j->model->tokenizer, ids, n, j->g.stops);
+    bool right[KV_N_ANSWER_FILTERS];
+    if (j->tasks->kind == KV_TASK_GSM8K) {
+        char *strict = kv_gsm8k_strict(text), *flexible = kv_gsm8k_flexible(text);
+        right[KV_ANSWER_STRICT] = kv_gsm8k_right(strict, answer);
+        right[KV_ANSWER_FLEXIBLE] = kv_gsm8k_right(flexible, answer);
+        free(strict);
+        free(flexible);
+    } else {
+        const char *begin = text + strspn(text, " ");
+        right[KV_ANSWER_STRICT] = strncmp(begin, answer, strlen(answer)) == 0;
+        right[KV_ANSWER_FLEXIBLE] = strstr(text, answer) != NULL;
+    }
+    // A run that met what is not finite ended before it could answer.
+    for (int f = 0; f < KV_N_ANSWER_FILTERS; f++)
+        a.right[f] = right[f] && !broken ? KV_MATCH_YES : KV_MATCH_NO;
+    free(text);
+    return a;
+}
 
 static int keep(struct job *j, const struct kv_trace_item *it, size_t spec,
                 const struct kv_generated *x, struct kv_error *e) {
@@ -189,7 +247,10 @@ static int keep(struct job *j, const struct kv_trace_item *it, size_t spec,
                                          .forced_kl = x->forced_kl,
                                          .equal = x->equal,
                                          .parted = x->parted,
-                                         .broken = x->broken};
+                                         .broken = x->broken,
+                                         .own_answer = judge(j, it, x->own, x->n_own, x->broken),
+                                         .reference_answer =
+                                             judge(j, it, x->reference, x->n_reference, false)};
     KV_LOCK(&j->lock);
     j->made++;
     return kv_store_put_generated(j->store, j->id[spec], &row, e);

@@ -17,7 +17,7 @@ struct kv_generation_options {
     uint32_t tokens;
     double temperature;
     bool ends;        // the model's own end of text ends a sequence
-    const char *stop; // text that ends one, or NULL
+    const char *stop; // text that ends one; NULL: where the task's harness stops, if it says so
     enum kv_mode mode;
     enum kv_self self;
     uint64_t seed;
@@ -30,9 +30,10 @@ struct kv_generation_done {
     size_t generated, held; // sequences of a spec: made now, and there before
 };
 
-// A prompt is an item's context, or a window of text. Errors: KV_EUSAGE for a spec that reads what
-// only a recording has; prompts and tokens longer than the model's context; interrupted (what was
-// finished is stored).
+// A prompt is an item's context, or a window of text. Where tasks have answers these are
+// judged: GSM8K's by the harness's filters (traces/gsm8k.h), a needle's or a pair's by its number.
+// Errors: KV_EUSAGE for a spec that reads what only a recording has; prompts and tokens longer than
+// the model's context; interrupted (what was finished is stored).
 KV_MUST_CHECK int kv_generation_run(const struct kv_generation_options *o,
                                     struct kv_generation_done *done, struct kv_error *e);
 

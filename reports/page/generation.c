@@ -50,6 +50,38 @@ static void add_table(struct kv_text *t, const struct kv_generation_table *g, si
     kv_text_addf(t, "</tbody></table></div>\n");
 }
 
+// Whether answers are right, of tasks that have some.
+static void add_answers(struct kv_text *t, const struct kv_generation_table *g, size_t first,
+                        size_t n) {
+    static const char *const heads[] = {"policy", "answers",    "judged",     "right",
+                                        "16 bit", "difference", "McNemar's p"};
+    bool begun = false;
+    for (size_t i = 0; i < g->n_answers; i++) {
+        const struct kv_generation_answers *a = &g->answers[i];
+        if (a->g < g->row[first].g || a->g > g->row[first + n - 1].g) continue;
+        if (!begun) {
+            if (isfinite(a->g->floor))
+                kv_text_addf(t, "<p>Always giving the commonest answer would get %.3f right.</p>\n",
+                             a->g->floor);
+            kv_html_wide(t, "Answers");
+            kv_text_addf(t, "<table class=\"sort\"><thead><tr>");
+            for (size_t k = 0; k < sizeof heads / sizeof *heads; k++)
+                kv_text_addf(t, "<th scope=\"col\">%s</th>", heads[k]);
+            kv_text_addf(t, "</tr></thead>\n<tbody>\n");
+            begun = true;
+        }
+        kv_text_addf(t, "<tr><th scope=\"row\">");
+        kv_html_spec(t, a->g->label);
+        kv_text_addf(t, "</th><td>%s</td><td>%zu</td>", a->filter, a->n);
+        add_cell(t, a->right, &a->interval, 3);
+        add_cell(t, a->right16, NULL, 3);
+        add_cell(t, a->to16.difference, &a->to16.interval, 3);
+        add_cell(t, a->to16.exact_p, NULL, 4);
+        kv_text_addf(t, "</tr>\n");
+    }
+    if (begun) kv_text_addf(t, "</tbody></table></div>\n");
+}
+
 static int add_group(struct kv_text *t, const struct kv_page *p, size_t first, size_t n,
                      struct kv_error *e) {
     static const char label[] = "Share of prompts whose generated text is still the 16-bit run's, "
@@ -73,6 +105,7 @@ static int add_group(struct kv_text *t, const struct kv_page *p, size_t first, s
         code = kv_page_drawing(t, p, narrow, kv_generation_height(n, true), "narrow", label, e);
     kv_text_addf(t, "</figure>\n");
     add_table(t, p->generations, first, n);
+    add_answers(t, p->generations, first, n);
     kv_text_addf(t, "</section>\n");
     free(broad);
     free(narrow);

@@ -2,10 +2,10 @@
 // kvsim generate: decodes from prompts over coded caches, each beside its 16-bit companion.
 #include <stdlib.h>
 
-#include "analysis/studies/answers.h"
 #include "analysis/studies/generation.h"
 #include "analysis/studies/generation_run.h"
 #include "reports/draw/generation.h"
+#include "sim/base/print.h"
 #include "sim/base/talk.h"
 #include "sim/cli/opening.h"
 
@@ -42,8 +42,24 @@
     X(T, ratio_q4, KV_NUMBER(row->quarter[3].ratio, 3))                                            \
     X(T, broken, KV_COUNT(row->n_broken))                                                          \
     X(T, label, KV_TEXT(row->g->label))
+#define ANSWERS(X, T)                                                                              \
+    X(T, spec, KV_TEXT(row->g->spec))                                                              \
+    X(T, task, KV_TEXT(row->g->task))                                                              \
+    X(T, filter, KV_TEXT(row->filter))                                                             \
+    X(T, judged, KV_COUNT(row->n))                                                                 \
+    X(T, right, KV_NUMBER(row->right, 3))                                                          \
+    X(T, low, KV_NUMBER(row->interval.low, 3))                                                     \
+    X(T, high, KV_NUMBER(row->interval.high, 3))                                                   \
+    X(T, right16, KV_NUMBER(row->right16, 3))                                                      \
+    X(T, difference, KV_NUMBER(row->to16.difference, 3))                                           \
+    X(T, difference_low, KV_NUMBER(row->to16.interval.low, 3))                                     \
+    X(T, difference_high, KV_NUMBER(row->to16.interval.high, 3))                                   \
+    X(T, mcnemar_p, KV_NUMBER(row->to16.exact_p, 4))                                               \
+    X(T, floor, KV_NUMBER(row->g->floor, 3))                                                       \
+    X(T, label, KV_TEXT(row->g->label))
 KV_TABLE_COLUMNS(read, kv_generation_row, READ)
 KV_TABLE_COLUMNS(columns, kv_generation_row, MORE)
+KV_TABLE_COLUMNS(answers, kv_generation_answers, ANSWERS)
 
 static const struct kv_note notes[] = {
     {"first_other", "median number of the first other token (Kaplan-Meier)"},
@@ -52,6 +68,10 @@ static const struct kv_note notes[] = {
     {"kl_forced", "the same along the 16-bit run's tokens, at the same positions"},
     {"ratio", "kl_own / kl_forced, with a bootstrap interval over prompts: above 1, errors add up"},
     {"ratio_parted", "the same behind the first other token alone; ratio_q1..q4: by quarters"},
+    {"right",
+     "share that holds the answer, Wilson: of gsm8k by the harness's filters, of needle and "
+     "recall by its number: first (strict), or anywhere"},
+    {"floor", "share that always giving the commonest answer gets right"},
     {0}};
 
 static int read_options(const struct kv_cli *c, struct kv_generation_options *o, char **model,
@@ -80,24 +100,26 @@ static int read_options(const struct kv_cli *c, struct kv_generation_options *o,
     return 0;
 }
 
+enum { ALL, SEQUENCES, ANSWERED };
+static const char *const tables[] = {"all", "sequences", "answers", NULL};
+
 // All that the store holds by now.
-static int print(const struct kv_cli *c, const struct kv_generation_options *o,
-                 struct kv_error *e) {
+static int print(const struct kv_cli *c, const char *db, struct kv_error *e) {
     struct kv_generation_table t = {0};
     struct kv_store *s = NULL;
-    char *answers = NULL;
     const char *dir = kv_opt(c, "out");
-    int rc = kv_store_open(&s, o->db, KV_STORE_READ, e);
+    int table = ALL, rc = kv_opt_named(c, "table", tables, &table, e);
+    if (rc == 0) rc = kv_store_open(&s, db, KV_STORE_READ, e);
     if (rc == 0) rc = kv_generation_table(s, c->seed, &t, e);
     if (rc == 0 && dir) rc = kv_generation_draw(&t, dir, "svg", e);
     if (rc == 0 && dir) kv_say("drawn: %s/generation.svg", dir);
-    if (rc == 0)
-        rc = kv_table_print_rows(kv_for_readers(c->output) ? read : columns, t.row, t.n,
-                                 sizeof *t.row, c->output, e);
-    if (rc == 0) rc = kv_answers_text(s, o->model, o->tasks, &answers, e);
-    for (char *rest = answers, *line; rc == 0 && (line = strsep(&rest, "\n")) && *line;)
-        kv_table_note(c->output, "%s", line);
-    free(answers);
+    bool readers = kv_for_readers(c->output),
+         judged = table == ANSWERED || (table == ALL && readers && t.n_answers);
+    if (rc == 0 && table != ANSWERED)
+        rc = kv_table_print_rows(readers ? read : columns, t.row, t.n, sizeof *t.row, c->output, e);
+    if (rc == 0 && judged && table == ALL) kv_print("\n");
+    if (rc == 0 && judged)
+        rc = kv_table_print_rows(answers, t.answers, t.n_answers, sizeof *t.answers, c->output, e);
     kv_generation_table_fini(&t);
     kv_store_abandon(s);
     return rc;
@@ -112,7 +134,7 @@ static int generate(struct kv_cli *c, struct kv_error *e) {
     if (rc == 0)
         kv_say("done: %zu sequences generated, %zu were there; all are in %s", done.generated,
                done.held, o.db);
-    if (rc == 0) rc = print(c, &o, e);
+    if (rc == 0) rc = print(c, o.db, e);
     free(model);
     return rc;
 }
@@ -125,12 +147,14 @@ static const struct kv_option options[] = {
     {"tokens", 0, "N", "128", "tokens to generate, unless a sequence ends before"},
     {"temperature", 0, "X", "0",
      "0: the likeliest token; else draws, the same noise for all sequences of a prompt"},
-    {"stop", 0, "TEXT", NULL, "text that ends a sequence"},
+    {"stop", 0, "TEXT", NULL, "text that ends a sequence (gsm8k: where the harness stops)"},
     {"past-end", 0, NULL, NULL, "goes on behind the model's own end of text"},
     {"mode", 0, "NAME", "inline",
      "when coded values are read: inline; prefill, prefill1: not by the prompt"},
     {"self", 0, "HOW", "coded", "a token's own query reads its K and V coded or exact"},
     {"db", 0, "FILE", "kvsim.db", "store of results: what it holds is not generated again"},
+    {"table", 0, "WHICH", "all",
+     "sequences, answers (gsm8k, needle, recall), or all (as TSV and JSON: sequences)"},
     {"out", 'o', "DIR", NULL, "also draws the survival curves there"},
     {0}};
 

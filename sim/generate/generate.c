@@ -68,7 +68,7 @@ static bool ends(const struct kv_generate *g, const uint32_t *ids, uint32_t n) {
     if (n >= g->tokens) return true;
     for (size_t i = 0; i < g->n_ends; i++)
         if (g->ends[i] == ids[n - 1]) return true;
-    return kv_sample_stops(g->model->tokenizer, ids, n, g->stop);
+    return kv_sample_stops(g->model->tokenizer, ids, n, g->stops);
 }
 
 // ---- a step ---------------------------------------------------------------------------

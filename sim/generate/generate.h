@@ -30,7 +30,7 @@ struct kv_generate {
     uint64_t seed;
     const uint32_t *ends; // tokens that end a sequence (they are its last)
     size_t n_ends;
-    const char *stop; // text that ends one; NULL or "" = none
+    const char *const *stops; // texts that end one, up to a NULL; NULL = none
 };
 
 // What is generated from.

@@ -48,19 +48,47 @@ int kv_sample_ends(const struct kv_tokenizer *t, uint32_t **ids, size_t *n, stru
     return 0;
 }
 
-bool kv_sample_stops(const struct kv_tokenizer *t, const uint32_t *ids, size_t n,
-                     const char *stop) {
+// *before: bytes of all tokens but the last.
+static struct kv_text text_of(const struct kv_tokenizer *t, const uint32_t *ids, size_t n,
+                              size_t *before) {
     struct kv_text text = {0};
-    size_t n_stop = stop ? strlen(stop) : 0, before = 0;
-    if (n_stop == 0) return false;
+    *before = 0;
     for (size_t i = 0; i < n; i++) {
         size_t n_bytes;
         const char *bytes = kv_tokenizer_bytes(t, ids[i], &n_bytes);
-        if (i + 1 == n) before = text.n;
+        if (i + 1 == n) *before = text.n;
         kv_text_add(&text, bytes, n_bytes);
     }
-    size_t from = before >= n_stop ? before - n_stop + 1 : 0;
-    bool found = text.n >= n_stop && memmem(text.s + from, text.n - from, stop, n_stop);
+    return text;
+}
+
+// Where a stop stands in the text from byte `from` on; n: nowhere.
+static size_t find_stop(const struct kv_text *text, size_t from, const char *stop) {
+    const char *at =
+        from < text->n ? memmem(text->s + from, text->n - from, stop, strlen(stop)) : NULL;
+    return at && *stop ? (size_t)(at - text->s) : text->n;
+}
+
+bool kv_sample_stops(const struct kv_tokenizer *t, const uint32_t *ids, size_t n,
+                     const char *const *stops) {
+    if (!stops || !*stops) return false;
+    size_t before;
+    struct kv_text text = text_of(t, ids, n, &before);
+    bool found = false;
+    for (; *stops && !found; stops++) {
+        size_t n_stop = strlen(*stops);
+        found = find_stop(&text, before >= n_stop ? before - n_stop + 1 : 0, *stops) < text.n;
+    }
     free(text.s);
     return found;
+}
+
+char *kv_sample_text(const struct kv_tokenizer *t, const uint32_t *ids, size_t n,
+                     const char *const *stops) {
+    size_t before;
+    struct kv_text text = text_of(t, ids, n, &before);
+    for (; stops && *stops; stops++) text.n = find_stop(&text, 0, *stops);
+    char *out = kv_format_text("%.*s", (int)text.n, text.s ? text.s : "");
+    free(text.s);
+    return out;
 }

@@ -21,7 +21,11 @@ uint32_t kv_sample_pick(const float *logits, size_t vocab, double temperature, c
 KV_MUST_CHECK int kv_sample_ends(const struct kv_tokenizer *t, uint32_t **ids, size_t *n,
                                  struct kv_error *e);
 
-// Whether the text of n tokens holds `stop` by its last token.
-bool kv_sample_stops(const struct kv_tokenizer *t, const uint32_t *ids, size_t n, const char *stop);
+// Whether the text of n tokens holds one of `stops` (which NULL ends; or NULL) by its last token.
+bool kv_sample_stops(const struct kv_tokenizer *t, const uint32_t *ids, size_t n,
+                     const char *const *stops);
+// The text of n tokens up to the first of `stops`. Caller frees.
+char *kv_sample_text(const struct kv_tokenizer *t, const uint32_t *ids, size_t n,
+                     const char *const *stops);
 
 #endif

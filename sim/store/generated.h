@@ -24,11 +24,20 @@ struct kv_generation_key {
     double temperature;
     bool ends;
     const char *stop;
+    double floor; // of answers that are right: what always giving one has; NAN: the task has none
     uint64_t seed;
     const char *version, *commit, *cpu;
 };
 KV_MUST_CHECK int kv_store_generation(struct kv_store *s, const struct kv_generation_key *key,
                                       long long *id, struct kv_error *e);
+
+// Whether what a filter finds in a text is the task's answer; unknown where the task has none. Of a
+// needle or a pair: the number that the text begins with (strict), or that stands in it.
+enum { KV_ANSWER_STRICT, KV_ANSWER_FLEXIBLE, KV_N_ANSWER_FILTERS };
+extern const char *const kv_answer_filter_names[]; // "strict", "flexible", NULL
+struct kv_answered {
+    enum kv_exact_match right[KV_N_ANSWER_FILTERS];
+};
 
 // One prompt's sequences. KLs are nats; NAN where a state was not finite.
 struct kv_generated_row {
@@ -39,6 +48,7 @@ struct kv_generated_row {
     double *own_kl, *forced_kl; // [n_own], [n_reference]
     uint32_t equal;             // tokens before they part
     bool parted, broken;
+    struct kv_answered own_answer, reference_answer;
 };
 KV_MUST_CHECK int kv_store_generated_has(struct kv_store *s, long long generation, uint64_t key,
                                          bool *there, struct kv_error *e);
@@ -51,7 +61,7 @@ struct kv_generation {
     char *spec, *label, *model, *task, *mode, *self, *stop, *version, *commit;
     char *task_prompt, *task_digest, *model_digest;
     uint32_t window_tokens, tokens;
-    double temperature;
+    double temperature, floor;
     uint64_t seed;
     size_t n;
     struct kv_generated_row *item;

@@ -544,7 +544,8 @@ CREATE TABLE outcome_tokens (
 -- version 6
 
 -- One spec that generated from the prompts of a benchmark: how, and by which rules. ends: whether a
--- model's own end of text ends a sequence.
+-- model's own end of text ends a sequence. stop: texts that end one, a line each. floor: of tasks
+-- with an answer, the share that always giving the commonest one gets right.
 CREATE TABLE generation (
     id INTEGER PRIMARY KEY,
     spec INTEGER NOT NULL REFERENCES policy_spec (id),
@@ -562,6 +563,7 @@ CREATE TABLE generation (
     temperature REAL NOT NULL,
     ends INTEGER NOT NULL,
     stop TEXT NOT NULL,
+    floor REAL,
     seed INTEGER NOT NULL,
     version TEXT NOT NULL,
     git_commit TEXT NOT NULL,
@@ -574,7 +576,8 @@ CREATE TABLE generation (
 -- tokens, the 16-bit run's and the policy's; equal: in how many they agree before they part, parted:
 -- whether they do. own_kl, forced_kl: KL(16 bit || policy) in nats before each token, along the
 -- policy's own tokens and along the reference's, null where a state was not finite; broken: the
--- policy's run ended there.
+-- policy's run ended there. own_strict, ...: 1 where what a filter finds is the task's answer, else
+-- 0; null: the task has none.
 CREATE TABLE generated_item (
     generation INTEGER NOT NULL REFERENCES generation (id),
     key TEXT NOT NULL,
@@ -587,6 +590,10 @@ CREATE TABLE generated_item (
     broken INTEGER NOT NULL,
     own_kl TEXT NOT NULL,
     forced_kl TEXT NOT NULL,
+    own_strict INTEGER,
+    own_flexible INTEGER,
+    reference_strict INTEGER,
+    reference_flexible INTEGER,
     PRIMARY KEY (generation, key)
 ) WITHOUT ROWID;
 

@@ -19,6 +19,8 @@ static int take_number(void *self, size_t n, const char *const *names, const str
     return 0;
 }
 
+const char *const kv_answer_filter_names[] = {"strict", "flexible", NULL};
+
 // ---- writing --------------------------------------------------------------------------
 
 int kv_store_generation(struct kv_store *s, const struct kv_generation_key *k, long long *id,
@@ -41,6 +43,7 @@ int kv_store_generation(struct kv_store *s, const struct kv_generation_key *k, l
                                        kv_sql_real(k->temperature),
                                        kv_sql_int(k->ends),
                                        kv_sql_text(k->stop),
+                                       kv_sql_real(k->floor),
                                        kv_sql_int((long long)k->seed),
                                        kv_sql_text(k->version),
                                        kv_sql_text(k->commit),
@@ -54,8 +57,8 @@ int kv_store_generation(struct kv_store *s, const struct kv_generation_key *k, l
             s,
             "INSERT OR IGNORE INTO generation (spec, label, model_name, model_digest, weights_as, "
             "task_name, task_prompt, task_digest, window_tokens, mode, self, tokens, temperature, "
-            "ends, stop, seed, version, git_commit, cpu) VALUES ((SELECT id FROM policy_spec WHERE "
-            "spec = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "ends, stop, floor, seed, version, git_commit, cpu) VALUES ((SELECT id FROM "
+            "policy_spec WHERE spec = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             row, COUNT(row), NULL, NULL, e);
     *id = 0;
     if (rc == 0)
@@ -64,8 +67,8 @@ int kv_store_generation(struct kv_store *s, const struct kv_generation_key *k, l
             "SELECT g.id FROM generation AS g JOIN policy_spec AS p ON p.id = g.spec WHERE p.spec "
             "= ?1 AND model_digest = ?4 AND weights_as = ?5 AND task_prompt = ?7 AND task_digest = "
             "?8 AND window_tokens = ?9 AND mode = ?10 AND self = ?11 AND tokens = ?12 AND "
-            "temperature = ?13 AND ends = ?14 AND stop = ?15 AND seed = ?16 AND version = ?17 AND "
-            "git_commit = ?18 AND cpu = ?19",
+            "temperature = ?13 AND ends = ?14 AND stop = ?15 AND seed = ?17 AND version = ?18 AND "
+            "git_commit = ?19 AND cpu = ?20",
             row, COUNT(row), take_number, id, e);
     return rc;
 }
@@ -104,6 +107,11 @@ static char *numbers_json(const double *x, uint32_t n) {
     return kv_text_take(&t);
 }
 
+static struct kv_sql_value answer(const struct kv_answered *a, int filter) {
+    return a->right[filter] == KV_MATCH_UNKNOWN ? (struct kv_sql_value){.kind = KV_SQL_NULL}
+                                                : kv_sql_int(a->right[filter] == KV_MATCH_YES);
+}
+
 int kv_store_put_generated(struct kv_store *s, long long generation,
                            const struct kv_generated_row *r, struct kv_error *e) {
     KV_GUARD(e);
@@ -111,13 +119,25 @@ int kv_store_put_generated(struct kv_store *s, long long generation,
                   *own = tokens_json(r->own, r->n_own), *own_kl = numbers_json(r->own_kl, r->n_own),
                   *forced = numbers_json(r->forced_kl, r->n_reference);
     kv_hex64(r->key, hex);
-    const struct kv_sql_value row[] = {
-        kv_sql_int(generation), kv_sql_text(hex),    kv_sql_text(r->id),   kv_sql_int(r->n_prompt),
-        kv_sql_text(reference), kv_sql_text(own),    kv_sql_int(r->equal), kv_sql_int(r->parted),
-        kv_sql_int(r->broken),  kv_sql_text(own_kl), kv_sql_text(forced)};
-    int rc = kv_store_query(
-        s, "INSERT OR REPLACE INTO generated_item VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row,
-        COUNT(row), NULL, NULL, e);
+    const struct kv_sql_value row[] = {kv_sql_int(generation),
+                                       kv_sql_text(hex),
+                                       kv_sql_text(r->id),
+                                       kv_sql_int(r->n_prompt),
+                                       kv_sql_text(reference),
+                                       kv_sql_text(own),
+                                       kv_sql_int(r->equal),
+                                       kv_sql_int(r->parted),
+                                       kv_sql_int(r->broken),
+                                       kv_sql_text(own_kl),
+                                       kv_sql_text(forced),
+                                       answer(&r->own_answer, KV_ANSWER_STRICT),
+                                       answer(&r->own_answer, KV_ANSWER_FLEXIBLE),
+                                       answer(&r->reference_answer, KV_ANSWER_STRICT),
+                                       answer(&r->reference_answer, KV_ANSWER_FLEXIBLE)};
+    int rc = kv_store_query(s,
+                            "INSERT OR REPLACE INTO generated_item VALUES (?, ?, ?, ?, ?, ?, ?, ?, "
+                            "?, ?, ?, ?, ?, ?, ?)",
+                            row, COUNT(row), NULL, NULL, e);
     free(reference);
     free(own);
     free(own_kl);
@@ -135,6 +155,10 @@ struct reading {
 
 static char *text_of(const struct kv_sql_value *v) {
     return kv_strdup(v->text ? v->text : "");
+}
+
+static double number_of(const struct kv_sql_value *v) {
+    return v->kind == KV_SQL_INT ? (double)v->n : v->kind == KV_SQL_REAL ? v->x : NAN;
 }
 
 static int take_generation(void *self, size_t n, const char *const *names,
@@ -155,11 +179,12 @@ static int take_generation(void *self, size_t n, const char *const *names,
                                 .mode = text_of(&v[9]),
                                 .self = text_of(&v[10]),
                                 .tokens = (uint32_t)v[11].n,
-                                .temperature = v[12].kind == KV_SQL_INT ? (double)v[12].n : v[12].x,
+                                .temperature = number_of(&v[12]),
                                 .stop = text_of(&v[13]),
                                 .seed = (uint64_t)v[14].n,
                                 .version = text_of(&v[15]),
-                                .commit = text_of(&v[16])};
+                                .commit = text_of(&v[16]),
+                                .floor = number_of(&v[17])};
     return 0;
 }
 
@@ -191,6 +216,15 @@ static bool read_numbers(const char *text, double **x, uint32_t n) {
     return sound;
 }
 
+static struct kv_answered answered(const struct kv_sql_value *v) {
+    struct kv_answered a;
+    for (int f = 0; f < KV_N_ANSWER_FILTERS; f++)
+        a.right[f] = v[f].kind != KV_SQL_INT ? KV_MATCH_UNKNOWN
+                     : v[f].n                ? KV_MATCH_YES
+                                             : KV_MATCH_NO;
+    return a;
+}
+
 static int take_item(void *self, size_t n, const char *const *names, const struct kv_sql_value *v,
                      struct kv_error *e) {
     struct reading *r = self;
@@ -203,7 +237,9 @@ static int take_item(void *self, size_t n, const char *const *names, const struc
                                    .n_prompt = (uint32_t)v[2].n,
                                    .equal = (uint32_t)v[5].n,
                                    .parted = v[6].n != 0,
-                                   .broken = v[7].n != 0};
+                                   .broken = v[7].n != 0,
+                                   .own_answer = answered(&v[10]),
+                                   .reference_answer = answered(&v[12])};
     bool sound = read_tokens(v[3].text, &x->reference, &x->n_reference);
     sound = read_tokens(v[4].text, &x->own, &x->n_own) && sound;
     sound = read_numbers(v[8].text, &x->own_kl, x->n_own) && sound;
@@ -219,7 +255,8 @@ static const char newest[] =
     "SELECT g.id, p.spec, CASE WHEN p.name <> '' THEN p.name ELSE g.label END, g.model_name, "
     "g.model_digest, g.task_name, "
     "g.task_prompt, g.task_digest, g.window_tokens, g.mode, g.self, g.tokens, g.temperature, "
-    "g.stop, g.seed, g.version, g.git_commit FROM generation AS g JOIN policy_spec AS p ON p.id = "
+    "g.stop, g.seed, g.version, g.git_commit, g.floor FROM generation AS g JOIN policy_spec AS p "
+    "ON p.id = "
     "g.spec WHERE EXISTS (SELECT 1 FROM generated_item AS i WHERE i.generation = g.id) AND NOT "
     "EXISTS (SELECT 1 FROM generation AS o WHERE o.id > g.id AND o.spec = g.spec AND "
     "o.model_digest = g.model_digest AND o.weights_as = g.weights_as AND o.task_prompt = "
@@ -242,7 +279,8 @@ int kv_store_generations(struct kv_store *s, struct kv_generation **list, size_t
         const struct kv_sql_value id = kv_sql_int(all.list[i].id);
         rc = kv_store_query(s,
                             "SELECT key, id, n_prompt, reference, own, equal, parted, broken, "
-                            "own_kl, forced_kl FROM generated_item WHERE generation = ? ORDER BY "
+                            "own_kl, forced_kl, own_strict, own_flexible, reference_strict, "
+                            "reference_flexible FROM generated_item WHERE generation = ? ORDER BY "
                             "key",
                             &id, 1, take_item, &one, e);
     }

@@ -80,6 +80,20 @@ done
 check 'a store that is merged keeps what was generated' sh -c \
     "'$kvsim' merge whole.db drawn.db -o merged.db 2>/dev/null && [ \$('$kvsim' sql 'SELECT COUNT(*) FROM generated_item' --db merged.db --tsv | tail -n 1) = 96 ]"
 
+# ---- answers
+
+for i in 1 2 3 4 5 6; do printf '{"question": "How many are %d?", "answer": "So.\\n#### 7"}\n' $i; done >gsm.jsonl
+"$kvsim" generate -q -m good.gguf -t gsm8k:gsm.jsonl --tokens 8 static:bits=4@sym --db gsm.db >gsm.txt
+check 'answers of GSM8K are judged by two filters beside 16 bit' \
+    test "$(grep -cE '^static:bits=4@sym +gsm8k +(strict|flexible) +6 ' gsm.txt)" = 2
+check 'and alone as data, with the floor' sh -c "
+    '$kvsim' generate -q -m good.gguf -t gsm8k:gsm.jsonl --tokens 8 static:bits=4@sym --db gsm.db --table answers --tsv |
+    awk -F '\t' 'NR > 1 && \$13 != \"1.000\" { bad = 1 } END { exit bad || NR != 3 }'"
+check 'the harness says where they stop' test "$("$kvsim" sql 'SELECT DISTINCT stop FROM generation' --db gsm.db --json |
+    grep -c 'Question:.*im_end')" = 1
+"$kvsim" generate -q -m good.gguf -t recall,pairs=3,depths=0/100,n=2 --tokens 6 static:bits=4@sym --db facts.db >facts.txt
+check 'numbers of made tasks are judged' grep -qE '^static:bits=4@sym +recall +strict +4 ' facts.txt
+
 # ---- the report
 
 "$kvsim" record -q -m good.gguf -t samples -n 6 --keep final -o t &&

@@ -76,12 +76,6 @@ check 'its answers have a divergence and no accuracy' sh -c "
 check 'nor an agreement: there is nothing to pick' test "$(column g.tsv agree)$(column g.tsv acc)" = ''
 check 'that is a number' awk "BEGIN { exit !($(column g.tsv kl_nats) > 0) }"
 
-"$kvsim" generate -q -m good.gguf -t gsm8k:gsm.jsonl -n 4 --tokens 6 static:bits=4@sym --db gsm.db >generated.txt
-check 'generate judges answers beside 16 bit' grep -q '^static:bits=4@sym: 4 answers; strict 0.000, 16 bit 0.000' generated.txt
-check 'and says the floor' grep -q '^always saying [0-9] scores 0.167 on all 30 problems' generated.txt
-"$kvsim" generate -q -m good.gguf -t recall,pairs=3,depths=0/100,n=2 --tokens 6 static:bits=4@sym --db facts.db >generated.txt
-check 'and answers of made tasks' grep -q '^static:bits=4@sym: 4 answers; ' generated.txt
-
 # ---- mistakes
 
 usage() { # usage WHO-AND-WHAT NAME SPEC

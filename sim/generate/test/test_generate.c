@@ -288,11 +288,11 @@ static void a_sequence_ends_where_its_rules_say(void **state) {
     char stop[16] = "";
     memcpy(stop, bytes, n_bytes < 15 ? n_bytes : 15);
     g.n_ends = 0;
-    g.stop = stop;
+    g.stops = (const char *const[]){stop, NULL};
     if (*stop) {
         generate(&g, &which, 1, &cut);
         assert_true(cut.n_own <= at + 1);
-        assert_true(kv_sample_stops(model->tokenizer, cut.own, cut.n_own, stop));
+        assert_true(kv_sample_stops(model->tokenizer, cut.own, cut.n_own, g.stops));
         kv_generated_fini(&cut);
     }
     kv_generated_fini(&whole);
@@ -306,11 +306,28 @@ static void a_stop_text_may_lie_across_tokens(void **state) {
     (void)state;
     assert_int_equal(kv_tokenizer_encode(model->tokenizer, "a b.\n\nc", 7, &ids, &n, &e), 0);
     assert_true(n >= 2);
-    assert_true(kv_sample_stops(model->tokenizer, ids, n, "c"));
-    assert_false(kv_sample_stops(model->tokenizer, ids, n, "a b")); // before the last token
-    assert_true(kv_sample_stops(model->tokenizer, ids, n, "\nc"));
-    assert_false(kv_sample_stops(model->tokenizer, ids, n, ""));
+    const char *const at_end[] = {"nowhere", "c", NULL}, *const before[] = {"a b", NULL},
+                      *const across[] = {"\nc", NULL}, *const empty[] = {"", NULL},
+                      *const none[] = {NULL};
+    assert_true(kv_sample_stops(model->tokenizer, ids, n, at_end));
+    assert_false(kv_sample_stops(model->tokenizer, ids, n, before)); // before the last token
+    assert_true(kv_sample_stops(model->tokenizer, ids, n, across));
+    assert_false(kv_sample_stops(model->tokenizer, ids, n, empty));
+    assert_false(kv_sample_stops(model->tokenizer, ids, n, none));
     assert_false(kv_sample_stops(model->tokenizer, ids, n, NULL));
+    const struct {
+        const char *const *stops;
+        const char *text;
+    } texts[] = {{at_end, "a b.\n\n"},
+                 {before, ""},
+                 {across, "a b.\n"},
+                 {empty, "a b.\n\nc"},
+                 {NULL, "a b.\n\nc"}};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        char *text = kv_sample_text(model->tokenizer, ids, n, texts[i].stops);
+        assert_string_equal(text, texts[i].text);
+        free(text);
+    }
     free(ids);
 }
 
