@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Rebuilds the figures of the README and of reports/*.md: figures.sh DEMO-FOLDER [STORE], with BUILD in the environment.
-# The frontier comes from what `make demo` made; the study's figure from work/study, where the commands
-# of fidelity.md leave it, that of learned cells from work/cells, of families from work/families; reports/figures/studies.sh draws
-# those whose numbers stand in a page; the picture is the first
-# screen of the report of STORE (default: the demo's).
+# The frontier comes from what `make demo` made; the study's figure from work/study, where the commands of fidelity.md
+# leave it, that of learned cells from work/cells, of families from work/families, of generation from work/generation;
+# reports/figures/studies.sh draws those whose numbers stand in a page; the picture is the first screen of the report of
+# STORE (default: the demo's).
 set -eu
 demo=$1 store=${2:-$1/demo.db} to=reports/figures
 sh reports/figures/studies.sh
@@ -23,6 +23,11 @@ if [ -f work/families/families.svg ]; then
     cp work/families/families.svg "$to/"
 else
     echo "no work/families/families.svg (reports/families.md says how to make it): $to/families.svg stays"
+fi
+if [ -f work/generation/figure/generation.svg ]; then
+    cp work/generation/figure/generation.svg "$to/"
+else
+    echo "no work/generation/figure/generation.svg (reports/generation.md says how to make it): $to/generation.svg stays"
 fi
 browser=$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)
 if [ -z "$browser" ]; then

@@ -12,7 +12,7 @@ beside(r) = last * 0.004 * (r - (rows + 1) / 2.0)
 set margins 10, key_below ? 4 : 40, key_below ? 5 + rows : 4.5, 6
 set label 1 "How long the text stays the same" at screen 16.0 / canvas_x, 1 - 22.0 / canvas_y left font title_font textcolor rgb ink
 set label 2 subtitle_text at screen 16.0 / canvas_x, 1 - 44.0 / canvas_y left textcolor rgb grey
-set xrange [0:last]
+set xrange [0:1.02 * last]
 set yrange [0:1]
 set xlabel "tokens generated"
 set ylabel "share of prompts with the 16-bit run's tokens so far"
