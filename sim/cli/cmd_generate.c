@@ -104,12 +104,11 @@ enum { ALL, SEQUENCES, ANSWERED };
 static const char *const tables[] = {"all", "sequences", "answers", NULL};
 
 // All that the store holds by now.
-static int print(const struct kv_cli *c, const char *db, struct kv_error *e) {
+static int print(const struct kv_cli *c, const char *db, int table, struct kv_error *e) {
     struct kv_generation_table t = {0};
     struct kv_store *s = NULL;
     const char *dir = kv_opt(c, "out");
-    int table = ALL, rc = kv_opt_named(c, "table", tables, &table, e);
-    if (rc == 0) rc = kv_store_open(&s, db, KV_STORE_READ, e);
+    int rc = kv_store_open(&s, db, KV_STORE_READ, e);
     if (rc == 0) rc = kv_generation_table(s, c->seed, &t, e);
     if (rc == 0 && dir) rc = kv_generation_draw(&t, dir, "svg", e);
     if (rc == 0 && dir) kv_say("drawn: %s/generation.svg", dir);
@@ -129,12 +128,13 @@ static int generate(struct kv_cli *c, struct kv_error *e) {
     struct kv_generation_options o;
     struct kv_generation_done done;
     char *model = NULL;
-    int rc = read_options(c, &o, &model, e);
+    int table = ALL, rc = kv_opt_named(c, "table", tables, &table, e);
+    if (rc == 0) rc = read_options(c, &o, &model, e);
     if (rc == 0) rc = kv_opt_blame(c, kv_generation_run(&o, &done, e), e);
     if (rc == 0)
         kv_say("done: %zu sequences generated, %zu were there; all are in %s", done.generated,
                done.held, o.db);
-    if (rc == 0) rc = print(c, o.db, e);
+    if (rc == 0) rc = print(c, o.db, table, e);
     free(model);
     return rc;
 }

@@ -121,6 +121,7 @@ hostile_rows 'generate' <<'ROWS'
 2 | reads damage | kvsim generate -m good.gguf oracle:bits=4 --db no.db
 2 | longer than the model's 1024 | kvsim generate -m good.gguf --tokens 1000 static:bits=4 --db no.db
 1 | too few | kvsim generate -m good.gguf -t text:short.txt static:bits=4 --db no.db
+2 | --table: answer: all, sequences or answers is expected | kvsim generate -m good.gguf --table answer static:bits=4 --db no.db
 2 | no policy is named | kvsim generate -m good.gguf statik --db no.db
 2 | --temperature -1 | kvsim generate -m good.gguf --temperature -1 static:bits=4 --db no.db
 ROWS
