@@ -14,7 +14,7 @@
 
 #include "analysis/studies/sweep.h"
 #include "analysis/test/tiny_study.h"
-#include "sim/store/store.h"
+#include "sim/store/test/store_rows.h"
 
 enum { ITEMS = 24, RANKS = 3 };
 static struct tiny_study tiny;
@@ -147,41 +147,6 @@ static int launch(unsigned size, const struct kv_sweep_options *o, const char *b
 
 // ---- stores ---------------------------------------------------------------------------
 
-static int add_row(void *self, size_t n, const char *const *names, const struct kv_sql_value *v,
-                   struct kv_error *e) {
-    struct kv_text *t = self;
-    (void)names, (void)e;
-    for (size_t i = 0; i < n; i++)
-        if (v[i].kind == KV_SQL_REAL)
-            kv_text_addf(t, "%a|", v[i].x);
-        else
-            kv_text_addf(t, "%s%lld|", v[i].text ? v[i].text : "", v[i].n);
-    kv_text_addf(t, "\n");
-    return 0;
-}
-
-static char *rows_of(const char *file) {
-    static const char *const tables[] = {"run", "outcome_item", "outcome_choice", "outcome_share"};
-    struct kv_text t = {0};
-    struct kv_store *s;
-    struct kv_error e = {0};
-    if (kv_store_open(&s, file, KV_STORE_READ, &e)) fail_msg("%s: %s", e.where, e.msg);
-    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
-        char *sql = kv_format_text("SELECT * FROM %s ORDER BY 1, 2, 3, 4", tables[i]);
-        if (kv_store_query(s, sql, NULL, 0, add_row, &t, &e)) fail_msg("%s", e.msg);
-        free(sql);
-    }
-    kv_store_abandon(s);
-    return kv_text_take(&t);
-}
-
-static void same_rows(const char *a, const char *b) {
-    char *x = rows_of(a), *y = rows_of(b);
-    assert_string_equal(x, y);
-    free(x);
-    free(y);
-}
-
 static struct kv_sweep_options options(const char *db) {
     struct kv_sweep_options o = kv_sweep_defaults();
     o.trace = tiny.trace;
@@ -216,7 +181,7 @@ static void ranks_make_the_rows_of_one_process(void **state) {
         char *db = file_in(tiny.dir, name);
         struct kv_sweep_options o = options(db);
         if (launch(size, &o, NULL, said, sizeof said)) fail_msg("%s", said);
-        same_rows(one, db);
+        assert_same_rows(one, db);
         free(db);
     }
     free(one);
@@ -232,7 +197,7 @@ static void after_20_deaths_of_any_rank_the_rows_are_those_of_one_process(void *
         net.after = after;
         int code = launch(RANKS, &o, NULL, said, sizeof said);
         if (code == 0) { // done before it could die: once more from the beginning
-            same_rows(one, db);
+            assert_same_rows(one, db);
             unlink(db);
         } else {
             assert_int_equal(code, -1);
@@ -241,7 +206,7 @@ static void after_20_deaths_of_any_rank_the_rows_are_those_of_one_process(void *
     }
     net.after = 0;
     if (launch(RANKS, &o, NULL, said, sizeof said)) fail_msg("%s", said);
-    same_rows(one, db);
+    assert_same_rows(one, db);
     free(db);
     free(one);
 }

@@ -3,28 +3,14 @@
 #include <setjmp.h>
 #include <stdlib.h>
 
-#include "sim/model/test/model_files.h"
 #include "traces/items.h"
+#include "traces/test/tokenizer_alone.h"
 
 // cmocka wants the headers above before its own
 #include <cmocka.h>
 
-static const struct kv_shape shape = {1, 1, 1, 8, 8, 8, N_TINY_PIECES, 64};
-
-// A model of which only the tokenizer is asked: a token a byte, but for the tiny merges.
 static int open_model(void **state) {
-    struct tiny_pieces pieces;
-    struct kv_error e;
-    struct kv_model *m = kv_model_random(&shape, KV_ORDER_HF, true, 1);
-    make_tiny_pieces(&pieces);
-    *state = m;
-    return kv_tokenizer_new(&m->tokenizer, pieces.text, N_TINY_PIECES, tiny_merges, N_TINY_MERGES,
-                            true, &e);
-}
-
-static int close_model(void **state) {
-    kv_model_close(*state);
-    return 0;
+    return tokenizer_alone(state, 64);
 }
 
 // Two questions, contexts "abab" and "ca", choices "x" and "b" each.
@@ -140,7 +126,7 @@ static void bos_is_a_token_of_the_context_and_of_no_choice(void **state) {
     kv_items_free(items);
 
     struct kv_error e;
-    windows.window_tokens = shape.max_tokens;
+    windows.window_tokens = m->shape.max_tokens;
     assert_int_equal(kv_items_new(&items, m, &windows, &(struct kv_record_options){0}, &e),
                      KV_EUSAGE);
     assert_string_equal(e.msg, "window=64: the model reads 64 tokens, BOS among them");
@@ -154,5 +140,5 @@ int main(void) {
         cmocka_unit_test(windows_of_text_are_rated_as_the_text_runs),
         cmocka_unit_test(bos_is_a_token_of_the_context_and_of_no_choice),
     };
-    return cmocka_run_group_tests_name("items", tests, open_model, close_model);
+    return cmocka_run_group_tests_name("items", tests, open_model, tokenizer_gone);
 }

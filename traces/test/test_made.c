@@ -4,28 +4,14 @@
 #include <stdlib.h>
 
 #include "sim/base/memory.h"
-#include "sim/model/test/model_files.h"
 #include "traces/items.h"
+#include "traces/test/tokenizer_alone.h"
 
 // cmocka wants the headers above before its own
 #include <cmocka.h>
 
-// Only the tokenizer is asked: a token a byte, but for the tiny merges.
-static const struct kv_shape shape = {1, 1, 1, 8, 8, 8, N_TINY_PIECES, 4096};
-
 static int open_model(void **state) {
-    struct tiny_pieces pieces;
-    struct kv_error e;
-    struct kv_model *m = kv_model_random(&shape, KV_ORDER_HF, true, 1);
-    make_tiny_pieces(&pieces);
-    *state = m;
-    return kv_tokenizer_new(&m->tokenizer, pieces.text, N_TINY_PIECES, tiny_merges, N_TINY_MERGES,
-                            true, &e);
-}
-
-static int close_model(void **state) {
-    kv_model_close(*state);
-    return 0;
+    return tokenizer_alone(state, 4096);
 }
 
 static struct kv_tasks *loaded(const char *spec) {
@@ -237,5 +223,5 @@ int main(void) {
         cmocka_unit_test(recall_by_length_holds_as_many_pairs_as_fit),
         cmocka_unit_test(items_are_recorded_at_their_places),
         cmocka_unit_test(what_cannot_be_made_is_refused)};
-    return cmocka_run_group_tests_name("made tasks", tests, open_model, close_model);
+    return cmocka_run_group_tests_name("made tasks", tests, open_model, tokenizer_gone);
 }

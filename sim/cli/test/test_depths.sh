@@ -34,7 +34,6 @@ depths() { "$kvsim" show --by depth --db "$1" --tsv; }
 depths some.db >one.tsv
 depths two.db >two.tsv
 check 'what is said by depth is the same whatever -j' cmp one.tsv two.tsv
-column() { awk -F '\t' -v name="$2" 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == name) k = i } NR > 1 { print $k }' "$1"; }
 check 'of each 8 positions one is scored' test "$(column one.tsv positions | sort -u)" = 64
 depths whole.db >all.tsv
 check 'else each that predicts a token' test "$(column all.tsv positions | sort -u)" = 508

@@ -11,16 +11,16 @@ tiny good
 
 "$kvsim" dump t random:by=cell@asym --item 1 --choice 2 -o d --tsv >tokens.tsv 2>said || exit 1
 about() { sed -n "s/.*\"$1\": \"*\([^\",]*\).*/\1/p" d/about.json; }
-column() { awk -F'\t' -v name="$2" 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == name) c = i; next } { s += $c } END { print s + 0 }' "$1"; }
+sum_of() { awk -F'\t' -v name="$2" 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == name) c = i; next } { s += $c } END { print s + 0 }' "$1"; }
 check 'units lie back to back and fill the file' awk -F'\t' -v size="$(($(wc -c <d/cells.bin)))" '
     NR > 1 { if ($1 != at) exit 1; at += $2 } END { exit at != size }' d/units.tsv
 check 'each unit is its codes, metadata and padding' awk -F'\t' 'NR > 1 && 8 * $2 != $11 + $12 + $13 { exit 1 }' d/units.tsv
 check 'units stand token by token, layer by layer, keys first' awk -F'\t' '
     NR > 1 { key = sprintf("%06d %03d %s %03d", $3, $5, $8, $6); if (key <= last) exit 1; last = key }' d/units.tsv
 for bits in code_bits meta_bits padding_bits; do
-    check "the table of tokens adds up to the units' $bits" test "$(column tokens.tsv $bits)" = "$(column d/units.tsv $bits)"
+    check "the table of tokens adds up to the units' $bits" test "$(sum_of tokens.tsv $bits)" = "$(sum_of d/units.tsv $bits)"
 done
-check 'and its tags to the stream' test $((($(column tokens.tsv tag_bits) + 7) / 8)) = $(($(wc -c <d/tags.bin)))
+check 'and its tags to the stream' test $((($(sum_of tokens.tsv tag_bits) + 7) / 8)) = $(($(wc -c <d/tags.bin)))
 hex() { # hex WORD FILE: a file's words from the highest byte to the lowest
     od -A n -v -t x1 -w"$1" "$2" | awk -v word="$1" '{ s = ""; for (i = word; i; i--) s = s (i <= NF ? $i : "00"); print s }'
 }

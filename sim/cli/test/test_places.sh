@@ -9,7 +9,6 @@ while [ $i -lt 300 ]; do
     echo "The quick fox number $i jumps over $((i * 7 % 13)) lazy dogs. Line $((i * i)) ends here."
     i=$((i + 1))
 done >text.txt
-column() { awk -F '\t' -v name="$2" 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == name) k = i } NR > 1 { print $k }' "$1"; }
 lines() { tr '\n' ' ' <"$1"; }
 
 # ---- making and recording

@@ -13,6 +13,7 @@
 #include "sim/base/talk.h"
 #include "sim/store/label.h"
 #include "sim/store/merge.h"
+#include "sim/store/test/store_rows.h"
 
 enum { ITEMS = 11, SPECS = 3, ROOM = 8 };
 static const char *const specs[SPECS] = {"none", "static:k=4,v=4@sym", "static:k=8,v=8@sym"};
@@ -73,47 +74,6 @@ static void make(const char *file, const struct making *m) {
     synthetic_free(t);
 }
 
-static int add_row(void *self, size_t n, const char *const *names, const struct kv_sql_value *v,
-                   struct kv_error *e) {
-    struct kv_text *t = self;
-    (void)names, (void)e;
-    for (size_t i = 0; i < n; i++) {
-        kv_text_addf(t, "%d ", v[i].kind);
-        if (v[i].kind == KV_SQL_TEXT) kv_text_addf(t, "%s|", v[i].text);
-        if (v[i].kind == KV_SQL_INT) kv_text_addf(t, "%lld|", v[i].n);
-        if (v[i].kind == KV_SQL_REAL) kv_text_addf(t, "%a|", v[i].x);
-    }
-    kv_text_addf(t, "\n");
-    return 0;
-}
-
-// Every table of results whole, in key order, to the last bit.
-static char *rows_of(const char *file) {
-    static const char *const tables[] = {
-        "trace ORDER BY id",        "item ORDER BY trace, item",
-        "policy_spec ORDER BY id",  "run ORDER BY id",
-        "shard ORDER BY run, part", "outcome_item ORDER BY run, item",
-        "outcome_choice",           "outcome_share"};
-    struct kv_text t = {0};
-    struct kv_store *s;
-    struct kv_error e = {0};
-    must(kv_store_open(&s, file, KV_STORE_READ, &e), &e);
-    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
-        char *sql = kv_format_text("SELECT * FROM %s", tables[i]);
-        must(kv_store_query(s, sql, NULL, 0, add_row, &t, &e), &e);
-        free(sql);
-    }
-    kv_store_abandon(s);
-    return kv_text_take(&t);
-}
-
-static void same_rows(const char *a, const char *b) {
-    char *x = rows_of(a), *y = rows_of(b);
-    assert_string_equal(x, y);
-    free(x);
-    free(y);
-}
-
 static struct kv_merge_count merged_of(const char *const *files, size_t n, const char *out) {
     struct kv_merge_count count;
     struct kv_error e = {0};
@@ -144,7 +104,7 @@ static void shards_make_the_rows_of_the_sweep_that_was_not_split(void **state) {
     assert_int_equal(n.runs, SPECS);
     assert_int_equal(n.outcomes, SPECS * ITEMS);
     assert_int_equal(n.missing, 0);
-    same_rows(path[5], path[6]);
+    assert_same_rows(path[5], path[6]);
 }
 
 static void a_store_that_was_begun_last_may_be_named_first(void **state) {
@@ -153,7 +113,7 @@ static void a_store_that_was_begun_last_may_be_named_first(void **state) {
     make(path[1], &(struct making){.shard = {1, 2}});
     make(path[6], &(struct making){.stop = 0});
     merged(2, path[5]);
-    same_rows(path[5], path[6]);
+    assert_same_rows(path[5], path[6]);
 }
 
 static void durations_add_up_and_equal_rows_are_one(void **state) {
@@ -161,12 +121,13 @@ static void durations_add_up_and_equal_rows_are_one(void **state) {
     make(path[0], &(struct making){.stop = 0});
     make(path[1], &(struct making){.stop = 0});
     assert_int_equal(merged(2, path[5]).outcomes, SPECS * ITEMS);
-    same_rows(path[5], path[0]);
+    assert_same_rows(path[5], path[0]);
     struct kv_store *s;
     struct kv_error e = {0};
     struct kv_text t = {0};
     must(kv_store_open(&s, path[5], KV_STORE_READ, &e), &e);
-    must(kv_store_query(s, "SELECT run, items FROM timing WHERE run = 1", NULL, 0, add_row, &t, &e),
+    must(kv_store_query(s, "SELECT run, items FROM timing WHERE run = 1", NULL, 0, store_rows_add,
+                        &t, &e),
          &e);
     assert_string_equal(t.s, "1 1|1 6|\n");
     free(t.s);
@@ -185,7 +146,7 @@ static void missing_and_unfinished_shards_are_counted_until_they_come(void **sta
     struct kv_merge_count n = merged_of(rest, 3, path[6]);
     assert_int_equal(n.missing, 0);
     make(path[4], &(struct making){.stop = 0});
-    same_rows(path[6], path[4]);
+    assert_same_rows(path[6], path[4]);
 }
 
 static void an_outcome_of_two_values_is_refused_by_its_name(void **state) {
@@ -201,7 +162,7 @@ static void names_that_contradict_are_refused_and_one_alone_is_kept(void **state
     make(path[1], &(struct making){.name = "four"});
     make(path[2], &(struct making){.name = "vier"});
     merged(2, path[6]);
-    same_rows(path[6], path[1]);
+    assert_same_rows(path[6], path[1]);
     refused(3, "name is vier here and four in a store before it");
 }
 

@@ -36,6 +36,9 @@ check() {
     report $? "$name" || sed 's/^/# /' check.log
 }
 
+# column FILE NAME: the values of a column of a TSV file, a line each.
+column() { awk -F '\t' -v name="$2" 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == name) k = i } NR > 1 { print $k }' "$1"; }
+
 # The last line on stderr and the exit code of kvsim with the given arguments must be these. Digests and
 # checksums, which follow from the machine's floats, are written as HASH.
 expect() { # expect CODE MESSAGE NAME ARGUMENTS...
