@@ -16,6 +16,7 @@ missed= # names that could not be downloaded, for one line at the end
 HELLASWAG=https://raw.githubusercontent.com/rowanz/hellaswag/master/data/hellaswag_val.jsonl
 ARC=https://ai2-public-datasets.s3.amazonaws.com/arc/ARC-V1-Feb2018.zip
 OPENBOOKQA=https://s3-us-west-2.amazonaws.com/ai2-website/data/OpenBookQA-V1-Sep2018.zip
+GSM8K=https://raw.githubusercontent.com/openai/grade-school-math/master/grade_school_math/data
 WIKITEXT=https://huggingface.co/datasets/ggml-org/ci/resolve/main/wikitext-2-raw-v1.zip
 
 # name in the folder | sha256 | URL | member of the zip
@@ -28,6 +29,8 @@ arc_challenge_test.jsonl|9fa8ffb3e3a1f88cb302d53dd95aae81e39209ad9bcf974376b319d
 arc_challenge_dev.jsonl|55224364abd2477f66a9a57c5cbef109fb71d83019aa5e37aec0e7ab757746ca|$ARC|ARC-V1-Feb2018-2/ARC-Challenge/ARC-Challenge-Dev.jsonl
 arc_challenge_train.jsonl||$ARC|ARC-V1-Feb2018-2/ARC-Challenge/ARC-Challenge-Train.jsonl
 arc_easy_test.jsonl|ce32a0774b4beb1977d2c6b16dda5dd2b24fdc9c7f506882c452678676bd09be|$ARC|ARC-V1-Feb2018-2/ARC-Easy/ARC-Easy-Test.jsonl
+gsm8k_test.jsonl|3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14|$GSM8K/test.jsonl|
+gsm8k_train.jsonl|17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465|$GSM8K/train.jsonl|
 wikitext2_test.raw.txt|173c87a53759e0201f33e0ccf978e510c2042d7f2cb78229d9a50d79b9e7dd08|$WIKITEXT|wikitext-2-raw/wiki.test.raw
 "
 
