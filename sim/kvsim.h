@@ -36,7 +36,6 @@
 #include "sim/model/model.h"   // weights and tokenizer, from GGUF or Hugging Face
 #include "sim/model/compute.h" // where its products run
 #include "traces/tasks.h"      // benchmark files
-#include "traces/gsm8k.h"      // GSM8K's prompt, filters and exact match
 #include "traces/record.h"     // recording
 #include "traces/trace.h"      // reading what was recorded
 #include "traces/range.h"      // a part of it

@@ -6,6 +6,7 @@
 
 #include "analysis/results/depths.h"
 #include "analysis/results/find.h"
+#include "analysis/results/places.h"
 #include "analysis/results/versus.h"
 #include "sim/base/guard.h"
 #include "sim/base/memory.h"

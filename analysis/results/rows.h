@@ -13,7 +13,6 @@
 #ifndef KV_ANALYSIS_RESULTS_ROWS_H
 #define KV_ANALYSIS_RESULTS_ROWS_H
 
-#include "analysis/results/places.h"
 #include "analysis/stats/evidence.h"
 #include "analysis/stats/tokens.h"
 #include "sim/store/store.h"
@@ -31,6 +30,8 @@ struct kv_versus {
     struct kv_paired acc;
     struct kv_mean kl; // difference, nats a scored token
 };
+
+struct kv_place_result; // places.h
 
 struct kv_row {
     struct kv_summary s;

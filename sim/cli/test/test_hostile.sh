@@ -160,7 +160,7 @@ hostile_rows 'issue 13, hostile' <<'ROWS'
 2 | 's.db' is one argument too many; usage: kvsim show --db FILE | kvsim show s.db
 2 | 's.db' is one argument too many; usage: kvsim pick --db FILE | kvsim pick s.db --max kl=1
 2 | 'vllm' is one argument too many; usage: kvsim export SPEC | kvsim export static:bits=4@sym vllm --shape 135m
-2 | depth is expected | kvsim show --by layer --db s.db
+2 | depth or place is expected | kvsim show --by layer --db s.db
 1 | holds no scored positions of text windows | kvsim show --by depth --db s.db
 2 | --worst 0 | kvsim show --worst 0 --db s.db
 1 | 'static:bits=5*' are all that begin so | kvsim report --rows static:bits=5 --db s.db -o r
