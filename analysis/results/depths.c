@@ -43,6 +43,17 @@ void kv_row_free_tokens(struct kv_row *row) {
     kv_window_tokens_free(row->window, row->n_windows);
 }
 
+char *kv_token_estimate_text(const struct kv_token_estimate *x) {
+    const struct kv_interval *i = &x->interval;
+    if (!x->bound && isnan(i->low))
+        return isnan(x->value) ? NULL : kv_format_text("%.4f", x->value);
+    if (!x->bound) return kv_format_text("%.4f [%.4f, %.4f]", x->value, i->low, i->high);
+    if (isnan(i->low) && isnan(i->high)) return NULL;
+    if (isnan(i->high)) return kv_format_text("> %.4f", i->low);
+    return isnan(i->low) ? kv_format_text("< %.4f", i->high)
+                         : kv_format_text("%.4f to %.4f", i->low, i->high);
+}
+
 // ---- buckets --------------------------------------------------------------------------
 
 // Contexts of the shallowest and the deepest position.

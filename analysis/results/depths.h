@@ -28,6 +28,10 @@ struct kv_depth_row *kv_rows_by_depth(const struct kv_row *rows, size_t n, size_
 bool kv_row_at_depth(const struct kv_row *row, double context, double confidence,
                      struct kv_token_summary *s);
 
+// "0.0123 [0.0110, 0.0140]"; "> 0.3", "0.3 to 0.9" where bounds are all there is; NULL where
+// nothing is known. Caller frees.
+char *kv_token_estimate_text(const struct kv_token_estimate *x);
+
 // One scored position and the text before and of the token that follows it.
 struct kv_worst_token {
     const struct kv_row *row;

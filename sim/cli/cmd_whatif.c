@@ -27,26 +27,27 @@ static const struct kv_option options[] = {
 
 // ---- measured runs --------------------------------------------------------------------
 
-KV_CELL(run_device, struct kv_prediction, kv_table_text(t, row->device->name))
-KV_CELL(run_context, struct kv_prediction, kv_table_count(t, row->run->context))
-KV_CELL(run_measured, struct kv_prediction, kv_table_number(t, row->run->step_ns / 1e6, 4))
-KV_CELL(run_predicted, struct kv_prediction, kv_table_number(t, row->at.step_ns / 1e6, 4))
-KV_CELL(run_error, struct kv_prediction,
-        kv_table_number(t, 100 * (row->at.step_ns / row->run->step_ns - 1), 2))
-KV_CELL(run_extrapolated, struct kv_prediction, kv_table_count(t, row->extrapolated))
-KV_CELL(run_weights, struct kv_prediction, kv_table_text(t, row->run->weights))
-KV_CELL(run_threads, struct kv_prediction, kv_table_count(t, row->run->threads))
-KV_CELL(run_shape, struct kv_prediction,
-        kv_table_text(t, *row->run->shape_name ? row->run->shape_name
-                         : *row->run->model    ? row->run->model
-                                               : NULL))
-
-static void run_mix(struct kv_table *t, const void *row) {
-    const struct kv_prediction *r = row;
+static char *mix_of(const struct kv_prediction *r) {
     char mix[160];
     kv_mix_text(&r->run->mix, mix, sizeof mix);
-    kv_table_text(t, mix);
+    return kv_strdup(mix);
 }
+
+#define RUNS(X, T)                                                                                 \
+    X(T, device, KV_TEXT(row->device->name))                                                       \
+    X(T, mix, KV_LEFT, kv_table_take(t, mix_of(row)))                                              \
+    X(T, context, KV_COUNT(row->run->context))                                                     \
+    X(T, measured_ms, KV_NUMBER(row->run->step_ns / 1e6, 4))                                       \
+    X(T, predicted_ms, KV_NUMBER(row->at.step_ns / 1e6, 4))                                        \
+    X(T, error_pct, KV_NUMBER(100 * (row->at.step_ns / row->run->step_ns - 1), 2))                 \
+    X(T, extrapolated, KV_COUNT(row->extrapolated))                                                \
+    X(T, weights, KV_TEXT(row->run->weights))                                                      \
+    X(T, threads, KV_COUNT(row->run->threads))                                                     \
+    X(T, shape,                                                                                    \
+      KV_TEXT(*row->run->shape_name ? row->run->shape_name                                         \
+              : *row->run->model    ? row->run->model                                              \
+                                    : NULL))
+KV_TABLE_COLUMNS(predicted, kv_prediction, RUNS)
 
 static int choose_runs(const struct kv_cli *c, struct kv_runs *r, struct kv_error *e) {
     struct kv_runs_choice choice = {.threads = -1};
@@ -77,17 +78,6 @@ static void say_of_runs(const struct kv_runs *r, const struct kv_prediction *row
 
 static int predict_runs(const struct kv_cli *c, struct kv_device *const *devices, size_t n_devices,
                         struct kv_error *e) {
-    static const struct kv_table_column columns[] = {{"device", KV_LEFT, run_device},
-                                                     {"mix", KV_LEFT, run_mix},
-                                                     {"context", KV_RIGHT, run_context},
-                                                     {"measured_ms", KV_RIGHT, run_measured},
-                                                     {"predicted_ms", KV_RIGHT, run_predicted},
-                                                     {"error_pct", KV_RIGHT, run_error},
-                                                     {"extrapolated", KV_RIGHT, run_extrapolated},
-                                                     {"weights", KV_LEFT, run_weights},
-                                                     {"threads", KV_RIGHT, run_threads},
-                                                     {"shape", KV_LEFT, run_shape},
-                                                     {0}};
     struct kv_runs *runs;
     size_t n;
     int rc = kv_runs_open(&runs, kv_opt(c, "runs"), e);
@@ -97,7 +87,7 @@ static int predict_runs(const struct kv_cli *c, struct kv_device *const *devices
         return rc;
     }
     struct kv_prediction *rows = kv_predictions(devices, n_devices, runs, &n);
-    rc = kv_table_print_rows(columns, rows, n, sizeof *rows, c->output, e);
+    rc = kv_table_print_rows(predicted, rows, n, sizeof *rows, c->output, e);
     if (rc == 0) say_of_runs(runs, rows, n);
     free(rows);
     kv_runs_free(runs);

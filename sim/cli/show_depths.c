@@ -33,19 +33,8 @@ struct line {
     X(T, label, KV_TEXT(row->d.row->label))
 KV_TABLE_COLUMNS(columns, line, BY_DEPTH)
 
-// "0.0123 [0.0110, 0.0140]"; "at least 0.3", "0.3 to 0.9" where bounds are all there is.
-static char *estimate_text(const struct kv_token_estimate *x) {
-    const struct kv_interval *i = &x->interval;
-    if (!x->bound && isnan(i->low))
-        return isnan(x->value) ? NULL : kv_format_text("%.4f", x->value);
-    if (!x->bound) return kv_format_text("%.4f [%.4f, %.4f]", x->value, i->low, i->high);
-    if (isnan(i->low) && isnan(i->high)) return NULL;
-    if (isnan(i->high)) return kv_format_text("> %.4f", i->low);
-    return isnan(i->low) ? kv_format_text("< %.4f", i->high)
-                         : kv_format_text("%.4f to %.4f", i->low, i->high);
-}
-
-#define TOLD(X, T, name, m) X(T, name, KV_RIGHT, kv_table_take(t, estimate_text(&row->d.s.at[m])))
+#define TOLD(X, T, name, m)                                                                        \
+    X(T, name, KV_RIGHT, kv_table_take(t, kv_token_estimate_text(&row->d.s.at[m])))
 #define FOR_READERS(X, T)                                                                          \
     X(T, spec, KV_TEXT(row->d.row->label))                                                         \
     X(T, context, KV_RIGHT,                                                                        \
