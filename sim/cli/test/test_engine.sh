@@ -17,6 +17,12 @@ static:bits=4@center(asym:group=32):side=pre
 random:bits=2/8,by=cell@sym:window=5
 sinks:keep=2,window=9@asym:group=32
 END
+modes='inline prefill prefill1' n_specs=12
+# Under a sanitizer each jump between threads of a block costs as much as what they compute.
+if [ -n "${KVSIM_TEST_LIGHT:-}" ]; then
+    modes=inline n_specs=3
+    grep -E 'bits=\{2,4\}|kivi' specs.sweep >few && mv few specs.sweep
+fi
 # Items and specs of both arithmetics side by side: how many there are, and how many differ by more than codes that rounding noise flips.
 differ() {
     "$kvsim" sql --db "$1" --tsv "SELECT COUNT(*), SUM(ABS(a.kl_nats - b.kl_nats) > 1e-6 + 1e-2 * a.kl_nats OR
@@ -25,17 +31,17 @@ differ() {
         JOIN outcome_item b ON b.run = s.id AND b.item = a.item WHERE r.compute = 'cpu' AND s.compute = 'cuda'" | tail -n 1
 }
 "$kvsim" record -q -m good.gguf -t samples -n 1 --keep final -o t || exit 1
-for mode in inline prefill prefill1; do
+for mode in $modes; do
     "$kvsim" sweep -q t specs.sweep -m good.gguf --mode $mode --db $mode.db || exit 1
     "$kvsim" sweep -q t specs.sweep -m good.gguf --mode $mode --db $mode.db --compute cuda 2>err.log || exit 1
-    check "mode $mode: twelve specs come to the CPU's figures" test "$(differ $mode.db)" = "$(printf '12\t0')"
+    check "mode $mode: $n_specs specs come to the CPU's figures" test "$(differ $mode.db)" = "$(printf '%s\t0' $n_specs)"
 done
 "$kvsim" sweep -q t specs.sweep -m good.gguf --db again.db --compute cuda 2>/dev/null || exit 1
 for db in inline again; do
     "$kvsim" sql --db $db.db --tsv "SELECT s.spec, o.* FROM outcome_item o JOIN run r ON r.id = o.run JOIN policy_spec s ON s.id = r.spec
         WHERE r.compute = 'cuda' ORDER BY s.spec" | cut -f 1,3- >$db.rows
 done
-check 'and to its matches with what greedy decoding writes' test "$("$kvsim" sql --db inline.db --tsv "SELECT COUNT(*) > 40, SUM(a.greedy IS NULL),
+check 'and to its matches with what greedy decoding writes' test "$("$kvsim" sql --db inline.db --tsv "SELECT COUNT(*) > 3 * $n_specs, SUM(a.greedy IS NULL),
     SUM(a.greedy_ref IS NOT b.greedy_ref) FROM outcome_choice a JOIN run r ON r.id = a.run JOIN run s ON s.spec = r.spec
     JOIN outcome_choice b ON b.run = s.id AND b.item = a.item AND b.choice = a.choice WHERE r.compute = 'cpu' AND s.compute = 'cuda'" |
     tail -n 1)" = "$(printf '1\t0\t0')"
