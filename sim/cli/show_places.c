@@ -34,14 +34,15 @@ KV_TABLE_COLUMNS(columns, line, BY_PLACE)
 int kv_places_print(const struct kv_rows *rows, const char *db, enum kv_output how,
                     struct kv_error *e) {
     bool told = kv_for_readers(how);
-    struct kv_table *t = kv_table_begin(columns);
     size_t n = 0;
+    for (size_t i = 0; i < rows->n; i++) n += rows->row[i].n_places;
+    if (n == 0) return kv_fail(e, KV_EFAIL, db, "holds no exact replays of needle or recall tasks");
+    struct kv_table *t = kv_table_begin(columns);
     for (size_t i = 0; i < rows->n; i++)
-        for (size_t k = 0; k < rows->row[i].n_places; k++, n++) {
+        for (size_t k = 0; k < rows->row[i].n_places; k++) {
             const struct line line = {&rows->row[i], &rows->row[i].place[k], told};
             kv_table_add_rows(t, columns, &line, 1, sizeof line);
         }
-    if (n == 0) return kv_fail(e, KV_EFAIL, db, "holds no exact replays of needle or recall tasks");
     int code = kv_table_print(t, how, e);
     for (size_t i = 0; !code && told && i < rows->n; i++) {
         char *text = kv_places_text(rows->row[i].place, rows->row[i].n_places);
