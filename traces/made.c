@@ -16,7 +16,7 @@
 #include "sim/model/model.h"
 
 enum { N_CHOICES = 4, NUMBER = 6 }; // digits of a number and the zero behind
-enum { MOST_PAIRS = 10000 };
+enum { MOST_PAIRS = 10000, FIRST_NUMBER = 10000, N_NUMBERS = 90000 };
 
 struct maker {
     const struct kv_model *m;
@@ -25,6 +25,7 @@ struct maker {
     size_t n_text;               // once
     size_t *sentence;            // where sentences of both begin, ascending
     size_t n_sentences, n_first; // in all, in the first
+    bool *taken;                 // [N_NUMBERS] numbers of five digits that stand in it
     char **word;                 // [n_words] of the text, all different; NULL where there is none
     size_t n_words;
     uint32_t *ids; // of what is counted
@@ -89,6 +90,26 @@ static void find_words(struct maker *k) {
             k->word[k->n_words++] = k->word[i];
 }
 
+// Numbers of five digits that the text holds, also within longer ones. Errors: so many that too few
+// are left to draw from.
+static int find_numbers(struct maker *k, struct kv_error *e) {
+    size_t left = N_NUMBERS, digits = 0, number = 0;
+    k->taken = kv_alloc(N_NUMBERS, sizeof *k->taken);
+    for (const char *p = k->text; *p; p++) {
+        bool digit = *p >= '0' && *p <= '9';
+        digits = digit ? digits + 1 : 0;
+        number = digit ? (number * 10 + (size_t)(*p - '0')) % (FIRST_NUMBER * 10) : 0;
+        if (digits < 5 || number < FIRST_NUMBER || k->taken[number - FIRST_NUMBER]) continue;
+        k->taken[number - FIRST_NUMBER] = true;
+        left--;
+    }
+    return left > 2 * MOST_PAIRS
+               ? 0
+               : kv_fail(e, KV_EFAIL, k->from->path,
+                         "holds so many numbers of five digits that only %zu are left to ask for",
+                         left);
+}
+
 // ---- draws ----------------------------------------------------------------------------
 
 // What is drawn for item i, each from its own sequence.
@@ -102,8 +123,9 @@ static size_t draw(const struct maker *k, size_t i, enum draws what, uint64_t in
 static void draw_number(const struct maker *k, size_t i, uint64_t *index, char (*before)[NUMBER],
                         size_t n) {
     for (bool fresh = false; !fresh;) {
-        snprintf(before[n], NUMBER, "%zu", 10000 + draw(k, i, DRAW_NUMBER, (*index)++, 90000));
-        fresh = !strstr(k->text, before[n]);
+        size_t number = draw(k, i, DRAW_NUMBER, (*index)++, N_NUMBERS);
+        snprintf(before[n], NUMBER, "%zu", FIRST_NUMBER + number);
+        fresh = !k->taken[number];
         for (size_t j = 0; j < n && fresh; j++) fresh = strcmp(before[j], before[n]) != 0;
     }
 }
@@ -398,8 +420,10 @@ int kv_tasks_make(struct kv_tasks **made, const struct kv_tasks *t, const struct
     bool needle = t->kind == KV_TASK_NEEDLE;
     if (needle) find_sentences(&k);
     if (!needle && t->n_items) find_words(&k);
-    int rc = needle ? make_needles(&k, e) : make_recalls(&k, e);
+    int rc = find_numbers(&k, e);
+    if (rc == 0) rc = needle ? make_needles(&k, e) : make_recalls(&k, e);
     for (size_t i = 0; i < k.n_words; i++) free(k.word[i]);
+    free(k.taken);
     free(k.word);
     free(k.sentence);
     free(k.text);
@@ -409,4 +433,13 @@ int kv_tasks_make(struct kv_tasks **made, const struct kv_tasks *t, const struct
     else
         *made = k.to;
     return rc;
+}
+
+int kv_tasks_settle(struct kv_tasks **t, const struct kv_model *m, struct kv_error *e) {
+    struct kv_tasks *made;
+    int rc = (*t)->places ? kv_tasks_make(&made, *t, m, e) : 0;
+    if (rc || !(*t)->places) return rc;
+    kv_tasks_free(*t);
+    *t = made;
+    return 0;
 }

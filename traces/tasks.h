@@ -86,6 +86,10 @@ struct kv_model;
 KV_MUST_CHECK int kv_tasks_make(struct kv_tasks **made, const struct kv_tasks *t,
                                 const struct kv_model *m, struct kv_error *e);
 
+// Puts the made items in the place of tasks that have places; others stay as they are.
+KV_MUST_CHECK int kv_tasks_settle(struct kv_tasks **t, const struct kv_model *m,
+                                  struct kv_error *e);
+
 KV_END_DECLS
 
 #endif

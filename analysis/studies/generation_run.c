@@ -151,16 +151,6 @@ static int check_prompts(const struct job *j, struct kv_error *e) {
     return 0;
 }
 
-// Tasks with places become their items.
-static int make_tasks(struct job *j, struct kv_error *e) {
-    struct kv_tasks *made = NULL;
-    int rc = kv_tasks_make(&made, j->tasks, j->model, e);
-    if (rc) return rc;
-    kv_tasks_free(j->tasks);
-    j->tasks = made;
-    return 0;
-}
-
 static int open_all(struct job *j, struct kv_error *e) {
     const struct kv_generation_options *o = j->o;
     const struct kv_record_options draw = {.n = o->n, .seed = o->seed};
@@ -169,7 +159,7 @@ static int open_all(struct job *j, struct kv_error *e) {
     if (rc == 0) rc = kv_model_open(&j->model, o->model, KV_WEIGHTS_F32, e);
     if (rc == 0 && !j->model->tokenizer)
         rc = kv_fail(e, KV_EFAIL, j->model->name, "has no tokenizer");
-    if (rc == 0 && j->tasks->places) rc = make_tasks(j, e);
+    if (rc == 0) rc = kv_tasks_settle(&j->tasks, j->model, e);
     if (rc == 0) rc = open_specs(j, e);
     if (rc == 0) rc = kv_items_new(&j->items, j->model, j->tasks, &draw, e);
     if (rc == 0) rc = check_prompts(j, e);

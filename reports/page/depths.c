@@ -34,11 +34,7 @@ void kv_page_depths(struct kv_text *t, const struct kv_page_part *part) {
                      "brackets 95 %% intervals from resampled blocks of tokens. The 99 %% quantile "
                      "asks for 1,000 positions, the 99.9 %% one for 10,000: below that stands a "
                      "bound by order statistics.</p>\n");
-        kv_html_wide(t, "By depth");
-        kv_text_addf(t, "<table class=\"sort\"><thead><tr>");
-        for (size_t k = 0; k < sizeof heads / sizeof *heads; k++)
-            kv_text_addf(t, "<th scope=\"col\">%s</th>", heads[k]);
-        kv_text_addf(t, "</tr></thead>\n<tbody>\n");
+        kv_html_table(t, "By depth", heads, sizeof heads / sizeof *heads);
         for (size_t i = 0; i < n; i++) {
             kv_text_addf(t, "<tr><th scope=\"row\">");
             kv_html_spec(t, d[i].row->label);

@@ -41,11 +41,7 @@ static void add_table(struct kv_text *t, const struct kv_generation_table *g, si
                                         "equal at 16",  "equal at 32", "equal at 64",
                                         "equal at 128", "same tokens", "KL, own path",
                                         "KL, forced",   "own / forced"};
-    kv_html_wide(t, "Generation");
-    kv_text_addf(t, "<table class=\"sort\"><thead><tr>");
-    for (size_t k = 0; k < sizeof heads / sizeof *heads; k++)
-        kv_text_addf(t, "<th scope=\"col\">%s</th>", heads[k]);
-    kv_text_addf(t, "</tr></thead>\n<tbody>\n");
+    kv_html_table(t, "Generation", heads, sizeof heads / sizeof *heads);
     for (size_t i = first; i < first + n; i++) add_row(t, &g->row[i]);
     kv_text_addf(t, "</tbody></table></div>\n");
 }
@@ -63,11 +59,7 @@ static void add_answers(struct kv_text *t, const struct kv_generation_table *g, 
             if (isfinite(a->g->floor))
                 kv_text_addf(t, "<p>Always giving the commonest answer would get %.3f right.</p>\n",
                              a->g->floor);
-            kv_html_wide(t, "Answers");
-            kv_text_addf(t, "<table class=\"sort\"><thead><tr>");
-            for (size_t k = 0; k < sizeof heads / sizeof *heads; k++)
-                kv_text_addf(t, "<th scope=\"col\">%s</th>", heads[k]);
-            kv_text_addf(t, "</tr></thead>\n<tbody>\n");
+            kv_html_table(t, "Answers", heads, sizeof heads / sizeof *heads);
             begun = true;
         }
         kv_text_addf(t, "<tr><th scope=\"row\">");

@@ -76,6 +76,13 @@ void kv_html_wide(struct kv_text *t, const char *label) {
     kv_text_addf(t, "\">");
 }
 
+void kv_html_table(struct kv_text *t, const char *label, const char *const *heads, size_t n) {
+    kv_html_wide(t, label);
+    kv_text_addf(t, "<table class=\"sort\"><thead><tr>");
+    for (size_t k = 0; k < n; k++) kv_text_addf(t, "<th scope=\"col\">%s</th>", heads[k]);
+    kv_text_addf(t, "</tr></thead>\n<tbody>\n");
+}
+
 // ---- SVG ------------------------------------------------------------------------------
 
 // A tag as it stands in the file: <name attributes>.

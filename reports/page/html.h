@@ -24,6 +24,10 @@ void kv_html_svg(struct kv_text *t, const char *svg, const char *prefix, double 
 // Opens a box as wide as the page whose content scrolls, also by keyboard; "</div>" closes it.
 void kv_html_wide(struct kv_text *t, const char *label);
 
+// Opens a box as above and in it a table that its readers can sort, with a head of each text (as
+// markup); "</tbody></table></div>" closes both.
+void kv_html_table(struct kv_text *t, const char *label, const char *const *heads, size_t n);
+
 // "<td>" with a number, empty when NAN.
 void kv_html_number(struct kv_text *t, int decimals, double x);
 // The same with the interval behind it, where there is one.

@@ -37,11 +37,7 @@ void kv_page_places(struct kv_text *t, const struct kv_page_part *part) {
                     "place that differs: by match (exact McNemar) and by margin (paired t on the "
                     "answer's log-prob minus the best other choice's), both adjusted over the "
                     "places by Holm.</p>\n");
-    kv_html_wide(t, "By length and depth");
-    kv_text_addf(t, "<table class=\"sort\"><thead><tr>");
-    for (size_t k = 0; k < sizeof heads / sizeof *heads; k++)
-        kv_text_addf(t, "<th scope=\"col\">%s</th>", heads[k]);
-    kv_text_addf(t, "</tr></thead>\n<tbody>\n");
+    kv_html_table(t, "By length and depth", heads, sizeof heads / sizeof *heads);
     for (size_t i = 0; i < part->set.n; i++) {
         const struct kv_row *row = &part->set.rows[i];
         size_t items = 0;

@@ -4,7 +4,6 @@
 
 #include "analysis/results/notes.h"
 #include "analysis/results/widths.h"
-#include "sim/base/args.h"
 #include "sim/base/files.h"
 #include "sim/base/memory.h"
 #include "sim/base/print.h"
@@ -238,13 +237,15 @@ static int show_text(const struct kv_rows *all, struct kv_store *s, const struct
     return code ? code : kv_flush_stdout(e);
 }
 
+enum { BY_DEPTH, BY_PLACE, BY_NOTHING };
+static const char *const subjects[] = {"depth", "place", NULL};
+
 // What is asked for instead of the table.
-static int show_tokens(const struct kv_cli *c, const struct kv_rows *rows, struct kv_store *s,
-                       struct kv_error *e) {
+static int show_instead(const struct kv_cli *c, const struct kv_rows *rows, struct kv_store *s,
+                        int by, struct kv_error *e) {
     long most = 0;
-    if (kv_opt(c, "by") && strcmp(kv_opt(c, "by"), "place") == 0)
-        return kv_places_print(rows, kv_opt(c, "db"), c->output, e);
-    if (kv_opt(c, "by")) return kv_depths_print(rows, kv_opt(c, "db"), c->output, e);
+    if (by == BY_PLACE) return kv_places_print(rows, kv_opt(c, "db"), c->output, e);
+    if (by == BY_DEPTH) return kv_depths_print(rows, kv_opt(c, "db"), c->output, e);
     int code = kv_opt_int(c, "worst", 1, 1000, &most, e);
     char *model = kv_model_path(kv_opt(c, "model"));
     if (!code)
@@ -259,11 +260,8 @@ static int show(struct kv_cli *c, struct kv_error *e) {
     struct kv_rows rows;
     struct kv_store *s;
     bool colour;
-    int code = kv_wants_colour(kv_opt(c, "color"), &colour, e);
-    static const char *const subjects[] = {"depth", "place", NULL};
-    if (!code && kv_opt(c, "by") && kv_index_of(kv_opt(c, "by"), subjects) < 0)
-        code =
-            kv_fail(e, KV_EUSAGE, "--by", "'%.60s': depth or place is expected", kv_opt(c, "by"));
+    int by = BY_NOTHING, code = kv_wants_colour(kv_opt(c, "color"), &colour, e);
+    if (!code) code = kv_opt_named(c, "by", subjects, &by, e);
     if (!code) code = kv_opt_rows(c, &how, e);
     if (!code) code = kv_opt_blame(c, kv_rows_open(&rows, &s, &how, e), e);
     if (code) return code;
@@ -272,7 +270,7 @@ static int show(struct kv_cli *c, struct kv_error *e) {
     if (!code) kv_rows_frontier(rows.row, rows.n, on);
     if (!code)
         code =
-            kv_opt(c, "by") || kv_opt(c, "worst") ? show_tokens(c, &rows, s, e)
+            kv_opt(c, "by") || kv_opt(c, "worst") ? show_instead(c, &rows, s, by, e)
             : kv_for_readers(c->output)           ? show_text(&rows, s, c, colour, on, e)
             : kv_opt_given(c, "scorers")
                 ? kv_scorers_print(rows.row, rows.n, c->output, e)

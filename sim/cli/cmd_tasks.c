@@ -148,11 +148,9 @@ static void add_items(struct facts *f, const struct kv_tasks *tasks) {
 static int tokenize(struct kv_items **items, struct kv_tasks **tasks, const char *model_path,
                     struct kv_error *e) {
     struct kv_model *m;
-    struct kv_tasks *made = NULL;
     int rc = kv_model_open(&m, model_path, KV_WEIGHTS_BF16, e);
     if (rc) return rc;
-    if ((*tasks)->places) rc = kv_tasks_make(&made, *tasks, m, e);
-    if (made) kv_tasks_free(*tasks), *tasks = made;
+    rc = kv_tasks_settle(tasks, m, e);
     if (!rc) rc = kv_items_new(items, m, *tasks, &(struct kv_record_options){0}, e);
     kv_model_close(m);
     return rc;

@@ -497,8 +497,8 @@ int kv_held_store(void *self, uint32_t layer, const struct kv_step_kv *kv,
     put_exact(h, layer, KV_VALUE, last, 1, kv->v);
     if (h->codes && kv_by_layers(h->spec)) rc = decide_layer(h, layer, e);
     for (int side = 0; side < 2 && h->codes && rc == 0; side++)
-        rc = h->codes && h->layered.ages ? code_aged(h, layer, (enum kv_side)side, e)
-                                         : code_due(h, layer, (enum kv_side)side, e);
+        rc = h->layered.ages ? code_aged(h, layer, (enum kv_side)side, e)
+                             : code_due(h, layer, (enum kv_side)side, e);
     if (rc) return rc;
     if (h->evicts) mark_evicted(h, layer);
     *view = (struct kv_step_view){.k_t = h->read_k + (size_t)layer * h->width * h->ld,

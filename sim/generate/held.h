@@ -3,7 +3,7 @@
 // the format codes what is due, queries read what is left of it.
 //
 //     struct kv_prompt p;     kv_prompt_run(model, scratch, &ask, &p, &e);
-//     struct kv_held *h = kv_held_new(model, spec, &p, ids, n_prompt, key, room, false);
+//     struct kv_held *h = kv_held_new(model, spec, &p, &ask, n_prompt, room, false);
 //     for each token: kv_held_feed(h, id, &e), then a kv_step whose row has .store = kv_held_store
 //     kv_held_free(h);
 //

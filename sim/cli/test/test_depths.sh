@@ -49,7 +49,7 @@ check 'which tables without text windows lack' sh -c "
     '$kvsim' show --db choices.db --tsv | head -1 | grep -vq kl_median"
 expect 1 'kvsim: choices.db: holds no scored positions of text windows, which replays of text keep since schema 5: sweep a recording of text:FILE,window=N into another store' \
     'and --by depth refuses' show --by depth --db choices.db
-expect 2 "kvsim: --by: 'width': depth or place is expected" 'nothing else than depth' show --by width --db whole.db
+expect 2 "kvsim: --by: width: depth or place is expected" 'nothing else than depth' show --by width --db whole.db
 
 # ---- the worst tokens, differences, picking, the page
 

@@ -106,4 +106,7 @@ usage ' gsm8k: shots=31: gsm.jsonl holds 30 problems' 'more examples than there 
 expect 1 'kvsim: text.txt: length=64: the question and its fact alone have more tokens' 'a context without room' tasks $text,lengths=64 -m good.gguf
 expect 1 'kvsim: text.txt: has 9 words of its own; pairs=10 needs more' 'more pairs than words' tasks recall:text.txt,pairs=10 -m good.gguf
 expect 1 'kvsim: text.txt: length=400 holds more than the 9 pairs there are' 'a length for more words than there are' tasks recall:text.txt,lengths=400 -m good.gguf
+seq 10000 95000 >numbers.txt
+expect 1 'kvsim: numbers.txt: holds so many numbers of five digits that only 4999 are left to ask for' 'a text of all numbers' \
+    tasks needle:numbers.txt,lengths=64,n=1 -m good.gguf
 finish
