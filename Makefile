@@ -164,10 +164,10 @@ $(BUILD)/kvsim-cuda-cells: sim/cuda/cells.cu $(wildcard sim/cuda/*.cuh)
 	@mkdir -p $(@D)
 	$(Q)$(NVCC) -O3 -std=c++17 -arch=$(CUDA_ARCH) -Xcompiler -Wall -o $@ $< -lcublas
 
-$(BUILD)/kvsim-cuda-limits: sim/cuda/bench/limits.cu sim/model/accelerator.h sim/test/figure.h
+$(BUILD)/kvsim-cuda-limits: sim/cuda/bench/limits.cu $(BUILD)/cuda/formats.o sim/model/accelerator.h sim/test/figure.h
 	@mkdir -p $(@D)
 	$(SAY) NVCC $<
-	$(Q)$(NVCC) -O2 -std=c++17 -arch=$(CUDA_ARCH) -I. -Xcompiler -Wall -o $@ $< -lcublas -ldl
+	$(Q)$(NVCC) -O2 -std=c++17 -arch=$(CUDA_ARCH) -I. -Xcompiler -Wall -o $@ $< $(BUILD)/cuda/formats.o -lcublas -ldl
 
 # No product is fused with a sum: codes are the CPU's, bit for bit.
 $(BUILD)/kvsim-cuda-formats: sim/cuda/formats/conform.cu sim/cuda/formats/formats.cu $(wildcard sim/cuda/formats/*.cuh sim/quant/*.h) $(BUILD)/libkvsim.a

@@ -3,7 +3,7 @@
 #ifndef KV_CUDA_ENGINE_LANE_CUH
 #define KV_CUDA_ENGINE_LANE_CUH
 
-#include "sim/cuda/engine/launch.cuh"
+#include "sim/cuda/engine/pieces.cuh"
 
 #include <chrono>
 #include <cstdio>
@@ -50,10 +50,10 @@ template <class T> class KvBuffer {
     size_t n_ = 0;
 };
 
-// A matrix of weights, float32 or bf16.
+// A matrix of weights [n][k]: as float32, as bf16, or as bf16 pieces (pieces.cuh).
 struct KvWeights {
     const float *f32 = nullptr;
-    const __nv_bfloat16 *bf16 = nullptr;
+    const __nv_bfloat16 *bf16 = nullptr, *pieces = nullptr;
 };
 
 struct KvLane {
@@ -114,46 +114,45 @@ struct KvLane {
         kv_try((cudaError_t)kv_cuda_hold_formats(&formats, plain, n, turns, n_positions));
     }
 
-    // y[rows][n] = x[rows][k] w[n][k]^T in pieces of `piece` rows (rows is a multiple): the same
-    // product always has the same shape.
+    // y[rows][n] = x[rows][k] w[n][k]^T, `step` rows at a time (rows is a multiple): the same product
+    // always has the same shape.
     void product(const KvWeights &w, const float *from, size_t rows, size_t n, size_t k, float *y,
-                 size_t piece) {
+                 size_t step) {
         const float one = 1, zero = 0;
-        for (size_t at = 0; at < rows; at += piece)
+        for (size_t at = 0; at < rows; at += step) {
+            const float *x = from + at * k;
+            float *to = y + at * n;
             if (w.f32)
-                kv_try(cublasSgemm(blas, CUBLAS_OP_T, CUBLAS_OP_N, (int)n, (int)piece, (int)k, &one,
-                                   w.f32, (int)k, from + at * k, (int)k, &zero, y + at * n, (int)n));
-            else
-                kv_try(cublasGemmEx(blas, CUBLAS_OP_T, CUBLAS_OP_N, (int)n, (int)piece, (int)k, &one,
-                                    w.bf16, CUDA_R_16BF, (int)k, narrowed(from + at * k, piece * k),
-                                    CUDA_R_16BF, (int)k, &zero, y + at * n, CUDA_R_32F, (int)n,
-                                    CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
+                kv_try(cublasSgemm(blas, CUBLAS_OP_T, CUBLAS_OP_N, (int)n, (int)step, (int)k, &one, w.f32,
+                                   (int)k, x, (int)k, &zero, to, (int)n));
+            else if (w.bf16)
+                product_bf16(w.bf16, narrowed(x, step, k, false), n, step, k, k, 0, to);
+            else {
+                const size_t wide = KV_PIECES * k, chunk = KV_PIECES * kv_chunk(k);
+                const __nv_bfloat16 *cut = narrowed(x, step, k, true);
+                for (size_t c = 0; c < wide; c += chunk)
+                    product_bf16(w.pieces + c, cut + c, n, step, chunk, wide, c > 0, to);
+            }
+        }
     }
 
   private:
-    const __nv_bfloat16 *narrowed(const float *from, size_t n);
+    // y = x w^T + keep y over k columns of rows `pitch` apart, summed in float32.
+    void product_bf16(const __nv_bfloat16 *w, const __nv_bfloat16 *x, size_t n, size_t rows, size_t k,
+                      size_t pitch, float keep, float *y) {
+        const float one = 1;
+        kv_try(cublasGemmEx(blas, CUBLAS_OP_T, CUBLAS_OP_N, (int)n, (int)rows, (int)k, &one, w, CUDA_R_16BF,
+                            (int)pitch, x, CUDA_R_16BF, (int)pitch, &keep, y, CUDA_R_32F, (int)n,
+                            CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
+    }
+    const __nv_bfloat16 *narrowed(const float *from, size_t rows, size_t k, bool pieces) {
+        __nv_bfloat16 *to = narrow.room(rows * k * (pieces ? KV_PIECES : 1));
+        if (pieces)
+            kv_cut_all(from, rows, k, true, to, stream);
+        else
+            kv_narrow_all(from, rows * k, to, stream);
+        return to;
+    }
 };
-
-__global__ void kv_narrow(const float *x, size_t n, __nv_bfloat16 *y) {
-    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n;
-         i += (size_t)gridDim.x * blockDim.x)
-        y[i] = __float2bfloat16(x[i]);
-}
-
-// Rounds n numbers to bf16.
-inline void kv_narrow_all(const float *from, size_t n, __nv_bfloat16 *to, cudaStream_t stream) {
-#ifdef KV_EMULATED // a thread costs more than its numbers there
-    const dim3 grid(1);
-#else
-    const dim3 grid(1024);
-#endif
-    KV_LAUNCH(kv_narrow, grid, dim3(256), 0, stream, from, n, to);
-}
-
-inline const __nv_bfloat16 *KvLane::narrowed(const float *from, size_t n) {
-    __nv_bfloat16 *to = narrow.room(n);
-    kv_narrow_all(from, n, to, stream);
-    return to;
-}
 
 #endif

@@ -154,6 +154,7 @@ enum { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice 
 enum { cudaStreamNonBlocking, cudaDeviceScheduleBlockingSync };
 struct cudaDeviceProp {
     char name[64];
+    int major, minor;
 };
 static inline const char *cudaGetErrorString(cudaError_t) {
     return "out of memory";
@@ -213,7 +214,7 @@ static inline cudaError_t cudaGetDeviceCount(int *n) {
     return cudaSuccess;
 }
 static inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int) {
-    strcpy(p->name, "no GPU: kernels emulated");
+    *p = {"no GPU: kernels emulated", 9, 0};
     return cudaSuccess;
 }
 
@@ -227,14 +228,17 @@ static inline __nv_bfloat16 __float2bfloat16(float x) {
     memcpy(&u, &x, 4);
     return {(uint16_t)((u + 0x7FFF + (u >> 16 & 1)) >> 16)};
 }
-static inline float kv_wide(float x) {
-    return x;
-}
-static inline float kv_wide(__nv_bfloat16 x) {
+static inline float __bfloat162float(__nv_bfloat16 x) {
     uint32_t u = (uint32_t)x.bits << 16;
     float f;
     memcpy(&f, &u, 4);
     return f;
+}
+static inline float kv_wide(float x) {
+    return x;
+}
+static inline float kv_wide(__nv_bfloat16 x) {
+    return __bfloat162float(x);
 }
 
 enum cublasStatus_t { CUBLAS_STATUS_SUCCESS };
@@ -262,8 +266,8 @@ static inline cublasStatus_t cublasGetVersion(cublasHandle_t, int *v) {
 }
 // Column-major C[m][n] = op(A) B, as cuBLAS has it.
 template <class T>
-static void kv_gemm(int op, int m, int n, int k, const T *a, int lda, const T *b, int ldb, float *c,
-                    int ldc) {
+static void kv_gemm(int op, int m, int n, int k, const T *a, int lda, const T *b, int ldb,
+                    float keep, float *c, int ldc) {
     for (int j = 0; j < n; j++)
         for (int i = 0; i < m; i++) {
             float sum = 0;
@@ -271,20 +275,21 @@ static void kv_gemm(int op, int m, int n, int k, const T *a, int lda, const T *b
                 sum +=
                     kv_wide(op == CUBLAS_OP_T ? a[(size_t)i * lda + x] : a[(size_t)x * lda + i]) *
                     kv_wide(b[(size_t)j * ldb + x]);
-            c[(size_t)j * ldc + i] = sum;
+            float *to = c + (size_t)j * ldc + i;
+            *to = keep == 0 ? sum : sum + keep * *to;
         }
 }
 static inline cublasStatus_t cublasSgemm(cublasHandle_t, int op, int, int m, int n, int k,
                                          const float *, const float *a, int lda, const float *b,
-                                         int ldb, const float *, float *c, int ldc) {
-    kv_gemm(op, m, n, k, a, lda, b, ldb, c, ldc);
+                                         int ldb, const float *keep, float *c, int ldc) {
+    kv_gemm(op, m, n, k, a, lda, b, ldb, *keep, c, ldc);
     return CUBLAS_STATUS_SUCCESS;
 }
 static inline cublasStatus_t cublasGemmEx(cublasHandle_t, int op, int, int m, int n, int k,
                                           const float *, const __nv_bfloat16 *a, int, int lda,
-                                          const __nv_bfloat16 *b, int, int ldb, const float *,
+                                          const __nv_bfloat16 *b, int, int ldb, const float *keep,
                                           float *c, int, int ldc, int, int) {
-    kv_gemm(op, m, n, k, a, lda, b, ldb, c, ldc);
+    kv_gemm(op, m, n, k, a, lda, b, ldb, *keep, c, ldc);
     return CUBLAS_STATUS_SUCCESS;
 }
 

@@ -65,7 +65,7 @@ int hold_products(const float *, size_t) {
 int multiply(bool transposed, size_t rows, size_t n, size_t k, const float *x, const float *w, float *y,
              char *, size_t) {
     kv_gemm(transposed ? CUBLAS_OP_T : CUBLAS_OP_N, (int)n, (int)rows, (int)k, w, (int)(transposed ? k : n), x,
-            (int)k, y, (int)n);
+            (int)k, 0, y, (int)n);
     return 0;
 }
 void stop_products() {}
