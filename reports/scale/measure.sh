@@ -66,21 +66,30 @@ gpu() {
     for n in ${GPU_ITEMS:-1000 2500 5000 10042}; do most=$n; done
     gzip -dc "$tasks" | head -n "$most" | sed 's/.*"ind": *\([0-9]*\).*/\1/' >"$work/gpu.ids"
     "$kvsim" record -q -m "$MODEL" -t "hellaswag:$tasks" --ids "$work/gpu.ids" --keep final --compute cuda -o "$work/gpu"
-    echo 'items  tokens   first_s  second_s  s_a_policy  us_a_token_and_policy  same_rows'
+    echo 'GPUs  items  tokens   first_s  second_s  s_a_policy  us_a_token_and_policy  same_rows'
     for n in ${GPU_ITEMS:-1000 2500 5000 10042}; do
-        for turn in 1 2; do
-            rm -f "$work"/g$turn.db*
-            start=$(now)
-            # shellcheck disable=SC2086 # eight words
-            "$kvsim" sweep -q "$work/gpu" $eight -m "$MODEL" --items "0-$((n - 1))" --compute cuda --db "$work/g$turn.db"
-            echo "$start $(now)" >"$work/g$turn.time"
-            rows "$work/g$turn.db" >"$work/g$turn.tsv"
-        done
-        same=no && cmp -s "$work/g1.tsv" "$work/g2.tsv" && same=yes
-        tokens=$("$kvsim" sql -q --tsv "SELECT SUM(n_tokens) FROM item WHERE item < $n" --db "$work/g1.db" | tail -n 1)
-        cat "$work/g1.time" "$work/g2.time" | awk -v n="$n" -v tokens="$tokens" -v same=$same '{ s[NR] = $2 - $1 }
-            END { printf "%5d  %7d  %7.1f  %8.1f  %10.2f  %21.2f  %s\n", n, tokens, s[1], s[2], s[2] / 8, s[2] / 8 / tokens * 1e6, same }'
+        CUDA_VISIBLE_DEVICES=0 gpu_sweeps 1 "$n"
     done
+    many=$(nvidia-smi -L | wc -l)
+    [ "$many" -lt 2 ] || {
+        rows "$work/g2.db" >"$work/one.tsv"
+        gpu_sweeps "$many" "$most"
+        cmp "$work/one.tsv" "$work/g2.tsv" && echo "rows of $many GPUs: those of one, byte for byte"
+    }
+}
+gpu_sweeps() { # gpu_sweeps GPUS ITEMS: the same sweep twice
+    for turn in 1 2; do
+        rm -f "$work"/g$turn.db*
+        start=$(now)
+        # shellcheck disable=SC2086 # eight words
+        "$kvsim" sweep -q "$work/gpu" $eight -m "$MODEL" --items "0-$(($2 - 1))" --compute cuda --db "$work/g$turn.db"
+        echo "$start $(now)" >"$work/g$turn.time"
+        rows "$work/g$turn.db" >"$work/g$turn.tsv"
+    done
+    same=no && cmp -s "$work/g1.tsv" "$work/g2.tsv" && same=yes
+    tokens=$("$kvsim" sql -q --tsv "SELECT SUM(n_tokens) FROM item WHERE item < $2" --db "$work/g1.db" | tail -n 1)
+    cat "$work/g1.time" "$work/g2.time" | awk -v gpus="$1" -v n="$2" -v tokens="$tokens" -v same=$same '{ s[NR] = $2 - $1 }
+        END { printf "%4d  %5d  %7d  %7.1f  %8.1f  %10.2f  %21.2f  %s\n", gpus, n, tokens, s[1], s[2], s[2] / 8, s[2] / 8 / tokens * 1e6, same }'
 }
 
 # HellaSwag as llama.cpp's perplexity tool takes it: six lines an item, of the items that were recorded.

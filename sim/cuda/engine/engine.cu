@@ -405,10 +405,9 @@ int open(void **self, const kv_engine_model *m, bool bf16, char *why, size_t roo
         }
         kv_try(cudaGetDeviceProperties(&p, 0));
         kv_try(cublasGetVersion(e->gpus[0]->idle[0]->blas, &version));
-        char many[16] = "";
-        if (n > 1) snprintf(many, sizeof many, "%d x ", n);
-        snprintf(hardware, sizeof hardware, "%s%s, cuBLAS %d.%d.%d%s", many, p.name, version / 10000,
-                 version / 100 % 100, version % 100, !bf16 && e->gpus[0]->pieces ? ", float32 in bf16 pieces" : "");
+        // Not how many there are: rows do not depend on it.
+        snprintf(hardware, sizeof hardware, "%s, cuBLAS %d.%d.%d%s", p.name, version / 10000, version / 100 % 100,
+                 version % 100, !bf16 && e->gpus[0]->pieces ? ", float32 in bf16 pieces" : "");
         *self = e.release();
     });
 }
