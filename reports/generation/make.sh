@@ -39,7 +39,7 @@ for step in "$@"; do
     say)
         for name in greedy drawn; do
             [ -f "$to/$name.db" ] || continue
-            awk -F '\t' -f reports/generation/table.awk "$to/$name.tsv" >"$to/$name.md"
+            awk -F '\t' -v tokens=128 -f reports/generation/table.awk "$to/$name.tsv" >"$to/$name.md"
             "$kvsim" sql "$loops" --db "$to/$name.db" --tsv | awk -F '\t' -f reports/generation/loops.awk >>"$to/$name.md"
             "$kvsim" sql "$quarters" --db "$to/$name.db" --markdown >>"$to/$name.md"
         done
@@ -51,7 +51,7 @@ for step in "$@"; do
         {
             awk -F '\t' -f reports/generation/answers.awk $to/gsm8k-answers.tsv
             "$kvsim" sql "$lengths" --db $to/gsm8k.db --markdown
-            awk -F '\t' -f reports/generation/table.awk $to/gsm8k.tsv
+            awk -F '\t' -v tokens=256 -f reports/generation/table.awk $to/gsm8k.tsv
         } | tee $to/gsm8k.md
         ;;
     *)
