@@ -187,6 +187,7 @@ bool kv_generation_alike(const struct kv_generation *a, const struct kv_generati
            strcmp(a->task_digest, b->task_digest) == 0 &&
            strcmp(a->task_prompt, b->task_prompt) == 0 && a->window_tokens == b->window_tokens &&
            strcmp(a->mode, b->mode) == 0 && strcmp(a->self, b->self) == 0 &&
-           strcmp(a->stop, b->stop) == 0 && a->tokens == b->tokens && a->seed == b->seed &&
-           !(a->temperature < b->temperature) && !(a->temperature > b->temperature);
+           strcmp(a->compute, b->compute) == 0 && strcmp(a->stop, b->stop) == 0 &&
+           a->tokens == b->tokens && a->seed == b->seed && !(a->temperature < b->temperature) &&
+           !(a->temperature > b->temperature);
 }

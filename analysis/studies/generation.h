@@ -66,7 +66,7 @@ struct kv_generation_table {
 KV_MUST_CHECK int kv_generation_table(struct kv_store *s, uint64_t seed,
                                       struct kv_generation_table *t, struct kv_error *e);
 void kv_generation_table_fini(struct kv_generation_table *t);
-// Rows that can be drawn together: one model, task, mode and way to draw.
+// Rows that can be drawn together: one model, task, mode, arithmetic and way to draw.
 bool kv_generation_alike(const struct kv_generation *a, const struct kv_generation *b);
 
 KV_END_DECLS

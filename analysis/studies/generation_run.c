@@ -110,7 +110,9 @@ static int open_generation(struct job *j, size_t i, struct kv_error *e) {
         .seed = o->seed,
         .version = KV_VERSION,
         .commit = KV_COMMIT,
-        .cpu = kv_cpu_level_name(kv_cpu_level())};
+        .cpu = kv_cpu_level_name(kv_cpu_level()),
+        .compute = kv_compute_name(j->model),
+        .blas = kv_compute_blas(j->model)};
     int rc = kv_store_generation(j->store, &key, &j->id[i], e);
     if (rc == 0 && j->specs.name[i])
         rc = kv_store_name(j->store, spec->canonical, j->specs.name[i], e);
@@ -163,6 +165,7 @@ static int open_all(struct job *j, struct kv_error *e) {
     if (rc == 0) rc = open_specs(j, e);
     if (rc == 0) rc = kv_items_new(&j->items, j->model, j->tasks, &draw, e);
     if (rc == 0) rc = check_prompts(j, e);
+    if (rc == 0) rc = kv_model_compute(j->model, o->compute, e);
     if (rc == 0 && o->ends) rc = kv_sample_ends(j->model->tokenizer, &j->ends, &n_ends, e);
     if (rc) return rc;
     j->g = (struct kv_generate){.model = j->model,

@@ -5,6 +5,7 @@
 #define KV_ANALYSIS_STUDIES_GENERATION_RUN_H
 
 #include "sim/base/outcome.h"
+#include "sim/model/compute.h"
 #include "sim/store/store.h"
 
 KV_BEGIN_DECLS
@@ -20,6 +21,7 @@ struct kv_generation_options {
     const char *stop; // text that ends one; NULL: where the task's harness stops, if it says so
     enum kv_mode mode;
     enum kv_self self;
+    enum kv_compute compute; // what does the products; rows stand apart by it
     uint64_t seed;
     unsigned jobs;
     const char *db;
@@ -33,7 +35,7 @@ struct kv_generation_done {
 // A prompt is an item's context, or a window of text. Where tasks have answers these are
 // judged: GSM8K's by the harness's filters (traces/gsm8k.h), a needle's or a pair's by its number.
 // Errors: KV_EUSAGE for a spec that reads what only a recording has; prompts and tokens longer than
-// the model's context; interrupted (what was finished is stored).
+// the model's context; those of kv_model_compute; interrupted (what was finished is stored).
 KV_MUST_CHECK int kv_generation_run(const struct kv_generation_options *o,
                                     struct kv_generation_done *done, struct kv_error *e);
 

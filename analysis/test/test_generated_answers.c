@@ -160,7 +160,9 @@ static void shares_and_differences_are_those_by_hand(void **state) {
                                           .floor = 0.0625,
                                           .version = "0",
                                           .commit = "c",
-                                          .cpu = "base"};
+                                          .cpu = "base",
+                                          .compute = "cpu",
+                                          .blas = ""};
     char *db = kv_format_text("%s/hand.db", dir);
     uint32_t token = 1;
     double kl = 0;

@@ -103,7 +103,9 @@ static struct kv_generation_key key_of(const char *spec) {
                                       .seed = 1,
                                       .version = "0",
                                       .commit = "c",
-                                      .cpu = "base"};
+                                      .cpu = "base",
+                                          .compute = "cpu",
+                                          .blas = ""};
 }
 
 // Prompt i parts at token i / 2 (15 and later: never); from there the own path diverges by `grows`

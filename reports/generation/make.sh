@@ -1,24 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 # What reports/generation.md says, made again. Usage, from the repository's root: make.sh STEP... with BUILD, MODEL,
 # KVSIM_DATA in the environment; stores go to work/generation. What is there stays: a step that was stopped goes on.
-# PROMPTS (100) says how many. Steps:
-#   greedy   windows of 64 tokens of WikiText-2, 128 likeliest tokens behind each, the formats of formats.sweep
+# COMPUTE (cpu) says what does the products, JOBS (all processors) how many prompts are worked on at once.
+# PROMPTS (100) and PROBLEMS (200) say how many. Steps:
+#   greedy   windows of 128 tokens of WikiText-2, 128 likeliest tokens behind each, the formats of formats.sweep
 #   drawn    the same, drawn at temperature 1
 #   say      tables of both and the figure
+#   gsm8k    problems of GSM8K with 5 examples, at most 256 tokens, by QWEN (Qwen2.5-Coder-0.5B): gsm8k.sweep
 set -eu
-kvsim=$BUILD/kvsim to=work/generation text=text:$KVSIM_DATA/wikitext2_test.raw.txt,window=64
+kvsim=$BUILD/kvsim to=work/generation text=text:$KVSIM_DATA/wikitext2_test.raw.txt,window=128
+gsm8k=gsm8k:$KVSIM_DATA/gsm8k_test.jsonl.gz,shots=5,from=$KVSIM_DATA/gsm8k_train.jsonl.gz
+how="--compute ${COMPUTE:-cpu} -j ${JOBS:-$(nproc)}"
 loops="SELECT label, own FROM generated_item JOIN generation AS g ON g.id = generation ORDER BY label, key"
 # Mean KL of 32 tokens after the other along the reference's own text: does it grow with depth alone?
 of() { echo "ROUND(AVG(CASE WHEN k.key / 32 = $1 THEN k.value END), 5) AS $2"; }
 quarters="SELECT label, $(of 0 tokens_1_to_32), $(of 1 tokens_33_to_64), $(of 2 tokens_65_to_96), $(of 3 tokens_97_to_128)
     FROM generated_item JOIN generation AS g ON g.id = generation, json_each(forced_kl) AS k GROUP BY 1 ORDER BY 1"
+lengths="SELECT label, compute, COUNT(*) AS problems, ROUND(AVG(n_prompt)) AS prompt_tokens, ROUND(AVG(json_array_length(own))) AS
+    tokens, SUM(json_array_length(own) = tokens) AS cut, SUM(broken) AS broken
+    FROM generated_item JOIN generation AS g ON g.id = generation GROUP BY 1, 2 ORDER BY 1, 2"
 mkdir -p $to
 
 generate() { # generate NAME OPTION...
     name=$1
     shift
-    "$kvsim" generate -m "$MODEL" -t "$text" -n "${PROMPTS:-100}" --tokens 128 --mode prefill \
+    "$kvsim" generate -m "$MODEL" -t "$text" -n "${PROMPTS:-100}" --tokens 128 --mode prefill $how \
         reports/generation/formats.sweep --db "$to/$name.db" "$@" --tsv >"$to/$name.tsv"
+}
+answer() { # answer TABLE
+    "$kvsim" generate -m "$QWEN" -t "$gsm8k" -n "${PROBLEMS:-200}" --tokens 256 --mode prefill $how \
+        reports/generation/gsm8k.sweep --db $to/gsm8k.db --table "$1" --tsv
 }
 
 for step in "$@"; do
@@ -28,11 +39,20 @@ for step in "$@"; do
     say)
         for name in greedy drawn; do
             [ -f "$to/$name.db" ] || continue
-            awk -F '\t' -f reports/generation/table.awk "$to/$name.tsv" >"$to/$name.md"
+            awk -F '\t' -v tokens=128 -f reports/generation/table.awk "$to/$name.tsv" >"$to/$name.md"
             "$kvsim" sql "$loops" --db "$to/$name.db" --tsv | awk -F '\t' -f reports/generation/loops.awk >>"$to/$name.md"
             "$kvsim" sql "$quarters" --db "$to/$name.db" --markdown >>"$to/$name.md"
         done
         generate greedy -o "$to/figure"
+        ;;
+    gsm8k)
+        answer answers >$to/gsm8k-answers.tsv
+        answer sequences >$to/gsm8k.tsv
+        {
+            awk -F '\t' -f reports/generation/answers.awk $to/gsm8k-answers.tsv
+            "$kvsim" sql "$lengths" --db $to/gsm8k.db --markdown
+            awk -F '\t' -v tokens=256 -f reports/generation/table.awk $to/gsm8k.tsv
+        } | tee $to/gsm8k.md
         ;;
     *)
         echo "make.sh: no step is called $step" >&2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# The tables of reports/generation.md from what `kvsim generate --tsv` prints.
+# The tables of reports/generation.md from what `kvsim generate --tsv` prints. tokens: the most that were generated.
 NR == 1 {
     for (i = 1; i <= NF; i++) at[$i] = i
     print "| format | prompts that part | first other token, median | same text at 16 | at 64 [95 %] | at 128 | same tokens |"
@@ -20,7 +20,9 @@ function of(name) { return $at[name] }
 function short(name) { return of(name) == "" ? "" : sprintf("%.2f", of(name)) }
 END {
     print ""
-    print "| format | KL, own path | KL, forced | own / forced [95 %] | behind the first other token [95 %] | tokens 1-32 | 33-64 | 65-96 | 97-128 |"
+    printf "| format | KL, own path | KL, forced | own / forced [95 %%] | behind the first other token [95 %%] | tokens"
+    for (i = 0; i < 4; i++) printf " %d-%d |", i * tokens / 4 + 1, (i + 1) * tokens / 4
+    print ""
     print "|---|---|---|---|---|---|---|---|---|"
     for (i = 1; i <= n; i++) print row[i]
 }

@@ -41,6 +41,7 @@
     X(T, ratio_q3, KV_NUMBER(row->quarter[2].ratio, 3))                                            \
     X(T, ratio_q4, KV_NUMBER(row->quarter[3].ratio, 3))                                            \
     X(T, broken, KV_COUNT(row->n_broken))                                                          \
+    X(T, compute, KV_TEXT(row->g->compute))                                                        \
     X(T, label, KV_TEXT(row->g->label))
 #define ANSWERS(X, T)                                                                              \
     X(T, spec, KV_TEXT(row->g->spec))                                                              \
@@ -56,6 +57,7 @@
     X(T, difference_high, KV_NUMBER(row->to16.interval.high, 3))                                   \
     X(T, mcnemar_p, KV_NUMBER(row->to16.exact_p, 4))                                               \
     X(T, floor, KV_NUMBER(row->g->floor, 3))                                                       \
+    X(T, compute, KV_TEXT(row->g->compute))                                                        \
     X(T, label, KV_TEXT(row->g->label))
 KV_TABLE_COLUMNS(read, kv_generation_row, READ)
 KV_TABLE_COLUMNS(columns, kv_generation_row, MORE)
@@ -91,6 +93,7 @@ static int read_options(const struct kv_cli *c, struct kv_generation_options *o,
     if (rc == 0) rc = kv_opt_float(c, "temperature", 0, 100, &o->temperature, e);
     if (rc == 0) rc = kv_opt_named(c, "mode", kv_mode_names, &mode, e);
     if (rc == 0) rc = kv_opt_named(c, "self", kv_self_names, &self, e);
+    if (rc == 0) rc = kv_opt_compute(c, &o->compute, e);
     if (rc) return rc;
     o->n = (size_t)n;
     o->tokens = (uint32_t)tokens;
@@ -142,16 +145,16 @@ static int generate(struct kv_cli *c, struct kv_error *e) {
 static const struct kv_option options[] = {
     {"model", 'm', "MODEL", NULL, "GGUF file or Hugging Face folder"},
     {"tasks", 't', "TASKS", "samples",
-     "prompts, as record reads them: an item's context, a window of text"},
+     "prompts, as record reads them: a context, a window of text"},
     {"draw", 'n', "N", "0", "draw so many prompts with the seed; 0 = all"},
     {"tokens", 0, "N", "128", "tokens to generate, unless a sequence ends before"},
-    {"temperature", 0, "X", "0",
-     "0: the likeliest token; else draws, the same noise for all sequences of a prompt"},
+    {"temperature", 0, "X", "0", "0: the likeliest token; else draws, a prompt's all by one noise"},
     {"stop", 0, "TEXT", NULL, "text that ends a sequence (gsm8k: where the harness stops)"},
     {"past-end", 0, NULL, NULL, "goes on behind the model's own end of text"},
     {"mode", 0, "NAME", "inline",
-     "when coded values are read: inline; prefill, prefill1: not by the prompt"},
+     "when codes are read: inline; prefill, prefill1: not by the prompt"},
     {"self", 0, "HOW", "coded", "a token's own query reads its K and V coded or exact"},
+    KV_COMPUTE_OPTION,
     {"db", 0, "FILE", "kvsim.db", "store of results: what it holds is not generated again"},
     {"table", 0, "WHICH", "all",
      "sequences, answers (gsm8k, needle, recall), or all (as TSV and JSON: sequences)"},

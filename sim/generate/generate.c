@@ -201,7 +201,8 @@ static int begin(struct loop *l, struct path *p, const struct kv_replay_spec *sp
                                 .key = it->key,
                                 .spec = spec,
                                 .tokenizer = g->model->tokenizer,
-                                .self_exact = g->self_exact};
+                                .self_exact = g->self_exact,
+                                .seen = spec && kv_by_layers(spec)};
     int rc = 0;
     if (g->mode == KV_INLINE && spec) {
         rc = kv_prompt_run(g->model, l->s, &ask, own, e);
@@ -220,10 +221,12 @@ static int begin(struct loop *l, struct path *p, const struct kv_replay_spec *sp
 static int begin_all(struct loop *l, const size_t *which, struct kv_prompt *prompts,
                      struct kv_error *e) {
     const struct kv_generate *g = l->g;
-    const struct kv_prompt_ask ask = {.ids = l->item->ids,
-                                      .rows = l->item->n - (g->mode == KV_PREFILL),
-                                      .key = l->item->key,
-                                      .tokenizer = g->model->tokenizer};
+    struct kv_prompt_ask ask = {.ids = l->item->ids,
+                                .rows = l->item->n - (g->mode == KV_PREFILL),
+                                .key = l->item->key,
+                                .tokenizer = g->model->tokenizer};
+    for (size_t j = 0; j < l->n && g->mode != KV_INLINE; j++)
+        ask.seen = ask.seen || kv_by_layers(&g->specs[which[j]]);
     int rc = kv_prompt_run(g->model, l->s, &ask, &prompts[0], e);
     if (rc == 0 && prompts[0].not_finite)
         rc = kv_fail(e, KV_EFAIL, "generate", "the 16-bit run itself overflows on this prompt");

@@ -100,18 +100,18 @@ int kv_held_fit(const struct kv_model *m, const struct kv_replay_spec *spec, str
 
 // ---- the prompt -----------------------------------------------------------------------
 
-static void prompt_room(struct kv_prompt *p, const struct kv_shape *s) {
+static void prompt_room(struct kv_prompt *p, const struct kv_shape *s, bool seen) {
     size_t n = (size_t)p->rows * s->n_kv_heads * s->head_dim,
-           n_q = (size_t)s->n_heads * s->head_dim, seen = (size_t)p->rows * (s->hidden + n_q);
+           n_q = (size_t)s->n_heads * s->head_dim, wide = (size_t)p->rows * (s->hidden + n_q);
     p->layers = kv_alloc(s->n_layers, sizeof *p->layers);
-    p->seen = kv_alloc(s->n_layers, sizeof *p->seen);
     p->block = kv_alloc(3 * n * s->n_layers, sizeof(float));
-    p->seen_block = kv_alloc(seen * s->n_layers, sizeof(float));
     p->final = kv_alloc(s->hidden, sizeof(float));
+    if (seen) p->seen = kv_alloc(s->n_layers, sizeof *p->seen);
+    if (seen) p->seen_block = kv_alloc(wide * s->n_layers, sizeof(float));
     for (size_t l = 0; l < s->n_layers; l++) {
-        float *kv = p->block + 3 * l * n, *at = p->seen_block + l * seen;
+        float *kv = p->block + 3 * l * n, *at = seen ? p->seen_block + l * wide : NULL;
         p->layers[l] = (struct kv_layer_kv){kv, kv + n, kv + 2 * n};
-        p->seen[l] = (struct kv_pass_rows){at, at + (size_t)p->rows * s->hidden};
+        if (seen) p->seen[l] = (struct kv_pass_rows){at, at + (size_t)p->rows * s->hidden};
     }
 }
 
@@ -169,7 +169,7 @@ static int code_prompt(struct kv_pass *p, const struct kv_prompt_ask *ask,
 int kv_prompt_run(const struct kv_model *m, struct kv_scratch *s, const struct kv_prompt_ask *ask,
                   struct kv_prompt *out, struct kv_error *e) {
     *out = (struct kv_prompt){.rows = ask->rows};
-    prompt_room(out, &m->shape);
+    prompt_room(out, &m->shape, ask->seen);
     if (ask->rows == 0) return 0;
     struct kv_tree tree = {ask->rows, ask->rows, 0, NULL, ask->ids};
     struct kv_token *tokens = kv_alloc(ask->rows, sizeof *tokens);

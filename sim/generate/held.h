@@ -34,7 +34,7 @@ KV_MUST_CHECK int kv_held_fit(const struct kv_model *m, const struct kv_replay_s
 struct kv_prompt {
     uint32_t rows;
     struct kv_layer_kv *layers;        // [n_layers], arrays of [rows][n_kv_heads * head_dim]
-    struct kv_pass_rows *seen;         // [n_layers]
+    struct kv_pass_rows *seen;         // [n_layers], or NULL where nobody asked
     float *block, *seen_block, *final; // final: [hidden] of the last row
     bool not_finite;
 };
@@ -45,6 +45,7 @@ struct kv_prompt_ask {
     const struct kv_replay_spec *spec;    // whose stored values the prompt reads; NULL: fp16
     const struct kv_tokenizer *tokenizer; // for policies that read the kinds of tokens
     bool self_exact;
+    bool seen; // a policy that decides by layers goes on from here
 };
 KV_MUST_CHECK int kv_prompt_run(const struct kv_model *m, struct kv_scratch *s,
                                 const struct kv_prompt_ask *ask, struct kv_prompt *out,

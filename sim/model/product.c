@@ -71,9 +71,32 @@ static bool elsewhere(bool transposed, const struct kv_matrix *w, const float *x
     return true;
 }
 
+// A library chooses its order of sums by a product's shape, so that rows which are not to know of
+// each other go there in products of one shape: this many rows, the last ones filled up with zeros.
+enum { APART_ROWS = 16 };
+
+static void apart_elsewhere(const struct kv_matrix *w, const float *x, size_t rows, float *y,
+                            struct kv_scratch *s) {
+    size_t left = rows % APART_ROWS, whole = rows - left;
+    for (size_t r = 0; r < whole; r += APART_ROWS)
+        elsewhere(true, w, x + r * w->cols, APART_ROWS, y + r * w->rows);
+    if (left == 0) return;
+    float *in = kv_scratch_floats(s, KV_BUF_APART, APART_ROWS * (w->cols + w->rows)),
+          *out = in + APART_ROWS * w->cols;
+    memcpy(in, x + whole * w->cols, left * w->cols * sizeof *in);
+    memset(in + left * w->cols, 0, (APART_ROWS - left) * w->cols * sizeof *in);
+    elsewhere(true, w, in, APART_ROWS, out);
+    memcpy(y + whole * w->rows, out, left * w->rows * sizeof *y);
+}
+
 void kv_product(const struct kv_matrix *w, const float *x, size_t rows, float *y,
                 struct kv_scratch *s) {
-    if (rows == 0 || elsewhere(true, w, x, rows, y)) return;
+    if (rows == 0) return;
+    if (w->accelerator && s->row_by_row) {
+        apart_elsewhere(w, x, rows, y, s);
+        return;
+    }
+    if (elsewhere(true, w, x, rows, y)) return;
     for (size_t at = 0, n; at < w->rows; at += n) {
         n = rows_at_once(w, at);
         if (s->row_by_row)

@@ -33,6 +33,7 @@ enum kv_buffer {
     KV_BUF_BLOCK,
     KV_BUF_BLOCK_EXACT,
     KV_BUF_BLOCK_OUT,
+    KV_BUF_APART, // rows of a product filled up to the shape that all have
     KV_N_BUFFERS
 };
 

@@ -27,6 +27,7 @@ struct kv_generation_key {
     double floor; // of answers that are right: what always giving one has; NAN: the task has none
     uint64_t seed;
     const char *version, *commit, *cpu;
+    const char *compute, *blas; // as kv_run_key's: blas describes and does not distinguish
 };
 KV_MUST_CHECK int kv_store_generation(struct kv_store *s, const struct kv_generation_key *key,
                                       long long *id, struct kv_error *e);
@@ -58,7 +59,7 @@ KV_MUST_CHECK int kv_store_put_generated(struct kv_store *s, long long generatio
 // A generation with its items, ascending by key.
 struct kv_generation {
     long long id;
-    char *spec, *label, *model, *task, *mode, *self, *stop, *version, *commit;
+    char *spec, *label, *model, *task, *mode, *self, *compute, *stop, *version, *commit;
     char *task_prompt, *task_digest, *model_digest;
     uint32_t window_tokens, tokens;
     double temperature, floor;

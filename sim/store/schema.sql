@@ -603,3 +603,38 @@ CREATE TABLE generated_item (
 -- what greedy decoding writes; NULL where the fidelity cannot know. greedy_ref: of the 16-bit run.
 ALTER TABLE outcome_choice ADD COLUMN greedy INTEGER;
 ALTER TABLE outcome_choice ADD COLUMN greedy_ref INTEGER;
+
+-- version 8
+
+-- What did the products is a part of what a generation is, as it is of a run: texts of two
+-- arithmetics may part where logits are equal but for rounding. blas describes.
+CREATE TABLE generation_by_compute (
+    id INTEGER PRIMARY KEY,
+    spec INTEGER NOT NULL REFERENCES policy_spec (id),
+    label TEXT NOT NULL,
+    model_name TEXT NOT NULL,
+    model_digest TEXT NOT NULL,
+    weights_as TEXT NOT NULL,
+    task_name TEXT NOT NULL,
+    task_prompt TEXT NOT NULL,
+    task_digest TEXT NOT NULL,
+    window_tokens INTEGER NOT NULL,
+    mode TEXT NOT NULL,
+    self TEXT NOT NULL,
+    tokens INTEGER NOT NULL,
+    temperature REAL NOT NULL,
+    ends INTEGER NOT NULL,
+    stop TEXT NOT NULL,
+    floor REAL,
+    seed INTEGER NOT NULL,
+    version TEXT NOT NULL,
+    git_commit TEXT NOT NULL,
+    cpu TEXT NOT NULL,
+    compute TEXT NOT NULL,
+    blas TEXT NOT NULL,
+    UNIQUE (spec, model_digest, weights_as, task_prompt, task_digest, window_tokens, mode, self,
+            tokens, temperature, ends, stop, seed, version, git_commit, cpu, compute)
+);
+INSERT INTO generation_by_compute SELECT *, 'cpu', '' FROM generation;
+DROP TABLE generation;
+ALTER TABLE generation_by_compute RENAME TO generation;

@@ -47,7 +47,9 @@ int kv_store_generation(struct kv_store *s, const struct kv_generation_key *k, l
                                        kv_sql_int((long long)k->seed),
                                        kv_sql_text(k->version),
                                        kv_sql_text(k->commit),
-                                       kv_sql_text(k->cpu)};
+                                       kv_sql_text(k->cpu),
+                                       kv_sql_text(k->compute),
+                                       kv_sql_text(k->blas)};
     int rc = kv_store_query(s,
                             "INSERT OR IGNORE INTO policy_spec (spec, policy, format, tag, oracle) "
                             "VALUES (?, ?, ?, ?, 0)",
@@ -57,8 +59,10 @@ int kv_store_generation(struct kv_store *s, const struct kv_generation_key *k, l
             s,
             "INSERT OR IGNORE INTO generation (spec, label, model_name, model_digest, weights_as, "
             "task_name, task_prompt, task_digest, window_tokens, mode, self, tokens, temperature, "
-            "ends, stop, floor, seed, version, git_commit, cpu) VALUES ((SELECT id FROM "
-            "policy_spec WHERE spec = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "ends, stop, floor, seed, version, git_commit, cpu, compute, blas) VALUES ((SELECT id "
+            "FROM policy_spec WHERE spec = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, "
+            "?, "
+            "?, ?, ?)",
             row, COUNT(row), NULL, NULL, e);
     *id = 0;
     if (rc == 0)
@@ -68,7 +72,7 @@ int kv_store_generation(struct kv_store *s, const struct kv_generation_key *k, l
             "= ?1 AND model_digest = ?4 AND weights_as = ?5 AND task_prompt = ?7 AND task_digest = "
             "?8 AND window_tokens = ?9 AND mode = ?10 AND self = ?11 AND tokens = ?12 AND "
             "temperature = ?13 AND ends = ?14 AND stop = ?15 AND seed = ?17 AND version = ?18 AND "
-            "git_commit = ?19 AND cpu = ?20",
+            "git_commit = ?19 AND cpu = ?20 AND compute = ?21",
             row, COUNT(row), take_number, id, e);
     return rc;
 }
@@ -184,7 +188,8 @@ static int take_generation(void *self, size_t n, const char *const *names,
                                 .seed = (uint64_t)v[14].n,
                                 .version = text_of(&v[15]),
                                 .commit = text_of(&v[16]),
-                                .floor = number_of(&v[17])};
+                                .floor = number_of(&v[17]),
+                                .compute = text_of(&v[18])};
     return 0;
 }
 
@@ -255,17 +260,18 @@ static const char newest[] =
     "SELECT g.id, p.spec, CASE WHEN p.name <> '' THEN p.name ELSE g.label END, g.model_name, "
     "g.model_digest, g.task_name, "
     "g.task_prompt, g.task_digest, g.window_tokens, g.mode, g.self, g.tokens, g.temperature, "
-    "g.stop, g.seed, g.version, g.git_commit, g.floor FROM generation AS g JOIN policy_spec AS p "
-    "ON p.id = "
-    "g.spec WHERE EXISTS (SELECT 1 FROM generated_item AS i WHERE i.generation = g.id) AND NOT "
+    "g.stop, g.seed, g.version, g.git_commit, g.floor, g.compute FROM generation AS g JOIN "
+    "policy_spec AS p ON p.id = g.spec WHERE EXISTS (SELECT 1 FROM generated_item AS i WHERE "
+    "i.generation = g.id) AND NOT "
     "EXISTS (SELECT 1 FROM generation AS o WHERE o.id > g.id AND o.spec = g.spec AND "
     "o.model_digest = g.model_digest AND o.weights_as = g.weights_as AND o.task_prompt = "
     "g.task_prompt AND o.task_digest = g.task_digest AND o.window_tokens = g.window_tokens AND "
     "o.mode = g.mode AND o.self = g.self AND o.tokens = g.tokens AND o.temperature = "
-    "g.temperature AND o.ends = g.ends AND o.stop = g.stop AND o.seed = g.seed AND EXISTS (SELECT "
-    "1 FROM generated_item AS i WHERE i.generation = o.id)) ORDER BY g.model_name, g.task_name, "
+    "g.temperature AND o.ends = g.ends AND o.stop = g.stop AND o.seed = g.seed AND o.compute = "
+    "g.compute AND EXISTS (SELECT 1 FROM generated_item AS i WHERE i.generation = o.id)) ORDER BY "
+    "g.model_name, g.task_name, "
     "g.task_digest, g.window_tokens, g.mode, g.self, g.tokens, g.temperature, g.seed, g.stop, "
-    "p.spec";
+    "g.compute, p.spec";
 
 int kv_store_generations(struct kv_store *s, struct kv_generation **list, size_t *n,
                          struct kv_error *e) {
@@ -301,9 +307,9 @@ static void row_fini(struct kv_generated_row *r) {
 void kv_generations_free(struct kv_generation *list, size_t n) {
     for (size_t i = 0; i < n; i++) {
         struct kv_generation *g = &list[i];
-        void *owned[] = {g->spec,   g->label,       g->model,       g->task,
-                         g->mode,   g->self,        g->stop,        g->version,
-                         g->commit, g->task_prompt, g->task_digest, g->model_digest};
+        void *owned[] = {g->spec,        g->label,       g->model,       g->task,    g->mode,
+                         g->self,        g->compute,     g->stop,        g->version, g->commit,
+                         g->task_prompt, g->task_digest, g->model_digest};
         for (size_t k = 0; k < g->n; k++) row_fini(&g->item[k]);
         for (size_t k = 0; k < COUNT(owned); k++) free(owned[k]);
         free(g->item);

@@ -142,7 +142,7 @@ static void company_changes_no_bit(void **state) {
 // Steps over prompt[from..n) behind a prompt of `from` tokens; the last state.
 static void in_steps(const struct kv_replay_spec *spec, uint32_t from, uint32_t n, float *final) {
     struct kv_scratch *s = kv_scratch_new();
-    const struct kv_prompt_ask ask = {prompt, from, 77, spec, model->tokenizer, false};
+    const struct kv_prompt_ask ask = {prompt, from, 77, spec, model->tokenizer, false, true};
     struct kv_prompt p;
     struct kv_error e;
     assert_int_equal(kv_prompt_run(model, s, &ask, &p, &e), 0);
@@ -162,7 +162,7 @@ static void in_steps(const struct kv_replay_spec *spec, uint32_t from, uint32_t 
 // each query of which reads what its position may.
 static double off(const struct kv_replay_spec *spec, uint32_t n) {
     struct kv_scratch *s = kv_scratch_new();
-    const struct kv_prompt_ask ask = {prompt, n, 77, spec, model->tokenizer, false};
+    const struct kv_prompt_ask ask = {prompt, n, 77, spec, model->tokenizer, false, true};
     struct kv_prompt whole;
     struct kv_error e;
     float *final = kv_alloc(tiny_shape.hidden, sizeof *final);
@@ -236,7 +236,7 @@ static void a_policy_that_ages_is_asked_as_tokens_arrive(void **state) {
 static void what_is_lowered_shows_in_the_widths(void **state) {
     struct made *m = make(&tiny, "asym:group=32", LOWERS, true);
     struct kv_scratch *s = kv_scratch_new();
-    const struct kv_prompt_ask ask = {prompt, PROMPT, 77, NULL, model->tokenizer, false};
+    const struct kv_prompt_ask ask = {prompt, PROMPT, 77, NULL, model->tokenizer, false, true};
     struct kv_prompt p;
     struct kv_error e;
     float *final = kv_alloc(tiny_shape.hidden, sizeof *final);

@@ -25,7 +25,7 @@ static struct kv_held *begin(const struct fixture *f, struct kv_scratch *s, cons
     struct kv_prompt p;
     struct kv_error e;
     for (uint32_t i = 0; i < n; i++) ids[i] = at(prompt, i);
-    const struct kv_prompt_ask ask = {ids, n - 1, 1, &f->none, f->model->tokenizer, false};
+    const struct kv_prompt_ask ask = {ids, n - 1, 1, &f->none, f->model->tokenizer, false, false};
     assert_int_equal(kv_prompt_run(f->model, s, &ask, &p, &e), 0);
     struct kv_held *h = kv_held_new(f->model, &f->none, &p, &ask, n, n + MOST_TOKENS, true);
     assert_int_equal(kv_held_feed(h, ids[n - 1], &e), 0);
