@@ -164,11 +164,6 @@ $(BUILD)/kvsim-cuda-cells: sim/cuda/cells.cu $(wildcard sim/cuda/*.cuh)
 	@mkdir -p $(@D)
 	$(Q)$(NVCC) -O3 -std=c++17 -arch=$(CUDA_ARCH) -Xcompiler -Wall -o $@ $< -lcublas
 
-$(BUILD)/kvsim-cuda-limits: sim/cuda/bench/limits.cu $(BUILD)/cuda/formats.o sim/model/accelerator.h sim/test/figure.h
-	@mkdir -p $(@D)
-	$(SAY) NVCC $<
-	$(Q)$(NVCC) -O2 -std=c++17 -arch=$(CUDA_ARCH) -I. -Xcompiler -Wall -o $@ $< $(BUILD)/cuda/formats.o -lcublas -ldl
-
 # No product is fused with a sum: codes are the CPU's, bit for bit.
 $(BUILD)/kvsim-cuda-formats: sim/cuda/formats/conform.cu sim/cuda/formats/formats.cu $(wildcard sim/cuda/formats/*.cuh sim/quant/*.h) $(BUILD)/libkvsim.a
 	@mkdir -p $(@D)
@@ -195,6 +190,11 @@ $(BUILD)/cuda/%.o:
 $(BUILD)/libkvsim-cuda.so: $(BUILD)/cuda/engine.o $(BUILD)/cuda/formats.o $(BUILD)/cuda/products.o
 	$(SAY) NVCC $@
 	$(Q)$(NVCC) -arch=$(CUDA_ARCH) -shared -o $@ $^ -lcublas
+
+$(BUILD)/kvsim-cuda-limits: sim/cuda/bench/limits.cu $(BUILD)/cuda/formats.o $(ENGINE) sim/model/accelerator.h sim/test/figure.h
+	@mkdir -p $(@D)
+	$(SAY) NVCC $<
+	$(Q)$(NVCC) -O2 -std=c++17 -arch=$(CUDA_ARCH) -I. -Xcompiler -Wall -o $@ $< $(BUILD)/cuda/formats.o -lcublas -ldl
 
 # The same engine on one CPU thread, for tests.
 $(BUILD)/libkvsim-cuda-emulated.so: sim/cuda/test/emulated.cc sim/cuda/test/emulate.h sim/cuda/engine/engine.cu $(ENGINE)

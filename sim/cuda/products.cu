@@ -69,11 +69,15 @@ int grow(float **host, float **device, size_t *has, size_t n, char *why, size_t 
     return 0;
 }
 
+// Products are the first GPU's, also in a thread that ran a pass on another.
+constexpr int DEVICE = 0;
+
 int start(char *why, size_t room) {
     cudaDeviceProp p;
     int version = 0;
+    TRY(cudaSetDevice(DEVICE));
     TRY(cudaSetDeviceFlags(cudaDeviceScheduleBlockingSync)); // more threads than cores wait here
-    TRY(cudaGetDeviceProperties(&p, 0));
+    TRY(cudaGetDeviceProperties(&p, DEVICE));
     cublasHandle_t handle;
     TRY(cublasCreate(&handle));
     TRY(cublasGetVersion(handle, &version));
@@ -85,7 +89,8 @@ int start(char *why, size_t room) {
 
 int hold(const float *w, size_t n) {
     Held h = {w, n, nullptr};
-    if (cudaMalloc(reinterpret_cast<void **>(&h.device), n * sizeof(float)) != cudaSuccess ||
+    if (cudaSetDevice(DEVICE) != cudaSuccess ||
+        cudaMalloc(reinterpret_cast<void **>(&h.device), n * sizeof(float)) != cudaSuccess ||
         cudaMemcpy(h.device, w, n * sizeof(float), cudaMemcpyHostToDevice) != cudaSuccess)
         return 1;
     held.insert(std::upper_bound(held.begin(), held.end(), h,
@@ -109,6 +114,7 @@ int multiply(bool transposed, size_t rows, size_t n, size_t k, const float *x, c
         snprintf(why, room, "the matrix was never handed over");
         return 1;
     }
+    TRY(cudaSetDevice(DEVICE));
     if (!lane.handle) {
         TRY(cudaStreamCreateWithFlags(&lane.stream, cudaStreamNonBlocking));
         TRY(cublasCreate(&lane.handle));
@@ -137,6 +143,7 @@ int multiply(bool transposed, size_t rows, size_t n, size_t k, const float *x, c
 int back(const kv_back_job *job, char *why, size_t room) {
     thread_local Lane lane;
     thread_local BackRooms rooms;
+    TRY(cudaSetDevice(DEVICE));
     if (!lane.handle) {
         TRY(cudaStreamCreateWithFlags(&lane.stream, cudaStreamNonBlocking));
         TRY(cublasCreate(&lane.handle));
