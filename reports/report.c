@@ -224,12 +224,7 @@ static int write_page(struct kv_page *page, struct kv_page_part *parts, const st
     struct kv_claim *claims = NULL;
     struct kv_verdict *verdicts = NULL;
     size_t n_claims = 0, n_verdicts = 0;
-    struct kv_generation_table generations;
-    int code = kv_generation_table(page->store, r->seed, &generations, e);
-    page->generations = &generations;
-    if (!code && generations.n)
-        code = kv_generation_draw(&generations, r->dir, page->parts[0].set.formats, e);
-    if (!code) code = open_claims(r->claims, &claims, &n_claims, e);
+    int code = open_claims(r->claims, &claims, &n_claims, e);
     if (!code && n_claims)
         code = kv_verdicts_judge(page->store, claims, n_claims, page->all->device, r->seed, DRAWS,
                                  &verdicts, &n_verdicts, e);
@@ -238,7 +233,6 @@ static int write_page(struct kv_page *page, struct kv_page_part *parts, const st
     if (!code) code = draw(page, parts, r, e);
     kv_verdicts_free(verdicts, n_verdicts);
     kv_claims_free(claims, n_claims);
-    kv_generation_table_fini(&generations);
     return code;
 }
 
@@ -262,25 +256,31 @@ int kv_report_write(const struct kv_report *r, struct kv_rows *all, struct kv_st
                     struct kv_error *e) {
     struct kv_row *rows = kv_alloc(all->n + 1, sizeof *rows);
     struct kv_page_part *parts = kv_alloc(all->n + 1, sizeof *parts);
+    struct kv_generation_table generations = {0};
     char *formats = kv_format_text("%s%s", strstr(r->formats, "svg") ? "" : "svg,", r->formats);
     int code = kv_gnuplot_formats(r->formats, e);
     tell_apart(all);
     struct kv_page page = {.all = all,
                            .parts = parts,
                            .n_parts = make_parts(all, r->dir, formats, rows, parts),
+                           .generations = &generations,
                            .store = s,
                            .dir = r->dir,
                            .db = r->db,
                            .seed = r->seed};
+    if (!code) code = kv_generation_table(s, r->seed, &generations, e);
     if (!code)
-        code = page.n_parts
+        code = page.n_parts || generations.n
                    ? kv_make_dir(r->dir, e)
                    : kv_fail(e, KV_EFAIL, r->db,
                              "no row has an accuracy or a divergence, so there is nothing to draw");
+    if (!code && generations.n) code = kv_generation_draw(&generations, r->dir, formats, e);
     if (!code) code = write_page(&page, parts, r, e);
     end_figures(parts, page.n_parts, r->dir, formats, !code);
-    if (!code) code = kv_harness_write(all, r->dir, e);
-    if (!code) kv_say("%s/results.{json,tsv}\n%s/index.html", r->dir, r->dir);
+    if (!code && all->n) code = kv_harness_write(all, r->dir, e);
+    if (!code && all->n) kv_say("%s/results.{json,tsv}", r->dir);
+    if (!code) kv_say("%s/index.html", r->dir);
+    kv_generation_table_fini(&generations);
     free(formats);
     free(parts);
     free(rows);

@@ -9,6 +9,7 @@
 #include "analysis/results/places.h"
 #include "analysis/results/versus.h"
 #include "sim/base/guard.h"
+#include "sim/store/generated.h"
 #include "sim/base/memory.h"
 #include "sim/store/label.h"
 
@@ -144,15 +145,24 @@ static int fill_row(struct kv_rows *rows, struct kv_row *row, struct kv_store *s
     return 0;
 }
 
-static int no_rows(const struct kv_rows_options *o, struct kv_error *e) {
+static int no_rows(const struct kv_rows_options *o, struct kv_store *s, struct kv_error *e) {
     struct kv_text names = {0};
     for (int f = 0; kv_fidelity_names[f]; f++)
         if (o->fidelities >> f & 1)
             kv_text_addf(&names, "%s%s", names.n ? " or " : "", kv_fidelity_names[f]);
-    int code =
-        names.n ? kv_fail(e, KV_EFAIL, o->db, "the store holds no outcomes of fidelity %s", names.s)
-                : kv_fail(e, KV_EFAIL, o->db,
-                          "the store holds no outcomes yet; kvsim sweep writes them");
+    size_t texts = 0;
+    int code = kv_store_generated_count(s, &texts, e);
+    if (code == 0 && names.n)
+        code = kv_fail(e, KV_EFAIL, o->db, "the store holds no outcomes of fidelity %s", names.s);
+    else if (code == 0 && texts == 0)
+        code =
+            kv_fail(e, KV_EFAIL, o->db, "the store holds no outcomes yet; kvsim sweep writes them");
+    else if (code == 0 && !o->texts_do)
+        code = kv_fail(e, KV_EFAIL, o->db,
+                       "the store holds %zu generated texts and no outcomes of a recording; kvsim "
+                       "report makes a page of them, and the kvsim generate that wrote them prints "
+                       "their table",
+                       texts);
     free(names.s);
     return code;
 }
@@ -208,13 +218,13 @@ static int open_rows(struct kv_rows *rows, struct kv_store **s, const struct kv_
     int code = device ? kv_device_open(&rows->device, device, e) : 0;
     if (!code) code = kv_store_open(s, o->db, KV_STORE_READ, e);
     if (!code) code = kv_store_summaries(*s, &filter, &summaries, &n, e);
-    if (!code && n == 0) code = no_rows(o, e);
+    if (!code && n == 0) code = no_rows(o, *s, e);
     if (!code) code = name_rows(*s, summaries, n, o, e);
     if (code) {
         kv_summaries_free(summaries, n);
         return code;
     }
-    rows->row = kv_alloc(n, sizeof *rows->row);
+    rows->row = kv_alloc(n + 1, sizeof *rows->row);
     rows->n = n;
     for (size_t i = 0; i < n; i++) rows->row[i].s = summaries[i];
     free(summaries);

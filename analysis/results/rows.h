@@ -89,10 +89,11 @@ struct kv_rows_options {
     // "NAME=SPEC": what rows are called here, whatever the store calls them.
     const char *const *named;
     size_t n_named;
+    bool texts_do; // a store that holds generated texts alone is opened, too, and has no rows
 };
 
-// Opens the store and the device and reads all rows. Errors: KV_EFAIL when no row is there, or none
-// of a spec that is named; KV_EUSAGE when a name can be none. Free
+// Opens the store and the device and reads all rows. Errors: KV_EFAIL when no row is there (but see
+// texts_do), or none of a spec that is named; KV_EUSAGE when a name can be none. Free
 // with kv_rows_fini; the store stays open in *s for the caller to close. After an error both are
 // empty.
 KV_MUST_CHECK int kv_rows_open(struct kv_rows *rows, struct kv_store **s,

@@ -188,6 +188,6 @@ bool kv_generation_alike(const struct kv_generation *a, const struct kv_generati
            strcmp(a->task_prompt, b->task_prompt) == 0 && a->window_tokens == b->window_tokens &&
            strcmp(a->mode, b->mode) == 0 && strcmp(a->self, b->self) == 0 &&
            strcmp(a->compute, b->compute) == 0 && strcmp(a->stop, b->stop) == 0 &&
-           a->tokens == b->tokens && a->seed == b->seed && !(a->temperature < b->temperature) &&
-           !(a->temperature > b->temperature);
+           a->tokens == b->tokens && a->ends == b->ends && a->seed == b->seed &&
+           !(a->temperature < b->temperature) && !(a->temperature > b->temperature);
 }

@@ -79,6 +79,7 @@ static int add_group(struct kv_text *t, const struct kv_page *p, size_t first, s
     static const char label[] = "Share of prompts whose generated text is still the 16-bit run's, "
                                 "against tokens; the table below holds the numbers";
     const struct kv_generation *g = p->generations->row[first].g;
+    bool on_cpu = strcmp(g->compute, KV_COMPUTE_CPU) == 0;
     char *broad = kv_generation_figure(p->generations, first, false),
          *narrow = kv_generation_figure(p->generations, first, true);
     kv_text_addf(t, "<section id=\"g%zu\">\n<h2>Generated from ", first + 1);
@@ -86,12 +87,12 @@ static int add_group(struct kv_text *t, const struct kv_page *p, size_t first, s
     kv_text_addf(t, "</h2>\n<p>");
     kv_html_text(t, g->model);
     kv_text_addf(t,
-                 ", up to %u tokens, %s; mode %s. KL(16 bit || policy) in nats a token, along "
+                 ", up to %u tokens, %s; mode %s%s%s. KL(16 bit || policy) in nats a token, along "
                  "each policy's own tokens and along the 16-bit run's, at the same positions: a "
                  "ratio above 1 says that errors add up. In brackets 95 %% intervals "
                  "(Kaplan-Meier on log(-log); bootstrap over prompts).</p>\n<figure>\n",
                  g->tokens, g->temperature > 0 ? "drawn with common noise" : "the likeliest each",
-                 g->mode);
+                 g->mode, on_cpu ? "" : "; products by ", on_cpu ? "" : g->compute);
     int code = kv_page_drawing(t, p, broad, kv_generation_height(n, false), "broad", label, e);
     if (!code)
         code = kv_page_drawing(t, p, narrow, kv_generation_height(n, true), "narrow", label, e);

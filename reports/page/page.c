@@ -99,6 +99,7 @@ static char *navigation(const struct kv_page *p) {
     for (size_t at = 0; p->generations && at < p->generations->n;
          at += kv_generation_group(p->generations, at))
         kv_text_addf(&t, "<a href=\"#g%zu\">generated</a>\n", at + 1);
+    if (p->n_policies) kv_text_addf(&t, "<a href=\"#policies\">Policies</a>\n");
     return kv_text_take(&t);
 }
 

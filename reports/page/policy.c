@@ -313,6 +313,10 @@ static void add_decisions(struct kv_text *t, const struct kv_page *p,
 }
 
 void kv_page_policies(struct kv_text *t, const struct kv_page *p) {
+    if (p->n_policies == 0) return;
+    kv_text_addf(t, "<section id=\"policies\">\n<h2>Policies</h2>\n<p class=\"soft\">Each with its "
+                    "paired differences, the widths that it gave, and, where widths differ by "
+                    "token, one item drawn token by token.</p>\n");
     for (size_t i = 0; i < p->n_policies; i++) {
         const struct kv_page_policy *x = &p->policies[i];
         kv_text_addf(t, "<article id=\"p%zu\"><h3>", i + 1);
@@ -323,4 +327,5 @@ void kv_page_policies(struct kv_text *t, const struct kv_page *p) {
         add_decisions(t, p, x);
         kv_text_addf(t, "</article>\n");
     }
+    kv_text_addf(t, "</section>\n");
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The page's provenance (recordings, builds, device) and the commands that make it again.
+#include "reports/draw/generation.h"
 #include "reports/page/html.h"
 #include "reports/page/sections.h"
 
@@ -27,11 +28,16 @@ static int add_line(void *self, size_t n, const char *const *names, const struct
 
 static int add_query(struct kv_text *t, struct kv_store *s, const char *caption,
                      const char *columns, const char *sql, struct kv_error *e) {
-    kv_text_addf(t, "<h3>%s</h3>\n", caption);
-    kv_html_wide(t, caption);
-    kv_text_addf(t, "<table class=\"text\"><thead><tr>%s</tr></thead><tbody>\n", columns);
-    int code = kv_store_query(s, sql, NULL, 0, add_line, t, e);
-    kv_text_addf(t, "</tbody></table></div>\n");
+    struct kv_text lines = {0};
+    int code = kv_store_query(s, sql, NULL, 0, add_line, &lines, e);
+    if (lines.n) {
+        kv_text_addf(t, "<h3>%s</h3>\n", caption);
+        kv_html_wide(t, caption);
+        kv_text_addf(t, "<table class=\"text\"><thead><tr>%s</tr></thead><tbody>\n", columns);
+        kv_text_add(t, lines.s, lines.n);
+        kv_text_addf(t, "</tbody></table></div>\n");
+    }
+    free(lines.s);
     return code;
 }
 
@@ -54,8 +60,20 @@ int kv_page_provenance(struct kv_text *t, const struct kv_page *p, struct kv_err
                          "SELECT version, git_commit, cpu, blas, seed, COUNT(*) FROM run "
                          "GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5",
                          e);
+    if (!code)
+        code = add_query(t, p->store, "Generated texts in the store",
+                         COLUMN("task") COLUMN("prompt") COLUMN("policies") COLUMN("texts")
+                             COLUMN("model") COLUMN("model digest") COLUMN("weights")
+                                 COLUMN("task digest") COLUMN("version") COLUMN("commit")
+                                     COLUMN("CPU") COLUMN("products") COLUMN("seed"),
+                         "SELECT task_name, task_prompt, COUNT(DISTINCT spec), SUM((SELECT "
+                         "COUNT(*) FROM generated_item WHERE generation = g.id)) AS texts, "
+                         "model_name, model_digest, weights_as, task_digest, version, git_commit, "
+                         "cpu, compute || ' ' || blas, seed FROM generation AS g GROUP BY 1, 2, "
+                         "5, 6, 7, 8, 9, 10, 11, 12, 13 HAVING texts > 0 ORDER BY MIN(id)",
+                         e);
     const struct kv_device *d = p->all->device;
-    if (d) {
+    if (d && p->n_parts) {
         kv_text_addf(t, "<p>Device <code>");
         kv_html_text(t, d->name);
         kv_text_addf(t, "</code>: ");
@@ -136,6 +154,32 @@ static void add_sweep(struct kv_text *t, const struct kv_page *p, const struct k
     kv_text_addf(t, "\n");
 }
 
+// The first of a group says for all how they were made.
+static void add_generate(struct kv_text *t, const struct kv_page *p, size_t first, size_t n) {
+    const struct kv_generation *g = p->generations->row[first].g;
+    kv_text_addf(t, "kvsim generate -m MODEL -t TASK -n %zu --tokens %u --temperature %g",
+                 p->generations->row[first].n, g->tokens, g->temperature);
+    kv_text_addf(t, " --mode %s --self %s --compute %s --seed %llu", g->mode, g->self, g->compute,
+                 (unsigned long long)g->seed);
+    if (!g->ends) kv_text_addf(t, " --past-end");
+    if (*g->stop && !strchr(g->stop, '\n')) { // several are the task's own
+        kv_text_addf(t, " --stop ");
+        add_word(t, g->stop);
+    }
+    kv_text_addf(t, " --db ");
+    add_word(t, p->db);
+    for (size_t i = first; i < first + n; i++) {
+        kv_text_addf(t, " \\\n    ");
+        add_word(t, p->generations->row[i].g->spec);
+    }
+    kv_text_addf(t, "   # TASK: ");
+    kv_html_text(t, g->task);
+    if (*g->task_prompt) kv_text_addf(t, ", ");
+    kv_html_text(t, g->task_prompt);
+    if (g->window_tokens) kv_text_addf(t, ", window=%u", g->window_tokens);
+    kv_text_addf(t, "\n");
+}
+
 void kv_page_rebuild(struct kv_text *t, const struct kv_page *p) {
     kv_text_addf(t,
                  "<p>The page, from the same store:</p>\n<pre tabindex=\"0\">kvsim report --db ");
@@ -166,6 +210,10 @@ void kv_page_rebuild(struct kv_text *t, const struct kv_page *p) {
             kv_text_addf(t, "\n");
         }
         add_sweep(t, p, &p->parts[i]);
+    }
+    for (size_t at = 0, n; at < p->generations->n; at += n) {
+        n = kv_generation_group(p->generations, at);
+        add_generate(t, p, at, n);
     }
     kv_text_addf(t, "</pre></details>\n");
 }

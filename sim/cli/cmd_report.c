@@ -46,6 +46,7 @@ static int report(struct kv_cli *c, struct kv_error *e) {
     size_t n_kept;
     const char *const *kept = kv_opt_all(c, "rows", &n_kept);
     int code = kv_opt_rows(c, &how, e);
+    how.texts_do = true;
     if (!code) code = read_paper(c, &paper, &printed, e);
     if (!code) code = kv_opt_blame(c, kv_rows_open(&rows, &s, &how, e), e);
     if (code) return code;

@@ -56,6 +56,9 @@ KV_MUST_CHECK int kv_store_generated_has(struct kv_store *s, long long generatio
 KV_MUST_CHECK int kv_store_put_generated(struct kv_store *s, long long generation,
                                          const struct kv_generated_row *row, struct kv_error *e);
 
+// How many sequences the store holds, all specs and builds.
+KV_MUST_CHECK int kv_store_generated_count(struct kv_store *s, size_t *n, struct kv_error *e);
+
 // A generation with its items, ascending by key.
 struct kv_generation {
     long long id;
@@ -63,6 +66,7 @@ struct kv_generation {
     char *task_prompt, *task_digest, *model_digest;
     uint32_t window_tokens, tokens;
     double temperature, floor;
+    bool ends; // at the model's own end of text
     uint64_t seed;
     size_t n;
     struct kv_generated_row *item;

@@ -91,6 +91,15 @@ int kv_store_generated_has(struct kv_store *s, long long generation, uint64_t ke
     return rc;
 }
 
+int kv_store_generated_count(struct kv_store *s, size_t *n, struct kv_error *e) {
+    KV_GUARD(e);
+    long long all = 0;
+    int rc =
+        kv_store_query(s, "SELECT COUNT(*) FROM generated_item", NULL, 0, take_number, &all, e);
+    *n = (size_t)all;
+    return rc;
+}
+
 static char *tokens_json(const uint32_t *x, uint32_t n) {
     struct kv_text t = {0};
     for (uint32_t i = 0; i < n; i++) kv_text_addf(&t, "%s%u", i ? "," : "[", x[i]);
@@ -189,7 +198,8 @@ static int take_generation(void *self, size_t n, const char *const *names,
                                 .version = text_of(&v[15]),
                                 .commit = text_of(&v[16]),
                                 .floor = number_of(&v[17]),
-                                .compute = text_of(&v[18])};
+                                .compute = text_of(&v[18]),
+                                .ends = v[19].n != 0};
     return 0;
 }
 
@@ -260,7 +270,7 @@ static const char newest[] =
     "SELECT g.id, p.spec, CASE WHEN p.name <> '' THEN p.name ELSE g.label END, g.model_name, "
     "g.model_digest, g.task_name, "
     "g.task_prompt, g.task_digest, g.window_tokens, g.mode, g.self, g.tokens, g.temperature, "
-    "g.stop, g.seed, g.version, g.git_commit, g.floor, g.compute FROM generation AS g JOIN "
+    "g.stop, g.seed, g.version, g.git_commit, g.floor, g.compute, g.ends FROM generation AS g JOIN "
     "policy_spec AS p ON p.id = g.spec WHERE EXISTS (SELECT 1 FROM generated_item AS i WHERE "
     "i.generation = g.id) AND NOT "
     "EXISTS (SELECT 1 FROM generation AS o WHERE o.id > g.id AND o.spec = g.spec AND "
