@@ -43,7 +43,7 @@ for step in "$@"; do
             "$kvsim" sql "$loops" --db "$to/$name.db" --tsv | awk -F '\t' -f reports/generation/loops.awk >>"$to/$name.md"
             "$kvsim" sql "$quarters" --db "$to/$name.db" --markdown >>"$to/$name.md"
         done
-        generate greedy -o "$to/figure"
+        "$kvsim" report -q --db $to/greedy.db --format svg -o $to/figure
         ;;
     gsm8k)
         answer answers >$to/gsm8k-answers.tsv
