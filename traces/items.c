@@ -99,6 +99,8 @@ void kv_items_free(struct kv_items *items) {
     free(a);
     free(items->items);
     free(items->rarity);
+    free(items->counted);
+    free(items->branch);
     free(items->subset);
     free(items);
 }
@@ -232,22 +234,38 @@ static void add_item(struct kv_items *items, const struct kv_model *m, const str
     t->kinds = kinds;
     t->final_rows = rows;
     t->n_final = (uint32_t)n_final;
-    items->rarity[items->n++] = rarity;
+    items->rarity[items->n] = rarity;
+    items->branch[items->n++] = items->n_counted;
     items->n_tokens += n;
 }
 
 static void make_room(struct kv_items *items) {
     items->items = kv_grow(items->items, items->n + 1, sizeof *items->items);
     items->rarity = kv_grow(items->rarity, items->n + 1, sizeof *items->rarity);
+    items->branch = kv_grow(items->branch, items->n + 1, sizeof *items->branch);
+}
+
+static void count(struct counts *c, uint32_t id) {
+    c->distinct += c->seen[id]++ == 0;
+    c->total++;
 }
 
 // Counts a context and rates its tokens on the way.
-static void count_context(struct counts *c, const uint32_t *ids, size_t n, float *rarity) {
+static void count_context(struct kv_items *items, struct counts *c, const uint32_t *ids, size_t n,
+                          float *rarity) {
+    items->counted = kv_grow(items->counted, items->n_counted + n, sizeof *items->counted);
     for (size_t i = 0; i < n; i++) {
         rarity[i] = rarity_nats(c, ids[i]);
-        c->distinct += c->seen[ids[i]]++ == 0;
-        c->total++;
+        count(c, ids[i]);
+        items->counted[items->n_counted++] = ids[i];
     }
+}
+
+void kv_items_rarity(const struct kv_items *items, size_t i, uint32_t vocab, float *rarity) {
+    struct counts c = {.seen = kv_alloc(vocab, sizeof *c.seen)};
+    for (size_t k = 0; k < items->branch[i]; k++) count(&c, items->counted[k]);
+    for (uint32_t id = 0; id < vocab; id++) rarity[id] = rarity_nats(&c, id);
+    free(c.seen);
 }
 
 // Text: whole windows of the wanted length; a text shorter than one window is one window. Each has
@@ -293,7 +311,7 @@ static int cut_windows(struct kv_items *items, const struct kv_model *m,
         uint32_t first = (uint32_t)(window + bos);
         struct tree_builder b = {.ids = sequence, .n_ids = first, .first = &first};
         memcpy(sequence + bos, ids + i * window, window * sizeof *ids);
-        count_context(counts, b.ids, first, rarity);
+        count_context(items, counts, b.ids, first, rarity);
         if (!chosen[i]) continue;
         make_room(items);
         add_item(items, m, &b, list.items[i].id, &list.items[i], first, counts, rarity, one_in,
@@ -321,7 +339,7 @@ static int tokenize_items(struct kv_items *items, const struct kv_model *m,
         if (!chosen[i]) context_only.n_choices = 0;
         if ((rc = tokenize(&b, m, &context_only, &n_context, e))) break;
         rarity = kv_grow(rarity, n_context, sizeof *rarity);
-        count_context(counts, b.ids, n_context, rarity);
+        count_context(items, counts, b.ids, n_context, rarity);
         if (!chosen[i]) continue;
         make_room(items);
         add_item(items, m, &b, tasks->items[i].id, &tasks->items[i], n_context, counts, rarity, 1,

@@ -14,11 +14,17 @@ struct kv_items {
     float **rarity; // [n] -> [n_tokens] nats
     char *subset;   // in words, for the manifest
     size_t n_tokens;
+    // The contexts' tokens in file order, and how many of them an item's choices come behind: what
+    // rarity counts.
+    uint32_t *counted;
+    size_t n_counted, *branch; // branch: [n]
     void *arena;
 };
 KV_MUST_CHECK int kv_items_new(struct kv_items **items, const struct kv_model *m,
                                const struct kv_tasks *tasks, const struct kv_record_options *o,
                                struct kv_error *e);
 void kv_items_free(struct kv_items *items);
+// The rarity in nats that each token of the vocabulary has behind item i's context: [vocab].
+void kv_items_rarity(const struct kv_items *items, size_t i, uint32_t vocab, float *rarity);
 
 #endif

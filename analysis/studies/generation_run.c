@@ -61,7 +61,7 @@ static int open_specs(struct job *j, struct kv_error *e) {
         rc = kv_spec_list_add(&j->specs, o->specs[i], &setting, o->seed, e);
     if (rc == 0 && j->specs.n == 0) rc = kv_fail(e, KV_EUSAGE, "specs", "there is none");
     for (size_t i = 0; i < j->specs.n && rc == 0; i++) {
-        rc = kv_held_answers(&j->specs.at[i], o->mode, e);
+        rc = kv_held_answers(&j->specs.at[i], o->mode, o->self == KV_SELF_EXACT, e);
         if (rc == 0) rc = kv_held_fit(j->model, &j->specs.at[i], e);
     }
     return rc;
@@ -255,10 +255,25 @@ static int name_item(const struct kv_trace_item *it, int rc, struct kv_error *e)
     return kv_fail(e, rc, why.where, "%s (item %s)", why.msg, it->id);
 }
 
+// Of each token behind an item's prompt, where a policy reads it; NULL: none does. Caller frees.
+static float *rarity_behind(const struct job *j, size_t i) {
+    uint32_t vocab = j->model->shape.vocab, needs = 0;
+    for (size_t s = 0; s < j->specs.n; s++) needs |= j->specs.at[s].needs;
+    if (!(needs & KV_NEED(KV_RARITY_NATS))) return NULL;
+    float *rarity = kv_alloc(vocab, sizeof *rarity);
+    kv_items_rarity(j->items, i, vocab, rarity);
+    return rarity;
+}
+
 static int generate_item(void *self, unsigned worker, size_t i, struct kv_error *e) {
     struct job *j = self;
     const struct kv_trace_item *it = &j->items->items[i];
-    const struct kv_generate_item item = {key_of(it), it->ids, it->n_context};
+    float *rarity = rarity_behind(j, i);
+    const struct kv_generate_item item = {.key = key_of(it),
+                                          .ids = it->ids,
+                                          .n = it->n_context,
+                                          .rarity = rarity ? j->items->rarity[i] : NULL,
+                                          .rarity_of = rarity};
     size_t *which = kv_alloc(j->specs.n, sizeof *which), n = 0, made = 0,
            most = kv_generate_at_once(&j->g, it->n_context);
     struct kv_generated *out = kv_alloc(most, sizeof *out);
@@ -276,6 +291,7 @@ static int generate_item(void *self, unsigned worker, size_t i, struct kv_error 
         for (size_t s = 0; s < some; s++) kv_generated_fini(&out[s]);
     }
     kv_progress_step(j->progress, made);
+    free(rarity);
     free(out);
     free(which);
     return rc;

@@ -54,6 +54,7 @@ struct loop {
     uint32_t *ids; // the reference's
     uint32_t n_ids;
     float *noise, *states;
+    float *variance; // of each row's attention; NULL where nobody reads it
     struct kv_step_row *rows;
     struct kv_reference judged;
 };
@@ -79,6 +80,14 @@ static void place(struct loop *l, struct path *p, uint32_t *n_rows, uint32_t *n_
     if (!p->first) l->rows[(*n_steps)++] = kv_held_row(p->held);
 }
 
+// Tells a policy that reads features what this step made known of its newest token.
+static void tell(const struct loop *l, const struct path *p) {
+    float entropy, confidence;
+    if (!p->held || p->first || !kv_held_wants(p->held)) return;
+    kv_reference_features(l->g->model, &l->judged, p->row, &entropy, &confidence);
+    kv_held_tell(p->held, entropy, confidence, l->variance[p->row]);
+}
+
 // States of all sequences that run, [rows][hidden]; those of a pass over the prompt where that is
 // where the first token comes from.
 static int run_step(struct loop *l, struct kv_error *e) {
@@ -96,12 +105,16 @@ static int run_step(struct loop *l, struct kv_error *e) {
             memcpy(l->states + l->pair[j].own.row * m->shape.hidden, l->pair[j].own.first,
                    m->shape.hidden * sizeof *l->states);
     }
-    const struct kv_step step = {n_steps, l->rows, kv_held_store, l->states};
+    const struct kv_step step = {n_steps, l->rows, kv_held_store, l->states, l->variance};
     int rc = kv_step(m, &step, l->s, e);
     if (rc) return rc;
     kv_scratch_row_by_row(l->s, true);
     kv_head_reference(m, l->states, n_rows, l->s, &l->judged);
     kv_scratch_row_by_row(l->s, false);
+    for (size_t j = 0; j < l->n; j++) {
+        tell(l, &l->pair[j].own);
+        tell(l, &l->pair[j].forced);
+    }
     return 0;
 }
 
@@ -202,6 +215,9 @@ static int begin(struct loop *l, struct path *p, const struct kv_replay_spec *sp
                                 .spec = spec,
                                 .tokenizer = g->model->tokenizer,
                                 .self_exact = g->self_exact,
+                                .rarity = it->rarity,
+                                .rarity_of = it->rarity_of,
+                                .known = exact ? exact->features : NULL,
                                 .seen = spec && kv_by_layers(spec)};
     int rc = 0;
     if (g->mode == KV_INLINE && spec) {
@@ -225,6 +241,8 @@ static int begin_all(struct loop *l, const size_t *which, struct kv_prompt *prom
                                 .rows = l->item->n - (g->mode == KV_PREFILL),
                                 .key = l->item->key,
                                 .tokenizer = g->model->tokenizer};
+    ask.features = l->variance;
+    ask.rarity = l->item->rarity;
     for (size_t j = 0; j < l->n && g->mode != KV_INLINE; j++)
         ask.seen = ask.seen || kv_by_layers(&g->specs[which[j]]);
     int rc = kv_prompt_run(g->model, l->s, &ask, &prompts[0], e);
@@ -261,6 +279,9 @@ int kv_generate_item(const struct kv_generate *g, struct kv_scratch *s,
     l.noise = g->temperature > 0 ? kv_alloc(sh->vocab, sizeof *l.noise) : NULL;
     l.states = kv_alloc(rows * sh->hidden, sizeof *l.states);
     l.rows = kv_alloc(rows, sizeof *l.rows);
+    for (size_t j = 0; j < n_which && !l.variance; j++)
+        if (g->specs[which[j]].needs & KV_HELD_FEATURES)
+            l.variance = kv_alloc(rows, sizeof *l.variance);
     for (size_t j = 0; j < n_which; j++) {
         out[j] = (struct kv_generated){.reference = kv_alloc(g->tokens, sizeof(uint32_t)),
                                        .own = kv_alloc(g->tokens, sizeof(uint32_t)),
@@ -286,6 +307,7 @@ int kv_generate_item(const struct kv_generate *g, struct kv_scratch *s,
     free(l.ids);
     free(l.noise);
     free(l.states);
+    free(l.variance);
     free(l.rows);
     return rc;
 }

@@ -38,6 +38,9 @@ struct kv_generate_item {
     uint64_t key; // of the item: seeds draws
     const uint32_t *ids;
     uint32_t n; // >= 2
+    // Nats, where policies read it, else NULL: of the prompt's tokens, [n], and of those behind it,
+    // [vocab].
+    const float *rarity, *rarity_of;
 };
 
 // What a policy gave on an item. KL(16 bit || policy) in nats, NAN where a state was not finite.

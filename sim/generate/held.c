@@ -10,6 +10,7 @@
 #include "sim/quant/code.h"
 #include "sim/replay/ask.h"
 #include "sim/replay/plugin.h"
+#include "traces/features.h"
 
 struct kv_held {
     const struct kv_model *m;
@@ -17,19 +18,21 @@ struct kv_held {
     bool codes;                        // spec is there and is not `none`
     bool self_exact, apart;            // apart: what is generated is a branch of its own
     bool evicts, not_finite;
+    bool late; // a token is decided about with the next one
     uint32_t n_prompt, prompt_rows, exact_rows, n, room;
     size_t width, n_q, n_cells, ld;
     uint64_t key;
     const struct kv_tokenizer *tokenizer;
-    uint32_t *ids, *positions; // [room]
-    struct kv_token *tokens;   // [room]
-    uint8_t *cells;            // [room][n_cells]
-    float *k_raw, *k, *v;      // [n_layers][room][width] as computed; NULL where nobody asks again
-    float *input, *q;          // [n_layers][room][hidden], [n_layers][room][n_q] or NULL
-    float *read_k, *read_v;    // [n_layers][width][ld] and [n_layers][room][width]
-    uint8_t *evicted;          // [n_kv_heads][ld] of the layer at hand
-    uint32_t *upto;            // [n_layers][2] positions that are read coded
-    float *rows;               // [room][width] on the way from codes to reads
+    const float *rarity, *rarity_of; // [n_prompt], [vocab], or NULL
+    uint32_t *ids, *positions;       // [room]
+    struct kv_token *tokens;         // [room]
+    uint8_t *cells;                  // [room][n_cells]
+    float *k_raw, *k, *v;   // [n_layers][room][width] as computed; NULL where nobody asks again
+    float *input, *q;       // [n_layers][room][hidden], [n_layers][room][n_q] or NULL
+    float *read_k, *read_v; // [n_layers][width][ld] and [n_layers][room][width]
+    uint8_t *evicted;       // [n_kv_heads][ld] of the layer at hand
+    uint32_t *upto;         // [n_layers][2] positions that are read coded
+    float *rows;            // [room][width] on the way from codes to reads
     void *code_scratch;
     struct kv_item view;
     struct kv_tree tree;
@@ -38,8 +41,10 @@ struct kv_held {
 
 // ---- what can be asked without a recording --------------------------------------------
 
-int kv_held_answers(const struct kv_replay_spec *spec, enum kv_mode mode, struct kv_error *e) {
-    uint32_t unknown = spec->needs & ~KV_NEED_CLASS;
+int kv_held_answers(const struct kv_replay_spec *spec, enum kv_mode mode, bool self_exact,
+                    struct kv_error *e) {
+    uint32_t features = kv_by_layers(spec) ? 0 : spec->needs & KV_HELD_FEATURES,
+             unknown = spec->needs & ~(KV_NEED_CLASS | features);
     if (mode == KV_REQUANT)
         return kv_fail(e, KV_EUSAGE, "--mode",
                        "requant: a sequence that is generated is stored once; inline, prefill or "
@@ -50,6 +55,11 @@ int kv_held_answers(const struct kv_replay_spec *spec, enum kv_mode mode, struct
                            "policy %s reads %s, which a recording has and a sequence that is being "
                            "generated has not",
                            spec->policy_name, kv_need_name(1u << bit));
+    if (features && !self_exact)
+        return kv_fail(e, KV_EUSAGE, spec->canonical,
+                       "policy %s reads %s of a token, known when its own query has read it: "
+                       "--self exact is expected",
+                       spec->policy_name, kv_need_name(features & -features));
     if (spec->delay_tokens)
         return kv_fail(e, KV_EUSAGE, spec->canonical,
                        "policy %s decides about a token when later ones are known; here each is "
@@ -116,17 +126,20 @@ static void prompt_room(struct kv_prompt *p, const struct kv_shape *s, bool seen
 }
 
 void kv_prompt_fini(struct kv_prompt *p) {
-    void *owned[] = {p->layers, p->seen, p->block, p->seen_block, p->final};
+    void *owned[] = {p->layers, p->seen, p->block, p->seen_block, p->final, p->features};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     *p = (struct kv_prompt){0};
 }
 
+// features: [KV_N_FEATURES], or NULL where they are not known yet.
 static void show_token(struct kv_token *t, uint32_t position, uint32_t id,
-                       const struct kv_tokenizer *tokenizer, uint32_t needs) {
+                       const struct kv_tokenizer *tokenizer, uint32_t needs,
+                       const float *features) {
     *t = (struct kv_token){.pos = position, .id = id};
     if (needs & KV_NEED_CLASS)
         t->kind = position ? (uint32_t)kv_tokenizer_kind(tokenizer, id) : KV_FIRST;
-    for (int f = 0; f < KV_N_FEATURES; f++) t->feature[f] = NAN;
+    for (int f = 0; f < KV_N_FEATURES; f++)
+        t->feature[f] = features && needs & KV_NEED(f) ? features[f] : NAN;
 }
 
 static struct kv_item shown(const struct kv_replay_spec *spec, uint64_t key, uint32_t n,
@@ -139,6 +152,10 @@ static struct kv_item shown(const struct kv_replay_spec *spec, uint64_t key, uin
                             .tokens = tokens};
 }
 
+static const float *known_at(const struct kv_prompt_ask *ask, size_t row) {
+    return ask->known ? ask->known + row * KV_N_FEATURES : NULL;
+}
+
 // Lets the prompt's pass read what the spec stores of it.
 static int code_prompt(struct kv_pass *p, const struct kv_prompt_ask *ask,
                        const struct kv_tree *tree, struct kv_token *tokens, struct kv_item *view,
@@ -146,7 +163,7 @@ static int code_prompt(struct kv_pass *p, const struct kv_prompt_ask *ask,
     const struct kv_replay_spec *spec = ask->spec;
     int rc = 0;
     for (uint32_t i = 0; i < ask->rows; i++) {
-        show_token(&tokens[i], i, ask->ids[i], ask->tokenizer, spec->needs);
+        show_token(&tokens[i], i, ask->ids[i], ask->tokenizer, spec->needs, known_at(ask, i));
         for (int side = 0; side < 2; side++) {
             uint32_t *to = &upto[2 * i + (uint32_t)side];
             *to = (uint32_t)kv_coded_upto(spec->format, (enum kv_side)side, 0, i, ask->self_exact);
@@ -166,6 +183,32 @@ static int code_prompt(struct kv_pass *p, const struct kv_prompt_ask *ask,
     return rc;
 }
 
+// What a pass over the prompt makes known of its tokens: of K and V as fp16 holds them, as a
+// recording has it.
+static void find_features(const struct kv_model *m, struct kv_scratch *s,
+                          const struct kv_prompt_ask *ask, const float *final,
+                          const float *variance, struct kv_prompt *out) {
+    size_t rows = ask->rows, n = rows * m->shape.n_kv_heads * m->shape.head_dim;
+    float *half = kv_alloc(n, sizeof *half);
+    uint32_t *all = kv_alloc(rows, sizeof *all);
+    for (size_t l = 0; l < m->shape.n_layers; l++)
+        for (int side = 0; side < 2; side++) {
+            const float *x = side == KV_KEY ? out->layers[l].k : out->layers[l].v;
+            for (size_t i = 0; i < n; i++) half[i] = kv_half_to_float(kv_f32_to_f16(x[i]));
+            kv_add_ranges(&m->shape, half, 0, rows, side == KV_KEY ? KV_KEY_RANGE : KV_VALUE_RANGE,
+                          out->features);
+        }
+    for (uint32_t row = 0; row < rows; row++) {
+        float *f = out->features + (size_t)row * KV_N_FEATURES;
+        f[KV_RARITY_NATS] = ask->rarity ? ask->rarity[row] : NAN;
+        f[KV_ATTN_VAR] = variance[row];
+        all[row] = row;
+    }
+    kv_predicted_features(m, s, final, 0, all, rows, out->features);
+    free(all);
+    free(half);
+}
+
 int kv_prompt_run(const struct kv_model *m, struct kv_scratch *s, const struct kv_prompt_ask *ask,
                   struct kv_prompt *out, struct kv_error *e) {
     *out = (struct kv_prompt){.rows = ask->rows};
@@ -175,7 +218,9 @@ int kv_prompt_run(const struct kv_model *m, struct kv_scratch *s, const struct k
     struct kv_token *tokens = kv_alloc(ask->rows, sizeof *tokens);
     uint8_t *cells = kv_alloc(ask->rows * kv_cells(&m->shape), 1);
     uint32_t *upto = kv_alloc(2 * (size_t)ask->rows, sizeof *upto);
-    float *final = kv_alloc((size_t)ask->rows * m->shape.hidden, sizeof *final);
+    float *final = kv_alloc((size_t)ask->rows * m->shape.hidden, sizeof *final),
+          *variance = ask->features ? kv_alloc(ask->rows, sizeof *variance) : NULL;
+    struct kv_attention_stats stats = {.variance = variance};
     struct kv_layered y = {0};
     struct kv_item view;
     struct kv_pass p;
@@ -192,8 +237,14 @@ int kv_prompt_run(const struct kv_model *m, struct kv_scratch *s, const struct k
                              .age = y.ages ? kv_pass_age : NULL,
                              .age_tokens = KV_REVISE_TOKENS,
                              .self = &p,
+                             .stats = variance ? &stats : NULL,
                              .final = final};
     if (rc == 0) rc = kv_forward(m, &job, s, e);
+    if (rc == 0 && variance) {
+        out->features = kv_alloc((size_t)ask->rows * KV_N_FEATURES, sizeof *out->features);
+        find_features(m, s, ask, final, variance, out);
+    }
+    free(variance);
     memcpy(out->final, final + (size_t)(ask->rows - 1) * m->shape.hidden,
            m->shape.hidden * sizeof *final);
     out->not_finite = p.not_finite;
@@ -324,6 +375,9 @@ struct kv_held *kv_held_new(const struct kv_model *m, const struct kv_replay_spe
     h->self_exact = ask->self_exact;
     h->key = ask->key;
     h->tokenizer = ask->tokenizer;
+    h->rarity = ask->rarity;
+    h->rarity_of = ask->rarity_of;
+    h->late = h->codes && spec->needs & KV_HELD_FEATURES;
     h->n_prompt = n_prompt;
     h->n = h->prompt_rows = p->rows;
     h->exact_rows = exact_prompt ? p->rows : 0;
@@ -331,7 +385,7 @@ struct kv_held *kv_held_new(const struct kv_model *m, const struct kv_replay_spe
     memcpy(h->ids, ask->ids, n * sizeof *h->ids);
     for (uint32_t i = 0; i < room; i++) h->positions[i] = i;
     for (uint32_t i = 0; h->codes && i < n; i++)
-        show_token(&h->tokens[i], i, ask->ids[i], h->tokenizer, spec->needs);
+        show_token(&h->tokens[i], i, ask->ids[i], h->tokenizer, spec->needs, known_at(ask, i));
     for (size_t l = 0; l < m->shape.n_layers; l++) {
         size_t at = l * room * h->width, bytes = n * h->width * sizeof(float);
         float *k = h->k ? h->k + at : NULL;
@@ -353,9 +407,10 @@ struct kv_held *kv_held_new(const struct kv_model *m, const struct kv_replay_spe
 
 // The policy is asked about the sequence so far; what was decided about earlier tokens stands.
 static int decide(struct kv_held *h, uint32_t from, struct kv_error *e) {
-    uint8_t *answer = kv_alloc(h->n * h->n_cells, 1);
+    uint32_t n = h->view.n_tokens;
+    uint8_t *answer = kv_alloc(n * h->n_cells, 1);
     int rc = kv_ask_checked(h->spec, &h->view, "generated", answer, e);
-    for (size_t i = from * h->n_cells; i < h->n * h->n_cells && rc == 0; i++) {
+    for (size_t i = from * h->n_cells; i < n * h->n_cells && rc == 0; i++) {
         h->cells[i] = answer[i];
         h->evicts |= answer[i] == KV_EVICT;
     }
@@ -363,14 +418,25 @@ static int decide(struct kv_held *h, uint32_t from, struct kv_error *e) {
     return rc;
 }
 
+// What is known of the token at hand before its pass, and what its pass adds up.
+static void show_newest(struct kv_held *h, uint32_t id) {
+    float known[KV_N_FEATURES] = {0};
+    for (int f = 0; f < KV_N_FEATURES; f++)
+        if (f != KV_KEY_RANGE && f != KV_VALUE_RANGE) known[f] = NAN;
+    if (h->rarity_of)
+        known[KV_RARITY_NATS] = h->n <= h->n_prompt ? h->rarity[h->n - 1] : h->rarity_of[id];
+    show_token(&h->tokens[h->n - 1], h->n - 1, id, h->tokenizer, h->spec->needs, known);
+}
+
 int kv_held_feed(struct kv_held *h, uint32_t id, struct kv_error *e) {
-    uint32_t from = h->n == h->prompt_rows ? 0 : h->n; // the prompt is decided with its first step
+    // The prompt is decided with its first step.
+    uint32_t from = h->n == h->prompt_rows ? 0 : h->n - h->late;
     if (h->n == h->room)
         return kv_fail(e, KV_EFAIL, "generate", "a sequence has no room for token %u", h->n);
     h->ids[h->n++] = id;
     if (!h->codes) return 0;
-    show_token(&h->tokens[h->n - 1], h->n - 1, id, h->tokenizer, h->spec->needs);
-    h->view = shown(h->spec, h->key, h->n, h->tokens);
+    show_newest(h, id);
+    h->view = shown(h->spec, h->key, h->n - h->late, h->tokens);
     if (!kv_by_layers(h->spec)) return decide(h, from, e);
     if (h->layered.spec) kv_layered_fini(&h->layered);
     kv_layered_init(&h->layered, h->spec, &h->view, h->n);
@@ -386,6 +452,21 @@ struct kv_step_row kv_held_row(struct kv_held *h) {
 
 bool kv_held_not_finite(const struct kv_held *h) {
     return h->not_finite;
+}
+
+bool kv_held_wants(const struct kv_held *h) {
+    return h->late;
+}
+
+void kv_held_tell(struct kv_held *h, float entropy_nats, float confidence, float attn_var) {
+    struct kv_token *t = &h->tokens[h->n - 1];
+    if (h->spec->needs & KV_NEED(KV_ENTROPY_NATS)) t->feature[KV_ENTROPY_NATS] = entropy_nats;
+    if (h->spec->needs & KV_NEED(KV_CONFIDENCE)) t->feature[KV_CONFIDENCE] = confidence;
+    if (h->spec->needs & KV_NEED(KV_ATTN_VAR)) t->feature[KV_ATTN_VAR] = attn_var;
+}
+
+const struct kv_token *kv_held_tokens(const struct kv_held *h) {
+    return h->tokens;
 }
 
 const uint8_t *kv_held_cells(const struct kv_held *h, uint32_t *n) {
@@ -493,8 +574,12 @@ int kv_held_store(void *self, uint32_t layer, const struct kv_step_kv *kv,
     uint32_t last = h->n - 1;
     int rc = 0;
     if (h->codes) keep(h, layer, kv);
-    put_exact(h, layer, KV_KEY, last, 1, kv->k);
-    put_exact(h, layer, KV_VALUE, last, 1, kv->v);
+    for (int side = 0; side < 2; side++) {
+        put_exact(h, layer, (enum kv_side)side, last, 1, side == KV_KEY ? kv->k : kv->v);
+        enum kv_feature range = side == KV_KEY ? KV_KEY_RANGE : KV_VALUE_RANGE;
+        if (h->late && h->spec->needs & KV_NEED(range))
+            kv_add_ranges(&h->m->shape, h->rows, 0, 1, range, h->tokens[last].feature);
+    }
     if (h->codes && kv_by_layers(h->spec)) rc = decide_layer(h, layer, e);
     for (int side = 0; side < 2 && h->codes && rc == 0; side++)
         rc = h->layered.ages ? code_aged(h, layer, (enum kv_side)side, e)

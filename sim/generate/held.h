@@ -19,10 +19,18 @@
 
 struct kv_held;
 
+// Features of a token that are known when its own pass is done. A policy that reads them decides
+// about a token with the next one, so its own query reads the token as it was computed
+// (self_exact). The prompt's are those of the 16-bit pass over it.
+#define KV_HELD_FEATURES                                                                           \
+    (KV_NEED(KV_ENTROPY_NATS) | KV_NEED(KV_CONFIDENCE) | KV_NEED(KV_RARITY_NATS) |                 \
+     KV_NEED(KV_ATTN_VAR) | KV_NEED(KV_KEY_RANGE) | KV_NEED(KV_VALUE_RANGE))
+
 // Whether a spec can decide as tokens arrive, without a recording. Errors: KV_EUSAGE naming what it
-// reads that only a recording has; a wrapper around a policy that decides by layers; mode requant.
+// reads that only a recording has, or that is known too late for its own query; a wrapper around a
+// policy that decides by layers; mode requant.
 KV_MUST_CHECK int kv_held_answers(const struct kv_replay_spec *spec, enum kv_mode mode,
-                                  struct kv_error *e);
+                                  bool self_exact, struct kv_error *e);
 
 // Lets the policies that want it fit themselves, to the model alone: what a recording would tell is
 // refused, naming the policy that asks for it.
@@ -36,6 +44,7 @@ struct kv_prompt {
     struct kv_layer_kv *layers;        // [n_layers], arrays of [rows][n_kv_heads * head_dim]
     struct kv_pass_rows *seen;         // [n_layers], or NULL where nobody asked
     float *block, *seen_block, *final; // final: [hidden] of the last row
+    float *features;                   // [rows][KV_N_FEATURES], or NULL where nobody asked
     bool not_finite;
 };
 struct kv_prompt_ask {
@@ -45,7 +54,11 @@ struct kv_prompt_ask {
     const struct kv_replay_spec *spec;    // whose stored values the prompt reads; NULL: fp16
     const struct kv_tokenizer *tokenizer; // for policies that read the kinds of tokens
     bool self_exact;
-    bool seen; // a policy that decides by layers goes on from here
+    const float *rarity;    // of the prompt's tokens, nats, and of those behind it, [vocab]; NULL
+    const float *rarity_of; // where nobody reads it
+    const float *known;     // the prompt's features, [rows][KV_N_FEATURES]; NULL: none is read
+    bool features;          // the pass, of 16 bit, is to say what they are
+    bool seen;              // a policy that decides by layers goes on from here
 };
 KV_MUST_CHECK int kv_prompt_run(const struct kv_model *m, struct kv_scratch *s,
                                 const struct kv_prompt_ask *ask, struct kv_prompt *out,
@@ -71,6 +84,11 @@ int kv_held_store(void *self, uint32_t layer, const struct kv_step_kv *kv,
                   struct kv_step_view *view, struct kv_error *e);
 // Whether something that a query read was not finite: the states then say nothing.
 bool kv_held_not_finite(const struct kv_held *h);
+// Tells what the step made known of the token that was fed last. Wanted: whether that is read.
+bool kv_held_wants(const struct kv_held *h);
+void kv_held_tell(struct kv_held *h, float entropy_nats, float confidence, float attn_var);
+// The tokens with what the policy sees of them: [n]. (For tests.)
+const struct kv_token *kv_held_tokens(const struct kv_held *h);
 // The widths at which rows are stored now: [n][n_layers][n_kv_heads][2], and n. (For tests.)
 const uint8_t *kv_held_cells(const struct kv_held *h, uint32_t *n);
 

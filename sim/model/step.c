@@ -43,9 +43,20 @@ struct room {
     size_t ld_w;
 };
 
+static double variance_of(const float *w, size_t n) {
+    double sum = 0, squares = 0;
+    for (size_t i = 0; i < n; i++) {
+        sum += (double)w[i];
+        squares += (double)w[i] * (double)w[i];
+    }
+    double mean = sum / (double)n;
+    return squares / (double)n - mean * mean;
+}
+
+// variance: where that of the weights is added up, mean over heads, or NULL.
 static void attend(const struct kv_model *m, uint32_t layer, uint32_t position,
                    const struct kv_step_view *view, const float *q, const struct room *room,
-                   float *out) {
+                   float *out, float *variance) {
     const struct kv_shape *s = &m->shape;
     size_t d = s->head_dim, group = s->n_heads / s->n_kv_heads, width = s->n_kv_heads * d,
            from = kv_window_start(m->layers[layer].window, position), len = position + 1 - from;
@@ -71,6 +82,8 @@ static void attend(const struct kv_model *m, uint32_t layer, uint32_t position,
             a.masked = room->masked;
         }
         kv_kernels()->attend(&a);
+        for (size_t g = 0; variance && g < group; g++)
+            *variance += (float)variance_of(a.weights + g * a.ld_w, len) / (float)s->n_heads;
     }
 }
 
@@ -88,7 +101,9 @@ static int attend_all(const struct kv_model *m, const struct kv_step *step, uint
         struct kv_step_view view = {0};
         int rc = step->store(step->rows[r].self, layer, &own, &view, e);
         if (rc) return rc;
-        attend(m, layer, step->rows[r].position, &view, own.q, room, mixed + r * n_q);
+        float *variance = step->variance && layer + 1 == s->n_layers ? &step->variance[r] : NULL;
+        if (variance) *variance = 0;
+        attend(m, layer, step->rows[r].position, &view, own.q, room, mixed + r * n_q, variance);
     }
     return 0;
 }

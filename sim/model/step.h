@@ -43,6 +43,9 @@ struct kv_step {
     int (*store)(void *row_self, uint32_t layer, const struct kv_step_kv *kv,
                  struct kv_step_view *view, struct kv_error *e);
     float *final; // out: [n][hidden] after the last norm
+    // Out, or NULL: [n] variance of a row's attention weights in the last layer, mean over heads
+    // (as struct kv_attention_stats has it).
+    float *variance;
 };
 
 // Errors: those of `store`; a token that the model does not know; a position beyond its context.

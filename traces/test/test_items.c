@@ -58,6 +58,20 @@ static void rarity_counts_the_distinct_tokens_seen_so_far(void **state) {
     kv_items_free(items);
 }
 
+static void behind_a_context_every_token_is_rated_as_a_choice_s_is(void **state) {
+    const struct kv_model *m = *state;
+    struct kv_items *items = items_of(m, &tasks, (struct kv_record_options){0});
+    float *rarity = kv_alloc(m->shape.vocab, sizeof *rarity);
+    for (size_t i = 0; i < items->n; i++) {
+        const struct kv_trace_item *it = &items->items[i];
+        kv_items_rarity(items, i, m->shape.vocab, rarity);
+        for (uint32_t row = it->n_context; row < it->n_tokens; row++)
+            assert_true(rarity[it->ids[row]] == items->rarity[i][row]);
+    }
+    free(rarity);
+    kv_items_free(items);
+}
+
 static void rarity_is_the_file_s_whatever_is_recorded_of_it(void **state) {
     struct kv_tasks more = tasks;
     struct kv_task_item three[] = {questions[0], questions[0], questions[1]};
@@ -136,6 +150,7 @@ static void bos_is_a_token_of_the_context_and_of_no_choice(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rarity_counts_the_distinct_tokens_seen_so_far),
+        cmocka_unit_test(behind_a_context_every_token_is_rated_as_a_choice_s_is),
         cmocka_unit_test(rarity_is_the_file_s_whatever_is_recorded_of_it),
         cmocka_unit_test(windows_of_text_are_rated_as_the_text_runs),
         cmocka_unit_test(bos_is_a_token_of_the_context_and_of_no_choice),

@@ -80,6 +80,22 @@ done
 check 'a store that is merged keeps what was generated' sh -c \
     "'$kvsim' merge whole.db drawn.db -o merged.db 2>/dev/null && [ \$('$kvsim' sql 'SELECT COUNT(*) FROM generated_item' --db merged.db --tsv | tail -n 1) = 96 ]"
 
+# ---- policies that read what a token's own pass makes known
+
+judged() { # judged JOBS DB [SPEC...]
+    jobs=$1 db=$2
+    shift 2
+    "$kvsim" generate -q -j "$jobs" -m good.gguf -n 8 --tokens 24 --self exact --db "$db" --tsv "$@"
+}
+read_by='threshold:feature=attn-var,cuts=0.001,bits=3/16@sym threshold:feature=rarity,cuts=4,bits=3/16@sym'
+judged 2 features.db 'static:bits=3@sym' $read_by 'threshold:feature=entropy,cuts=99,bits=3/16@sym' >features.tsv
+check 'thresholds on features are generated' test "$(column features.tsv spec | wc -l)" = 4
+check 'and tell tokens apart' test "$(column features.tsv kl_own | sort -u | grep -vcx 0.00000)" = 3
+check 'below every entropy they are the static policy' test "$(awk -F '\t' '/cuts=99|static/ { print $4, $7, $8 }' features.tsv | sort -u | wc -l)" = 1
+judged 1 features-alone.db $read_by >/dev/null
+for db in features features-alone; do tables $db.db | grep -e cuts=0.001 -e cuts=4 >$db.rows; done
+check 'jobs and company change nothing of them' cmp features.rows features-alone.rows
+
 # ---- answers
 
 for i in 1 2 3 4 5 6; do printf '{"question": "How many are %d?", "answer": "So.\\n#### 7"}\n' $i; done >gsm.jsonl
@@ -127,7 +143,8 @@ expect 1 'kvsim: none.gguf: there is no such file or folder; a model is a GGUF f
 export kvsim
 printf a >short.txt
 hostile_rows 'generate' <<'ROWS'
-2 | reads entropy_nats, which a recording has | kvsim generate -m good.gguf threshold:feature=entropy --db no.db
+2 | reads quantiles of features, which a recording has | kvsim generate -m good.gguf --self exact threshold:feature=entropy --db no.db
+2 | reads entropy_nats of a token, known when its own query has read it: --self exact is expected | kvsim generate -m good.gguf threshold:feature=entropy,cuts=1/2/3 --db no.db
 2 | reads damage | kvsim generate -m good.gguf oracle:bits=4 --db no.db
 2 | longer than the model's 1024 | kvsim generate -m good.gguf --tokens 1000 static:bits=4 --db no.db
 1 | too few | kvsim generate -m good.gguf -t text:short.txt static:bits=4 --db no.db

@@ -142,7 +142,12 @@ static void company_changes_no_bit(void **state) {
 // Steps over prompt[from..n) behind a prompt of `from` tokens; the last state.
 static void in_steps(const struct kv_replay_spec *spec, uint32_t from, uint32_t n, float *final) {
     struct kv_scratch *s = kv_scratch_new();
-    const struct kv_prompt_ask ask = {prompt, from, 77, spec, model->tokenizer, false, true};
+    const struct kv_prompt_ask ask = {.ids = prompt,
+                                      .rows = from,
+                                      .key = 77,
+                                      .spec = spec,
+                                      .tokenizer = model->tokenizer,
+                                      .seen = true};
     struct kv_prompt p;
     struct kv_error e;
     assert_int_equal(kv_prompt_run(model, s, &ask, &p, &e), 0);
@@ -150,7 +155,7 @@ static void in_steps(const struct kv_replay_spec *spec, uint32_t from, uint32_t 
     for (uint32_t i = from; i < n; i++) {
         assert_int_equal(kv_held_feed(h, prompt[i], &e), 0);
         const struct kv_step_row row = kv_held_row(h);
-        const struct kv_step step = {1, &row, kv_held_store, final};
+        const struct kv_step step = {1, &row, kv_held_store, final, NULL};
         if (kv_step(model, &step, s, &e)) fail_msg("%s: %s", e.where, e.msg);
     }
     kv_held_free(h);
@@ -162,7 +167,12 @@ static void in_steps(const struct kv_replay_spec *spec, uint32_t from, uint32_t 
 // each query of which reads what its position may.
 static double off(const struct kv_replay_spec *spec, uint32_t n) {
     struct kv_scratch *s = kv_scratch_new();
-    const struct kv_prompt_ask ask = {prompt, n, 77, spec, model->tokenizer, false, true};
+    const struct kv_prompt_ask ask = {.ids = prompt,
+                                      .rows = n,
+                                      .key = 77,
+                                      .spec = spec,
+                                      .tokenizer = model->tokenizer,
+                                      .seen = true};
     struct kv_prompt whole;
     struct kv_error e;
     float *final = kv_alloc(tiny_shape.hidden, sizeof *final);
@@ -236,7 +246,12 @@ static void a_policy_that_ages_is_asked_as_tokens_arrive(void **state) {
 static void what_is_lowered_shows_in_the_widths(void **state) {
     struct made *m = make(&tiny, "asym:group=32", LOWERS, true);
     struct kv_scratch *s = kv_scratch_new();
-    const struct kv_prompt_ask ask = {prompt, PROMPT, 77, NULL, model->tokenizer, false, true};
+    const struct kv_prompt_ask ask = {.ids = prompt,
+                                      .rows = PROMPT,
+                                      .key = 77,
+                                      .spec = NULL,
+                                      .tokenizer = model->tokenizer,
+                                      .seen = true};
     struct kv_prompt p;
     struct kv_error e;
     float *final = kv_alloc(tiny_shape.hidden, sizeof *final);
@@ -247,7 +262,7 @@ static void what_is_lowered_shows_in_the_widths(void **state) {
     for (uint32_t i = PROMPT; i < 150; i++) {
         assert_int_equal(kv_held_feed(h, prompt[i], &e), 0);
         const struct kv_step_row row = kv_held_row(h);
-        const struct kv_step step = {1, &row, kv_held_store, final};
+        const struct kv_step step = {1, &row, kv_held_store, final, NULL};
         assert_int_equal(kv_step(model, &step, s, &e), 0);
         const uint8_t *cells = kv_held_cells(h, &n);
         uint32_t grown = i / PAGE * PAGE; // the query at a page's end comes after it is lowered
@@ -262,6 +277,100 @@ static void what_is_lowered_shows_in_the_widths(void **state) {
     kv_scratch_free(s);
     free(final);
     unmake(m);
+}
+
+// ---- features of a sequence that is being generated -----------------------------------
+
+static float seen[PROMPT + TOKENS][KV_N_FEATURES];
+static uint32_t n_seen;
+static const struct kv_policy *spied;
+
+// Decides as the policy that it stands before, and remembers what it saw.
+static int spy(void *self, const struct kv_item *item, uint8_t *cells, struct kv_error *e) {
+    n_seen = item->n_tokens;
+    for (uint32_t i = 0; i < n_seen; i++)
+        memcpy(seen[i], item->tokens[i].feature, sizeof seen[i]);
+    return spied->plan(self, item, cells, e);
+}
+
+// All six, of every token but the newest, in each mode, against one pass over the same tokens.
+static void features_are_those_of_a_pass_over_the_text(void **state) {
+    static const enum kv_mode modes[] = {KV_PREFILL, KV_PREFILL1, KV_INLINE};
+    float rarity[PROMPT], rarity_of[N_TINY_PIECES];
+    uint32_t ids[PROMPT + TOKENS];
+    const size_t which = 0;
+    struct kv_error e;
+    (void)state;
+    for (uint32_t i = 0; i < PROMPT; i++) rarity[i] = 100 + (float)i;
+    for (uint32_t i = 0; i < N_TINY_PIECES; i++) rarity_of[i] = (float)i;
+    for (size_t m = 0; m < 3; m++) {
+        struct kv_replay_spec spec = tiny_spec(&tiny, "static:bits=16");
+        struct kv_policy policy = *spec.policy;
+        struct kv_generate g = job_of(&spec, 1, modes[m]);
+        struct kv_scratch *s = kv_scratch_new();
+        struct kv_generated out;
+        struct kv_prompt whole;
+        spied = spec.policy;
+        policy.plan = spy;
+        spec.policy = &policy;
+        spec.needs = KV_HELD_FEATURES;
+        g.self_exact = true;
+        const struct kv_generate_item item = {77, prompt, PROMPT, rarity, rarity_of};
+        if (kv_generate_item(&g, s, &item, &which, 1, &out, &e)) fail_msg("%s", e.msg);
+        assert_false(out.parted);
+        memcpy(ids, prompt, PROMPT * sizeof *ids);
+        memcpy(ids + PROMPT, out.own, TOKENS * sizeof *ids);
+        const struct kv_prompt_ask ask = {.ids = ids, .rows = PROMPT + TOKENS, .features = true};
+        assert_int_equal(kv_prompt_run(model, s, &ask, &whole, &e), 0);
+        assert_int_equal(n_seen, PROMPT + TOKENS - 2); // all that were fed but the newest
+        for (uint32_t i = 0; i < n_seen; i++) {
+            const float *f = whole.features + i * KV_N_FEATURES;
+            for (int k = 0; k < KV_N_FEATURES; k++) {
+                double expected = k != KV_RARITY_NATS ? (double)f[k]
+                                  : i < PROMPT        ? (double)rarity[i]
+                                                      : (double)rarity_of[ids[i]];
+                if (!(KV_HELD_FEATURES >> k & 1))
+                    assert_true(isnan(seen[i][k]));
+                else if (!(fabs((double)seen[i][k] - expected) <= 1e-3 * fabs(expected)))
+                    fail_msg("mode %zu, token %u, feature %d: %g, not %g", m, i, k,
+                             (double)seen[i][k], expected);
+            }
+        }
+        kv_prompt_fini(&whole);
+        kv_generated_fini(&out);
+        kv_scratch_free(s);
+        spec.policy = spied;
+        kv_replay_spec_close(&spec);
+    }
+}
+
+// Below every entropy and above every one there is only one width: the static policy's text.
+static void cuts_that_tell_nothing_apart_give_the_static_policys_text(void **state) {
+    static const char *const texts[] = {"static:bits=3@sym",
+                                        "threshold:feature=entropy,cuts=1000,bits=3/16@sym",
+                                        "threshold:feature=entropy,cuts=0,bits=16/3@sym",
+                                        "threshold:feature=attn-var,cuts=0.001,bits=3/16@sym"};
+    static const enum kv_mode modes[] = {KV_PREFILL, KV_PREFILL1, KV_INLINE};
+    struct kv_replay_spec specs[4];
+    struct kv_generated out[4];
+    const size_t which[] = {0, 1, 2, 3};
+    (void)state;
+    for (size_t i = 0; i < 4; i++) specs[i] = tiny_spec(&tiny, texts[i]);
+    for (size_t m = 0; m < 3; m++) {
+        struct kv_generate g = job_of(specs, 4, modes[m]);
+        g.self_exact = true;
+        g.temperature = 1;
+        generate(&g, which, 4, out);
+        assert_true(out[0].parted);
+        for (size_t i = 1; i < 3; i++) {
+            assert_memory_equal(out[i].own, out[0].own, TOKENS * sizeof *out[i].own);
+            assert_memory_equal(out[i].own_kl, out[0].own_kl, TOKENS * sizeof(double));
+            assert_memory_equal(out[i].forced_kl, out[0].forced_kl, TOKENS * sizeof(double));
+        }
+        assert_memory_not_equal(out[3].own_kl, out[0].own_kl, TOKENS * sizeof(double));
+        for (size_t i = 0; i < 4; i++) kv_generated_fini(&out[i]);
+    }
+    for (size_t i = 0; i < 4; i++) kv_replay_spec_close(&specs[i]);
 }
 
 // ---- rules ----------------------------------------------------------------------------
@@ -358,7 +467,8 @@ static void what_only_a_recording_knows_is_refused_by_name(void **state) {
         const char *text, *said;
         enum kv_mode mode;
     } cases[] = {
-        {"threshold:feature=entropy,cuts=0.5/1.5/3,bits=2/4/8/16@sym", "entropy", KV_INLINE},
+        {"threshold:feature=entropy,cuts=0.5/1.5/3,bits=2/4/8/16@sym", "--self exact", KV_INLINE},
+        {"threshold:feature=entropy,bits=2/4/8/16@sym", "quantiles", KV_PREFILL},
         {"oracle:bits=4@sym", "damage", KV_PREFILL},
         {"static:bits=4@sym", "requant", KV_REQUANT},
     };
@@ -366,7 +476,7 @@ static void what_only_a_recording_knows_is_refused_by_name(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct kv_replay_spec spec = tiny_spec(&tiny, cases[i].text);
         struct kv_error e = {0};
-        assert_int_equal(kv_held_answers(&spec, cases[i].mode, &e), KV_EUSAGE);
+        assert_int_equal(kv_held_answers(&spec, cases[i].mode, i > 0, &e), KV_EUSAGE);
         if (!strstr(e.msg, cases[i].said)) fail_msg("%s: %s", cases[i].text, e.msg);
         kv_replay_spec_close(&spec);
     }
@@ -380,7 +490,8 @@ static void prompts_that_cannot_be_gone_on_from_are_refused(void **state) {
     struct kv_error e;
     const size_t which = 0;
     (void)state;
-    const struct kv_generate_item one = {1, prompt, 1}, some = {1, prompt, PROMPT};
+    const struct kv_generate_item one = {.key = 1, .ids = prompt, .n = 1},
+                                  some = {.key = 1, .ids = prompt, .n = PROMPT};
     assert_int_equal(kv_generate_item(&g, s, &one, &which, 1, &out, &e), KV_EUSAGE);
     assert_non_null(strstr(e.msg, "2 at least"));
     g.tokens = 1000;
@@ -399,6 +510,8 @@ int main(void) {
         cmocka_unit_test(steps_take_what_each_architecture_may_have),
         cmocka_unit_test(a_policy_that_ages_is_asked_as_tokens_arrive),
         cmocka_unit_test(what_is_lowered_shows_in_the_widths),
+        cmocka_unit_test(features_are_those_of_a_pass_over_the_text),
+        cmocka_unit_test(cuts_that_tell_nothing_apart_give_the_static_policys_text),
         cmocka_unit_test(a_sequence_ends_where_its_rules_say),
         cmocka_unit_test(a_stop_text_may_lie_across_tokens),
         cmocka_unit_test(draws_follow_the_softmax_at_its_temperature),

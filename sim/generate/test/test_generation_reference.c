@@ -25,7 +25,8 @@ static struct kv_held *begin(const struct fixture *f, struct kv_scratch *s, cons
     struct kv_prompt p;
     struct kv_error e;
     for (uint32_t i = 0; i < n; i++) ids[i] = at(prompt, i);
-    const struct kv_prompt_ask ask = {ids, n - 1, 1, &f->none, f->model->tokenizer, false, false};
+    const struct kv_prompt_ask ask = {
+        .ids = ids, .rows = n - 1, .key = 1, .spec = &f->none, .tokenizer = f->model->tokenizer};
     assert_int_equal(kv_prompt_run(f->model, s, &ask, &p, &e), 0);
     struct kv_held *h = kv_held_new(f->model, &f->none, &p, &ask, n, n + MOST_TOKENS, true);
     assert_int_equal(kv_held_feed(h, ids[n - 1], &e), 0);
@@ -50,7 +51,7 @@ static void go_on(const struct fixture *f, const json_t *prompts, size_t n, size
         struct kv_step_row rows[MOST_PROMPTS];
         struct kv_reference judged;
         for (size_t i = 0; i < n; i++) rows[i] = kv_held_row(h[i]);
-        const struct kv_step step = {n, rows, kv_held_store, final};
+        const struct kv_step step = {n, rows, kv_held_store, final, NULL};
         if (kv_step(f->model, &step, s, &e)) fail_msg("%s: %s", e.where, e.msg);
         kv_head_reference(f->model, final, n, s, &judged);
         for (size_t i = 0; i < n; i++) {
@@ -101,7 +102,7 @@ static void the_decode_loop_gives_them_too(void **state) {
                                   .mode = KV_PREFILL,
                                   .tokens = 16,
                                   .seed = 1};
-    const struct kv_generate_item item = {1, ids, n};
+    const struct kv_generate_item item = {.key = 1, .ids = ids, .n = n};
     if (kv_generate_item(&g, s, &item, &which, 1, &out, &e)) fail_msg("%s: %s", e.where, e.msg);
     assert_int_equal(out.n_own, 16);
     for (uint32_t t = 0; t < 16; t++) assert_int_equal(out.own[t], at(tokens, t));
