@@ -20,9 +20,9 @@ struct kv_report {
 
 // Draws and writes what the store says: DIR/frontier_*.{tsv,gp,svg,...}, the paper's panel,
 // results.{json,tsv} and index.html; of a store that holds
-// generated texts alone index.html with their figures. Labels of rows that read alike are made to say how they
-// differ. Errors: KV_EUSAGE for formats and claims, a folder that cannot be written, gnuplot,
-// nothing to draw.
+// generated texts alone index.html with their figures. Labels of rows that read alike are made to
+// say how they differ. Errors: KV_EUSAGE for formats and claims, a folder that cannot be written,
+// gnuplot, nothing to draw.
 KV_MUST_CHECK int kv_report_write(const struct kv_report *r, struct kv_rows *rows,
                                   struct kv_store *s, struct kv_error *e);
 

@@ -104,8 +104,8 @@ static struct kv_generation_key key_of(const char *spec) {
                                       .version = "0",
                                       .commit = "c",
                                       .cpu = "base",
-                                          .compute = "cpu",
-                                          .blas = ""};
+                                      .compute = "cpu",
+                                      .blas = ""};
 }
 
 // Prompt i parts at token i / 2 (15 and later: never); from there the own path diverges by `grows`

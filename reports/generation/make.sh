@@ -2,13 +2,13 @@
 # What reports/generation.md says, made again. Usage, from the repository's root: make.sh STEP... with BUILD, MODEL,
 # KVSIM_DATA in the environment; stores go to work/generation. What is there stays: a step that was stopped goes on.
 # COMPUTE (cpu) says what does the products, JOBS (all processors) how many prompts are worked on at once.
-# PROMPTS (100) and PROBLEMS (200) say how many. Steps:
-#   greedy   windows of 128 tokens of WikiText-2, 128 likeliest tokens behind each, the formats of formats.sweep
+# PROMPTS (100) and PROBLEMS (200) say how many, WINDOW (128) how many tokens a prompt has. Steps:
+#   greedy   windows of WikiText-2, 128 likeliest tokens behind each, the formats of formats.sweep
 #   drawn    the same, drawn at temperature 1
 #   say      tables of both and the figure
 #   gsm8k    problems of GSM8K with 5 examples, at most 256 tokens, by QWEN (Qwen2.5-Coder-0.5B): gsm8k.sweep
 set -eu
-kvsim=$BUILD/kvsim to=work/generation text=text:$KVSIM_DATA/wikitext2_test.raw.txt,window=128
+kvsim=$BUILD/kvsim to=work/generation text=text:$KVSIM_DATA/wikitext2_test.raw.txt,window=${WINDOW:-128}
 gsm8k=gsm8k:$KVSIM_DATA/gsm8k_test.jsonl.gz,shots=5,from=$KVSIM_DATA/gsm8k_train.jsonl.gz
 how="--compute ${COMPUTE:-cpu} -j ${JOBS:-$(nproc)}"
 loops="SELECT label, own FROM generated_item JOIN generation AS g ON g.id = generation ORDER BY label, key"

@@ -28,7 +28,8 @@ KV_MUST_CHECK int kv_page_drawing(struct kv_text *t, const struct kv_page *p, co
 // A section for each model and task that was generated from, with its figure; else nothing.
 KV_MUST_CHECK int kv_page_generations(struct kv_text *t, const struct kv_page *p,
                                       struct kv_error *e);
-// An article for each policy, nothing where there is none: what it is, how it does everywhere, what it decided, an item drawn.
+// An article for each policy, nothing where there is none: what it is, how it does everywhere, what
+// it decided, an item drawn.
 void kv_page_policies(struct kv_text *t, const struct kv_page *p);
 // Where everything comes from and how to make it again.
 KV_MUST_CHECK int kv_page_provenance(struct kv_text *t, const struct kv_page *p,

@@ -71,8 +71,7 @@ static const struct kv_note notes[] = {
     {"ratio", "kl_own / kl_forced, with a bootstrap interval over prompts: above 1, errors add up"},
     {"ratio_parted", "the same behind the first other token alone; ratio_q1..q4: by quarters"},
     {"right",
-     "share that holds the answer, Wilson: of gsm8k by the harness's filters, of needle and "
-     "recall by its number: first (strict), or anywhere"},
+     "share right, Wilson: gsm8k by the harness's filters, else a number first or anywhere"},
     {"floor", "share that always giving the commonest answer gets right"},
     {0}};
 
@@ -151,13 +150,11 @@ static const struct kv_option options[] = {
     {"temperature", 0, "X", "0", "0: the likeliest token; else draws, a prompt's all by one noise"},
     {"stop", 0, "TEXT", NULL, "text that ends a sequence (gsm8k: where the harness stops)"},
     {"past-end", 0, NULL, NULL, "goes on behind the model's own end of text"},
-    {"mode", 0, "NAME", "inline",
-     "when codes are read: inline; prefill, prefill1: not by the prompt"},
+    {"mode", 0, "NAME", "inline", "codes are read inline; prefill, prefill1: not by the prompt"},
     {"self", 0, "HOW", "coded", "a token's own query reads its K and V coded or exact"},
     KV_COMPUTE_OPTION,
     {"db", 0, "FILE", "kvsim.db", "store of results: what it holds is not generated again"},
-    {"table", 0, "WHICH", "all",
-     "sequences, answers (gsm8k, needle, recall), or all (as TSV and JSON: sequences)"},
+    {"table", 0, "WHICH", "all", "sequences, answers, or all (as TSV and JSON: sequences)"},
     {"out", 'o', "DIR", NULL, "also draws the survival curves there"},
     {0}};
 

@@ -288,8 +288,7 @@ static const struct kv_policy *spied;
 // Decides as the policy that it stands before, and remembers what it saw.
 static int spy(void *self, const struct kv_item *item, uint8_t *cells, struct kv_error *e) {
     n_seen = item->n_tokens;
-    for (uint32_t i = 0; i < n_seen; i++)
-        memcpy(seen[i], item->tokens[i].feature, sizeof seen[i]);
+    for (uint32_t i = 0; i < n_seen; i++) memcpy(seen[i], item->tokens[i].feature, sizeof seen[i]);
     return spied->plan(self, item, cells, e);
 }
 

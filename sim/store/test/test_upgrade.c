@@ -11,7 +11,7 @@
 
 #include "sim/base/assets.h"
 #include "sim/base/memory.h"
-#include "sim/store/store.h"
+#include "sim/store/generated.h"
 
 static struct kv_store *open_store(const char *path, enum kv_store_access access) {
     struct kv_store *s;
@@ -159,10 +159,87 @@ static void a_store_of_schema_5_knows_of_no_match_until_one_is_stored(void **sta
     unlink(path);
 }
 
+// A store of schema 7 with one generated text.
+static void make_version_7(const char *path) {
+    const struct kv_asset *schema = kv_asset_find("sim/store/schema.sql");
+    const char *text = (const char *)schema->data, *end = strstr(text, "\n-- version 8");
+    char *seven = kv_format_text(
+        "%.*s; PRAGMA user_version = 7; PRAGMA application_id = 1802924849;"
+        "INSERT INTO policy_spec (id, spec, policy, format, tag, oracle) VALUES"
+        " (1, 'none', 'none', '', 'baseline', 0);"
+        "INSERT INTO generation VALUES (3, 1, 'none', 'm', 'x', 'f32', 'text', '', 'z', 64,"
+        " 'prefill', 'coded', 8, 0, 1, '', NULL, 1, '1', 'c', 'base');"
+        "INSERT INTO generated_item VALUES (3, '00000000000000ab', 'a', 4, '[1,2]', '[1,2]', 2, 0,"
+        " 0, '[0,0]', '[0,0]', NULL, NULL, NULL, NULL);",
+        (int)(end - text), text);
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    if (sqlite3_exec(db, seven, NULL, NULL, NULL)) fail_msg("%s", sqlite3_errmsg(db));
+    sqlite3_close(db);
+    free(seven);
+}
+
+static void texts_of_schema_7_were_generated_on_the_cpu(void **state) {
+    char path[] = "/tmp/kvsim-upgrade-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    close(fd);
+    (void)state;
+    struct kv_error e = {0};
+    make_version_7(path);
+    for (int pass = 0; pass < 2; pass++) { // read as it is, then written
+        struct kv_store *s = open_store(path, pass ? KV_STORE_WRITE : KV_STORE_READ);
+        struct kv_generation *list;
+        size_t n;
+        if (kv_store_generations(s, &list, &n, &e)) fail_msg("%s", e.msg);
+        assert_int_equal(n, 1);
+        assert_string_equal(list[0].compute, "cpu");
+        assert_true(list[0].ends);
+        assert_int_equal(list[0].n, 1);
+        assert_int_equal(list[0].item[0].own[1], 2);
+        kv_generations_free(list, n);
+        struct kv_generation_key key = {.spec = "none",
+                                        .policy = "none",
+                                        .format = "",
+                                        .tag = "baseline",
+                                        .label = "none",
+                                        .model_name = "m",
+                                        .model_digest = "x",
+                                        .weights_as = "f32",
+                                        .task_name = "text",
+                                        .task_prompt = "",
+                                        .task_digest = "z",
+                                        .window_tokens = 64,
+                                        .mode = KV_PREFILL,
+                                        .tokens = 8,
+                                        .ends = true,
+                                        .stop = "",
+                                        .floor = NAN,
+                                        .seed = 1,
+                                        .version = "1",
+                                        .commit = "c",
+                                        .cpu = "base",
+                                        .compute = "cpu",
+                                        .blas = "b"};
+        long long id = 0;
+        if (pass && kv_store_generation(s, &key, &id, &e)) fail_msg("%s", e.msg);
+        if (pass) assert_int_equal(id, 3); // goes on
+        key.compute = "cublas";
+        if (pass && kv_store_generation(s, &key, &id, &e)) fail_msg("%s", e.msg);
+        if (pass) assert_int_not_equal(id, 3);
+        close_store(s);
+    }
+    char *backup = kv_format_text("%s.bak-v7", path);
+    assert_int_equal(unlink(backup), 0);
+    free(backup);
+    unlink(path);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(
             issue_13_A10_an_older_store_is_read_as_it_is_and_its_runs_go_on_by_cpu_level),
-        cmocka_unit_test(a_store_of_schema_5_knows_of_no_match_until_one_is_stored)};
+        cmocka_unit_test(a_store_of_schema_5_knows_of_no_match_until_one_is_stored),
+        cmocka_unit_test(texts_of_schema_7_were_generated_on_the_cpu)};
     return cmocka_run_group_tests_name("upgrades", tests, NULL, NULL);
 }
