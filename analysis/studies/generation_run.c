@@ -41,6 +41,7 @@ struct job {
     long long *id; // [n_specs]
     bool *there;   // [n_items][n_specs]
     struct kv_scratch **scratch;
+    size_t at_once; // items of a worker
     struct kv_progress *progress;
     pthread_mutex_t lock;
     size_t made;
@@ -265,36 +266,82 @@ static float *rarity_behind(const struct job *j, size_t i) {
     return rarity;
 }
 
-static int generate_item(void *self, unsigned worker, size_t i, struct kv_error *e) {
-    struct job *j = self;
+// What is still wanted of an item, and what it needs for that.
+static struct kv_generate_item wanted(const struct job *j, size_t i) {
     const struct kv_trace_item *it = &j->items->items[i];
     float *rarity = rarity_behind(j, i);
-    const struct kv_generate_item item = {.key = key_of(it),
-                                          .ids = it->ids,
-                                          .n = it->n_context,
-                                          .rarity = rarity ? j->items->rarity[i] : NULL,
-                                          .rarity_of = rarity};
-    size_t *which = kv_alloc(j->specs.n, sizeof *which), n = 0, made = 0,
-           most = kv_generate_at_once(&j->g, it->n_context);
-    struct kv_generated *out = kv_alloc(most, sizeof *out);
-    int rc = 0;
+    size_t *which = kv_alloc(j->specs.n, sizeof *which), n = 0;
     for (size_t s = 0; s < j->specs.n; s++)
         if (!j->there[i * j->specs.n + s]) which[n++] = s;
-    for (size_t from = 0; from < n && rc == 0; from += most) {
-        size_t some = n - from < most ? n - from : most;
-        rc = name_item(
-            it, kv_generate_item(&j->g, j->scratch[worker], &item, which + from, some, out, e), e);
-        for (size_t s = 0; s < some && rc == 0; s++) {
-            rc = keep(j, it, which[from + s], &out[s], e);
-            made++;
-        }
-        for (size_t s = 0; s < some; s++) kv_generated_fini(&out[s]);
+    return (struct kv_generate_item){.key = key_of(it),
+                                     .ids = it->ids,
+                                     .n = it->n_context,
+                                     .rarity = rarity ? j->items->rarity[i] : NULL,
+                                     .rarity_of = rarity,
+                                     .which = which,
+                                     .n_which = n,
+                                     .out = kv_alloc(j->specs.n, sizeof(struct kv_generated))};
+}
+
+// Specs [from, from + most) of what is wanted of each of n items.
+static int generate_some(struct job *j, unsigned worker, size_t first,
+                         const struct kv_generate_item *all, size_t n, size_t from, size_t most,
+                         struct kv_error *e) {
+    struct kv_generate_item *some = kv_alloc(n, sizeof *some);
+    size_t *index = kv_alloc(n, sizeof *index), n_some = 0, failed;
+    for (size_t i = 0; i < n; i++) {
+        if (from >= all[i].n_which) continue;
+        size_t left = all[i].n_which - from;
+        some[n_some] = all[i];
+        some[n_some].which += from;
+        some[n_some].n_which = left < most ? left : most;
+        index[n_some++] = first + i;
     }
-    kv_progress_step(j->progress, made);
-    free(rarity);
-    free(out);
-    free(which);
+    int rc = kv_generate_items(&j->g, j->scratch[worker], some, n_some, &failed, e);
+    if (failed < n_some) rc = name_item(&j->items->items[index[failed]], rc, e);
+    for (size_t i = 0; i < n_some; i++)
+        for (size_t s = 0; s < some[i].n_which; s++) {
+            if (rc == 0)
+                rc = keep(j, &j->items->items[index[i]], some[i].which[s], &some[i].out[s], e);
+            kv_generated_fini(&some[i].out[s]);
+        }
+    free(index);
+    free(some);
     return rc;
+}
+
+static int generate_group(void *self, unsigned worker, size_t index, struct kv_error *e) {
+    struct job *j = self;
+    size_t first = index * j->at_once, left = j->items->n - first, total = 0,
+           n = left < j->at_once ? left : j->at_once;
+    struct kv_generate_item *items = kv_alloc(n, sizeof *items);
+    uint32_t longest = 0;
+    for (size_t i = 0; i < n; i++) {
+        items[i] = wanted(j, first + i);
+        total += items[i].n_which;
+        if (items[i].n > longest) longest = items[i].n;
+    }
+    size_t most = n > 1 ? j->specs.n : kv_generate_at_once(&j->g, longest);
+    int rc = 0;
+    for (size_t from = 0; from < j->specs.n && total > 0 && rc == 0; from += most)
+        rc = generate_some(j, worker, first, items, n, from, most, e);
+    kv_progress_step(j->progress, total);
+    for (size_t i = 0; i < n; i++) {
+        free((float *)items[i].rarity_of);
+        free((size_t *)items[i].which);
+        free(items[i].out);
+    }
+    free(items);
+    return rc;
+}
+
+// So many that no worker waits, and none has more than fit.
+static size_t items_at_once(const struct job *j, unsigned jobs) {
+    uint32_t longest = 0;
+    for (size_t i = 0; i < j->items->n; i++)
+        if (j->items->items[i].n_context > longest) longest = j->items->items[i].n_context;
+    size_t fit = kv_generate_items_at_once(&j->g, longest), share = (j->items->n + jobs - 1) / jobs;
+    return fit < share ? fit : share;
 }
 
 static int run(struct job *j, struct kv_generation_done *done, struct kv_error *e) {
@@ -307,7 +354,9 @@ static int run(struct job *j, struct kv_generation_done *done, struct kv_error *
     pthread_mutex_init(&j->lock, NULL);
     if (done->held < total)
         j->progress = kv_progress_start("generating", total - done->held, "sequences");
-    int rc = done->held < total ? kv_parallel(j->items->n, jobs, generate_item, j, e) : 0;
+    j->at_once = items_at_once(j, jobs);
+    size_t groups = (j->items->n + j->at_once - 1) / j->at_once;
+    int rc = done->held < total ? kv_parallel(groups, jobs, generate_group, j, e) : 0;
     kv_progress_end(j->progress);
     done->generated = j->made;
     if (rc == KV_EINTR)

@@ -3,7 +3,7 @@
 //
 //     struct kv_generate g = {.model = m, .specs = specs, .n_specs = n, .mode = KV_PREFILL,
 //                             .tokens = 128, ...};
-//     kv_generate_item(&g, scratch, item, wanted, out, &e);
+//     kv_generate_items(&g, scratch, items, n, &failed, &e);
 //
 // Of an item run, in steps of one token each:
 //   the reference     16 bit, its own tokens
@@ -11,7 +11,7 @@
 //   its companion     16 bit along the policy's tokens, so that each step has its KL there
 //   forced            the policy along the reference's tokens
 // Until policy and reference part, companion is the reference and forced is the policy's own, so
-// they begin to run at that token. All of an item's rows of a step go through the weights together;
+// they begin to run at that token. All rows of a step go through the weights together;
 // bits of none depend on the others (sim/model/step.h), so a spec gives the same tokens in any
 // company, and static:bits=16 those of the reference.
 #ifndef KV_GENERATE_GENERATE_H
@@ -33,16 +33,6 @@ struct kv_generate {
     const char *const *stops; // texts that end one, up to a NULL; NULL = none
 };
 
-// What is generated from.
-struct kv_generate_item {
-    uint64_t key; // of the item: seeds draws
-    const uint32_t *ids;
-    uint32_t n; // >= 2
-    // Nats, where policies read it, else NULL: of the prompt's tokens, [n], and of those behind it,
-    // [vocab].
-    const float *rarity, *rarity_of;
-};
-
 // What a policy gave on an item. KL(16 bit || policy) in nats, NAN where a state was not finite.
 struct kv_generated {
     uint32_t n_reference, n_own; // tokens
@@ -55,14 +45,29 @@ struct kv_generated {
 };
 void kv_generated_fini(struct kv_generated *g);
 
-// How many of the specs can run at once beside each other in the memory that a worker may take.
-size_t kv_generate_at_once(const struct kv_generate *g, uint32_t n_prompt);
+// What is generated from.
+struct kv_generate_item {
+    uint64_t key; // of the item: seeds draws
+    const uint32_t *ids;
+    uint32_t n; // >= 2
+    // Nats, where policies read it, else NULL: of the prompt's tokens, [n], and of those behind it,
+    // [vocab].
+    const float *rarity, *rarity_of;
+    const size_t *which; // [n_which] the specs that are wanted
+    size_t n_which;
+    struct kv_generated *out; // [n_which] what they give
+};
 
-// Generates from an item with the specs of `which` [n_which] (at most kv_generate_at_once); fills
-// out [n_which]. Errors: a prompt of less than 2 tokens; prompt and tokens longer than the model's
-// context; the policies' own.
-KV_MUST_CHECK int kv_generate_item(const struct kv_generate *g, struct kv_scratch *s,
-                                   const struct kv_generate_item *item, const size_t *which,
-                                   size_t n_which, struct kv_generated *out, struct kv_error *e);
+// How many specs can run at once beside each other in the memory that a worker may take.
+size_t kv_generate_at_once(const struct kv_generate *g, uint32_t n_prompt);
+// How many items with all specs: one, where a GPU does not make many rows cheap.
+size_t kv_generate_items_at_once(const struct kv_generate *g, uint32_t n_prompt);
+
+// Generates from items side by side (no more than the two above allow) and fills their `out`.
+// Errors: a prompt of less than 2 tokens; prompt and tokens longer than the model's context; the
+// policies' own. failed: the item that an error is of, or n.
+KV_MUST_CHECK int kv_generate_items(const struct kv_generate *g, struct kv_scratch *s,
+                                    const struct kv_generate_item *items, size_t n, size_t *failed,
+                                    struct kv_error *e);
 
 #endif

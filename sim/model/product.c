@@ -73,7 +73,7 @@ static bool elsewhere(bool transposed, const struct kv_matrix *w, const float *x
 
 // A library chooses its order of sums by a product's shape, so that rows which are not to know of
 // each other go there in products of one shape: this many rows, the last ones filled up with zeros.
-enum { APART_ROWS = 16 };
+enum { APART_ROWS = 64 };
 
 static void apart_elsewhere(const struct kv_matrix *w, const float *x, size_t rows, float *y,
                             struct kv_scratch *s) {

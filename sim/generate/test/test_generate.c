@@ -34,9 +34,11 @@ static struct kv_generate job_of(const struct kv_replay_spec *specs, size_t n, e
 static void generate(const struct kv_generate *g, const size_t *which, size_t n,
                      struct kv_generated *out) {
     struct kv_scratch *s = kv_scratch_new();
-    const struct kv_generate_item item = {.key = 77, .ids = prompt, .n = PROMPT};
+    const struct kv_generate_item item = {
+        .key = 77, .ids = prompt, .n = PROMPT, .which = which, .n_which = n, .out = out};
+    size_t failed;
     struct kv_error e;
-    if (kv_generate_item(g, s, &item, which, n, out, &e)) fail_msg("%s: %s", e.where, e.msg);
+    if (kv_generate_items(g, s, &item, 1, &failed, &e)) fail_msg("%s: %s", e.where, e.msg);
     kv_scratch_free(s);
 }
 
@@ -298,6 +300,7 @@ static void features_are_those_of_a_pass_over_the_text(void **state) {
     float rarity[PROMPT], rarity_of[N_TINY_PIECES];
     uint32_t ids[PROMPT + TOKENS];
     const size_t which = 0;
+    size_t failed;
     struct kv_error e;
     (void)state;
     for (uint32_t i = 0; i < PROMPT; i++) rarity[i] = 100 + (float)i;
@@ -314,8 +317,9 @@ static void features_are_those_of_a_pass_over_the_text(void **state) {
         spec.policy = &policy;
         spec.needs = KV_HELD_FEATURES;
         g.self_exact = true;
-        const struct kv_generate_item item = {77, prompt, PROMPT, rarity, rarity_of};
-        if (kv_generate_item(&g, s, &item, &which, 1, &out, &e)) fail_msg("%s", e.msg);
+        const struct kv_generate_item item = {77,        prompt, PROMPT, rarity,
+                                              rarity_of, &which, 1,      &out};
+        if (kv_generate_items(&g, s, &item, 1, &failed, &e)) fail_msg("%s", e.msg);
         assert_false(out.parted);
         memcpy(ids, prompt, PROMPT * sizeof *ids);
         memcpy(ids + PROMPT, out.own, TOKENS * sizeof *ids);
@@ -488,20 +492,65 @@ static void prompts_that_cannot_be_gone_on_from_are_refused(void **state) {
     struct kv_generated out;
     struct kv_error e;
     const size_t which = 0;
+    size_t failed;
     (void)state;
-    const struct kv_generate_item one = {.key = 1, .ids = prompt, .n = 1},
-                                  some = {.key = 1, .ids = prompt, .n = PROMPT};
-    assert_int_equal(kv_generate_item(&g, s, &one, &which, 1, &out, &e), KV_EUSAGE);
+    struct kv_generate_item items[] = {{1, prompt, PROMPT, NULL, NULL, &which, 1, &out},
+                                       {1, prompt, 1, NULL, NULL, &which, 1, &out}};
+    assert_int_equal(kv_generate_items(&g, s, items, 2, &failed, &e), KV_EUSAGE);
     assert_non_null(strstr(e.msg, "2 at least"));
+    assert_int_equal(failed, 1);
     g.tokens = 1000;
-    assert_int_equal(kv_generate_item(&g, s, &some, &which, 1, &out, &e), KV_EUSAGE);
+    assert_int_equal(kv_generate_items(&g, s, items, 1, &failed, &e), KV_EUSAGE);
     assert_non_null(strstr(e.msg, "1024"));
     kv_scratch_free(s);
     kv_replay_spec_close(&spec);
 }
 
+static void items_give_in_company_what_they_give_alone(void **state) {
+    static const char *const texts[] = {"static:bits=2", "static:bits=4@kivi:group=32,residual=32"};
+    static const enum kv_mode modes[] = {KV_INLINE, KV_PREFILL, KV_PREFILL1};
+    struct kv_replay_spec specs[] = {tiny_spec(&tiny, texts[0]), tiny_spec(&tiny, texts[1])};
+    const size_t both[] = {0, 1};
+    (void)state;
+    for (size_t m = 0; m < sizeof modes / sizeof *modes; m++) {
+        struct kv_generate g = job_of(specs, 2, modes[m]);
+        g.temperature = 1; // each item draws by its own key
+        struct kv_generated out[3][2], alone[2];
+        struct kv_generate_item items[3];
+        size_t failed;
+        struct kv_error e;
+        struct kv_scratch *s = kv_scratch_new();
+        for (uint32_t i = 0; i < 3; i++) // of other lengths; the last wants one spec alone
+            items[i] = (struct kv_generate_item){.key = 5 + i,
+                                                 .ids = prompt + i,
+                                                 .n = PROMPT - 2 * i,
+                                                 .which = both + (i == 2),
+                                                 .n_which = i == 2 ? 1 : 2,
+                                                 .out = out[i]};
+        if (kv_generate_items(&g, s, items, 3, &failed, &e)) fail_msg("%s", e.msg);
+        for (size_t i = 0; i < 3; i++) {
+            items[i].out = alone;
+            if (kv_generate_items(&g, s, &items[i], 1, &failed, &e)) fail_msg("%s", e.msg);
+            for (size_t j = 0; j < items[i].n_which; j++) {
+                const struct kv_generated *a = &out[i][j], *b = &alone[j];
+                assert_int_equal(a->n_own, b->n_own);
+                assert_int_equal(a->n_reference, b->n_reference);
+                assert_memory_equal(a->own, b->own, a->n_own * sizeof *a->own);
+                assert_memory_equal(a->own_kl, b->own_kl, a->n_own * sizeof *a->own_kl);
+                assert_memory_equal(a->forced_kl, b->forced_kl,
+                                    a->n_reference * sizeof *a->forced_kl);
+                kv_generated_fini(&out[i][j]);
+                kv_generated_fini(&alone[j]);
+            }
+        }
+        kv_scratch_free(s);
+    }
+    for (size_t i = 0; i < 2; i++) kv_replay_spec_close(&specs[i]);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(items_give_in_company_what_they_give_alone),
         cmocka_unit_test(sixteen_bits_are_the_reference_in_every_mode_and_format),
         cmocka_unit_test(a_row_of_a_product_does_not_know_of_the_others),
         cmocka_unit_test(company_changes_no_bit),

@@ -102,8 +102,9 @@ static void the_decode_loop_gives_them_too(void **state) {
                                   .mode = KV_PREFILL,
                                   .tokens = 16,
                                   .seed = 1};
-    const struct kv_generate_item item = {.key = 1, .ids = ids, .n = n};
-    if (kv_generate_item(&g, s, &item, &which, 1, &out, &e)) fail_msg("%s: %s", e.where, e.msg);
+    const struct kv_generate_item item = {1, ids, n, NULL, NULL, &which, 1, &out};
+    size_t failed;
+    if (kv_generate_items(&g, s, &item, 1, &failed, &e)) fail_msg("%s: %s", e.where, e.msg);
     assert_int_equal(out.n_own, 16);
     for (uint32_t t = 0; t < 16; t++) assert_int_equal(out.own[t], at(tokens, t));
     kv_generated_fini(&out);
