@@ -46,7 +46,7 @@ BENCHES  := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/bench/bench_*.c sim/*/bench
 ASSETS   := $(sort $(wildcard sim/store/schema.sql reports/draw/*.gp reports/page/*.html reports/claims/*.claim sim/cost/devices/*.json \
               traces/samples/sentences.jsonl traces/samples/text.txt policies/template.c policies/cells/*.safetensors))
 
-.PHONY: all deps model models data demo figures check test scratch firsthour same bench install symbols asan ubsan tsan lint format commands cuda mpi clean help
+.PHONY: all deps model models data demo figures check test scratch firsthour same bench install symbols sanitize asan ubsan tsan lint format commands cuda mpi clean help
 .DEFAULT_GOAL := all
 
 all: $(BUILD)/kvsim ## build kvsim (the default)
@@ -215,9 +215,14 @@ $(BUILD)/libkvsim-mpi.so: sim/mpi/ranks.c sim/base/ranks.h
 bench: all model $(BENCHES) ## measure speeds, each as a share of a limit of the same run, beside those kept last (work/bench.json)
 	@BUILD=$(BUILD) MODEL=$(MODEL) KVSIM_DATA='$(KVSIM_DATA)' sh sim/test/bench.sh $(BENCHES)
 
+sanitize: SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover
+asan:     SANITIZE := -fsanitize=address
+ubsan:    SANITIZE := -fsanitize=undefined -fno-sanitize-recover
+tsan:     SANITIZE := -fsanitize=thread
 asan ubsan tsan: ## run the tests under a sanitizer, in a build of its own, on fewer items
-	@KVSIM_TEST_LIGHT=1 $(MAKE) --no-print-directory test BUILD=build/$@ OPT='-O1 -g' \
-	  SANITIZE='$(subst asan,-fsanitize=address,$(subst ubsan,-fsanitize=undefined -fno-sanitize-recover,$(subst tsan,-fsanitize=thread,$@)))'
+sanitize: ## run them under asan and ubsan together, as CI does
+sanitize asan ubsan tsan:
+	@KVSIM_TEST_LIGHT=1 $(MAKE) --no-print-directory test BUILD=build/$@ OPT='-O1 -g' SANITIZE='$(SANITIZE)'
 
 lint: all ## cppcheck, format, and the plan of the house: includes, circles, sizes
 	@BUILD=$(BUILD) LINT=$(LINT) sh sim/test/lint.sh

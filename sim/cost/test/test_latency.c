@@ -8,7 +8,22 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <unistd.h>
 #include <cmocka.h>
+
+// The file that each test writes anew.
+static char path[] = "/tmp/kvsim-latency-XXXXXX";
+
+static int make_file(void **state) {
+    (void)state;
+    int fd = mkstemp(path);
+    return fd < 0 ? -1 : close(fd);
+}
+
+static int remove_file(void **state) {
+    (void)state;
+    return remove(path);
+}
 
 // 2 layers x 3 heads x 10 = 60 values of K a token, and as many of V.
 static struct kv_device *round_device(void) {
@@ -177,7 +192,6 @@ static void a_device_survives_its_own_file(void **state) {
     (void)state;
     struct kv_device *d = round_device(), *back;
     struct kv_error e;
-    assert_int_equal(kv_make_dir("build", &e), 0);
     free(d->name);
     d->name = kv_strdup("round \"numbers\"");
     d->ports[d->n_ports++] = 4;
@@ -185,7 +199,7 @@ static void a_device_survives_its_own_file(void **state) {
     d->n_intervals = 1;
     d->intervals = kv_alloc(1, sizeof *d->intervals);
     d->intervals[0] = (struct kv_device_interval){"base_ns", 990, 1010};
-    char *text = kv_device_text(d), *path = kv_format_text("build/test_latency_device.json");
+    char *text = kv_device_text(d);
     assert_int_equal(kv_write_file(path, text, strlen(text), &e), 0);
     assert_int_equal(kv_device_open(&back, path, &e), 0);
     char *again = kv_device_text(back);
@@ -196,8 +210,6 @@ static void a_device_survives_its_own_file(void **state) {
     struct kv_ledger l = ledger_of("k16v4", 10.5);
     assert_float_equal(kv_device_step(d, &l, 64, 3).step_ns,
                        kv_device_step(back, &l, 64, 3).step_ns, 1e-9);
-    remove(path);
-    free(path);
     free(text);
     free(again);
     kv_device_free(d);
@@ -228,10 +240,8 @@ static void issue_13_A4_a_cache_type_has_its_own_cost_and_others_are_marked(void
                  {"hadamard(sym)", "4", 0.75, true},
                  {"ggml", "5", 0.5, true}, // nothing of five bits: the next width
                  {"", "4", 0.75, true}};
-    const char *path = "build/test_latency_types.json";
     struct kv_device *d, *back;
     struct kv_error e;
-    assert_int_equal(kv_make_dir("build", &e), 0);
     assert_int_equal(kv_write_file(path, text, strlen(text), &e), 0);
     assert_int_equal(kv_device_open(&d, path, &e), 0);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -261,7 +271,6 @@ static void issue_13_A4_a_cache_type_has_its_own_cost_and_others_are_marked(void
     free(written);
     kv_device_free(back);
     kv_device_free(d);
-    remove(path);
 }
 
 static void bad_device_files_are_refused_in_one_sentence(void **state) {
@@ -287,9 +296,6 @@ static void bad_device_files_are_refused_in_one_sentence(void **state) {
         {"{\"base_ns\": 1, \"key_ns\": {\"99\": 1}}", "'99' must be a width"},
         {"{\"base_ns\": 1, \"key_ns\": {\"4\": 1}, \"value_ns\": {}}", "value_ns holds no width"},
     };
-    const char *path = "build/test_latency_bad.json";
-    struct kv_error made;
-    assert_int_equal(kv_make_dir("build", &made), 0);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct kv_error e;
         struct kv_device *d;
@@ -298,7 +304,6 @@ static void bad_device_files_are_refused_in_one_sentence(void **state) {
         assert_non_null(strstr(e.msg, cases[i].said));
         assert_string_equal(e.where, path);
     }
-    remove(path);
     struct kv_error e;
     struct kv_device *d;
     assert_int_equal(kv_device_open(&d, "no-such-device", &e), KV_EUSAGE);
@@ -338,5 +343,5 @@ int main(void) {
         cmocka_unit_test(bad_device_files_are_refused_in_one_sentence),
         cmocka_unit_test(shipped_devices_open_and_carry_their_runs_and_provenance),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, make_file, remove_file);
 }

@@ -7,17 +7,28 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <unistd.h>
 #include <cmocka.h>
 
-static const char *const path = "build/test_runs_file";
+// The file that each test writes anew.
+static char path[] = "/tmp/kvsim-runs-XXXXXX";
+
+static int make_file(void **state) {
+    (void)state;
+    int fd = mkstemp(path);
+    return fd < 0 ? -1 : close(fd);
+}
+
+static int remove_file(void **state) {
+    (void)state;
+    return remove(path);
+}
 
 static struct kv_runs *opened(const char *text) {
     struct kv_runs *r;
     struct kv_error e;
-    assert_int_equal(kv_make_dir("build", &e), 0);
     assert_int_equal(kv_write_file(path, text, strlen(text), &e), 0);
     if (kv_runs_open(&r, path, &e)) fail_msg("%s: %s", e.where, e.msg);
-    remove(path);
     return r;
 }
 
@@ -200,7 +211,6 @@ static void bad_files_are_refused_with_file_row_and_column(void **state) {
         if (!strstr(e.msg, cases[i].said)) fail_msg("'%s' lacks '%s'", e.msg, cases[i].said);
         assert_true(strncmp(e.where, path, strlen(path)) == 0);
     }
-    remove(path);
 }
 
 // A generation row of llama-bench with further fields, as its JSON has them.
@@ -385,7 +395,6 @@ static void issue_13_D3_what_cannot_be_read_is_called_what_it_is(void **state) {
         assert_int_equal(kv_runs_open(&r, path, &e), KV_EFAIL);
         if (!strstr(e.msg, cases[i].said)) fail_msg("'%s' lacks '%s'", e.msg, cases[i].said);
     }
-    remove(path);
 }
 
 static void issue_13_A2_numbers_that_no_machine_has_are_refused_by_row_and_field(void **state) {
@@ -416,7 +425,6 @@ static void issue_13_A2_numbers_that_no_machine_has_are_refused_by_row_and_field
         if (!strstr(e.msg, cases[i].said)) fail_msg("'%s' lacks '%s'", e.msg, cases[i].said);
         assert_non_null(strstr(e.where, "row 1"));
     }
-    remove(path);
 }
 
 int main(void) {
@@ -434,5 +442,5 @@ int main(void) {
         cmocka_unit_test(issue_13_A2_numbers_that_no_machine_has_are_refused_by_row_and_field),
         cmocka_unit_test(bad_files_are_refused_with_file_row_and_column),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, make_file, remove_file);
 }
