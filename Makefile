@@ -33,8 +33,9 @@ SOURCES  := $(wildcard sim/base/*.c sim/model/*.c sim/quant/*.c sim/cache/*.c si
 SOURCES  := $(filter-out policies/template% analysis/test/%,$(SOURCES))
 ISA      := $(filter %.isa.c,$(SOURCES))
 PLAIN    := $(filter-out $(ISA),$(SOURCES))
-LEVELS   := base $(if $(X86),avx2 avx512)
-LIB_OBJ  := $(PLAIN:%.c=$(BUILD)/%.o) $(foreach l,$(LEVELS),$(ISA:%.isa.c=$(BUILD)/%.$(l).o)) $(BUILD)/assets.o
+LEVELS   := $(if $(X86),avx512 avx2) base
+# The dearest to compile come first, so that no core waits for them in the end.
+LIB_OBJ  := $(foreach l,$(LEVELS),$(ISA:%.isa.c=$(BUILD)/%.$(l).o)) $(PLAIN:%.c=$(BUILD)/%.o) $(BUILD)/assets.o
 CLI_OBJ  := $(patsubst %.c,$(BUILD)/%.o,$(wildcard sim/cli/*.c))
 TESTS    := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/test/test_*.c sim/*/test/test_*.c traces/test/test_*.c \
               policies/test/test_*.c analysis/test/test_*.c reports/*/test/test_*.c))

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Progress on a log: it looks at the clock, and says rates as people do. And products of a library
 // that is loaded, not linked.
+// Runs alone: rates are those of a wait that another load would lengthen.
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Device commands from the command line: exact figures on a device of round numbers, and refusals.
+# Runs alone: it measures decode steps.
 set -u
 kvsim=${BUILD:-build}/kvsim
 dir=$(mktemp -d) && trap 'rm -rf "$dir"' EXIT

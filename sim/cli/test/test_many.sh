@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # One sweep over several processes: shards that are merged, and ranks of an MPI, where one is installed. The
 # rows are those of one process, whatever was killed on the way.
+# Runs alone: ranks wait for each other on every core, and are killed at work.
 repo=$(pwd)
 . sim/cli/test/lib/hostile.sh
 . sim/cli/test/lib/tap.sh
