@@ -39,6 +39,8 @@ LIB_OBJ  := $(foreach l,$(LEVELS),$(ISA:%.isa.c=$(BUILD)/%.$(l).o)) $(PLAIN:%.c=
 CLI_OBJ  := $(patsubst %.c,$(BUILD)/%.o,$(wildcard sim/cli/*.c))
 TESTS    := $(patsubst %.c,$(BUILD)/%,$(wildcard sim/test/test_*.c sim/*/test/test_*.c traces/test/test_*.c \
               policies/test/test_*.c analysis/test/test_*.c reports/*/test/test_*.c))
+# What a test computes itself is little; compiling it well took longer than running it slowly.
+$(TESTS): private OPT := -O1 -g
 # The GPU's formats, by one thread: C++ as CUDA's is, with this house's C.
 TWINS    := $(patsubst %.cc,$(BUILD)/%,$(wildcard sim/cuda/test/test_*.cc))
 TESTS    += $(TWINS)
