@@ -54,7 +54,7 @@ KV_CELLS_ANYWHERE void kv_cells_count(const struct kv_cells_budget *b, struct kv
     m->bits += bits;
     m->tokens++;
     if (b->held && m->tokens % KV_CELLS_STEP_TOKENS == 0)
-        m->log_lambda = fmin(fmax(b->gain * m->ahead / KV_CELLS_STEP_TOKENS, -8), 8);
+        m->log_lambda = fmin(fmax(b->gain * m->ahead / KV_CELLS_STEP_TOKENS, -8.0), 8.0);
 }
 
 #endif
