@@ -61,7 +61,7 @@ struct cells {
         bool known;
     } end[2]; // of matching: where too few and where too many bits were taken
     unsigned turns;
-    struct kv_cells_budget budget;
+    struct kv_cells_hold budget;
     double *share;   // the budget's
     double tag_bits; // a value
 };

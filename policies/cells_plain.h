@@ -8,7 +8,7 @@
 #ifndef KV_POLICIES_CELLS_PLAIN_H
 #define KV_POLICIES_CELLS_PLAIN_H
 
-#include "policies/cells_budget.h"
+#include "policies/cells_hold.h"
 #include "policies/cells_choice.h"
 
 struct kv_plain_cells {
@@ -23,7 +23,7 @@ struct kv_plain_cells {
     struct kv_cells_choice choice;
     uint32_t error_widths; // whose errors are tried, a bit a width of the format
     bool exact_keys;       // features read earlier keys as they were before coding
-    struct kv_cells_budget budget;
+    struct kv_cells_hold budget;
 };
 
 #endif
