@@ -158,6 +158,7 @@ static void same(struct bench *b, const char *keys, const char *format, enum kv_
     bool served = false;
     size_t other = 0, all = 0, widths[KV_MAX_WIDTHS] = {0}, used = 0;
     job.n_items = items;
+    if (b->model->layers[1].window) assert_non_null(spec.windows); // which the CPU's features mind
     must(kv_replay_exact(&job, 1, &e), &e);
     if (!attach(b)) skip();
     job.self = &gpu;
@@ -305,6 +306,7 @@ static void a_hard_budget_binds_and_a_matched_one_is_met(void **state) {
     struct answers gpu;
     struct kv_error e;
     (void)state;
+    if (light_testing()) skip();
     bench_init(&b, &whole);
     struct kv_replay_spec loose = spec_of(&b, "bits=4,hold=none,scale=0.01", "asym:group=32"),
                           hard = spec_of(&b, "bits=4,hold=hard,gain=0,scale=0.01", "asym:group=32"),
