@@ -180,7 +180,7 @@ $(BUILD)/libkvsim-cublas.so: sim/cuda/products.cu $(wildcard sim/cuda/back*.cuh)
 	$(Q)$(NVCC) -O2 -std=c++17 --extended-lambda -arch=$(CUDA_ARCH) -I. -shared -Xcompiler -Wall,-fPIC -o $@ $< -lcublas
 
 # Codes as above; the rest may fuse.
-ENGINE := $(wildcard sim/cuda/engine/*.cuh sim/cuda/formats/*.cuh) sim/model/engine.h sim/quant/plain.h
+ENGINE := $(wildcard sim/cuda/engine/*.cuh sim/cuda/formats/*.cuh policies/cells_*.h) sim/model/engine.h sim/quant/plain.h policies/policy.h
 $(BUILD)/cuda/formats.o: NVCC_FLAGS := -fmad=false
 $(BUILD)/cuda/products.o: NVCC_FLAGS := -DKV_PRODUCTS_NAME='"cuda"' --extended-lambda
 $(BUILD)/cuda/engine.o: sim/cuda/engine/engine.cu $(ENGINE)

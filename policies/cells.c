@@ -6,18 +6,14 @@
 // cells_weights.h; e(w) from trial coding. Lambda starts where training met the budget; hold=run
 // moves it, layer by layer, by the bits that the sequence has taken. `kvsim train cells` makes the
 // weights.
-#include "policies/cells_choice.h"
-#include "policies/cells_weights.h"
+#include "policies/cells_plain.h"
 
 #include <stdlib.h>
 
 extern const struct kv_policy kv_policy_cells;
 
 enum hold { HOLD_RUN, HOLD_HARD, HOLD_NONE, HOLD_MATCHED };
-enum {
-    PAGE_TOKENS = 64, // how far hold=hard lets a layer's bits run ahead
-    TURNS_MOST = 12   // of matching
-};
+enum { TURNS_MOST = 12 }; // of matching
 #define MATCHED_BITS 0.005
 // What the first steps of a sequence stay below the budget: it may end before it can be led back.
 #define SHORT_OF_BITS 0.03
@@ -59,21 +55,15 @@ struct cells {
     enum hold hold;
     struct kv_cells_choice choice;
     bool exact_keys, scale_given, matching;
-    double bits, scale, gain;
+    double bits;
     struct {
         double at, off; // log scale, bits beyond the budget
         bool known;
     } end[2]; // of matching: where too few and where too many bits were taken
     unsigned turns;
-    double lambda[KV_CELLS_STEPS], *share; // of each step; [KV_CELLS_STEPS][n_layers] bits a value
-    double tag_bits;                       // a value
-};
-
-// What a layer remembers along a sequence.
-struct memory {
-    double log_lambda;  // moves against the start
-    double bits, ahead; // a value, summed over tokens; and beyond the layer's share
-    uint32_t tokens;
+    struct kv_cells_hold budget;
+    double *share;   // the budget's
+    double tag_bits; // a value
 };
 
 // ---- opening --------------------------------------------------------------------------
@@ -158,19 +148,21 @@ static int set_budget(struct cells *c, struct kv_error *e) {
     bool by_spread = c->model.spread && differs(c);
     c->share = malloc(KV_CELLS_STEPS * n * sizeof *c->share);
     if (!c->share) return kv_fail(e, KV_ENOMEM, "policy cells", "out of memory");
+    double *lambda = c->budget.lambda;
+    c->budget.share = c->share;
     for (size_t k = 0; k < KV_CELLS_STEPS; k++) {
         double *layer = c->share + k * n, sum = 0;
         double aim = target - (k + 1 < KV_CELLS_STEPS ? SHORT_OF_BITS : 0);
-        c->lambda[k] = by_spread ? kv_cells_spread_lambda(&c->model, &o, k, aim, layer)
-                                 : kv_cells_lambda(&c->model, k, aim - more, layer);
-        if (isnan(c->lambda[k])) return kv_fail(e, KV_ENOMEM, "policy cells", "out of memory");
+        lambda[k] = by_spread ? kv_cells_spread_lambda(&c->model, &o, k, aim, layer)
+                              : kv_cells_lambda(&c->model, k, aim - more, layer);
+        if (isnan(lambda[k])) return kv_fail(e, KV_ENOMEM, "policy cells", "out of memory");
         for (size_t l = 0; l < n; l++) sum += layer[l] / (double)n;
         for (size_t l = 0; l < n; l++) // shared as was learned, the mean as aimed at
             layer[l] = fmin(fmax(layer[l] + aim - sum, least), most);
     }
     // A set's bits are met as a whole: no step of a sequence must keep the budget by itself.
     for (size_t k = 0; c->hold == HOLD_MATCHED && k < KV_CELLS_STEPS; k++)
-        c->lambda[k] = c->lambda[KV_CELLS_STEPS - 1];
+        lambda[k] = lambda[KV_CELLS_STEPS - 1];
     return 0;
 }
 
@@ -185,8 +177,11 @@ static int cells_open(void **self, const struct kv_run *run, const struct kv_arg
     c->choice.grain = (enum kv_cells_shares)kv_number(args, "grain");
     c->choice.error = (enum kv_cells_error)kv_number(args, "error");
     c->exact_keys = kv_number(args, "features") > 0;
-    c->scale = kv_number(args, "scale");
-    c->gain = kv_number(args, "gain");
+    c->budget.n_layers = run->shape.n_layers;
+    c->budget.held = c->hold == HOLD_RUN || c->hold == HOLD_HARD;
+    c->budget.hard = c->hold == HOLD_HARD;
+    c->budget.scale = kv_number(args, "scale");
+    c->budget.gain = kv_number(args, "gain");
     c->scale_given = kv_arg(args, "scale")->given;
     if (2u * run->shape.n_kv_heads > KV_CELLS_ROW)
         return kv_fail(e, KV_EFAIL, "policy cells", "serves up to %d KV heads", KV_CELLS_ROW / 2);
@@ -222,44 +217,27 @@ static int cells_fit(void *self, const struct kv_fitting *f, struct kv_error *e)
 
 // ---- deciding -------------------------------------------------------------------------
 
-static size_t step_of(uint32_t tokens) {
-    size_t step = tokens / KV_CELLS_STEP_TOKENS;
-    return step < KV_CELLS_STEPS ? step : KV_CELLS_STEPS - 1;
+static double row_bits(const struct cells *c, struct kv_cells_row *r,
+                       const struct kv_cells_memory *m, uint32_t layer) {
+    double lambda = kv_cells_price(&c->budget, m);
+    return c->budget.hard ? kv_cells_choose_at_most(&c->choice, r, lambda,
+                                                    kv_cells_most_bits(&c->budget, m, layer))
+                          : kv_cells_choose(&c->choice, r, lambda);
 }
 
-// What a layer should take of its next token.
-static double share(const struct cells *c, const struct memory *m, size_t layer) {
-    return c->share[step_of(m->tokens) * c->run.shape.n_layers + layer];
-}
-
-static double row_bits(const struct cells *c, struct kv_cells_row *r, const struct memory *m,
-                       size_t layer) {
-    double lambda = c->scale * c->lambda[step_of(m->tokens)] * exp(m->log_lambda);
-    if (c->hold != HOLD_HARD) return kv_cells_choose(&c->choice, r, lambda);
-    double last = c->share[(KV_CELLS_STEPS - 1) * c->run.shape.n_layers + layer];
-    return kv_cells_choose_at_most(&c->choice, r, lambda,
-                                   last * (m->tokens + 1 + PAGE_TOKENS) - m->bits);
-}
-
-// Counts a token's bits. After every step, log lambda stands off its start by what the sequence has
-// taken beyond its share: a bit a value is about 1.6 in log lambda.
-static void count(const struct cells *c, struct memory *m, size_t layer, double bits) {
-    m->ahead += bits - share(c, m, layer);
-    m->bits += bits;
-    m->tokens++;
-    bool held = c->hold == HOLD_RUN || c->hold == HOLD_HARD;
-    if (held && m->tokens % KV_CELLS_STEP_TOKENS == 0)
-        m->log_lambda = fmin(fmax(c->gain * m->ahead / KV_CELLS_STEP_TOKENS, -8), 8);
+static int check_scale(const struct cells *c, struct kv_error *e) {
+    if (c->hold != HOLD_MATCHED || c->scale_given || c->matching) return 0;
+    return kv_fail(e, KV_EUSAGE, "policy cells",
+                   "hold=matched is led to its budget by exact replays of a set, which has not "
+                   "been done here; give the scale= that they found");
 }
 
 static int cells_decide_layer(void *self, const struct kv_layer_rows *rows, void *state,
                               uint8_t *cells, struct kv_error *e) {
     const struct cells *c = self;
-    struct memory *m = state;
-    if (c->hold == HOLD_MATCHED && !c->scale_given && !c->matching)
-        return kv_fail(e, KV_EUSAGE, "policy cells",
-                       "hold=matched is led to its budget by exact replays of a set, which has not "
-                       "been done here; give the scale= that they found");
+    struct kv_cells_memory *m = state;
+    int rc = check_scale(c, e);
+    if (rc) return rc;
     struct kv_cells_row r = {.n = 2 * (size_t)c->run.shape.n_kv_heads};
     size_t width = (size_t)c->run.shape.n_kv_heads * c->run.shape.head_dim;
     for (size_t i = 0; i < rows->n; i++, cells += r.n) {
@@ -276,7 +254,7 @@ static int cells_decide_layer(void *self, const struct kv_layer_rows *rows, void
                                rows->layer);
             r.half_s[cell] = 0.5f * expf(r.half_s[cell]);
         }
-        count(c, m, rows->layer, row_bits(c, &r, m, rows->layer));
+        kv_cells_count(&c->budget, m, rows->layer, row_bits(c, &r, m, rows->layer));
         for (size_t cell = 0; cell < r.n; cell++) cells[cell] = c->choice.width[r.pick[cell]];
     }
     return 0;
@@ -284,7 +262,7 @@ static int cells_decide_layer(void *self, const struct kv_layer_rows *rows, void
 
 static size_t cells_state_bytes(void *self) {
     (void)self;
-    return sizeof(struct memory);
+    return sizeof(struct kv_cells_memory);
 }
 
 static const float *cells_error_weights(void *self) {
@@ -313,6 +291,39 @@ static uint32_t cells_needs(void *self) {
     return needs;
 }
 
+static int cells_plain(void *self, struct kv_plain_cells *to, struct kv_error *e) {
+    const struct cells *c = self;
+    const struct kv_cells_weights *m = &c->model;
+    *to = (struct kv_plain_cells){.n_layers = m->shape.n_layers,
+                                  .n_kv_heads = m->shape.n_kv_heads,
+                                  .head_dim = m->shape.head_dim,
+                                  .hidden = m->shape.hidden,
+                                  .n_x = (uint32_t)m->n_x,
+                                  .n_token = (uint32_t)m->n_token,
+                                  .n_hidden = (uint32_t)m->n_hidden,
+                                  .channel = m->channel,
+                                  .bias = m->bias,
+                                  .linear = m->linear,
+                                  .probe = m->probe,
+                                  .attention_mean = m->attention_mean,
+                                  .attention_deviation = m->attention_deviation,
+                                  .first = m->first,
+                                  .place = m->place,
+                                  .second = m->second,
+                                  .second_bias = m->second_bias,
+                                  .last = m->last,
+                                  .last_bias = m->n_hidden ? m->last_bias[0] : 0,
+                                  .choice = c->choice,
+                                  .error_widths = cells_error_widths(self),
+                                  .exact_keys = c->exact_keys,
+                                  .budget = c->budget};
+    return check_scale(c, e);
+}
+
+static void cells_plain_token(void *self, const struct kv_item *item, size_t row, float *x) {
+    kv_cells_token_features(&((const struct cells *)self)->model, item, row, x);
+}
+
 // hold=matched: the scale of lambda at which the items judged take the budget. A bit a value is
 // about 1.6 in log lambda; steps double until the budget is bracketed, then the bracket is cut
 // where a line through its ends would, or halved.
@@ -321,7 +332,7 @@ static int cells_settle(void *self, double allocated_bits) {
     if (c->hold != HOLD_MATCHED || c->scale_given) return 0;
     c->matching = true;
     if (isnan(allocated_bits)) return 1;
-    double at = log(c->scale), off = allocated_bits - c->bits, next;
+    double at = log(c->budget.scale), off = allocated_bits - c->bits, next;
     if (fabs(off) <= MATCHED_BITS || ++c->turns > TURNS_MOST) return 0;
     c->end[off > 0].at = at, c->end[off > 0].off = off, c->end[off > 0].known = true;
     if (c->end[0].known && c->end[1].known) {
@@ -330,7 +341,7 @@ static int cells_settle(void *self, double allocated_bits) {
         next = low + span * fmin(fmax(cut, 0.05), 0.95);
     } else
         next = at + ldexp(1.6 * off, (int)c->turns - 1);
-    c->scale = exp(next);
+    c->budget.scale = exp(next);
     return 1;
 }
 
@@ -349,8 +360,8 @@ static void cells_canonical(void *self, const struct kv_run *run, char *text, si
              "weights=%s,"
              "widths=%s",
              c->bits, c->model.file.digest, errors[c->choice.error],
-             c->exact_keys ? "exact" : "stored", c->gain, grains[c->choice.grain], holds[c->hold],
-             c->scale, c->source, widths);
+             c->exact_keys ? "exact" : "stored", c->budget.gain, grains[c->choice.grain],
+             holds[c->hold], c->budget.scale, c->source, widths);
 }
 
 const struct kv_policy kv_policy_cells = {
@@ -377,4 +388,6 @@ const struct kv_policy kv_policy_cells = {
     .error_widths = cells_error_widths,
     .reads_exact_keys = cells_reads_exact_keys,
     .settle = cells_settle,
+    .plain_cells = cells_plain,
+    .plain_token = cells_plain_token,
 };

@@ -321,10 +321,9 @@ static float net(const struct kv_cells_weights *m, size_t place, const float *x)
     return kv_dot(m->last, b, h) + m->last_bias[0];
 }
 
-// Token features of a row, standardised.
-static void token_features(const struct kv_cells_weights *m, const struct kv_layer_rows *rows,
-                           size_t row, float *x) {
-    const struct kv_token *t = &rows->item->tokens[rows->first + row];
+void kv_cells_token_features(const struct kv_cells_weights *m, const struct kv_item *item,
+                             size_t row, float *x) {
+    const struct kv_token *t = &item->tokens[row];
     float raw[8];
     size_t n = 0;
     if (m->groups >> KV_CELLS_PAPER & 1) {
@@ -334,7 +333,7 @@ static void token_features(const struct kv_cells_weights *m, const struct kv_lay
         raw[n++] = logf(fmaxf(t->feature[KV_ATTN_VAR], 1e-12f));
     }
     if (m->groups >> KV_CELLS_TOKEN & 1) {
-        raw[n++] = rows->item->surprisal_nats[rows->first + row];
+        raw[n++] = item->surprisal_nats[row];
         raw[n++] = log1pf((float)t->pos);
         raw[n++] = t->pos == 0;
         raw[n++] = t->pos < 4;
@@ -348,7 +347,7 @@ void kv_cells_log_s(const struct kv_cells_weights *m, const struct kv_layer_rows
     const float *h = rows->input + row * s->hidden;
     float x[KV_CELLS_MOST_INPUTS];
     size_t n_own = m->groups >> KV_CELLS_ATTENTION & 1 ? KV_N_CELL_FEATURES : 0;
-    if (m->n_token) token_features(m, rows, row, x + n_own);
+    kv_cells_token_features(m, rows->item, rows->first + row, x + n_own);
     for (size_t head = 0; head < s->n_kv_heads; head++) {
         size_t at = (size_t)rows->layer * s->n_kv_heads + head;
         const float *own = rows->features + (row * s->n_kv_heads + head) * KV_N_CELL_FEATURES;

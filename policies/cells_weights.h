@@ -72,6 +72,9 @@ KV_MUST_CHECK int kv_cells_weights_find(struct kv_cells_weights *m, const struct
 KV_MUST_CHECK int kv_cells_weights_fit(const struct kv_cells_weights *m, const struct kv_fitting *f,
                                        struct kv_error *e);
 
+// What a token brings of its own, standardised: x[n_token], groups paper and token.
+void kv_cells_token_features(const struct kv_cells_weights *m, const struct kv_item *item,
+                             size_t row, float *x);
 // log s of the cells of one row in one layer: out[n_kv_heads][2].
 void kv_cells_log_s(const struct kv_cells_weights *m, const struct kv_layer_rows *rows, size_t row,
                     float *out);

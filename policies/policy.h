@@ -322,6 +322,8 @@ struct kv_layer_ages {
 
 // ---- the policy -----------------------------------------------------------------------
 
+struct kv_plain_cells;
+
 #define KV_POLICY_ABI 1u // bumped on any change that is not an append
 
 // delay_tokens of a policy that decides when the whole prompt is read: about context tokens at the
@@ -428,6 +430,11 @@ struct kv_policy {
     // context's; choices go on from a copy of what this leaves.
     int (*revise)(void *self, const struct kv_layer_ages *ages, void *state, uint8_t *cells,
                   struct kv_error *e);
+    // Optional, with decide_layer: policy cells' numbers, by which a GPU decides as it does
+    // (policies/cells_plain.h); arrays live as long as *self. And what token `row` brings of its
+    // own: x[n_token].
+    int (*plain_cells)(void *self, struct kv_plain_cells *to, struct kv_error *e);
+    void (*plain_token)(void *self, const struct kv_item *item, size_t row, float *x);
 };
 
 // A shared object exports this; the host hands its ABI number and gets NULL for one it cannot

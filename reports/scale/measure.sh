@@ -2,9 +2,10 @@
 # Measures what reports/scale.md tabulates, on a machine at rest: about 12 minutes on two cores for all of it.
 #     make all mpi build/sim/model/bench/bench_blas build/sim/replay/bench/bench_replay build/sim/replay/bench/bench_scale build/sim/cli/test/make_gguf
 #     MODEL=... KVSIM_DATA=... [LLAMA=.../llama-perplexity] sh reports/scale/measure.sh [blas|replay|scale|ranks|kills|llama]...
-# and on a machine with a GPU, after `make cuda`, about 8 minutes on an H200 with 16 cores: ... measure.sh gpu
+# and on a machine with a GPU, after `make cuda`, about 8 minutes on an H200 with 16 cores: ... measure.sh gpu gpu_cells
 # ITEMS (60): of the sweeps by ranks and of the comparison. BENCH_ITEMS: of bench_replay (200), bench_scale (400).
-# GPU_ITEMS (1000 2500 5000 10042): the first so many of HellaSwag, of the sweeps on a GPU.
+# GPU_ITEMS (1000 2500 5000 10042): the first so many of HellaSwag, of the sweeps on a GPU. CELLS_ITEMS (1000) are drawn;
+# CELLS_JUDGED (40) of them go through this CPU too.
 set -eu
 : "${BUILD:=build}" "${MODEL:=data/SmolLM2-135M-Instruct.Q4_1.gguf}" "${KVSIM_DATA:?names the folder of hellaswag_val.jsonl.gz}"
 : "${ITEMS:=60}" "${LLAMA:=}"
@@ -88,6 +89,29 @@ gpu_sweeps() { # gpu_sweeps GPUS ITEMS: the same sweep twice
     tokens=$("$kvsim" sql -q --tsv "SELECT SUM(n_tokens) FROM item WHERE item < $2" --db "$work/g1.db" | tail -n 1)
     cat "$work/g1.time" "$work/g2.time" | awk -v gpus="$1" -v n="$2" -v tokens="$tokens" -v same=$same '{ s[NR] = $2 - $1 }
         END { printf "%4d  %5d  %7d  %7.1f  %8.1f  %10.2f  %21.2f  %s\n", gpus, n, tokens, s[1], s[2], s[2] / 8, s[2] / 8 / tokens * 1e6, same }'
+}
+
+# Policy cells, which decides in the pass, beside a static width: wall clock from start to rows stored, and what this CPU makes of it.
+gpu_cells() {
+    n=${CELLS_ITEMS:-1000} judged=${CELLS_JUDGED:-40} format=asym:group=32
+    "$kvsim" record -q -m "$MODEL" -t "hellaswag:$tasks" -n "$n" --keep final --compute cuda -o "$work/cells"
+    for spec in "static:bits=4@$format" "cells:bits=5@$format" "cells:bits=5,hold=hard,features=exact@$format"; do
+        for turn in 1 2; do
+            rm -f "$work"/c$turn.db*
+            start=$(now)
+            "$kvsim" sweep -q "$work/cells" "$spec" -m "$MODEL" --compute cuda --db "$work/c$turn.db"
+            echo "$start $(now)" >"$work/c$turn.time"
+            rows "$work/c$turn.db" >"$work/c$turn.tsv"
+        done
+        same=other && cmp -s "$work/c1.tsv" "$work/c2.tsv" && same='the same'
+        awk -v spec="$spec" -v same="$same" '{ s = $2 - $1 } END { printf "%-50s %6.1f s, the second of two; %s rows\n", spec, s, same }' "$work/c2.time"
+        "$kvsim" sweep -q "$work/cells" "$spec" -m "$MODEL" --items "0-$((judged - 1))" --db "$work/c2.db"
+        "$kvsim" sql -q --db "$work/c2.db" "SELECT COUNT(*) items, AVG(a.kl_nats) cpu_nats, AVG(b.kl_nats) gpu_nats,
+            AVG(b.kl_nats - a.kl_nats) / sqrt((AVG((b.kl_nats - a.kl_nats) * (b.kl_nats - a.kl_nats)) - AVG(b.kl_nats - a.kl_nats) *
+            AVG(b.kl_nats - a.kl_nats)) / COUNT(*)) standard_errors_off, AVG(b.effective_bits - a.effective_bits) more_bits
+            FROM outcome_item a JOIN run r ON r.id = a.run JOIN run s ON s.spec = r.spec AND s.trace = r.trace AND s.mode = r.mode
+            JOIN outcome_item b ON b.run = s.id AND b.item = a.item WHERE r.compute = 'cpu' AND s.compute = 'cuda'"
+    done
 }
 
 # HellaSwag as llama.cpp's perplexity tool takes it: six lines an item, of the items that were recorded.

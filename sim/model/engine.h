@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Exact replay on other hardware: a shared library that holds a model and the formats, runs batches
-// of coded passes whole, and gives back what is scored. Decisions go in, divergences come out.
+// of coded passes whole, and gives back what is scored. Decisions go in, divergences come out;
+// those of policy cells are made on the way and come out, too.
 //
 // A *run* is one item under one spec. Runs of a batch share what they can: an item's reference
 // states and, in the prefill modes, its prompt, which is a run of its own that others copy from.
@@ -14,9 +15,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "policies/cells_plain.h"
 #include "sim/quant/plain.h"
 
-#define KV_ENGINE_ABI 2
+#define KV_ENGINE_ABI 3
 
 // Weights in host memory, as sim/model/model.h says; NULL: the architecture has none.
 struct kv_engine_layer {
@@ -40,6 +42,15 @@ struct kv_engine_model {
 // The branch of a run that one call codes: KvBranch of sim/cuda/formats.
 struct kv_engine_branch {
     uint32_t row, n, start, format, opening_row, n_opening, tally;
+};
+// How the cells of a branch are decided in the pass. Positions of its path below n_exact are of a
+// prompt that attended exactly: their features read keys before coding, and computed row `prompt`
+// is that of position 0; `own` is that of the branch's first position behind them.
+struct kv_engine_decision {
+    uint32_t decider; // of those held
+    uint32_t context; // which decision is its context's; of a context, itself
+    uint32_t n_exact, prompt, own;
+    uint32_t known; // where in batch->known its rows' own features begin
 };
 // Computed rows [row, row + n) at positions from `position` on, of one branch of one run. Position
 // p of their path is stored row context + p below n_context, own + p - n_context from there on.
@@ -65,14 +76,18 @@ struct kv_engine_batch {
     const uint32_t *coded_upto; // [n_rows][2] positions below are read coded, K and V
     // Stored rows.
     uint32_t n_stored;
-    const uint32_t *run;  // [n_stored]
-    const uint8_t *cells; // [n_stored][n_layers][n_kv_heads][2]
+    const uint32_t *run; // [n_stored]
+    uint8_t *cells;      // [n_stored][n_layers][n_kv_heads][2]; out where decided in the pass
     uint32_t n_copied;
     const uint32_t (*copied)[2]; // [n_copied] {to, from}, stored rows
     bool reads_exact;            // some row reads exact values
-    // Branches: those of formats that code keys before RoPE stand last.
+    // Branches: first those whose cells are decided in the pass, contexts before choices; last
+    // those of formats that code keys before RoPE.
     uint32_t n_branches, n_before_rope, longest;
     const struct kv_engine_branch *branches;
+    uint32_t n_decided, n_decided_contexts, n_known;
+    const struct kv_engine_decision *decisions; // [n_decided]
+    const float *known;                         // [n_known] as decider->plain_token has them
     uint32_t n_tiles;
     const struct kv_engine_tile *tiles;
     // What is scored: reference states [n_references][hidden], and for slot s which computed row is
@@ -86,11 +101,12 @@ struct kv_engine_batch {
     // The likeliest token, the first of equal ones: [n_slots + 1][n_references], of what is
     // compared with each reference, and behind them of the references.
     uint32_t *top;
-    double *logprob;     // [n_slots][n_targets]
-    double *logprob_ref; // [n_targets]
-    uint8_t *not_finite; // [n_runs] something that attention read was not
-    uint64_t *tally;     // [n_runs][KV_MAX_WIDTHS][256] codes made
-    uint32_t bad;        // stored row + 1 of a decision that its format has no width for, or 0
+    double *logprob;          // [n_slots][n_targets]
+    double *logprob_ref;      // [n_targets]
+    uint8_t *not_finite;      // [n_runs] something that attention read was not
+    uint64_t *tally;          // [n_runs][KV_MAX_WIDTHS][256] codes made
+    uint32_t (*no_number)[2]; // [n_decided] {stored row + 1, layer} of a feature that is none, or 0
+    uint32_t bad;             // stored row + 1 of a decision that its format has no width for, or 0
 };
 
 struct kv_engine {
@@ -104,6 +120,9 @@ struct kv_engine {
     // [head_dim / 2][2], or NULL where no format needs them. Not while batches run.
     int (*hold)(void *self, const struct kv_plain_format *formats, uint32_t n, const float *turns,
                 uint32_t n_positions, char *why, size_t room);
+    // The deciders that decisions name; their arrays are copied. Not while batches run.
+    int (*hold_deciders)(void *self, const struct kv_plain_cells *deciders, uint32_t n, char *why,
+                         size_t room);
     int (*run)(void *self, struct kv_engine_batch *b, char *why, size_t room); // from any thread
     void (*close)(void *self);
 };

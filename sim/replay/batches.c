@@ -5,11 +5,13 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "policies/cells_plain.h"
 #include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/base/talk.h"
 #include "sim/base/work.h"
 #include "sim/model/engine.h"
+#include "sim/replay/ask.h"
 #include "sim/replay/closed.h"
 #include "sim/replay/compare.h"
 #include "sim/replay/layered.h"
@@ -26,13 +28,23 @@ struct batches {
     struct pair *pairs; // by item, then spec
     size_t *cut;        // [n + 1] where batches begin
     size_t n;
-    uint32_t *held;     // [n_specs] which of the engine's formats
-    uint32_t tile_rows; // rows of a tile of queries
+    uint32_t *held;                  // [n_specs] which of the engine's formats
+    struct kv_plain_cells *deciders; // of specs whose cells are decided in the pass
+    uint32_t *decider;               // [n_specs] which of them, or KV_ENGINE_NO_ROW
+    uint32_t tile_rows;              // rows of a tile of queries
     pthread_mutex_t *lock;
 };
 
 static const struct kv_trace_item *item_of(const struct batches *b, size_t pair) {
     return kv_trace_item(b->r->trace, b->pairs[pair].item);
+}
+static const struct kv_plain_cells *decider_of(const struct batches *b, size_t pair) {
+    uint32_t d = b->decider[b->pairs[pair].spec];
+    return d == KV_ENGINE_NO_ROW ? NULL : &b->deciders[d];
+}
+// Final states of an item that are compared.
+static uint32_t judged(const struct batches *b, const struct kv_trace_item *it) {
+    return b->r->decisions_only ? 0 : it->n_final;
 }
 static bool begins_item(const struct batches *b, size_t from, size_t pair) {
     return pair == from || b->pairs[pair].item != b->pairs[pair - 1].item;
@@ -47,28 +59,33 @@ struct layout {
     uint32_t *ids, *position, *stored_as, *upto, *run, (*copied)[2], *scored;
     float *references;
     struct kv_engine_branch *branches;
+    struct kv_engine_decision
+        *decisions; // of each branch; decider KV_ENGINE_NO_ROW where it has none
+    float *known;
     struct kv_engine_tile *tiles;
     struct kv_engine_target *targets;
-    uint32_t prompt;                    // stored row of the item's prompt
+    uint32_t prompt, prompt_computed;   // stored and computed row of the item's prompt
     size_t item_reference, item_target; // of the item at hand
 };
 
 // Room for a batch's runs and the prompts that an item's runs share.
 static void make_room(const struct batches *b, size_t from, size_t to, struct layout *l) {
     const struct kv_shape *s = &b->r->model->shape;
-    size_t runs = 0, rows = 0, segments = 0, references = 0, targets = 0, slots = 0, slot = 0;
+    size_t runs = 0, rows = 0, segments = 0, references = 0, targets = 0, slots = 0, slot = 0,
+           known = 0;
     for (size_t p = from; p < to; p++) {
         const struct kv_trace_item *it = item_of(b, p);
         if (begins_item(b, from, p)) {
             runs++, segments++;
             rows += kv_prompt_rows(b->r->mode, it);
-            references += it->n_final;
+            references += judged(b, it);
             targets += it->n_tokens + it->n_choices;
             slot = 0;
         }
         runs++;
         rows += it->n_tokens;
         segments += it->n_choices + 1;
+        if (decider_of(b, p)) known += (size_t)it->n_tokens * decider_of(b, p)->n_token;
         if (++slot > slots) slots = slot;
     }
     *l = (struct layout){.b.n_slots = (uint32_t)slots};
@@ -81,6 +98,9 @@ static void make_room(const struct batches *b, size_t from, size_t to, struct la
     l->run = kv_alloc(rows, sizeof *l->run);
     l->copied = kv_alloc(rows, sizeof *l->copied);
     l->branches = kv_alloc(segments, sizeof *l->branches);
+    l->decisions = kv_alloc(segments, sizeof *l->decisions);
+    l->known = kv_alloc(known, sizeof *l->known);
+    l->b.no_number = kv_alloc(segments, sizeof *l->b.no_number);
     l->tiles = kv_alloc(rows / b->tile_rows + segments, sizeof *l->tiles);
     l->references = kv_alloc(references * s->hidden, sizeof *l->references);
     l->scored = kv_alloc(slots * references, sizeof *l->scored);
@@ -99,7 +119,8 @@ static void free_room(struct layout *l) {
     void *all[] = {l->flags,   l->cells,        l->ids,           l->position,  l->stored_as,
                    l->upto,    l->run,          l->copied,        l->branches,  l->tiles,
                    l->targets, l->scored,       l->references,    l->b.kl_nats, l->b.logprob,
-                   l->b.tally, l->b.not_finite, l->b.logprob_ref, l->b.top};
+                   l->b.tally, l->b.not_finite, l->b.logprob_ref, l->b.top,     l->decisions,
+                   l->known,   l->b.no_number};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
 }
 
@@ -146,9 +167,9 @@ static void append_item(const struct batches *b, struct layout *l, const struct 
     uint32_t rows = kv_prompt_rows(b->r->mode, it);
     l->item_reference = n_references_before;
     l->item_target = l->b.n_targets;
-    memcpy(l->references + n_references_before * h, it->final, it->n_final * h * sizeof(float));
+    memcpy(l->references + n_references_before * h, it->final, judged(b, it) * h * sizeof(float));
     kv_targets_init(&targets, it);
-    for (size_t i = 0; i < targets.n; i++)
+    for (size_t i = 0; i < targets.n && !b->r->decisions_only; i++)
         l->targets[l->b.n_targets++] = (struct kv_engine_target){
             .reference = (uint32_t)n_references_before + targets.list[i].row,
             .id = targets.list[i].id};
@@ -157,15 +178,17 @@ static void append_item(const struct batches *b, struct layout *l, const struct 
     struct kv_tree tree = {rows, rows, 0, NULL, it->ids};
     l->prompt = l->b.n_stored;
     append_run(l, rows, KV_ENGINE_READS_EXACT);
-    uint32_t first = l->b.n_rows, *upto = append_rows(l, &tree, 0, rows, l->prompt);
+    uint32_t first = l->prompt_computed = l->b.n_rows,
+             *upto = append_rows(l, &tree, 0, rows, l->prompt);
     memset(upto, 0, 2 * (size_t)rows * sizeof *upto);
     append_tiles(b, l, &tree, 0, rows, first, l->prompt, l->prompt);
     l->b.reads_exact = true;
 }
 
-// One run; its cells are decided already, at the end of l->cells.
+// One run; its cells, at the end of l->cells, are decided already or will be in the pass. known:
+// where its tokens' own features begin.
 static void append_spec(const struct batches *b, struct layout *l, const struct kv_trace_item *it,
-                        size_t spec_index, size_t slot) {
+                        size_t spec_index, size_t slot, uint32_t known) {
     const struct kv_replay_spec *spec = &b->r->specs[spec_index];
     struct kv_tree t = {it->n_tokens, it->n_context, it->n_choices, it->first, it->ids};
     uint32_t prompt = kv_prompt_rows(b->r->mode, it), stored = l->b.n_stored, first = l->b.n_rows;
@@ -187,7 +210,15 @@ static void append_spec(const struct batches *b, struct layout *l, const struct 
         append_tiles(b, l, &t, it->first[c], it->first[c + 1], first + it->first[c] - prompt,
                      stored, stored + it->first[c]);
     for (uint32_t c = 0; c <= it->n_choices; c++) {
-        uint32_t row = c ? it->first[c - 1] : 0, end = c ? it->first[c] : it->n_context;
+        uint32_t row = c ? it->first[c - 1] : 0, end = c ? it->first[c] : it->n_context,
+                 d = b->decider[spec_index];
+        l->decisions[l->b.n_branches] = (struct kv_engine_decision){
+            .decider = d,
+            .context = c,
+            .n_exact = prompt,
+            .prompt = l->prompt_computed,
+            .own = first + (c ? row - prompt : 0),
+            .known = d == KV_ENGINE_NO_ROW ? 0 : known + row * b->deciders[d].n_token};
         l->branches[l->b.n_branches++] = (struct kv_engine_branch){.row = stored + row,
                                                                    .n = end - row,
                                                                    .start = c ? it->n_context : 0,
@@ -198,22 +229,60 @@ static void append_spec(const struct batches *b, struct layout *l, const struct 
         if (end - row > l->b.longest) l->b.longest = end - row;
     }
     uint32_t *scored = l->scored + slot * l->b.n_references + l->item_reference;
-    for (uint32_t f = 0; f < it->n_final; f++)
+    for (uint32_t f = 0; f < judged(b, it); f++)
         scored[f] = it->final_rows[f] < prompt ? (uint32_t)KV_ENGINE_RECORDED
                                                : first + it->final_rows[f] - prompt;
 }
 
-// Branches whose keys are coded before RoPE go behind the others.
+// Branches in the order that the engine wants: contexts that are decided in the pass, choices that
+// are, the others, those whose keys are coded before RoPE. decisions[i].context comes as the number
+// of the choice, 0 for a context.
+enum place { DECIDED_CONTEXT, DECIDED_CHOICE, GIVEN, BEFORE_ROPE, N_PLACES };
+
+static enum place place_of(const struct layout *l, const bool *before_rope, uint32_t i) {
+    if (l->decisions[i].decider != KV_ENGINE_NO_ROW)
+        return l->decisions[i].context ? DECIDED_CHOICE : DECIDED_CONTEXT;
+    return before_rope[l->branches[i].format] ? BEFORE_ROPE : GIVEN;
+}
+
 static void sort_branches(struct layout *l, const bool *before_rope) {
-    struct kv_engine_branch *sorted = kv_alloc(l->b.n_branches, sizeof *sorted);
-    size_t n = 0;
-    for (int last = 0; last < 2; last++)
-        for (uint32_t i = 0; i < l->b.n_branches; i++)
-            if (before_rope[l->branches[i].format] == last) sorted[n++] = l->branches[i];
-    for (uint32_t i = 0; i < l->b.n_branches; i++)
-        l->b.n_before_rope += before_rope[l->branches[i].format];
-    memcpy(l->branches, sorted, n * sizeof *sorted);
-    free(sorted);
+    uint32_t all = l->b.n_branches, n = 0, count[N_PLACES] = {0};
+    struct kv_engine_branch *branches = kv_alloc(all, sizeof *branches);
+    struct kv_engine_decision *decisions = kv_alloc(all, sizeof *decisions);
+    for (int place = 0; place < N_PLACES; place++) {
+        uint32_t contexts = 0; // met so far, each before its choices
+        for (uint32_t i = 0; i < all; i++) {
+            enum place own = place_of(l, before_rope, i);
+            contexts += own == DECIDED_CONTEXT;
+            if ((int)own != place) continue;
+            branches[n] = l->branches[i];
+            decisions[n] = l->decisions[i];
+            decisions[n++].context = contexts - 1;
+            count[place]++;
+        }
+    }
+    memcpy(l->branches, branches, all * sizeof *branches);
+    memcpy(l->decisions, decisions, all * sizeof *decisions);
+    l->b.n_decided_contexts = count[DECIDED_CONTEXT];
+    l->b.n_decided = count[DECIDED_CONTEXT] + count[DECIDED_CHOICE];
+    l->b.n_before_rope = count[BEFORE_ROPE];
+    free(branches);
+    free(decisions);
+}
+
+// What a run's tokens bring of their own to decisions in the pass.
+static int append_known(const struct batches *b, struct layout *l, size_t pair,
+                        struct kv_error *e) {
+    const struct kv_trace_item *it = item_of(b, pair);
+    size_t which = b->pairs[pair].spec, n = decider_of(b, pair)->n_token;
+    const struct kv_replay_spec *spec = &b->r->specs[which];
+    struct kv_token *tokens = kv_alloc(it->n_tokens, sizeof *tokens);
+    struct kv_item view;
+    int rc = kv_show_item(b->r, which, b->pairs[pair].item, it->features, tokens, &view, e);
+    for (uint32_t row = 0; row < it->n_tokens && rc == 0; row++, l->b.n_known += (uint32_t)n)
+        spec->policy->plain_token(spec->self, &view, row, l->known + l->b.n_known);
+    free(tokens);
+    return rc;
 }
 
 // ---- a batch --------------------------------------------------------------------------
@@ -233,6 +302,21 @@ static int refuse(const struct batches *b, size_t from, const struct layout *l,
     }
 }
 
+// Whether what was decided in the pass of a run can stand: cells of its stored rows from `stored`
+// on.
+static int check_decided(const struct batches *b, const struct layout *l, size_t pair, uint32_t run,
+                         size_t stored, const uint8_t *cells, struct kv_error *e) {
+    const struct kv_trace_item *it = item_of(b, pair);
+    const struct kv_replay_spec *spec = &b->r->specs[b->pairs[pair].spec];
+    if (!decider_of(b, pair)) return 0;
+    for (uint32_t i = 0; i < l->b.n_decided; i++)
+        if (l->branches[i].tally == run && l->b.no_number[i][0])
+            return kv_fail(e, KV_EFAIL, spec->canonical,
+                           "a feature of token %zu in layer %u is no number (item %s)",
+                           l->b.no_number[i][0] - 1 - stored, l->b.no_number[i][1], it->id);
+    return kv_check_answers(spec, it->id, it->n_tokens, cells, e);
+}
+
 // One run's outcome: its slot's divergences and log-probs, from the item's first reference and
 // target on.
 static int take_outcome(struct batches *b, const struct layout *l, size_t pair, uint32_t run,
@@ -250,11 +334,11 @@ static int take_outcome(struct batches *b, const struct layout *l, size_t pair, 
     struct kv_targets targets;
     struct kv_outcome o = {0};
     kv_targets_init(&targets, it);
-    for (uint32_t f = 0; f < it->n_final; f++) {
+    for (uint32_t f = 0; f < judged(b, it); f++) {
         own[f] = finite ? kl[f] : NAN;
         targets.other_top[f] = top[f] != ref_top[f];
     }
-    for (size_t i = 0; i < targets.n; i++) {
+    for (size_t i = 0; i < targets.n && !r->decisions_only; i++) {
         targets.list[i].logprob = finite ? logprob[i] : NAN;
         targets.ref[i] = l->b.logprob_ref[target + i];
         targets.list[i].top = top[targets.list[i].row] == targets.list[i].id;
@@ -264,12 +348,13 @@ static int take_outcome(struct batches *b, const struct layout *l, size_t pair, 
     kv_ledger_count(spec, it, cells, &o.ledger);
     o.ledger.entropy_bits =
         kv_codes_entropy_bits(l->b.tally + (size_t)run * KV_MAX_WIDTHS * 256, spec->run.n_widths);
-    kv_compare_outcome(it, &targets, own, &o);
+    if (!r->decisions_only) kv_compare_outcome(it, &targets, own, &o);
     int rc;
     {
         KV_LOCK(b->lock);
         if (r->decided) r->decided(r->self, b->pairs[pair].item, which, cells);
-        if (r->scored) r->scored(r->self, b->pairs[pair].item, which, &targets, own);
+        if (r->scored && !r->decisions_only)
+            r->scored(r->self, b->pairs[pair].item, which, &targets, own);
         rc = r->take(r->self, b->pairs[pair].item, which, &o, e);
     }
     kv_outcome_fini(&o);
@@ -293,12 +378,16 @@ static int run_pairs(struct batches *b, size_t from, size_t to, struct kv_error 
             rc = kv_trace_check_item(r->trace, b->pairs[p].item, KV_KEEP_FINAL, e);
             if (rc) break;
             append_item(b, &l, it, references);
-            references += it->n_final;
+            references += judged(b, it);
             slot = 0;
         }
         before_rope[b->held[which]] = r->specs[which].format->keys_before_rope;
-        rc = kv_decide(r, which, b->pairs[p].item, l.cells + l.b.n_stored * n_cells, e);
-        if (rc == 0) append_spec(b, &l, it, which, slot);
+        uint32_t known = l.b.n_known;
+        if (decider_of(b, p))
+            rc = append_known(b, &l, p, e);
+        else
+            rc = kv_decide(r, which, b->pairs[p].item, l.cells + l.b.n_stored * n_cells, e);
+        if (rc == 0) append_spec(b, &l, it, which, slot, known);
     }
     if (rc == 0) {
         sort_branches(&l, before_rope);
@@ -307,6 +396,7 @@ static int run_pairs(struct batches *b, size_t from, size_t to, struct kv_error 
         l.b.copied = (const uint32_t(*)[2])l.copied;
         l.b.branches = l.branches, l.b.tiles = l.tiles, l.b.references = l.references;
         l.b.scored = l.scored, l.b.targets = l.targets;
+        l.b.decisions = l.decisions, l.b.known = l.known;
         if (r->model->engine->run(r->model->engine_self, &l.b, why, sizeof why))
             rc = kv_fail(e, KV_EFAIL, r->model->engine->hardware, "a batch of %u rows failed: %s",
                          l.b.n_rows, why);
@@ -322,15 +412,18 @@ static int run_pairs(struct batches *b, size_t from, size_t to, struct kv_error 
         if (begins_item(b, from, p)) {
             uint32_t rows = kv_prompt_rows(r->mode, it);
             reference = next_reference, target = next_target, slot = 0;
-            next_reference += it->n_final;
+            next_reference += judged(b, it);
             while (next_target < l.b.n_targets && l.targets[next_target].reference < next_reference)
                 next_target++;
             prompt_finite = !rows || !l.b.not_finite[run];
             if (rows) run++;
             stored += rows;
         }
-        rc = take_outcome(b, &l, p, run, slot, reference, target, l.cells + stored * n_cells,
-                          prompt_finite && !l.b.not_finite[run], e);
+        const uint8_t *cells = l.cells + stored * n_cells;
+        rc = check_decided(b, &l, p, run, stored, cells, e);
+        if (rc == 0)
+            rc = take_outcome(b, &l, p, run, slot, reference, target, cells,
+                              prompt_finite && !l.b.not_finite[run], e);
         stored += it->n_tokens;
     }
     free_room(&l);
@@ -393,6 +486,25 @@ static int hold_formats(struct batches *b, bool *served, struct kv_error *e) {
     return rc;
 }
 
+// The same with policies that decide in the pass.
+static int hold_deciders(struct batches *b, const bool *served, struct kv_error *e) {
+    const struct kv_replay *r = b->r;
+    char why[256] = "";
+    uint32_t n = 0;
+    int rc = 0;
+    for (size_t j = 0; j < r->n_specs && rc == 0; j++) {
+        const struct kv_replay_spec *spec = &r->specs[j];
+        b->decider[j] = KV_ENGINE_NO_ROW;
+        if (!served[j] || !kv_by_layers(spec)) continue;
+        b->decider[j] = n;
+        rc = spec->policy->plain_cells(spec->self, &b->deciders[n++], e);
+    }
+    if (rc == 0 &&
+        r->model->engine->hold_deciders(r->model->engine_self, b->deciders, n, why, sizeof why))
+        rc = kv_fail(e, KV_EFAIL, r->model->engine->hardware, "cannot hold policies: %s", why);
+    return rc;
+}
+
 // Cuts pairs where a batch has the rows that suit the engine: at an item's end if it can be.
 static void cut(struct batches *b, size_t n_pairs) {
     size_t rows = 0, most = 2 * (size_t)b->r->model->engine->rows;
@@ -413,9 +525,15 @@ static void cut(struct batches *b, size_t n_pairs) {
     if (n_pairs) b->cut[++b->n] = n_pairs;
 }
 
+// Whether a spec's policy, deciding by layers, can be asked as plain numbers.
+static bool decides_in_pass(const struct kv_replay *r, const struct kv_replay_spec *spec) {
+    return kv_by_layers(spec) == spec && spec->policy->plain_cells && !r->audit;
+}
+
 static bool may_serve(const struct kv_replay *r, const struct kv_replay_spec *spec) {
-    return r->mode != KV_REQUANT && !r->redraw && !r->decisions_only && spec->hops <= 1 &&
-           !kv_by_layers(spec) && !(r->closed && kv_reads_run(spec));
+    bool decides = kv_by_layers(spec) ? decides_in_pass(r, spec) : !r->decisions_only;
+    return decides && r->mode != KV_REQUANT && !r->redraw && spec->hops <= 1 &&
+           !(r->closed && kv_reads_run(spec));
 }
 
 // Says which specs the caller runs. Under bf16 there are none: the caller's passes are float32.
@@ -440,10 +558,13 @@ int kv_replay_batches(const struct kv_replay *r, unsigned jobs, struct kv_progre
                         .progress = progress,
                         .pairs = kv_alloc(r->n_items * r->n_specs, sizeof *b.pairs),
                         .held = kv_alloc(r->n_specs, sizeof *b.held),
+                        .deciders = kv_alloc(r->n_specs, sizeof *b.deciders),
+                        .decider = kv_alloc(r->n_specs, sizeof *b.decider),
                         .tile_rows = 64 / (s->n_heads / s->n_kv_heads)};
     size_t n = 0;
     for (size_t j = 0; j < r->n_specs; j++) served[j] = may_serve(r, &r->specs[j]);
     int rc = hold_formats(&b, served, e);
+    if (rc == 0) rc = hold_deciders(&b, served, e);
     if (rc == 0) rc = say_left(r, served, e);
     for (size_t i = r->first_item; i < r->first_item + r->n_items && rc == 0; i++)
         for (size_t j = 0; j < r->n_specs; j++)
@@ -458,5 +579,7 @@ int kv_replay_batches(const struct kv_replay *r, unsigned jobs, struct kv_progre
     free(b.pairs);
     free(b.cut);
     free(b.held);
+    free(b.deciders);
+    free(b.decider);
     return rc;
 }

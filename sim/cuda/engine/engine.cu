@@ -2,6 +2,7 @@
 // Exact replay on NVIDIA GPUs (engine.h): weights and formats stay on each GPU, lanes of a stream
 // each run batches. Products in float32 (no TF32), or with bf16 weights and activations.
 #include "sim/cuda/engine/attend.cuh"
+#include "sim/cuda/engine/decide.cuh"
 #include "sim/cuda/engine/head.cuh"
 #include "sim/cuda/engine/lane.cuh"
 #include "sim/cuda/engine/rows.cuh"
@@ -50,7 +51,7 @@ bool faster_in_pieces(const cudaDeviceProp &p) {
     return p.minor == 0 && p.major >= 8 && p.major <= 10;
 }
 
-// One GPU: the model's weights, the formats, free lanes.
+// One GPU: the model's weights, deciders, free lanes with the formats.
 struct Gpu {
     int index = 0;
     bool pieces = false; // float32 products are made of bf16 ones
@@ -59,6 +60,7 @@ struct Gpu {
     const float *embed = nullptr, *final_norm = nullptr, *cos[2] = {}, *sin[2] = {};
     KvWeights head;
     std::vector<void *> owned;
+    KvDeciders deciders;
     std::vector<std::unique_ptr<KvLane>> idle;
 
     ~Gpu() {
@@ -153,7 +155,9 @@ class Batch {
     size_t rows;
     uint32_t kv_dim, q_dim;
     const uint32_t *ids, *position, *stored_as, *upto, *run_of, *copied, *scored;
-    const uint8_t *flags, *cells;
+    const uint8_t *flags;
+    uint8_t *cells;
+    KvDecide d;
     const kv_engine_branch *branches;
     const kv_engine_tile *tiles;
     const kv_engine_target *targets;
@@ -207,6 +211,34 @@ class Batch {
         k_coded = l.k_coded.room(stored), v_coded = l.v_coded.room(stored);
         k_exact = v_exact = nullptr;
         if (b.reads_exact) k_exact = l.k_exact.room(stored), v_exact = l.v_exact.room(stored);
+        if (b.n_decided) bring_decisions();
+    }
+
+    // What deciding on the way needs of every layer, and room for what it finds.
+    void bring_decisions() {
+        cudaStream_t s = l.stream;
+        const KvDeciders &by = g.deciders;
+        const size_t stored = (size_t)b.n_stored * kv_dim, layer_cells = (size_t)b.n_stored * 2 * m.n_kv_heads,
+                     n_cells = layer_cells * m.n_layers;
+        d = KvDecide();
+        d.deciders = by.at, d.branches = branches, d.tried = by.tried, d.n_tried = by.n_tried;
+        d.decisions = l.decided.decisions.take(b.decisions, b.n_decided, s);
+        d.known = l.decided.known.take(b.known, b.n_known, s);
+        d.q = q, d.input = norm, d.k = k, d.v = v, d.cells = cells;
+        d.n_layers = m.n_layers, d.n_heads = m.n_heads, d.n_kv_heads = m.n_kv_heads;
+        d.head_dim = m.head_dim, d.hidden = m.hidden, d.n_stored = b.n_stored;
+        d.coded_k = l.decided.coded_k.room(by.n_tried * stored);
+        l.decided.coded_v.room(stored);
+        d.error = l.decided.error.room(by.n_tried * layer_cells);
+        d.fact = l.decided.fact.room(2 * layer_cells);
+        d.seen = l.decided.seen.room(stored);
+        d.scan = (KvScan *)l.decided.scan.room((size_t)b.n_stored * m.n_heads * sizeof(KvScan) / sizeof(float));
+        d.memory = l.decided.memory.room(b.n_decided);
+        d.no_number = l.decided.no_number.zeros(2 * (size_t)b.n_decided, s);
+        uint8_t *widths = l.decided.widths.room(by.n_tried * n_cells);
+        for (uint32_t w = 0, slot = 0; w < KV_MAX_WIDTHS; w++)
+            if (by.tried >> w & 1)
+                kv_try(cudaMemsetAsync(widths + slot++ * n_cells, (int)w, n_cells, s));
     }
 
     void layer(uint32_t i) {
@@ -222,6 +254,10 @@ class Batch {
                          stored_as, qkv, q, k_raw, k, v};
         KV_LAUNCH(kv_split, row, threads, 0, s, split);
         l.phase(KvLane::ROWS);
+        if (b.n_copied)
+            KV_LAUNCH(kv_copy_rows, dim3(b.n_copied), threads, 0, s, copied, kv_dim, k_raw, k, v);
+        if (b.n_decided) decide(i, w);
+        l.phase(KvLane::DECISIONS);
         store(i, w);
         l.phase(KvLane::CODES);
         attend(i, w);
@@ -249,11 +285,62 @@ class Batch {
                                               l.stream));
     }
 
+    // Codes all branches that are decided at each width that matters, and takes the errors.
+    void try_widths(uint32_t i) {
+        const size_t stored = (size_t)b.n_stored * kv_dim,
+                     n_cells = (size_t)b.n_stored * m.n_layers * m.n_kv_heads * 2;
+        const dim3 grid(b.n_decided, (b.longest + 31) / 32), threads(32 * KV_FACT_WARPS);
+        for (uint32_t w = 0, slot = 0; w < KV_MAX_WIDTHS; w++) {
+            if (!(d.tried >> w & 1)) continue;
+            for (int side = 0; side < 2; side++) {
+                KvCode job = {};
+                job.layer = i, job.side = side, job.x = side ? v : k, job.rows = b.n_stored;
+                job.y = side ? l.decided.coded_v.room(stored) : l.decided.coded_k.room(stored) + slot * stored;
+                job.cells = l.decided.widths.room(n_cells) + slot * n_cells;
+                job.longest = b.longest;
+                kv_try((cudaError_t)kv_cuda_code_rows(l.formats, &job, (const KvBranch *)branches, b.n_decided,
+                                                      l.stream));
+                KV_LAUNCH(kv_try_width, grid, threads, 0, l.stream, d, (uint32_t)side, w, job.y);
+            }
+            slot++;
+        }
+    }
+
+    // Tile after tile of branches [first, first + n).
+    void decide_branches(uint32_t first, uint32_t n) {
+        const uint32_t cells_of_layer = 2 * m.n_kv_heads,
+                       asked = m.n_heads > cells_of_layer ? m.n_heads : cells_of_layer,
+                       warps = asked < KV_DECIDE_WARPS ? asked : (uint32_t)KV_DECIDE_WARPS;
+        const size_t scan_bytes = kv_scan_bytes(m.head_dim),
+                     bytes = kv_decide_bytes(cells_of_layer, m.n_heads, g.deciders.most_hidden, warps);
+        const dim3 scan_grid(n, m.n_kv_heads * kv_scan_parts(m.n_heads / m.n_kv_heads));
+        uint32_t longest = 0;
+        for (uint32_t i = first; i < first + n; i++)
+            longest = b.branches[i].n > longest ? b.branches[i].n : longest;
+        if (n == 0) return;
+#ifndef KV_EMULATED
+        kv_try(cudaFuncSetAttribute(kv_scan, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)scan_bytes));
+        kv_try(cudaFuncSetAttribute(kv_decide_tile, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+#endif
+        for (uint32_t tile = 0; tile == 0 || tile * KV_DECIDE_TOKENS < longest; tile++) {
+            const bool scanned = tile > 0 || first > 0;
+            if (scanned)
+                KV_LAUNCH(kv_scan, scan_grid, dim3(32 * KV_SCAN_WARPS), scan_bytes, l.stream, d, first, tile);
+            KV_LAUNCH(kv_decide_tile, dim3(n), dim3(32 * warps), bytes, l.stream, d, first, tile, (uint32_t)scanned);
+        }
+    }
+
+    void decide(uint32_t i, const Layer &w) {
+        d.layer = i, d.window = w.window;
+        try_widths(i);
+        KV_LAUNCH(kv_facts, dim3(b.n_decided, (b.longest + 31) / 32), dim3(32 * KV_FACT_WARPS), 0, l.stream, d);
+        decide_branches(0, b.n_decided_contexts);
+        decide_branches(b.n_decided_contexts, b.n_decided - b.n_decided_contexts);
+    }
+
     void store(uint32_t i, const Layer &w) {
         const dim3 threads(KV_ROW_THREADS), stored(b.n_stored);
         const uint32_t after = b.n_branches - b.n_before_rope;
-        if (b.n_copied)
-            KV_LAUNCH(kv_copy_rows, dim3(b.n_copied), threads, 0, l.stream, copied, kv_dim, k_raw, k, v);
         if (b.reads_exact) {
             KV_LAUNCH(kv_round, stored, threads, 0, l.stream, k, v, run_of, flags, kv_dim, k_exact, v_exact);
             KV_LAUNCH(kv_check, stored, threads, 0, l.stream, k_exact, v_exact, run_of, flags, KV_ENGINE_READS_EXACT, kv_dim, not_finite);
@@ -341,6 +428,10 @@ class Batch {
         back(b.not_finite, not_finite, b.n_runs);
         back((unsigned long long *)b.tally, tally, (size_t)b.n_runs * KV_MAX_WIDTHS * 256);
         back(&b.bad, bad, 1);
+        if (b.n_decided) {
+            back(b.cells, cells, (size_t)b.n_stored * m.n_layers * m.n_kv_heads * 2);
+            back(b.no_number[0], d.no_number, 2 * (size_t)b.n_decided);
+        }
         kv_try(cudaStreamSynchronize(l.stream));
     }
 };
@@ -423,6 +514,15 @@ int hold(void *self, const kv_plain_format *formats, uint32_t n, const float *tu
     });
 }
 
+int hold_deciders(void *self, const kv_plain_cells *deciders, uint32_t n, char *why, size_t room) {
+    return said(why, room, [&] {
+        for (auto &g : static_cast<Engine *>(self)->gpus) {
+            kv_try(cudaSetDevice(g->index));
+            g->deciders.hold(deciders, n);
+        }
+    });
+}
+
 int run(void *self, kv_engine_batch *b, char *why, size_t room) {
     auto *e = static_cast<Engine *>(self);
     std::unique_ptr<KvLane> lane;
@@ -439,7 +539,7 @@ void close(void *self) {
     delete static_cast<Engine *>(self);
 }
 
-const kv_engine engine = {KV_ENGINE_ABI, hardware, KV_BATCH * PIECE / 2, open, hold, run, close};
+const kv_engine engine = {KV_ENGINE_ABI, hardware, KV_BATCH * PIECE / 2, open, hold, hold_deciders, run, close};
 
 } // namespace
 

@@ -66,6 +66,13 @@ struct KvLane {
     KvBuffer<kv_engine_tile> tiles;
     KvBuffer<kv_engine_target> targets;
     KvBuffer<unsigned long long> tally;
+    struct { // of cells that are decided on the way
+        KvBuffer<kv_engine_decision> decisions;
+        KvBuffer<kv_cells_memory> memory;
+        KvBuffer<uint8_t> widths;
+        KvBuffer<uint32_t> no_number;
+        KvBuffer<float> known, coded_k, coded_v, error, fact, seen, scan;
+    } decided;
     KvBuffer<float> x, norm, qkv, q, k_raw, k, v, k_exact, v_exact, k_coded, v_coded, mixed, delta,
         gateup, act, references, state, reference_logits, logits, likeliest;
     KvBuffer<double> log_z, sum_p, kl, log_ratio, logprob;
@@ -80,7 +87,7 @@ struct KvLane {
     KvLane &operator=(const KvLane &) = delete;
     ~KvLane() {
 #ifdef KV_TIMED
-        const char *names[] = {"copies", "rows", "products", "codes", "attention", "scores"};
+        const char *names[] = {"copies", "rows", "products", "decisions", "codes", "attention", "scores"};
         for (int i = 0; i < PHASES; i++) fprintf(stderr, "%s %.3f s\n", names[i], spent[i]);
 #endif
         kv_cuda_free_formats(formats);
@@ -89,7 +96,7 @@ struct KvLane {
     }
 
     // Built with -DKV_TIMED, each phase is waited for and its seconds are said at the end.
-    enum Phase { COPIES, ROWS, PRODUCTS, CODES, ATTENTION, SCORES, PHASES };
+    enum Phase { COPIES, ROWS, PRODUCTS, DECISIONS, CODES, ATTENTION, SCORES, PHASES };
 #ifdef KV_TIMED
     double spent[PHASES] = {}, since = now();
     static double now() {
