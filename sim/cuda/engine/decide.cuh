@@ -56,7 +56,7 @@ class KvDeciders {
         if (n_tried == 0) n_tried = 1; // ranges stand there
         const kv_plain_cells *held = all.data();
         copy(held, n);
-        at = held;
+        at = n ? held : nullptr;
     }
 
   private:
