@@ -347,6 +347,7 @@ void kv_cells_log_s(const struct kv_cells_weights *m, const struct kv_layer_rows
     const float *h = rows->input + row * s->hidden;
     float x[KV_CELLS_MOST_INPUTS];
     size_t n_own = m->groups >> KV_CELLS_ATTENTION & 1 ? KV_N_CELL_FEATURES : 0;
+    bool passed = rows->window && rows->item->tokens[rows->first + row].pos >= rows->window;
     kv_cells_token_features(m, rows->item, rows->first + row, x + n_own);
     for (size_t head = 0; head < s->n_kv_heads; head++) {
         size_t at = (size_t)rows->layer * s->n_kv_heads + head;
@@ -354,6 +355,7 @@ void kv_cells_log_s(const struct kv_cells_weights *m, const struct kv_layer_rows
         for (size_t i = 0; i < n_own; i++)
             x[i] = (own[i] - m->attention_mean[at * KV_N_CELL_FEATURES + i]) /
                    m->attention_deviation[at * KV_N_CELL_FEATURES + i];
+        if (n_own && passed) x[KV_CELL_FIRST] = 0;
         for (size_t side = 0; side < 2; side++) {
             size_t p = 2 * at + side;
             float f = m->bias[p];

@@ -306,6 +306,9 @@ struct kv_layer_rows {
     // error_weights m (1 where it has none): [n][n_kv_heads][2][n_widths]. NULL where the policy
     // asks for none.
     const float *error;
+    // Positions that a query of this layer sees, its own included; 0: all. Behind it the feature of
+    // position 0 is that of the oldest position seen.
+    uint32_t window;
 };
 
 // The cells of one layer when a context (or a window of text) has grown to n tokens, a multiple of

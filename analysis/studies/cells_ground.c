@@ -237,6 +237,20 @@ static int read_targets(struct kv_cells_ground *g, const struct kv_cells_item *i
     return rc;
 }
 
+// Where a layer's window has passed position 0, its weight is not known, which is the mean.
+static void forget_passed(const struct kv_cells_ground *g, const struct kv_cells_item *i,
+                          float *attention) {
+    const uint32_t *windows = kv_trace_info(i->trace)->windows;
+    size_t of_layer = g->shape.n_kv_heads * g->of.n_attention;
+    for (size_t row = 0; windows && row < i->item->n_tokens; row++)
+        for (size_t l = 0; l < g->shape.n_layers; l++) {
+            if (!windows[l] || kv_trace_position(i->item, row) < windows[l]) continue;
+            float *x = attention + (row * g->shape.n_layers + l) * of_layer;
+            for (size_t h = 0; h < g->shape.n_kv_heads; h++)
+                x[h * g->of.n_attention + KV_CELL_FIRST] = NAN;
+        }
+}
+
 static int read_item(void *self, unsigned worker, size_t at, struct kv_error *e) {
     struct kv_cells_ground *g = self;
     const struct kv_cells_item *i = &g->items[at];
@@ -245,9 +259,11 @@ static int read_item(void *self, unsigned worker, size_t at, struct kv_error *e)
     int rc = check_item(g, i, e);
     if (rc == 0) rc = read_targets(g, i, e);
     size_t per_token = kv_cells_places(&g->of) / 2 * g->of.n_attention;
-    if (rc == 0 && per_token)
-        memcpy(g->attention + i->first * per_token, i->item->cells_attention,
-               n * per_token * sizeof *g->attention);
+    if (rc == 0 && per_token) {
+        float *own = g->attention + i->first * per_token;
+        memcpy(own, i->item->cells_attention, n * per_token * sizeof *own);
+        forget_passed(g, i, own);
+    }
     for (size_t row = 0; row < n && rc == 0; row++) {
         float *x = g->token + (i->first + row) * n_t;
         if (n_t) token_features(g, i->item, row, x);
@@ -270,19 +286,32 @@ static int read_items(struct kv_cells_ground *g, struct kv_error *e) {
 
 // ---- standardising -------------------------------------------------------------------------
 
+static float standard(float x, float mean, float deviation) {
+    return isnan(x) ? 0 : (x - mean) / deviation;
+}
+
 // Column k of rows `stride` apart, over the tokens trained on; all tokens are standardised.
 static void standardise(const struct kv_cells_ground *g, float *x, size_t stride, float *mean,
                         float *deviation) {
-    double sum = 0, squares = 0, n = (double)g->n_learns;
-    for (size_t i = 0; i < g->n_learns; i++) sum += (double)x[g->learns[i] * stride];
+    double sum = 0, squares = 0;
+    size_t n = 0;
     for (size_t i = 0; i < g->n_learns; i++) {
-        double from_mean = (double)x[g->learns[i] * stride] - sum / n;
-        squares += from_mean * from_mean;
+        float v = x[g->learns[i] * stride];
+        if (isnan(v)) continue;
+        sum += (double)v;
+        n++;
     }
-    *mean = (float)(sum / n);
-    *deviation = (float)sqrt(squares / n);
+    double centre = n ? sum / (double)n : 0;
+    for (size_t i = 0; i < g->n_learns; i++) {
+        float v = x[g->learns[i] * stride];
+        if (isnan(v)) continue;
+        squares += ((double)v - centre) * ((double)v - centre);
+    }
+    *mean = (float)centre;
+    *deviation = n ? (float)sqrt(squares / (double)n) : 0;
     if (*deviation < least_deviation) *deviation = least_deviation;
-    for (size_t i = 0; i < g->n_tokens; i++) x[i * stride] = (x[i * stride] - *mean) / *deviation;
+    for (size_t i = 0; i < g->n_tokens; i++)
+        x[i * stride] = standard(x[i * stride], *mean, *deviation);
 }
 
 static int standardise_attention(void *self, unsigned worker, size_t column, struct kv_error *e) {
@@ -316,7 +345,7 @@ static void rescale(float *x, size_t n_rows, size_t columns, const float *mean,
                     const float *deviation) {
     for (size_t r = 0; r < n_rows; r++)
         for (size_t k = 0; k < columns; k++)
-            x[r * columns + k] = (x[r * columns + k] - mean[k]) / deviation[k];
+            x[r * columns + k] = standard(x[r * columns + k], mean[k], deviation[k]);
 }
 
 // As the file that is read again does.

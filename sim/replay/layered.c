@@ -193,7 +193,8 @@ static int ask_row(struct kv_layered *y, const struct kv_layer_pass *p, uint32_t
                                  .input = p->input + (size_t)row * s->hidden,
                                  .k = p->k + row * width,
                                  .v = p->v + row * width,
-                                 .error = tried ? y->error : NULL};
+                                 .error = tried ? y->error : NULL,
+                                 .window = y->spec->windows ? y->spec->windows[p->layer] : 0};
     bool audit = y->audit && row == p->layer * 37u % y->tree->n_tokens;
     if (audit) memcpy(y->spare_state, state, y->state_bytes);
     rc = policy->decide_layer(y->by->self, &rows, state, cells, e);

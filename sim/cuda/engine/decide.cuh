@@ -387,7 +387,7 @@ __device__ inline void kv_own_row(const KvDecide &a, const kv_engine_branch &b, 
 
 // A cell's features, standardised, and the token's own behind them.
 __device__ inline void kv_cell_inputs(const KvDecide &a, const kv_plain_cells *c, const float *known,
-                                      size_t row, uint32_t head, const KvDecideRoom &r) {
+                                      size_t row, uint32_t position, uint32_t head, const KvDecideRoom &r) {
     const uint32_t lane = threadIdx.x % 32, group = a.n_heads / a.n_kv_heads,
                    n_own = c->attention_mean ? (uint32_t)KV_N_CELL_FEATURES : 0;
     if (lane < n_own) {
@@ -399,7 +399,8 @@ __device__ inline void kv_cell_inputs(const KvDecide &a, const kv_plain_cells *c
             for (uint32_t g = 0; g < group; g++) f += r.own[4 * (head * group + g) + lane] / (float)group;
         if (lane == KV_CELL_SELF) f = logf(fmaxf(f, expf(-12.0f)));
         if (lane == KV_CELL_FIRST || lane == KV_CELL_LARGEST) f = logf(fmaxf(f, 1e-6f));
-        r.x[lane] = (f - c->attention_mean[at]) / c->attention_deviation[at];
+        const bool unknown = lane == KV_CELL_FIRST && kv_oldest(a.window, position) > 0;
+        r.x[lane] = unknown ? 0.0f : (f - c->attention_mean[at]) / c->attention_deviation[at];
     } else if (lane < c->n_x)
         r.x[lane] = known[lane - n_own];
     __syncwarp();
@@ -430,10 +431,10 @@ __device__ inline float kv_cell_net(const kv_plain_cells *c, size_t place, const
 
 // Fills a cell's damages, a lane a width. Returns whether its sensitivity is a number.
 __device__ inline bool kv_cell_damage(const KvDecide &a, const kv_plain_cells *c, const float *known,
-                                      size_t row, uint32_t cell, const KvDecideRoom &r) {
+                                      size_t row, uint32_t position, uint32_t cell, const KvDecideRoom &r) {
     const uint32_t lane = threadIdx.x % 32, n = 2 * a.n_kv_heads;
     const kv_cells_choice &choice = c->choice;
-    kv_cell_inputs(a, c, known, row, cell / 2, r);
+    kv_cell_inputs(a, c, known, row, position, cell / 2, r);
     float f = a.fact[2 * (row * n + cell)] + kv_cell_net(c, (size_t)a.layer * n + cell, r);
     f = f < -30 ? -30 : f > 30 ? 30 : f;
     const double half_s = (double)(0.5f * expf(f));
@@ -531,7 +532,8 @@ __global__ void __launch_bounds__(32 * KV_DECIDE_WARPS)
         __syncthreads();
         bool number = true;
         for (uint32_t cell = warp; cell < cells; cell += warps)
-            number &= kv_cell_damage(a, c, a.known + by.known + (size_t)i * c->n_token, row, cell, r);
+            number &= kv_cell_damage(a, c, a.known + by.known + (size_t)i * c->n_token, row, position,
+                                     cell, r);
         if (!number && a.no_number[2 * index] == 0) { // of several threads all write the same
             a.no_number[2 * index] = (uint32_t)row + 1;
             a.no_number[2 * index + 1] = a.layer;
