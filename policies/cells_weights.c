@@ -233,7 +233,7 @@ static int open_shipped(struct kv_cells_weights *m, const struct kv_run *run, co
         const char *name = file.path + strlen(folder);
         struct kv_tensors t;
         struct kv_error why;
-        snprintf(source, room, "shipped/%.*s", (int)strcspn(name, "."), name);
+        snprintf(source, room, "shipped/%.*s", (int)(strrchr(name, '.') - name), name);
         if (strchr(wanted, '/') && strcmp(wanted, source) != 0) continue;
         int rc = kv_tensors_read(&t, file.path, file.data, file.n, e);
         if (rc) return rc;

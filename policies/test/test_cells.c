@@ -562,6 +562,39 @@ static void files_and_settings_that_cannot_be_are_refused(void **state) {
     free(text);
 }
 
+// Weights that travel fit one shape, and of that shape one model alone (test_families asks Qwen's
+// own file which one it is).
+static void weights_that_travel_are_of_one_model(void **state) {
+    static const struct {
+        struct kv_format_setting setting;
+        const char *source, *digest;
+    } travelling[] = {
+        {{.shape = {30, 9, 3, 64, 576, 1536, 49152, 8192}, .order = KV_ORDER_GGML},
+         "weights=shipped/smollm2-135m-instruct,",
+         "f9e409eee24a3d17"},
+        {{.shape = {24, 14, 2, 64, 896, 4864, 151936, 32768}, .order = KV_ORDER_HF},
+         "weights=shipped/qwen2.5-coder-0.5b-instruct,",
+         "c214ef5f5bffc2b7"},
+    };
+    enum { N = sizeof travelling / sizeof *travelling };
+    (void)state;
+    for (size_t i = 0; i < N; i++)
+        for (size_t model = 0; model < N; model++) {
+            struct kv_replay_spec spec;
+            struct kv_error e;
+            assert_int_equal(kv_replay_spec_open(&spec, "cells:bits=5@asym:group=32",
+                                                 &travelling[i].setting, 1, &e),
+                             0);
+            assert_non_null(strstr(spec.canonical, travelling[i].source));
+            struct kv_fitting fit = {.struct_bytes = sizeof fit,
+                                     .run = &spec.run,
+                                     .model_name = "this one",
+                                     .model_digest = travelling[model].digest};
+            assert_int_equal(spec.policy->fit(spec.self, &fit, &e), i == model ? 0 : KV_EFAIL);
+            kv_replay_spec_close(&spec);
+        }
+}
+
 static void without_a_pass_there_is_no_answer(void **state) {
     struct fake_cells c = shipped_inputs();
     struct kv_error e;
@@ -589,6 +622,7 @@ int main(void) {
         cmocka_unit_test(a_frozen_table_goes_by_class_and_place_and_takes_the_budget),
         cmocka_unit_test(the_canonical_form_comes_back_and_pins_the_file),
         cmocka_unit_test(files_and_settings_that_cannot_be_are_refused),
+        cmocka_unit_test(weights_that_travel_are_of_one_model),
         cmocka_unit_test(without_a_pass_there_is_no_answer),
     };
     return cmocka_run_group_tests_name("cells", tests, set_up, tear_down);

@@ -15,7 +15,7 @@ kl(m) = column(sprintf("kl%d", m))
 lower(m) = column(sprintf("low%d", m)) > 0.3 * kl(m) ? column(sprintf("low%d", m)) : 0.3 * kl(m)
 
 set multiplot layout 1, 2 margins 0.19, 0.985, 0.1, 0.8 spacing 0.2, 0
-set label 1 "KL to the 16-bit run, nats a scored token: the same HellaSwag items (at most 300), 95 % intervals" at screen 0.015, 0.955 left font ",14" textcolor rgb ink
+set label 1 "KL to the 16-bit run, nats a scored token: the same 300 HellaSwag items, 95 % intervals" at screen 0.015, 0.955 left font ",14" textcolor rgb ink
 set logscale x
 set format x "%g"
 do for [m = 1:3] {

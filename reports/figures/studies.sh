@@ -48,12 +48,17 @@ table plans.md 'runtime | exported as' | awk -F '\t' '
     { split($6, part, /[][, ]+/); print $1 "\t" $3 "\t" $5 "\t" part[1] "\t" part[2] "\t" part[3] }' | sort -s -t '	' -k 3,3g >"$to/plans.tsv"
 draw plans 860 340
 
-# A bucket stands at the most that its positions see; "KL (low to high)" where there is an interval.
-head=$(grep -m 1 '^| tokens seen' reports/long.md)
-table long.md 'tokens seen' | awk -F '\t' -v head="$head" '
-    BEGIN { print "row\tcontext\tkl\tlow\thigh\tname"; n = split(head, name, / *\| */); gsub(/`/, "", head); split(head, name, / *\| */) }
-    { most = $1; sub(/.* /, "", most); gsub(/,/, "", most)
-      for (i = 3; i <= NF; i++) { split($i, part, /[ ()]+/); print i - 2 "\t" most "\t" part[1] "\t" part[2] "\t" part[4] "\t" name[i + 1] } }' | sort -s -n -k 1,1 >"$to/long.tsv"
+# A bucket stands at the most that its positions see; "KL (low to high)" where there is an interval. Sinks lie on what has none.
+head=$(grep -m 1 '^| policy | bits | 1 to 256' reports/long.md)
+table long.md 'policy | bits | 1 to 256' | awk -F '\t' -v head="$head" '
+    BEGIN { print "row\tcontext\tkl\tlow\thigh\tname"; split(head, bucket, / *\| */) }
+    $1 ~ /sinks/ { next }
+    { row++
+      sub(/^static:/, "", $1); sub(/^cells:bits=5@.*/, "cells:bits=5", $1)
+      if ($1 ~ /^bits=/) { bits = substr($1, 6, 1); $1 = substr($1, 8) ", " bits " bit" }
+      for (i = 3; i <= 8; i++) {
+          most = bucket[i + 1]; sub(/.* /, "", most); gsub(/,/, "", most)
+          split($i, part, /[ ()]+/); print row "\t" most "\t" part[1] "\t" part[2] "\t" part[4] "\t" $1 } }' >"$to/long.tsv"
 draw long 860 440
 
 # Devices that are shipped, on their own runs.

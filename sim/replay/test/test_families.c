@@ -14,12 +14,14 @@ enum { N_RULES = sizeof rules / sizeof *rules };
 
 static const struct family {
     const char *file, *name, *samples;
-    bool slides; // has a window that is shorter than the text
+    bool slides;         // has a window that is shorter than the text
+    const char *weights; // of policy cells, that travel with kvsim; or NULL
 } families[] = {
     {"qwen2.5-coder-0.5b-instruct-q4_k_m.gguf", "qwen2.5-coder-0.5b",
-     "sim/test/reference/samples-qwen2.5-coder-0.5b.json", false},
+     "sim/test/reference/samples-qwen2.5-coder-0.5b.json", false,
+     "weights=shipped/qwen2.5-coder-0.5b-instruct,"},
     {"gemma-3-270m-q4_k_m.gguf", "gemma3-270m", "sim/test/reference/samples-gemma-3-270m.json",
-     true},
+     true, NULL},
 };
 enum { N_FAMILIES = sizeof families / sizeof *families };
 
@@ -161,6 +163,28 @@ static void a_text_of_1024_tokens_scores_as_the_other_program_says(void **state)
     free(ids);
 }
 
+static void weights_of_cells_that_travel_are_of_this_file(void **state) {
+    const struct fixture *f = *state;
+    if (!f->model) skip();
+    struct kv_format_setting setting = {.shape = f->model->shape, .order = f->model->order};
+    struct kv_replay_spec spec;
+    struct kv_error e;
+    int rc = kv_replay_spec_open(&spec, "cells:bits=5@asym:group=32", &setting, 1, &e);
+    if (!f->family->weights) {
+        assert_int_equal(rc, KV_EFAIL);
+        assert_non_null(strstr(e.msg, "no weights for a model of this shape"));
+        return;
+    }
+    must(rc, &e);
+    assert_non_null(strstr(spec.canonical, f->family->weights));
+    struct kv_fitting fit = {.struct_bytes = sizeof fit,
+                             .run = &spec.run,
+                             .model_name = f->family->name,
+                             .model_digest = f->model->digest};
+    must(spec.policy->fit(spec.self, &fit, &e), &e);
+    kv_replay_spec_close(&spec);
+}
+
 // ---- the families ---------------------------------------------------------------------
 
 static const struct family *next_family;
@@ -221,6 +245,7 @@ int main(void) {
         cmocka_unit_test(a_text_longer_than_the_window_scores_as_transformers_says),
         cmocka_unit_test(thirty_items_of_hellaswag_have_the_ids_and_log_probs_of_the_other_program),
         cmocka_unit_test(a_text_of_1024_tokens_scores_as_the_other_program_says),
+        cmocka_unit_test(weights_of_cells_that_travel_are_of_this_file),
     };
     int failed = 0;
     for (size_t i = 0; i < N_FAMILIES; i++) {
