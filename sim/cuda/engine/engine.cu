@@ -477,6 +477,25 @@ bool computes(uint32_t d) {
     return d == 16 || d == 32 || d == 64 || d == 80 || d == 96 || d == 128 || d == 256;
 }
 
+// Products that a batch best has rows for: KV_BATCH, or what each GPU's lanes have memory for. Half of it is left to logits and
+// to decisions in the pass.
+uint32_t products_that_fit(const Engine &e) {
+    size_t most = KV_BATCH;
+    for (const auto &g : e.gpus) {
+        const kv_engine_model &m = g->m;
+        const size_t q_dim = (size_t)m.n_heads * m.head_dim, kv_dim = (size_t)m.n_kv_heads * m.head_dim,
+                     row = sizeof(float) * (3 * (size_t)m.hidden + 3 * q_dim + 9 * kv_dim + 3 * (size_t)m.ffn);
+        size_t free, total;
+        kv_try(cudaSetDevice(g->index));
+        kv_try(cudaMemGetInfo(&free, &total));
+        const size_t fit = free / 2 / LANES / (row * PIECE);
+        if (fit < most) most = fit;
+    }
+    return most ? (uint32_t)most : 1;
+}
+
+kv_engine engine;
+
 int open(void **self, const kv_engine_model *m, bool bf16, char *why, size_t room) {
     return said(why, room, [&] {
         int n = 0, version = 0;
@@ -494,6 +513,7 @@ int open(void **self, const kv_engine_model *m, bool bf16, char *why, size_t roo
             e->gpus.back()->index = i;
             e->gpus.back()->load(m, bf16);
         }
+        engine.rows = products_that_fit(*e) * PIECE / 2;
         kv_try(cudaGetDeviceProperties(&p, 0));
         kv_try(cublasGetVersion(e->gpus[0]->idle[0]->blas, &version));
         // Not how many there are: rows do not depend on it.
@@ -539,10 +559,9 @@ void close(void *self) {
     delete static_cast<Engine *>(self);
 }
 
-const kv_engine engine = {KV_ENGINE_ABI, hardware, KV_BATCH * PIECE / 2, open, hold, hold_deciders, run, close};
-
 } // namespace
 
 extern "C" const struct kv_engine *kv_engine_entry(uint32_t abi) {
+    engine = {KV_ENGINE_ABI, hardware, KV_BATCH * PIECE / 2, open, hold, hold_deciders, run, close};
     return abi == KV_ENGINE_ABI ? &engine : nullptr;
 }
