@@ -112,8 +112,8 @@ struct kv_engine_batch {
 struct kv_engine {
     uint32_t abi;
     const char *hardware; // set by open
-    uint32_t rows;        // that a batch best has, by what the device has memory for; set by open. A
-                          // row's bits do not depend on what else is in the batch
+    uint32_t rows; // that a batch best has, by what the device has memory for; set by open. A
+                   // row's bits do not depend on what else is in the batch
     // All fill `why` and return non-zero when the device fails.
     int (*open)(void **self, const struct kv_engine_model *m, bool bf16, char *why, size_t room);
     // The formats that branches name. turns: kv_plain_turns of each layer, [n_layers][n_positions]
