@@ -8,22 +8,9 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
-#include <unistd.h>
 #include <cmocka.h>
 
-// The file that each test writes anew.
-static char path[] = "/tmp/kvsim-latency-XXXXXX";
-
-static int make_file(void **state) {
-    (void)state;
-    int fd = mkstemp(path);
-    return fd < 0 ? -1 : close(fd);
-}
-
-static int remove_file(void **state) {
-    (void)state;
-    return remove(path);
-}
+#include "sim/cost/test/own_file.h"
 
 // 2 layers x 3 heads x 10 = 60 values of K a token, and as many of V.
 static struct kv_device *round_device(void) {

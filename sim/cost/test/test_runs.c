@@ -7,22 +7,9 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
-#include <unistd.h>
 #include <cmocka.h>
 
-// The file that each test writes anew.
-static char path[] = "/tmp/kvsim-runs-XXXXXX";
-
-static int make_file(void **state) {
-    (void)state;
-    int fd = mkstemp(path);
-    return fd < 0 ? -1 : close(fd);
-}
-
-static int remove_file(void **state) {
-    (void)state;
-    return remove(path);
-}
+#include "sim/cost/test/own_file.h"
 
 static struct kv_runs *opened(const char *text) {
     struct kv_runs *r;
