@@ -108,13 +108,7 @@ static void count(const struct block *b) {
         if (s->so_far) s->so_far[row] += share * w[n];
         if (!last) continue;
         size_t from = kv_window_start(window, row), len = row + 1 - from;
-        double sum = 0, squares = 0;
-        for (size_t j = from - b->begin; j <= n; j++) {
-            sum += w[j];
-            squares += (double)w[j] * w[j];
-        }
-        double mean = sum / (double)len;
-        s->variance[row] += per_head * (float)(squares / (double)len - mean * mean);
+        s->variance[row] += per_head * (float)kv_variance_of(w + from - b->begin, len);
     }
     for (size_t j = 0; j < b->to - b->begin; j++) {
         if (s->so_far) s->so_far[b->begin + j] += share * p->received[j];

@@ -72,4 +72,15 @@ void kv_layer_down(const struct kv_layer_run *p, const float *up, size_t rows, f
 void kv_layer_feed_forward(const struct kv_layer_run *p, float *up, size_t rows, float *x,
                            struct kv_scratch *s);
 
+// Of n weights of one query.
+static inline double kv_variance_of(const float *w, size_t n) {
+    double sum = 0, squares = 0;
+    for (size_t i = 0; i < n; i++) {
+        sum += (double)w[i];
+        squares += (double)w[i] * (double)w[i];
+    }
+    double mean = sum / (double)n;
+    return squares / (double)n - mean * mean;
+}
+
 #endif

@@ -43,16 +43,6 @@ struct room {
     size_t ld_w;
 };
 
-static double variance_of(const float *w, size_t n) {
-    double sum = 0, squares = 0;
-    for (size_t i = 0; i < n; i++) {
-        sum += (double)w[i];
-        squares += (double)w[i] * (double)w[i];
-    }
-    double mean = sum / (double)n;
-    return squares / (double)n - mean * mean;
-}
-
 // variance: where that of the weights is added up, mean over heads, or NULL.
 static void attend(const struct kv_model *m, uint32_t layer, uint32_t position,
                    const struct kv_step_view *view, const float *q, const struct room *room,
@@ -83,7 +73,7 @@ static void attend(const struct kv_model *m, uint32_t layer, uint32_t position,
         }
         kv_kernels()->attend(&a);
         for (size_t g = 0; variance && g < group; g++)
-            *variance += (float)variance_of(a.weights + g * a.ld_w, len) / (float)s->n_heads;
+            *variance += (float)kv_variance_of(a.weights + g * a.ld_w, len) / (float)s->n_heads;
     }
 }
 
