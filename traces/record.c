@@ -368,14 +368,12 @@ int kv_record(const struct kv_model *m, const struct kv_tasks *tasks,
                          .adjoint = o->adjoint,
                          .tape_bytes = o->tape_bytes ? o->tape_bytes : KV_TAPE_BYTES,
                          .info = &info};
-    r.scratch = kv_alloc(o->jobs, sizeof(struct kv_scratch *));
-    for (unsigned w = 0; w < o->jobs; w++) r.scratch[w] = kv_scratch_new();
+    r.scratch = kv_scratch_crew_new(o->jobs, items->n);
     char *how = how_recorded(m, o);
     rc = kv_trace_writer_open(&r.writer, o->dir, &info, how, items->items, items->n, e);
     free(how);
     if (rc == 0) rc = record_into(&r, o, e);
-    for (unsigned w = 0; w < o->jobs; w++) kv_scratch_free(r.scratch[w]);
-    free(r.scratch);
+    kv_scratch_crew_free(r.scratch, o->jobs);
     free(info.kv_norms);
     free(info.rope);
     free(info.windows);

@@ -107,6 +107,14 @@ static size_t list_scored(const struct kv_trace_item *it, bool all, struct kv_sc
     return n;
 }
 
+size_t kv_scored_count(const struct kv_trace_item *item, const char *score) {
+    struct kv_scored *scored = kv_alloc(item->n_tokens, sizeof *scored);
+    size_t rows = list_scored(item, strcmp(score, "all") == 0, scored), n = 0;
+    for (size_t i = 0; i < rows; i++) n += scored[i].count;
+    free(scored);
+    return n;
+}
+
 enum { AT_ONCE = 8 }; // draws: bounds the gradients of the residual stream held
 
 void kv_sensitivity_measure(const struct kv_model *m, const struct kv_trace_item *it,

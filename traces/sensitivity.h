@@ -22,6 +22,10 @@ void kv_sensitivity_measure(const struct kv_model *m, const struct kv_trace_item
                             struct kv_scratch *s, struct kv_sensitivity *out);
 void kv_sensitivity_fini(struct kv_sensitivity *s);
 
+// Predictions that are scored, the branch point's once a choice: whose divergences add up to what
+// sensitivities foretell. score: one of kv_adjoint_scores.
+size_t kv_scored_count(const struct kv_trace_item *item, const char *score);
+
 // Names of whose reads count and of what is scored; end with NULL.
 extern const char *const kv_adjoint_modes[], *const kv_adjoint_scores[];
 

@@ -349,8 +349,7 @@ static int run(struct job *j, struct kv_generation_done *done, struct kv_error *
     size_t total = j->items->n * j->specs.n;
     *done = (struct kv_generation_done){.n_prompts = j->items->n, .n_specs = j->specs.n};
     for (size_t k = 0; k < total; k++) done->held += j->there[k];
-    j->scratch = kv_alloc(jobs, sizeof(struct kv_scratch *));
-    for (unsigned w = 0; w < jobs; w++) j->scratch[w] = kv_scratch_new();
+    j->scratch = kv_scratch_crew_new(jobs, jobs);
     pthread_mutex_init(&j->lock, NULL);
     if (done->held < total)
         j->progress = kv_progress_start("generating", total - done->held, "sequences");
@@ -363,8 +362,7 @@ static int run(struct job *j, struct kv_generation_done *done, struct kv_error *
         kv_fail(e, rc, "generate",
                 "interrupted; what was finished is in %s, and the same command goes on", j->o->db);
     pthread_mutex_destroy(&j->lock);
-    for (unsigned w = 0; w < jobs; w++) kv_scratch_free(j->scratch[w]);
-    free(j->scratch);
+    kv_scratch_crew_free(j->scratch, jobs);
     return rc;
 }
 

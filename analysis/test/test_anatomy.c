@@ -8,6 +8,7 @@
 #include "analysis/studies/anatomy.h"
 #include "sim/base/guard.h"
 #include "sim/replay/test/tiny_trace.h"
+#include "sim/test/light.h"
 
 enum { LAYERS = 7, HEADS = 2, DIM = 32, ITEMS = 3 };
 static const struct kv_shape shape = {LAYERS, 4, HEADS, DIM, 64, 96, N_TINY_PIECES, 1024};
@@ -55,7 +56,7 @@ static void record(struct made *t, struct kv_model *m) {
     assert_non_null(mkdtemp(t->dir));
     struct kv_record_options o = {.dir = t->dir,
                                   .keep = KV_KEEP_FINAL | KV_KEEP_KV | KV_KEEP_Q | KV_KEEP_SENS,
-                                  .n = ITEMS,
+                                  .n = light_testing() ? 1 : ITEMS,
                                   .adjoint = tiny_adjoint,
                                   .seed = 1,
                                   .jobs = 2};
@@ -185,7 +186,7 @@ static void remedies_are_ranked_priced_and_checked(void **state) {
     (void)state;
     record(&t, biased_model(60));
     struct kv_anatomy_options o = options_of(&t);
-    o.check = 2;
+    o.check = light_testing() ? 1 : 2;
     must(kv_anatomy_open(&a, &o, &e), &e);
     assert_string_equal(a.remedies[0].name, "as it is");
     assert_true(fabs(a.remedies[0].allocated_bits - 5) < 1e-9);

@@ -94,14 +94,17 @@ static void attend_row(struct kv_layer_run *p, uint32_t row, size_t head) {
     if (p->job->stats) count_attention(p, row, &a, from);
 }
 
-static void attend_rows(struct kv_layer_run *p, uint32_t from, uint32_t to) {
+static int attend_rows(struct kv_layer_run *p, uint32_t from, uint32_t to, struct kv_error *e) {
     uint32_t context = p->job->tree->n_context;
     if (p->by_blocks && from < context) {
-        kv_layer_attend_blocks(p, from, to < context ? to : context);
-        from = to < context ? to : context;
+        uint32_t end = to < context ? to : context;
+        int rc = kv_layer_attend_blocks(p, from, end, e);
+        if (rc) return rc;
+        from = end;
     }
     for (size_t h = 0; h < p->m->shape.n_kv_heads; h++)
         for (uint32_t row = from; row < to; row++) attend_row(p, row, h);
+    return 0;
 }
 
 // The rows in runs between which what is stored may change: the context's end at multiples of
@@ -117,7 +120,8 @@ static int attend_as_it_ages(struct kv_layer_run *p, size_t width, struct kv_err
             kv_paths_transpose(&p->at, width, p->view.k_coded, p->k_t[1]);
         to = in_context ? (from / job->age_tokens + 1) * job->age_tokens : t->n_tokens;
         if (in_context && to > t->n_context) to = t->n_context;
-        attend_rows(p, from, to);
+        int rc = attend_rows(p, from, to, e);
+        if (rc) return rc;
     }
     return 0;
 }
@@ -127,6 +131,5 @@ int kv_layer_attend(struct kv_layer_run *p, struct kv_error *e) {
     if (p->view.k_exact && p->k_t[0]) kv_paths_transpose(&p->at, width, p->view.k_exact, p->k_t[0]);
     if (p->view.k_coded && p->k_t[1]) kv_paths_transpose(&p->at, width, p->view.k_coded, p->k_t[1]);
     if (p->job->age) return attend_as_it_ages(p, width, e);
-    attend_rows(p, p->job->first_row, p->job->tree->n_tokens);
-    return 0;
+    return attend_rows(p, p->job->first_row, p->job->tree->n_tokens, e);
 }

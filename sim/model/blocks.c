@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attention of a long context by blocks of queries: scores of a block against all earlier keys in
-// one product, whole softmax rows, one product with the values. Held at once: KV_BLOCK_ROWS rows of
-// a KV head's queries, over all positions; nothing of tokens x tokens, and no sum is rescaled.
+// one product, whole softmax rows, one product with the values. Held by each thread:
+// KV_BLOCK_ROWS rows of a KV head's queries, over all positions; nothing of tokens x tokens, and no
+// sum is rescaled.
+#include <stdlib.h>
+
 #include "sim/base/blas.h"
+#include "sim/base/memory.h"
 #include "sim/model/kernels.h"
 #include "sim/model/layer.h"
 #include "sim/model/scratch.h"
@@ -11,13 +15,16 @@
 // differs from row to row: columns below most[side] are multiplied with coded values, those from
 // least[side] on with exact ones, and a row takes of each what it reads.
 struct block {
-    struct kv_layer_run *p;
+    const struct kv_layer_run *p;
+    struct kv_scratch *scratch;
     uint32_t from, to;
     size_t head, group, d, width, n_rows; // n_rows: queries, those of a token side by side
     size_t begin;                         // first position that some row sees
     size_t least[2], most[2];
     size_t ld, ld_exact;
     float *q, *w, *exact, *out;
+    float *received,
+        *own; // of all heads [n_kv_heads]: by position [longest], by query [n_rows]; or NULL
 };
 
 static size_t coded_end(const struct block *b, uint32_t row, int side) {
@@ -90,29 +97,42 @@ static void weigh(const struct block *b) {
     }
 }
 
-// What rows receive and how their own weights vary (struct kv_attention_stats), as attention.c
-// counts it for a row.
+// Before the head at hand: what rows receive, and how their own weights vary (struct
+// kv_attention_stats), as attention.c counts it for a row. Only rows of the block have a variance
+// from it, but what positions receive is added up in the order of blocks: tell.
 static void count(const struct block *b) {
     const struct kv_layer_run *p = b->p;
     struct kv_attention_stats *s = p->job->stats;
     float per_head = 1.0f / (float)p->m->shape.n_heads,
-          share = per_head / (float)p->m->shape.n_layers;
+          *received = b->received + b->head * p->at.longest, *own = b->own + b->head * b->n_rows;
     bool last = p->layer + 1 == p->m->shape.n_layers && s->variance;
     uint32_t window = p->m->layers[p->layer].window;
-    memset(p->received, 0, (b->to - b->begin) * sizeof *p->received);
+    memset(received, 0, (b->to - b->begin) * sizeof *received);
     for (size_t i = 0; i < b->n_rows; i++) {
         uint32_t row = b->from + (uint32_t)(i / b->group);
         size_t n = row - b->begin;
         const float *w = b->w + i * b->ld;
-        kv_kernels()->add(p->received, w, n); // its own apart: future leaves it out
-        if (s->so_far) s->so_far[row] += share * w[n];
+        kv_kernels()->add(received, w, n); // its own apart: future leaves it out
+        own[i] = w[n];
         if (!last) continue;
         size_t from = kv_window_start(window, row), len = row + 1 - from;
         s->variance[row] += per_head * (float)kv_variance_of(w + from - b->begin, len);
     }
-    for (size_t j = 0; j < b->to - b->begin; j++) {
-        if (s->so_far) s->so_far[b->begin + j] += share * p->received[j];
-        if (s->future) s->future[b->begin + j] += share * p->received[j];
+}
+
+static void tell(const struct block *b) {
+    const struct kv_shape *sh = &b->p->m->shape;
+    const struct kv_attention_stats *s = b->p->job->stats;
+    float share = 1.0f / (float)sh->n_heads / (float)sh->n_layers;
+    for (size_t head = 0; head < sh->n_kv_heads; head++) {
+        const float *received = b->received + head * b->p->at.longest,
+                    *own = b->own + head * b->n_rows;
+        for (size_t i = 0; i < b->n_rows && s->so_far; i++)
+            s->so_far[b->from + i / b->group] += share * own[i];
+        for (size_t j = 0; j < b->to - b->begin; j++) {
+            if (s->so_far) s->so_far[b->begin + j] += share * received[j];
+            if (s->future) s->future[b->begin + j] += share * received[j];
+        }
     }
 }
 
@@ -146,40 +166,76 @@ static void give_back(const struct block *b) {
                from, b->group * b->d * sizeof *from);
 }
 
-static void attend_block(struct kv_layer_run *p, uint32_t from, uint32_t to) {
+static struct block block_of(const struct kv_layer_run *p, uint32_t from, uint32_t to) {
     const struct kv_shape *sh = &p->m->shape;
-    struct block b = {.p = p,
-                      .from = from,
-                      .to = to,
-                      .group = sh->n_heads / sh->n_kv_heads,
-                      .d = sh->head_dim,
-                      .width = (size_t)sh->n_kv_heads * sh->head_dim,
-                      .begin = kv_window_start(p->m->layers[p->layer].window, from),
-                      .ld = p->at.ld_row};
-    b.n_rows = (to - from) * b.group;
-    find_ends(&b);
-    size_t least = b.least[KV_KEY] < b.least[KV_VALUE] ? b.least[KV_KEY] : b.least[KV_VALUE];
-    b.ld_exact = least < to ? to - least : 0;
-    b.q = kv_scratch_floats(p->scratch, KV_BUF_BLOCK_Q, KV_BLOCK_ROWS * b.group * b.d);
-    b.out = kv_scratch_floats(p->scratch, KV_BUF_BLOCK_OUT, KV_BLOCK_ROWS * b.group * b.d);
-    b.w = kv_scratch_floats(p->scratch, KV_BUF_BLOCK, KV_BLOCK_ROWS * b.group * b.ld);
-    bool apart = b.least[KV_KEY] < b.most[KV_KEY] || b.least[KV_VALUE] < b.most[KV_VALUE];
-    if (apart) b.exact = kv_scratch_floats(p->scratch, KV_BUF_BLOCK_EXACT, b.n_rows * b.ld_exact);
-    for (b.head = 0; b.head < sh->n_kv_heads; b.head++) {
-        take_queries(&b);
-        score(&b);
-        weigh(&b);
-        if (p->job->stats) count(&b);
-        mix(&b);
-        give_back(&b);
+    size_t group = sh->n_heads / sh->n_kv_heads;
+    return (struct block){.p = p,
+                          .from = from,
+                          .to = to,
+                          .group = group,
+                          .d = sh->head_dim,
+                          .width = (size_t)sh->n_kv_heads * sh->head_dim,
+                          .n_rows = (to - from) * group,
+                          .begin = kv_window_start(p->m->layers[p->layer].window, from),
+                          .ld = p->at.ld_row};
+}
+
+static void attend_block(struct block *b) {
+    size_t n_kv_heads = b->p->m->shape.n_kv_heads;
+    find_ends(b);
+    size_t least = b->least[KV_KEY] < b->least[KV_VALUE] ? b->least[KV_KEY] : b->least[KV_VALUE];
+    b->ld_exact = least < b->to ? b->to - least : 0;
+    b->q = kv_scratch_floats(b->scratch, KV_BUF_BLOCK_Q, KV_BLOCK_ROWS * b->group * b->d);
+    b->out = kv_scratch_floats(b->scratch, KV_BUF_BLOCK_OUT, KV_BLOCK_ROWS * b->group * b->d);
+    b->w = kv_scratch_floats(b->scratch, KV_BUF_BLOCK, KV_BLOCK_ROWS * b->group * b->ld);
+    bool apart = b->least[KV_KEY] < b->most[KV_KEY] || b->least[KV_VALUE] < b->most[KV_VALUE];
+    if (apart)
+        b->exact = kv_scratch_floats(b->scratch, KV_BUF_BLOCK_EXACT, b->n_rows * b->ld_exact);
+    for (b->head = 0; b->head < n_kv_heads; b->head++) {
+        take_queries(b);
+        score(b);
+        weigh(b);
+        if (b->received) count(b);
+        mix(b);
+        give_back(b);
     }
 }
 
+// ---- blocks that are computed at once ---------------------------------------------------
+
+enum { BLOCKS_A_THREAD = 4 }; // at once: their lengths differ little
+
+static void attend_one(void *self, struct kv_scratch *hand, size_t i) {
+    struct block *b = (struct block *)self + i;
+    b->scratch = hand;
+    attend_block(b);
+}
+
 // Blocks end at multiples of their size, wherever the rows begin.
-void kv_layer_attend_blocks(struct kv_layer_run *p, uint32_t from, uint32_t to) {
-    for (uint32_t end; from < to; from = end) {
-        end = (from / KV_BLOCK_ROWS + 1) * KV_BLOCK_ROWS;
-        if (end > to) end = to;
-        attend_block(p, from, end);
+int kv_layer_attend_blocks(struct kv_layer_run *p, uint32_t from, uint32_t to, struct kv_error *e) {
+    const struct kv_shape *sh = &p->m->shape;
+    size_t most = BLOCKS_A_THREAD * (size_t)(1 + p->scratch->n_more),
+           queries = KV_BLOCK_ROWS * (size_t)(sh->n_heads / sh->n_kv_heads),
+           counts = sh->n_kv_heads * (p->at.longest + queries);
+    float *seen =
+        p->job->stats ? kv_scratch_floats(p->scratch, KV_BUF_BLOCK_COUNTS, most * counts) : NULL;
+    struct block *blocks = kv_alloc(most, sizeof *blocks);
+    int rc = 0;
+    while (from < to && rc == 0) {
+        size_t n = 0;
+        for (; n < most && from < to; n++) {
+            uint32_t end = (from / KV_BLOCK_ROWS + 1) * KV_BLOCK_ROWS;
+            if (end > to) end = to;
+            blocks[n] = block_of(p, from, end);
+            if (seen) {
+                blocks[n].received = seen + n * counts;
+                blocks[n].own = blocks[n].received + sh->n_kv_heads * p->at.longest;
+            }
+            from = end;
+        }
+        rc = kv_scratch_parallel(p->scratch, n, attend_one, blocks, e);
+        for (size_t i = 0; i < n && seen && rc == 0; i++) tell(&blocks[i]);
     }
+    free(blocks);
+    return rc;
 }

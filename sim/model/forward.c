@@ -74,7 +74,7 @@ int kv_forward(const struct kv_model *m, const struct kv_forward *job, struct kv
         }
         p.layer = l;
         p.tape = job->tape ? &job->tape->layers[l] : NULL;
-        kv_layer_project(&p, x, rows, q, &kv, s);
+        if ((rc = kv_layer_project(&p, x, rows, q, &kv, s, e))) break;
         if (job->observe)
             job->observe(job->self, l, x, kv_scratch_floats(s, KV_BUF_NORM, rows * h), q, &kv);
         p.q = q;
@@ -87,9 +87,9 @@ int kv_forward(const struct kv_model *m, const struct kv_forward *job, struct kv
             job->tape->holds = l;
         }
         if ((rc = kv_layer_attend(&p, e))) break;
-        kv_layer_add_mixed(&p, mixed, rows, x, s);
+        if ((rc = kv_layer_add_mixed(&p, mixed, rows, x, s, e))) break;
         if (p.tape) memcpy(p.tape->middle, x, rows * h * sizeof *x);
-        kv_layer_feed_forward(&p, p.tape ? p.tape->gateup : NULL, rows, x, s);
+        rc = kv_layer_feed_forward(&p, p.tape ? p.tape->gateup : NULL, rows, x, s, e);
     }
     if (job->tape) memcpy(job->tape->x, x, rows * h * sizeof *x);
     if (rc == 0) kv_kernels()->rms_norm(job->final, x, m->final_norm, rows, h, m->rms_eps);

@@ -128,6 +128,12 @@ void kv_scratch_free(struct kv_scratch *s); // NULL is fine
 // From now on each row of a product has bits that depend on that row and the weights alone, not on
 // the rows beside it: for steps of several sequences at once (step.h). Slower where rows are many.
 void kv_scratch_row_by_row(struct kv_scratch *s, bool on);
+// From now on a pass over a sequence that goes by blocks (longer than 2,048 tokens and BOS) is
+// shared by n_threads: workers that have no item of their own. Bits are the same whatever n.
+void kv_scratch_share(struct kv_scratch *s, unsigned n_threads);
+// A scratch for each of n_workers that have n_passes to compute, and who has none helps the others.
+struct kv_scratch **kv_scratch_crew_new(unsigned n_workers, size_t n_passes);
+void kv_scratch_crew_free(struct kv_scratch **crew, unsigned n_workers); // NULL is fine
 
 KV_MUST_CHECK int kv_forward(const struct kv_model *m, const struct kv_forward *job,
                              struct kv_scratch *s, struct kv_error *e);

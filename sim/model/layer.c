@@ -17,10 +17,7 @@ void kv_layer_run_init(struct kv_layer_run *p, struct kv_scratch *s) {
     p->by_blocks = p->at.longest > KV_AT_ONCE_TOKENS;
     p->scratch = s;
     p->masked = kv_alloc(p->at.longest + 1, 1);
-    if (p->by_blocks) {
-        p->received = kv_alloc(p->at.longest + 1, sizeof(float));
-        if (p->job->tree->n_choices == 0) return; // no row attends by itself
-    }
+    if (p->by_blocks && p->job->tree->n_choices == 0) return; // no row attends by itself
     p->k_t[0] = kv_scratch_floats(s, KV_BUF_KEYS_EXACT, keys);
     p->k_t[1] = kv_scratch_floats(s, KV_BUF_KEYS_CODED, keys);
     // Columns between segments are read but never used; stale NaNs there would be harmless but
@@ -33,7 +30,6 @@ void kv_layer_run_init(struct kv_layer_run *p, struct kv_scratch *s) {
 
 void kv_layer_run_fini(struct kv_layer_run *p) {
     free(p->masked);
-    free(p->received);
     kv_paths_fini(&p->at);
 }
 
@@ -47,6 +43,36 @@ struct kv_layer_kv kv_layer_take_kv(const struct kv_model *m, size_t n, struct k
 static void add_bias(float *y, const float *bias, size_t rows, size_t n) {
     for (size_t r = 0; r < rows && bias; r++, y += n)
         for (size_t i = 0; i < n; i++) y[i] += bias[i];
+}
+
+// ---- chunks of rows -------------------------------------------------------------------
+
+// A part of the layer, chunk by chunk: each reads rows of `from` and writes or adds to those of
+// `to`.
+struct chunks {
+    const struct kv_layer_run *p;
+    size_t rows;
+    void (*chunk)(const struct chunks *c, size_t at, size_t n, struct kv_scratch *s);
+    const float *from;
+    float *to;
+    float *norm;            // of all rows, or NULL: in the scratch
+    struct kv_layer_kv *kv; // of what goes into attention
+    float *up;              // [rows][2 ffn] where gate and up stay, or NULL: in the scratch
+};
+
+static void one_chunk(void *self, struct kv_scratch *hand, size_t i) {
+    const struct chunks *c = self;
+    size_t at = i * KV_CHUNK_ROWS;
+    c->chunk(c, at, kv_layer_rows(c->p, c->rows - at), hand);
+}
+
+// Threads share chunks, but where products are elsewhere (accelerator.h): those are a thread's own.
+static int by_chunks(struct chunks *c, struct kv_scratch *s, struct kv_error *e) {
+    size_t n = c->p->by_blocks ? (c->rows + KV_CHUNK_ROWS - 1) / KV_CHUNK_ROWS : c->rows > 0;
+    if (!c->p->m->layers[c->p->layer].qkv.accelerator)
+        return kv_scratch_parallel(s, n, one_chunk, c, e);
+    for (size_t i = 0; i < n; i++) one_chunk(c, s, i);
+    return 0;
 }
 
 // ---- into attention -------------------------------------------------------------------
@@ -87,21 +113,23 @@ static void split_qkv(const struct kv_layer_run *p, size_t from, size_t n, const
     }
 }
 
-void kv_layer_project(const struct kv_layer_run *p, const float *x, size_t rows, float *q,
-                      struct kv_layer_kv *kv, struct kv_scratch *s) {
-    const struct kv_layer_weights *w = &p->m->layers[p->layer];
-    size_t h = p->m->shape.hidden, some = kv_layer_rows(p, rows),
-           kept = p->job->observe ? rows : some; // who observes sees the norm of all rows
-    float *norm = kv_scratch_floats(s, KV_BUF_NORM, kept * h),
-          *qkv = kv_scratch_floats(s, KV_BUF_QKV, some * w->qkv.rows);
-    for (size_t at = 0, n; at < rows; at += n) {
-        n = kv_layer_rows(p, rows - at);
-        float *to = kept == rows ? norm + at * h : norm;
-        kv_kernels()->rms_norm(to, x + at * h, w->attn_norm, n, h, p->m->rms_eps);
-        kv_product(&w->qkv, to, n, qkv, s);
-        add_bias(qkv, w->qkv_bias, n, w->qkv.rows);
-        split_qkv(p, at, n, qkv, q, kv);
-    }
+static void project_chunk(const struct chunks *c, size_t at, size_t n, struct kv_scratch *s) {
+    const struct kv_layer_weights *w = &c->p->m->layers[c->p->layer];
+    size_t h = c->p->m->shape.hidden;
+    float *norm = c->norm ? c->norm + at * h : kv_scratch_floats(s, KV_BUF_NORM, n * h),
+          *qkv = kv_scratch_floats(s, KV_BUF_QKV, n * w->qkv.rows);
+    kv_kernels()->rms_norm(norm, c->from + at * h, w->attn_norm, n, h, c->p->m->rms_eps);
+    kv_product(&w->qkv, norm, n, qkv, s);
+    add_bias(qkv, w->qkv_bias, n, w->qkv.rows);
+    split_qkv(c->p, at, n, qkv, c->to, c->kv);
+}
+
+int kv_layer_project(const struct kv_layer_run *p, const float *x, size_t rows, float *q,
+                     struct kv_layer_kv *kv, struct kv_scratch *s, struct kv_error *e) {
+    struct chunks c = {.p = p, .rows = rows, .chunk = project_chunk, .from = x, .to = q, .kv = kv};
+    if (p->job->observe) // who observes sees the norm of all rows
+        c.norm = kv_scratch_floats(s, KV_BUF_NORM, rows * p->m->shape.hidden);
+    return by_chunks(&c, s, e);
 }
 
 // ---- onto the residual stream ---------------------------------------------------------
@@ -121,18 +149,21 @@ static float *taped(float *member, size_t at) {
     return member ? member + at : NULL;
 }
 
-void kv_layer_add_mixed(const struct kv_layer_run *p, const float *mixed, size_t rows, float *x,
-                        struct kv_scratch *s) {
+static void add_mixed_chunk(const struct chunks *c, size_t at, size_t n, struct kv_scratch *s) {
+    const struct kv_layer_run *p = c->p;
     const struct kv_layer_weights *w = &p->m->layers[p->layer];
     size_t h = p->m->shape.hidden;
-    float *delta = kv_scratch_floats(s, KV_BUF_DELTA, kv_layer_rows(p, rows) * h);
-    for (size_t at = 0, n; at < rows; at += n) {
-        n = kv_layer_rows(p, rows - at);
-        kv_product(&w->out, mixed + at * w->out.cols, n, delta, s);
-        add_bias(delta, w->out_bias, n, h);
-        add_part(p->m, delta, w->attn_post_norm,
-                 p->tape ? taped(p->tape->attn_delta, at * h) : NULL, n, x + at * h);
-    }
+    float *delta = kv_scratch_floats(s, KV_BUF_DELTA, n * h);
+    kv_product(&w->out, c->from + at * w->out.cols, n, delta, s);
+    add_bias(delta, w->out_bias, n, h);
+    add_part(p->m, delta, w->attn_post_norm, p->tape ? taped(p->tape->attn_delta, at * h) : NULL, n,
+             c->to + at * h);
+}
+
+int kv_layer_add_mixed(const struct kv_layer_run *p, const float *mixed, size_t rows, float *x,
+                       struct kv_scratch *s, struct kv_error *e) {
+    struct chunks c = {.p = p, .rows = rows, .chunk = add_mixed_chunk, .from = mixed, .to = x};
+    return by_chunks(&c, s, e);
 }
 
 // One chunk of what follows; p->by_blocks cuts no further.
@@ -172,17 +203,19 @@ void kv_layer_down(const struct kv_layer_run *p, const float *up, size_t rows, f
     }
 }
 
-void kv_layer_feed_forward(const struct kv_layer_run *p, float *up, size_t rows, float *x,
-                           struct kv_scratch *s) {
-    size_t h = p->m->shape.hidden, some = kv_layer_rows(p, rows);
-    float *own = up ? NULL : kv_scratch_floats(s, KV_BUF_GATEUP, some * 2 * p->m->shape.ffn),
-          *delta = kv_scratch_floats(s, KV_BUF_DELTA, some * h);
-    for (size_t at = 0, n; at < rows; at += n) {
-        n = kv_layer_rows(p, rows - at);
-        float *to = up ? up + at * 2 * p->m->shape.ffn : own;
-        gate_up(p, x + at * h, n, to, s);
-        down(p, to, n, delta, s);
-        add_part(p->m, delta, p->m->layers[p->layer].ffn_post_norm,
-                 p->tape ? taped(p->tape->ffn_delta, at * h) : NULL, n, x + at * h);
-    }
+static void feed_forward_chunk(const struct chunks *c, size_t at, size_t n, struct kv_scratch *s) {
+    const struct kv_layer_run *p = c->p;
+    size_t h = p->m->shape.hidden, width = 2 * (size_t)p->m->shape.ffn;
+    float *up = c->up ? c->up + at * width : kv_scratch_floats(s, KV_BUF_GATEUP, n * width),
+          *delta = kv_scratch_floats(s, KV_BUF_DELTA, n * h), *x = c->to + at * h;
+    gate_up(p, x, n, up, s);
+    down(p, up, n, delta, s);
+    add_part(p->m, delta, p->m->layers[p->layer].ffn_post_norm,
+             p->tape ? taped(p->tape->ffn_delta, at * h) : NULL, n, x);
+}
+
+int kv_layer_feed_forward(const struct kv_layer_run *p, float *up, size_t rows, float *x,
+                          struct kv_scratch *s, struct kv_error *e) {
+    struct chunks c = {.p = p, .rows = rows, .chunk = feed_forward_chunk, .to = x, .up = up};
+    return by_chunks(&c, s, e);
 }

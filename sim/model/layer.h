@@ -29,7 +29,6 @@ struct kv_layer_run {
     uint8_t *masked; // [longest path]
     bool by_blocks;  // the sequence is longer than KV_AT_ONCE_TOKENS; then also:
     struct kv_scratch *scratch;
-    float *received; // [longest path] weights summed over queries, for statistics
 };
 // Sets paths and takes buffers of the scratch for m and job, which are set.
 void kv_layer_run_init(struct kv_layer_run *p, struct kv_scratch *s);
@@ -41,7 +40,8 @@ static inline size_t kv_layer_rows(const struct kv_layer_run *p, size_t left) {
 }
 
 // Attention of the context rows [from, to) in a sequence that goes by blocks. (blocks.c)
-void kv_layer_attend_blocks(struct kv_layer_run *p, uint32_t from, uint32_t to);
+KV_MUST_CHECK int kv_layer_attend_blocks(struct kv_layer_run *p, uint32_t from, uint32_t to,
+                                         struct kv_error *e);
 
 // Buffers of the scratch for n tokens' keys and values.
 struct kv_layer_kv kv_layer_take_kv(const struct kv_model *m, size_t n, struct kv_scratch *s);
@@ -53,24 +53,30 @@ static inline float kv_query_gain(const struct kv_model *m) {
     return m->attn_scale == usual ? 1.0f : m->attn_scale / usual;
 }
 
+// Threads share these where a sequence goes by blocks (kv_scratch_share), and such a pass ends with
+// KV_EINTR when it is interrupted; else they return 0.
+
 // Q, K and V of the rows computed, from x entering the layer.
-void kv_layer_project(const struct kv_layer_run *p, const float *x, size_t rows, float *q,
-                      struct kv_layer_kv *kv, struct kv_scratch *s);
+KV_MUST_CHECK int kv_layer_project(const struct kv_layer_run *p, const float *x, size_t rows,
+                                   float *q, struct kv_layer_kv *kv, struct kv_scratch *s,
+                                   struct kv_error *e);
 // p->out from p->q and the view (attention.c). Returns what the job's `age` returns if that fails.
-int kv_layer_attend(struct kv_layer_run *p, struct kv_error *e);
+KV_MUST_CHECK int kv_layer_attend(struct kv_layer_run *p, struct kv_error *e);
 // Attention's output onto the residual stream.
-void kv_layer_add_mixed(const struct kv_layer_run *p, const float *mixed, size_t rows, float *x,
-                        struct kv_scratch *s);
+KV_MUST_CHECK int kv_layer_add_mixed(const struct kv_layer_run *p, const float *mixed, size_t rows,
+                                     float *x, struct kv_scratch *s, struct kv_error *e);
+// The feed-forward part of all rows onto the residual stream. up: [rows][2 ffn] where the products
+// of a taped pass stay; NULL: in the scratch.
+KV_MUST_CHECK int kv_layer_feed_forward(const struct kv_layer_run *p, float *up, size_t rows,
+                                        float *x, struct kv_scratch *s, struct kv_error *e);
+
+// One thread's:
 // [rows][2 ffn], gate and up side by side.
 void kv_layer_gate_up(const struct kv_layer_run *p, const float *x, size_t rows, float *up,
                       struct kv_scratch *s);
 // What of the feed-forward part is added to the residual stream, [rows][hidden], before its norm.
 void kv_layer_down(const struct kv_layer_run *p, const float *up, size_t rows, float *delta,
                    struct kv_scratch *s);
-// The feed-forward part of all rows onto the residual stream. up: [rows][2 ffn] where the products
-// of a taped pass stay; NULL: in the scratch.
-void kv_layer_feed_forward(const struct kv_layer_run *p, float *up, size_t rows, float *x,
-                           struct kv_scratch *s);
 
 // Of n weights of one query.
 static inline double kv_variance_of(const float *w, size_t n) {

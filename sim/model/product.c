@@ -1,43 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Buffers of a worker, and the matrix products of all passes.
-#include <stdlib.h>
-
+// The matrix products of all passes.
 #include "sim/base/blas.h"
 #include "sim/base/guard.h"
 #include "sim/base/half.h"
-#include "sim/base/memory.h"
 #include "sim/model/accelerator.h"
 #include "sim/model/kernels.h"
 #include "sim/model/scratch.h"
-
-// ---- scratch --------------------------------------------------------------------------
-
-struct kv_scratch *kv_scratch_new(void) {
-    return kv_alloc(1, sizeof(struct kv_scratch));
-}
-
-void kv_scratch_free(struct kv_scratch *s) {
-    if (!s) return;
-    for (size_t i = 0; i < KV_N_BUFFERS; i++) free(s->buffer[i].p);
-    free(s);
-}
-
-float *kv_scratch_floats(struct kv_scratch *s, enum kv_buffer which, size_t n) {
-    if (s->buffer[which].n < n) {
-        free(s->buffer[which].p);
-        s->buffer[which].p = NULL;
-        s->buffer[which].n = 0;
-        s->buffer[which].p = kv_alloc(n, sizeof(float));
-        s->buffer[which].n = n;
-    }
-    return s->buffer[which].p;
-}
-
-void kv_scratch_row_by_row(struct kv_scratch *s, bool on) {
-    s->row_by_row = on;
-}
-
-// ---- products -------------------------------------------------------------------------
 
 // bf16 weights are widened by so many rows, so that a vocabulary of 150,000 needs no second copy of
 // the head.

@@ -124,12 +124,11 @@ int kv_step(const struct kv_model *m, const struct kv_step *step, struct kv_scra
     for (size_t r = 0; r < n; r++) embed(m, step->rows[r].id, x + r * h);
     for (uint32_t l = 0; l < sh->n_layers && rc == 0; l++) {
         p.layer = l;
-        kv_layer_project(&p, x, n, q, &kv, s);
+        if ((rc = kv_layer_project(&p, x, n, q, &kv, s, e))) break;
         rc = attend_all(m, step, l, kv_scratch_floats(s, KV_BUF_NORM, n * h), q, &kv, &room, mixed,
                         e);
-        if (rc) break;
-        kv_layer_add_mixed(&p, mixed, n, x, s);
-        kv_layer_feed_forward(&p, NULL, n, x, s);
+        if (rc || (rc = kv_layer_add_mixed(&p, mixed, n, x, s, e))) break;
+        rc = kv_layer_feed_forward(&p, NULL, n, x, s, e);
     }
     if (rc == 0) kv_kernels()->rms_norm(step->final, x, m->final_norm, n, h, m->rms_eps);
     kv_scratch_row_by_row(s, before);

@@ -2,6 +2,7 @@
 // What the backward pass needs of the forward pass: kept whole, or computed again layer by layer.
 #include <stdlib.h>
 
+#include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/model/layer.h"
 
@@ -103,10 +104,12 @@ void kv_tape_recall(const struct kv_model *m, const struct kv_tree *t, struct kv
     struct kv_layer_kv kv = kv_layer_take_kv(m, t->n_tokens, s);
     p.view = (struct kv_layer_view){.k_exact = y->k, .v_exact = y->v};
     kv_layer_run_init(&p, s);
-    kv_layer_project(&p, y->x, t->n_tokens, y->q, &kv, s);
-    (void)kv_layer_attend(&p, NULL); // without `age` it cannot fail
+    struct kv_error e = {0};
+    int rc = kv_layer_project(&p, y->x, t->n_tokens, y->q, &kv, s, &e);
+    if (rc == 0) rc = kv_layer_attend(&p, &e);
     memcpy(y->middle, y->x, (size_t)t->n_tokens * m->shape.hidden * sizeof *y->x);
-    kv_layer_add_mixed(&p, y->mixed, t->n_tokens, y->middle, s);
+    if (rc == 0) rc = kv_layer_add_mixed(&p, y->mixed, t->n_tokens, y->middle, s, &e);
+    if (rc) kv_raise(rc, e.where, "%s", e.msg); // interrupted
     kv_layer_gate_up(&p, y->middle, t->n_tokens, y->gateup, s);
     if (y->ffn_delta) kv_layer_down(&p, y->gateup, t->n_tokens, y->ffn_delta, s);
     tape->holds = layer;

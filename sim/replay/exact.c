@@ -418,12 +418,11 @@ int kv_replay_exact(const struct kv_replay *r, unsigned jobs, struct kv_error *e
     KV_GUARD(e);
     int rc = check_replay(r, e);
     if (rc) return rc;
-    struct engine g = {.r = r, .scratch = kv_alloc(jobs, sizeof *g.scratch)};
+    struct engine g = {.r = r, .scratch = kv_scratch_crew_new(jobs, r->n_items)};
     size_t total = 0;
     for (size_t i = r->first_item; i < r->first_item + r->n_items; i++)
         for (size_t j = 0; j < r->n_specs; j++) total += !r->wanted || r->wanted(r->self, i, j);
     pthread_mutex_init(&g.lock, NULL);
-    for (unsigned w = 0; w < jobs; w++) g.scratch[w] = kv_scratch_new();
     if (!r->quiet) g.progress = kv_progress_start("replaying", total, "item-specs");
     if (r->model->engine) {
         g.batched = kv_alloc(r->n_specs, sizeof *g.batched);
@@ -431,8 +430,7 @@ int kv_replay_exact(const struct kv_replay *r, unsigned jobs, struct kv_error *e
     }
     if (rc == 0) rc = kv_parallel(r->n_items, jobs, replay_item, &g, e);
     kv_progress_end(g.progress);
-    for (unsigned w = 0; w < jobs; w++) kv_scratch_free(g.scratch[w]);
-    free(g.scratch);
+    kv_scratch_crew_free(g.scratch, jobs);
     free(g.batched);
     pthread_mutex_destroy(&g.lock);
     return rc;

@@ -19,6 +19,7 @@
 #include "sim/replay/attention.h"
 #include "sim/replay/fisher.h"
 #include "sim/replay/test/tiny_trace.h"
+#include "sim/test/light.h"
 
 // What a failed call had allocated is lost by design.
 const char *__asan_default_options(void);
@@ -41,7 +42,7 @@ static void fails_anywhere(struct world *w, story_fn *story) {
     struct kv_error e = {0};
     kv_memory_fail(SIZE_MAX);
     int rc = story(w, &e);
-    const size_t most = getenv("KVSIM_TEST_LIGHT") ? 25 : 80;
+    const size_t most = light_testing() ? 25 : 80;
     size_t n = SIZE_MAX - kv_memory_fail(0), step = n / most + 1;
     if (rc) print_error("%s: %s\n", e.where, e.msg);
     assert_int_equal(rc, 0);

@@ -347,7 +347,8 @@ struct long_run {
 };
 
 // kind: 0 = all exact, 1 = all coded, 2 = the newest 37 keys and 5 values exact, and some evicted.
-static struct long_run run_long(const struct kv_model *m, uint32_t n, int kind) {
+static struct long_run run_long(const struct kv_model *m, uint32_t n, int kind,
+                                unsigned n_threads) {
     static uint32_t long_ids[LONG_TOKENS];
     const struct kv_shape *sh = &m->shape;
     uint32_t *upto = kv_alloc(2 * (size_t)n, sizeof *upto), end = n;
@@ -372,6 +373,7 @@ static struct long_run run_long(const struct kv_model *m, uint32_t n, int kind) 
                          kv_alloc(3 * (size_t)n, sizeof(float))};
     struct kv_attention_stats stats = {r.stats, r.stats + n, r.stats + 2 * n};
     struct kv_scratch *s = kv_scratch_new();
+    kv_scratch_share(s, n_threads);
     struct kv_error e = {0};
     assert_int_equal(kv_forward(m,
                                 &(struct kv_forward){.tree = &t,
@@ -387,9 +389,9 @@ static struct long_run run_long(const struct kv_model *m, uint32_t n, int kind) 
     return r;
 }
 
-// Rows of a long context, computed by blocks and chunks, are those of its beginning computed whole;
-// what the last rows see is held against loops in float64 by the other tests' models of blocks of
-// one row: a sequence of 2,049 tokens goes row by row.
+// Rows of a long context, computed by blocks and chunks, by one thread or by three, are those of
+// its beginning computed whole; what the last rows see is held against loops in float64 by the
+// other tests' models of blocks of one row: a sequence of 2,049 tokens goes row by row.
 static void a_long_sequence_by_blocks_equals_its_beginning_by_rows(void **state) {
     (void)state;
     for (size_t i = 0; i < N_MODELS; i += 6) { // without and with windows of layers
@@ -399,8 +401,12 @@ static void a_long_sequence_by_blocks_equals_its_beginning_by_rows(void **state)
         struct kv_model *m =
             kv_model_random_as(&shape, models[i].order, models[i].tied, 7 + i, &how);
         for (int kind = 0; kind < 3; kind++) {
-            struct long_run all = run_long(m, LONG_TOKENS, kind),
-                            part = run_long(m, LONG_SEEN, kind);
+            struct long_run all = run_long(m, LONG_TOKENS, kind, 1),
+                            shared = run_long(m, LONG_TOKENS, kind, 3),
+                            part = run_long(m, LONG_SEEN, kind, 1);
+            assert_memory_equal(all.final, shared.final,
+                                LONG_TOKENS * (size_t)shape.hidden * sizeof *all.final);
+            assert_memory_equal(all.stats, shared.stats, 3 * LONG_TOKENS * sizeof *all.stats);
             for (size_t k = 0; k < (size_t)LONG_SEEN * shape.hidden; k++)
                 near((double)part.final[k], (double)all.final[k], 2e-4);
             for (size_t k = 0; k < LONG_SEEN; k++) // variance of its own row; what comes later adds
@@ -413,6 +419,7 @@ static void a_long_sequence_by_blocks_equals_its_beginning_by_rows(void **state)
             near(LONG_TOKENS, received, 0.02); // each query gives away 1, its own share in so_far
             assert_true(seen > 0 && seen < received);
             free(all.final), free(all.stats), free(part.final), free(part.stats);
+            free(shared.final), free(shared.stats);
         }
         kv_model_close(m);
     }

@@ -16,6 +16,7 @@
 #include "sim/model/gguf.h"
 #include "sim/model/test/model_files.h"
 #include "sim/model/weight_types.h"
+#include "sim/test/light.h"
 
 #define REFERENCE "sim/test/reference/"
 
@@ -181,8 +182,7 @@ static void every_tensor_decodes_as_the_gguf_package_decodes_it(void **state) {
     bool here = access(path, R_OK) == 0;
     if (here && kv_gguf_open(&g, &e)) fail_msg("%s: %s", e.where, e.msg);
     if (here && g.map.n == bytes) {
-        struct listing l = {&g, kv_alloc(g.n_entries + 1, sizeof *l.tensors),
-                            getenv("KVSIM_TEST_LIGHT") != NULL};
+        struct listing l = {&g, kv_alloc(g.n_entries + 1, sizeof *l.tensors), light_testing()};
         for (; n <= g.n_entries && fgets(line, sizeof line, file); n++) {
             struct listed *t = &l.tensors[n];
             assert_int_equal(sscanf(line, "%127s %15s %zu %zu %x", t->name, t->type, &t->rows,

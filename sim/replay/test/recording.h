@@ -13,14 +13,10 @@
 #include "sim/base/memory.h"
 #include "sim/base/talk.h"
 #include "sim/replay/replay.h"
+#include "sim/test/light.h"
 #include "traces/record.h"
 
 #include <cmocka.h>
-
-// Set where a sanitizer makes each item ten times as dear: tests then take few items.
-static inline bool light_testing(void) {
-    return getenv("KVSIM_TEST_LIGHT") != NULL;
-}
 
 // Fails the test with the library's sentence unless rc is 0.
 static inline void must(int rc, const struct kv_error *e) {

@@ -6,6 +6,7 @@
 #include "sim/model/engine.h"
 #include "sim/replay/batches.h"
 #include "sim/replay/test/tiny_trace.h"
+#include "sim/test/light.h"
 
 enum { ITEMS = 2 };
 
@@ -97,10 +98,6 @@ static struct kv_replay job_of(struct answers *a, const struct kv_replay_spec *s
                               .take = keep_outcome,
                               .decided = keep_cells,
                               .self = a};
-}
-
-static bool light_testing(void) {
-    return getenv("KVSIM_TEST_LIGHT") != NULL;
 }
 
 static void must(int rc, const struct kv_error *e) {
