@@ -16,7 +16,7 @@ enum hold { HOLD_RUN, HOLD_HARD, HOLD_NONE, HOLD_MATCHED };
 enum { TURNS_MOST = 12 }; // of matching
 #define MATCHED_BITS 0.005
 // What the first steps of a sequence stay below the budget: it may end before it can be led back.
-#define SHORT_OF_BITS 0.03
+#define SHORT_OF_BITS 0.08
 
 static const struct kv_param params[] = {
     {"bits", KV_FLOAT, NULL, 1, 32, NULL, "bits a value",

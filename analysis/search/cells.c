@@ -288,19 +288,20 @@ int kv_cells_predict(const struct kv_cells_model *m, const struct kv_cells_data 
 
 double kv_cells_deviance(const struct kv_cells_model *m, const struct kv_cells_data *d,
                          const struct kv_cells_rows *rows, const float *f) {
-    size_t places = kv_cells_places(&m->shape), n = 0;
-    double sum = 0;
+    size_t places = kv_cells_places(&m->shape);
+    double sum = 0, n = 0;
     for (size_t i = 0; i < rows->n; i++) {
         const float *target = d->target + rows->token[i] * places;
+        double weight = d->weight ? (double)d->weight[rows->token[i]] : 1;
         for (size_t p = 0; p < places; p++) {
             if (!(target[p] >= 0)) continue;
             double at = f ? (double)f[i * places + p] : 0, clip = (double)kv_cells_clip;
             at = at > clip ? clip : at < -clip ? -clip : at;
-            sum += (double)target[p] * exp(-at) + at;
-            n++;
+            sum += weight * ((double)target[p] * exp(-at) + at);
+            n += weight;
         }
     }
-    return n ? sum / (double)n : NAN;
+    return n > 0 ? sum / n : NAN;
 }
 
 double kv_cells_gradient(const struct kv_cells_model *m, const struct kv_cells_data *d,

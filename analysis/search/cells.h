@@ -58,6 +58,7 @@ struct kv_cells_data {
     const float *attention;        // [n_tokens][n_layers][n_kv_heads][n_attention], standardised
     const float *token;            // [n_tokens][n_token], standardised
     const uint16_t *const *hidden; // [n_tokens] -> [n_layers][hidden] fp16
+    const float *weight;           // [n_tokens] what a token counts in the loss; NULL: 1
 };
 
 // Tokens that are asked for, and from which token each part of their features is taken: the same,
@@ -100,8 +101,8 @@ KV_MUST_CHECK int kv_cells_predict(const struct kv_cells_model *m, const struct 
                                    const struct kv_cells_rows *rows, unsigned jobs, float *f,
                                    struct kv_error *e);
 
-// Mean of t exp(-f) + f, f clipped to +-12, over the rows' cells that have a target; f NULL: f = 0,
-// the place alone. NAN when there are none.
+// Mean of t exp(-f) + f, f clipped to +-12, over the rows' cells that have a target, by the tokens'
+// weights; f NULL: f = 0, the place alone. NAN when there are none.
 double kv_cells_deviance(const struct kv_cells_model *m, const struct kv_cells_data *d,
                          const struct kv_cells_rows *rows, const float *f);
 

@@ -182,7 +182,9 @@ static double lose(const struct step *s, float scale) {
     }
     kv_kernels()->exp_shifted(r->inverse, r->inverse, s->n * per, 0);
     for (size_t i = 0; i < s->n; i++) {
-        const float *target = s->d->target + s->rows->token[s->from + i] * places + s->first_cell;
+        uint32_t token = s->rows->token[s->from + i];
+        const float *target = s->d->target + token * places + s->first_cell;
+        float weight = s->d->weight ? s->d->weight[token] : 1;
         for (size_t c = 0; c < per; c++) {
             size_t at = i * per + c;
             float f = r->d[at], left = target[c] * r->inverse[at];
@@ -190,10 +192,10 @@ static double lose(const struct step *s, float scale) {
                 r->d[at] = 0;
                 continue;
             }
-            loss += (double)left + (double)f;
+            loss += (double)weight * ((double)left + (double)f);
             // Not `f == clipped`: a NaN must reach the gradient and be seen.
-            r->d[at] =
-                r->f[at] > kv_cells_clip || r->f[at] < -kv_cells_clip ? 0 : scale * (1 - left);
+            bool clipped = r->f[at] > kv_cells_clip || r->f[at] < -kv_cells_clip;
+            r->d[at] = clipped ? 0 : scale * weight * (1 - left);
         }
     }
     return loss;

@@ -166,18 +166,9 @@ static void draw_sample(struct sample *s) {
     s->run[s->n_runs] = s->n;
 }
 
-// What a row counts in the ledger's mean over items, and where it stands in its sequence.
-static void place_row(const struct kv_trace_item *it, uint32_t row, double *weight, uint8_t *step,
-                      uint8_t *class) {
-    uint32_t position = row;
-    *weight = 0;
-    for (uint32_t c = 0; c < it->n_choices; c++) {
-        uint32_t n = it->first[c + 1] - it->first[c];
-        bool here = row >= it->first[c] && row < it->first[c + 1];
-        if (here) position = it->n_context + row - it->first[c];
-        if (here || row < it->n_context) *weight += 1.0 / it->n_choices / (it->n_context + n);
-    }
-    if (it->n_choices == 0) *weight = 1.0 / it->n_tokens;
+// Where a row stands in its sequence.
+static void place_row(const struct kv_trace_item *it, uint32_t row, uint8_t *step, uint8_t *class) {
+    uint32_t position = (uint32_t)kv_trace_position(it, row);
     *class = (uint8_t)kv_cells_class(position);
     position /= KV_CELLS_STEP_TOKENS;
     *step = (uint8_t)(position < KV_CELLS_STEPS ? position : KV_CELLS_STEPS - 1);
@@ -195,8 +186,8 @@ static int measure_run(void *self, unsigned worker, size_t at, struct kv_error *
     (void)worker;
     for (size_t i = 0; i < n; i++) {
         rows[i] = (uint32_t)(s->token[from + i] - item->first);
-        place_row(item->item, rows[i], &s->weight[from + i], &s->step[from + i],
-                  &s->class[from + i]);
+        s->weight[from + i] = kv_cells_row_weight(item->item, rows[i]);
+        place_row(item->item, rows[i], &s->step[from + i], &s->class[from + i]);
     }
     for (size_t w = 0; w < n_widths && rc == 0; w++) {
         rc = kv_cells_errors(g, item->item, rows, n, s->width[w], error, e);

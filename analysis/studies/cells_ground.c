@@ -8,6 +8,7 @@
 #include "sim/base/memory.h"
 #include "sim/base/talk.h"
 #include "sim/base/work.h"
+#include "traces/sensitivity.h"
 
 enum { DRAW_HOLDOUT = 8000, PAPER_FEATURES = 4, TOKEN_FEATURES = 4 };
 
@@ -222,17 +223,36 @@ static int check_item(const struct kv_cells_ground *g, const struct kv_cells_ite
     return 0;
 }
 
-// s of every cell, not yet over its place's mean; -1 where there is no coding error.
+double kv_cells_row_weight(const struct kv_trace_item *item, uint32_t row) {
+    double weight = 0;
+    for (uint32_t c = 0; c < item->n_choices; c++) {
+        bool here = row < item->n_context || (row >= item->first[c] && row < item->first[c + 1]);
+        uint32_t length = item->n_context + item->first[c + 1] - item->first[c];
+        if (here) weight += 1.0 / item->n_choices / length;
+    }
+    return item->n_choices ? weight : 1.0 / item->n_tokens;
+}
+
+// s of every cell, not yet over its place's mean; -1 where there is no coding error. The gradient
+// is that of a sum over all scored positions of a tree, but an item's divergence is their mean, and
+// its bits are those of a path, on the average: a token of one choice of four is held by a fourth
+// of the paths. So that one lambda weighs every cell's divergence against its bits, s is over both.
 static int read_targets(struct kv_cells_ground *g, const struct kv_cells_item *i,
                         struct kv_error *e) {
-    size_t n = i->item->n_tokens * kv_cells_places(&g->of);
-    float *s = g->target + i->first * kv_cells_places(&g->of);
-    int rc = kv_cells_errors(g, i->item, NULL, i->item->n_tokens, g->width_4, s, e);
-    for (size_t c = 0; c < n && rc == 0; c++) {
-        double above = (double)i->item->cells_numerator[c];
-        s[c] = s[c] > 0 ? (float)(above / (double)s[c]) : -1;
-        if (above < 0 || !isfinite(s[c]))
-            rc = refuse(i, "the sensitivity", c / kv_cells_places(&g->of), e);
+    size_t places = kv_cells_places(&g->of), n = i->item->n_tokens;
+    float *s = g->target + i->first * places;
+    double scored = (double)kv_scored_count(i->item, kv_trace_info(i->trace)->adjoint.score),
+           in_all = kv_cells_row_weight(i->item, 0); // of a token that all paths hold
+    int rc = kv_cells_errors(g, i->item, NULL, n, g->width_4, s, e);
+    for (size_t row = 0; row < n && rc == 0; row++) {
+        double weight = kv_cells_row_weight(i->item, (uint32_t)row);
+        const float *numerator = i->item->cells_numerator + row * places;
+        g->weight[i->first + row] = (float)(weight / in_all);
+        for (size_t p = 0; p < places && rc == 0; p++, s++) {
+            double above = (double)numerator[p] / scored / weight;
+            *s = *s > 0 ? (float)(above / (double)*s) : -1;
+            if (above < 0 || !isfinite(*s)) rc = refuse(i, "the sensitivity", row, e);
+        }
     }
     return rc;
 }
@@ -278,6 +298,7 @@ static int read_item(void *self, unsigned worker, size_t at, struct kv_error *e)
 static int read_items(struct kv_cells_ground *g, struct kv_error *e) {
     size_t places = kv_cells_places(&g->of);
     g->target = kv_alloc(g->n_tokens * places, sizeof *g->target);
+    g->weight = kv_alloc(g->n_tokens, sizeof *g->weight);
     g->attention = kv_alloc(g->n_tokens * places / 2 * g->of.n_attention, sizeof *g->attention);
     g->token = kv_alloc(g->n_tokens * g->of.n_token, sizeof *g->token);
     g->hidden = kv_alloc(g->of.hidden ? g->n_tokens : 0, sizeof *g->hidden);
@@ -361,16 +382,22 @@ static void standardise_again(struct kv_cells_ground *g) {
 }
 
 // t = s / mean s of the place over the tokens trained on, at most 200. A place that nothing ever
-// depended on has no mean to stand by: the least that is told, and no targets.
+// depended on has no mean to stand by: the least that is told, and no targets. Tokens weigh as
+// paths hold them, 1 on the average.
 static void scale_targets(struct kv_cells_ground *g) {
     size_t places = kv_cells_places(&g->of);
+    double all = 0;
+    for (size_t i = 0; i < g->n_learns; i++) all += (double)g->weight[g->learns[i]];
+    for (size_t i = 0; i < g->n_tokens; i++)
+        g->weight[i] = (float)((double)g->weight[i] * (double)g->n_learns / all);
     g->bias = kv_alloc(places, sizeof *g->bias);
     for (size_t i = 0; i < g->n_tokens * places; i++) g->left_out += g->target[i] < 0;
     for (size_t p = 0; p < places; p++) {
         double sum = 0, n = 0;
         for (size_t i = 0; i < g->n_learns; i++) {
             double s = (double)g->target[g->learns[i] * places + p];
-            if (s >= 0) sum += s, n++;
+            double weight = (double)g->weight[g->learns[i]];
+            if (s >= 0) sum += weight * s, n += weight;
         }
         double mean = n > 0 ? sum / n : 0;
         g->bias[p] = mean > 0 ? (float)fmax(log(mean), -30) : -30;
@@ -417,17 +444,15 @@ struct kv_cells_data kv_cells_ground_data(const struct kv_cells_ground *g) {
                                   .target = g->target,
                                   .attention = g->attention,
                                   .token = g->token,
-                                  .hidden = g->hidden};
+                                  .hidden = g->hidden,
+                                  .weight = g->weight};
 }
 
 void kv_cells_ground_fini(struct kv_cells_ground *g) {
-    void *owned[] = {g->items,          g->item_of,
-                     g->channel,        g->bias,
-                     g->target,         g->attention,
-                     g->token,          g->hidden,
-                     g->attention_mean, g->attention_deviation,
-                     g->token_mean,     g->token_deviation,
-                     g->learns,         g->held};
+    void *owned[] = {
+        g->items,      g->item_of,         g->channel, g->bias,           g->target,
+        g->attention,  g->token,           g->hidden,  g->attention_mean, g->attention_deviation,
+        g->token_mean, g->token_deviation, g->learns,  g->held,           g->weight};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     kv_format_close(g->format);
 }

@@ -23,10 +23,10 @@ struct kv_cells_ground {
     size_t split;             // columns of group paper among the token features
     size_t n_items, n_tokens;
     struct kv_cells_item *items;
-    uint32_t *item_of;                           // [n_tokens]
-    float *channel;                              // [P][head_dim] m
-    float *bias;                                 // [P] log of the mean s over the tokens trained on
-    float *target, *attention, *token;           // as in struct kv_cells_data
+    uint32_t *item_of; // [n_tokens]
+    float *channel;    // [P][head_dim] m
+    float *bias;       // [P] log of the mean s over the tokens trained on, by weight
+    float *target, *attention, *token, *weight;  // as in struct kv_cells_data
     const uint16_t **hidden;                     // borrowed from the traces
     float *attention_mean, *attention_deviation; // [L * G][n_attention]
     float *token_mean, *token_deviation;         // [n_token]
@@ -47,6 +47,10 @@ struct kv_cells_data kv_cells_ground_data(const struct kv_cells_ground *g);
 KV_MUST_CHECK int kv_cells_errors(const struct kv_cells_ground *g, const struct kv_trace_item *item,
                                   const uint32_t *rows, size_t n, size_t width, float *out,
                                   struct kv_error *e);
+
+// What a row counts in the ledger's mean bits of its item: the share of the paths that hold it,
+// each over its length.
+double kv_cells_row_weight(const struct kv_trace_item *item, uint32_t row);
 
 // Index of a width in the format's. Errors: KV_EUSAGE when it is not offered.
 KV_MUST_CHECK int kv_cells_width(const struct kv_cells_ground *g, uint32_t bits, size_t *index,
