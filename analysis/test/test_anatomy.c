@@ -186,7 +186,7 @@ static void remedies_are_ranked_priced_and_checked(void **state) {
     (void)state;
     record(&t, biased_model(60));
     struct kv_anatomy_options o = options_of(&t);
-    o.check = light_testing() ? 1 : 2;
+    o.check = 2;
     must(kv_anatomy_open(&a, &o, &e), &e);
     assert_string_equal(a.remedies[0].name, "as it is");
     assert_true(fabs(a.remedies[0].allocated_bits - 5) < 1e-9);

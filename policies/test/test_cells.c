@@ -208,7 +208,7 @@ static void each_cell_gets_the_width_that_costs_least(void **state) {
         tag_bits = 3.0 / DIM,
         lambda = kv_cells_lambda(
             &m, 0,
-            5 - 0.03 - tag_bits - (double)spec.run.cell_bits[0][kv_width_index(&spec.run, 4)] + 5,
+            5 - 0.08 - tag_bits - (double)spec.run.cell_bits[0][kv_width_index(&spec.run, 4)] + 5,
             share);
     size_t seen[KV_MAX_WIDTHS] = {0};
     for (size_t row = 0; row < 60; row++) {
