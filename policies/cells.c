@@ -15,8 +15,9 @@ extern const struct kv_policy kv_policy_cells;
 enum hold { HOLD_RUN, HOLD_HARD, HOLD_NONE, HOLD_MATCHED };
 enum { TURNS_MOST = 12 }; // of matching
 #define MATCHED_BITS 0.005
-// What the first steps of a sequence stay below the budget: it may end before it can be led back.
-#define SHORT_OF_BITS 0.08
+// What the first steps of a sequence start below the budget: it may end before it can be led back,
+// and is led back to the budget if it goes on.
+#define SHORT_OF_BITS 0.10
 
 static const struct kv_param params[] = {
     {"bits", KV_FLOAT, NULL, 1, 32, NULL, "bits a value",
@@ -152,13 +153,13 @@ static int set_budget(struct cells *c, struct kv_error *e) {
     c->budget.share = c->share;
     for (size_t k = 0; k < KV_CELLS_STEPS; k++) {
         double *layer = c->share + k * n, sum = 0;
-        double aim = target - (k + 1 < KV_CELLS_STEPS ? SHORT_OF_BITS : 0);
+        double aim = target - (c->budget.held && k + 1 < KV_CELLS_STEPS ? SHORT_OF_BITS : 0);
         lambda[k] = by_spread ? kv_cells_spread_lambda(&c->model, &o, k, aim, layer)
                               : kv_cells_lambda(&c->model, k, aim - more, layer);
         if (isnan(lambda[k])) return kv_fail(e, KV_ENOMEM, "policy cells", "out of memory");
         for (size_t l = 0; l < n; l++) sum += layer[l] / (double)n;
-        for (size_t l = 0; l < n; l++) // shared as was learned, the mean as aimed at
-            layer[l] = fmin(fmax(layer[l] + aim - sum, least), most);
+        for (size_t l = 0; l < n; l++) // shared as was learned, the mean as asked for
+            layer[l] = fmin(fmax(layer[l] + target - sum, least), most);
     }
     // A set's bits are met as a whole: no step of a sequence must keep the budget by itself.
     for (size_t k = 0; c->hold == HOLD_MATCHED && k < KV_CELLS_STEPS; k++)

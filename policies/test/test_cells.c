@@ -207,8 +207,7 @@ static void each_cell_gets_the_width_that_costs_least(void **state) {
     double share[4 * LAYERS],
         tag_bits = 3.0 / DIM,
         lambda = kv_cells_lambda(
-            &m, 0,
-            5 - 0.08 - tag_bits - (double)spec.run.cell_bits[0][kv_width_index(&spec.run, 4)] + 5,
+            &m, 0, 5 - tag_bits - (double)spec.run.cell_bits[0][kv_width_index(&spec.run, 4)] + 5,
             share);
     size_t seen[KV_MAX_WIDTHS] = {0};
     for (size_t row = 0; row < 60; row++) {
