@@ -218,8 +218,7 @@ $(BUILD)/libkvsim-mpi.so: sim/mpi/ranks.c sim/base/ranks.h
 bench: all model $(BENCHES) ## measure speeds, each as a share of a limit of the same run, beside those kept last (work/bench.json)
 	@BUILD=$(BUILD) MODEL=$(MODEL) KVSIM_DATA='$(KVSIM_DATA)' sh sim/test/bench.sh $(BENCHES)
 
-# What asan sees too, ubsan need not look for: null and too small objects.
-sanitize: SANITIZE := -fsanitize=address,undefined -fno-sanitize=null,object-size -fno-sanitize-recover
+sanitize: SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover
 asan:     SANITIZE := -fsanitize=address
 ubsan:    SANITIZE := -fsanitize=undefined -fno-sanitize-recover
 tsan:     SANITIZE := -fsanitize=thread
