@@ -55,7 +55,7 @@ for step in "$@"; do
         ;;
     costs)
         BENCH_TOKENS=2048,4096,8192 "$BUILD/sim/replay/bench/bench_long"
-        MODEL=$QWEN BENCH_TOKENS=8192,16384,32768 "$BUILD/sim/replay/bench/bench_long"
+        MODEL=$QWEN BENCH_TOKENS=8192,16384,32768 BENCH_THREADS=2 "$BUILD/sim/replay/bench/bench_long"
         ;;
     *)
         echo "make.sh: no step is called $step" >&2

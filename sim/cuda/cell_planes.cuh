@@ -25,6 +25,14 @@ __host__ __device__ static inline constexpr int weight_of_set(int set) {
     return set == HIGH_3 ? 2 : set == HIGH_5 || set == HIGH_6 ? 4 : 0;
 }
 
+// Sets of a port's planes; SETS: it has no high one.
+__host__ __device__ static inline constexpr int low_set(int port) {
+    return port < 2 ? LOW_2 : port < 5 ? LOW_4 : port == 5 ? LOW_8 : HALVES;
+}
+__host__ __device__ static inline constexpr int high_set(int port) {
+    return port == 1 ? HIGH_3 : port == 3 ? HIGH_5 : port == 4 ? HIGH_6 : SETS;
+}
+
 // Bytes of a and b (4..7) by the nibbles of `which`.
 __host__ __device__ static inline uint32_t pick_bytes(uint32_t a, uint32_t b, uint32_t which) {
 #ifdef __CUDA_ARCH__

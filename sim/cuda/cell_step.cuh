@@ -41,6 +41,7 @@ __global__ void rotate_rows(const float *qkv, int kv_heads, const int *tokens, f
                             float *key, float *value) {
     const int sequence = blockIdx.x / kv_heads, head = blockIdx.x % kv_heads, i = threadIdx.x % DIM;
     const int of = threadIdx.x / DIM; // GROUP queries, then the key, then the value
+    cudaTriggerProgrammaticLaunchCompletion();
     const float *row = qkv + (size_t)sequence * (GROUP + 2) * kv_heads * DIM;
     const float *x =
         of < GROUP ? row + (head * GROUP + of) * DIM : row + (of * kv_heads + head) * DIM;

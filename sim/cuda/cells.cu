@@ -174,10 +174,10 @@ static cudaGraphExec_t capture_attention(const batch_model *m, const cells *c) {
                               m->query, m->partial};
         if (m->group == 3) {
             launch_attend<3>(j, m->grid, m->stream);
-            join_cells<3><<<pairs, 3 * DIM, 0, m->stream>>>(j, m->grid, m->gate);
+            launch_early(join_cells<3>, pairs, 3 * DIM, 0, m->stream, j, m->grid, m->gate);
         } else {
             launch_attend<1>(j, m->grid, m->stream);
-            join_cells<1><<<pairs, DIM, 0, m->stream>>>(j, m->grid, m->gate);
+            launch_early(join_cells<1>, pairs, DIM, 0, m->stream, j, m->grid, m->gate);
         }
     }
     CHECK(cudaStreamEndCapture(m->stream, &graph));

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // What windows as long as a model's context cost: recording and exact replay beside a plain pass of
-// that length with logits at the scored positions alone, in CPU time of one thread, and the most
+// that length with logits at the scored positions alone, in CPU time of all threads, and the most
 // memory beside the weights, which must grow with the tokens and not with their square.
 //
 // Environment: MODEL, KVSIM_DATA (its wikitext2_test.raw.txt), BENCH_TOKENS (ascending lengths,
-// default "2048,4096,8192"), BENCH_SHARE (1/N of the positions scored, default 16).
+// default "2048,4096,8192"), BENCH_SHARE (1/N of the positions scored, default 16), BENCH_THREADS
+// (default 1).
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -54,13 +55,15 @@ static int keep_float32(void *self, uint32_t layer, const struct kv_layer_kv *kv
 }
 
 // CPU seconds of the model alone on an item, logits at its scored rows included.
-static double plain_s(const struct kv_model *m, const struct kv_trace_item *it) {
+static double plain_s(const struct kv_model *m, const struct kv_trace_item *it,
+                      unsigned n_threads) {
     struct kv_error e;
     struct kv_tree t = {it->n_tokens, it->n_context, 0, it->first, it->ids};
     size_t h = m->shape.hidden, most = kv_head_rows(m);
     float *final = kv_alloc(it->n_tokens * h, sizeof *final),
           *rows = kv_alloc(most * h, sizeof *rows);
     struct kv_scratch *s = kv_scratch_new();
+    kv_scratch_share(s, n_threads);
     double start = kv_cpu_time_s();
     fail(kv_forward(m, &(struct kv_forward){.tree = &t, .store = keep_float32, .final = final}, s,
                     &e),
@@ -80,7 +83,7 @@ static double plain_s(const struct kv_model *m, const struct kv_trace_item *it) 
 }
 
 static void run(const struct kv_model *m, long tokens, const char *data, const char *share,
-                double weights_mb) {
+                unsigned n_threads, double weights_mb) {
     struct kv_error e = {0};
     struct kv_tasks *tasks;
     struct kv_trace *t;
@@ -89,12 +92,13 @@ static void run(const struct kv_model *m, long tokens, const char *data, const c
         kv_format_text("text:%s/wikitext2_test.raw.txt,window=%ld,score=1/%s", data, tokens, share);
     fail(kv_tasks_load(&tasks, text, &e), &e);
     if (!mkdtemp(dir)) exit(1);
-    struct kv_record_options o = {.dir = dir, .keep = KV_KEEP_FINAL, .n = 1, .seed = 1, .jobs = 1};
+    struct kv_record_options o = {
+        .dir = dir, .keep = KV_KEEP_FINAL, .n = 1, .seed = 1, .jobs = n_threads};
     double start = kv_cpu_time_s();
     fail(kv_record(m, tasks, &o, &e), &e);
     double record = kv_cpu_time_s() - start;
     fail(kv_trace_open(&t, dir, &e), &e);
-    double plain = plain_s(m, kv_trace_item(t, 0));
+    double plain = plain_s(m, kv_trace_item(t, 0), n_threads);
     printf("%ld tokens, 1/%s scored: plain pass %.1f CPU s; record %.2f times that", tokens, share,
            plain, record / plain);
     struct kv_format_setting setting = kv_trace_setting(kv_trace_info(t));
@@ -110,7 +114,7 @@ static void run(const struct kv_model *m, long tokens, const char *data, const c
                                 .quiet = true,
                                 .take = ignore};
         start = kv_cpu_time_s();
-        fail(kv_replay_exact(&job, 1, &e), &e);
+        fail(kv_replay_exact(&job, n_threads, &e), &e);
         printf(", %s %.2f", specs[i], (kv_cpu_time_s() - start) / plain);
         kv_replay_spec_close(&opened);
     }
@@ -130,7 +134,8 @@ int main(void) {
     struct kv_error e = {0};
     struct kv_model *m;
     const char *path = getenv("MODEL"), *data = getenv("KVSIM_DATA"),
-               *lengths = getenv("BENCH_TOKENS"), *share = getenv("BENCH_SHARE");
+               *lengths = getenv("BENCH_TOKENS"), *share = getenv("BENCH_SHARE"),
+               *threads = getenv("BENCH_THREADS");
     if (!data || !*data) {
         printf("bench_long: skipped, KVSIM_DATA names no folder with wikitext2_test.raw.txt\n");
         return 0;
@@ -140,8 +145,10 @@ int main(void) {
         kv_model_open(&m, path ? path : "data/SmolLM2-135M-Instruct.Q4_1.gguf", KV_WEIGHTS_F32, &e),
         &e);
     double weights_mb = resident_mb();
+    unsigned n_threads = threads && atoi(threads) > 0 ? (unsigned)atoi(threads) : 1;
     char *list = kv_strdup(lengths ? lengths : "2048,4096,8192"), *rest = list, *word;
-    while ((word = strsep(&rest, ","))) run(m, atol(word), data, share ? share : "16", weights_mb);
+    while ((word = strsep(&rest, ",")))
+        run(m, atol(word), data, share ? share : "16", n_threads, weights_mb);
     free(list);
     kv_model_close(m);
     return 0;
