@@ -19,11 +19,6 @@ if [ -f "$cells/frontier_bits.svg" ]; then
 else
     echo "no $cells/frontier_bits.svg (reports/cells.md says how to make it): $to/cells.svg stays"
 fi
-if [ -f work/families/families.svg ]; then
-    cp work/families/families.svg "$to/"
-else
-    echo "no work/families/families.svg (reports/families.md says how to make it): $to/families.svg stays"
-fi
 if [ -f work/generation/figure/generation.svg ]; then
     cp work/generation/figure/generation.svg "$to/"
 else

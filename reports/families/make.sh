@@ -10,8 +10,7 @@
 #   sweep     all of them and reports/families.sweep, exact, over the judged items; plans and cells over the windows
 #   fidelity  64 policies (fidelity.sweep), exact and foretold, on the first 128 of the judged items
 #   anatomy   what `kvsim anatomy` says of each, from the items that were learned from
-#   table     the tables of reports/families.md: divergence, ranks and their agreement, and how far from the other program;
-#             and the figure (work/families/families.svg)
+#   table     the tables of reports/families.md: divergence, ranks and their agreement, and how far from the other program
 set -eu
 kvsim=$BUILD/kvsim lists=reports/families cells=policies/cells to=work/families compute="--compute ${COMPUTE:-cpu}"
 hellaswag=hellaswag:$KVSIM_DATA/hellaswag_val.jsonl.gz text=text:$KVSIM_DATA/wikitext2_test.raw.txt
@@ -43,9 +42,7 @@ ends() { # eight bits for the first and the last two layers, as runtimes ship it
 for step in "$@"; do
     [ "$step" != table ] || {
         "$kvsim" show --db $to/families.db --tsv >$to/rows.tsv
-        awk -v figure=$to/figure.tsv -f $lists/table.awk sim/test/reference/families.json $to/rows.tsv
-        gnuplot -e "format = 'svg'; name = '$to/families'; data = '$to/figure.tsv'; canvas_x = 960; canvas_y = 440" \
-            reports/draw/style.gp $lists/figure.gp
+        awk -f $lists/table.awk sim/test/reference/families.json $to/rows.tsv
         continue
     }
     for family in ${FAMILIES:-smollm2-135m qwen2.5-coder-0.5b gemma-3-270m}; do

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The tables of reports/families.md, from sim/test/reference/families.json and what `kvsim show --tsv` says of the store:
 # divergence by scheme and family with ranks, how well the ranks agree, and how far the other program's figures are.
-#   table.awk [-v figure=FILE] families.json rows.tsv      FILE: what figure.gp draws
+#   table.awk families.json rows.tsv
 BEGIN {
     FS = "\t"
     n_models = split("SmolLM2-135M Qwen2.5-Coder-0.5B Gemma-3-270m", models, " ")
@@ -121,38 +121,7 @@ function print_agreement(what,   a, b) {
     print ""
 }
 
-# Panel, place from above, short name, and each family's divergence with its interval (empty where it has none).
-function draw_panel(panel, list,   n, i, m, part, pair) {
-    n = split(list, part, ";")
-    for (i = 1; i <= n; i++) {
-        split(part[i], pair, "=>")
-        printf "%d\t%d\t%s", panel, i, pair[1] >figure
-        for (m = 1; m <= n_models; m++) {
-            r = pair[2]
-            if ((r, m) in here) printf "\t%g\t%g\t%g", kl[r, m], kl[r, m] - half[r, m], kl[r, m] + half[r, m] >figure
-            else printf "\t\t\t" >figure
-        }
-        print "" >figure
-    }
-}
-function draw_figure() {
-    printf "panel\tplace\tname" >figure
-    for (m = 1; m <= n_models; m++) printf "\tkl%d\tlow%d\thigh%d", m, m, m >figure
-    print "" >figure
-    draw_panel(1, "one scale a head=>static:bits=4@sym;that, rotated=>static:bits=4@hadamard(sym);" \
-        "q4_0, half-split=>static:bits=4@q4_0:order=hf;groups of 32=>static:bits=4@asym:group=32;" \
-        "keys less their mean=>static:bits=4@center(asym:group=32);" \
-        "the same, before RoPE=>static:bits=4@center(asym:group=32):side=pre;" \
-        "plan by layer and head=>plan by layer, head, K and V, 5 bits;learned cells=>learned cells, 5 bits")
-    draw_panel(2, "one scale a head=>static:bits=8@sym;that, rotated=>static:bits=8@hadamard(sym);" \
-        "q8_0, half-split=>static:bits=8@q8_0:order=hf;groups of 32=>static:bits=8@asym:group=32;" \
-        "keys less their mean=>static:bits=8@center(asym:group=32);" \
-        "the same, before RoPE=>static:bits=8@center(asym:group=32):side=pre;fp8 e4m3=>static:bits=8@fp8_e4m3")
-    close(figure)
-}
-
 END {
-    if (figure) draw_figure()
     rank_rows(0, 15.99)
     print_divergence()
     printf "\n| Kendall's tau / Spearman's rho |"

@@ -61,6 +61,32 @@ table long.md 'policy | bits | 1 to 256' | awk -F '\t' -v head="$head" '
           split($i, part, /[ ()]+/); print row "\t" most "\t" part[1] "\t" part[2] "\t" part[4] "\t" $1 } }' >"$to/long.tsv"
 draw long 860 440
 
+# Panel, place from above, short name, and each family's "KL ± half its interval" (half alone where it has none).
+table families.md 'scheme | SmolLM2' | awk -F '\t' '
+    { for (m = 1; m <= 3; m++) { split($(3 * m), part, / ± /); kl[$1, m] = part[1]; half[$1, m] = part[2] } }
+    function panel(which, list,   i, m, row, pair, n) {
+        n = split(list, row, ";")
+        for (i = 1; i <= n; i++) {
+            split(row[i], pair, "=>")
+            printf "%d\t%d\t%s", which, i, pair[1]
+            for (m = 1; m <= 3; m++) {
+                x = kl[pair[2], m]; d = half[pair[2], m]
+                if (x == "") printf "\t\t\t"; else printf "\t%g\t%g\t%g", x, x - d, x + d
+            }
+            print ""
+        }
+    }
+    END {
+        print "panel\tplace\tname\tkl1\tlow1\thigh1\tkl2\tlow2\thigh2\tkl3\tlow3\thigh3"
+        mean = "keys less their mean=>static:bits=W@center(asym:group=32);the same, before RoPE=>static:bits=W@center(asym:group=32):side=pre"
+        same = "one scale a head=>static:bits=W@sym;that, rotated=>static:bits=W@hadamard(sym);" \
+            "qW_0, half-split=>static:bits=W@qW_0:order=hf;groups of 32=>static:bits=W@asym:group=32;" mean
+        four = same; gsub(/W/, 4, four); eight = same; gsub(/W/, 8, eight)
+        panel(1, four ";plan by layer and head=>plan by layer, head, K and V, 5 bits;learned cells=>learned cells, 5 bits")
+        panel(2, eight ";fp8 e4m3=>static:bits=8@fp8_e4m3")
+    }' >"$to/families.tsv"
+draw families 960 440
+
 # Devices that are shipped, on their own runs.
 [ -z "$draw" ] || for device in epyc-avx2-2core-q4 h100-135m h100-1.7b; do
     "$BUILD/kvsim" calibrate -q --runs sim/cost/devices/$device.json --device $device --figures work/devices >/dev/null

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# Draws divergence at about 4 and about 8 bits, families side by side: after reports/draw/style.gp, from what table.awk
-# writes. Needs: data.
+# Draws divergence at about 4 and about 8 bits, families side by side: after reports/draw/style.gp, from what studies.sh
+# takes out of families.md. Needs: data.
 
 array models[3] = ["SmolLM2-135M", "Qwen2.5-Coder-0.5B", "Gemma-3-270m"]
 array colours[3] = [blue, orange, green]
