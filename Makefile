@@ -225,7 +225,7 @@ tsan:     SANITIZE := -fsanitize=thread
 asan ubsan tsan: ## run the tests under a sanitizer, in a build of its own, on fewer items
 sanitize: ## run them under asan and ubsan together, as CI does
 sanitize asan ubsan tsan:
-	@KVSIM_TEST_LIGHT=1 $(MAKE) --no-print-directory test BUILD=build/$@ OPT='-O1 -g1' SANITIZE='$(SANITIZE)'
+	@KVSIM_TEST_LIGHT=1 $(MAKE) --no-print-directory test BUILD=build/$@ OPT='-O2 -g1' SANITIZE='$(SANITIZE)'
 
 lint: all ## cppcheck, format, and the plan of the house: includes, circles, sizes
 	@BUILD=$(BUILD) LINT=$(LINT) sh sim/test/lint.sh
