@@ -203,7 +203,7 @@ $(BUILD)/kvsim-cuda-limits: sim/cuda/bench/limits.cu $(BUILD)/cuda/formats.o $(E
 $(BUILD)/libkvsim-cuda-emulated.so: sim/cuda/test/emulated.cc sim/cuda/test/emulate.h sim/cuda/engine/engine.cu $(ENGINE)
 	@mkdir -p $(@D)
 	$(SAY) CXX $@
-	$(Q)$(CXX) -std=c++17 -O2 -g -include sim/cuda/test/emulate.h -ffp-contract=off -I. -shared -fPIC -o $@ $<
+	$(Q)$(CXX) -std=c++17 -O3 -g -include sim/cuda/test/emulate.h -ffp-contract=off -I. -shared -fPIC -o $@ $<
 
 MPICC     ?= mpicc
 mpi: ## build libkvsim-mpi.so beside kvsim: a sweep that ranks share (needs mpicc: libopenmpi-dev or libmpich-dev)

@@ -268,20 +268,32 @@ static inline cublasStatus_t cublasGetVersion(cublasHandle_t, int *v) {
     *v = 0;
     return CUBLAS_STATUS_SUCCESS;
 }
-// Column-major C[m][n] = op(A) B, as cuBLAS has it.
+// Column-major C[m][n] = op(A) B, as cuBLAS has it. Sixteen sums go side by side, each in the order
+// of k.
 template <class T>
 static void kv_gemm(int op, int m, int n, int k, const T *a, int lda, const T *b, int ldb,
                     float keep, float *c, int ldc) {
-    for (int j = 0; j < n; j++)
-        for (int i = 0; i < m; i++) {
-            float sum = 0;
+    enum { ROWS = 16 };
+    std::vector<float> rows((size_t)k * ROWS);
+    for (int first = 0; first < m; first += ROWS) {
+        const int here = m - first < ROWS ? m - first : ROWS;
+        for (int r = 0; r < here; r++)
             for (int x = 0; x < k; x++)
-                sum +=
-                    kv_wide(op == CUBLAS_OP_T ? a[(size_t)i * lda + x] : a[(size_t)x * lda + i]) *
-                    kv_wide(b[(size_t)j * ldb + x]);
-            float *to = c + (size_t)j * ldc + i;
-            *to = keep == 0 ? sum : sum + keep * *to;
+                rows[(size_t)x * ROWS + r] =
+                    kv_wide(op == CUBLAS_OP_T ? a[(size_t)(first + r) * lda + x]
+                                              : a[(size_t)x * lda + first + r]);
+        for (int j = 0; j < n; j++) {
+            float sum[ROWS] = {};
+            for (int x = 0; x < k; x++) {
+                const float y = kv_wide(b[(size_t)j * ldb + x]), *row = &rows[(size_t)x * ROWS];
+                for (int r = 0; r < ROWS; r++) sum[r] += row[r] * y;
+            }
+            for (int r = 0; r < here; r++) {
+                float *to = c + (size_t)j * ldc + first + r;
+                *to = keep == 0 ? sum[r] : sum[r] + keep * *to;
+            }
         }
+    }
 }
 static inline cublasStatus_t cublasSgemm(cublasHandle_t, int op, int, int m, int n, int k,
                                          const float *, const float *a, int lda, const float *b,
