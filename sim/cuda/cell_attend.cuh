@@ -185,6 +185,27 @@ template <int GROUP> struct work_at {
     float q_scale, q_sum[GROUPS]; // of head lane % 4, or of the only one
 };
 
+// A port as a constant.
+template <int PORT> struct port_is { static constexpr int value = PORT; };
+template <class WORK> __device__ static inline void with_port(int port, const WORK &work) {
+    switch (port) {
+    case 0:
+        return work(port_is<0>());
+    case 1:
+        return work(port_is<1>());
+    case 2:
+        return work(port_is<2>());
+    case 3:
+        return work(port_is<3>());
+    case 4:
+        return work(port_is<4>());
+    case 5:
+        return work(port_is<5>());
+    default:
+        return work(port_is<6>());
+    }
+}
+
 // Sums over the codes of a tile's keys, of one plane.
 template <int SET, int GROUP>
 __device__ static inline void add_keys(const attend_memory<GROUP> &m, const uint8_t *plane,
@@ -251,28 +272,7 @@ __device__ static inline void unit_keys(const attend_memory<GROUP> &m, const wor
     for (int from = w.low / TILE; from < end; from = spread ? end : from + 1) {
         const int to = spread ? end : from + 1;
         float d[GROUPS][4] = {{0, 0, 0, 0}, {0, 0, 0, 0}};
-        switch (w.port) {
-        case 0:
-            add_tiles<0>(m, w.codes, from, to, d);
-            break;
-        case 1:
-            add_tiles<1>(m, w.codes, from, to, d);
-            break;
-        case 2:
-            add_tiles<2>(m, w.codes, from, to, d);
-            break;
-        case 3:
-            add_tiles<3>(m, w.codes, from, to, d);
-            break;
-        case 4:
-            add_tiles<4>(m, w.codes, from, to, d);
-            break;
-        case 5:
-            add_tiles<5>(m, w.codes, from, to, d);
-            break;
-        default:
-            add_tiles<6>(m, w.codes, from, to, d);
-        }
+        with_port(w.port, [&](auto port) { add_tiles<port.value>(m, w.codes, from, to, d); });
         if (spread)
             put_scores(w, d, c * TILE + 2 * r, 0, top);
         else if (c < GROUP)
@@ -389,28 +389,7 @@ __device__ static inline void unit_values(attend_memory<GROUP> &m, const work_at
     if (w.port == 6) up = 16384.0f;
     const float factor = (w.port == 6 ? 1.0f : 0x1p24f) / up;
     weigh(m, w, up, s);
-    switch (w.port) {
-    case 0:
-        add_planes<0>(m, w, factor, s.o);
-        break;
-    case 1:
-        add_planes<1>(m, w, factor, s.o);
-        break;
-    case 2:
-        add_planes<2>(m, w, factor, s.o);
-        break;
-    case 3:
-        add_planes<3>(m, w, factor, s.o);
-        break;
-    case 4:
-        add_planes<4>(m, w, factor, s.o);
-        break;
-    case 5:
-        add_planes<5>(m, w, factor, s.o);
-        break;
-    default:
-        add_planes<6>(m, w, factor, s.o);
-    }
+    with_port(w.port, [&](auto port) { add_planes<port.value>(m, w, factor, s.o); });
 }
 
 #endif

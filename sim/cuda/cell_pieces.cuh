@@ -305,8 +305,10 @@ __global__ void __launch_bounds__(piece_of<GROUP>::threads + 64, 2) attend_cells
               end = part_begin(whole, gridDim.x, blockIdx.x + 1);
     if (at >= end) return;
     cudaTriggerProgrammaticLaunchCompletion();
-    for (int i = threadIdx.x; i < piece_of<GROUP>::warps * UNDER_WAY; i += blockDim.x)
-        barrier_init(&m.arrived[0][0] + i, 1), barrier_init(&m.worked[0][0] + i, 1);
+    for (int i = threadIdx.x; i < piece_of<GROUP>::warps * UNDER_WAY; i += blockDim.x) {
+        barrier_init(&m.arrived[0][0] + i, 1);
+        barrier_init(&m.worked[0][0] + i, 1);
+    }
     if (threadIdx.x < DESCRIBED) {
         barrier_init(&m.described[threadIdx.x], 1);
         barrier_init(&m.forgotten[threadIdx.x], 2);
