@@ -7,16 +7,34 @@
 #   judged    records the sets that nothing is trained on: other contexts (ctx_a) of HellaSwag, other files, windows of text
 #             more than 10,000 tokens away
 #   others    weights with other inputs, trained on other kinds, and static plans (kvsim tune)
+#   longer    trainings of 14, 28, 40 and 56 passes, their sensitivities of 16 draws, over sets that are neither trained on nor
+#             judged (*-picked.ids) and over those judged
 #   compare   the sweep policies/cells.sweep over the judged sets and cells-parts.sweep over 40 HellaSwag items, their tables, and
 #             the figure
 set -eu
 kvsim=$BUILD/kvsim lists=policies/cells to=work/cells compute="--compute ${COMPUTE:-cpu}"
 hellaswag=hellaswag:$KVSIM_DATA/hellaswag_val.jsonl.gz text=text:$KVSIM_DATA/wikitext2_test.raw.txt
 mixture="$to/hellaswag $to/openbookqa $to/arc_challenge $to/wikitext"
-mkdir -p $to
+mkdir -p $to/16
 
-record() { # record NAME TASKS LIST KEEP: a finished trace stays
-    [ -f "$to/$1/manifest.json" ] || "$kvsim" record -q -m "$MODEL" -t "$2" --ids "$lists/$3.ids" --keep "$4" $compute -o "$to/$1"
+record() { # record NAME TASKS LIST KEEP...: a finished trace stays
+    name=$1 tasks=$2 list=$3
+    shift 3
+    [ -f "$to/$name/manifest.json" ] || "$kvsim" record -q -m "$MODEL" -t "$tasks" --ids "$lists/$list.ids" --keep "$@" $compute -o "$to/$name"
+}
+record_mixture() { # record_mixture TO ARGUMENTS...
+    at=$1
+    shift
+    record ${at}hellaswag "$hellaswag" hellaswag-train cells "$@"
+    record ${at}openbookqa "openbookqa:$KVSIM_DATA/openbookqa_train.jsonl" openbookqa-train cells "$@"
+    record ${at}arc_challenge "arc:$KVSIM_DATA/arc_challenge_train.jsonl" arc_challenge-train cells "$@"
+    record ${at}wikitext "$text,window=512" wikitext-train cells "$@"
+}
+record_sets() { # record_sets WHICH KEEP_OF_HELLASWAG
+    record hellaswag-$1 "$hellaswag" hellaswag-$1 $2
+    record openbookqa-$1 "openbookqa:$KVSIM_DATA/openbookqa_test.jsonl" openbookqa-$1 final
+    record arc_easy-$1 "arc:$KVSIM_DATA/arc_easy_test.jsonl" arc_easy-$1 final
+    record wikitext_1024-$1 "$text,window=1024" wikitext_1024-$1 final
 }
 train() { # train NAME ARGUMENTS...: its table goes to NAME.txt
     name=$1
@@ -27,17 +45,11 @@ train() { # train NAME ARGUMENTS...: its table goes to NAME.txt
 for step in "$@"; do
     case $step in
     train)
-        record hellaswag "$hellaswag" hellaswag-train cells
-        record openbookqa "openbookqa:$KVSIM_DATA/openbookqa_train.jsonl" openbookqa-train cells
-        record arc_challenge "arc:$KVSIM_DATA/arc_challenge_train.jsonl" arc_challenge-train cells
-        record wikitext "$text,window=512" wikitext-train cells
+        record_mixture ""
         train smollm2-135m-instruct $mixture
         ;;
     judged)
-        record hellaswag-judged "$hellaswag" hellaswag-judged final,kv,sens
-        record openbookqa-judged "openbookqa:$KVSIM_DATA/openbookqa_test.jsonl" openbookqa-judged final
-        record arc_easy-judged "arc:$KVSIM_DATA/arc_easy_test.jsonl" arc_easy-judged final
-        record wikitext_1024-judged "$text,window=1024" wikitext_1024-judged final
+        record_sets judged final,kv,sens
         record wikitext_2048-judged "$text,window=2048" wikitext_2048-judged final
         ;;
     others)
@@ -53,6 +65,21 @@ for step in "$@"; do
             "$kvsim" tune $to/plan --budget bits=$bits layerwise:by=head@asym:group=32 --widths 2,3,4,5,6,8 --train 0-159 \
                 --no-exact --tsv | awk -F '\t' 'NR > 1 { print $1 }'
         done >$to/plans.sweep
+        ;;
+    longer)
+        record_mixture 16/ --draws 16
+        record_sets judged final,kv,sens
+        record_sets picked final
+        for passes in 14 28 40 56; do
+            train 16/$passes $to/16/hellaswag $to/16/openbookqa $to/16/arc_challenge $to/16/wikitext --passes $passes
+        done
+        for which in picked judged; do
+            for set in hellaswag openbookqa arc_easy wikitext_1024; do
+                "$kvsim" sweep $to/$set-$which static:bits=5@asym:group=32 cells:bits=5,hold=matched@asym:group=32 \
+                    "cells:bits=5,hold=matched,weights=$to/16/{14,28,40,56}.safetensors@asym:group=32" -m "$MODEL" $compute --db $to/longer.db
+            done
+        done
+        "$kvsim" show --db $to/longer.db
         ;;
     compare)
         for set in hellaswag openbookqa arc_easy wikitext_1024; do
