@@ -110,7 +110,6 @@ static uint32_t open_slot(struct kv_cache *c, struct kv_cell_run *run, int side,
     struct kv_cell_page *page = &run->pages[slot / KV_PAGE_TOKENS];
     if (t == 0) *page = (struct kv_cell_page){page->data, at, at, true};
     page->consecutive &= t == 0 || *kv_slot_token(run, slot - 1) + 1 == at;
-    run->in_order = slot == 0 || (run->in_order && *kv_slot_token(run, slot - 1) < at);
     if (at < page->low) page->low = at;
     if (at > page->high) page->high = at;
     *kv_slot_token(run, slot) = at;
@@ -154,7 +153,7 @@ static void close_slot(struct kv_cache *c, const struct kv_place *p, int side) {
         struct kv_cell_page *page = &run->pages[p->slot / KV_PAGE_TOKENS];
         uint16_t at = *kv_slot_token(run, last.slot);
         *kv_slot_token(run, p->slot) = at;
-        run->in_order = page->consecutive = false;
+        page->consecutive = false;
         if (at < page->low) page->low = at;
         if (at > page->high) page->high = at;
     }
