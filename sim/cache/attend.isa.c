@@ -101,7 +101,6 @@ typedef __m256 vf;
 #define v_and(a, b) _mm256_and_si256(a, b)
 #define v_srl(a, n) _mm256_srli_epi32(a, n)
 #define v_add(a, b) _mm256_add_epi32(a, b)
-#define v_dot(acc, a, b) _mm256_add_epi32(acc, _mm256_madd_epi16(a, b))
 #define v_float(a) _mm256_cvtepi32_ps(a)
 #define v_int(a) _mm256_cvtps_epi32(a)
 #define v_mul(a, b) _mm256_mul_ps(a, b)
@@ -121,8 +120,18 @@ typedef __m256 vf;
 #define v_srlv(a, n) _mm256_srlv_epi32(a, n)
 #define v_permute(i, a) _mm256_permutevar8x32_epi32(a, i)
 #define v_iota() _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0)
-#define v_join(mask, a, b) _mm256_or_si256(_mm256_and_si256(mask, a), _mm256_andnot_si256(mask, b))
+#define v_merge(mask, a, b) _mm256_or_si256(_mm256_and_si256(mask, a), b) // b has none of the mask
+#define v_srl16(a, n) _mm256_srli_epi16(a, n)
+#define v_sra(a, n) _mm256_srai_epi32(a, n)
+#define v_table(p) _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(p)))
+#define v_look(table, at) _mm256_shuffle_epi8(table, at)
 
+// One sum after the other: the compiler would make a tree of them, which registers do not hold.
+static inline vi v_dot(vi acc, vi a, vi b) {
+    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
+    __asm__("" : "+x"(acc));
+    return acc;
+}
 // a0 b0 a1 b1 ...
 static inline void v_interleave(vi a, vi b, int32_t *out) {
     vi low = _mm256_unpacklo_epi32(a, b), high = _mm256_unpackhi_epi32(a, b);
@@ -188,7 +197,11 @@ typedef __m512 vf;
 #define v_srlv(a, n) _mm512_srlv_epi32(a, n)
 #define v_permute(i, a) _mm512_permutexvar_epi32(i, a)
 #define v_iota() _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0)
-#define v_join(mask, a, b) _mm512_ternarylogic_epi32(mask, a, b, 0xCA)
+#define v_merge(mask, a, b) _mm512_ternarylogic_epi32(mask, a, b, 0xEA)
+#define v_srl16(a, n) _mm512_srli_epi16(a, (unsigned)(n))
+#define v_sra(a, n) _mm512_srai_epi32(a, (unsigned)(n))
+#define v_table(p) _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(p)))
+#define v_look(table, at) _mm512_shuffle_epi8(table, at)
 
 // a0 b0 a1 b1 ...
 static inline void v_interleave(vi a, vi b, int32_t *out) {

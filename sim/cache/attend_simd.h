@@ -4,8 +4,9 @@
 // Queries and softmax weights become 15-bit integers with one float scale, so that a code meets its
 // factor in one multiply-add of 16-bit pairs (vpmaddwd, vpdpwssd) and sums are exact: the only
 // rounding is that of the factor, at most 2^-16 of the largest one. A 32-bit word x of b-bit codes
-// holds in (x >> b i) & mask the codes i and i + 16/b, one in each half; where a code has a high
-// plane, its bits are joined to these before they meet the factor, at two operations more.
+// holds in (x >> b i) & mask the codes i and i + 16/b, one in each half. Shifts are dear: where
+// sums allow it the mask lies higher, and the sum is shifted back. High bits of a second plane are
+// looked up by bytes and joined to several codes at once.
 //   keys: a lane is a token, words of 16 tokens interleaved; the factor is the query's pair.
 //   values: a lane is a word, so a pair must be two tokens: words of token t and t + 32 are woven
 //   into one that holds the low halves and one that holds the high halves of both.
@@ -34,13 +35,63 @@ INLINE vf FN(v_exp)(vf x) {
     return v_scale2(y, n);
 }
 
-// Codes at place `shift` of a low word's halves, with the high bits from place `from` of theirs.
-#define v_codes(low, shift, high, from, base, extra)                                               \
-    ((extra) ? v_and(v_join(v_seti((int)(((1u << (base)) - 1) * 0x10001u)), v_srl(low, shift),     \
-                            (from) < (base) ? v_sll(high, ((base) - (from)) & 31)                  \
-                                            : v_srl(high, ((from) - (base)) & 31)),                \
-                     v_seti((int)(((1u << ((base) + (extra))) - 1) * 0x10001u)))                   \
-             : v_and(v_srl(low, shift), v_seti((int)(((1u << (base)) - 1) * 0x10001u))))
+// Each 16-bit half twice.
+#define v_both(x) v_seti((int)((x)*0x10001u))
+
+// Words whose halves hold `width`-bit codes that a mask takes out. Where a word has a high plane,
+// every other code gets its high bits in place of its neighbour: two words of twice the width.
+struct FN(opened) {
+    vi word[4];
+};
+
+// Codes that a mask takes out of one opened word's halves; they come times 2^(width x place).
+#define SCALES(width, most) ((width) == 8 ? 1 : (width) == 4 ? 2 : (most))
+
+// high: the high bits of the halves' codes, from bit `from` of these on.
+INLINE struct FN(opened) FN(open)(vi low, vi high, int from, int base, int extra, int scales) {
+    struct FN(opened) o;
+    if (!extra) {
+        for (int k = 0; k < 16 / (base * scales); k++)
+            o.word[k] = k ? v_srl(low, k * base * scales) : low;
+        return o;
+    }
+    // High bits of the codes of a byte, by what these are: of the even codes, of the odd ones.
+    static const uint8_t table[3][2][16] = {{{0x00, 0x04, 0x00, 0x04, 0x40, 0x44, 0x40, 0x44, 0x00,
+                                              0x04, 0x00, 0x04, 0x40, 0x44, 0x40, 0x44},
+                                             {0x00, 0x00, 0x04, 0x04, 0x00, 0x00, 0x04, 0x04, 0x40,
+                                              0x40, 0x44, 0x44, 0x40, 0x40, 0x44, 0x44}},
+                                            {{0x00, 0x10, 0x00, 0x10}, {0x00, 0x00, 0x10, 0x10}},
+                                            {{0x00, 0x10, 0x20, 0x30, 0x00, 0x10, 0x20, 0x30, 0x00,
+                                              0x10, 0x20, 0x30, 0x00, 0x10, 0x20, 0x30},
+                                             {0x00, 0x00, 0x00, 0x00, 0x10, 0x10, 0x10, 0x10, 0x20,
+                                              0x20, 0x20, 0x20, 0x30, 0x30, 0x30, 0x30}}};
+    const int in_byte = 8 / base * extra, back = from + in_byte - 8;
+    const uint32_t one = (1u << in_byte) - 1, even = base == 2 ? 0x3333u : 0x0F0Fu;
+    const uint8_t(*const t)[16] = table[base + extra == 3 ? 0 : base + extra - 4];
+    vi next = back < 0 ? v_sll(high, -back & 31) : back ? v_srl(high, back & 31) : high;
+    vi at = v_merge(v_both(one), from ? v_srl(high, from) : high, v_and(next, v_both(one << 8)));
+    for (int odd = 0; odd < 2; odd++) {
+        vi x = v_merge(v_both(even), odd ? v_srl(low, base) : low, v_look(v_table(t[odd]), at));
+        if (base == 2) {
+            o.word[2 * odd] = x;
+            o.word[2 * odd + 1] = v_srl(x, 8);
+        } else {
+            o.word[odd] = x;
+        }
+    }
+    return o;
+}
+
+// The code in turn u of each half, times 2^SCALE.
+INLINE vi FN(code)(const struct FN(opened) * o, int u, int width, int scales) {
+    if (width == 8)
+        return u % 2 ? v_srl16(o->word[u / 2], 8) : v_and(o->word[u / 2], v_both(0xFFu));
+    return v_and(o->word[u / scales], v_both(((1u << width) - 1) << width * (u % scales)));
+}
+#define SCALE(u, width, scales) ((u) % (scales) * (width))
+// Which of a half's codes has turn u.
+#define TURN(u, per_half, extra)                                                                   \
+    ((extra) ? (u) % ((per_half) / 2) * 2 + (u) / ((per_half) / 2) : (u))
 
 // Index of a low plane's width in what is kept for each.
 #define BASE(bits) ((bits) == 2 ? 0 : (bits) == 4 ? 1 : 2)
@@ -194,20 +245,32 @@ INLINE void FN(soften)(const struct kv_attend_job *j, const struct FN(side) * va
 }
 
 // Scores of a page's slots go to their tokens' places.
-INLINE void FN(scatter)(const struct FN(visit) * v, const float *score, float *row) {
-    for (uint32_t t = 0; t < v->slots; t++) row[v->token[t]] = score[t];
+INLINE void FN(scatter)(const struct FN(visit) * v, uint32_t heads, float (*page)[KV_PAGE_TOKENS],
+                        float (*rows)[ROW_ROOM]) {
+#pragma GCC unroll 4
+    for (uint32_t t = 0; t < v->slots; t++) {
+        const uint32_t token = v->token[t];
+        for (uint32_t h = 0; h < heads; h++) rows[h][token] = page[h][t];
+    }
 }
 
 // Weights of a page's slots come from their tokens' places; 0 for slots that hold none of the job.
-INLINE void FN(gather)(const struct kv_attend_job *j, const struct FN(visit) * v, const float *row,
-                       float *weight) {
-    for (uint32_t t = 0; t < v->slots; t++) {
-        uint32_t token = v->token[t];
-        weight[t] = v->inside || token - j->first < j->end - j->first ? row[token] : 0;
-    }
-    for (uint32_t t = v->slots; t < KV_PAGE_TOKENS; t++) weight[t] = 0;
+INLINE void FN(gather)(const struct kv_attend_job *j, const struct FN(visit) * v, uint32_t heads,
+                       float (*rows)[ROW_ROOM], float (*page)[KV_PAGE_TOKENS]) {
+    if (v->inside)
+#pragma GCC unroll 4
+        for (uint32_t t = 0; t < v->slots; t++) {
+            const uint32_t token = v->token[t];
+            for (uint32_t h = 0; h < heads; h++) page[h][t] = rows[h][token];
+        }
+    else
+        for (uint32_t t = 0; t < v->slots; t++) {
+            const bool ours = v->token[t] - j->first < j->end - j->first;
+            for (uint32_t h = 0; h < heads; h++) page[h][t] = ours ? rows[h][v->token[t]] : 0;
+        }
+    for (uint32_t t = v->slots; t < KV_PAGE_TOKENS; t++)
+        for (uint32_t h = 0; h < heads; h++) page[h][t] = 0;
 }
-
 // Up to ALL_HEADS heads over each page in turn, batch by batch: the first one of a page brings it
 // into the first-level cache.
 static TARGET void FN(attend_heads)(const struct kv_attend_job *j, const struct FN(side) * keys,
@@ -238,8 +301,10 @@ static TARGET void FN(attend_heads)(const struct kv_attend_job *j, const struct 
             FN(key_fns)
             [fixed][size - 1][v->port](&j->layouts[KV_KEY][v->port], v->block,
                                        v[AHEAD].block - v->block, &q[b], (int)v->slots, at);
-            for (uint32_t h = 0; h < size && !v->straight; h++)
-                FN(scatter)(v, page[h], rows[begin[b] + h]);
+            if (v->straight) continue;
+            if (size == 1) FN(scatter)(v, 1, page, rows + begin[b]);
+            if (size == 2) FN(scatter)(v, 2, page, rows + begin[b]);
+            if (size == 3) FN(scatter)(v, 3, page, rows + begin[b]);
         }
     }
     for (uint32_t h = 0; h < heads; h++) {
@@ -253,10 +318,11 @@ static TARGET void FN(attend_heads)(const struct kv_attend_job *j, const struct 
         FN(want_tokens)(&v[AHEAD]);
         for (uint32_t b = 0; b < n; b++) {
             const uint32_t size = begin[b + 1] - begin[b];
-            for (uint32_t h = 0; h < size; h++) {
+            for (uint32_t h = 0; h < size; h++)
                 at[h] = v->straight ? rows[begin[b] + h] + v->low : page[h];
-                if (!v->straight) FN(gather)(j, v, rows[begin[b] + h], page[h]);
-            }
+            if (!v->straight && size == 1) FN(gather)(j, v, 1, rows + begin[b], page);
+            if (!v->straight && size == 2) FN(gather)(j, v, 2, rows + begin[b], page);
+            if (!v->straight && size == 3) FN(gather)(j, v, 3, rows + begin[b], page);
             FN(value_fns)
             [fixed][size - 1][v->port](&j->layouts[KV_VALUE][v->port], v->block,
                                        v[AHEAD].block - v->block, (int)v->slots, at, &sums[b]);
@@ -293,5 +359,8 @@ static TARGET void FN(attend_packed)(const struct kv_attend_job *j) {
         FN(attend_heads)(j, &keys, &values, h, j->heads - h < ALL_HEADS ? j->heads - h : ALL_HEADS);
 }
 
-#undef v_codes
+#undef v_both
+#undef SCALES
+#undef SCALE
+#undef TURN
 #undef BASE
