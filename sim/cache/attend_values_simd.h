@@ -233,9 +233,11 @@ INLINE void FN(value_page)(const struct kv_side_layout *l, const uint8_t *block,
         const int all = 2 * per_half, some = heads * all <= REGISTERS       ? all
                                              : heads * all <= 2 * REGISTERS ? all / 2
                                                                             : all / 4;
-#pragma GCC unroll 4
-        for (int first = 0; first < all; first += some) // a kernel each
-            FN(value_words)(&x, base, extra, heads, n, first, some, &w, lane);
+        FN(value_words)(&x, base, extra, heads, n, 0, some, &w, lane);
+        if (some < all) FN(value_words)(&x, base, extra, heads, n, some, some, &w, lane);
+        if (2 * some == all || some == all) continue;
+        FN(value_words)(&x, base, extra, heads, n, 2 * some, some, &w, lane);
+        FN(value_words)(&x, base, extra, heads, n, 3 * some, some, &w, lane);
     }
 }
 
