@@ -85,7 +85,6 @@ static void add_tokens(struct line *l, uint32_t layer, uint32_t head, uint32_t f
         l->job[l->n++ % 2] = (struct kv_attend_job){
             .layouts = c->layouts,
             .span = &s->spans[i],
-            .tag = s->tag + begin,
             .member = kv_member_of(c, layer, head),
             .first = from,
             .end = left < KV_SPAN_TOKENS ? left : KV_SPAN_TOKENS,

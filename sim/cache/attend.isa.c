@@ -16,7 +16,6 @@ enum {
     HALF = KV_PAGE_TOKENS / 2,
     ROW_ROOM = KV_SPAN_TOKENS + 16,
     PAGES_ROOM = KV_SPAN_TOKENS / KV_PAGE_TOKENS + 2 * KV_PORT_WIDTHS,
-    PLACES_ROOM = (PAGES_ROOM + KV_PORT_WIDTHS + 1) * KV_PAGE_TOKENS,
     SOON_TOKENS = 256,
     AHEAD = 4 // pages: one is read in half the time that memory takes to answer
 };
@@ -102,7 +101,6 @@ typedef __m256 vf;
 #define v_and(a, b) _mm256_and_si256(a, b)
 #define v_srl(a, n) _mm256_srli_epi32(a, n)
 #define v_add(a, b) _mm256_add_epi32(a, b)
-#define v_dot(acc, a, b) _mm256_add_epi32(acc, _mm256_madd_epi16(a, b))
 #define v_float(a) _mm256_cvtepi32_ps(a)
 #define v_int(a) _mm256_cvtps_epi32(a)
 #define v_mul(a, b) _mm256_mul_ps(a, b)
@@ -122,27 +120,23 @@ typedef __m256 vf;
 #define v_srlv(a, n) _mm256_srlv_epi32(a, n)
 #define v_permute(i, a) _mm256_permutevar8x32_epi32(a, i)
 #define v_iota() _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0)
-#define v_join(mask, a, b) _mm256_or_si256(_mm256_and_si256(mask, a), _mm256_andnot_si256(mask, b))
+#define v_merge(mask, a, b) _mm256_or_si256(_mm256_and_si256(mask, a), b) // b has none of the mask
+#define v_srl16(a, n) _mm256_srli_epi16(a, n)
+#define v_sra(a, n) _mm256_srai_epi32(a, n)
+#define v_table(p) _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(p)))
+#define v_look(table, at) _mm256_shuffle_epi8(table, at)
 
+// One sum after the other: the compiler would make a tree of them, which registers do not hold.
+static inline vi v_dot(vi acc, vi a, vi b) {
+    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
+    __asm__("" : "+x"(acc));
+    return acc;
+}
 // a0 b0 a1 b1 ...
 static inline void v_interleave(vi a, vi b, int32_t *out) {
     vi low = _mm256_unpacklo_epi32(a, b), high = _mm256_unpackhi_epi32(a, b);
     v_store(out, _mm256_permute2x128_si256(low, high, 0x20));
     v_store(out + 8, _mm256_permute2x128_si256(low, high, 0x31));
-}
-// The cells of tokens in their order, from where those of each width lie on the one side to where
-// they lie on the other. from, to: [KV_PORT_WIDTHS]
-static inline void v_shuffle(const uint8_t *tag, uint32_t n, float *const *from, float *const *to,
-                             bool halves) {
-    (void)halves;
-    const float *key[16] = {0};
-    float *value[16] = {0};
-    for (int p = 0; p < KV_PORT_WIDTHS; p++) {
-        key[p] = from[p];
-        value[p] = to[p];
-    }
-    for (uint32_t t = 0; t < n; t++)
-        *value[kv_tag_port(tag[t], KV_VALUE)]++ = *key[kv_tag_port(tag[t], KV_KEY)]++;
 }
 
 static inline float v_top(vf x) {
@@ -203,7 +197,11 @@ typedef __m512 vf;
 #define v_srlv(a, n) _mm512_srlv_epi32(a, n)
 #define v_permute(i, a) _mm512_permutexvar_epi32(i, a)
 #define v_iota() _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0)
-#define v_join(mask, a, b) _mm512_ternarylogic_epi32(mask, a, b, 0xCA)
+#define v_merge(mask, a, b) _mm512_ternarylogic_epi32(mask, a, b, 0xEA)
+#define v_srl16(a, n) _mm512_srli_epi16(a, (unsigned)(n))
+#define v_sra(a, n) _mm512_srai_epi32(a, (unsigned)(n))
+#define v_table(p) _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(p)))
+#define v_look(table, at) _mm512_shuffle_epi8(table, at)
 
 // a0 b0 a1 b1 ...
 static inline void v_interleave(vi a, vi b, int32_t *out) {
@@ -211,59 +209,6 @@ static inline void v_interleave(vi a, vi b, int32_t *out) {
     const vi high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
     v_store(out, _mm512_permutex2var_epi32(a, low, b));
     v_store(out + 16, _mm512_permutex2var_epi32(a, high, b));
-}
-// Which of 16 tokens have a width on a side.
-static inline __attribute__((always_inline)) __mmask16 v_of_port(__m128i tags, int side, int port) {
-    const int shift = side == KV_KEY ? 0 : 4;
-    return _mm_cmpeq_epi8_mask(_mm_and_si128(tags, _mm_set1_epi8((char)(15 << shift))),
-                               _mm_set1_epi8((char)(port << shift)));
-}
-// The tags of 16 tokens; those beyond the last have none.
-static inline __m128i v_tags(const uint8_t *tag, uint32_t left) {
-    uint8_t last[16];
-    if (left >= 16) return _mm_loadu_si128((const __m128i *)tag);
-    memset(last, 0xFF, sizeof last);
-    memcpy(last, tag, left);
-    return _mm_loadu_si128((const __m128i *)last);
-}
-// The cells of tokens in their order, from where those of each width lie on the one side to where
-// they lie on the other. What lies beyond a width's cells is written, and then by the next of them.
-// from, to: [KV_PORT_WIDTHS]
-static inline __attribute__((always_inline)) void v_shuffle_ports(const uint8_t *tag, uint32_t n,
-                                                                  float *const *from,
-                                                                  float *const *to,
-                                                                  const int ports) {
-    const float *key[KV_PORT_WIDTHS];
-    float *value[KV_PORT_WIDTHS];
-    for (int p = 0; p < KV_PORT_WIDTHS; p++) {
-        key[p] = from[p];
-        value[p] = to[p];
-    }
-    for (uint32_t t = 0; t < n; t += 16) {
-        __m128i tags = v_tags(tag + t, n - t);
-        vf x = _mm512_setzero_ps();
-#pragma GCC unroll 7
-        for (int p = 0; p < ports; p++) {
-            __mmask16 k = v_of_port(tags, KV_KEY, p);
-            vf next = v_loadf(key[p]);
-            __asm__("" : "+v"(next)); // expanding from memory is several times slower
-            x = _mm512_mask_expand_ps(x, k, next);
-            key[p] += __builtin_popcount(k);
-        }
-#pragma GCC unroll 7
-        for (int p = 0; p < ports; p++) {
-            __mmask16 k = v_of_port(tags, KV_VALUE, p);
-            v_storef(value[p], _mm512_maskz_compress_ps(k, x));
-            value[p] += __builtin_popcount(k);
-        }
-    }
-}
-static inline void v_shuffle(const uint8_t *tag, uint32_t n, float *const *from, float *const *to,
-                             bool halves) {
-    if (halves)
-        v_shuffle_ports(tag, n, from, to, KV_PORT_WIDTHS);
-    else
-        v_shuffle_ports(tag, n, from, to, KV_PORT_WIDTHS - 1);
 }
 
 #define TARGET

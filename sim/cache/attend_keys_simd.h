@@ -72,8 +72,11 @@ INLINE void FN(key_page)(const struct kv_side_layout *l, const uint8_t *block, p
     const bool whole = fixed || group_words % turn == 0; // no group ends within a turn
     const uint16_t *scale = (const uint16_t *)(block + l->scale_at);
     const uint16_t *min = (const uint16_t *)(block + l->min_at);
-    // Two vectors of tokens share each pair of the query; chains keep sums independent.
-    const int chains = heads == 1 ? REGISTERS / 6 : REGISTERS / 12;
+    const int width = extra ? 2 * base : base, scales = SCALES(width, 2);
+    // Two vectors of tokens share each pair of the query; a sum for each scale, and more of them to
+    // keep sums independent.
+    const int least = heads == 1 ? REGISTERS / 6 : REGISTERS / 12;
+    const int sums = least > scales ? least : scales;
     for (int t = 0; t < n; t += 2 * LANES) {
         const uint32_t *x[2], *y[2];
         for (int v = 0; v < 2; v++) {
@@ -85,7 +88,7 @@ INLINE void FN(key_page)(const struct kv_side_layout *l, const uint8_t *block, p
         for (int g = 0; g < groups; g++) {
             vi acc[MAX_HEADS][2][4];
             for (int h = 0; h < heads; h++)
-                for (int k = 0; k < chains; k++)
+                for (int k = 0; k < sums; k++)
                     acc[h][0][k] = acc[h][1][k] =
                         v_seti(k == 0 && l->centred ? -q->sum[h][g] * (1 << (bits - 1)) : 0);
             const int begin = g * group_words, end = begin + group_words;
@@ -93,20 +96,24 @@ INLINE void FN(key_page)(const struct kv_side_layout *l, const uint8_t *block, p
                 vi high[2] = {v_seti(0), v_seti(0)};
                 for (int v = 0; v < 2 && extra; v++)
                     high[v] = FN(load_ahead)(y[v] + b * KV_KEY_TILE, ahead);
+#pragma GCC unroll 4
                 for (int k = 0; k < turn; k++) {
                     int w = b * turn + k;
                     if (!whole && (w < begin || w >= end)) continue;
                     vi low[2] = {FN(load_ahead)(x[0] + w * KV_KEY_TILE, ahead),
                                  FN(load_ahead)(x[1] + w * KV_KEY_TILE, ahead)};
-                    for (int i = 0; i < per_half; i++) {
-                        const int at = extra * (k * per_half + i);
-                        vi c0 = v_codes(low[0], base * i, high[0], at, base, extra);
-                        vi c1 = v_codes(low[1], base * i, high[1], at, base, extra);
-                        const int chain = (k * per_half + i) % chains;
+                    struct FN(opened) x0, x1;
+                    x0 = FN(open)(low[0], high[0], k * per_half * extra, base, extra, scales);
+                    x1 = FN(open)(low[1], high[1], k * per_half * extra, base, extra, scales);
+#pragma GCC unroll 8
+                    for (int u = 0; u < per_half; u++) {
+                        vi c0 = FN(code)(&x0, u, width, scales);
+                        vi c1 = FN(code)(&x1, u, width, scales);
+                        const int i = TURN(u, per_half, extra), s = (k * per_half + u) % sums;
                         for (int h = 0; h < heads; h++) {
                             vi pair = v_seti(q->pair[BASE(base)][h][w * per_half + i]);
-                            acc[h][0][chain] = v_dot(acc[h][0][chain], c0, pair);
-                            acc[h][1][chain] = v_dot(acc[h][1][chain], c1, pair);
+                            acc[h][0][s] = v_dot(acc[h][0][s], c0, pair);
+                            acc[h][1][s] = v_dot(acc[h][1][s], c1, pair);
                         }
                     }
                 }
@@ -118,7 +125,10 @@ INLINE void FN(key_page)(const struct kv_side_layout *l, const uint8_t *block, p
                 if (l->has_min) v_prefetch((const uint8_t *)(min + at) + ahead);
                 for (int h = 0; h < heads; h++) {
                     vi sum = acc[h][v][0];
-                    for (int k = 1; k < chains; k++) sum = v_add(sum, acc[h][v][k]);
+                    for (int k = 1; k < sums; k++)
+                        sum = v_add(sum, SCALE(k, width, scales) > 0
+                                             ? v_sra(acc[h][v][k], SCALE(k, width, scales))
+                                             : acc[h][v][k]);
                     total[h][v] = v_fma(v_float(sum), s, total[h][v]);
                     if (l->has_min)
                         total[h][v] =

@@ -4,8 +4,9 @@
 // Queries and softmax weights become 15-bit integers with one float scale, so that a code meets its
 // factor in one multiply-add of 16-bit pairs (vpmaddwd, vpdpwssd) and sums are exact: the only
 // rounding is that of the factor, at most 2^-16 of the largest one. A 32-bit word x of b-bit codes
-// holds in (x >> b i) & mask the codes i and i + 16/b, one in each half; where a code has a high
-// plane, its bits are joined to these before they meet the factor, at two operations more.
+// holds in (x >> b i) & mask the codes i and i + 16/b, one in each half. Shifts are dear: where
+// sums allow it the mask lies higher, and the sum is shifted back. High bits of a second plane are
+// looked up by bytes and joined to several codes at once.
 //   keys: a lane is a token, words of 16 tokens interleaved; the factor is the query's pair.
 //   values: a lane is a word, so a pair must be two tokens: words of token t and t + 32 are woven
 //   into one that holds the low halves and one that holds the high halves of both.
@@ -34,13 +35,63 @@ INLINE vf FN(v_exp)(vf x) {
     return v_scale2(y, n);
 }
 
-// Codes at place `shift` of a low word's halves, with the high bits from place `from` of theirs.
-#define v_codes(low, shift, high, from, base, extra)                                               \
-    ((extra) ? v_and(v_join(v_seti((int)(((1u << (base)) - 1) * 0x10001u)), v_srl(low, shift),     \
-                            (from) < (base) ? v_sll(high, ((base) - (from)) & 31)                  \
-                                            : v_srl(high, ((from) - (base)) & 31)),                \
-                     v_seti((int)(((1u << ((base) + (extra))) - 1) * 0x10001u)))                   \
-             : v_and(v_srl(low, shift), v_seti((int)(((1u << (base)) - 1) * 0x10001u))))
+// Each 16-bit half twice.
+#define v_both(x) v_seti((int)((x)*0x10001u))
+
+// Words whose halves hold `width`-bit codes that a mask takes out. Where a word has a high plane,
+// every other code gets its high bits in place of its neighbour: two words of twice the width.
+struct FN(opened) {
+    vi word[4];
+};
+
+// Codes that a mask takes out of one opened word's halves; they come times 2^(width x place).
+#define SCALES(width, most) ((width) == 8 ? 1 : (width) == 4 ? 2 : (most))
+
+// high: the high bits of the halves' codes, from bit `from` of these on.
+INLINE struct FN(opened) FN(open)(vi low, vi high, int from, int base, int extra, int scales) {
+    struct FN(opened) o;
+    if (!extra) {
+        for (int k = 0; k < 16 / (base * scales); k++)
+            o.word[k] = k ? v_srl(low, k * base * scales) : low;
+        return o;
+    }
+    // High bits of the codes of a byte, by what these are: of the even codes, of the odd ones.
+    static const uint8_t table[3][2][16] = {{{0x00, 0x04, 0x00, 0x04, 0x40, 0x44, 0x40, 0x44, 0x00,
+                                              0x04, 0x00, 0x04, 0x40, 0x44, 0x40, 0x44},
+                                             {0x00, 0x00, 0x04, 0x04, 0x00, 0x00, 0x04, 0x04, 0x40,
+                                              0x40, 0x44, 0x44, 0x40, 0x40, 0x44, 0x44}},
+                                            {{0x00, 0x10, 0x00, 0x10}, {0x00, 0x00, 0x10, 0x10}},
+                                            {{0x00, 0x10, 0x20, 0x30, 0x00, 0x10, 0x20, 0x30, 0x00,
+                                              0x10, 0x20, 0x30, 0x00, 0x10, 0x20, 0x30},
+                                             {0x00, 0x00, 0x00, 0x00, 0x10, 0x10, 0x10, 0x10, 0x20,
+                                              0x20, 0x20, 0x20, 0x30, 0x30, 0x30, 0x30}}};
+    const int in_byte = 8 / base * extra, back = from + in_byte - 8;
+    const uint32_t one = (1u << in_byte) - 1, even = base == 2 ? 0x3333u : 0x0F0Fu;
+    const uint8_t(*const t)[16] = table[base + extra == 3 ? 0 : base + extra - 4];
+    vi next = back < 0 ? v_sll(high, -back & 31) : back ? v_srl(high, back & 31) : high;
+    vi at = v_merge(v_both(one), from ? v_srl(high, from) : high, v_and(next, v_both(one << 8)));
+    for (int odd = 0; odd < 2; odd++) {
+        vi x = v_merge(v_both(even), odd ? v_srl(low, base) : low, v_look(v_table(t[odd]), at));
+        if (base == 2) {
+            o.word[2 * odd] = x;
+            o.word[2 * odd + 1] = v_srl(x, 8);
+        } else {
+            o.word[odd] = x;
+        }
+    }
+    return o;
+}
+
+// The code in turn u of each half, times 2^SCALE.
+INLINE vi FN(code)(const struct FN(opened) * o, int u, int width, int scales) {
+    if (width == 8)
+        return u % 2 ? v_srl16(o->word[u / 2], 8) : v_and(o->word[u / 2], v_both(0xFFu));
+    return v_and(o->word[u / scales], v_both(((1u << width) - 1) << width * (u % scales)));
+}
+#define SCALE(u, width, scales) ((u) % (scales) * (width))
+// Which of a half's codes has turn u.
+#define TURN(u, per_half, extra)                                                                   \
+    ((extra) ? (u) % ((per_half) / 2) * 2 + (u) / ((per_half) / 2) : (u))
 
 // Index of a low plane's width in what is kept for each.
 #define BASE(bits) ((bits) == 2 ? 0 : (bits) == 4 ? 1 : 2)
@@ -114,53 +165,46 @@ static FN(value_fn) *const FN(value_fns)[2][MAX_HEADS][KV_PORT_WIDTHS] = ROWS(va
 #undef ROW
 #undef ROWS
 
-// A page that holds tokens of a job. Its scores or weights are kept from place `at` on; pages of
-// one width lie together, with a page's room after them.
+// A page that holds tokens of a job.
 struct FN(visit) {
     const uint8_t *block;
     const uint16_t *token; // of its slots
-    uint32_t at;
+    uint16_t low;
     uint8_t port, slots;
-    bool ends; // with a token of the job
+    bool inside;   // all of its tokens are the job's
+    bool straight; // and they fill it, one after the other
 };
 
 // One side of a job.
 struct FN(side) {
-    uint32_t n, n_ports, end; // pages; widths that have any; first place after all
-    uint32_t first[KV_PORT_WIDTHS + 1], ports[KV_PORT_WIDTHS]; // page of a width; the widths
-    bool in_order;
+    uint32_t n;
     struct FN(visit) * pages;
 };
 
 // The pages of one side, up to `room`. Wide cells come first: what is asked for ahead lies at the
 // places of the page that is being read, and a narrower one has no others.
-INLINE void FN(plan)(const struct kv_attend_job *j, int side, uint32_t room,
-                     struct FN(visit) * pages, struct FN(side) * s) {
-    *s = (struct FN(side)){.in_order = true, .pages = pages};
+INLINE struct FN(side)
+    FN(plan)(const struct kv_attend_job *j, int side, uint32_t room, struct FN(visit) * pages) {
+    struct FN(side) s = {.pages = pages};
     for (uint32_t port = KV_PORT_WIDTHS; port-- > 0;) {
         const struct kv_cell_run *run = &j->span->runs[side][port];
         size_t at = KV_PAGE_HEAD + j->member * j->layouts[side][port].bytes;
-        uint32_t before = s->n;
-        for (uint32_t p = 0; p * KV_PAGE_TOKENS < run->n && s->n < room; p++) {
+        for (uint32_t p = 0; p * KV_PAGE_TOKENS < run->n && s.n < room; p++) {
             const struct kv_cell_page *page = &run->pages[p];
             if (page->high < j->first || page->low >= j->end) continue;
             uint32_t left = run->n - p * KV_PAGE_TOKENS;
-            pages[s->n++] = (struct FN(visit)){
+            bool inside = page->low >= j->first && page->high < j->end;
+            pages[s.n++] = (struct FN(visit)){
                 .block = page->data + at,
                 .token = (const uint16_t *)page->data,
-                .at = s->end,
+                .low = page->low,
                 .port = (uint8_t)port,
                 .slots = (uint8_t)(left < KV_PAGE_TOKENS ? left : KV_PAGE_TOKENS),
-                .ends = page->high < j->end};
-            s->end += KV_PAGE_TOKENS;
+                .inside = inside,
+                .straight = inside && page->consecutive && left >= KV_PAGE_TOKENS};
         }
-        if (s->n == before) continue;
-        s->in_order &= run->in_order;
-        s->end += KV_PAGE_TOKENS;
-        s->first[s->n_ports] = before;
-        s->ports[s->n_ports++] = port;
-        s->first[s->n_ports] = s->n;
     }
+    return s;
 }
 
 // Asks for a page of values, into the second-level cache.
@@ -169,121 +213,76 @@ INLINE void FN(want_page)(const struct kv_attend_job *j, const struct FN(visit) 
     for (const uint8_t *p = v->block; p < end; p += 64) v_prefetch_far(p);
 }
 
-// Scores of tokens that lie side by side.
-struct FN(stretch) {
-    float *at;
-    uint32_t n;
-};
-
-// Where the job's cells of each width in order lie among places: those of tokens before and after
-// it are left out. at: widths that are not there point to room that nobody reads; stretches: as in
-// s->ports, or NULL.
-INLINE void FN(bounds)(const struct kv_attend_job *j, const struct FN(side) * s, float *by_page,
-                       float **at, struct FN(stretch) * stretches) {
-    for (uint32_t p = 0; p < KV_PORT_WIDTHS; p++) at[p] = by_page + s->end;
-    for (uint32_t i = 0; i < s->n_ports; i++) {
-        const struct FN(visit) *first = &s->pages[s->first[i]];
-        const struct FN(visit) *last = &s->pages[s->first[i + 1] - 1];
-        uint32_t before = 0, slots = last->slots;
-        while (j->first && first->token[before] < j->first) before++;
-        at[s->ports[i]] = by_page + first->at + before;
-        if (!stretches) continue;
-        while (!last->ends && slots && last->token[slots - 1] >= j->end) slots--;
-        stretches[i].at = at[s->ports[i]];
-        stretches[i].n = last->at + slots - (first->at + before);
-    }
+// Asks for the tokens of a page where they will be read.
+INLINE void FN(want_tokens)(const struct FN(visit) * v) {
+    if (v->straight) return;
+    v_prefetch(v->token);
+    v_prefetch(v->token + KV_PAGE_TOKENS / 2);
 }
 
-// Softmax of a row: scores become weights, in whatever order they lie. What follows a stretch, up
-// to a vector, is overwritten. Memory would rest meanwhile: the first pages of values are asked
-// for, into the second-level cache, at about the pace at which it answers.
-INLINE void FN(soften)(const struct kv_attend_job *j, const struct FN(side) * values,
-                       const struct FN(stretch) * stretches, uint32_t n_stretches, float *max,
-                       float *sum, float *weighted) {
+// Softmax of a row: scores of tokens [first, end) become weights. What follows them, up to a
+// vector, is overwritten. Memory would rest meanwhile: the first pages of values are asked for,
+// into the second-level cache, at about the pace at which it answers.
+INLINE void FN(soften)(const struct kv_attend_job *j, const struct FN(side) * values, float *row,
+                       float *max, float *sum, float *weighted) {
     vf top = v_set(-INFINITY), total = v_set(0), mean = v_set(0);
-    for (uint32_t i = 0; i < n_stretches; i++) {
-        float *score = stretches[i].at;
-        uint32_t n = stretches[i].n;
-        for (uint32_t t = n; t < n + LANES; t++) score[t] = -INFINITY;
-        for (uint32_t t = 0; t < n; t += LANES) top = v_max(top, v_loadf(score + t));
-    }
+    for (uint32_t t = j->end; t < j->end + LANES; t++) row[t] = -INFINITY;
+    for (uint32_t t = j->first; t < j->end; t += LANES) top = v_max(top, v_loadf(row + t));
     vf largest = v_set(v_top(top));
-    uint32_t done = 0;
-    for (uint32_t i = 0; i < n_stretches; i++) {
-        float *score = stretches[i].at;
-        for (uint32_t t = 0; t < stretches[i].n; t += LANES, done++) {
-            if (done % (SOON_TOKENS / LANES) == 0 && done / (SOON_TOKENS / LANES) < values->n)
-                FN(want_page)(j, &values->pages[done / (SOON_TOKENS / LANES)]);
-            vf below = v_max(v_sub(v_loadf(score + t), largest), v_set(-87.0f));
-            vf p = FN(v_exp)(below);
-            v_storef(score + t, p);
-            total = v_addf(total, p);
-            mean = v_fma(p, below, mean);
-        }
+    uint32_t wanted = 0;
+    for (uint32_t t = j->first; t < j->end; t += LANES) {
+        if ((t - j->first) % SOON_TOKENS == 0 && wanted < values->n)
+            FN(want_page)(j, &values->pages[wanted++]);
+        vf below = v_max(v_sub(v_loadf(row + t), largest), v_set(-87.0f));
+        vf p = FN(v_exp)(below);
+        v_storef(row + t, p);
+        total = v_addf(total, p);
+        mean = v_fma(p, below, mean);
     }
     *max = v_top(top);
     *sum = v_total(total);
     *weighted = v_total(mean);
 }
 
-// Weights by page of values (in `by_value`) from scores by page of keys (in `by_key`), where both
-// sides are in order: the softmax runs over the scores as they lie.
-INLINE void FN(soften_in_order)(const struct kv_attend_job *j, const struct FN(side) * keys,
-                                const struct FN(side) * values, float *by_key, float *by_value,
-                                float *oldest, float *max, float *sum, float *weighted) {
-    struct FN(stretch) stretches[KV_PORT_WIDTHS];
-    float *from[KV_PORT_WIDTHS], *to[KV_PORT_WIDTHS];
-    const uint8_t *tag = j->tag + j->first;
-    FN(bounds)(j, keys, by_key, from, stretches);
-    *oldest = *from[kv_tag_port(*tag, KV_KEY)];
-    FN(soften)(j, values, stretches, keys->n_ports, max, sum, weighted);
-    FN(bounds)(j, values, by_value, to, NULL);
-    for (uint32_t i = 0; i < values->n_ports; i++) { // whole pages between are written
-        memset(by_value + values->pages[values->first[i]].at, 0, KV_PAGE_TOKENS * sizeof(float));
-        memset(by_value + values->pages[values->first[i + 1] - 1].at, 0,
-               KV_PAGE_TOKENS * sizeof(float));
+// Scores of a page's slots go to their tokens' places.
+INLINE void FN(scatter)(const struct FN(visit) * v, uint32_t heads, float (*page)[KV_PAGE_TOKENS],
+                        float (*rows)[ROW_ROOM]) {
+#pragma GCC unroll 4
+    for (uint32_t t = 0; t < v->slots; t++) {
+        const uint32_t token = v->token[t];
+        for (uint32_t h = 0; h < heads; h++) rows[h][token] = page[h][t];
     }
-    uint32_t n = j->end - j->first;
-    if (keys->n_ports == 1 && values->n_ports == 1)
-        memcpy(to[values->ports[0]], from[keys->ports[0]], n * sizeof **to);
+}
+
+// Weights of a page's slots come from their tokens' places; 0 for slots that hold none of the job.
+INLINE void FN(gather)(const struct kv_attend_job *j, const struct FN(visit) * v, uint32_t heads,
+                       float (*rows)[ROW_ROOM], float (*page)[KV_PAGE_TOKENS]) {
+    if (v->inside)
+#pragma GCC unroll 4
+        for (uint32_t t = 0; t < v->slots; t++) {
+            const uint32_t token = v->token[t];
+            for (uint32_t h = 0; h < heads; h++) page[h][t] = rows[h][token];
+        }
     else
-        v_shuffle(tag, n, from, to,
-                  keys->ports[0] == KV_PORT_WIDTHS - 1 || values->ports[0] == KV_PORT_WIDTHS - 1);
-}
-
-// The same by way of a row by token, through the pages' lists of tokens; by_value may be by_key.
-INLINE void FN(soften_by_token)(const struct kv_attend_job *j, const struct FN(side) * keys,
-                                const struct FN(side) * values, const float *by_key, float *row,
-                                float *by_value, float *oldest, float *max, float *sum,
-                                float *weighted) {
-    uint32_t n = j->end - j->first;
-    for (uint32_t i = 0; i < keys->n; i++)
-        for (uint32_t t = 0; t < keys->pages[i].slots; t++) {
-            uint32_t token = keys->pages[i].token[t] - j->first; // those before the first wrap
-            if (token < n) row[token] = by_key[keys->pages[i].at + t];
+        for (uint32_t t = 0; t < v->slots; t++) {
+            const bool ours = v->token[t] - j->first < j->end - j->first;
+            for (uint32_t h = 0; h < heads; h++) page[h][t] = ours ? rows[h][v->token[t]] : 0;
         }
-    *oldest = row[0];
-    FN(soften)(j, values, &(struct FN(stretch)){row, n}, 1, max, sum, weighted);
-    for (uint32_t i = 0; i < values->n; i++)
-        for (uint32_t t = 0; t < KV_PAGE_TOKENS; t++) {
-            uint32_t token = t < values->pages[i].slots ? values->pages[i].token[t] - j->first : n;
-            by_value[values->pages[i].at + t] = token < n ? row[token] : 0;
-        }
+    for (uint32_t t = v->slots; t < KV_PAGE_TOKENS; t++)
+        for (uint32_t h = 0; h < heads; h++) page[h][t] = 0;
 }
-
 // Up to ALL_HEADS heads over each page in turn, batch by batch: the first one of a page brings it
 // into the first-level cache.
 static TARGET void FN(attend_heads)(const struct kv_attend_job *j, const struct FN(side) * keys,
                                     const struct FN(side) * values, uint32_t first_head,
                                     uint32_t heads) {
-    // Head h's scores lie in room h + 1, its weights in room h: the scores that lay there are
-    // weights by then. Rooms of threads are carved out of their stacks.
-    static _Thread_local float room[ALL_HEADS + 1][PLACES_ROOM], row[ROW_ROOM];
-    float(*const by_key)[PLACES_ROOM] = room + 1, (*const by_value)[PLACES_ROOM] = room;
-    const bool in_order = keys->in_order && values->in_order;
+    // Each head's scores, then its weights, by token of the span. Rooms of threads are carved out
+    // of their stacks.
+    static _Thread_local float rows[ALL_HEADS][ROW_ROOM];
     const int dim = (int)j->dim, groups = (int)j->layouts[0][0].n_groups;
     const bool fixed = dim == 64 && groups <= 2;
-    float max[ALL_HEADS], sum[ALL_HEADS], weighted[ALL_HEADS], *at[MAX_HEADS];
+    float max[ALL_HEADS], sum[ALL_HEADS], weighted[ALL_HEADS];
+    float page[MAX_HEADS][KV_PAGE_TOKENS], *at[MAX_HEADS];
     struct FN(query) q[MAX_BATCHES];
     struct FN(sums) sums[MAX_BATCHES];
     const uint32_t n = (heads + MAX_HEADS - 1) / MAX_HEADS;
@@ -294,30 +293,36 @@ static TARGET void FN(attend_heads)(const struct kv_attend_job *j, const struct 
      groups);
     for (uint32_t i = 0; i < keys->n; i++) {
         const struct FN(visit) *v = &keys->pages[i];
-        v_prefetch(j->tag + j->first + i * KV_PAGE_TOKENS);
+        FN(want_tokens)(&v[AHEAD]);
         for (uint32_t b = 0; b < n; b++) {
             const uint32_t size = begin[b + 1] - begin[b];
-            for (uint32_t h = 0; h < size; h++) at[h] = by_key[begin[b] + h] + v->at;
+            for (uint32_t h = 0; h < size; h++)
+                at[h] = v->straight ? rows[begin[b] + h] + v->low : page[h];
             FN(key_fns)
             [fixed][size - 1][v->port](&j->layouts[KV_KEY][v->port], v->block,
                                        v[AHEAD].block - v->block, &q[b], (int)v->slots, at);
+            if (v->straight) continue;
+            if (size == 1) FN(scatter)(v, 1, page, rows + begin[b]);
+            if (size == 2) FN(scatter)(v, 2, page, rows + begin[b]);
+            if (size == 3) FN(scatter)(v, 3, page, rows + begin[b]);
         }
     }
     for (uint32_t h = 0; h < heads; h++) {
-        float oldest;
-        if (in_order) FN(soften_in_order)
-        (j, keys, values, by_key[h], by_value[h], &oldest, &max[h], &sum[h], &weighted[h]);
-        else FN(soften_by_token)(j, keys, values, by_key[h], row, by_value[h], &oldest, &max[h],
-                                 &sum[h], &weighted[h]);
-        if (j->oldest) j->oldest[first_head + h] = oldest;
+        if (j->oldest) j->oldest[first_head + h] = rows[h][0];
+        FN(soften)(j, values, rows[h], &max[h], &sum[h], &weighted[h]);
     }
     for (uint32_t b = 0; b < n; b++)
         FN(sums_init)(&sums[b], (int)(begin[b + 1] - begin[b]), dim, groups);
     for (uint32_t i = 0; i < values->n; i++) {
         const struct FN(visit) *v = &values->pages[i];
+        FN(want_tokens)(&v[AHEAD]);
         for (uint32_t b = 0; b < n; b++) {
             const uint32_t size = begin[b + 1] - begin[b];
-            for (uint32_t h = 0; h < size; h++) at[h] = by_value[begin[b] + h] + v->at;
+            for (uint32_t h = 0; h < size; h++)
+                at[h] = v->straight ? rows[begin[b] + h] + v->low : page[h];
+            if (!v->straight && size == 1) FN(gather)(j, v, 1, rows + begin[b], page);
+            if (!v->straight && size == 2) FN(gather)(j, v, 2, rows + begin[b], page);
+            if (!v->straight && size == 3) FN(gather)(j, v, 3, rows + begin[b], page);
             FN(value_fns)
             [fixed][size - 1][v->port](&j->layouts[KV_VALUE][v->port], v->block,
                                        v[AHEAD].block - v->block, (int)v->slots, at, &sums[b]);
@@ -343,16 +348,19 @@ INLINE void FN(want_plan)(const struct kv_attend_job *j) {
 
 static TARGET void FN(attend_packed)(const struct kv_attend_job *j) {
     struct FN(visit) v[2 * PAGES_ROOM + AHEAD];
-    struct FN(side) keys, values, next = {0};
-    FN(plan)(j, KV_KEY, PAGES_ROOM, v, &keys);
-    FN(plan)(j, KV_VALUE, PAGES_ROOM, v + keys.n, &values);
+    const struct FN(side) keys = FN(plan)(j, KV_KEY, PAGES_ROOM, v);
+    const struct FN(side) values = FN(plan)(j, KV_VALUE, PAGES_ROOM, v + keys.n);
+    struct FN(side) next = {0};
     struct FN(visit) *end = v + keys.n + values.n;
-    if (j->next) FN(plan)(j->next, KV_KEY, AHEAD, end, &next);
+    if (j->next) next = FN(plan)(j->next, KV_KEY, AHEAD, end);
     for (uint32_t i = next.n; i < AHEAD; i++) end[i] = end[(int)i - 1];
     if (j->next) FN(want_plan)(j->next);
     for (uint32_t h = 0; h < j->heads; h += ALL_HEADS)
         FN(attend_heads)(j, &keys, &values, h, j->heads - h < ALL_HEADS ? j->heads - h : ALL_HEADS);
 }
 
-#undef v_codes
+#undef v_both
+#undef SCALES
+#undef SCALE
+#undef TURN
 #undef BASE

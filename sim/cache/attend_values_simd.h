@@ -101,35 +101,39 @@ INLINE void FN(weigh)(const struct kv_side_layout *l, const uint8_t *block, int 
                       struct FN(sums) * sums) {
     const uint16_t *scale = (const uint16_t *)(block + l->scale_at);
     const uint16_t *min = (const uint16_t *)(block + l->min_at);
-    for (int h = 0; h < heads; h++) {
-        float product[MAX_GROUPS * KV_PAGE_TOKENS];
-        int32_t row[MAX_GROUPS * HALF], *both = groups == 1 ? w->pair[h] : row;
-        vf top = v_set(0), mins[MAX_GROUPS];
-        for (int g = 0; g < groups; g++) {
-            mins[g] = v_set(0);
-            for (int t = 0; t < KV_PAGE_TOKENS; t += LANES) {
-                int at = g * KV_PAGE_TOKENS + t;
-                vf p = v_loadf(score[h] + t), y = v_mul(p, v_halves(scale + at));
-                v_storef(product + at, y);
-                top = v_max(top, y);
-                if (l->has_min) mins[g] = v_fma(p, v_halves(min + at), mins[g]);
+    float product[MAX_HEADS][MAX_GROUPS * KV_PAGE_TOKENS];
+    vf top[MAX_HEADS], mins[MAX_HEADS];
+    for (int h = 0; h < heads; h++) top[h] = v_set(0);
+    for (int g = 0; g < groups; g++) {
+        for (int h = 0; h < heads; h++) mins[h] = v_loadf(sums->bias[h][g]);
+        for (int t = 0; t < KV_PAGE_TOKENS; t += LANES) {
+            const int at = g * KV_PAGE_TOKENS + t;
+            const vf s = v_halves(scale + at), m = l->has_min ? v_halves(min + at) : v_set(0);
+            for (int h = 0; h < heads; h++) {
+                vf p = v_loadf(score[h] + t), y = v_mul(p, s);
+                v_storef(product[h] + at, y);
+                top[h] = v_max(top[h], y);
+                if (l->has_min) mins[h] = v_fma(p, m, mins[h]);
             }
         }
-        float largest = v_top(top), inverse = largest > 0 ? 32767.0f / largest : 0.0f;
+        for (int h = 0; h < heads; h++) v_storef(sums->bias[h][g], mins[h]);
+    }
+    for (int h = 0; h < heads; h++) {
+        int32_t row[MAX_GROUPS * HALF], *both = groups == 1 ? w->pair[h] : row;
+        float largest = v_top(top[h]), inverse = largest > 0 ? 32767.0f / largest : 0.0f;
         w->factor[h] = largest / 32767.0f;
         for (int g = 0; g < groups; g++) {
             vi sum = v_seti(0); // at most 64 x 32767 x 128: no overflow
             for (int t = 0; t < HALF; t += LANES) {
-                const float *y = product + g * KV_PAGE_TOKENS + t;
+                const float *y = product[h] + g * KV_PAGE_TOKENS + t;
                 vi a = v_int(v_mul(v_loadf(y), v_set(inverse)));
                 vi b = v_int(v_mul(v_loadf(y + HALF), v_set(inverse)));
-                sum = v_add(sum, v_add(a, b));
+                if (l->centred) sum = v_add(sum, v_add(a, b));
                 v_store(both + g * HALF + t, v_weave_low(a, b));
             }
-            vf bias = v_addf(v_loadf(sums->bias[h][g]), mins[g]);
-            if (l->centred)
-                bias = v_fma(v_float(sum), v_set(-w->factor[h] * (float)(1 << (bits - 1))), bias);
-            v_storef(sums->bias[h][g], bias);
+            if (!l->centred) continue;
+            const vf below = v_set(-w->factor[h] * (float)(1 << (bits - 1)));
+            v_storef(sums->bias[h][g], v_fma(v_float(sum), below, v_loadf(sums->bias[h][g])));
         }
         if (groups > 1) FN(turn_groups)(row, groups, w->pair[h]);
     }
@@ -144,17 +148,18 @@ struct FN(words) {
     int groups, first; // groups of a token; the part's first one
 };
 
-// One half (0 low, 1 high, or both when which = 2) of the value words, for all heads at once.
+// `some` of the codes of a word's two halves, counted by turns from `first` on, for all heads at
+// once: as many as there are registers for their sums.
 INLINE void FN(value_words)(const struct FN(words) * x, int base, int extra, int heads, int n,
-                            int which, const struct FN(weights) * w, float *const *lane) {
+                            int first, int some, const struct FN(weights) * w, float *const *lane) {
     const int per_half = 16 / base, words = x->fit.words, together = x->fit.together;
-    const int n_acc = which == 2 ? 2 * per_half : per_half;
     const int ratio = extra ? base / extra : 1, high_words = (words + ratio - 1) / ratio;
+    const int width = extra ? 2 * base : base, scales = SCALES(width, 4);
     const vi spread = v_load(x->lanes->spread);
     const vi pick = v_load(x->lanes->pick), place = v_load(x->lanes->place);
     vi acc[MAX_HEADS][16];
     for (int h = 0; h < heads; h++)
-        for (int i = 0; i < n_acc; i++) acc[h][i] = v_seti(0);
+        for (int i = 0; i < some; i++) acc[h][i] = v_seti(0);
     const int end = n < HALF ? n : HALF; // weights beyond n are 0
     for (int t = 0; t < end; t += together) {
         vi low[2], high[2] = {v_seti(0), v_seti(0)}, f[MAX_HEADS];
@@ -168,21 +173,24 @@ INLINE void FN(value_words)(const struct FN(words) * x, int base, int extra, int
         }
         for (int h = 0; h < heads; h++)
             f[h] = v_permute(spread, v_load(w->pair[h] + t * x->groups + x->first));
-        for (int side = which == 1; side <= (which != 0); side++) {
+        for (int side = first / per_half; side * per_half < first + some; side++) {
             vi both = side ? v_weave_high(low[0], low[1]) : v_weave_low(low[0], low[1]);
             vi more = side ? v_weave_high(high[0], high[1]) : v_weave_low(high[0], high[1]);
-            int first = which == 2 ? side * per_half : 0;
-            for (int i = 0; i < per_half; i++) {
-                vi codes = v_codes(both, base * i, more, extra * i, base, extra);
-                for (int h = 0; h < heads; h++)
-                    acc[h][first + i] = v_dot(acc[h][first + i], codes, f[h]);
+            struct FN(opened) o = FN(open)(both, more, 0, base, extra, scales);
+            for (int u = 0; u < per_half; u++) {
+                const int at = side * per_half + u - first;
+                if (at < 0 || at >= some) continue;
+                vi codes = FN(code)(&o, u, width, scales);
+                for (int h = 0; h < heads; h++) acc[h][at] = v_dot(acc[h][at], codes, f[h]);
             }
         }
     }
     for (int h = 0; h < heads; h++)
-        for (int i = 0; i < n_acc; i++) {
-            float *out = lane[h] + ((which == 1) * per_half + i) * LANES;
-            v_storef(out, v_fma(v_float(acc[h][i]), v_set(w->factor[h]), v_loadf(out)));
+        for (int i = 0; i < some; i++) {
+            const int side = (first + i) / per_half, u = (first + i) % per_half;
+            const float scale = 1.0f / (float)(1 << SCALE(u, width, scales));
+            float *out = lane[h] + (side * per_half + TURN(u, per_half, extra)) * LANES;
+            v_storef(out, v_fma(v_float(acc[h][i]), v_set(w->factor[h] * scale), v_loadf(out)));
         }
 }
 
@@ -222,12 +230,14 @@ INLINE void FN(value_page)(const struct kv_side_layout *l, const uint8_t *block,
         float *lane[MAX_HEADS];
         for (int h = 0; h < heads; h++)
             lane[h] = sums->lane[BASE(base)][h] + part * 2 * per_half * LANES;
-        if (heads * 2 * per_half <= REGISTERS) {
-            FN(value_words)(&x, base, extra, heads, n, 2, &w, lane);
-            continue;
-        }
-        FN(value_words)(&x, base, extra, heads, n, 0, &w, lane);
-        FN(value_words)(&x, base, extra, heads, n, 1, &w, lane);
+        const int all = 2 * per_half, some = heads * all <= REGISTERS       ? all
+                                             : heads * all <= 2 * REGISTERS ? all / 2
+                                                                            : all / 4;
+        FN(value_words)(&x, base, extra, heads, n, 0, some, &w, lane);
+        if (some < all) FN(value_words)(&x, base, extra, heads, n, some, some, &w, lane);
+        if (2 * some == all || some == all) continue;
+        FN(value_words)(&x, base, extra, heads, n, 2 * some, some, &w, lane);
+        FN(value_words)(&x, base, extra, heads, n, 3 * some, some, &w, lane);
     }
 }
 

@@ -71,7 +71,7 @@ void kv_cache_free(struct kv_cache *c) {
 
 // ---- pages ----------------------------------------------------------------------------
 
-static uint8_t *new_page(struct kv_cache *c, size_t bytes) {
+static uint8_t *new_memory(struct kv_cache *c, size_t bytes) {
     const size_t huge = 2u << 20, least = 32u << 20, header = 64;
     if (!c->chunks || c->chunks->bytes - c->chunks->used < bytes) {
         size_t n = bytes + header > least ? (bytes + header + huge - 1) / huge * huge : least;
@@ -84,8 +84,24 @@ static uint8_t *new_page(struct kv_cache *c, size_t bytes) {
         *k = (struct kv_chunk){.next = c->chunks, .bytes = n, .used = header};
         c->chunks = k;
     }
-    uint8_t *page = (uint8_t *)c->chunks + c->chunks->used;
+    uint8_t *at = (uint8_t *)c->chunks + c->chunks->used;
     c->chunks->used += bytes;
+    return at;
+}
+
+// A stream takes memory for some pages at once, up to a sixteenth of what it has: a job reads one
+// stream, and pages strewn among those of hundreds cost it an address translation or two each.
+static uint8_t *new_page(struct kv_cache *c, struct kv_stream *s, size_t bytes) {
+    const size_t most = 64u << 10;
+    if (s->free_bytes < bytes) {
+        size_t take = s->had_bytes / 16 < most ? s->had_bytes / 16 / 64 * 64 : most;
+        s->free_bytes = take > bytes ? take : bytes;
+        s->free_at = new_memory(c, s->free_bytes);
+        s->had_bytes += s->free_bytes;
+    }
+    uint8_t *page = s->free_at;
+    s->free_at += bytes;
+    s->free_bytes -= bytes;
     return page;
 }
 
@@ -99,18 +115,18 @@ static size_t page_bytes(const struct kv_cache *c, size_t side, size_t port) {
 }
 
 // The slot after the last of a run, with a page under it.
-static uint32_t open_slot(struct kv_cache *c, struct kv_cell_run *run, int side, size_t port,
+static uint32_t open_slot(struct kv_cache *c, struct kv_stream *s, int side, size_t port,
                           uint32_t token) {
+    struct kv_cell_run *run = run_of(s, token, side, port);
     uint16_t at = (uint16_t)(token % KV_SPAN_TOKENS);
     uint32_t slot = run->n++, t = slot % KV_PAGE_TOKENS;
     if (slot == run->n_pages * KV_PAGE_TOKENS) {
         run->pages = kv_grow(run->pages, run->n_pages + 1, sizeof *run->pages);
-        run->pages[run->n_pages++].data = new_page(c, page_bytes(c, side, port));
+        run->pages[run->n_pages++].data = new_page(c, s, page_bytes(c, side, port));
     }
     struct kv_cell_page *page = &run->pages[slot / KV_PAGE_TOKENS];
     if (t == 0) *page = (struct kv_cell_page){page->data, at, at, true};
     page->consecutive &= t == 0 || *kv_slot_token(run, slot - 1) + 1 == at;
-    run->in_order = slot == 0 || (run->in_order && *kv_slot_token(run, slot - 1) < at);
     if (at < page->low) page->low = at;
     if (at > page->high) page->high = at;
     *kv_slot_token(run, slot) = at;
@@ -154,7 +170,7 @@ static void close_slot(struct kv_cache *c, const struct kv_place *p, int side) {
         struct kv_cell_page *page = &run->pages[p->slot / KV_PAGE_TOKENS];
         uint16_t at = *kv_slot_token(run, last.slot);
         *kv_slot_token(run, p->slot) = at;
-        run->in_order = page->consecutive = false;
+        page->consecutive = false;
         if (at < page->low) page->low = at;
         if (at > page->high) page->high = at;
     }
@@ -187,7 +203,7 @@ static void open_cells(struct kv_cache *c, struct kv_stream *s, uint8_t tag) {
     s->tag[token] = tag;
     for (int side = 0; side < 2; side++) {
         size_t port = kv_tag_port(tag, side);
-        open_slot(c, run_of(s, token, side, port), side, port, token);
+        open_slot(c, s, side, port, token);
     }
 }
 
@@ -310,7 +326,7 @@ static void demote_side(struct kv_cache *c, size_t stream, uint32_t token, int s
     struct kv_stream *s = &c->streams[stream];
     struct kv_place old = kv_place_of(c, stream, token, side);
     struct kv_place new = {run_of(s, token, side, to), (uint32_t)to, 0};
-    new.slot = open_slot(c, new.run, side, to, token);
+    new.slot = open_slot(c, s, side, to, token);
     for (size_t m = 0; m < c->n_members; m++) {
         uint32_t layer = (uint32_t)((stream * c->n_members + m) / c->shape.n_kv_heads);
         uint8_t unit[KV_MAX_UNIT_BYTES];
@@ -370,8 +386,11 @@ size_t kv_cache_bytes_tags(const struct kv_cache *c) {
     return ((size_t)c->n * c->n_streams * 2 * KV_TAG_BITS + 7) / 8;
 }
 size_t kv_cache_bytes_allocated(const struct kv_cache *c) {
-    size_t spans = 0;
-    for (size_t s = 0; s < c->n_streams; s++) spans += c->streams[s].n_spans;
-    return bytes_of(c, true) + spans * sizeof(struct kv_token_span) +
+    size_t spans = 0, unused = 0;
+    for (size_t s = 0; s < c->n_streams; s++) {
+        spans += c->streams[s].n_spans;
+        unused += c->streams[s].free_bytes;
+    }
+    return bytes_of(c, true) + unused + spans * sizeof(struct kv_token_span) +
            c->n_streams * (size_t)c->room;
 }

@@ -11,14 +11,14 @@
 //     kv_cache_free(c);
 //
 // Keys lie with keys and values with values of one width, in pages of 64 that hold all layers and
-// heads that share a decision. The softmax runs over scores as the keys lie; then its weights go to
-// where the values lie. So keys and values take their widths apart: seven and seven kinds of pages,
-// not forty-nine, of which each would be left half full at its end in every stream (at 2k tokens
-// three quarters of a cache); and one softmax a row, with no rescaling page by page. The way from
-// keys to values needs the tags alone: while tokens come in order, a cell's slot is its rank among
-// the cells of its width, and sixteen tags are a mask for each width. A page that ageing has mixed
-// up names its tokens, slot by slot. A row is a span of 16,384 tokens at most: scores stay in the
-// second-level cache, and a part may begin at any token.
+// heads that share a decision. Each page of keys brings its scores to a row by token, the softmax
+// runs over that, and each page of values fetches its weights from it. So keys and values take
+// their widths apart: seven and seven kinds of pages, not forty-nine, of which each would be left
+// half full at its end in every stream (at 2k tokens three quarters of a cache); and one softmax a
+// row, with no rescaling page by page. A page names its tokens, slot by slot, in whatever order
+// they lie; one of consecutive tokens is read from the row and written to it as it is. A row is a
+// span of 16,384 tokens at most: scores stay in the second-level cache, and a part may begin at any
+// token.
 //
 // Codes are the format's own bits, in bit planes: 3 = 2 + 1, 5 = 4 + 1, 6 = 4 + 2 (layout.h). Their
 // metadata lies apart, and the words of 16 keys are interleaved so that a SIMD lane is a token.

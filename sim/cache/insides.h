@@ -15,6 +15,9 @@ struct kv_stream {
     uint32_t n_spans;
     struct kv_token_span *spans;
     uint8_t *tag; // [room]: port of a token's key | port of its value << 4
+    // Memory its next pages are cut from, and all that it has had: what a job reads lies together.
+    uint8_t *free_at;
+    size_t free_bytes, had_bytes;
 };
 
 struct kv_cache {

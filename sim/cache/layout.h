@@ -44,8 +44,6 @@ struct kv_cell_page {
 // Keys or values of one width in a span of a stream.
 struct kv_cell_run {
     uint32_t n, n_pages;
-    bool
-        in_order; // slots hold ascending tokens: a cell's slot is its rank among those of its width
     struct kv_cell_page *pages;
 };
 #define KV_PAGE_HEAD (KV_PAGE_TOKENS * 2)
@@ -62,8 +60,7 @@ struct kv_token_span {
 struct kv_attend_job {
     const struct kv_side_layout (*layouts)[KV_PORT_WIDTHS]; // [2]
     const struct kv_token_span *span;
-    const uint8_t *tag; // of the span's tokens
-    size_t member;      // which block of a page
+    size_t member; // which block of a page
     uint32_t first, end;
     // What the same thread attends to next: its first pages are asked for. NULL: nothing.
     const struct kv_attend_job *next;
