@@ -6,7 +6,7 @@
 #             half an hour on 2 busy cores), trains on nine tenths of them (2 minutes) and writes the file to work/cells
 #   judged    records the sets that nothing is trained on: other contexts (ctx_a) of HellaSwag, other files, windows of text
 #             more than 10,000 tokens away
-#   others    weights with other inputs, trained on other kinds, and static plans (kvsim tune)
+#   others    weights with other inputs, trained on other kinds, static plans (kvsim tune) and the paper's network
 #   longer    trainings of 14, 28, 40 and 56 passes, their sensitivities of 16 draws, over sets that are neither trained on nor
 #             judged (*-picked.ids) and over those judged
 #   compare   the sweep policies/cells.sweep over the judged sets and cells-parts.sweep over 40 HellaSwag items, their tables, and
@@ -65,6 +65,10 @@ for step in "$@"; do
             "$kvsim" tune $to/plan --budget bits=$bits layerwise:by=head@asym:group=32 --widths 2,3,4,5,6,8 --train 0-159 \
                 --no-exact --tsv | awk -F '\t' 'NR > 1 { print $1 }'
         done >$to/plans.sweep
+        for grain in token:0.03 cell:0.003; do # the paper's network, its labels by damage
+            "$kvsim" train mlp $to/plan --labels oracle --bound ${grain#*:} --bits 2,3,4,5,6,8 --format asym:group=32 \
+                --grain ${grain%:*} -o $to/mlp-${grain%:*}.safetensors >$to/mlp-${grain%:*}.txt
+        done
         ;;
     longer)
         record_mixture 16/ --draws 16
