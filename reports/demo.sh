@@ -5,8 +5,21 @@
 set -eu
 dir=$1 kvsim=$BUILD/kvsim
 mkdir -p "$dir"
-[ -f "$dir/samples.trace/manifest.json" ] ||
-    "$kvsim" record -m "$MODEL" -t samples --keep final,kv,sens --draws 2 -o "$dir/samples.trace"
+record() { # record NAME ARGUMENTS...
+    name=$1
+    shift
+    "$kvsim" record -m "$MODEL" -t samples --keep final,kv,sens --draws 2 "$@" -o "$dir/$name.trace"
+}
+# Eight items tell how fast the machine is: one that would take over five minutes for all takes every second, third, ...
+[ -f "$dir/samples.trace/manifest.json" ] || {
+    began=$(date +%s)
+    rm -rf "$dir/first.trace"
+    record first -q -n 8
+    stride=$((($(date +%s) - began - 1) / 4 + 1))
+    [ $stride -eq 1 ] || echo "demo: a slow machine: one sample of $stride"
+    record samples --stride $stride
+    rm -rf "$dir/first.trace"
+}
 [ -f "$dir/controller.safetensors" ] || {
     "$kvsim" record -q -m "$MODEL" -t text:traces/samples/text.txt,window=256 --keep none -o "$dir/text.trace"
     "$kvsim" train mlp "$dir/text.trace" --gamma 0 -o "$dir/controller.safetensors" >"$dir/training.txt"
