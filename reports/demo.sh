@@ -10,12 +10,12 @@ record() { # record NAME ARGUMENTS...
     shift
     "$kvsim" record -m "$MODEL" -t samples --keep final,kv,sens --draws 2 "$@" -o "$dir/$name.trace"
 }
-# Eight items tell how fast the machine is: one that would take over five minutes for all takes every second, third, ...
+# Eight items tell how fast the machine is: one that would take over four minutes for all takes every second, third, ...
 [ -f "$dir/samples.trace/manifest.json" ] || {
     began=$(date +%s)
     rm -rf "$dir/first.trace"
     record first -q -n 8
-    stride=$((($(date +%s) - began - 1) / 4 + 1))
+    stride=$((($(date +%s) - began - 1) / 3 + 1))
     [ $stride -eq 1 ] || echo "demo: a slow machine: one sample of $stride"
     record samples --stride $stride
     rm -rf "$dir/first.trace"
