@@ -16,6 +16,7 @@ record() { # record NAME ARGUMENTS...
     rm -rf "$dir/first.trace"
     record first -q -n 8
     stride=$((($(date +%s) - began - 1) / 3 + 1))
+    [ $stride -le 9 ] || stride=9
     [ $stride -eq 1 ] || echo "demo: a slow machine: one sample of $stride"
     record samples --stride $stride
     rm -rf "$dir/first.trace"
