@@ -271,6 +271,7 @@ INLINE void FN(gather)(const struct kv_attend_job *j, const struct FN(visit) * v
     for (uint32_t t = v->slots; t < KV_PAGE_TOKENS; t++)
         for (uint32_t h = 0; h < heads; h++) page[h][t] = 0;
 }
+
 // Up to ALL_HEADS heads over each page in turn, batch by batch: the first one of a page brings it
 // into the first-level cache.
 static TARGET void FN(attend_heads)(const struct kv_attend_job *j, const struct FN(side) * keys,
