@@ -129,7 +129,9 @@ static double remainder_of(double *x, const double *basis, size_t n_basis, size_
 static bool determined(const struct kv_design *d, const bool *kept, size_t i) {
     size_t at[KV_MAX_TERMS], n = 0, n_basis = 0;
     for (size_t j = 0; j < d->n_terms; j++)
-        if (d->term[j].kind == KV_TERM_COST || d->term[j].kind == KV_TERM_CLASS) at[n++] = j;
+        if (d->term[j].kind == KV_TERM_COST || d->term[j].kind == KV_TERM_CLASS ||
+            d->term[j].kind == KV_TERM_CELL || d->term[j].kind == KV_TERM_CELL_CLASS)
+            at[n++] = j;
     double *basis = kv_alloc((n + 1) * n + 1, sizeof *basis), left = 0;
     for (size_t k = 0; k <= d->n_runs; k++) {
         if (k < d->n_runs && (!kept[k] || n_basis == n)) continue;
@@ -220,6 +222,17 @@ static double median_part(const struct kv_design *d, enum kv_part part) {
     return m;
 }
 
+// What deciding took in the runs by cell; NAN: none tells.
+static double median_controller(const struct kv_design *d) {
+    double *x = kv_alloc(d->n_runs, sizeof *x);
+    size_t n = 0;
+    for (size_t i = 0; i < d->n_runs; i++)
+        if (isfinite(d->run[i].controller_ns)) x[n++] = d->run[i].controller_ns;
+    double m = median_of(x, n);
+    free(x);
+    return m;
+}
+
 static void set_text(char **field, char *text) {
     free(*field);
     *field = text;
@@ -250,13 +263,16 @@ static void fill_device(struct kv_device *dev, const struct kv_design *d,
     dev->shape = r->shape;
     dev->append_ns = fmin(median_part(d, KV_PART_APPEND), o->p[0] / 2);
     dev->base_ns = o->p[0] - dev->append_ns;
-    for (size_t j = 0; j < d->n_plain; j++) {
+    for (size_t j = 0; j < d->n_terms; j++) {
         if (d->term[j].kind == KV_TERM_CLASS) dev->class_ns = o->p[j];
+        if (d->term[j].kind == KV_TERM_CELL_CLASS) dev->cell_class_ns = o->p[j];
+        if (d->term[j].kind == KV_TERM_CELL) dev->cell_ns = o->p[j];
         if (d->term[j].kind == KV_TERM_SWITCH) dev->switch_ns = o->p[j];
         if (d->term[j].kind != KV_TERM_ROUND) continue;
         dev->round_ns = o->p[j];
         dev->round_tokens = d->round_tokens;
     }
+    dev->controller_ns = median_controller(d);
     dev->attend_ns = zero * d->values;
     dev->bandwidth_bytes_per_ns = runs->bandwidth_bytes_per_ns;
     dev->knee_bytes = d->knee_bytes;
@@ -293,6 +309,7 @@ static void fill_device(struct kv_device *dev, const struct kv_design *d,
 struct kv_latency kv_run_price(const struct kv_device *d, const struct kv_device_run *run) {
     struct kv_ledger l = {0};
     kv_mix_shares(&run->mix, &l);
+    l.controlled = run->mix.by_cell && run->part_ns[KV_PART_POLICY] > 0; // else it was taken off
     double values = 2.0 * d->shape.n_layers * d->shape.n_kv_heads * d->shape.head_dim;
     l.allocated_bits = isfinite(run->cache_bytes)
                            ? run->cache_bytes * 8 / values /

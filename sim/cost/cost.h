@@ -4,6 +4,9 @@
 //   ns/token = base + T (a_heads + sum over widths w of n_Kw cK_w + n_Vw cV_w) + append + policy
 //            + (widths - 1) class + ceil(T / R) round + (min(ceil(T / R), widths) - 1) switch
 //
+// Where each cell has a width for itself, every value costs cell_ns more, a further width
+// cell_class instead of class, and what decides them controller_ns a step.
+//
 // T: context in tokens; n_Kw, n_Vw: K and V values a token stores at width w; c: ns a value. The
 // part of the cache beyond knee_bytes costs knee_factor times that; its first hidden_bytes cost
 // nothing. A device that attends to R tokens at once takes whole rounds, and each of its processors
@@ -35,11 +38,15 @@ struct kv_device {
                [KV_COST_BINS]; // K, V: ns a value, by width and by cache type; NAN = not measured
     double append_ns;          // coding and storing the new token
     double class_ns;           // each width in use beyond the first, whatever its tokens
-    double round_ns, round_tokens;     // a round, and the tokens it takes; 0 tokens = no rounds
-    double switch_ns;                  // each width beyond the first that a processor meets
-    double bandwidth_bytes_per_ns;     // memory bandwidth measured apart
-    double knee_bytes, knee_factor;    // INFINITY, 1 = none
-    double hidden_bytes;               // of the cache, read while something else is waited for
+    double cell_ns; // a value of a cache whose widths are by cell, beyond its width's cost; NAN =
+                    // not measured
+    double cell_class_ns;           // there, each width in use beyond the first; NAN = not measured
+    double controller_ns;           // what deciding by cell takes a step; NAN = not measured
+    double round_ns, round_tokens;  // a round, and the tokens it takes; 0 tokens = no rounds
+    double switch_ns;               // each width beyond the first that a processor meets
+    double bandwidth_bytes_per_ns;  // memory bandwidth measured apart
+    double knee_bytes, knee_factor; // INFINITY, 1 = none
+    double hidden_bytes;            // of the cache, read while something else is waited for
     uint32_t context_min, context_max; // measured range: beyond it a prediction is extrapolated
     double error_median,
         error_worst;           // relative, of the step, on contexts left out; NAN = not judged
@@ -63,9 +70,9 @@ struct kv_latency {
     double cache_ns;    // the part that grows with the context
     double ceiling_ns;  // the same step with a cache of zero bits and a policy that costs nothing
     double cache_bytes; // allocated bytes of the whole cache at this context
-    bool
-        extrapolated; // outside the measured contexts, a width without a measured cost, or by_width
-    bool by_width;    // some of it is priced by its width because its own type was not measured
+    bool extrapolated;  // outside the measured contexts, a width without a measured cost, by_width,
+                        // or widths by cell on a device where those were not measured
+    bool by_width;      // some of it is priced by its width because its own type was not measured
 };
 
 // Reads a device file (JSON; sim/cost/README.md is its specification) or, by name, a shipped one.

@@ -35,12 +35,16 @@ double kv_design_column(const struct kv_design *d, size_t j, size_t i, int part)
     case KV_TERM_START:
         return part == 1;
     case KV_TERM_CLASS:
-        return widths_in_use(d, i) - 1;
+        return d->run[i].mix.by_cell ? 0 : widths_in_use(d, i) - 1;
+    case KV_TERM_CELL_CLASS:
+        return d->run[i].mix.by_cell ? widths_in_use(d, i) - 1 : 0;
     case KV_TERM_ROUND:
         return rounds_of(d, i);
     case KV_TERM_SWITCH:
         return fmin(rounds_of(d, i), widths_in_use(d, i)) - 1;
-    default:
+    case KV_TERM_CELL:
+        return d->run[i].mix.by_cell ? 2 : 0; // a token's key and value
+    case KV_TERM_COST:
         break;
     }
     double sum = 0;
@@ -121,6 +125,7 @@ void kv_design_init(struct kv_design *d, const struct kv_runs *runs) {
     add_term(d, KV_TERM_BASE, "base_ns");
     if (d->timed_apart) add_term(d, KV_TERM_START, "start_ns");
     add_if_it_varies(d, KV_TERM_CLASS, "class_ns");
+    add_if_it_varies(d, KV_TERM_CELL_CLASS, "cell_class_ns");
     if (rounds_show(d)) {
         add_if_it_varies(d, KV_TERM_ROUND, "round_ns");
         add_if_it_varies(d, KV_TERM_SWITCH, "switch_ns");
@@ -128,6 +133,7 @@ void kv_design_init(struct kv_design *d, const struct kv_runs *runs) {
         d->round_tokens = 0;
     }
     d->n_plain = d->n_terms;
+    add_if_it_varies(d, KV_TERM_CELL, "cell_ns");
     find_costs(d);
 }
 

@@ -7,16 +7,18 @@
 #include "sim/cost/cost.h"
 #include "sim/cost/runs.h"
 
-enum { KV_MAX_TERMS = 5 + 2 * KV_COST_BINS };
+enum { KV_MAX_TERMS = 7 + 2 * KV_COST_BINS };
 
 // What a parameter multiplies. Costs come last.
 enum kv_term_kind {
-    KV_TERM_BASE,   // 1 of every step
-    KV_TERM_START,  // 1 of every time of attention alone
-    KV_TERM_CLASS,  // widths in use beyond the first
-    KV_TERM_ROUND,  // rounds of round_tokens
-    KV_TERM_SWITCH, // widths beyond the first that one processor meets: no more than its rounds
-    KV_TERM_COST,   // values at widths or types that always come together in these runs
+    KV_TERM_BASE,       // 1 of every step
+    KV_TERM_START,      // 1 of every time of attention alone
+    KV_TERM_CLASS,      // widths in use beyond the first, of a mix by token
+    KV_TERM_CELL_CLASS, // the same, of a mix by cell
+    KV_TERM_ROUND,      // rounds of round_tokens
+    KV_TERM_SWITCH,     // widths beyond the first that one processor meets: no more than its rounds
+    KV_TERM_CELL,       // values of a mix by cell
+    KV_TERM_COST,       // values at widths or types that always come together in these runs
 };
 
 struct kv_term {

@@ -79,10 +79,16 @@ struct kv_latency kv_device_step(const struct kv_device *d, const struct kv_ledg
             (d->knee_bytes + d->knee_factor * (t.cache_bytes - d->knee_bytes)) / t.cache_bytes;
     if (d->hidden_bytes > 0) stretch *= fmax(0, 1 - d->hidden_bytes / fmax(t.cache_bytes, 1));
     double kept = fmax(held[KV_KEY], held[KV_VALUE]);
-    double heads = tokens * d->attend_ns * kept * stretch;
+    double heads = tokens * d->attend_ns * kept * stretch, class_ns = d->class_ns;
     // A device keeps tokens of one pair of widths together; the longer list is the least of pairs.
     double widths = fmax(1, fmax(bits_set(used[KV_KEY]), bits_set(used[KV_VALUE])));
-    double mixed = (widths - 1) * d->class_ns;
+    if (ledger->by_cell && isnan(d->cell_ns)) t.extrapolated = true;
+    if (ledger->by_cell && !isnan(d->cell_ns)) {
+        per_token += (held[KV_KEY] + held[KV_VALUE]) * values * d->cell_ns;
+        class_ns = d->cell_class_ns;
+    }
+    if (ledger->controlled && !isnan(d->controller_ns)) policy_ns += d->controller_ns;
+    double mixed = (widths - 1) * class_ns;
     if (d->round_tokens > 0) {
         double rounds = ceil(tokens * kept / d->round_tokens);
         heads += d->round_ns * rounds;

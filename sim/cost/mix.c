@@ -53,9 +53,21 @@ static bool types_agree(const struct kv_mix *m) {
     return true;
 }
 
+// A cell holds a key or a value, of a width that either may have.
+static bool cells_agree(const struct kv_mix *m) {
+    for (size_t i = 0; i < m->n; i++)
+        if (m->part[i].bits[KV_KEY] != m->part[i].bits[KV_VALUE] || m->part[i].type[KV_KEY] ||
+            m->part[i].type[KV_VALUE])
+            return false;
+    return true;
+}
+
+static const char cells_prefix[] = "cells:";
+
 int kv_mix_parse(struct kv_mix *mix, const char *text, struct kv_error *e) {
-    *mix = (struct kv_mix){0};
-    const char *at = text;
+    bool by_cell = strncmp(text, cells_prefix, strlen(cells_prefix)) == 0;
+    *mix = (struct kv_mix){.by_cell = by_cell};
+    const char *at = by_cell ? text + strlen(cells_prefix) : text;
     double given = 0;
     size_t open = 0;
     for (bool more = true; more; more = *at == '/' && at++) {
@@ -74,6 +86,9 @@ int kv_mix_parse(struct kv_mix *mix, const char *text, struct kv_error *e) {
         return kv_fail(e, KV_EUSAGE, "mix", "the shares of '%s' must add up to 1", text);
     if (!types_agree(mix))
         return kv_fail(e, KV_EUSAGE, "mix", "'%s' holds one width in two cache types", text);
+    if (by_cell && !cells_agree(mix))
+        return kv_fail(e, KV_EUSAGE, "mix",
+                       "'%s': a mix by cell takes widths alone, like cells:2=0.5/8=0.5", text);
     for (size_t i = 0; i < mix->n; i++) {
         if (isnan(mix->part[i].share)) mix->part[i].share = left / (double)open;
         if (open == 0) mix->part[i].share /= given;
@@ -82,8 +97,7 @@ int kv_mix_parse(struct kv_mix *mix, const char *text, struct kv_error *e) {
 }
 
 void kv_mix_text(const struct kv_mix *mix, char *out, size_t room) {
-    size_t n = 0;
-    *out = 0;
+    size_t n = (size_t)snprintf(out, room, "%s", mix->by_cell ? cells_prefix : "");
     for (size_t i = 0; i < mix->n && n < room; i++) {
         const struct kv_mix_part *p = &mix->part[i];
         bool same = p->bits[0] == p->bits[1] && p->type[0] == p->type[1];
@@ -99,6 +113,7 @@ void kv_mix_text(const struct kv_mix *mix, char *out, size_t room) {
 void kv_mix_shares(const struct kv_mix *mix, struct kv_ledger *ledger) {
     memset(ledger->share, 0, sizeof ledger->share);
     memset(ledger->type, 0, sizeof ledger->type);
+    ledger->by_cell = ledger->controlled = mix->by_cell;
     for (size_t i = 0; i < mix->n; i++)
         for (int side = 0; side < 2; side++) {
             size_t bin = kv_bin_of_bits(mix->part[i].bits[side]);

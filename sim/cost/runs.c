@@ -46,6 +46,7 @@ static const struct column {
     REAL("policy_ns", part_ns[KV_PART_POLICY]),
     REAL("head_ns", part_ns[KV_PART_HEAD]),
     REAL("other_ns", part_ns[KV_PART_OTHER]),
+    REAL("controller_ns", controller_ns),
     REAL("cache_bytes", cache_bytes),
     REAL("round_tokens", round_tokens),
 #undef TEXT
@@ -108,6 +109,7 @@ struct kv_device_run *kv_runs_add(struct kv_runs *r) {
     *run = (struct kv_device_run){.step_ns = NAN,
                                   .low_ns = NAN,
                                   .high_ns = NAN,
+                                  .controller_ns = NAN,
                                   .cache_bytes = NAN,
                                   .round_tokens = NAN,
                                   .n_parameters = NAN};
@@ -412,7 +414,10 @@ double kv_runs_take_policy(struct kv_runs *r) {
         if (!(policy > 1000)) continue; // the clock alone
         shift(x, -policy);
         x->part_ns[KV_PART_POLICY] = NAN;
-        most = fmax(most, policy);
+        if (x->mix.by_cell)
+            x->controller_ns = policy;
+        else
+            most = fmax(most, policy);
     }
     return most;
 }

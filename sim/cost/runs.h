@@ -29,8 +29,10 @@ struct kv_device_run {
     bool synthetic;      // weights of the true shape with seeded values
     double step_ns, low_ns, high_ns; // median and quartiles over the steps
     double part_ns[KV_N_PARTS];      // medians; NAN = not measured
-    double cache_bytes;              // allocated at this context; NAN = not told
-    double round_tokens;             // that the device attends to at once; NAN = not told
+    double controller_ns; // of a mix by cell: what the controller took, which step_ns is without;
+                          // NAN = not told apart
+    double cache_bytes;   // allocated at this context; NAN = not told
+    double round_tokens;  // that the device attends to at once; NAN = not told
     uint32_t samples;
     uint32_t disturbed; // samples during which the system took a core away; dropped when enough
                         // others are left
@@ -86,9 +88,10 @@ KV_MUST_CHECK int kv_runs_check_one_way(const struct kv_runs *runs, struct kv_er
 // The machine that a run was measured on, as its row names it or else its file; "" = unknown.
 const char *kv_run_machine(const struct kv_runs *runs, const struct kv_device_run *run);
 
-// A policy's own cost is no part of a device. Adds it to the steps of runs [first, n).
+// A policy's own cost is no part of a step. Adds it to the steps of runs [first, n).
 void kv_runs_add_policy(struct kv_runs *runs, size_t first, double ns);
-// Takes what was measured of a policy off all steps; returns the most that came off one, in ns.
+// Takes what was measured of a policy off all steps; of a mix by cell it is noted as
+// controller_ns. Returns the most that came off another, in ns.
 double kv_runs_take_policy(struct kv_runs *runs);
 
 KV_END_DECLS

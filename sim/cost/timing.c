@@ -5,6 +5,7 @@
 #include "sim/base/memory.h"
 #include "sim/base/talk.h"
 #include "sim/base/work.h"
+#include "sim/cache/seeded.h"
 
 #include <stdlib.h>
 #include <time.h>
@@ -59,6 +60,9 @@ struct grid {
     struct kv_cache **caches; // [n_mixes]
     struct cell *cells;       // [n_mixes][n_contexts]
     float *embedding;
+    float *token;                     // the key and the value that every token holds, of a layer
+    struct kv_seeded_weights weights; // of the controller
+    struct kv_controller *controller; // NULL: no mix is by cell
 };
 
 // Tokens of each part of a mix among the first n: parts interleave, so every prefix holds the mix.
@@ -69,10 +73,22 @@ static uint32_t part_tokens(const struct kv_mix *mix, size_t part, uint32_t n) {
     return (uint32_t)(lround(after * n) - lround(before * n));
 }
 
-// Grows a cache to n tokens.
-static void grow(struct kv_cache *c, const struct kv_mix *mix, uint32_t n) {
-    uint32_t have = kv_cache_tokens(c);
+static void grow_cells(const struct grid *g, struct kv_cache *c, const struct kv_mix *mix,
+                       uint32_t n) {
+    const struct kv_shape *s = &g->m->decoder.shape;
+    struct kv_width_shares w = {.n = mix->n};
     for (size_t i = 0; i < mix->n; i++) {
+        w.bits[i] = mix->part[i].bits[KV_KEY];
+        w.share[i] = mix->part[i].share;
+    }
+    kv_cache_draw_cells(c, s, &w, n, g->token, g->token + (size_t)s->n_kv_heads * s->head_dim);
+}
+
+// Grows a cache to n tokens.
+static void grow(const struct grid *g, struct kv_cache *c, const struct kv_mix *mix, uint32_t n) {
+    uint32_t have = kv_cache_tokens(c);
+    if (mix->by_cell) grow_cells(g, c, mix, n);
+    for (size_t i = 0; i < mix->n && !mix->by_cell; i++) {
         uint32_t more = part_tokens(mix, i, n) - part_tokens(mix, i, have);
         if (more) kv_cache_repeat(c, mix->part[i].bits, more);
     }
@@ -82,32 +98,33 @@ static void grow(struct kv_cache *c, const struct kv_mix *mix, uint32_t n) {
 static void plant(const struct grid *g, struct kv_cache *c, const struct kv_mix *mix) {
     const struct kv_shape *s = &g->m->decoder.shape;
     size_t n = (size_t)s->n_kv_heads * s->head_dim;
-    float *x = kv_alloc(2 * n, sizeof *x);
-    kv_cache_extend(c, mix->part[0].bits);
-    for (uint32_t l = 0; l < s->n_layers; l++) {
-        for (size_t i = 0; i < 2 * n; i++) x[i] = (float)kv_draw(1, l, i) * 2 - 1;
-        kv_cache_put(c, l, x, x + n);
+    if (mix->by_cell) {
+        grow_cells(g, c, mix, 1);
+        return;
     }
-    free(x);
+    kv_cache_extend(c, mix->part[0].bits);
+    for (uint32_t l = 0; l < s->n_layers; l++) kv_cache_put(c, l, g->token, g->token + n);
 }
 
 static void run_cell(struct grid *g, size_t mix, size_t context) {
     const struct kv_timing *m = g->m;
     struct cell *cell = &g->cells[mix * m->n_contexts + context];
     struct kv_cache *c = g->caches[mix];
-    // The new token takes the widths of the mix's largest part.
+    // The new token takes the widths of the mix's largest part, or those that the controller says.
     const struct kv_mix *x = &m->mixes[mix];
     size_t largest = 0;
     for (size_t i = 1; i < x->n; i++)
         if (x->part[i].share > x->part[largest].share) largest = i;
-    grow(c, x, m->contexts[context] - 1);
+    const uint8_t *bits = x->by_cell ? NULL : x->part[largest].bits;
+    grow(g, c, x, m->contexts[context] - 1);
+    kv_decoder_control(g->decoder, x->by_cell ? g->controller : NULL);
     struct kv_step_time warm;
-    kv_decoder_steps(g->decoder, c, x->part[largest].bits, 1, g->embedding, &warm, false, NULL);
+    kv_decoder_steps(g->decoder, c, bits, 1, g->embedding, &warm, false, NULL);
     for (size_t calm = 0, tries = 0; calm < m->steps && tries < (size_t)m->steps * TRIES;) {
         size_t n =
             m->steps - calm < m->steps * TRIES - tries ? m->steps - calm : m->steps * TRIES - tries;
         struct kv_step_time *made = cell->time + cell->n;
-        kv_decoder_steps(g->decoder, c, x->part[largest].bits, n, g->embedding, made, false, NULL);
+        kv_decoder_steps(g->decoder, c, bits, n, g->embedding, made, false, NULL);
         for (size_t i = 0; i < n; i++) calm += !made[i].disturbed;
         cell->n += n;
         tries += n;
@@ -236,16 +253,47 @@ static double cache_bytes(const struct kv_timing *m) {
     return bytes;
 }
 
+// The form that costs least of a step (reports/cells.md): errors by range, six widths, with the
+// network.
+static int make_controller(struct grid *g, struct kv_error *e) {
+    static const uint8_t offered[] = {2, 3, 4, 5, 6, 8};
+    const struct kv_shape *s = &g->m->decoder.shape;
+    kv_seeded_weights_init(&g->weights, s);
+    return kv_seeded_controller(&g->controller, &g->weights, s, true, KV_ERROR_RANGE, offered,
+                                sizeof offered, e);
+}
+
+// Widths by cell are those that bit planes hold (sim/cache/cache.h), each once.
+static int check_cells(const struct kv_mix *mix, struct kv_error *e) {
+    uint32_t seen = 0;
+    for (size_t i = 0; mix->by_cell && i < mix->n; i++) {
+        uint8_t bits = mix->part[i].bits[KV_KEY];
+        bool held = false;
+        for (size_t p = 0; p < KV_PORT_WIDTHS; p++) held |= kv_port_bits[p] == bits;
+        if (!held || seen & 1u << bits)
+            return kv_fail(e, KV_EUSAGE, "bench",
+                           "a mix by cell takes 2, 3, 4, 5, 6, 8 and 16 bits, each once; %u is %s",
+                           bits, held ? "there twice" : "none of them");
+        seen |= 1u << bits;
+    }
+    return 0;
+}
+
 int kv_timing_run(const struct kv_timing *m, struct kv_runs *runs, struct kv_error *e) {
     struct grid g = {.m = m};
-    int rc = kv_decoder_new(&g.decoder, &m->decoder, e);
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < m->n_mixes; i++) rc = check_cells(&m->mixes[i], e);
+    if (rc == 0) rc = kv_decoder_new(&g.decoder, &m->decoder, e);
     if (rc) return rc;
+    const struct kv_shape *shape = &m->decoder.shape;
+    size_t token = 2 * (size_t)shape->n_kv_heads * shape->head_dim;
     double memory = (double)sysconf(_SC_AVPHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
     g.caches = kv_alloc(m->n_mixes, sizeof(struct kv_cache *));
     g.cells = kv_alloc(m->n_mixes * m->n_contexts, sizeof *g.cells);
     g.embedding = kv_alloc(m->decoder.shape.hidden, sizeof *g.embedding);
     for (size_t i = 0; i < m->decoder.shape.hidden; i++)
         g.embedding[i] = (float)kv_draw(2, 0, i) * 2 - 1;
+    g.token = kv_seeded_noise(token, 1, 1, 0);
     for (size_t i = 0; i < m->n_mixes * m->n_contexts; i++)
         g.cells[i].time =
             kv_alloc((size_t)m->rounds * m->steps * TRIES, sizeof(struct kv_step_time));
@@ -255,9 +303,13 @@ int kv_timing_run(const struct kv_timing *m, struct kv_runs *runs, struct kv_err
                     "caches of %zu mixes at %u tokens take %.1f GB; %.1f GB of memory are free",
                     m->n_mixes, m->contexts[m->n_contexts - 1], cache_bytes(m) / 1e9, memory / 1e9);
     for (size_t i = 0; rc == 0 && i < m->n_mixes; i++) {
-        struct kv_cache_setting s = {
-            .shape = m->decoder.shape, .format = m->format, .windows = m->decoder.windows};
+        bool by_cell = m->mixes[i].by_cell;
+        struct kv_cache_setting s = {.shape = *shape,
+                                     .format = m->format,
+                                     .windows = m->decoder.windows,
+                                     .varies = by_cell ? KV_VARIES_LAYER | KV_VARIES_HEAD : 0};
         rc = kv_cache_new(&g.caches[i], &s, e);
+        if (rc == 0 && by_cell && !g.controller) rc = make_controller(&g, e);
     }
     if (rc == 0) {
         describe_machine(runs, g.decoder);
@@ -274,5 +326,8 @@ int kv_timing_run(const struct kv_timing *m, struct kv_runs *runs, struct kv_err
     free(g.caches);
     free(g.cells);
     free(g.embedding);
+    free(g.token);
+    kv_controller_free(g.controller);
+    kv_seeded_weights_fini(&g.weights);
     return rc;
 }

@@ -13,9 +13,9 @@ struct kv_timing {
     bool synthetic;
     const char *format; // of the cache
     size_t n_contexts, n_mixes;
-    const uint32_t *contexts; // ascending
-    const struct kv_mix *mixes;
-    unsigned rounds, steps; // samples of a cell = rounds x steps
+    const uint32_t *contexts;   // ascending
+    const struct kv_mix *mixes; // one by cell has its widths drawn, and a controller in the step
+    unsigned rounds, steps;     // samples of a cell = rounds x steps
 };
 
 // Measures one model at one number of threads and appends a row a cell to *runs, contexts within

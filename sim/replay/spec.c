@@ -203,6 +203,32 @@ const struct kv_replay_spec *kv_by_layers(const struct kv_replay_spec *spec) {
     return spec;
 }
 
+// Which of a policy's keys says how fine its widths are; what it is, if the spec does not.
+static const char *grain_of(const struct kv_policy *p, const struct kv_spec *s) {
+    static const char *const keys[] = {"grain", "level", "by"};
+    for (size_t k = 0; k < sizeof keys / sizeof *keys; k++)
+        for (const struct kv_param *x = p->params; x && x->name; x++) {
+            if (strcmp(x->name, keys[k]) != 0 || x->type != KV_CHOICE) continue;
+            const char *said = kv_spec_value(s, keys[k]);
+            return said ? said : x->fallback;
+        }
+    return NULL;
+}
+
+void kv_ledger_name_grain(struct kv_ledger *ledger, const struct kv_spec_parts *parts) {
+    const uint32_t cell = KV_VARIES_TOKEN | KV_VARIES_HEAD;
+    ledger->by_cell = ledger->controlled = false;
+    if (parts->n_policies == 0) return;
+    const struct kv_spec *s = &parts->policies[parts->n_policies - 1];
+    for (size_t i = 0; i < N_POLICIES; i++) {
+        const struct kv_policy *p = policies[i];
+        if (strcmp(p->name, s->name) != 0 || (p->varies & cell) != cell) continue;
+        const char *grain = grain_of(p, s);
+        ledger->by_cell = !grain || strcmp(grain, "cell") == 0 || strcmp(grain, "head") == 0;
+        ledger->controlled = ledger->by_cell && p->decide_layer;
+    }
+}
+
 const char *kv_spec_plugin(const struct kv_replay_spec *spec) {
     while (!spec->plugin && spec->inner) spec = spec->inner;
     return spec->plugin ? spec->plugin->path : NULL;

@@ -10,6 +10,7 @@
 #include "sim/base/guard.h"
 #include "sim/base/memory.h"
 #include "sim/base/shape.h"
+#include "sim/replay/spec.h"
 #include "sim/store/sound.h"
 
 // A list that a query's rows are appended to.
@@ -136,6 +137,7 @@ static int take_summary(void *self, size_t n, const char *const *names,
                                    .bytes_per_token = s->bytes_per_token,
                                    .entropy_bits = s->entropy_bits};
     kv_ledger_name_types(&s->ledger, s->parts.format_text);
+    kv_ledger_name_grain(&s->ledger, &s->parts);
     return 0;
 }
 _Static_assert(sizeof(enum kv_mode) == sizeof(int), "an enum is stored as an int");

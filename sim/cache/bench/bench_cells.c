@@ -27,7 +27,7 @@ struct options {
     const char *shape; // NULL: all
     size_t n_contexts;
     uint32_t contexts[MAX_CONTEXTS]; // ascending
-    struct bench_widths widths;
+    struct kv_width_shares widths;
     double memory_bytes; // that caches may take together
     size_t rounds, most;
     bool json;
@@ -44,7 +44,7 @@ struct trial {
     const char *name;
     struct kv_shape shape;
     struct kv_decoder *decoder;
-    struct bench_weights weights;
+    struct kv_seeded_weights weights;
     struct kv_controller *controller;
     float *x, *kv; // a token's embedding; a key and a value
     struct kv_cache *caches[N];
@@ -60,7 +60,7 @@ struct trial {
 static void grow(struct trial *t, enum variant v, uint32_t n) {
     const float *key = t->kv, *value = t->kv + (size_t)t->shape.n_kv_heads * t->shape.head_dim;
     if (v == CELLS)
-        bench_grow_cells(t->caches[v], &t->shape, &t->o->widths, n, key, value);
+        kv_cache_draw_cells(t->caches[v], &t->shape, &t->o->widths, n, key, value);
     else if (v != CEILING)
         bench_grow_uniform(t->caches[v], &t->shape, one_width[v], n, key, value);
 }
@@ -283,10 +283,10 @@ static int bench(const struct options *o, const char *name, bool first) {
     struct kv_error e;
     struct trial *t = kv_alloc(1, sizeof *t);
     *t = (struct trial){.o = o, .name = name, .shape = *kv_shape_named(name)};
-    bench_weights_init(&t->weights, &t->shape);
-    t->x = bench_noise(t->shape.hidden, 40, 1, 0);
-    t->kv = bench_noise(2 * (size_t)t->shape.n_kv_heads * t->shape.head_dim, 30, 1, 0);
-    int rc = bench_controller_new(&t->controller, &t->weights, &t->shape, true, KV_ERROR_RANGE,
+    kv_seeded_weights_init(&t->weights, &t->shape);
+    t->x = kv_seeded_noise(t->shape.hidden, 40, 1, 0);
+    t->kv = kv_seeded_noise(2 * (size_t)t->shape.n_kv_heads * t->shape.head_dim, 30, 1, 0);
+    int rc = kv_seeded_controller(&t->controller, &t->weights, &t->shape, true, KV_ERROR_RANGE,
                                   offered, sizeof offered, &e);
     if (rc == 0) rc = bench_decoder_new(&t->decoder, &t->shape, &e);
     if (rc == 0) {
@@ -305,7 +305,7 @@ static int bench(const struct options *o, const char *name, bool first) {
         for (enum variant v = 0; v < N; v++) free(t->samples[c][v].time);
     kv_decoder_free(t->decoder);
     kv_controller_free(t->controller);
-    bench_weights_fini(&t->weights);
+    kv_seeded_weights_fini(&t->weights);
     free(t->x);
     free(t->kv);
     free(t);
@@ -339,9 +339,9 @@ static void print_head(const struct options *o) {
 // ---- options --------------------------------------------------------------------------
 
 // "2:10 3:27 ...", by spaces or commas, in percent.
-static bool parse_shares(struct bench_widths *w, const char *text) {
+static bool parse_shares(struct kv_width_shares *w, const char *text) {
     double sum = 0;
-    *w = (struct bench_widths){0};
+    *w = (struct kv_width_shares){0};
     for (const char *at = text; *at;) {
         unsigned bits;
         double pct;

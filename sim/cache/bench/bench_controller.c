@@ -30,12 +30,12 @@ static double middle_us(const struct kv_step_time *t, size_t n, int part) {
     return bench_quantile_us(t, n, LEAST, part, 0.5);
 }
 
-static int make_controllers(struct kv_controller **c, const struct bench_weights *w,
+static int make_controllers(struct kv_controller **c, const struct kv_seeded_weights *w,
                             const struct kv_shape *s, struct kv_error *e) {
     for (size_t f = 0; f < N; f++) {
         c[f] = NULL;
         int rc = forms[f].controller
-                     ? bench_controller_new(&c[f], w, s, forms[f].net, forms[f].rule,
+                     ? kv_seeded_controller(&c[f], w, s, forms[f].net, forms[f].rule,
                                             forms[f].widths, forms[f].n_widths, e)
                      : 0;
         if (rc) return rc;
@@ -45,30 +45,30 @@ static int make_controllers(struct kv_controller **c, const struct bench_weights
 
 // A cache of TOKENS - 1 tokens, widths drawn cell by cell about 4 bits.
 static int fill(struct kv_cache **c, const struct kv_shape *s, struct kv_error *e) {
-    static const struct bench_widths about_4 = {
+    static const struct kv_width_shares about_4 = {
         6, {2, 3, 4, 5, 6, 8}, {.2, .25, .25, .15, .1, .05}};
     int rc = bench_cache_new(c, s, true, e);
     if (rc) return rc;
     size_t kv = (size_t)s->n_kv_heads * s->head_dim;
-    float *x = bench_noise(2 * kv, 30, 1, 0);
-    bench_grow_cells(*c, s, &about_4, TOKENS - 1, x, x + kv);
+    float *x = kv_seeded_noise(2 * kv, 30, 1, 0);
+    kv_cache_draw_cells(*c, s, &about_4, TOKENS - 1, x, x + kv);
     free(x);
     return 0;
 }
 
 static int bench(const char *name, struct kv_shape s) {
     struct kv_error e;
-    struct bench_weights w;
+    struct kv_seeded_weights w;
     struct kv_controller *controllers[N];
     struct kv_cache *cache;
     struct kv_decoder *d;
-    bench_weights_init(&w, &s);
+    kv_seeded_weights_init(&w, &s);
     if (make_controllers(controllers, &w, &s, &e) || fill(&cache, &s, &e) ||
         bench_decoder_new(&d, &s, &e)) {
         fprintf(stderr, "bench_controller: %s: %s\n", e.where, e.msg);
         return 1;
     }
-    float *x = bench_noise(s.hidden, 40, 1, 0);
+    float *x = kv_seeded_noise(s.hidden, 40, 1, 0);
     size_t n_bits = kv_cache_streams(cache) * 2, n = 0, least = 0;
     uint8_t *bits = kv_alloc(n_bits, 1);
     memset(bits, 4, n_bits);
@@ -111,7 +111,7 @@ static int bench(const char *name, struct kv_shape s) {
                100 * (policy + put - append) / given, mean_bits[f]);
     }
     for (size_t f = 0; f < N; f++) kv_controller_free(controllers[f]);
-    bench_weights_fini(&w);
+    kv_seeded_weights_fini(&w);
     free(time);
     free(bits);
     free(x);

@@ -108,7 +108,7 @@ static double count_of(int counter) {
 }
 
 // Widths that a policy of cells draws at about 4 code bits; 0: each cell for itself.
-static const struct bench_widths mix = {6, {2, 3, 4, 5, 6, 8}, {.2, .25, .25, .15, .1, .05}};
+static const struct kv_width_shares mix = {6, {2, 3, 4, 5, 6, 8}, {.2, .25, .25, .15, .1, .05}};
 static const uint8_t widths[] = {16, 8, 6, 5, 4, 3, 2, 0};
 enum { N = sizeof widths };
 
@@ -120,7 +120,7 @@ static int fill(struct kv_cache **c, const struct kv_shape *s, uint8_t bits, con
     if (bits)
         bench_grow_uniform(*c, s, bits, TOKENS, k, v);
     else
-        bench_grow_cells(*c, s, &mix, TOKENS, k, v);
+        kv_cache_draw_cells(*c, s, &mix, TOKENS, k, v);
     return 0;
 }
 

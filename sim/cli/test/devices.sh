@@ -64,6 +64,15 @@ check "bench device writes JSON and CSV that calibrate reads" "0 0" \
 check "what it makes is a device" "own bf16 1 2 130 6" \
     "$("$kvsim" devices --device "$dir/own-device.json" --tsv | sed 1d | cut -f1-3,6,7,12 | tr '\t' ' ')"
 
+# Widths by cell, with their controller in the step: a device of its own, which prices such a cache without a mark.
+"$kvsim" bench device --weights q4 --threads 1 --contexts 2,130,400 --mixes 16,4,8,cells:4=0.5/8=0.5,cells:2/4/8 \
+    --rounds 1 --steps 3 -q --format asym:group=32 -o "$dir/cells.json" >/dev/null &&
+    "$kvsim" calibrate --runs "$dir/cells.csv" --device cells --out "$dir/cells-device.json" -q >/dev/null
+check "a device that holds widths by cell tells their cost and the controller's" "3" \
+    "$(grep -cE '^  "(cell_ns|cell_class_ns|controller_ns)": [0-9]' "$dir/cells-device.json")"
+check "and prices them without a mark, where others mark them" "0 1" \
+    "$("$kvsim" what-if cells:4=0.5/8=0.5 -c 300 --device "$dir/cells-device.json,epyc-2core-q4" --tsv -q | sed 1d | cut -f12 | xargs)"
+
 # Sixteen mixes at thirteen contexts on a GPU, whose rounds make a fit slow: some ten seconds in all.
 timeout -s KILL 8 "$kvsim" calibrate --runs sim/cost/devices/h100-135m.json >/dev/null 2>"$dir/err"
 check "issue 13 point 6: fits are counted, with time left" "yes" \
@@ -142,6 +151,11 @@ refused "an unknown kind of weights" 2 "kvsim: bench: --weights: 'q3' is none of
 refused "contexts that descend" 2 "kvsim: bench: --contexts must ascend" bench device --contexts 64,32
 refused "a mix that is none" 2 \
     "kvsim: mix: 'x9' is no mix of widths; expected like 8, k8v4, q4_0 or k4v2=0.5/8=0.5" bench device --mixes x9
+refused "a width by cell that bit planes do not hold" 2 \
+    "kvsim: bench: a mix by cell takes 2, 3, 4, 5, 6, 8 and 16 bits, each once; 7 is none of them" \
+    bench device --contexts 2,4 --mixes cells:4=0.5/7=0.5 --weights q4 --threads 1
+refused "a mix by cell of keys and values apart" 2 \
+    "kvsim: mix: 'cells:k4v8': a mix by cell takes widths alone, like cells:2=0.5/8=0.5" what-if cells:k4v8
 refused "calibrate needs runs" 2 "kvsim: calibrate: --runs FILE is needed: measured runs to fit" calibrate
 refused "runs without a shape" 1 \
     "kvsim: calibrate: the runs do not tell the model's shape; name it with --shape" calibrate --runs "$dir/runs.csv"

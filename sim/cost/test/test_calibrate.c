@@ -210,6 +210,48 @@ static void rounds_and_classes_in_the_runs_are_found(void **state) {
     kv_runs_free(r);
 }
 
+// By cell a value takes 0.011 ns more and a width 300 ns where by token it takes 250; what decides
+// takes 4 us of the step.
+static void what_widths_by_cell_take_is_found(void **state) {
+    (void)state;
+    static const char *const grid[] = {"16",
+                                       "8",
+                                       "4",
+                                       "k8v4",
+                                       "k4v8",
+                                       "k16v4",
+                                       "k4v2",
+                                       "4=0.5/16=0.5",
+                                       "cells:4=0.5/8=0.5",
+                                       "cells:2=0.2/4=0.5/8=0.2/16=0.1"};
+    struct kv_runs *r = made_runs(grid, sizeof grid / sizeof *grid, 0, false, INFINITY);
+    for (size_t i = 0; i < r->n; i++) {
+        struct kv_device_run *x = &r->row[i];
+        double more = (double)(x->mix.n - 1) * (x->mix.by_cell ? 300 : 250);
+        if (x->mix.by_cell) {
+            more += 0.011 * 2 * values * x->context + 4000;
+            x->part_ns[KV_PART_POLICY] = 4000;
+        }
+        x->step_ns += more;
+    }
+    double first = r->row[r->n - 1].step_ns;
+    assert_true(kv_runs_take_policy(r) == 0); // what is taken off is no policy to name
+    assert_float_equal(r->row[r->n - 1].step_ns, first - 4000, 1e-9);
+    struct kv_calibration *c = calibrated(r);
+    assert_true(fabs(c->device->cell_ns / 0.011 - 1) < 0.01);
+    assert_true(fabs(c->device->cell_class_ns / 300 - 1) < 0.02);
+    assert_true(fabs(c->device->class_ns / 250 - 1) < 0.02);
+    assert_true(c->device->controller_ns == 4000);
+    assert_true(c->by_mix.share_worst < 0.02);
+    for (size_t i = 0; i < r->n; i++)
+        assert_true(fabs(kv_run_price(c->device, &r->row[i]).step_ns / c->fitted_ns[i] - 1) < 1e-3);
+    struct kv_device_run whole = r->row[r->n - 1]; // as measured, its controller running
+    whole.part_ns[KV_PART_POLICY] = 4000;
+    assert_true(fabs(kv_run_price(c->device, &whole).step_ns / first - 1) < 1e-3);
+    kv_calibration_free(c);
+    kv_runs_free(r);
+}
+
 // The first 100,000 bytes of a cache are read while a launch is waited for.
 static void what_a_device_hides_is_found(void **state) {
     (void)state;
@@ -318,6 +360,7 @@ int main(void) {
         cmocka_unit_test(a_wild_run_hardly_moves_the_fit),
         cmocka_unit_test(a_knee_in_the_runs_is_found),
         cmocka_unit_test(rounds_and_classes_in_the_runs_are_found),
+        cmocka_unit_test(what_widths_by_cell_take_is_found),
         cmocka_unit_test(what_a_device_hides_is_found),
         cmocka_unit_test(a_grid_that_cannot_separate_terms_says_which),
         cmocka_unit_test(runs_of_two_models_are_refused),

@@ -51,6 +51,38 @@ static void a_step_is_the_sum_of_its_terms(void **state) {
     kv_device_free(d);
 }
 
+static void widths_by_cell_cost_what_was_measured_of_them_or_are_marked(void **state) {
+    (void)state;
+    struct kv_device *d = round_device();
+    d->class_ns = 30;
+    struct kv_ledger by_token = ledger_of("4=0.5/16=0.5", 10.5),
+                     by_cell = ledger_of("cells:4=0.5/16=0.5", 10.5);
+    double tokens = kv_device_step(d, &by_token, 100, 0).step_ns;
+    assert_true(kv_device_step(d, &by_cell, 100, 0).step_ns == tokens);
+    assert_true(kv_device_step(d, &by_cell, 100, 0).extrapolated);
+    d->cell_ns = 0.125;
+    d->cell_class_ns = 70;
+    d->controller_ns = 500;
+    // 120 values a token, one width beyond the first, and the controller
+    double more = 100 * 120 * 0.125 + (70 - 30);
+    struct kv_latency t = kv_device_step(d, &by_cell, 100, 0);
+    assert_true(fabs(t.step_ns - (tokens + more + 500)) < 1e-6);
+    assert_true(fabs(t.cache_ns - (100 * (2 + 45 + 67.5) + 30 + more)) < 1e-6);
+    assert_false(t.extrapolated);
+    assert_true(kv_device_step(d, &by_token, 100, 0).step_ns == tokens);
+    by_cell.controlled = false; // a plan by cell decides nothing in the step
+    assert_true(fabs(kv_device_step(d, &by_cell, 100, 0).step_ns - (tokens + more)) < 1e-6);
+    char text[64];
+    struct kv_mix m;
+    struct kv_error e;
+    assert_int_equal(kv_mix_parse(&m, "cells:4=0.5/16", &e), 0);
+    kv_mix_text(&m, text, sizeof text);
+    assert_string_equal(text, "cells:4=0.5/16=0.5");
+    assert_int_equal(kv_mix_parse(&m, "cells:k4v16", &e), KV_EUSAGE);
+    assert_int_equal(kv_mix_parse(&m, "cells:q4_0", &e), KV_EUSAGE);
+    kv_device_free(d);
+}
+
 static void rounds_classes_and_what_is_hidden_are_in_the_step(void **state) {
     (void)state;
     struct kv_device *d = round_device();
@@ -317,6 +349,7 @@ static void shipped_devices_open_and_carry_their_runs_and_provenance(void **stat
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_step_is_the_sum_of_its_terms),
+        cmocka_unit_test(widths_by_cell_cost_what_was_measured_of_them_or_are_marked),
         cmocka_unit_test(rounds_classes_and_what_is_hidden_are_in_the_step),
         cmocka_unit_test(the_default_is_a_cpu_and_none_of_its_kind_errs_less),
         cmocka_unit_test(contexts_outside_the_measured_range_are_marked),

@@ -322,6 +322,55 @@ static void assert_canonical(const char *spec, const char *want) {
     free(text_form);
 }
 
+// A store knows a spec's text alone: what it says of the cache is what the opened policy says.
+static void test_the_text_of_a_spec_tells_whether_its_cache_lies_by_cell(void **state) {
+    (void)state;
+    static const struct {
+        const char *spec;
+        bool by_cell;
+    } cases[] = {
+        {"static:bits=4@sym", false},
+        {"oracle:bits=4@sym", true},
+        {"oracle:bits=4,grain=token@sym", false},
+        {"oracle:bits=4,grain=token-layer@sym", false},
+        {"qaq@sym", true},
+        {"qaq:level=layer@sym", false},
+        {"h2o@sym", true},
+        {"h2o:by=token@sym", false},
+        {"random:bits=2/8@sym", false},
+        {"shuffle(oracle:bits=4):within=cell@sym", true},
+        {"shuffle(static:bits=4)@sym", false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct kv_replay_spec s;
+        struct kv_spec_parts parts;
+        struct kv_error e = {0};
+        struct kv_ledger by_text = {0}, counted;
+        uint8_t widths[3 * CELLS] = {0};
+        kv_spec_take_apart(&parts, cases[i].spec);
+        kv_ledger_name_grain(&by_text, &parts);
+        if (kv_replay_spec_open(&s, cases[i].spec, &setting, 1, &e))
+            fail_msg("%s: %s: %s", cases[i].spec, e.where, e.msg);
+        kv_ledger_count(&s, &items[TEXT], widths, &counted);
+        if (by_text.by_cell != cases[i].by_cell || counted.by_cell != cases[i].by_cell)
+            fail_msg("%s: by its text %d, opened %d", cases[i].spec, by_text.by_cell,
+                     counted.by_cell);
+        assert_false(by_text.controlled || counted.controlled);
+        kv_replay_spec_close(&s);
+        kv_spec_parts_fini(&parts);
+    }
+    struct kv_spec_parts parts;
+    struct kv_ledger l = {0};
+    kv_spec_take_apart(&parts, "cells:bits=5@asym:group=32");
+    kv_ledger_name_grain(&l, &parts);
+    assert_true(l.by_cell && l.controlled);
+    kv_spec_parts_fini(&parts);
+    kv_spec_take_apart(&parts, "cells:bits=5,grain=layer@asym:group=32");
+    kv_ledger_name_grain(&l, &parts);
+    assert_false(l.by_cell || l.controlled);
+    kv_spec_parts_fini(&parts);
+}
+
 static void assert_refused(const char *spec, int code, const char *where, const char *msg) {
     struct kv_replay_spec s;
     struct kv_error e = {0};
@@ -406,6 +455,8 @@ int main(void) {
          NULL, NULL},
         {"equal specs have one canonical form, and wrong ones get one sentence", test_specs, NULL,
          NULL, NULL},
+        {"the text of a spec tells whether its cache lies by cell",
+         test_the_text_of_a_spec_tells_whether_its_cache_lies_by_cell, NULL, NULL, NULL},
         {"each scorer picks by its own rule", test_scorers, NULL, NULL, NULL},
     };
     return cmocka_run_group_tests_name("ledger and decisions", tests, set_up, tear_down);
