@@ -18,9 +18,10 @@ struct kv_width_shares {
     double share[KV_PORT_WIDTHS];
 };
 
-// Grows a cache that varies by layer and head to n tokens, each key and value of a layer and head at
-// a width drawn for itself by the same shares everywhere. A controller favours some widths in each
-// head; draws without that order are the harder case for attention. k, v: [n_kv_heads x head_dim].
+// Grows a cache that varies by layer and head to n tokens, each key and value of a layer and head
+// at a width drawn for itself by the same shares everywhere. A controller favours some widths in
+// each head; draws without that order are the harder case for attention. k, v: [n_kv_heads x
+// head_dim].
 void kv_cache_draw_cells(struct kv_cache *c, const struct kv_shape *s,
                          const struct kv_width_shares *w, uint32_t n, const float *k,
                          const float *v);
@@ -36,8 +37,8 @@ struct kv_seeded_weights {
 void kv_seeded_weights_init(struct kv_seeded_weights *w, const struct kv_shape *s);
 void kv_seeded_weights_fini(struct kv_seeded_weights *w);
 
-// A controller of them, with the network or linear alone. The weights must outlive it. Errors: those
-// of kv_controller_new.
+// A controller of them, with the network or linear alone. The weights must outlive it. Errors:
+// those of kv_controller_new.
 KV_MUST_CHECK int kv_seeded_controller(struct kv_controller **c, const struct kv_seeded_weights *w,
                                        const struct kv_shape *s, bool net, enum kv_error_rule rule,
                                        const uint8_t *widths, size_t n_widths, struct kv_error *e);

@@ -340,16 +340,25 @@ static void find_warnings(struct kv_calibration *c, const struct kv_design *d,
                  "separated and share one parameter (add a mix like k8v4)",
                  bits, kv_cache_type_read(bits + 1, &(unsigned){0}, &(unsigned){0}) ? "" : " bits");
     }
+    size_t conventional = 0;
     for (size_t j = 0; j < d->n_terms; j++) {
         if (!isfinite(o->log_error[j]))
             warn(c,
                  "%s is not determined by these runs: its share of every step is below what "
                  "they resolve",
                  d->term[j].name);
+        else if (o->log_error[j] > 3)
+            conventional++;
         else if (o->log_error[j] > 0.5)
             warn(c, "%s is known to a factor of %.1f only", d->term[j].name,
                  exp(1.96 * o->log_error[j]));
     }
+    if (conventional)
+        warn(
+            c,
+            "%zu costs are fixed by the conventions below rather than by the runs: these tell sums "
+            "of a key's and a value's cost, not each",
+            conventional);
     warn(c, "every token of these runs holds keys and values, so what a token costs whatever its "
             "width (attend_ns) is set by the line through the widths at zero bits");
     if (d->split_by_convention)
