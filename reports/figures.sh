@@ -7,23 +7,19 @@
 set -eu
 demo=$1 store=${2:-$1/demo.db} to=reports/figures
 sh reports/figures/studies.sh
-out=$demo/figures study=work/study cells=work/cells/report
+out=$demo/figures
 cp "$demo/report/frontier_bits.svg" "$to/"
-if [ -f "$study/fidelity.svg" ]; then
-    cp "$study/fidelity.svg" "$to/"
-else
-    echo "no $study/fidelity.svg (reports/fidelity.md says how to make it): $to/fidelity.svg stays"
-fi
-if [ -f "$cells/frontier_bits.svg" ]; then
-    cp "$cells/frontier_bits.svg" "$to/cells.svg"
-else
-    echo "no $cells/frontier_bits.svg (reports/cells.md says how to make it): $to/cells.svg stays"
-fi
-if [ -f work/generation/figure/generation.svg ]; then
-    cp work/generation/figure/generation.svg "$to/"
-else
-    echo "no work/generation/figure/generation.svg (reports/generation.md says how to make it): $to/generation.svg stays"
-fi
+take() { # take FILE NAME PAGE: what the commands of a page left becomes the figure NAME
+    if [ -f "$1" ]; then
+        cp "$1" "$to/$2"
+    else
+        echo "no $1 (reports/$3 says how to make it): $to/$2 stays"
+    fi
+}
+take work/study/fidelity.svg fidelity.svg fidelity.md
+take work/cells/report/frontier_bits.svg cells.svg cells.md
+take work/cells/ms/frontier_latency.svg cells_ms.svg cells.md
+take work/generation/figure/generation.svg generation.svg generation.md
 browser=$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)
 if [ -z "$browser" ]; then
     echo "no Chromium (package chromium): $to/report.png stays"

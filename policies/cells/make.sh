@@ -9,6 +9,7 @@
 #   others    weights with other inputs, trained on other kinds, static plans (kvsim tune) and the paper's network
 #   longer    trainings of 14, 28, 40 and 56 passes, their sensitivities of 16 draws, over sets that are neither trained on nor
 #             judged (*-picked.ids) and over those judged
+#   time      uniform storage, K/V pairs and cells on the judged HellaSwag items, priced on a CPU at 2k, 8k and 16k tokens
 #   compare   the sweep policies/cells.sweep over the judged sets and cells-parts.sweep over 40 HellaSwag items, their tables, and
 #             the figure
 set -eu
@@ -84,6 +85,11 @@ for step in "$@"; do
             done
         done
         "$kvsim" show --db $to/longer.db
+        ;;
+    time)
+        "$kvsim" sweep $to/hellaswag-judged 'static:bits={2,3,4,5,6,8}@asym:group=32' static:k=5,v=3@asym:group=32 \
+            static:k=6,v=4@asym:group=32 'cells:bits={4,5,6}@asym:group=32' -m "$MODEL" $compute --db $to/ms.db
+        "$kvsim" report --db $to/ms.db --context 2048,8192,16384 --device xeon-2core-q4-asym -o $to/ms
         ;;
     compare)
         for set in hellaswag openbookqa arc_easy wikitext_1024; do
