@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Rebuilds the figures of the README and of reports/*.md: figures.sh DEMO-FOLDER [STORE], with BUILD in the environment.
-# The frontier comes from what `make demo` made; the study's figure from work/study, where the commands of fidelity.md
-# leave it, that of learned cells from work/cells, of families from work/families, of generation from work/generation;
+# The frontier comes from what `make demo` made, others from what the commands of their pages left in work/;
 # reports/figures/studies.sh draws those whose numbers stand in a page; the picture is the first screen of the report of
 # STORE (default: the demo's).
 set -eu
