@@ -40,13 +40,13 @@ struct kv_device {
     double class_ns;           // each width in use beyond the first, whatever its tokens
     double cell_ns; // a value of a cache whose widths are by cell, beyond its width's cost; NAN =
                     // not measured
-    double cell_class_ns;           // there, each width in use beyond the first; NAN = not measured
-    double controller_ns;           // what deciding by cell takes a step; NAN = not measured
-    double round_ns, round_tokens;  // a round, and the tokens it takes; 0 tokens = no rounds
-    double switch_ns;               // each width beyond the first that a processor meets
-    double bandwidth_bytes_per_ns;  // memory bandwidth measured apart
-    double knee_bytes, knee_factor; // INFINITY, 1 = none
-    double hidden_bytes;            // of the cache, read while something else is waited for
+    double cell_class_ns;              // there, each width in use beyond the first; NAN = class_ns
+    double controller_ns;              // what deciding by cell takes a step; NAN = not measured
+    double round_ns, round_tokens;     // a round, and the tokens it takes; 0 tokens = no rounds
+    double switch_ns;                  // each width beyond the first that a processor meets
+    double bandwidth_bytes_per_ns;     // memory bandwidth measured apart
+    double knee_bytes, knee_factor;    // INFINITY, 1 = none
+    double hidden_bytes;               // of the cache, read while something else is waited for
     uint32_t context_min, context_max; // measured range: beyond it a prediction is extrapolated
     double error_median,
         error_worst;           // relative, of the step, on contexts left out; NAN = not judged

@@ -85,7 +85,7 @@ struct kv_latency kv_device_step(const struct kv_device *d, const struct kv_ledg
     if (ledger->by_cell && isnan(d->cell_ns)) t.extrapolated = true;
     if (ledger->by_cell && !isnan(d->cell_ns)) {
         per_token += (held[KV_KEY] + held[KV_VALUE]) * values * d->cell_ns;
-        class_ns = d->cell_class_ns;
+        if (!isnan(d->cell_class_ns)) class_ns = d->cell_class_ns;
     }
     if (ledger->controlled && !isnan(d->controller_ns)) policy_ns += d->controller_ns;
     double mixed = (widths - 1) * class_ns;

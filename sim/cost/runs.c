@@ -401,6 +401,7 @@ static void shift(struct kv_device_run *x, double ns) {
 
 void kv_runs_add_policy(struct kv_runs *r, size_t first, double ns) {
     for (size_t i = first; i < r->n; i++) {
+        if (r->row[i].mix.by_cell) continue;
         shift(&r->row[i], ns);
         r->row[i].part_ns[KV_PART_POLICY] += ns;
     }

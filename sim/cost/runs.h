@@ -88,7 +88,8 @@ KV_MUST_CHECK int kv_runs_check_one_way(const struct kv_runs *runs, struct kv_er
 // The machine that a run was measured on, as its row names it or else its file; "" = unknown.
 const char *kv_run_machine(const struct kv_runs *runs, const struct kv_device_run *run);
 
-// A policy's own cost is no part of a step. Adds it to the steps of runs [first, n).
+// A policy's own cost is no part of a step. Adds it to the steps of runs [first, n), but for
+// those of a mix by cell, which their own controller decides.
 void kv_runs_add_policy(struct kv_runs *runs, size_t first, double ns);
 // Takes what was measured of a policy off all steps; of a mix by cell it is noted as
 // controller_ns. Returns the most that came off another, in ns.

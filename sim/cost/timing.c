@@ -87,8 +87,11 @@ static void grow_cells(const struct grid *g, struct kv_cache *c, const struct kv
 // Grows a cache to n tokens.
 static void grow(const struct grid *g, struct kv_cache *c, const struct kv_mix *mix, uint32_t n) {
     uint32_t have = kv_cache_tokens(c);
-    if (mix->by_cell) grow_cells(g, c, mix, n);
-    for (size_t i = 0; i < mix->n && !mix->by_cell; i++) {
+    if (mix->by_cell) {
+        grow_cells(g, c, mix, n);
+        return;
+    }
+    for (size_t i = 0; i < mix->n; i++) {
         uint32_t more = part_tokens(mix, i, n) - part_tokens(mix, i, have);
         if (more) kv_cache_repeat(c, mix->part[i].bits, more);
     }
@@ -98,10 +101,6 @@ static void grow(const struct grid *g, struct kv_cache *c, const struct kv_mix *
 static void plant(const struct grid *g, struct kv_cache *c, const struct kv_mix *mix) {
     const struct kv_shape *s = &g->m->decoder.shape;
     size_t n = (size_t)s->n_kv_heads * s->head_dim;
-    if (mix->by_cell) {
-        grow_cells(g, c, mix, 1);
-        return;
-    }
     kv_cache_extend(c, mix->part[0].bits);
     for (uint32_t l = 0; l < s->n_layers; l++) kv_cache_put(c, l, g->token, g->token + n);
 }
@@ -138,7 +137,7 @@ static int run_rounds(struct grid *g, struct kv_progress *progress, struct kv_er
     for (unsigned round = 0; round < m->rounds; round++) {
         for (size_t i = 0; i < m->n_mixes; i++) {
             kv_cache_truncate(g->caches[i], 0);
-            plant(g, g->caches[i], &m->mixes[i]);
+            if (!m->mixes[i].by_cell) plant(g, g->caches[i], &m->mixes[i]);
         }
         for (size_t t = 0; t < m->n_contexts; t++)
             for (size_t i = 0; i < m->n_mixes; i++) {
@@ -253,8 +252,7 @@ static double cache_bytes(const struct kv_timing *m) {
     return bytes;
 }
 
-// The form that costs least of a step (reports/cells.md): errors by range, six widths, with the
-// network.
+// Errors by range, six widths, with the network: the cheapest form that has one (reports/cells.md).
 static int make_controller(struct grid *g, struct kv_error *e) {
     static const uint8_t offered[] = {2, 3, 4, 5, 6, 8};
     const struct kv_shape *s = &g->m->decoder.shape;
@@ -286,14 +284,13 @@ int kv_timing_run(const struct kv_timing *m, struct kv_runs *runs, struct kv_err
     if (rc == 0) rc = kv_decoder_new(&g.decoder, &m->decoder, e);
     if (rc) return rc;
     const struct kv_shape *shape = &m->decoder.shape;
-    size_t token = 2 * (size_t)shape->n_kv_heads * shape->head_dim;
     double memory = (double)sysconf(_SC_AVPHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
     g.caches = kv_alloc(m->n_mixes, sizeof(struct kv_cache *));
     g.cells = kv_alloc(m->n_mixes * m->n_contexts, sizeof *g.cells);
     g.embedding = kv_alloc(m->decoder.shape.hidden, sizeof *g.embedding);
     for (size_t i = 0; i < m->decoder.shape.hidden; i++)
         g.embedding[i] = (float)kv_draw(2, 0, i) * 2 - 1;
-    g.token = kv_seeded_noise(token, 1, 1, 0);
+    g.token = kv_seeded_noise(2 * (size_t)shape->n_kv_heads * shape->head_dim, 1, 1, 0);
     for (size_t i = 0; i < m->n_mixes * m->n_contexts; i++)
         g.cells[i].time =
             kv_alloc((size_t)m->rounds * m->steps * TRIES, sizeof(struct kv_step_time));

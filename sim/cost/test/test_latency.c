@@ -70,6 +70,9 @@ static void widths_by_cell_cost_what_was_measured_of_them_or_are_marked(void **s
     assert_true(fabs(t.cache_ns - (100 * (2 + 45 + 67.5) + 30 + more)) < 1e-6);
     assert_false(t.extrapolated);
     assert_true(kv_device_step(d, &by_token, 100, 0).step_ns == tokens);
+    d->cell_class_ns = NAN; // where no run tells: as by token
+    assert_true(fabs(kv_device_step(d, &by_cell, 100, 0).step_ns - (t.step_ns - 40)) < 1e-6);
+    d->cell_class_ns = 70;
     by_cell.controlled = false; // a plan by cell decides nothing in the step
     assert_true(fabs(kv_device_step(d, &by_cell, 100, 0).step_ns - (tokens + more)) < 1e-6);
     char text[64];
