@@ -73,6 +73,7 @@ struct kv_ledger {
     double share[2][KV_WIDTH_BINS];
     // Cache type that each width is held in (sim/base/cache_types.h); 0 = none of llama.cpp's.
     uint8_t type[2][KV_WIDTH_BINS];
+    bool by_place;   // a layer, head, K or V has one width for all tokens that its format codes
     bool by_cell;    // each key and value has a width for itself, whatever its token's others have
     bool controlled; // a controller within the step decides them, layer by layer
 };

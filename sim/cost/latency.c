@@ -57,6 +57,13 @@ static int bits_set(uint32_t x) {
     return n;
 }
 
+// Passes over a stream of keys or values: one a width in use. Where a place has one width for all
+// tokens, one, and another where a format keeps its newest or first tokens at 16 bits.
+static int passes_of(const struct kv_ledger *ledger, uint32_t used) {
+    const uint32_t kept = 1u << 16;
+    return !ledger->by_place ? bits_set(used) : (used & ~kept) && (used & kept) ? 2 : 1;
+}
+
 struct kv_latency kv_device_step(const struct kv_device *d, const struct kv_ledger *ledger,
                                  double context, double policy_ns) {
     double values = (double)d->shape.n_layers * d->shape.n_kv_heads * d->shape.head_dim;
@@ -81,7 +88,8 @@ struct kv_latency kv_device_step(const struct kv_device *d, const struct kv_ledg
     double kept = fmax(held[KV_KEY], held[KV_VALUE]);
     double heads = tokens * d->attend_ns * kept * stretch, class_ns = d->class_ns;
     // A device keeps tokens of one pair of widths together; the longer list is the least of pairs.
-    double widths = fmax(1, fmax(bits_set(used[KV_KEY]), bits_set(used[KV_VALUE])));
+    double widths =
+        fmax(1, fmax(passes_of(ledger, used[KV_KEY]), passes_of(ledger, used[KV_VALUE])));
     if (ledger->by_cell && isnan(d->cell_ns)) t.extrapolated = true;
     if (ledger->by_cell && !isnan(d->cell_ns)) {
         per_token += (held[KV_KEY] + held[KV_VALUE]) * values * d->cell_ns;

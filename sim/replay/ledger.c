@@ -107,6 +107,7 @@ static void count(const struct kv_replay_spec *spec, const struct kv_trace_item 
     double values_per_row = (double)s->n_kv_heads * s->head_dim, rows_per_token = 2.0 * s->n_layers;
     *ledger = (struct kv_ledger){.entropy_bits = NAN};
     kv_ledger_name_types(ledger, spec->format->canonical);
+    ledger->by_place = !(spec->varies & (KV_VARIES_TOKEN | KV_VARIES_POSITION));
     ledger->by_cell = spec->varies & KV_VARIES_TOKEN && spec->varies & KV_VARIES_HEAD;
     ledger->controlled = ledger->by_cell && kv_by_layers(spec);
     for (size_t c = 0; c < sequences; c++) {

@@ -217,12 +217,14 @@ static const char *grain_of(const struct kv_policy *p, const struct kv_spec *s) 
 
 void kv_ledger_name_grain(struct kv_ledger *ledger, const struct kv_spec_parts *parts) {
     const uint32_t cell = KV_VARIES_TOKEN | KV_VARIES_HEAD;
-    ledger->by_cell = ledger->controlled = false;
+    ledger->by_place = ledger->by_cell = ledger->controlled = false;
     if (parts->n_policies == 0) return;
     const struct kv_spec *s = &parts->policies[parts->n_policies - 1];
     for (size_t i = 0; i < N_POLICIES; i++) {
         const struct kv_policy *p = policies[i];
-        if (strcmp(p->name, s->name) != 0 || (p->varies & cell) != cell) continue;
+        if (strcmp(p->name, s->name) != 0) continue;
+        ledger->by_place = !(p->varies & (KV_VARIES_TOKEN | KV_VARIES_POSITION));
+        if ((p->varies & cell) != cell) continue;
         const char *grain = grain_of(p, s);
         ledger->by_cell = !grain || strcmp(grain, "cell") == 0 || strcmp(grain, "head") == 0;
         ledger->controlled = ledger->by_cell && p->decide_layer;

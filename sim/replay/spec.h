@@ -58,9 +58,10 @@ KV_MUST_CHECK int kv_spec_canonical(const char *text, const struct kv_format_set
 // What a bit of KV_NEED_* is called: "entropy_nats", "keys and values"; NULL for one that is none.
 const char *kv_need_name(uint32_t bit);
 
-// Says in a ledger how the cache of a spec lies, where only its text is known: by cell where the
-// policy (of a wrapper: what it wraps) may give each head of a token a width for itself and its
-// grain, as written or by default, is no coarser. Of a policy that is not here, nothing.
+// Says in a ledger how the cache of a spec lies, where only its text is known: by place where the
+// policy (of a wrapper: what it wraps) gives all tokens the same widths; by cell where it may give
+// each head of a token a width for itself and its grain, as written or by default, is no coarser.
+// Of a policy that is not here, nothing.
 void kv_ledger_name_grain(struct kv_ledger *ledger, const struct kv_spec_parts *parts);
 
 // The table of policies, for listings. NULL past the end.

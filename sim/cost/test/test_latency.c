@@ -75,6 +75,14 @@ static void widths_by_cell_cost_what_was_measured_of_them_or_are_marked(void **s
     d->cell_class_ns = 70;
     by_cell.controlled = false; // a plan by cell decides nothing in the step
     assert_true(fabs(kv_device_step(d, &by_cell, 100, 0).step_ns - (tokens + more)) < 1e-6);
+    // One width a place costs no pass beyond its own, but for what a format keeps at 16 bits.
+    struct kv_ledger plan = ledger_of("4=0.5/8=0.5", 6);
+    d->c_ns[KV_KEY][8] = d->c_ns[KV_VALUE][8] = 1;
+    double mixed = kv_device_step(d, &plan, 100, 0).step_ns;
+    plan.by_place = true;
+    assert_true(fabs(kv_device_step(d, &plan, 100, 0).step_ns - (mixed - 30)) < 1e-6);
+    by_token.by_place = true;
+    assert_true(kv_device_step(d, &by_token, 100, 0).step_ns == tokens);
     char text[64];
     struct kv_mix m;
     struct kv_error e;

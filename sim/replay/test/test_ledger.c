@@ -323,23 +323,24 @@ static void assert_canonical(const char *spec, const char *want) {
 }
 
 // A store knows a spec's text alone: what it says of the cache is what the opened policy says.
-static void test_the_text_of_a_spec_tells_whether_its_cache_lies_by_cell(void **state) {
+static void test_the_text_of_a_spec_tells_how_its_cache_lies(void **state) {
     (void)state;
     static const struct {
         const char *spec;
-        bool by_cell;
+        bool by_cell, by_place;
     } cases[] = {
-        {"static:bits=4@sym", false},
-        {"oracle:bits=4@sym", true},
-        {"oracle:bits=4,grain=token@sym", false},
-        {"oracle:bits=4,grain=token-layer@sym", false},
-        {"qaq@sym", true},
-        {"qaq:level=layer@sym", false},
-        {"h2o@sym", true},
-        {"h2o:by=token@sym", false},
-        {"random:bits=2/8@sym", false},
-        {"shuffle(oracle:bits=4):within=cell@sym", true},
-        {"shuffle(static:bits=4)@sym", false},
+        {"static:bits=4@sym", false, true},
+        {"layerwise:k=4/2@sym", false, true},
+        {"oracle:bits=4@sym", true, false},
+        {"oracle:bits=4,grain=token@sym", false, false},
+        {"oracle:bits=4,grain=token-layer@sym", false, false},
+        {"qaq@sym", true, false},
+        {"qaq:level=layer@sym", false, false},
+        {"h2o@sym", true, false},
+        {"h2o:by=token@sym", false, false},
+        {"random:bits=2/8@sym", false, false},
+        {"shuffle(oracle:bits=4):within=cell@sym", true, false},
+        {"shuffle(static:bits=4)@sym", false, true},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct kv_replay_spec s;
@@ -353,8 +354,11 @@ static void test_the_text_of_a_spec_tells_whether_its_cache_lies_by_cell(void **
             fail_msg("%s: %s: %s", cases[i].spec, e.where, e.msg);
         kv_ledger_count(&s, &items[TEXT], widths, &counted);
         if (by_text.by_cell != cases[i].by_cell || counted.by_cell != cases[i].by_cell)
-            fail_msg("%s: by its text %d, opened %d", cases[i].spec, by_text.by_cell,
+            fail_msg("%s: by cell: by its text %d, opened %d", cases[i].spec, by_text.by_cell,
                      counted.by_cell);
+        if (by_text.by_place != cases[i].by_place || counted.by_place != cases[i].by_place)
+            fail_msg("%s: by place: by its text %d, opened %d", cases[i].spec, by_text.by_place,
+                     counted.by_place);
         assert_false(by_text.controlled || counted.controlled);
         kv_replay_spec_close(&s);
         kv_spec_parts_fini(&parts);
@@ -455,8 +459,8 @@ int main(void) {
          NULL, NULL},
         {"equal specs have one canonical form, and wrong ones get one sentence", test_specs, NULL,
          NULL, NULL},
-        {"the text of a spec tells whether its cache lies by cell",
-         test_the_text_of_a_spec_tells_whether_its_cache_lies_by_cell, NULL, NULL, NULL},
+        {"the text of a spec tells how its cache lies",
+         test_the_text_of_a_spec_tells_how_its_cache_lies, NULL, NULL, NULL},
         {"each scorer picks by its own rule", test_scorers, NULL, NULL, NULL},
     };
     return cmocka_run_group_tests_name("ledger and decisions", tests, set_up, tear_down);
