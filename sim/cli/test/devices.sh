@@ -65,13 +65,13 @@ check "what it makes is a device" "own bf16 1 2 130 6" \
     "$("$kvsim" devices --device "$dir/own-device.json" --tsv | sed 1d | cut -f1-3,6,7,12 | tr '\t' ' ')"
 
 # Widths by cell, with their controller in the step: a device of its own, which prices such a cache without a mark.
-"$kvsim" bench device --weights q4 --threads 1 --contexts 2,130,400 --mixes 16,4,8,cells:4=0.5/8=0.5,cells:2/4/8 \
+"$kvsim" bench device --weights q4 --threads 1 --contexts 2,34,90 --mixes 16,4,8,cells:4=0.5/8=0.5,cells:2/4/8 \
     --rounds 1 --steps 3 -q --format asym:group=32 -o "$dir/cells.json" >/dev/null &&
     "$kvsim" calibrate --runs "$dir/cells.csv" --device cells --out "$dir/cells-device.json" -q >/dev/null
 check "a device that holds widths by cell tells their cost and the controller's" "3" \
     "$(grep -cE '^  "(cell_ns|cell_class_ns|controller_ns)": [0-9]' "$dir/cells-device.json")"
 check "and prices them without a mark, where others mark them" "0 1" \
-    "$("$kvsim" what-if cells:4=0.5/8=0.5 -c 300 --device "$dir/cells-device.json,epyc-2core-q4" --tsv -q | sed 1d | cut -f12 | xargs)"
+    "$("$kvsim" what-if cells:4=0.5/8=0.5 -c 80 --device "$dir/cells-device.json,epyc-2core-q4" --tsv -q | sed 1d | cut -f12 | xargs)"
 
 # Sixteen mixes at thirteen contexts on a GPU, whose rounds make a fit slow: some ten seconds in all.
 timeout -s KILL 8 "$kvsim" calibrate --runs sim/cost/devices/h100-135m.json >/dev/null 2>"$dir/err"

@@ -13,6 +13,7 @@
 #include "sim/model/adjoint.h"
 #include "sim/model/kernels.h"
 #include "sim/model/test/slow_model.h"
+#include "sim/test/light.h"
 
 // ---- the scalar in float64 ------------------------------------------------------------
 
@@ -110,10 +111,11 @@ static void compare_with_differences(const struct kv_shape *shape, enum kv_order
                                     .self = &g},
                s);
     double error = 0, size = 0, step = 1e-4;
+    const uint32_t stride = light_testing() ? 5 : 1; // of channels
     for (uint32_t l = 0; l < shape->n_layers; l++)
         for (uint32_t side = 0; side < 2; side++)
             for (uint32_t row = 0; row < tree.n_tokens; row++)
-                for (uint32_t i = 0; i < n_kv; i++) {
+                for (uint32_t i = row % stride; i < n_kv; i += stride) {
                     struct nudge n = {l, row, i, (enum kv_side)side, step, counted};
                     double up = slow_scalar(m, &tree, &n, &seed, 1);
                     n.delta = -step;
