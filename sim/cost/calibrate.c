@@ -130,7 +130,7 @@ static bool determined(const struct kv_design *d, const bool *kept, size_t i) {
     size_t at[KV_MAX_TERMS], n = 0, n_basis = 0;
     for (size_t j = 0; j < d->n_terms; j++)
         if (d->term[j].kind == KV_TERM_COST || d->term[j].kind == KV_TERM_CLASS ||
-            d->term[j].kind == KV_TERM_CELL || d->term[j].kind == KV_TERM_CELL_CLASS)
+            d->term[j].kind == KV_TERM_MIXED || d->term[j].kind == KV_TERM_CELL_CLASS)
             at[n++] = j;
     double *basis = kv_alloc((n + 1) * n + 1, sizeof *basis), left = 0;
     for (size_t k = 0; k <= d->n_runs; k++) {
@@ -266,7 +266,7 @@ static void fill_device(struct kv_device *dev, const struct kv_design *d,
     for (size_t j = 0; j < d->n_terms; j++) {
         if (d->term[j].kind == KV_TERM_CLASS) dev->class_ns = o->p[j];
         if (d->term[j].kind == KV_TERM_CELL_CLASS) dev->cell_class_ns = o->p[j];
-        if (d->term[j].kind == KV_TERM_CELL) dev->cell_ns = o->p[j];
+        if (d->term[j].kind == KV_TERM_MIXED) dev->mixed_ns = o->p[j];
         if (d->term[j].kind == KV_TERM_SWITCH) dev->switch_ns = o->p[j];
         if (d->term[j].kind != KV_TERM_ROUND) continue;
         dev->round_ns = o->p[j];

@@ -4,8 +4,9 @@
 //   ns/token = base + T (a_heads + sum over widths w of n_Kw cK_w + n_Vw cV_w) + append + policy
 //            + (widths - 1) class + ceil(T / R) round + (min(ceil(T / R), widths) - 1) switch
 //
-// Where each cell has a width for itself, every value costs cell_ns more, a further width
-// cell_class instead of class, and what decides them controller_ns a step.
+// A value of a cache whose tokens differ in width costs mixed_ns more. Where each cell has a width
+// for itself, a further width costs cell_class instead of class, and what decides them
+// controller_ns a step.
 //
 // T: context in tokens; n_Kw, n_Vw: K and V values a token stores at width w; c: ns a value. The
 // part of the cache beyond knee_bytes costs knee_factor times that; its first hidden_bytes cost
@@ -38,10 +39,10 @@ struct kv_device {
                [KV_COST_BINS]; // K, V: ns a value, by width and by cache type; NAN = not measured
     double append_ns;          // coding and storing the new token
     double class_ns;           // each width in use beyond the first, whatever its tokens
-    double cell_ns; // a value of a cache whose widths are by cell, beyond its width's cost; NAN =
-                    // not measured
-    double cell_class_ns;              // there, each width in use beyond the first; NAN = class_ns
-    double controller_ns;              // what deciding by cell takes a step; NAN = not measured
+    double mixed_ns;           // a value of a cache whose tokens differ in width, beyond its
+                               // width's cost; NAN = not measured
+    double cell_class_ns; // where widths are by cell, each in use beyond the first; NAN = class_ns
+    double controller_ns; // what deciding by cell takes a step; NAN = not measured
     double round_ns, round_tokens;     // a round, and the tokens it takes; 0 tokens = no rounds
     double switch_ns;                  // each width beyond the first that a processor meets
     double bandwidth_bytes_per_ns;     // memory bandwidth measured apart

@@ -42,8 +42,8 @@ double kv_design_column(const struct kv_design *d, size_t j, size_t i, int part)
         return rounds_of(d, i);
     case KV_TERM_SWITCH:
         return fmin(rounds_of(d, i), widths_in_use(d, i)) - 1;
-    case KV_TERM_CELL:
-        return d->run[i].mix.by_cell ? 2 : 0; // a token's key and value
+    case KV_TERM_MIXED:
+        return widths_in_use(d, i) > 1 ? 2 : 0; // a token's key and value
     case KV_TERM_COST:
         break;
     }
@@ -133,7 +133,7 @@ void kv_design_init(struct kv_design *d, const struct kv_runs *runs) {
         d->round_tokens = 0;
     }
     d->n_plain = d->n_terms;
-    add_if_it_varies(d, KV_TERM_CELL, "cell_ns");
+    add_if_it_varies(d, KV_TERM_MIXED, "mixed_ns");
     find_costs(d);
 }
 

@@ -17,7 +17,7 @@ enum kv_term_kind {
     KV_TERM_CELL_CLASS, // the same, of a mix by cell
     KV_TERM_ROUND,      // rounds of round_tokens
     KV_TERM_SWITCH,     // widths beyond the first that one processor meets: no more than its rounds
-    KV_TERM_CELL,       // values of a mix by cell
+    KV_TERM_MIXED,      // values of a cache whose tokens differ in width
     KV_TERM_COST,       // values at widths or types that always come together in these runs
 };
 

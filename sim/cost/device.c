@@ -64,7 +64,7 @@ static const struct number_field {
     {"attend_ns", offsetof(struct kv_device, attend_ns), 0, 0, false},
     {"append_ns", offsetof(struct kv_device, append_ns), 0, 0, false},
     {"class_ns", offsetof(struct kv_device, class_ns), 0, 0, false},
-    {"cell_ns", offsetof(struct kv_device, cell_ns), 0, NAN, false},
+    {"mixed_ns", offsetof(struct kv_device, mixed_ns), 0, NAN, false},
     {"cell_class_ns", offsetof(struct kv_device, cell_class_ns), 0, NAN, false},
     {"controller_ns", offsetof(struct kv_device, controller_ns), 0, NAN, false},
     {"round_ns", offsetof(struct kv_device, round_ns), 0, 0, false},

@@ -93,14 +93,14 @@ struct kv_finding *kv_calibration_findings(const struct kv_calibration *c, size_
     add_fitted(&l, "base_ns", d->base_ns, "a step at empty cache, without append_ns");
     add(&l, "append_ns", d->append_ns, "coding and storing the new token");
     add(&l, "attend_ns", d->attend_ns, "a context token, whatever the width");
+    if (!isnan(d->mixed_ns))
+        add_fitted(&l, "mixed_ns", d->mixed_ns, "a value where tokens differ in width, besides");
     if (d->class_ns > 0)
         add_fitted(&l, "class_ns", d->class_ns, "each width in use beyond the first");
-    if (!isnan(d->cell_ns)) {
-        add_fitted(&l, "cell_ns", d->cell_ns, "a value of a mix by cell, beyond its width's cost");
-        add_fitted(&l, "cell_class_ns", d->cell_class_ns,
-                   "there, each width in use beyond the first");
+    if (!isnan(d->cell_class_ns))
+        add_fitted(&l, "cell_class_ns", d->cell_class_ns, "the same where widths are by cell");
+    if (!isnan(d->controller_ns))
         add(&l, "controller_ns", d->controller_ns, "deciding by cell, a step: measured apart");
-    }
     if (d->round_tokens > 0) {
         add_fitted(&l, "round_ns", d->round_ns, "a round of attention");
         add(&l, "round_tokens", d->round_tokens, "tokens of a round, told by the runs");

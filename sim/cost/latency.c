@@ -90,11 +90,11 @@ struct kv_latency kv_device_step(const struct kv_device *d, const struct kv_ledg
     // A device keeps tokens of one pair of widths together; the longer list is the least of pairs.
     double widths =
         fmax(1, fmax(passes_of(ledger, used[KV_KEY]), passes_of(ledger, used[KV_VALUE])));
-    if (ledger->by_cell && isnan(d->cell_ns)) t.extrapolated = true;
-    if (ledger->by_cell && !isnan(d->cell_ns)) {
-        per_token += (held[KV_KEY] + held[KV_VALUE]) * values * d->cell_ns;
-        if (!isnan(d->cell_class_ns)) class_ns = d->cell_class_ns;
-    }
+    if (widths > 1 && !ledger->by_place && !isnan(d->mixed_ns))
+        per_token += (held[KV_KEY] + held[KV_VALUE]) * values * d->mixed_ns;
+    if (ledger->by_cell && !isnan(d->cell_class_ns)) class_ns = d->cell_class_ns;
+    if (ledger->by_cell && isnan(d->cell_class_ns) && isnan(d->controller_ns))
+        t.extrapolated = true; // no run was by cell
     if (ledger->controlled && !isnan(d->controller_ns)) policy_ns += d->controller_ns;
     double mixed = (widths - 1) * class_ns;
     if (d->round_tokens > 0) {

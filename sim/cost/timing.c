@@ -65,7 +65,7 @@ struct grid {
     struct kv_controller *controller; // NULL: no mix is by cell
 };
 
-// Tokens of each part of a mix among the first n: parts interleave, so every prefix holds the mix.
+// Tokens of each part of a mix among the first n.
 static uint32_t part_tokens(const struct kv_mix *mix, size_t part, uint32_t n) {
     double before = 0;
     for (size_t i = 0; i < part; i++) before += mix->part[i].share;
@@ -84,16 +84,21 @@ static void grow_cells(const struct grid *g, struct kv_cache *c, const struct kv
     kv_cache_draw_cells(c, s, &w, n, g->token, g->token + (size_t)s->n_kv_heads * s->head_dim);
 }
 
-// Grows a cache to n tokens.
+// Grows a cache to n tokens, parts by turns: a policy's widths alternate, and tokens of a width
+// that do not follow one another cost more than those that do.
 static void grow(const struct grid *g, struct kv_cache *c, const struct kv_mix *mix, uint32_t n) {
     uint32_t have = kv_cache_tokens(c);
     if (mix->by_cell) {
         grow_cells(g, c, mix, n);
         return;
     }
-    for (size_t i = 0; i < mix->n; i++) {
-        uint32_t more = part_tokens(mix, i, n) - part_tokens(mix, i, have);
-        if (more) kv_cache_repeat(c, mix->part[i].bits, more);
+    uint32_t turn = mix->n == 1 ? n : 1;
+    for (uint32_t t = have, end; t < n; t = end) {
+        end = n - t < turn ? n : t + turn;
+        for (size_t i = 0; i < mix->n; i++) {
+            uint32_t more = part_tokens(mix, i, end) - part_tokens(mix, i, t);
+            if (more) kv_cache_repeat(c, mix->part[i].bits, more);
+        }
     }
 }
 

@@ -69,7 +69,7 @@ check "what it makes is a device" "own bf16 1 2 130 6" \
     --rounds 1 --steps 3 -q --format asym:group=32 -o "$dir/cells.json" >/dev/null &&
     "$kvsim" calibrate --runs "$dir/cells.csv" --device cells --out "$dir/cells-device.json" -q >/dev/null
 check "a device that holds widths by cell tells their cost and the controller's" "3" \
-    "$(grep -cE '^  "(cell_ns|cell_class_ns|controller_ns)": [0-9]' "$dir/cells-device.json")"
+    "$(grep -cE '^  "(mixed_ns|cell_class_ns|controller_ns)": [0-9]' "$dir/cells-device.json")"
 check "and prices them without a mark, where others mark them" "0 1" \
     "$("$kvsim" what-if cells:4=0.5/8=0.5 -c 80 --device "$dir/cells-device.json,epyc-2core-q4" --tsv -q | sed 1d | cut -f12 | xargs)"
 
