@@ -65,12 +65,13 @@ struct grid {
     struct kv_controller *controller; // NULL: no mix is by cell
 };
 
-// Tokens of each part of a mix among the first n.
-static uint32_t part_tokens(const struct kv_mix *mix, size_t part, uint32_t n) {
-    double before = 0;
-    for (size_t i = 0; i < part; i++) before += mix->part[i].share;
-    double after = part + 1 == mix->n ? 1 : before + mix->part[part].share;
-    return (uint32_t)(lround(after * n) - lround(before * n));
+// The part of a mix that holds token t: every prefix has the mix's shares, nearly, and no period.
+static const uint8_t *widths_of(const struct kv_mix *mix, uint32_t t) {
+    const double golden = 0.6180339887498949;
+    double u = fmod(t * golden, 1);
+    size_t i = 0;
+    while (i + 1 < mix->n && u >= mix->part[i].share) u -= mix->part[i++].share;
+    return mix->part[i].bits;
 }
 
 static void grow_cells(const struct grid *g, struct kv_cache *c, const struct kv_mix *mix,
@@ -84,22 +85,15 @@ static void grow_cells(const struct grid *g, struct kv_cache *c, const struct kv
     kv_cache_draw_cells(c, s, &w, n, g->token, g->token + (size_t)s->n_kv_heads * s->head_dim);
 }
 
-// Grows a cache to n tokens, parts by turns: a policy's widths alternate, and tokens of a width
-// that do not follow one another cost more than those that do.
+// Grows a cache to n tokens. Those of a mix take turns: a policy's widths alternate, and tokens of
+// a width that do not follow one another cost more than those that do.
 static void grow(const struct grid *g, struct kv_cache *c, const struct kv_mix *mix, uint32_t n) {
-    uint32_t have = kv_cache_tokens(c);
-    if (mix->by_cell) {
+    if (mix->by_cell)
         grow_cells(g, c, mix, n);
-        return;
-    }
-    uint32_t turn = mix->n == 1 ? n : 1;
-    for (uint32_t t = have, end; t < n; t = end) {
-        end = n - t < turn ? n : t + turn;
-        for (size_t i = 0; i < mix->n; i++) {
-            uint32_t more = part_tokens(mix, i, end) - part_tokens(mix, i, t);
-            if (more) kv_cache_repeat(c, mix->part[i].bits, more);
-        }
-    }
+    else if (mix->n == 1 && n > kv_cache_tokens(c))
+        kv_cache_repeat(c, mix->part[0].bits, n - kv_cache_tokens(c));
+    else
+        for (uint32_t t = kv_cache_tokens(c); t < n; t++) kv_cache_repeat(c, widths_of(mix, t), 1);
 }
 
 // The first token, whose codes the others repeat.
