@@ -113,7 +113,8 @@ static void add_beyond(struct kv_text *t, const struct kv_page *p,
     for (size_t i = 0; p->all->device && i < set->n; i++)
         for (size_t k = 0; k < p->all->n_contexts; k++)
             if (set->rows[i].at[k].extrapolated) {
-                kv_text_addf(t, " A time with * lies beyond the contexts, widths or cache types "
+                kv_text_addf(t, " A time with * lies beyond the contexts, widths, cache types or "
+                                "widths by cell "
                                 "that the device was measured at.");
                 return;
             }

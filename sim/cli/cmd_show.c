@@ -187,8 +187,8 @@ static void print_device(const struct kv_rows *all, enum kv_output how) {
         for (size_t k = 0; k < all->n_contexts; k++)
             extrapolated = extrapolated || all->row[i].at[k].extrapolated;
     if (extrapolated)
-        kv_table_note(how,
-                      "* beyond the contexts, widths or cache types this device was measured at");
+        kv_table_note(how, "* beyond the contexts, widths, cache types or widths by cell this "
+                           "device was measured at");
 }
 
 // What the rarer columns mean.
