@@ -212,22 +212,14 @@ static double cost_at_zero_bits(const struct kv_design *d, const struct kv_desig
     return fmin(fmax(zero, 0), 0.9 * least);
 }
 
-static double median_part(const struct kv_design *d, enum kv_part part) {
+// Of a field of the runs, over those that tell it; NAN: none does.
+static double median_over_runs(const struct kv_design *d, size_t field) {
     double *x = kv_alloc(d->n_runs, sizeof *x);
     size_t n = 0;
-    for (size_t i = 0; i < d->n_runs; i++)
-        if (isfinite(d->run[i].part_ns[part])) x[n++] = d->run[i].part_ns[part];
-    double m = n ? median_of(x, n) : 0;
-    free(x);
-    return m;
-}
-
-// What deciding took in the runs by cell; NAN: none tells.
-static double median_controller(const struct kv_design *d) {
-    double *x = kv_alloc(d->n_runs, sizeof *x);
-    size_t n = 0;
-    for (size_t i = 0; i < d->n_runs; i++)
-        if (isfinite(d->run[i].controller_ns)) x[n++] = d->run[i].controller_ns;
+    for (size_t i = 0; i < d->n_runs; i++) {
+        double value = *(const double *)((const char *)&d->run[i] + field);
+        if (isfinite(value)) x[n++] = value;
+    }
     double m = median_of(x, n);
     free(x);
     return m;
@@ -261,7 +253,8 @@ static void fill_device(struct kv_device *dev, const struct kv_design *d,
                                              isfinite(runs->clock_mhz) ? runs->clock_mhz : 0));
     dev->threads = r->threads;
     dev->shape = r->shape;
-    dev->append_ns = fmin(median_part(d, KV_PART_APPEND), o->p[0] / 2);
+    double append = median_over_runs(d, offsetof(struct kv_device_run, part_ns[KV_PART_APPEND]));
+    dev->append_ns = isnan(append) ? 0 : fmin(append, o->p[0] / 2);
     dev->base_ns = o->p[0] - dev->append_ns;
     for (size_t j = 0; j < d->n_terms; j++) {
         if (d->term[j].kind == KV_TERM_CLASS) dev->class_ns = o->p[j];
@@ -272,7 +265,7 @@ static void fill_device(struct kv_device *dev, const struct kv_design *d,
         dev->round_ns = o->p[j];
         dev->round_tokens = d->round_tokens;
     }
-    dev->controller_ns = median_controller(d);
+    dev->controller_ns = median_over_runs(d, offsetof(struct kv_device_run, controller_ns));
     dev->attend_ns = zero * d->values;
     dev->bandwidth_bytes_per_ns = runs->bandwidth_bytes_per_ns;
     dev->knee_bytes = d->knee_bytes;
